@@ -1,0 +1,1 @@
+"""A rail that moves nothing: for benchmarks and for reading."""

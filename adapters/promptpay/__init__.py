@@ -1,0 +1,1 @@
+"""PromptPay through IPPS (PPXC)."""

@@ -1,0 +1,1 @@
+"""Conformance suite and the base of the provider simulators."""

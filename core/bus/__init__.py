@@ -1,0 +1,1 @@
+"""Redis Streams on the core side: relay, gate, result consumer, healer, sweeper, janitor."""

@@ -1,0 +1,1 @@
+"""Pure rules: accounts, transfers, holds, intents, verdicts. No I/O."""

@@ -1,0 +1,1 @@
+"""One use case per module; the ports they need are declared here."""

@@ -1,0 +1,1 @@
+"""PostgreSQL: SQL, migrations, the batching ledger."""

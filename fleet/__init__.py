@@ -1,0 +1,1 @@
+"""For people and for the services that dispatch: typed client, command line, one-machine stack."""
