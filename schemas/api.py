@@ -1,0 +1,169 @@
+"""The public HTTP contract, shared by the API and the typed client."""
+
+from datetime import datetime
+from typing import Annotated, Any
+from uuid import UUID
+
+from pydantic import Field
+
+from schemas.base import Contract
+from schemas.events import IntentState
+from schemas.jobs import AmountMinor, CurrencyCode
+from schemas.operations import OperationType
+from schemas.permits import Payee
+
+IdempotencyKey = Annotated[str, Field(min_length=1, max_length=128, pattern=r"^[\x21-\x7e]+$")]
+ClientReference = Annotated[str, Field(max_length=64, pattern=r"^[\x20-\x7e]*$")]
+
+
+class AutoConfirm(Contract):
+    """Confirm beforehand: if the lookup answers this name (where given) and at most this fee, pay at once."""
+
+    payee_name: Annotated[str, Field(max_length=140)] | None = None
+    max_fee_minor: Annotated[int, Field(strict=True, ge=0)]
+
+
+class IntentRequest(Contract):
+    """One payment. Amounts are integers of minor units; decimals and floats are refused."""
+
+    operation: OperationType
+    wallet_id: UUID
+    amount_minor: AmountMinor
+    currency: CurrencyCode
+    payee: Payee | None = None
+    message: Annotated[str, Field(max_length=140)] = ""
+    reference: ClientReference = ""
+    """The client's own reference, shown in lists; it is no idempotency key."""
+    auto_confirm: AutoConfirm | None = None
+
+
+class BatchItem(Contract):
+    """One payment of a batch with its own idempotency key."""
+
+    idempotency_key: IdempotencyKey
+    intent: IntentRequest
+
+
+class IntentBatchRequest(Contract):
+    """Up to 1,000 payments; one bad item fails alone."""
+
+    items: Annotated[list[dict[str, Any]], Field(min_length=1, max_length=1000)]
+    """Each is a BatchItem, validated one by one so that one bad line does not refuse its neighbours."""
+
+
+class Failure(Contract):
+    """Why an intent ended unpaid: a stable code and a sentence."""
+
+    code: str
+    message: str
+
+
+class LookupView(Contract):
+    """What the lookup answered; confirm binds to it."""
+
+    payee_name_masked: str | None
+    fee_minor: int
+    expires_at: datetime | None
+
+
+class IntentView(Contract):
+    """One intent as the API shows it."""
+
+    id: UUID
+    operation: OperationType
+    state: IntentState
+    wallet_id: UUID
+    amount_minor: int
+    currency: str
+    fee_minor: int
+    payee_type: str | None
+    payee_masked: str | None
+    reference: str
+    rail: str | None
+    provider_reference: str | None
+    lookup: LookupView | None
+    failure: Failure | None
+    created_at: datetime
+    updated_at: datetime
+    deadline: datetime | None
+
+
+class Problem(Contract):
+    """RFC 9457 problem details with our stable `code` and the field at fault."""
+
+    type: str
+    title: str
+    status: int
+    code: str
+    detail: str
+    field: str | None = None
+    instance: str | None = None
+
+
+class BatchItemResult(Contract):
+    """The outcome of one item: `intent` where it was accepted (or replayed), else `problem`."""
+
+    index: int
+    status: int
+    intent: IntentView | None = None
+    problem: Problem | None = None
+    replayed: bool = False
+
+
+class IntentBatchResponse(Contract):
+    """One result per item, in order."""
+
+    results: list[BatchItemResult]
+
+
+class IntentPage(Contract):
+    """A page of intents, newest first; `next_cursor` is absent on the last."""
+
+    items: list[IntentView]
+    next_cursor: str | None
+
+
+class ConfirmRequest(Contract):
+    """Binds to what was looked up: a differing amount or fee is refused."""
+
+    amount_minor: AmountMinor
+    fee_minor: Annotated[int, Field(strict=True, ge=0)]
+    payee_name_masked: str | None = None
+
+
+class WalletRequest(Contract):
+    """A wallet of one owner in one currency; the core issues its id, an external id may be attached."""
+
+    owner: Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[\x21-\x7e]+$")]
+    currency: CurrencyCode
+    external_id: Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[\x21-\x7e]+$")] | None = None
+
+
+class WalletView(Contract):
+    """A wallet with its balances in minor units: available = posted − held."""
+
+    id: UUID
+    owner: str
+    currency: str
+    external_id: str | None
+    posted_minor: int
+    held_minor: int
+    available_minor: int
+    created_at: datetime
+
+
+class WalletEntry(Contract):
+    """One posted entry of a wallet; `amount_minor` is signed, `balance_minor` is the balance after it."""
+
+    transfer_id: UUID
+    intent_id: UUID | None
+    amount_minor: int
+    balance_minor: int
+    at: datetime
+
+
+class WalletHistory(Contract):
+    """Newest first; `next_cursor` is absent on the last page."""
+
+    items: list[WalletEntry]
+    next_cursor: str | None

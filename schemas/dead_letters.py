@@ -1,0 +1,26 @@
+"""A job that automation gave up on, on its way into PostgreSQL."""
+
+from typing import Annotated
+from uuid import UUID
+
+from pydantic import Field
+
+from schemas.base import Contract
+
+DEAD_LETTER_TYPE = "dead_letter"
+
+
+class DeadLetter(Contract):
+    """Why an entry was given up, with what is needed to find it again. The body is the entry's own, masked by contract."""
+
+    job_id: UUID | None
+    rail: str
+    stream: str
+    entry_id: str
+    error_class: Annotated[str, Field(pattern=r"^[a-z0-9_]{1,60}$")]
+    """A closed code: `poison`, `permit_not_found`, `deliveries_exhausted`, `protocol_violation`, …"""
+    fingerprint: str
+    """Equal for failures of one kind: a hash of class and normalised message."""
+    message: Annotated[str, Field(max_length=500)]
+    deliveries: Annotated[int, Field(ge=0)]
+    body: str

@@ -1,0 +1,90 @@
+"""Money is an integer of minor units beside an ISO 4217 currency code. There is no float in this system.
+
+Numeric codes and decimals: ISO 4217:2015 table A.1 (as published by its maintenance agency).
+"""
+
+import re
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Final
+
+MAX_AMOUNT_MINOR: Final = 10**15
+"""The largest amount that the API takes, in minor units."""
+
+_MAJOR_TEXT = re.compile(r"(?P<sign>-?)(?P<whole>\d{1,16})(?:\.(?P<fraction>\d+))?", re.ASCII)
+
+
+@dataclass(frozen=True, slots=True)
+class Currency:
+    """One ISO 4217 currency: alphabetic code, numeric code (our ledger number) and number of decimals."""
+
+    code: str
+    numeric: int
+    decimals: int
+
+
+_TABLE: Final = {
+    currency.code: currency
+    for currency in (
+        Currency("THB", 764, 2),
+        Currency("RUB", 643, 2),
+        Currency("USD", 840, 2),
+        Currency("SGD", 702, 2),
+        Currency("JPY", 392, 0),
+        Currency("EUR", 978, 2),
+    )
+}
+_BY_NUMERIC: Final = {currency.numeric: currency for currency in _TABLE.values()}
+
+
+class AmountError(ValueError):
+    """An amount or currency that cannot be taken; `code` is stable, the text names the remedy."""
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+def currency_of(code: str) -> Currency:
+    """Return the currency of an alphabetic code. Raises AmountError `unknown_currency`."""
+    found = _TABLE.get(code)
+    if found is None:
+        known = ", ".join(sorted(_TABLE))
+        raise AmountError("unknown_currency", f"currency {code[:8]!r} is not known: use one of {known}")
+    return found
+
+
+def currency_of_ledger(numeric: int) -> Currency:
+    """Return the currency whose ISO 4217 number is the ledger's. Raises AmountError `unknown_currency`."""
+    found = _BY_NUMERIC.get(numeric)
+    if found is None:
+        raise AmountError("unknown_currency", f"ledger {numeric} is no ISO 4217 number that is known here")
+    return found
+
+
+def to_minor(text: str, currency: Currency) -> int:
+    """Return the minor units of a decimal text in major units, exactly.
+
+    Raises AmountError: `amount_malformed`, `amount_over_precise` (never rounded), `amount_not_positive`,
+    `amount_too_large`.
+    """
+    match = _MAJOR_TEXT.fullmatch(text.strip())
+    if match is None:
+        raise AmountError("amount_malformed", f"amount {text[:24]!r} is not a decimal number such as 125.50")
+    fraction = match["fraction"] or ""
+    if len(fraction) > currency.decimals and fraction[currency.decimals :].strip("0"):
+        raise AmountError(
+            "amount_over_precise", f"{currency.code} has {currency.decimals} decimals; amount {text[:24]!r} has more"
+        )
+    kept = fraction[: currency.decimals].ljust(currency.decimals, "0")
+    minor = int(match["whole"] + kept)
+    if match["sign"] or minor == 0:
+        raise AmountError("amount_not_positive", f"amount {text[:24]!r} must be greater than zero")
+    if minor > MAX_AMOUNT_MINOR:
+        raise AmountError("amount_too_large", f"amount {text[:24]!r} exceeds {MAX_AMOUNT_MINOR} minor units")
+    return minor
+
+
+def to_major_text(amount_minor: int, currency: Currency) -> str:
+    """Return the decimal text of minor units, with exactly the currency's decimals."""
+    return str(Decimal(amount_minor).scaleb(-currency.decimals).quantize(Decimal(1).scaleb(-currency.decimals)))

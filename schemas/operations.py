@@ -1,0 +1,41 @@
+"""Operation types and the kinds of job that carry them out."""
+
+from enum import StrEnum
+
+
+class OperationType(StrEnum):
+    """What a client asks for (protocol: words)."""
+
+    TOPUP = "TOPUP"
+    DEPOSIT = "DEPOSIT"
+    WITHDRAWAL = "WITHDRAWAL"
+    PAYOUT = "PAYOUT"
+    BILL_PAYMENT = "BILL_PAYMENT"
+    INTERNAL_P2P = "INTERNAL_P2P"
+    MINIAPP_CHARGE = "MINIAPP_CHARGE"
+    MINIAPP_CREDIT = "MINIAPP_CREDIT"
+    EXCHANGE = "EXCHANGE"
+    REFUND = "REFUND"
+    DIRECT_DEBIT = "DIRECT_DEBIT"
+    MANUAL_ADJUSTMENT = "MANUAL_ADJUSTMENT"
+
+
+class JobKind(StrEnum):
+    """One unit of work for an adapter. `inquire` and `cancel` travel on the control stream."""
+
+    LOOKUP = "lookup"
+    PAY = "pay"
+    COLLECT = "collect"
+    REFUND = "refund"
+    INQUIRE = "inquire"
+    CANCEL = "cancel"
+
+    @property
+    def moves_money(self) -> bool:
+        """True where a provider call may move money: such a job needs an attempt row before it is sent."""
+        return self in (JobKind.PAY, JobKind.COLLECT, JobKind.REFUND)
+
+    @property
+    def on_control_stream(self) -> bool:
+        """True for the kinds with concurrency of their own, so that neither stream starves the other."""
+        return self in (JobKind.INQUIRE, JobKind.CANCEL)

@@ -1,0 +1,87 @@
+"""What a rail declares about itself when its adapter starts; the core's policy follows from these records."""
+
+from datetime import time
+from typing import Annotated
+from uuid import UUID
+
+from pydantic import Field
+
+from schemas.base import Contract
+from schemas.jobs import AmountMinor, CurrencyCode, RailName
+from schemas.operations import OperationType
+
+Seconds = Annotated[int | float, Field(gt=0)]
+
+
+class Capabilities(Contract):
+    """What a provider can do for one operation. The core chooses the strictest rule that this allows."""
+
+    lookup: bool = False
+    inquiry: bool = False
+    deduplicates_reference: bool = False
+    dedup_window_s: Seconds | None = None
+    """How long the provider remembers a reference; None where it never forgets."""
+    cancel_by_reference: bool = False
+    """A tombstone: also kills a reference that the provider has never seen."""
+    negative_is_final_for_reference: bool = False
+    not_found_horizon_s: Seconds
+    """H: after this long since the last permit, the provider's "not found" counts."""
+    request_expiry: bool = False
+    """The request carries an expiry after which the provider refuses to execute it."""
+    callbacks: bool = False
+    min_amount_minor: AmountMinor = 1
+    max_amount_minor: AmountMinor
+    currencies: Annotated[list[CurrencyCode], Field(min_length=1)]
+    reference_length: Annotated[int, Field(ge=16, le=40)] = 24
+    business_timezone: str = "UTC"
+    cut_off: time | None = None
+
+
+class PayeeType(Contract):
+    """How a payee of one type is written. The core refuses what does not match, before anything is held."""
+
+    pattern: str
+    """A regular expression that the whole value matches."""
+    example: str
+    remedy: str
+
+
+class Timing(Contract):
+    """The adapter's timing; refused at start where S + T_psp < I < H does not hold."""
+
+    send_by_s: Seconds
+    """S"""
+    call_total_s: Seconds
+    """T_psp"""
+    claim_idle_s: Seconds
+    """I"""
+
+
+class RailRegistration(Contract):
+    """The body of `PUT /internal/v1/rails/{rail}`."""
+
+    rail: RailName
+    provider: str
+    provider_account: str
+    environment: str = "sandbox"
+    operations: dict[OperationType, Capabilities]
+    payee_types: dict[str, PayeeType]
+    timing: Timing
+    schema_versions: Annotated[list[int], Field(min_length=1)] = [1]
+    """Envelope versions that this adapter reads."""
+
+
+class EvidenceItem(Contract):
+    """A raw answer behind a fact. The adapter mints the id, so that a repeat is one row."""
+
+    id: UUID
+    job_id: UUID | None = None
+    kind: Annotated[str, Field(pattern=r"^[a-z_]{1,40}$")]
+    payee_name: Annotated[str, Field(max_length=140)] | None = None
+    raw: Annotated[str, Field(max_length=64_000)] = ""
+
+
+class EvidenceBatch(Contract):
+    """The body of `POST /internal/v1/evidence`; encrypted at rest, never through Redis."""
+
+    items: Annotated[list[EvidenceItem], Field(min_length=1, max_length=1000)]
