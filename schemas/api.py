@@ -140,7 +140,7 @@ class WalletRequest(Contract):
 
 
 class WalletView(Contract):
-    """A wallet with its balances in minor units: available = posted − held."""
+    """A wallet with its balances in minor units: available = posted minus held."""
 
     id: UUID
     owner: str

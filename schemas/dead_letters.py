@@ -11,7 +11,7 @@ DEAD_LETTER_TYPE = "dead_letter"
 
 
 class DeadLetter(Contract):
-    """Why an entry was given up, with what is needed to find it again. The body is the entry's own, masked by contract."""
+    """Why an entry was given up. The body is the entry's own, which carries a masked payee by contract."""
 
     job_id: UUID | None
     rail: str

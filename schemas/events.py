@@ -24,7 +24,7 @@ class IntentState(StrEnum):
 
     @property
     def is_terminal(self) -> bool:
-        """True where no later fact moves the intent. UNRESOLVED is not terminal: money is held and a person owns it."""
+        """True where no later fact moves the intent. UNRESOLVED is not: money is held, a person owns it."""
         return self in TERMINAL_STATES
 
 

@@ -1,7 +1,7 @@
-"""Writes the contract for other languages: one JSON Schema per message and an AsyncAPI document of the streams.
+"""Writes the contract for other languages: a JSON Schema per message, an AsyncAPI document of the streams.
 
-    python -m schemas.generate           write schemas/json/
-    python -m schemas.generate --check   exit 1 and name each file that differs from the models
+python -m schemas.generate           write schemas/json/
+python -m schemas.generate --check   exit 1 and name each file that differs from the models
 """
 
 import json
@@ -74,8 +74,16 @@ def asyncapi() -> dict[str, Any]:
             f"Written by {writer}; read by {reader}.",
             "messages": {message: {"$ref": f"#/components/messages/{message}"}},
         }
-        operations[f"write_{name}"] = {"action": "send", "channel": {"$ref": f"#/channels/{name}"}, "summary": writer}
-        operations[f"read_{name}"] = {"action": "receive", "channel": {"$ref": f"#/channels/{name}"}, "summary": reader}
+        operations[f"write_{name}"] = {
+            "action": "send",
+            "channel": {"$ref": f"#/channels/{name}"},
+            "summary": writer,
+        }
+        operations[f"read_{name}"] = {
+            "action": "receive",
+            "channel": {"$ref": f"#/channels/{name}"},
+            "summary": reader,
+        }
     messages = {
         message: {
             "name": message,
@@ -106,7 +114,9 @@ def main(arguments: list[str]) -> int:
     wanted = documents()
     if arguments == ["--check"]:
         present = {path.name: path.read_text() for path in TARGET.glob("*.json")}
-        differing = sorted(name for name in wanted.keys() | present.keys() if wanted.get(name) != present.get(name))
+        differing = sorted(
+            name for name in wanted.keys() | present.keys() if wanted.get(name) != present.get(name)
+        )
         for name in differing:
             sys.stderr.write(f"schemas/json/{name} differs from the models: run python -m schemas.generate\n")
         return 1 if differing else 0

@@ -1,7 +1,7 @@
 """Identifiers: minted ones carry time, derived ones carry their parent's time.
 
-Every id is a UUID whose first 48 bits are milliseconds since the epoch (RFC 9562), so that ids sort by time and the
-tables, partitioned by id, are partitioned by time while the primary key stays unique over all of them.
+Every id is a UUID whose first 48 bits are milliseconds since the epoch (RFC 9562), so that ids sort by time
+and the tables, partitioned by id, are partitioned by time while the primary key stays unique over them all.
 """
 
 import hashlib
@@ -22,7 +22,7 @@ def mint_id(now_ms: int) -> UUID:
 def derive_id(parent: UUID, *parts: str) -> UUID:
     """Return the UUIDv8 that belongs to (parent, parts): the same input gives the same id, always.
 
-    The parent's time prefix is kept, so a hold, its resolution and its events rest in the partition of their intent.
+    The parent's time prefix is kept: a hold and its resolution rest in the partition of their intent.
     Part boundaries are part of the input: ("a", "bc") and ("ab", "c") differ.
     """
     material = parent.bytes + b"".join(len(part).to_bytes(4, "big") + part.encode() for part in parts)

@@ -18,7 +18,7 @@ JOB_TYPE = "job"
 
 
 class Job(Contract):
-    """One unit of work. Amount, currency and reference of record are the permit's: where this disagrees, nothing is sent."""
+    """One unit of work. The permit's amount and currency count: where this disagrees, nothing is sent."""
 
     job_id: UUID
     tenant_id: UUID

@@ -74,7 +74,8 @@ def to_minor(text: str, currency: Currency) -> int:
     fraction = match["fraction"] or ""
     if len(fraction) > currency.decimals and fraction[currency.decimals :].strip("0"):
         raise AmountError(
-            "amount_over_precise", f"{currency.code} has {currency.decimals} decimals; amount {text[:24]!r} has more"
+            "amount_over_precise",
+            f"{currency.code} has {currency.decimals} decimals; amount {text[:24]!r} has more",
         )
     kept = fraction[: currency.decimals].ljust(currency.decimals, "0")
     minor = int(match["whole"] + kept)
@@ -87,4 +88,6 @@ def to_minor(text: str, currency: Currency) -> int:
 
 def to_major_text(amount_minor: int, currency: Currency) -> str:
     """Return the decimal text of minor units, with exactly the currency's decimals."""
-    return str(Decimal(amount_minor).scaleb(-currency.decimals).quantize(Decimal(1).scaleb(-currency.decimals)))
+    return str(
+        Decimal(amount_minor).scaleb(-currency.decimals).quantize(Decimal(1).scaleb(-currency.decimals))
+    )

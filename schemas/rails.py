@@ -67,7 +67,7 @@ class RailRegistration(Contract):
     operations: dict[OperationType, Capabilities]
     payee_types: dict[str, PayeeType]
     timing: Timing
-    schema_versions: Annotated[list[int], Field(min_length=1)] = [1]
+    schema_versions: Annotated[tuple[int, ...], Field(min_length=1)] = (1,)
     """Envelope versions that this adapter reads."""
 
 

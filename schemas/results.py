@@ -33,7 +33,7 @@ class Verdict(StrEnum):
 
 
 class Basis(StrEnum):
-    """How it was learned: a submission's answer speaks for its own fence, a status of the reference for all fences."""
+    """How it was learned: a submission speaks for its own fence, a status of the reference for all fences."""
 
     SUBMISSION = "SUBMISSION"
     REFERENCE_STATUS = "REFERENCE_STATUS"
@@ -43,7 +43,7 @@ class Basis(StrEnum):
 class Result(Contract):
     """A verdict about one job. Fields are an allow-list: no names, no raw provider data.
 
-    `job_id` is the job that was executed; for inquire and cancel the core knows which payment it speaks about.
+    `job_id` is the executed job; for inquire and cancel the core knows which payment it speaks about.
     """
 
     job_id: UUID

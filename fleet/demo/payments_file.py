@@ -1,0 +1,166 @@
+"""Reads a file of payments, CSV or NDJSON: a bad line is refused by number and code, the rest go on.
+
+Columns: reference, wallet, payee_type, payee, amount (decimal major units), currency, message.
+"""
+
+import csv
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TextIO
+
+import orjson
+
+from schemas.money import AmountError, currency_of, to_minor
+
+COLUMNS = ("reference", "wallet", "payee_type", "payee", "amount", "currency", "message")
+_REQUIRED = COLUMNS[:-1]
+_LONGEST = {"reference": 64, "wallet": 64, "payee_type": 31, "payee": 140, "message": 140}
+
+
+class FileRefusedError(ValueError):
+    """The file as a whole cannot be read; the text names the remedy."""
+
+
+@dataclass(frozen=True, slots=True)
+class PaymentLine:
+    """One payment as the file states it, with the amount in minor units."""
+
+    line: int
+    reference: str
+    wallet: str
+    payee_type: str
+    payee: str
+    amount_minor: int
+    currency: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class RefusedLine:
+    """A line that was not sent, with a stable code and what to do."""
+
+    line: int
+    code: str
+    message: str
+
+
+class _LineError(ValueError):
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+def read_payments(path: Path) -> Iterator[PaymentLine | RefusedLine]:
+    """Yield each line of the file, in order; memory is flat but for the references seen.
+
+    The ending decides the format: `.ndjson` or `.jsonl`, else CSV with a header.
+    Raises FileRefusedError where the file is missing, not UTF-8 or has no usable header.
+    """
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as text:
+            rows = _json_rows(text) if path.suffix in (".ndjson", ".jsonl") else _csv_rows(text)
+            yield from _checked(rows)
+    except OSError as error:
+        raise FileRefusedError(
+            f"{path}: {error.strerror or error}; name a readable CSV or NDJSON file"
+        ) from error
+    except UnicodeDecodeError as error:
+        raise FileRefusedError(f"{path}: not UTF-8 at byte {error.start}; save the file as UTF-8") from error
+
+
+def _checked(rows: Iterator[tuple[int, dict[str, Any] | _LineError]]) -> Iterator[PaymentLine | RefusedLine]:
+    seen: dict[str, int] = {}
+    for number, row in rows:
+        try:
+            yield _payment(number, row, seen)
+        except (_LineError, AmountError) as error:
+            yield RefusedLine(number, error.code, str(error))
+
+
+def _csv_rows(text: TextIO) -> Iterator[tuple[int, dict[str, Any] | _LineError]]:
+    """Parse line by line: a quote that is never closed costs its own line, not the rest of the file."""
+    header = [name.strip() for name in _cells(next(text, ""), FileRefusedError)]
+    missing = [name for name in _REQUIRED if name not in header]
+    if missing:
+        raise FileRefusedError(
+            f"line 1: the header lacks {', '.join(missing)}; it should be {','.join(COLUMNS)}"
+        )
+    for number, line in enumerate(text, start=2):
+        if not line.strip():
+            continue
+        try:
+            cells = _cells(line, _malformed)
+            if len(cells) != len(header):
+                raise _malformed(f"{len(cells)} columns where the header has {len(header)}")
+        except _LineError as error:
+            yield number, error
+        else:
+            yield number, dict(zip(header, cells, strict=True))
+
+
+def _cells(line: str, refusal: Callable[[str], Exception]) -> list[str]:
+    try:
+        return next(csv.reader([line.rstrip("\r\n")], strict=True), [])
+    except csv.Error as error:
+        raise refusal(f"not CSV: {error}; quotes must close on their own line") from error
+
+
+def _malformed(message: str) -> _LineError:
+    return _LineError("malformed_line", message)
+
+
+def _json_rows(text: TextIO) -> Iterator[tuple[int, dict[str, Any] | _LineError]]:
+    for number, line in enumerate(text, start=1):
+        if not line.strip():
+            continue
+        try:
+            row = orjson.loads(line)
+        except orjson.JSONDecodeError as error:
+            yield number, _LineError("malformed_line", f"not JSON: {error}")
+            continue
+        if isinstance(row, dict):
+            yield number, row
+        else:
+            yield number, _LineError("malformed_line", "a line must be one JSON object")
+
+
+def _payment(number: int, row: dict[str, Any] | _LineError, seen: dict[str, int]) -> PaymentLine:
+    if isinstance(row, _LineError):
+        raise row
+    texts = {name: _text(row, name) for name in COLUMNS}
+    currency = currency_of(texts["currency"])
+    amount_minor = to_minor(texts["amount"], currency)
+    reference = texts["reference"]
+    first = seen.setdefault(reference, number)
+    if first != number:
+        raise _LineError(
+            "duplicate_reference",
+            f"reference {reference!r} was already used in line {first}: a payment is sent once",
+        )
+    return PaymentLine(
+        line=number,
+        reference=reference,
+        wallet=texts["wallet"],
+        payee_type=texts["payee_type"],
+        payee=texts["payee"],
+        amount_minor=amount_minor,
+        currency=currency.code,
+        message=texts["message"],
+    )
+
+
+def _text(row: dict[str, Any], name: str) -> str:
+    value = row.get(name, "")
+    if not isinstance(value, str):
+        raise _LineError(
+            "malformed_line", f"{name} must be text (amounts too: a JSON number may lose digits)"
+        )
+    value = value.strip()
+    if not value and name in _REQUIRED:
+        raise _LineError("field_missing", f"{name} is empty; every line needs {', '.join(_REQUIRED)}")
+    if len(value) > _LONGEST.get(name, 32):
+        raise _LineError(
+            "field_too_long", f"{name} has {len(value)} characters; at most {_LONGEST.get(name, 32)}"
+        )
+    return value
