@@ -46,7 +46,7 @@ class Instruction(Contract):
 
 
 class PermitRequest(Contract):
-    """A batch of jobs that the adapter has free slots for; a repeat with the same request_id burns nothing."""
+    """A batch of jobs that the adapter has slots for; a repeat with the same request_id burns nothing."""
 
     request_id: UUID
     incarnation: UUID
