@@ -1,0 +1,75 @@
+"""The pool of PostgreSQL connections and the unit of work: one transaction of one tenant.
+
+No session state is left on a connection: the tenant is set for the transaction alone, nothing listens and
+nothing is prepared by hand. A transaction pooler works with `statement_cache_size=0`.
+"""
+
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Self
+
+import asyncpg
+
+from core.domain.context import Context
+
+if TYPE_CHECKING:
+    from asyncpg.pool import PoolConnectionProxy
+
+    Connection = asyncpg.Connection[asyncpg.Record] | PoolConnectionProxy[asyncpg.Record]
+
+_SET_TENANT = "SELECT set_config('fleet.tenant', $1, true)"
+
+
+@dataclass(frozen=True, slots=True)
+class UnitOfWork:
+    """One open transaction; `connection` belongs to it until it ends."""
+
+    connection: "Connection"
+    context: Context
+
+
+class Database:
+    """A pool of connections as one role. Built by `connect`, ended by `close`."""
+
+    def __init__(self, pool: "asyncpg.Pool[asyncpg.Record]") -> None:
+        self._pool = pool
+
+    @classmethod
+    async def connect(
+        cls,
+        url: str,
+        *,
+        min_size: int = 1,
+        max_size: int = 10,
+        statement_cache_size: int = 256,
+        application_name: str = "psp-fleet",
+    ) -> Self:
+        """Open the pool with `min_size` warm connections.
+
+        Raises OSError or asyncpg.PostgresError when the server does not take them.
+        """
+        pool = await asyncpg.create_pool(
+            url,
+            min_size=min_size,
+            max_size=max_size,
+            statement_cache_size=statement_cache_size,
+            server_settings={"application_name": application_name},
+        )
+        return cls(pool)
+
+    async def close(self) -> None:
+        """Wait for the connections in use, then end them all."""
+        await self._pool.close()
+
+    def acquire(self) -> "AbstractAsyncContextManager[PoolConnectionProxy[asyncpg.Record]]":
+        """Lend a connection outside any transaction, for reads that need no tenant."""
+        return self._pool.acquire()
+
+    @asynccontextmanager
+    async def unit_of_work(self, context: Context) -> AsyncIterator[UnitOfWork]:
+        """BEGIN, confine the transaction to the context's tenant, COMMIT; ROLLBACK when the body raises."""
+        async with self._pool.acquire() as connection, connection.transaction():
+            if context.tenant_id is not None:
+                await connection.execute(_SET_TENANT, str(context.tenant_id))
+            yield UnitOfWork(connection, context)
