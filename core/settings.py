@@ -1,0 +1,85 @@
+"""The core's settings, from the environment. Nothing reads the environment anywhere else, nor at import time."""
+
+import base64
+import binascii
+from typing import Annotated
+
+from pydantic import AliasChoices, Field, SecretStr, field_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+Seconds = Annotated[int | float, Field(gt=0)]
+
+
+class Settings(BaseSettings):
+    """Every duration is in seconds; every bound is a count unless its name says otherwise."""
+
+    model_config = SettingsConfigDict(env_prefix="FLEET_", extra="ignore", frozen=True)
+
+    database_url: Annotated[SecretStr, Field(validation_alias="DATABASE_URL")]
+    """Application role: confined to one tenant per transaction."""
+    database_worker_url: Annotated[SecretStr, Field(validation_alias="DATABASE_WORKER_URL")]
+    """Worker role: background work and the internal API, for every tenant."""
+    database_direct_url: Annotated[
+        SecretStr | None, Field(validation_alias=AliasChoices("DATABASE_DIRECT_URL"), default=None)
+    ]
+    """Worker role without a pooler between: LISTEN and session locks. Default: the worker's."""
+    redis_url: Annotated[SecretStr, Field(validation_alias="REDIS_URL")]
+    """The core's admin user: it alone creates groups and loads functions."""
+    master_key: SecretStr
+    """Base64 of 32 bytes; wraps the keys of subjects and encrypts secrets."""
+
+    host: str = "127.0.0.1"
+    public_port: Annotated[int, Field(ge=0, le=65535)] = 8080
+    internal_port: Annotated[int, Field(ge=0, le=65535)] = 8081
+    db_statement_cache: Annotated[int, Field(ge=0)] = 256
+    """0 behind a transaction pooler."""
+    db_pool_size: Annotated[int, Field(ge=1, le=100)] = 8
+
+    rails: str = "promptpay"
+    """Comma-separated rails whose streams this core serves."""
+
+    accept_batch: Annotated[int, Field(ge=1, le=1000)] = 500
+    accept_in_flight: Annotated[int, Field(ge=1, le=16)] = 2
+    relay_batch: Annotated[int, Field(ge=1, le=5000)] = 1000
+    relay_poll_s: Seconds = 1
+    results_batch: Annotated[int, Field(ge=1, le=5000)] = 500
+    backlog_high: Annotated[int, Field(ge=1)] = 8000
+    backlog_low: Annotated[int, Field(ge=0)] = 6000
+    stream_length_max: Annotated[int, Field(ge=1)] = 200_000
+    redis_memory_max_bytes: Annotated[int, Field(ge=1)] = 2_000_000_000
+    results_high: Annotated[int, Field(ge=1)] = 20_000
+    healer_every_s: Seconds = 1
+    sweeper_every_s: Seconds = 5
+    sweeper_age_s: Seconds = 30
+    """A job queued for longer than this is looked up in its stream."""
+    janitor_every_s: Seconds = 30
+    resolver_every_s: Seconds = 1
+    inquiry_first_s: Seconds = 5
+    """The first inquiry after a doubt; each next one waits longer, up to inquiry_longest_s."""
+    inquiry_longest_s: Seconds = 2700
+    confirm_within_s: Seconds = 600
+    voids_per_minute: Annotated[int, Field(ge=1)] = 600
+    """Automatic voids stop, with an alert, above this rate."""
+    deliveries_max: Annotated[int, Field(ge=1)] = 3
+    drain_s: Seconds = 20
+
+    @field_validator("master_key")
+    @classmethod
+    def _is_32_bytes(cls, value: SecretStr) -> SecretStr:
+        try:
+            raw = base64.b64decode(value.get_secret_value(), validate=True)
+        except binascii.Error as error:
+            raise ValueError("FLEET_MASTER_KEY must be base64: openssl rand -base64 32") from error
+        if len(raw) != 32:  # noqa: PLR2004 - AES-256
+            raise ValueError("FLEET_MASTER_KEY must be 32 bytes in base64: openssl rand -base64 32")
+        return value
+
+    @property
+    def direct_url(self) -> str:
+        """Return the URL for LISTEN, migrations and session locks."""
+        return (self.database_direct_url or self.database_worker_url).get_secret_value()
+
+    @property
+    def rail_names(self) -> tuple[str, ...]:
+        """Return the rails as names."""
+        return tuple(name.strip() for name in self.rails.split(",") if name.strip())
