@@ -70,7 +70,7 @@ class Settings(BaseSettings):
             raw = base64.b64decode(value.get_secret_value(), validate=True)
         except binascii.Error as error:
             raise ValueError("FLEET_MASTER_KEY must be base64: openssl rand -base64 32") from error
-        if len(raw) != 32:  # noqa: PLR2004 - AES-256
+        if len(raw) != 32:
             raise ValueError("FLEET_MASTER_KEY must be 32 bytes in base64: openssl rand -base64 32")
         return value
 

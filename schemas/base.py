@@ -6,6 +6,4 @@ from pydantic import BaseModel, ConfigDict
 class Contract(BaseModel):
     """A message of our own: unknown fields are refused, so that a typing error never passes silently."""
 
-    model_config = ConfigDict(
-        frozen=True, extra="forbid", ser_json_inf_nan="constants", use_attribute_docstrings=True
-    )
+    model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="constants", use_attribute_docstrings=True)

@@ -28,9 +28,7 @@ class IntentState(StrEnum):
         return self in TERMINAL_STATES
 
 
-TERMINAL_STATES = frozenset(
-    {IntentState.SETTLED, IntentState.FAILED, IntentState.CANCELLED, IntentState.EXPIRED}
-)
+TERMINAL_STATES = frozenset({IntentState.SETTLED, IntentState.FAILED, IntentState.CANCELLED, IntentState.EXPIRED})
 
 
 class IntentEvent(Contract):

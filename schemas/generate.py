@@ -114,9 +114,7 @@ def main(arguments: list[str]) -> int:
     wanted = documents()
     if arguments == ["--check"]:
         present = {path.name: path.read_text() for path in TARGET.glob("*.json")}
-        differing = sorted(
-            name for name in wanted.keys() | present.keys() if wanted.get(name) != present.get(name)
-        )
+        differing = sorted(name for name in wanted.keys() | present.keys() if wanted.get(name) != present.get(name))
         for name in differing:
             sys.stderr.write(f"schemas/json/{name} differs from the models: run python -m schemas.generate\n")
         return 1 if differing else 0

@@ -88,6 +88,4 @@ def to_minor(text: str, currency: Currency) -> int:
 
 def to_major_text(amount_minor: int, currency: Currency) -> str:
     """Return the decimal text of minor units, with exactly the currency's decimals."""
-    return str(
-        Decimal(amount_minor).scaleb(-currency.decimals).quantize(Decimal(1).scaleb(-currency.decimals))
-    )
+    return str(Decimal(amount_minor).scaleb(-currency.decimals).quantize(Decimal(1).scaleb(-currency.decimals)))

@@ -62,9 +62,7 @@ def read_payments(path: Path) -> Iterator[PaymentLine | RefusedLine]:
             rows = _json_rows(text) if path.suffix in (".ndjson", ".jsonl") else _csv_rows(text)
             yield from _checked(rows)
     except OSError as error:
-        raise FileRefusedError(
-            f"{path}: {error.strerror or error}; name a readable CSV or NDJSON file"
-        ) from error
+        raise FileRefusedError(f"{path}: {error.strerror or error}; name a readable CSV or NDJSON file") from error
     except UnicodeDecodeError as error:
         raise FileRefusedError(f"{path}: not UTF-8 at byte {error.start}; save the file as UTF-8") from error
 
@@ -83,9 +81,7 @@ def _csv_rows(text: TextIO) -> Iterator[tuple[int, dict[str, Any] | _LineError]]
     header = [name.strip() for name in _cells(next(text, ""), FileRefusedError)]
     missing = [name for name in _REQUIRED if name not in header]
     if missing:
-        raise FileRefusedError(
-            f"line 1: the header lacks {', '.join(missing)}; it should be {','.join(COLUMNS)}"
-        )
+        raise FileRefusedError(f"line 1: the header lacks {', '.join(missing)}; it should be {','.join(COLUMNS)}")
     for number, line in enumerate(text, start=2):
         if not line.strip():
             continue
@@ -153,14 +149,10 @@ def _payment(number: int, row: dict[str, Any] | _LineError, seen: dict[str, int]
 def _text(row: dict[str, Any], name: str) -> str:
     value = row.get(name, "")
     if not isinstance(value, str):
-        raise _LineError(
-            "malformed_line", f"{name} must be text (amounts too: a JSON number may lose digits)"
-        )
+        raise _LineError("malformed_line", f"{name} must be text (amounts too: a JSON number may lose digits)")
     value = value.strip()
     if not value and name in _REQUIRED:
         raise _LineError("field_missing", f"{name} is empty; every line needs {', '.join(_REQUIRED)}")
     if len(value) > _LONGEST.get(name, 32):
-        raise _LineError(
-            "field_too_long", f"{name} has {len(value)} characters; at most {_LONGEST.get(name, 32)}"
-        )
+        raise _LineError("field_too_long", f"{name} has {len(value)} characters; at most {_LONGEST.get(name, 32)}")
     return value

@@ -1,0 +1,78 @@
+"""Where the core is: from the environment, else from the stack that `./dev up` runs."""
+
+import asyncio
+import os
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+import orjson
+
+from fleet.cli.output import CommandError, ExitCode
+from fleet.client import FleetClient, Refused, Unreachable
+
+T = TypeVar("T")
+
+STACK_FILE = Path(".fleet/up/stack.json")
+
+
+@dataclass(frozen=True, slots=True)
+class Connection:
+    """Addresses and credentials; a field is empty where neither the environment nor a stack names it."""
+
+    public_url: str
+    key_id: str
+    key_secret: str
+    database_url: str
+    redis_url: str
+    master_key: str
+
+
+_VARIABLES = {
+    "public_url": "FLEET_URL",
+    "key_id": "FLEET_KEY_ID",
+    "key_secret": "FLEET_KEY_SECRET",
+    "database_url": "DATABASE_WORKER_URL",
+    "redis_url": "REDIS_URL",
+    "master_key": "FLEET_MASTER_KEY",
+}
+
+
+def find_connection() -> Connection:
+    """Return what is known; each command demands what it needs with `require`."""
+    stack_file = Path(os.environ.get("FLEET_STACK", STACK_FILE))
+    stack = orjson.loads(stack_file.read_bytes()) if stack_file.is_file() else {}
+    return Connection(
+        **{name: os.environ.get(variable) or stack.get(name, "") for name, variable in _VARIABLES.items()}
+    )
+
+
+def require(connection: Connection, *names: str) -> None:
+    """Raise CommandError naming the variables that are missing."""
+    missing = [_VARIABLES[name] for name in names if not getattr(connection, name)]
+    if missing:
+        raise CommandError(
+            "not_configured",
+            f"set {', '.join(missing)}, or start a stack with ./dev up in this folder",
+            ExitCode.UNREACHABLE,
+        )
+
+
+def with_client(work: Callable[[FleetClient], Awaitable[T]]) -> T:
+    """Run `work` with a client; the core's refusals become one line and exit code 3."""
+    connection = find_connection()
+    require(connection, "public_url", "key_id", "key_secret")
+
+    async def run() -> T:
+        async with FleetClient(connection.public_url, connection.key_id, connection.key_secret) as client:
+            return await work(client)
+
+    try:
+        return asyncio.run(run())
+    except Refused as refused:
+        raise CommandError(refused.problem.code, refused.problem.detail, ExitCode.REFUSED) from refused
+    except Unreachable as error:
+        raise CommandError(
+            "core_unreachable", f"{error}; is the core running at {connection.public_url}?", ExitCode.UNREACHABLE
+        ) from error

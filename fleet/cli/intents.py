@@ -1,0 +1,127 @@
+"""`fleet intents`: create, show, list, confirm, cancel."""
+
+from typing import Annotated, Any
+from uuid import UUID, uuid4
+
+import typer
+from pydantic import ValidationError
+
+from fleet.cli.connection import with_client
+from fleet.cli.output import CommandError, JsonFlag, print_fields, print_json, print_table
+from schemas.api import AutoConfirm, ConfirmRequest, IntentRequest, IntentView
+from schemas.events import IntentState
+from schemas.money import AmountError, currency_of, to_major_text, to_minor
+from schemas.operations import OperationType
+from schemas.permits import Payee
+
+app = typer.Typer(help="Payments.", no_args_is_help=True)
+
+
+@app.command()
+def create(
+    wallet: Annotated[UUID, typer.Option(help="The wallet's id.")],
+    amount: Annotated[str, typer.Option(help="Decimal major units, such as 125.50.")],
+    payee: Annotated[str, typer.Option(help="TYPE:VALUE, such as mobile:0812345678.")] = "",
+    currency: str = "THB",
+    operation: OperationType = OperationType.PAYOUT,
+    message: str = "",
+    reference: str = "",
+    key: Annotated[str, typer.Option(help="Idempotency key; a new one is minted where it is left out.")] = "",
+    auto_confirm: Annotated[bool, typer.Option(help="Pay at once if the fee is at most --max-fee-minor.")] = True,
+    max_fee_minor: int = 0,
+    as_json: JsonFlag = False,
+) -> None:
+    """Ask for one payment."""
+    try:
+        request = IntentRequest(
+            operation=operation,
+            wallet_id=wallet,
+            amount_minor=to_minor(amount, currency_of(currency)),
+            currency=currency,
+            payee=_payee(payee),
+            message=message,
+            reference=reference,
+            auto_confirm=AutoConfirm(max_fee_minor=max_fee_minor) if auto_confirm and payee else None,
+        )
+    except AmountError as error:
+        raise CommandError(error.code, str(error)) from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(str(part) for part in first["loc"])
+        raise CommandError("invalid_field", f"{field}: {first['msg']}") from error
+    used_key = key or uuid4().hex
+    view = with_client(lambda client: client.create_intent(request, idempotency_key=used_key))
+    _show(view, as_json, idempotency_key=used_key)
+
+
+@app.command()
+def show(intent_id: UUID, as_json: JsonFlag = False) -> None:
+    """Show one payment."""
+    _show(with_client(lambda client: client.get_intent(intent_id)), as_json)
+
+
+@app.command("list")
+def list_(
+    state: IntentState | None = None,
+    wallet: UUID | None = None,
+    reference: str | None = None,
+    cursor: str | None = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """List payments, newest first, a page at a time."""
+    filters = {"state": state, "wallet_id": wallet, "reference": reference}
+    chosen = {name: str(value) for name, value in filters.items() if value is not None}
+    page = with_client(lambda client: client.page_of_intents(cursor=cursor, **chosen))
+    if as_json:
+        print_json(page.model_dump(mode="json"))
+        return
+    rows = [
+        (intent.id, intent.state, _money(intent), intent.payee_masked, intent.reference, _failure(intent))
+        for intent in page.items
+    ]
+    print_table("intents", ("id", "state", "amount", "payee", "reference", "failure"), rows)
+    if page.next_cursor:
+        typer.echo(f"more: --cursor {page.next_cursor}")
+
+
+@app.command()
+def confirm(
+    intent_id: UUID,
+    amount_minor: int,
+    fee_minor: int = 0,
+    as_json: JsonFlag = False,
+) -> None:
+    """Say yes to what the lookup found: amount and fee must be the ones it answered."""
+    request = ConfirmRequest(amount_minor=amount_minor, fee_minor=fee_minor)
+    _show(with_client(lambda client: client.confirm_intent(intent_id, request)), as_json)
+
+
+@app.command()
+def cancel(intent_id: UUID, as_json: JsonFlag = False) -> None:
+    """Cancel a payment that was provably not sent; refused otherwise."""
+    _show(with_client(lambda client: client.cancel_intent(intent_id)), as_json)
+
+
+def _payee(text: str) -> Payee | None:
+    if not text:
+        return None
+    kind, separator, value = text.partition(":")
+    if not separator:
+        raise CommandError("payee_malformed", f"payee {text!r} should be TYPE:VALUE, such as mobile:0812345678")
+    return Payee(type=kind, value=value)
+
+
+def _show(view: IntentView, as_json: bool, **more: object) -> None:
+    document: dict[str, Any] = {**view.model_dump(mode="json"), **more}
+    if as_json:
+        print_json(document)
+    else:
+        print_fields("intent", {**document, "amount": _money(view), "failure": _failure(view)})
+
+
+def _money(view: IntentView) -> str:
+    return f"{to_major_text(view.amount_minor, currency_of(view.currency))} {view.currency}"
+
+
+def _failure(view: IntentView) -> str | None:
+    return f"{view.failure.code}: {view.failure.message}" if view.failure else None

@@ -1,0 +1,56 @@
+"""How the command speaks: a table or JSON on stdout, one line on stderr when something is wrong."""
+
+import sys
+from collections.abc import Iterable, Sequence
+from enum import IntEnum
+from typing import Annotated, Any
+
+import orjson
+import typer
+from rich.console import Console
+from rich.table import Table
+
+JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+
+
+class ExitCode(IntEnum):
+    """What a script may rely on."""
+
+    DONE = 0
+    CHECK_FAILED = 1
+    WRONG_INPUT = 2
+    REFUSED = 3
+    UNREACHABLE = 4
+
+
+class CommandError(Exception):
+    """Ends the command with one line and an exit code; `code` is stable, the message names the remedy."""
+
+    def __init__(self, code: str, message: str, exit_code: ExitCode = ExitCode.WRONG_INPUT) -> None:
+        super().__init__(message)
+        self.code = code
+        self.exit_code = exit_code
+
+    def line(self) -> str:
+        """Return the one line."""
+        return f"fleet: {self.code}: {' '.join(str(self).split())}"
+
+
+def print_json(value: Any) -> None:
+    """Print one JSON document; times as ISO 8601, ids as text."""
+    sys.stdout.write(orjson.dumps(value, option=orjson.OPT_INDENT_2, default=str).decode() + "\n")
+
+
+def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    """Print a table; None shows as a dash."""
+    table = Table(title=title, title_justify="left", header_style="bold")
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    for row in rows:
+        table.add_row(*("-" if cell is None else str(cell) for cell in row))
+    Console().print(table)
+
+
+def print_fields(title: str, fields: dict[str, object]) -> None:
+    """Print one object, a field a line."""
+    print_table(title, ("field", "value"), fields.items())

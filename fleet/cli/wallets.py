@@ -1,0 +1,65 @@
+"""`fleet wallets`: create, show, history."""
+
+from typing import Annotated
+from uuid import UUID
+
+import typer
+from pydantic import ValidationError
+
+from fleet.cli.connection import with_client
+from fleet.cli.output import CommandError, JsonFlag, print_fields, print_json, print_table
+from schemas.api import WalletRequest, WalletView
+from schemas.money import currency_of, to_major_text
+
+app = typer.Typer(help="Wallets and their balances.", no_args_is_help=True)
+
+
+@app.command()
+def create(
+    owner: str,
+    currency: str = "THB",
+    external_id: Annotated[str | None, typer.Option(help="Your own id; repeating it returns the wallet.")] = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Open a wallet."""
+    try:
+        request = WalletRequest(owner=owner, currency=currency, external_id=external_id)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise CommandError("invalid_field", f"{first['loc'][0]}: {first['msg']}") from error
+    _show(with_client(lambda client: client.create_wallet(request)), as_json)
+
+
+@app.command()
+def show(wallet_id: UUID, as_json: JsonFlag = False) -> None:
+    """Show a wallet with posted, held and available balance."""
+    _show(with_client(lambda client: client.get_wallet(wallet_id)), as_json)
+
+
+@app.command()
+def history(wallet_id: UUID, cursor: str | None = None, as_json: JsonFlag = False) -> None:
+    """Show the posted entries, newest first, with the balance after each."""
+    page = with_client(lambda client: client.wallet_history(wallet_id, cursor=cursor))
+    if as_json:
+        print_json(page.model_dump(mode="json"))
+        return
+    rows = [(entry.at, entry.amount_minor, entry.balance_minor, entry.intent_id) for entry in page.items]
+    print_table("entries (minor units)", ("at", "amount", "balance", "intent"), rows)
+    if page.next_cursor:
+        typer.echo(f"more: --cursor {page.next_cursor}")
+
+
+def _show(view: WalletView, as_json: bool) -> None:
+    if as_json:
+        print_json(view.model_dump(mode="json"))
+        return
+    currency = currency_of(view.currency)
+    balances = {
+        name: f"{to_major_text(amount, currency)} {view.currency}"
+        for name, amount in (
+            ("available", view.available_minor),
+            ("held", view.held_minor),
+            ("posted", view.posted_minor),
+        )
+    }
+    print_fields("wallet", {"id": view.id, "owner": view.owner, "external id": view.external_id, **balances})

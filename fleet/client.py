@@ -1,0 +1,246 @@
+"""The typed client for the service that dispatches payments: signing, idempotency keys, retries, pagination.
+
+    async with FleetClient("http://127.0.0.1:8080", key_id="fk_…", secret="…") as fleet:
+        intent = await fleet.create_intent(request, idempotency_key="order-1017")
+
+Every money request carries an idempotency key, so it is repeated safely after a lost answer: the same key and body give
+the first answer. Reads ignore fields that this version does not know.
+"""
+
+import asyncio
+import secrets
+import time
+from collections.abc import AsyncIterator, Mapping, Sequence
+from types import TracebackType
+from typing import Any, Self, TypeVar
+from urllib.parse import urlencode
+from uuid import UUID
+
+import httpx
+import orjson
+from httpx_aiohttp import AiohttpTransport
+from pydantic import BaseModel
+from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, stop_after_attempt, stop_after_delay
+from tenacity.wait import wait_base, wait_random_exponential
+from wire.signing import signed_headers
+
+from schemas.api import (
+    BatchItem,
+    BatchItemResult,
+    ConfirmRequest,
+    IntentBatchResponse,
+    IntentPage,
+    IntentRequest,
+    IntentView,
+    Problem,
+    WalletHistory,
+    WalletRequest,
+    WalletView,
+)
+
+Model = TypeVar("Model", bound=BaseModel)
+
+BATCH_LIMIT = 1000
+_RETRIED_STATUS = frozenset({429, 500, 502, 503, 504})
+_RETRIED_CODES = frozenset({"idempotency_in_flight"})
+
+
+class FleetError(Exception):
+    """Base of what this client raises.
+
+    FleetError
+    ├── Refused      the core answered with a problem; nothing will change by repeating the same request
+    └── Unreachable  no answer within the retries; the request may have been taken: repeat it under the same key
+    """
+
+
+class Refused(FleetError):  # noqa: N818 - named by outcome, as the errors of the adapters are
+    """The core's problem details (RFC 9457): `problem.code` is stable, `problem.detail` names the remedy."""
+
+    def __init__(self, problem: Problem, retry_after_s: int | None = None) -> None:
+        super().__init__(f"{problem.code}: {problem.detail}")
+        self.problem = problem
+        self.retry_after_s = retry_after_s
+
+
+class Unreachable(FleetError):  # noqa: N818 - named by outcome
+    """The core gave no usable answer."""
+
+
+class FleetClient:
+    """One service key at one core. Safe for many tasks at once; close it with `aclose` or `async with`."""
+
+    def __init__(
+        self,
+        base_url: str,
+        key_id: str,
+        secret: str,
+        *,
+        timeout_s: int = 10,
+        attempts: int = 5,
+        give_up_after_s: int = 30,
+        connections: int = 50,
+    ) -> None:
+        self._key_id, self._secret = key_id, secret
+        self._attempts, self._give_up_after_s = attempts, give_up_after_s
+        limits = httpx.Limits(max_connections=connections, max_keepalive_connections=connections)
+        self._http = httpx.AsyncClient(
+            base_url=base_url, timeout=httpx.Timeout(timeout_s), transport=AiohttpTransport(limits=limits)
+        )
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        """Close the connections."""
+        await self._http.aclose()
+
+    async def create_intent(self, intent: IntentRequest, *, idempotency_key: str) -> IntentView:
+        """Ask for one payment. Raises Refused or Unreachable; repeat with the same key after Unreachable."""
+        return await self._send("POST", "/v1/intents", IntentView, body=intent, idempotency_key=idempotency_key)
+
+    async def create_intents(self, items: Sequence[BatchItem]) -> list[BatchItemResult]:
+        """Ask for up to 1,000 payments in one request; each has its own key and its own result."""
+        body = {"items": [item.model_dump(mode="json", exclude_none=True) for item in items]}
+        answer = await self._send("POST", "/v1/intents:batch", IntentBatchResponse, body=body)
+        return answer.results
+
+    async def get_intent(self, intent_id: UUID) -> IntentView:
+        """Return one intent."""
+        return await self._send("GET", f"/v1/intents/{intent_id}", IntentView)
+
+    async def confirm_intent(self, intent_id: UUID, confirm: ConfirmRequest) -> IntentView:
+        """Say yes to what the lookup found. Repeating it is harmless."""
+        return await self._send("POST", f"/v1/intents/{intent_id}/confirm", IntentView, body=confirm)
+
+    async def cancel_intent(self, intent_id: UUID) -> IntentView:
+        """Cancel what was provably not sent. Raises Refused `already_sent` otherwise."""
+        return await self._send("POST", f"/v1/intents/{intent_id}/cancel", IntentView, body={})
+
+    async def list_intents(self, **filters: str) -> AsyncIterator[IntentView]:
+        """Yield intents, newest first, page after page. Filters: state, wallet_id, reference, created_after/before."""
+        cursor: str | None = None
+        while True:
+            page = await self.page_of_intents(cursor=cursor, **filters)
+            for intent in page.items:
+                yield intent
+            cursor = page.next_cursor
+            if cursor is None:
+                return
+
+    async def page_of_intents(self, *, cursor: str | None = None, **filters: str) -> IntentPage:
+        """Return one page of intents."""
+        query = filters if cursor is None else {**filters, "cursor": cursor}
+        return await self._send("GET", "/v1/intents", IntentPage, query=query)
+
+    async def create_wallet(self, wallet: WalletRequest) -> WalletView:
+        """Open a wallet; with an external id, repeating it returns the same wallet."""
+        return await self._send("POST", "/v1/wallets", WalletView, body=wallet)
+
+    async def get_wallet(self, wallet_id: UUID) -> WalletView:
+        """Return a wallet with its balances in minor units."""
+        return await self._send("GET", f"/v1/wallets/{wallet_id}", WalletView)
+
+    async def wallet_history(self, wallet_id: UUID, *, cursor: str | None = None) -> WalletHistory:
+        """Return one page of a wallet's entries, newest first."""
+        query = {} if cursor is None else {"cursor": cursor}
+        return await self._send("GET", f"/v1/wallets/{wallet_id}/history", WalletHistory, query=query)
+
+    async def _send(
+        self,
+        method: str,
+        path: str,
+        model: type[Model],
+        *,
+        body: BaseModel | Mapping[str, Any] | None = None,
+        query: Mapping[str, str] | None = None,
+        idempotency_key: str | None = None,
+    ) -> Model:
+        raw = _encode(body)
+        retrying = AsyncRetrying(
+            stop=stop_after_attempt(self._attempts) | stop_after_delay(self._give_up_after_s),
+            wait=_WaitAsTold(wait_random_exponential(multiplier=0.1, max=3)),
+            retry=retry_if_exception(_may_help),
+            reraise=True,
+            sleep=asyncio.sleep,
+        )
+        try:
+            async for attempt in retrying:
+                with attempt:
+                    content = await self._once(method, path, raw, query or {}, idempotency_key)
+        except (httpx.TransportError, httpx.InvalidURL) as error:
+            raise Unreachable(f"{method} {path}: {type(error).__name__} {error}".strip()) from error
+        return model.model_validate_json(content, extra="ignore")
+
+    async def _once(
+        self, method: str, path: str, raw: bytes, query: Mapping[str, str], idempotency_key: str | None
+    ) -> bytes:
+        """One signed request: each repeat has a nonce of its own, since the core refuses a replayed one."""
+        query_text = urlencode(sorted(query.items()))
+        headers = signed_headers(
+            method=method,
+            path=path,
+            query=query_text,
+            body=raw,
+            key_id=self._key_id,
+            secret=self._secret,
+            timestamp=int(time.time()),
+            nonce=secrets.token_urlsafe(16),
+        )
+        if raw:
+            headers["Content-Type"] = "application/json"
+        if idempotency_key is not None:
+            headers["Idempotency-Key"] = idempotency_key
+        url = f"{path}?{query_text}" if query_text else path
+        answer = await self._http.request(method, url, content=raw, headers=headers)
+        if answer.is_success:
+            return answer.content
+        raise Refused(_problem(answer), _retry_after_s(answer))
+
+
+class _WaitAsTold(wait_base):
+    """Wait what Retry-After says, else back off with jitter."""
+
+    def __init__(self, otherwise: wait_base) -> None:
+        self._otherwise = otherwise
+
+    def __call__(self, retry_state: RetryCallState) -> float:
+        error = retry_state.outcome.exception() if retry_state.outcome else None
+        if isinstance(error, Refused) and error.retry_after_s is not None:
+            return error.retry_after_s
+        return self._otherwise(retry_state)
+
+
+def _may_help(error: BaseException) -> bool:
+    if isinstance(error, Refused):
+        return error.problem.status in _RETRIED_STATUS or error.problem.code in _RETRIED_CODES
+    return isinstance(error, httpx.TransportError)
+
+
+def _encode(body: BaseModel | Mapping[str, Any] | None) -> bytes:
+    if body is None:
+        return b""
+    return orjson.dumps(body.model_dump(mode="json", exclude_none=True) if isinstance(body, BaseModel) else body)
+
+
+def _problem(answer: httpx.Response) -> Problem:
+    try:
+        return Problem.model_validate_json(answer.content, extra="ignore")
+    except ValueError:
+        return Problem(
+            type="about:blank",
+            title=answer.reason_phrase or "error",
+            status=answer.status_code,
+            code="not_a_problem",
+            detail=f"the core answered {answer.status_code} without problem details: is this the core's address?",
+        )
+
+
+def _retry_after_s(answer: httpx.Response) -> int | None:
+    told = answer.headers.get("Retry-After", "")
+    return min(int(told), 60) if told.isascii() and told.isdigit() else None
