@@ -1,0 +1,110 @@
+"""The port to a ledger engine. Any engine that passes tests/conformance/ledger may stand behind it."""
+
+from collections.abc import Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from typing import Protocol
+from uuid import UUID
+
+from core.domain.context import Context
+from core.domain.ledger import Account, AccountBalance, AccountResult, Transfer, TransferResult
+
+
+class LedgerUnavailableError(RuntimeError):
+    """The engine could not decide (an id belongs to another tenant, or races did not end); nothing was written."""
+
+
+class LedgerUnitOfWork(Protocol):
+    """An open transaction of the caller; what it offers beyond its context is between it and the engine."""
+
+    @property
+    def context(self) -> Context: ...
+
+
+@dataclass(frozen=True, slots=True)
+class HistoryCursor:
+    """Where the next page begins: after this transfer, with this posted balance."""
+
+    transfer_id: UUID
+    balance_minor: int
+
+
+@dataclass(frozen=True, slots=True)
+class HistoryEntry:
+    """One posted movement; `delta_minor` is positive for a credit, `balance_minor` is the balance after it."""
+
+    transfer: Transfer
+    delta_minor: int
+    balance_minor: int
+
+
+@dataclass(frozen=True, slots=True)
+class HistoryPage:
+    """Movements, newest first; `next_cursor` is None on the last page."""
+
+    entries: Sequence[HistoryEntry]
+    next_cursor: HistoryCursor | None
+
+
+@dataclass(frozen=True, slots=True)
+class Discrepancy:
+    """One thing that the proof found wrong; `subject_id` is an account, a transfer or None for a ledger."""
+
+    kind: str
+    subject_id: UUID | None
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class LedgerReport:
+    """The result of `verify`: it holds when there is no discrepancy."""
+
+    accounts: int
+    transfers: int
+    pending_minor: int
+    discrepancies: Sequence[Discrepancy]
+
+    @property
+    def holds(self) -> bool:
+        """Whether the ledger is proven."""
+        return not self.discrepancies
+
+
+class Ledger(Protocol):
+    """Accounts and transfers. Idempotent by id; promises nothing about the caller's transaction.
+
+    With a unit of work an engine may join it; with None it commits by itself before it answers, under the
+    context that it was built with. Results are aligned with the input.
+    """
+
+    async def create_accounts(
+        self, uow: LedgerUnitOfWork | None, accounts: Sequence[Account]
+    ) -> Sequence[AccountResult]: ...
+
+    async def apply(self, uow: LedgerUnitOfWork | None, transfers: Sequence[Transfer]) -> Sequence[TransferResult]:
+        """Apply the batch in order; each chain as one. A failed transfer or chain leaves the others be."""
+        ...
+
+    async def lookup_accounts(
+        self, uow: LedgerUnitOfWork | None, ids: Sequence[UUID]
+    ) -> dict[UUID, AccountBalance]: ...
+
+    async def lookup_transfers(self, uow: LedgerUnitOfWork | None, ids: Sequence[UUID]) -> dict[UUID, Transfer]: ...
+
+    async def account_history(
+        self, uow: LedgerUnitOfWork | None, account_id: UUID, cursor: HistoryCursor | None, limit: int
+    ) -> HistoryPage: ...
+
+    async def expire(self, uow: LedgerUnitOfWork | None, limit: int) -> int:
+        """Release up to `limit` holds whose time-out has passed by the engine's clock; return how many."""
+        ...
+
+    async def verify(self, uow: LedgerUnitOfWork | None) -> LedgerReport:
+        """Prove every balance from the transfers alone, in one pass over a single snapshot."""
+        ...
+
+
+class Transactions(Protocol):
+    """What the engine needs to commit by itself."""
+
+    def unit_of_work(self, context: Context) -> AbstractAsyncContextManager[LedgerUnitOfWork]: ...
