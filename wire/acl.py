@@ -1,0 +1,30 @@
+"""What a rail's adapter may do on the server: one selector per right, so that it can forge nothing."""
+
+from redis.asyncio import Redis
+
+from schemas.streams import control_stream, jobs_dlq_stream, jobs_stream, results_stream
+
+
+def adapter_rules(rail: str) -> list[str]:
+    """The ACL rules of one rail's adapter: it reads jobs, adds results, and never the other way round.
+
+    A function's inner commands are checked against the caller per command, so the settle step needs every
+    selector below to hold on its own.
+    """
+    jobs, control = f"~{jobs_stream(rail)}", f"~{control_stream(rail)}"
+    results, dead = f"~{results_stream(rail)}", f"~{jobs_dlq_stream(rail)}"
+    return [
+        "-@all",
+        "+ping +hello +auth +client|setname +client|setinfo +client|no-evict +select",
+        f"(+xreadgroup +xack +xautoclaim +xclaim +xpending +xinfo|groups {jobs} {control})",
+        f"(+xadd {results} {dead})",
+        f"(+fcall {jobs} {control} {results} {dead})",
+    ]
+
+
+async def apply_acl(admin_client: Redis, user: str, password: str, rail: str) -> None:
+    """Create or replace the adapter's user of one rail."""
+    rules: list[str] = []
+    for rule in adapter_rules(rail):
+        rules += [rule] if rule.startswith("(") else rule.split()
+    await admin_client.execute_command("ACL", "SETUSER", user, "reset", "on", f">{password}", *rules)

@@ -1,0 +1,23 @@
+"""The one place where a Redis client is made, so that no write is ever repeated behind our back."""
+
+from redis.asyncio import Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+
+SOCKET_TIMEOUT_S = 10.0
+BLOCK_MS = 2_000
+"""How long a read may wait in the server: well below the socket's time-out."""
+
+
+def connect_redis(url: str, client_name: str) -> "Redis":
+    """A client with bytes answers and zero automatic retries: a stalled server must not get an entry twice."""
+    return Redis.from_url(
+        url,
+        client_name=client_name,
+        retry=Retry(NoBackoff(), 0),
+        retry_on_error=[],
+        socket_timeout=SOCKET_TIMEOUT_S,
+        socket_connect_timeout=5.0,
+        health_check_interval=0,
+        decode_responses=False,
+    )

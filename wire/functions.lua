@@ -1,0 +1,116 @@
+#!lua name=fleet
+-- Steps that must be one step. Every function names keys of one rail only, so a cluster can run them.
+local VERSION = 1
+
+-- The pending record {id, consumer, idle, deliveries} if this consumer still owns the entry, else nil.
+local function owned(stream, group, consumer, id)
+  local pending = redis.call('XPENDING', stream, group, id, id, 1)
+  if pending[1] and pending[1][2] == consumer then return pending[1] end
+  return nil
+end
+
+local function add(stream, argv, at)
+  return redis.call('XADD', stream, '*', 'v', argv[at], 'id', argv[at + 1], 'type', argv[at + 2],
+    'body', argv[at + 3], 'traceparent', argv[at + 4])
+end
+
+-- keys: stream; argv: (v, id, type, body, traceparent)*. Answers the entry ids.
+local function dispatch(keys, argv)
+  local ids = {}
+  for at = 1, #argv, 5 do ids[#ids + 1] = add(keys[1], argv, at) end
+  return ids
+end
+
+-- keys: source, results, dead letters; argv: group, consumer, (entry, target, v, id, type, body, traceparent)*.
+-- Facts about money are never fenced: a lost entry's result is published, only not acked.
+local function settle(keys, argv)
+  local group, consumer, answers = argv[1], argv[2], {}
+  for at = 3, #argv, 7 do
+    local mine = owned(keys[1], group, consumer, argv[at])
+    local target = argv[at + 1] == 'dead' and keys[3] or keys[2]
+    local published = add(target, argv, at + 2)
+    if mine then redis.call('XACK', keys[1], group, argv[at]) end
+    answers[#answers + 1] = { mine and 1 or 0, published }
+  end
+  return answers
+end
+
+-- keys: stream; argv: group, consumer, id*. Answers 1 for each entry that was ours and is acked.
+local function ack(keys, argv)
+  local answers = {}
+  for at = 3, #argv do
+    local mine = owned(keys[1], argv[1], argv[2], argv[at])
+    if mine then redis.call('XACK', keys[1], argv[1], argv[at]) end
+    answers[#answers + 1] = mine and 1 or 0
+  end
+  return answers
+end
+
+-- keys: stream; argv: group, consumer, idle ms, id*. The delivery that ends here does not count.
+local function release(keys, argv)
+  local answers = {}
+  for at = 4, #argv do
+    local mine = owned(keys[1], argv[1], argv[2], argv[at])
+    if mine then
+      redis.call('XCLAIM', keys[1], argv[1], argv[2], 0, argv[at], 'IDLE', argv[3],
+        'RETRYCOUNT', math.max(0, mine[4] - 1), 'JUSTID')
+    end
+    answers[#answers + 1] = mine and 1 or 0
+  end
+  return answers
+end
+
+-- keys: stream; argv: group, consumer, id*. A bare XCLAIM would steal back what another has claimed.
+local function heartbeat(keys, argv)
+  local answers = {}
+  for at = 3, #argv do
+    local mine = owned(keys[1], argv[1], argv[2], argv[at])
+    if mine then redis.call('XCLAIM', keys[1], argv[1], argv[2], 0, argv[at], 'JUSTID') end
+    answers[#answers + 1] = mine and 1 or 0
+  end
+  return answers
+end
+
+-- keys: stream; argv: group, id*. Answers how often each was delivered, 0 where it is not pending.
+local function deliveries(keys, argv)
+  local counts = {}
+  for at = 2, #argv do
+    local pending = redis.call('XPENDING', keys[1], argv[1], argv[at], argv[at], 1)
+    counts[#counts + 1] = pending[1] and pending[1][4] or 0
+  end
+  return counts
+end
+
+-- keys: stream; argv: group, id. Answers the new id, or nothing where the entry is gone.
+local function readd(keys, argv)
+  local found = redis.call('XRANGE', keys[1], argv[2], argv[2])
+  if not found[1] then return false end
+  local added = redis.call('XADD', keys[1], '*', unpack(found[1][2]))
+  redis.call('XACK', keys[1], argv[1], argv[2])
+  redis.call('XDEL', keys[1], argv[2])
+  return added
+end
+
+-- keys: stream; argv: group, consumer, least idle ms. Deleting a consumer drops what it has pending.
+local function drop_consumer(keys, argv)
+  for _, flat in ipairs(redis.call('XINFO', 'CONSUMERS', keys[1], argv[1])) do
+    local info = {}
+    for at = 1, #flat, 2 do info[flat[at]] = flat[at + 1] end
+    if info.name == argv[2] and info.pending == 0 and info.idle >= tonumber(argv[3]) then
+      redis.call('XGROUP', 'DELCONSUMER', keys[1], argv[1], argv[2])
+      return 1
+    end
+  end
+  return 0
+end
+
+redis.register_function('fleet_dispatch', dispatch)
+redis.register_function('fleet_settle', settle)
+redis.register_function('fleet_ack', ack)
+redis.register_function('fleet_release', release)
+redis.register_function('fleet_heartbeat', heartbeat)
+redis.register_function('fleet_deliveries', deliveries)
+redis.register_function('fleet_readd', readd)
+redis.register_function('fleet_drop_consumer', drop_consumer)
+redis.register_function { function_name = 'fleet_version', callback = function() return VERSION end,
+  flags = { 'no-writes' } }
