@@ -1,4 +1,4 @@
-"""The envelope of every stream entry: plain fields and one JSON body, so redis-cli can produce and read it."""
+"""The envelope of every stream entry: plain fields and one JSON body, so redis-cli can read and write it."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ class EnvelopeError(ValueError):
     """The entry is no envelope: a field is missing or is not text."""
 
 
-class UnknownVersion(EnvelopeError):
+class UnknownVersionError(EnvelopeError):
     """The entry is written in a schema version that this process does not know; a newer consumer may."""
 
 
@@ -36,11 +36,11 @@ class Envelope:
 
 
 def decode_envelope(fields: Mapping[bytes, bytes]) -> Envelope:
-    """The envelope in a stream entry. Raises EnvelopeError, or UnknownVersion where only the version is new."""
+    """The envelope in a stream entry. Raises EnvelopeError; UnknownVersionError is one of them."""
     try:
         version = int(fields[b"v"])
         if version != ENVELOPE_VERSION:
-            raise UnknownVersion(f"schema version {version}, this process knows {ENVELOPE_VERSION}")
+            raise UnknownVersionError(f"schema version {version}, this process knows {ENVELOPE_VERSION}")
         return Envelope(
             id=fields[b"id"].decode(),
             type=fields[b"type"].decode(),
@@ -50,7 +50,7 @@ def decode_envelope(fields: Mapping[bytes, bytes]) -> Envelope:
         )
     except KeyError as missing:
         raise EnvelopeError(f"the entry has no field {missing}") from missing
-    except UnknownVersion:
+    except UnknownVersionError:
         raise
     except ValueError as garbage:
         raise EnvelopeError(f"the entry is not readable: {type(garbage).__name__}") from garbage

@@ -1,0 +1,176 @@
+"""Sends the payments through the public API, waits for the last one, and collects what became of them."""
+
+import asyncio
+import hashlib
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from itertools import islice
+from uuid import UUID
+
+from core.domain.context import Context
+from core.store.database import Database
+from fleet.client import FleetClient
+from fleet.demo.payments_file import PaymentLine, RefusedLine
+from schemas.api import AutoConfirm, BatchItem, IntentRequest, WalletRequest
+from schemas.money import currency_of, to_minor
+from schemas.operations import OperationType
+from schemas.permits import Payee
+
+CHUNK = 250
+_POLL_S = 0.25
+_MAX_FEE_MINOR = 5_000
+
+_STATES = """
+    SELECT state, coalesce(failure_code, '') AS reason, count(*)
+      FROM fleet.intents WHERE id >= $1 AND id = ANY($2) GROUP BY 1, 2
+"""
+_DEAD_LETTERS = "SELECT count(DISTINCT job_id) FROM fleet.dead_letters WHERE intent_id = ANY($1)"
+_ENDS = ("SETTLED", "FAILED", "CANCELLED", "EXPIRED", "UNRESOLVED")
+
+
+@dataclass(slots=True)
+class Run:
+    """What has happened so far; `accepted` are the intents of this run, replays of an earlier one among them."""
+
+    accepted: set[UUID] = field(default_factory=set)
+    refused: list[RefusedLine] = field(default_factory=list)
+    ends: Counter[str] = field(default_factory=Counter)
+    failed: Counter[str] = field(default_factory=Counter)
+    dead_lettered: int = 0
+    seconds: float = 0.0
+
+    @property
+    def ended(self) -> int:
+        """Return how many intents are terminal or UNRESOLVED."""
+        return sum(self.ends.values())
+
+
+class WaitedTooLongError(TimeoutError):
+    """Some intents neither ended nor were parked in time."""
+
+
+async def run_payments(
+    client: FleetClient,
+    database: Database,
+    lines: Iterable[PaymentLine | RefusedLine],
+    *,
+    opening_balance: str,
+    wait_s: int,
+    progress: Callable[[Run], None],
+) -> Run:
+    """Send every line, wait until each intent is terminal or UNRESOLVED; memory grows by one id per payment.
+
+    Raises WaitedTooLongError after `wait_s` seconds without a change.
+    """
+    run, wallets, started = Run(), _Wallets(client, opening_balance), time.monotonic()
+    for chunk in _chunks(lines):
+        run.refused.extend(line for line in chunk if isinstance(line, RefusedLine))
+        payments = [line for line in chunk if isinstance(line, PaymentLine)]
+        if payments:
+            await _send(client, wallets, payments, run)
+        progress(run)
+    await _wait(database, run, wait_s, progress)
+    run.refused.sort(key=lambda line: line.line)
+    run.seconds = time.monotonic() - started
+    return run
+
+
+def _chunks(lines: Iterable[PaymentLine | RefusedLine]) -> Iterator[list[PaymentLine | RefusedLine]]:
+    iterator = iter(lines)
+    while chunk := list(islice(iterator, CHUNK)):
+        yield chunk
+
+
+async def _send(client: FleetClient, wallets: "_Wallets", payments: list[PaymentLine], run: Run) -> None:
+    items: list[BatchItem] = []
+    sent: list[PaymentLine] = []
+    for payment in payments:
+        try:
+            items.append(await _item(payment, wallets))
+            sent.append(payment)
+        except ValueError as error:
+            run.refused.append(RefusedLine(payment.line, "invalid_field", str(error).replace("\n", " ")))
+    if not items:
+        return
+    for payment, result in zip(sent, await client.create_intents(items), strict=True):
+        if result.intent is not None:
+            run.accepted.add(result.intent.id)
+        elif result.problem is not None:
+            run.refused.append(RefusedLine(payment.line, result.problem.code, result.problem.detail))
+
+
+async def _item(payment: PaymentLine, wallets: "_Wallets") -> BatchItem:
+    wallet_id = await wallets.open(payment.wallet, payment.currency)
+    return BatchItem(
+        idempotency_key="file-" + hashlib.sha256(payment.reference.encode()).hexdigest()[:40],
+        intent=IntentRequest(
+            operation=OperationType.PAYOUT,
+            wallet_id=wallet_id,
+            amount_minor=payment.amount_minor,
+            currency=payment.currency,
+            payee=Payee(type=payment.payee_type, value=payment.payee),
+            message=payment.message,
+            reference=payment.reference,
+            auto_confirm=AutoConfirm(max_fee_minor=_MAX_FEE_MINOR),
+        ),
+    )
+
+
+class _Wallets:
+    """Opens each wallet of the file once, with the same opening balance, by a manual adjustment."""
+
+    def __init__(self, client: FleetClient, opening_balance: str) -> None:
+        self._client, self._opening_balance = client, opening_balance
+        self._known: dict[tuple[str, str], UUID] = {}
+
+    async def open(self, name: str, currency: str) -> UUID:
+        known = self._known.get((name, currency))
+        if known is not None:
+            return known
+        digest = hashlib.sha256(f"{name}.{currency}".encode()).hexdigest()[:24]
+        wallet = await self._client.create_wallet(
+            WalletRequest(owner=f"demo-{digest}", currency=currency, external_id=f"demo-{digest}")
+        )
+        amount_minor = to_minor(self._opening_balance, currency_of(currency))
+        await self._client.create_intent(
+            IntentRequest(
+                operation=OperationType.MANUAL_ADJUSTMENT,
+                wallet_id=wallet.id,
+                amount_minor=amount_minor,
+                currency=currency,
+                reference="opening balance",
+            ),
+            idempotency_key=f"opening-{digest}",
+        )
+        self._known[(name, currency)] = wallet.id
+        return wallet.id
+
+
+async def _wait(database: Database, run: Run, wait_s: int, progress: Callable[[Run], None]) -> None:
+    if not run.accepted:
+        return
+    ids, first = list(run.accepted), min(run.accepted)
+    changed_at, before = time.monotonic(), -1
+    while True:
+        async with database.unit_of_work(Context(None, "demo")) as uow:
+            rows = await uow.connection.fetch(_STATES, first, ids)
+            run.dead_lettered = await uow.connection.fetchval(_DEAD_LETTERS, ids)
+        run.ends = Counter({row["state"]: 0 for row in rows if row["state"] in _ENDS})
+        run.failed = Counter()
+        for row in rows:
+            if row["state"] in _ENDS:
+                run.ends[row["state"]] += row["count"]
+            if row["state"] in ("FAILED", "CANCELLED", "EXPIRED"):
+                run.failed[row["reason"] or row["state"].lower()] += row["count"]
+        progress(run)
+        if run.ended == len(ids):
+            return
+        if run.ended != before:
+            changed_at, before = time.monotonic(), run.ended
+        if time.monotonic() - changed_at > wait_s:
+            raise WaitedTooLongError(
+                f"{len(ids) - run.ended} of {len(ids)} payments did not end within {wait_s} s of the last change"
+            )
+        await asyncio.sleep(_POLL_S)

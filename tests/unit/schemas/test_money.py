@@ -1,0 +1,61 @@
+"""Money is exact or refused."""
+
+from decimal import Decimal
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from schemas.money import MAX_AMOUNT_MINOR, AmountError, currency_of, currency_of_ledger, to_major_text, to_minor
+
+CODES = ["THB", "RUB", "USD", "SGD", "JPY", "EUR"]
+
+
+@given(st.integers(1, MAX_AMOUNT_MINOR), st.sampled_from(CODES))
+def test_major_text_and_minor_units_round_trip_exactly(amount_minor: int, code: str) -> None:
+    currency = currency_of(code)
+    text = to_major_text(amount_minor, currency)
+    assert to_minor(text, currency) == amount_minor
+    assert Decimal(text) == Decimal(amount_minor) / 10**currency.decimals
+
+
+@pytest.mark.parametrize(
+    ("text", "code", "amount_minor"),
+    [("0.01", "THB", 1), ("20", "THB", 2000), ("0040", "THB", 4000), ("10.500", "THB", 1050), ("7", "JPY", 7)],
+)
+def test_written_forms_of_one_amount_are_understood(text: str, code: str, amount_minor: int) -> None:
+    assert to_minor(text, currency_of(code)) == amount_minor
+
+
+@pytest.mark.parametrize(
+    ("text", "code", "refusal"),
+    [
+        ("1.005", "THB", "amount_over_precise"),
+        ("0.5", "JPY", "amount_over_precise"),
+        ("0", "THB", "amount_not_positive"),
+        ("0.00", "THB", "amount_not_positive"),
+        ("-5", "THB", "amount_not_positive"),
+        ("10000000000000.01", "THB", "amount_too_large"),
+        ("1e3", "THB", "amount_malformed"),
+        ("1,000.00", "THB", "amount_malformed"),
+        ("NaN", "THB", "amount_malformed"),
+        ("๑๐", "THB", "amount_malformed"),
+        ("", "THB", "amount_malformed"),
+    ],
+)
+def test_an_amount_that_is_not_exact_is_refused_with_a_stable_code(text: str, code: str, refusal: str) -> None:
+    with pytest.raises(AmountError) as caught:
+        to_minor(text, currency_of(code))
+    assert caught.value.code == refusal
+
+
+def test_an_unknown_currency_is_refused_and_the_known_ones_are_named() -> None:
+    with pytest.raises(AmountError, match="THB") as caught:
+        currency_of("ZZZ")
+    assert caught.value.code == "unknown_currency"
+
+
+def test_a_ledger_number_finds_its_currency() -> None:
+    assert currency_of_ledger(764).code == "THB"
+    with pytest.raises(AmountError):
+        currency_of_ledger(1)
