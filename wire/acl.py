@@ -27,4 +27,5 @@ async def apply_acl(admin_client: Redis, user: str, password: str, rail: str) ->
     rules: list[str] = []
     for rule in adapter_rules(rail):
         rules += [rule] if rule.startswith("(") else rule.split()
-    await admin_client.execute_command("ACL", "SETUSER", user, "reset", "on", f">{password}", *rules)
+    command = ["ACL", "SETUSER", user, "reset", "on", f">{password}", *rules]
+    await admin_client.execute_command(*command)  # type: ignore[no-untyped-call] # redis-py leaves it untyped

@@ -9,8 +9,8 @@ BLOCK_MS = 2_000
 """How long a read may wait in the server: well below the socket's time-out."""
 
 
-def connect_redis(url: str, client_name: str) -> "Redis":
-    """A client with bytes answers and zero automatic retries: a stalled server must not get an entry twice."""
+def connect_redis(url: str, client_name: str) -> Redis:
+    """A client with zero automatic retries: a stalled server must not get an entry twice. Answers are bytes."""
     return Redis.from_url(
         url,
         client_name=client_name,

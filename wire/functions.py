@@ -14,15 +14,15 @@ from schemas.streams import ADAPTERS_GROUP, groups_of, jobs_dlq_stream, results_
 LIBRARY_VERSION = 1
 
 
-class ServerUnprepared(Exception):
+class ServerUnpreparedError(Exception):
     """The server lacks what the core puts there (it was wiped or is new): back off, the core heals it."""
 
 
-class GroupMissing(ServerUnprepared):
+class GroupMissingError(ServerUnpreparedError):
     """NOGROUP: the stream or its consumer group does not exist."""
 
 
-class FunctionMissing(ServerUnprepared):
+class FunctionMissingError(ServerUnpreparedError):
     """The function library is not loaded."""
 
 
@@ -48,16 +48,16 @@ def typed_error(error: ResponseError) -> Exception:
     """The same error, as its own class where it means that the server must be prepared again."""
     text = str(error)
     if "NOGROUP" in text or "no such key" in text.lower():
-        return GroupMissing(text)
+        return GroupMissingError(text)
     if "Function not found" in text:
-        return FunctionMissing(text)
+        return FunctionMissingError(text)
     return error
 
 
 async def call_function(client: Redis, name: str, keys: Sequence[str], arguments: Sequence[str | int]) -> Any:
-    """FCALL once. Raises GroupMissing, FunctionMissing or redis-py's own errors."""
+    """FCALL once. Raises GroupMissingError, FunctionMissingError or redis-py's own errors."""
     try:
-        return await client.fcall(name, len(keys), *keys, *arguments)  # type: ignore[misc]
+        return await client.fcall(name, len(keys), *keys, *arguments)
     except ResponseError as error:
         raise typed_error(error) from error
 
@@ -67,7 +67,7 @@ def _flat(envelope: Envelope) -> tuple[str, ...]:
 
 
 async def dispatch(client: Redis, stream: str, envelopes: Sequence[Envelope]) -> list[str]:
-    """Add many entries in one step; their entry ids, in order. A lost reply may have added them: never repeat."""
+    """Add many entries in one step; their ids. A lost reply may have added them: never repeat."""
     arguments = [field for envelope in envelopes for field in _flat(envelope)]
     return [entry.decode() for entry in await call_function(client, "fleet_dispatch", [stream], arguments)]
 
@@ -75,7 +75,7 @@ async def dispatch(client: Redis, stream: str, envelopes: Sequence[Envelope]) ->
 async def settle(
     client: Redis, rail: str, stream: str, consumer: str, completions: Sequence[Completion]
 ) -> list[Settled]:
-    """Publish and ack in one step. Safe to repeat: an entry acked before is published again, not acked again."""
+    """Publish and ack in one step. Safe to repeat: what was acked is published again only."""
     arguments = [ADAPTERS_GROUP, consumer]
     for completion in completions:
         arguments += [completion.entry_id, completion.target, *_flat(completion.envelope)]
@@ -89,7 +89,8 @@ async def settle(
 
 async def ack(client: Redis, stream: str, group: str, consumer: str, entry_ids: Sequence[str]) -> list[bool]:
     """Ack those entries that the consumer still owns; which ones they were."""
-    return [bool(n) for n in await call_function(client, "fleet_ack", [stream], [group, consumer, *entry_ids])]
+    arguments = [group, consumer, *entry_ids]
+    return [bool(n) for n in await call_function(client, "fleet_ack", [stream], arguments)]
 
 
 async def release(
@@ -121,7 +122,7 @@ async def readd(client: Redis, stream: str, group: str, entry_id: str) -> str | 
 
 async def drop_consumer(client: Redis, stream: str, group: str, consumer: str, idle_ms: int) -> bool:
     """Delete a consumer, only if it was idle that long and has nothing pending."""
-    arguments = [group, consumer, idle_ms]
+    arguments: list[str | int] = [group, consumer, idle_ms]
     return bool(await call_function(client, "fleet_drop_consumer", [stream], arguments))
 
 
@@ -130,10 +131,10 @@ async def load_functions(admin_client: Redis) -> bool:
     try:
         if int(await call_function(admin_client, "fleet_version", [], [])) >= LIBRARY_VERSION:
             return False
-    except FunctionMissing:
+    except FunctionMissingError:
         pass
     source = files("wire").joinpath("functions.lua").read_text()
-    await admin_client.function_load(source, replace=True)  # type: ignore[misc]
+    await admin_client.function_load(source, replace=True)
     return True
 
 

@@ -1,0 +1,219 @@
+"""The consumer of one stream: reads, takes back, claims, keeps alive and gives back what it has not started.
+
+It creates nothing on the server. Where the group or the functions are missing it backs off until the core has
+healed them, and goes on without a restart.
+"""
+
+import asyncio
+import logging
+import random
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from redis.asyncio import Redis
+from redis.exceptions import RedisError, ResponseError
+
+from schemas.envelope import Envelope, EnvelopeError, decode_envelope
+from wire import functions
+from wire.client import BLOCK_MS
+
+log = logging.getLogger(__name__)
+
+BACKOFF_CAP_S = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class ConsumerSettings:
+    """Who reads what, and how long a claim lives. `max_age_s` ends the heartbeat of hung work."""
+
+    stream: str
+    group: str
+    consumer: str
+    claim_idle_s: float = 60.0
+    max_age_s: float = 600.0
+    max_records: int = 100
+    block_ms: int = BLOCK_MS
+
+
+@dataclass(slots=True)
+class Delivery:
+    """One entry in our hands. Exactly one of `envelope` and `error` is set.
+
+    The handler sets `started` before it acts; what was never started is released on drain.
+    """
+
+    stream: str
+    entry_id: str
+    envelope: Envelope | None
+    error: EnvelopeError | None
+    deliveries: int
+    first_seen_monotonic: float = field(default_factory=time.monotonic)
+    started: bool = False
+
+    @property
+    def must_run_alone(self) -> bool:
+        """A second delivery runs alone, so that a poison entry takes no neighbour along."""
+        return self.deliveries > 1
+
+
+def _unlimited() -> int:
+    return 1_000_000
+
+
+class StreamConsumer:
+    """Delivers entries to `handle` and holds each until `forget` or `release` names it."""
+
+    def __init__(
+        self,
+        client: Redis,
+        settings: ConsumerSettings,
+        handle: Callable[[list[Delivery]], Awaitable[None]],
+        capacity: Callable[[], int] = _unlimited,
+        on_deleted: Callable[[list[str]], None] = lambda ids: None,
+    ) -> None:
+        self._client = client
+        self._settings = settings
+        self._handle = handle
+        self._capacity = capacity
+        self._on_deleted = on_deleted
+        self.held: dict[str, Delivery] = {}
+        self._reading = asyncio.Event()
+        self._reading.set()
+        self._tasks: list[asyncio.Task[None]] = []
+        self._handling = asyncio.Lock()
+        self._took_back = False
+
+    def start(self) -> None:
+        """Begin to read, claim and keep alive."""
+        beat_s = min(self._settings.claim_idle_s / 3, 5.0)
+        for step, pause_s in ((self._read, 0.0), (self._claim, beat_s), (self._beat, beat_s)):
+            self._tasks.append(asyncio.create_task(self._forever(step, pause_s)))
+
+    def pause(self) -> None:
+        """Take no new entries; what is held stays alive."""
+        self._reading.clear()
+
+    def resume(self) -> None:
+        """Take entries again."""
+        self._reading.set()
+
+    def forget(self, entry_ids: Sequence[str]) -> None:
+        """These entries are settled: hold them no longer."""
+        for entry_id in entry_ids:
+            self.held.pop(entry_id, None)
+
+    async def release(self, entry_ids: Sequence[str]) -> None:
+        """Give entries back, claimable at once; the delivery does not count."""
+        if not entry_ids:
+            return
+        own = self._settings
+        idle_ms = int(own.claim_idle_s * 1000)
+        await functions.release(self._client, own.stream, own.group, own.consumer, idle_ms, entry_ids)
+        self.forget(entry_ids)
+
+    async def drain(self, timeout_s: float) -> None:
+        """Stop reading, wait for what was started, release the rest. Unfinished work stays pending."""
+        self.pause()
+        deadline = time.monotonic() + timeout_s
+        async with self._handling:  # A batch in the handler's hands is finished before tasks are cancelled.
+            for task in self._tasks[:2]:
+                task.cancel()
+        await asyncio.gather(*self._tasks[:2], return_exceptions=True)
+        await self.release([entry for entry, held in self.held.items() if not held.started])
+        while self.held and time.monotonic() < deadline:
+            await asyncio.sleep(0.01)
+        for task in self._tasks[2:]:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def _forever(self, step: Callable[[], Awaitable[None]], pause_s: float) -> None:
+        failures = 0
+        while True:
+            try:
+                await step()
+                failures = 0
+                await asyncio.sleep(pause_s)
+            except (functions.ServerUnpreparedError, RedisError, OSError) as error:
+                failures += 1
+                if failures == 1:
+                    log.warning("stream %s not readable: %s", self._settings.stream, type(error).__name__)
+                ceiling_s = min(BACKOFF_CAP_S, 0.05 * 2.0 ** min(failures, 8))
+                await asyncio.sleep(random.uniform(ceiling_s / 2, ceiling_s))  # noqa: S311 - jitter
+
+    async def _read(self) -> None:
+        await self._reading.wait()
+        room = min(self._settings.max_records, self._capacity())
+        if room <= 0:
+            await asyncio.sleep(0.01)
+            return
+        own, since = self._settings, ">" if self._took_back else "0"
+        try:
+            answer = await self._client.xreadgroup(
+                own.group, own.consumer, {own.stream: since}, count=room, block=own.block_ms
+            )
+        except ResponseError as error:
+            # A wiped server forgot what was ours, so the next read starts from our own pending again.
+            self._took_back = False
+            raise functions.typed_error(error) from error
+        entries = answer[0][1] if answer else []
+        if since == "0":
+            fresh = [(entry, fields) for entry, fields in entries if entry.decode() not in self.held]
+            self._took_back = not fresh
+            await self._deliver(fresh, counted=True)
+        else:
+            await self._deliver(entries, counted=False)
+
+    async def _claim(self) -> None:
+        own, cursor = self._settings, b"0-0"
+        while self._reading.is_set() and (room := min(own.max_records, self._capacity())) > 0:
+            try:
+                cursor, entries, deleted = await self._client.xautoclaim(
+                    own.stream, own.group, own.consumer, int(own.claim_idle_s * 1000), cursor, count=room
+                )
+            except ResponseError as error:
+                raise functions.typed_error(error) from error
+            if deleted:
+                self._on_deleted([entry.decode() for entry in deleted])
+            await self._deliver(entries, counted=True)
+            if cursor == b"0-0":
+                return
+
+    async def _deliver(self, entries: Sequence[tuple[bytes, Mapping[bytes, bytes]]], counted: bool) -> None:
+        own = self._settings
+        gone = [entry.decode() for entry, fields in entries if not fields]
+        if gone:
+            self._on_deleted(gone)
+            await functions.ack(self._client, own.stream, own.group, own.consumer, gone)
+        kept = [(entry.decode(), fields) for entry, fields in entries if fields]
+        if not kept:
+            return
+        counts = [1] * len(kept)
+        if counted:
+            ids = [entry for entry, _ in kept]
+            counts = await functions.delivery_counts(self._client, own.stream, own.group, ids)
+        batch = [self._delivery(*each, count) for each, count in zip(kept, counts, strict=True)]
+        self.held.update((delivery.entry_id, delivery) for delivery in batch)
+        async with self._handling:
+            try:
+                await self._handle(batch)
+            except Exception:
+                # Not kept alive any longer, the entries become claimable after I, one delivery older.
+                log.exception("handler of %s failed", own.stream)
+                self.forget([delivery.entry_id for delivery in batch])
+
+    def _delivery(self, entry_id: str, fields: Mapping[bytes, bytes], count: int) -> Delivery:
+        try:
+            return Delivery(self._settings.stream, entry_id, decode_envelope(fields), None, count)
+        except EnvelopeError as error:
+            return Delivery(self._settings.stream, entry_id, None, error, count)
+
+    async def _beat(self) -> None:
+        own, oldest = self._settings, time.monotonic() - self._settings.max_age_s
+        alive = [entry for entry, held in self.held.items() if held.first_seen_monotonic > oldest]
+        if not alive:
+            return
+        owned = await functions.heartbeat(self._client, own.stream, own.group, own.consumer, alive)
+        lost = [entry for entry, mine in zip(alive, owned, strict=True) if not mine]
+        unstarted = [entry for entry in lost if entry in self.held and not self.held[entry].started]
+        self.forget(unstarted)

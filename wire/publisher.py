@@ -1,0 +1,72 @@
+"""Publishes completions as they come, several per call: what arrives while a call is in flight shares the next."""
+
+import asyncio
+import logging
+from collections import deque
+
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
+
+from wire.consumer import StreamConsumer
+from wire.functions import Completion, ServerUnpreparedError, settle
+
+log = logging.getLogger(__name__)
+
+
+class Publisher:
+    """Settles held entries of one stream. Repeating a settle is safe: a result published twice is one fact."""
+
+    def __init__(
+        self,
+        client: Redis,
+        rail: str,
+        stream: str,
+        consumer_name: str,
+        consumer: StreamConsumer,
+        max_waiting: int = 10_000,
+    ) -> None:
+        self._client, self._rail, self._stream = client, rail, stream
+        self._consumer_name, self._consumer = consumer_name, consumer
+        self._waiting: deque[Completion] = deque()
+        self._room = asyncio.Semaphore(max_waiting)
+        self._arrived = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Begin to publish."""
+        self._task = asyncio.create_task(self._run())
+
+    async def publish(self, completion: Completion) -> None:
+        """Queue one completion; waits where the memory bound is reached."""
+        await self._room.acquire()
+        self._waiting.append(completion)
+        self._arrived.set()
+
+    async def stop(self, timeout_s: float) -> None:
+        """Publish what waits, then end. What could not be published stays owned and is claimed later."""
+        async with asyncio.timeout(timeout_s):
+            while self._waiting:
+                await asyncio.sleep(0.005)
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+
+    async def _run(self) -> None:
+        backoff_s = 0.05
+        while True:
+            await self._arrived.wait()
+            batch = [self._waiting[at] for at in range(min(500, len(self._waiting)))]
+            try:
+                settled = await settle(self._client, self._rail, self._stream, self._consumer_name, batch)
+            except (ServerUnpreparedError, RedisError, OSError) as error:
+                log.warning("publishing to %s failed: %s", self._rail, type(error).__name__)
+                await asyncio.sleep(backoff_s)
+                backoff_s = min(backoff_s * 2, 5.0)
+                continue
+            backoff_s = 0.05
+            for _ in batch:
+                self._waiting.popleft()
+                self._room.release()
+            self._consumer.forget([each.entry_id for each in settled])
+            if not self._waiting:
+                self._arrived.clear()
