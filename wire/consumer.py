@@ -10,6 +10,7 @@ import random
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from redis.asyncio import Redis
 from redis.exceptions import RedisError, ResponseError
@@ -57,6 +58,10 @@ class Delivery:
         return self.deliveries > 1
 
 
+def _report_deleted(entry_ids: list[str]) -> None:
+    log.error("entries deleted while pending: %s", entry_ids)
+
+
 def _unlimited() -> int:
     return 1_000_000
 
@@ -70,7 +75,7 @@ class StreamConsumer:
         settings: ConsumerSettings,
         handle: Callable[[list[Delivery]], Awaitable[None]],
         capacity: Callable[[], int] = _unlimited,
-        on_deleted: Callable[[list[str]], None] = lambda ids: None,
+        on_deleted: Callable[[list[str]], None] = _report_deleted,
     ) -> None:
         self._client = client
         self._settings = settings
@@ -82,6 +87,8 @@ class StreamConsumer:
         self._reading.set()
         self._tasks: list[asyncio.Task[None]] = []
         self._handling = asyncio.Lock()
+        self._claiming = asyncio.Lock()
+        self._stopping = False
         self._took_back = False
 
     def start(self) -> None:
@@ -114,14 +121,18 @@ class StreamConsumer:
 
     async def drain(self, timeout_s: float) -> None:
         """Stop reading, wait for what was started, release the rest. Unfinished work stays pending."""
-        self.pause()
         deadline = time.monotonic() + timeout_s
-        async with self._handling:  # A batch in the handler's hands is finished before tasks are cancelled.
+        self._stopping = True
+        self._reading.set()
+        # A read that is cancelled in flight would leave entries that are ours and that nobody holds.
+        if self._tasks:
+            await asyncio.wait(self._tasks[:1], timeout=self._settings.block_ms / 1000 + timeout_s)
+        async with self._claiming, self._handling:
             for task in self._tasks[:2]:
                 task.cancel()
         await asyncio.gather(*self._tasks[:2], return_exceptions=True)
         await self.release([entry for entry, held in self.held.items() if not held.started])
-        while self.held and time.monotonic() < deadline:
+        while self.held and time.monotonic() < deadline:  # noqa: ASYNC110 - bounded by the deadline
             await asyncio.sleep(0.01)
         for task in self._tasks[2:]:
             task.cancel()
@@ -129,7 +140,7 @@ class StreamConsumer:
 
     async def _forever(self, step: Callable[[], Awaitable[None]], pause_s: float) -> None:
         failures = 0
-        while True:
+        while not self._stopping or step == self._beat:
             try:
                 await step()
                 failures = 0
@@ -143,13 +154,15 @@ class StreamConsumer:
 
     async def _read(self) -> None:
         await self._reading.wait()
+        if self._stopping:
+            return
         room = min(self._settings.max_records, self._capacity())
         if room <= 0:
             await asyncio.sleep(0.01)
             return
         own, since = self._settings, ">" if self._took_back else "0"
         try:
-            answer = await self._client.xreadgroup(
+            answer: Any = await self._client.xreadgroup(
                 own.group, own.consumer, {own.stream: since}, count=room, block=own.block_ms
             )
         except ResponseError as error:
@@ -165,8 +178,12 @@ class StreamConsumer:
             await self._deliver(entries, counted=False)
 
     async def _claim(self) -> None:
+        async with self._claiming:
+            await self._claim_all()
+
+    async def _claim_all(self) -> None:
         own, cursor = self._settings, b"0-0"
-        while self._reading.is_set() and (room := min(own.max_records, self._capacity())) > 0:
+        while not self._stopping and self._reading.is_set() and (room := min(own.max_records, self._capacity())) > 0:
             try:
                 cursor, entries, deleted = await self._client.xautoclaim(
                     own.stream, own.group, own.consumer, int(own.claim_idle_s * 1000), cursor, count=room

@@ -45,7 +45,7 @@ class Publisher:
     async def stop(self, timeout_s: float) -> None:
         """Publish what waits, then end. What could not be published stays owned and is claimed later."""
         async with asyncio.timeout(timeout_s):
-            while self._waiting:
+            while self._waiting:  # noqa: ASYNC110 - bounded by the time-out
                 await asyncio.sleep(0.005)
         if self._task is not None:
             self._task.cancel()
