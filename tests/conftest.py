@@ -1,0 +1,80 @@
+"""Real servers for every test that asks for one: started once per session, emptied or copied per test."""
+
+import secrets
+from collections.abc import AsyncIterator, Iterator
+
+import asyncpg
+import pytest
+from redis.asyncio import Redis
+
+from fleet.stack.provision import (
+    RoleUrls,
+    Secrets,
+    create_database,
+    drop_database,
+    provision,
+    role_urls,
+    with_database,
+)
+from tests.support.servers import postgres_server, redis_server
+
+
+@pytest.fixture(scope="session")
+def postgres_url() -> Iterator[str]:
+    """The administrator's URL of a real PostgreSQL server."""
+    with postgres_server() as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
+def redis_url() -> Iterator[str]:
+    """The administrator's URL of a real Valkey or Redis; what others left in it stays. See `fresh_redis`."""
+    with redis_server() as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
+def role_secrets() -> Secrets:
+    """The passwords of the session's database roles."""
+    return Secrets.generate()
+
+
+@pytest.fixture(scope="session")
+async def template_database(postgres_url: str, role_secrets: Secrets) -> AsyncIterator[str]:
+    """The name of a database that was migrated once and that each test gets a copy of."""
+    name = f"fleet_template_{secrets.token_hex(4)}"
+    await provision(await create_database(postgres_url, name), role_secrets)
+    yield name
+    await drop_database(postgres_url, name)
+
+
+@pytest.fixture
+async def fresh_database(
+    postgres_url: str, template_database: str, role_secrets: Secrets
+) -> AsyncIterator[RoleUrls]:
+    """A migrated database of the test's own, with a URL for each role."""
+    name = f"fleet_test_{secrets.token_hex(6)}"
+    await create_database(postgres_url, name, template=template_database)
+    yield role_urls(with_database(postgres_url, name), role_secrets)
+    await drop_database(postgres_url, name)
+
+
+@pytest.fixture
+async def fresh_redis(redis_url: str) -> str:
+    """The administrator's URL of an emptied Valkey: no keys, no functions, no users of other tests."""
+    async with Redis.from_url(redis_url) as client:
+        await client.flushall()
+        await client.function_flush("SYNC")
+        current = await client.acl_whoami()
+        for user in await client.acl_users():
+            if user not in (current, b"default", "default"):
+                await client.acl_deluser(user)
+    return redis_url
+
+
+@pytest.fixture
+async def admin_connection(fresh_database: RoleUrls) -> AsyncIterator[asyncpg.Connection]:
+    """A superuser's connection to the test's own database: it sees every tenant, so it can check what was left."""
+    connection = await asyncpg.connect(fresh_database.admin)
+    yield connection
+    await connection.close()

@@ -1,0 +1,77 @@
+"""The embedded servers are real ones: they keep what they promised across a restart and a kill."""
+
+import json
+import os
+import signal
+from pathlib import Path
+
+import asyncpg
+import pytest
+from redis.asyncio import Redis
+from redis.exceptions import AuthenticationError
+
+from fleet.stack.postgres import EmbeddedPostgres
+from fleet.stack.provision import RoleUrls, Secrets
+from fleet.stack.valkey import EmbeddedValkey
+from tests.support.servers import scratch_directory
+
+
+async def test_each_test_gets_its_own_migrated_database(fresh_database: RoleUrls) -> None:
+    for url, role in ((fresh_database.app, "fleet_app"), (fresh_database.worker, "fleet_worker")):
+        connection = await asyncpg.connect(url)
+        try:
+            assert await connection.fetchval("SELECT current_user") == role
+            superuser = await connection.fetchval("SELECT rolsuper FROM pg_roles WHERE rolname = current_user")
+            assert superuser is False
+        finally:
+            await connection.close()
+
+
+async def test_an_emptied_redis_has_no_keys_and_no_functions(fresh_redis: str) -> None:
+    async with Redis.from_url(fresh_redis) as client:
+        assert await client.dbsize() == 0
+        assert await client.function_list() == []
+
+
+async def test_a_killed_postgres_comes_back_with_what_was_committed() -> None:
+    with scratch_directory() as home:
+        server = EmbeddedPostgres(home)
+        server.start()
+        try:
+            connection = await asyncpg.connect(server.admin_url)
+            assert await connection.fetchval("SHOW fsync") == "on"
+            await connection.execute("CREATE TABLE kept (id int); INSERT INTO kept VALUES (7)")
+            os.kill(server.pid, signal.SIGKILL)
+            connection.terminate()
+            server.restart()
+            connection = await asyncpg.connect(server.admin_url)
+            assert await connection.fetchval("SELECT id FROM kept") == 7
+            await connection.close()
+        finally:
+            server.stop()
+
+
+async def test_a_restarted_valkey_keeps_its_keys_and_refuses_strangers() -> None:
+    with scratch_directory() as home:
+        server = EmbeddedValkey(home)
+        server.start()
+        try:
+            async with Redis.from_url(server.admin_url) as client:
+                await client.set("kept", "7")
+            server.restart()
+            async with Redis.from_url(server.admin_url) as client:
+                assert await client.get("kept") == b"7"
+            stranger = server.admin_url.replace("fleet-admin:", "fleet-admin:not-")
+            async with Redis.from_url(stranger) as client:
+                with pytest.raises(AuthenticationError):
+                    await client.ping()
+        finally:
+            server.stop()
+
+
+def test_secrets_are_made_once_and_only_their_owner_reads_them(tmp_path: Path) -> None:
+    path = tmp_path / "secrets.json"
+    made = Secrets.load_or_create(path)
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert Secrets.load_or_create(path) == made
+    assert json.loads(path.read_text())["master_key"] == made.master_key
