@@ -49,9 +49,7 @@ async def template_database(postgres_url: str, role_secrets: Secrets) -> AsyncIt
 
 
 @pytest.fixture
-async def fresh_database(
-    postgres_url: str, template_database: str, role_secrets: Secrets
-) -> AsyncIterator[RoleUrls]:
+async def fresh_database(postgres_url: str, template_database: str, role_secrets: Secrets) -> AsyncIterator[RoleUrls]:
     """A migrated database of the test's own, with a URL for each role."""
     name = f"fleet_test_{secrets.token_hex(6)}"
     await create_database(postgres_url, name, template=template_database)

@@ -132,7 +132,7 @@ class EmbeddedPostgres:
             handed_over.write(password)
             handed_over.flush()
             if self._run_as is not None:
-                        shutil.chown(handed_over.name, self._run_as)
+                shutil.chown(handed_over.name, self._run_as)
             command = [str(self._bin / "initdb"), "-D", str(self._pgdata), "-U", "postgres", "--encoding=UTF8"]
             command += ["--locale=C.UTF-8", "--auth=scram-sha-256", f"--pwfile={handed_over.name}"]
             done = subprocess.run(command, user=self._run_as, cwd=self._home, capture_output=True, check=False)
