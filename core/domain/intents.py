@@ -1,0 +1,87 @@
+"""The life of an intent: its row, the transitions that are allowed, and a change of state. Pure."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Final, Literal
+from uuid import UUID
+
+from schemas.events import TERMINAL_STATES, IntentState
+
+_OPEN: Final = frozenset(IntentState) - TERMINAL_STATES
+
+ALLOWED: Final[Mapping[IntentState, frozenset[IntentState]]] = {
+    IntentState.CREATED: frozenset(),
+    IntentState.VALIDATED: frozenset({IntentState.CREATED}),
+    IntentState.AWAITING_CONFIRMATION: frozenset({IntentState.VALIDATED}),
+    IntentState.AUTHORIZED: frozenset({IntentState.VALIDATED, IntentState.AWAITING_CONFIRMATION}),
+    IntentState.DISPATCHED: frozenset({IntentState.AUTHORIZED}),
+    IntentState.SETTLED: frozenset({IntentState.AUTHORIZED, IntentState.DISPATCHED, IntentState.UNRESOLVED}),
+    IntentState.FAILED: _OPEN,
+    IntentState.CANCELLED: _OPEN,
+    IntentState.EXPIRED: _OPEN,
+    IntentState.UNRESOLVED: frozenset({IntentState.AUTHORIZED, IntentState.DISPATCHED}),
+}
+"""Which states a state may be entered from. No terminal state is left, so a late fact never moves an intent back."""
+
+
+def may_move(source: IntentState, target: IntentState) -> bool:
+    """Whether the life of an intent knows this step."""
+    return source in ALLOWED[target]
+
+
+@dataclass(slots=True)
+class IntentRow:
+    """One intent as it is stored; amounts are minor units of `currency`."""
+
+    id: UUID
+    tenant_id: UUID
+    service_key_id: str
+    operation: str
+    state: str
+    wallet_id: UUID
+    amount_minor: int
+    currency: str
+    accept_state: str
+    version: int = 1
+    fee_minor: int = 0
+    client_reference: str = ""
+    rail: str | None = None
+    provider: str | None = None
+    provider_account: str | None = None
+    environment: str | None = None
+    subject_id: UUID | None = None
+    instruction: bytes | None = None
+    payee_type: str | None = None
+    payee_masked: str | None = None
+    auto_confirm: dict[str, Any] | None = None
+    lookup: dict[str, Any] | None = None
+    provider_reference: str | None = None
+    failure_code: str | None = None
+    failure_message: str | None = None
+    decision: str | None = None
+    deadline: datetime | None = None
+    parked_at: datetime | None = None
+    ledger_epoch: int = 1
+    traceparent: str | None = None
+    created_at: datetime | None = None
+    updated_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Move:
+    """One change of one intent. Fields that are None stay as they are; `parked` None leaves the mark be."""
+
+    intent_id: UUID
+    to: IntentState
+    type: str
+    """The event's name: what happened, such as `settled` or `cancelled_by_client`."""
+    data: Mapping[str, Any] = field(default_factory=dict)
+    failure_code: str | None = None
+    failure_message: str | None = None
+    decision: Literal["POST", "VOID"] | None = None
+    provider_reference: str | None = None
+    fee_minor: int | None = None
+    lookup: Mapping[str, Any] | None = None
+    deadline: datetime | None = None
+    parked: bool | None = None
