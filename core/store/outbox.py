@@ -1,0 +1,29 @@
+"""The outbox: jobs on their way into a stream, written in the transaction that made them due."""
+
+from typing import Final
+
+import orjson
+
+from core.domain.jobs import JobRow
+
+OUTBOX_CHANNEL: Final = "fleet_outbox"
+NOTIFY_OUTBOX: Final = f"SELECT pg_notify('{OUTBOX_CHANNEL}', '')"
+
+
+def job_body(job: JobRow) -> str:
+    """Return the Job contract as JSON text: routing, amount and a masked payee."""
+    return orjson.dumps(
+        {
+            "job_id": job.id,
+            "tenant_id": job.tenant_id,
+            "intent_id": job.intent_id,
+            "rail": job.rail,
+            "provider": job.provider,
+            "operation": job.operation,
+            "kind": job.kind,
+            "amount_minor": job.amount_minor,
+            "currency": job.currency,
+            "payee_masked": job.payee_masked,
+            "deadline": job.deadline,
+        }
+    ).decode()
