@@ -1,0 +1,181 @@
+"""Authorize: hold principal and fee, and hand the payment to its rail, for a whole batch in one transaction."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Protocol
+from uuid import UUID
+
+from core.domain.ids import derive_id
+from core.domain.intents import IntentRow, Move
+from core.domain.jobs import JobRow, mint_reference
+from core.domain.ledger import Transfer, TransferResult
+from core.domain.operations import OPERATIONS, accounts_of, hold_transfers, posting_transfers
+from core.services.ledger_port import Ledger
+from core.services.routes import Routes
+from schemas.events import IntentState
+from schemas.operations import JobKind, OperationType
+
+_DONE = frozenset({TransferResult.OK, TransferResult.EXISTS})
+_SECONDARY = frozenset({TransferResult.LINKED_EVENT_FAILED})
+_ACCOUNT_MISSING = frozenset({TransferResult.DEBIT_ACCOUNT_NOT_FOUND, TransferResult.CREDIT_ACCOUNT_NOT_FOUND})
+
+
+class LedgerRefusedError(RuntimeError):
+    """The ledger gave an answer that no valid intent can cause; the transaction must not commit."""
+
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """The database's clock and the ledger epoch, read inside the transaction."""
+
+    now: datetime
+    ledger_epoch: int
+
+
+class Intents(Protocol):
+    """What authorization needs of the intents' store."""
+
+    async def moment(self, uow: Any) -> Moment: ...
+
+    async def move_intents(self, uow: Any, moves: Sequence[Move]) -> set[UUID]: ...
+
+
+class Jobs(Protocol):
+    """What authorization needs of the jobs' store."""
+
+    async def insert_jobs(self, uow: Any, jobs: Sequence[JobRow]) -> Sequence[UUID]: ...
+
+
+class AuthorizePorts(Protocol):
+    """What authorization works with."""
+
+    @property
+    def ledger(self) -> Ledger: ...
+    @property
+    def intents(self) -> Intents: ...
+    @property
+    def jobs(self) -> Jobs: ...
+    @property
+    def routes(self) -> Routes: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of one intent. `state` is AUTHORIZED, SETTLED (no rail needed) or FAILED."""
+
+    intent_id: UUID
+    state: IntentState
+    deadline: datetime | None = None
+    failure_code: str | None = None
+    failure_message: str | None = None
+
+    def move(self, fee_minor: int) -> Move:
+        """Return the change of state that this outcome is."""
+        return Move(
+            intent_id=self.intent_id,
+            to=self.state,
+            type=self.state.lower(),
+            data={"reason": self.failure_code} if self.failure_code else {},
+            failure_code=self.failure_code,
+            failure_message=self.failure_message,
+            decision="POST" if self.state is IntentState.SETTLED else None,
+            fee_minor=fee_minor,
+            deadline=self.deadline,
+        )
+
+
+async def authorize(uow: Any, ports: AuthorizePorts, intents: Sequence[IntentRow]) -> dict[UUID, Outcome]:
+    """Hold, queue and move intents that are stored already; the fee to hold is each row's `fee_minor`.
+
+    The caller has locked the rows and seen that they may be authorized. Insufficient funds move to FAILED.
+    Raises LedgerRefusedError when the batch must not commit.
+    """
+    outcomes = await place_holds(uow, ports, intents, await ports.intents.moment(uow))
+    await ports.intents.move_intents(uow, [outcomes[intent.id].move(intent.fee_minor) for intent in intents])
+    return outcomes
+
+
+async def place_holds(
+    uow: Any, ports: AuthorizePorts, intents: Sequence[IntentRow], moment: Moment
+) -> dict[UUID, Outcome]:
+    """Hold the money and insert the pay jobs, without moving the intents: acceptance writes them afterwards."""
+    if not intents:
+        return {}
+    failures = await _hold(uow, ports.ledger, intents)
+    outcomes: dict[UUID, Outcome] = {}
+    jobs: list[JobRow] = []
+    for intent in intents:
+        failure = failures.get(intent.id)
+        if failure is not None:
+            outcomes[intent.id] = Outcome(intent.id, IntentState.FAILED, None, *failure)
+            continue
+        kind = OPERATIONS[OperationType(intent.operation)].job_kind
+        if kind is None:
+            outcomes[intent.id] = Outcome(intent.id, IntentState.SETTLED)
+            continue
+        terms = await ports.routes.terms_of(uow, intent.rail or "", intent.operation)
+        deadline = moment.now + terms.deadline
+        jobs.append(new_job(intent, kind, deadline, terms.reference_length, moment.ledger_epoch))
+        outcomes[intent.id] = Outcome(intent.id, IntentState.AUTHORIZED, deadline)
+    await ports.jobs.insert_jobs(uow, jobs)
+    return outcomes
+
+
+def new_job(intent: IntentRow, kind: JobKind, deadline: datetime, reference_length: int, ledger_epoch: int) -> JobRow:
+    """Return the intent's job of one kind; the same intent and kind give the same job and reference, always."""
+    job_id = derive_id(intent.id, "job", kind)
+    return JobRow(
+        id=job_id,
+        tenant_id=intent.tenant_id,
+        intent_id=intent.id,
+        kind=kind,
+        operation=OperationType(intent.operation),
+        rail=intent.rail or "",
+        provider=intent.provider or "",
+        provider_account=intent.provider_account or "",
+        environment=intent.environment or "",
+        reference=mint_reference(job_id, reference_length),
+        amount_minor=intent.amount_minor,
+        currency=intent.currency,
+        deadline=deadline,
+        payee_masked=intent.payee_masked or "",
+        ledger_epoch=ledger_epoch,
+        traceparent=intent.traceparent,
+    )
+
+
+async def _hold(uow: Any, ledger: Ledger, intents: Sequence[IntentRow]) -> dict[UUID, tuple[str, str]]:
+    """Apply every intent's chain; return code and text of those that failed."""
+    chains = {intent.id: _transfers(intent) for intent in intents}
+    answers = await _apply(uow, ledger, chains)
+    lacking = [intent for intent in intents if _ACCOUNT_MISSING & set(answers[intent.id])]
+    if lacking:
+        # A tenant's own accounts are made on first use; what is missing after this is a wallet, and a defect.
+        accounts = {account.id: account for intent in lacking for account in accounts_of(intent)}
+        await ledger.create_accounts(uow, sorted(accounts.values(), key=lambda account: account.id.int))
+        answers |= await _apply(uow, ledger, {intent.id: chains[intent.id] for intent in lacking})
+    return {intent_id: failure for intent_id, chain in answers.items() if (failure := _failure(chain)) is not None}
+
+
+def _transfers(intent: IntentRow) -> list[Transfer]:
+    needs_rail = OPERATIONS[OperationType(intent.operation)].needs_rail
+    return hold_transfers(intent) if needs_rail else posting_transfers(intent)
+
+
+async def _apply(
+    uow: Any, ledger: Ledger, chains: Mapping[UUID, Sequence[Transfer]]
+) -> dict[UUID, Sequence[TransferResult]]:
+    results = iter(await ledger.apply(uow, [transfer for chain in chains.values() for transfer in chain]))
+    return {intent_id: [next(results) for _ in chain] for intent_id, chain in chains.items()}
+
+
+def _failure(chain: Sequence[TransferResult]) -> tuple[str, str] | None:
+    causes = [answer for answer in chain if answer not in _DONE | _SECONDARY]
+    if not causes:
+        return None
+    if causes[0] is TransferResult.EXCEEDS_CREDITS:
+        return "insufficient_funds", "the wallet's available balance does not cover amount and fee"
+    if causes[0] in (TransferResult.DEBIT_ACCOUNT_ALREADY_CLOSED, TransferResult.CREDIT_ACCOUNT_ALREADY_CLOSED):
+        return "account_closed", "the wallet is closed"
+    raise LedgerRefusedError(f"the ledger answered {causes[0]} to a hold")

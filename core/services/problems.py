@@ -1,0 +1,79 @@
+"""Every refusal that a client can meet: a stable code, its status and title. docs/errors.md lists the same."""
+
+from dataclasses import dataclass
+from typing import Final
+
+from schemas.api import Problem
+
+
+@dataclass(frozen=True, slots=True)
+class ProblemType:
+    """One kind of refusal; the code never changes its meaning."""
+
+    status: int
+    title: str
+
+
+PROBLEMS: Final = {
+    "malformed_json": ProblemType(400, "The body is not JSON"),
+    "unauthenticated": ProblemType(401, "The request is not signed by a known key"),
+    "stale_timestamp": ProblemType(401, "The timestamp is too far off"),
+    "replayed_nonce": ProblemType(401, "The nonce was used before"),
+    "operation_not_permitted": ProblemType(403, "The key may not do this"),
+    "account_not_permitted": ProblemType(403, "The key may not use this account"),
+    "not_found": ProblemType(404, "There is no such thing"),
+    "method_not_allowed": ProblemType(405, "The method is not offered here"),
+    "idempotency_in_flight": ProblemType(409, "The first request is still in flight"),
+    "already_sent": ProblemType(409, "The payment may have been sent"),
+    "wrong_state": ProblemType(409, "The intent's state does not allow this"),
+    "lookup_mismatch": ProblemType(409, "The confirmation differs from the lookup"),
+    "lookup_expired": ProblemType(409, "The lookup has expired"),
+    "external_id_taken": ProblemType(409, "The external id names another wallet"),
+    "body_too_large": ProblemType(413, "The body is too large"),
+    "unsupported_media_type": ProblemType(415, "The body is not JSON"),
+    "invalid_request": ProblemType(422, "A field is not valid"),
+    "idempotency_key_missing": ProblemType(422, "A money request needs an Idempotency-Key"),
+    "idempotency_conflict": ProblemType(422, "The key was used for another request"),
+    "unknown_currency": ProblemType(422, "The currency is not known"),
+    "operation_not_supported": ProblemType(422, "The operation is not offered"),
+    "wallet_not_found": ProblemType(422, "There is no such wallet"),
+    "currency_mismatch": ProblemType(422, "The wallet holds another currency"),
+    "no_route": ProblemType(422, "No rail carries this payment"),
+    "amount_out_of_bounds": ProblemType(422, "The rail does not take this amount"),
+    "payee_missing": ProblemType(422, "The operation needs a payee"),
+    "payee_not_expected": ProblemType(422, "The operation has no payee"),
+    "payee_type_unknown": ProblemType(422, "The rail does not know this type of payee"),
+    "payee_malformed": ProblemType(422, "The payee is not written as its type demands"),
+    "cursor_malformed": ProblemType(422, "The cursor is not one of ours"),
+    "internal": ProblemType(500, "The core failed"),
+    "rail_unavailable": ProblemType(503, "The rail is not there yet"),
+    "unavailable": ProblemType(503, "The core cannot work now"),
+}
+
+
+class Refusal(Exception):  # noqa: N818 - named by outcome
+    """A request is refused and nothing was changed. `code` is a key of PROBLEMS; the text names the remedy."""
+
+    def __init__(self, code: str, detail: str, *, field: str | None = None) -> None:
+        super().__init__(detail)
+        self.code = code
+        self.detail = detail
+        self.field = field
+
+    @property
+    def status(self) -> int:
+        """The HTTP status."""
+        return PROBLEMS[self.code].status
+
+    def problem(self, instance: str | None = None) -> Problem:
+        """Return the problem details of RFC 9457."""
+        kind = PROBLEMS[self.code]
+        return Problem(
+            type=f"urn:psp-fleet:problem:{self.code}",
+            title=kind.title,
+            status=kind.status,
+            code=self.code,
+            detail=self.detail,
+            field=self.field,
+            instance=instance,
+        )

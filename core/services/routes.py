@@ -1,0 +1,110 @@
+"""Where a payment goes: the tenant's route and what the rail's adapter registered about itself."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from functools import lru_cache
+from typing import Any, Protocol
+from uuid import UUID
+
+from core.services.problems import Refusal
+from schemas.api import IntentRequest
+from schemas.rails import Capabilities, PayeeType, RailRegistration
+
+RouteKey = tuple[UUID, str, str]
+"""Tenant, operation, currency."""
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """One enabled route; `registration` is None while no adapter of the rail has registered."""
+
+    rail: str
+    provider: str
+    provider_account: str
+    environment: str
+    registration: RailRegistration | None
+
+
+@dataclass(frozen=True, slots=True)
+class RailTerms:
+    """What the core must know of a rail to authorize and dispatch one operation."""
+
+    reference_length: int
+    deadline: timedelta
+    """From authorization until the core decides without an adapter: 3·I + H."""
+
+
+class Routes(Protocol):
+    """Routes and rail terms; answers may be as old as a second."""
+
+    async def routes_of(self, uow: Any, tenant_id: UUID) -> Mapping[tuple[str, str], Route]:
+        """Return the tenant's enabled routes by (operation, currency)."""
+        ...
+
+    async def terms_of(self, uow: Any, rail: str, operation: str) -> RailTerms:
+        """Return a rail's terms. Raises Refusal `rail_unavailable`."""
+        ...
+
+
+def terms(registration: RailRegistration, operation: str) -> RailTerms:
+    """Return the terms that follow from a registration. Raises Refusal `rail_unavailable`."""
+    capabilities = capabilities_of(registration, operation)
+    deadline_s = 3 * registration.timing.claim_idle_s + capabilities.not_found_horizon_s
+    return RailTerms(capabilities.reference_length, timedelta(seconds=deadline_s))
+
+
+def capabilities_of(registration: RailRegistration | None, operation: str) -> Capabilities:
+    """Return what the rail can do for an operation. Raises Refusal `rail_unavailable`."""
+    found = None
+    if registration is not None:
+        found = next((record for name, record in registration.operations.items() if name == operation), None)
+    if found is None:
+        raise Refusal("rail_unavailable", "no adapter serves this route yet: start the rail's adapter and repeat")
+    return found
+
+
+def choose_route(routes: Mapping[tuple[str, str], Route], request: IntentRequest) -> tuple[Route, Capabilities]:
+    """Return the route of a payment and its rail's capabilities, having checked amount, currency and payee.
+
+    Raises Refusal before anything is held: no_route, rail_unavailable, amount_out_of_bounds, payee_*.
+    """
+    route = routes.get((request.operation, request.currency))
+    if route is None:
+        text = f"no route for {request.operation} in {request.currency}: set one with `fleet routes set`"
+        raise Refusal("no_route", text, field="operation")
+    capabilities = capabilities_of(route.registration, request.operation)
+    if request.currency not in capabilities.currencies:
+        raise Refusal("no_route", f"rail {route.rail} does not pay in {request.currency}", field="currency")
+    least, most = capabilities.min_amount_minor, capabilities.max_amount_minor
+    if not least <= request.amount_minor <= most:
+        text = f"rail {route.rail} takes {least} to {most} minor units"
+        raise Refusal("amount_out_of_bounds", text, field="amount_minor")
+    assert route.registration is not None  # capabilities_of has refused it otherwise
+    _check_payee(route.registration.payee_types, request)
+    return route, capabilities
+
+
+def _check_payee(types: Mapping[str, PayeeType], request: IntentRequest) -> None:
+    if request.payee is None:
+        raise Refusal("payee_missing", f"{request.operation} needs a payee", field="payee")
+    known = types.get(request.payee.type)
+    if known is None:
+        text = f"payee type {request.payee.type!r} is not one of {', '.join(sorted(types))}"
+        raise Refusal("payee_type_unknown", text, field="payee.type")
+    if _compiled(known.pattern).fullmatch(request.payee.value) is None:
+        # The value itself stays out of the text: problems are logged and payees are not.
+        text = f"not a {request.payee.type} payee: {known.remedy} (such as {known.example})"
+        raise Refusal("payee_malformed", text, field="payee.value")
+
+
+@lru_cache(maxsize=256)
+def _compiled(pattern: str) -> re.Pattern[str]:
+    return re.compile(pattern)
+
+
+def mask_payee(value: str) -> str:
+    """Return the payee with all but its last four signs hidden; a short one is hidden whole."""
+    shown = 4 if len(value) >= 8 else 0
+    return "*" * (len(value) - shown) + value[len(value) - shown :]
