@@ -1,0 +1,155 @@
+"""The adapter's way into the core: registration, permits, evidence. Signed, repeated only where that is safe."""
+
+import asyncio
+import time
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final, Protocol
+from urllib.parse import urlsplit
+from uuid import UUID
+
+import aiohttp
+from tenacity import AsyncRetrying, RetryError, retry_if_exception_type, stop_after_attempt, wait_random_exponential
+from tenacity.stop import stop_after_delay
+
+from adapters.runtime.timing import clock_s
+from schemas.permits import PermitAnswer, PermitRequest, PermitResponse
+from schemas.rails import EvidenceBatch, EvidenceItem, RailRegistration
+from wire.signing import signed_headers
+
+ATTEMPTS: Final = 3
+
+
+class CoreUnavailableError(Exception):
+    """The core did not answer. Nothing was learned, so nothing may be sent."""
+
+
+class CoreRefusedError(Exception):
+    """The core answered that it will not; `status` is HTTP's, the text is the core's own."""
+
+    def __init__(self, status: int, text: str) -> None:
+        super().__init__(f"{status}: {text[:300]}")
+        self.status = status
+
+
+@dataclass(frozen=True, slots=True)
+class PermitReply:
+    """One answer per job id, in order; `sent_at_s` is where the clock of S starts (see timing.clock_s)."""
+
+    answers: Sequence[PermitAnswer]
+    sent_at_s: float
+
+
+class PermitPort(Protocol):
+    """Where permits come from. The core over HTTP; a benchmark may answer in its own process."""
+
+    async def request(self, job_ids: Sequence[UUID]) -> PermitReply:
+        """Ask for these jobs. Raises CoreUnavailableError or CoreRefusedError."""
+        ...
+
+
+class EvidencePort(Protocol):
+    """Where raw answers are kept, encrypted."""
+
+    async def post_evidence(self, items: Sequence[EvidenceItem]) -> None:
+        """Keep these; a repeat is one row. Raises CoreUnavailableError or CoreRefusedError."""
+        ...
+
+
+class CoreClient:
+    """Speaks the internal API under one rail's key. `timeout_s` bounds one request, `budget_s` all repeats."""
+
+    def __init__(
+        self, base_url: str, *, key_id: str, secret: str, timeout_s: float = 2.0, budget_s: float = 4.0
+    ) -> None:
+        self._base_url = base_url.rstrip("/")
+        self._prefix = urlsplit(self._base_url).path
+        self._key_id, self._secret = key_id, secret
+        self._timeout_s, self._budget_s = timeout_s, budget_s
+        self.incarnation: Final = uuid.uuid4()
+        self._session: aiohttp.ClientSession | None = None
+
+    async def register(self, registration: RailRegistration) -> None:
+        """Announce the rail, once. Raises CoreUnavailableError or CoreRefusedError (with the numbers)."""
+        body = registration.model_dump_json().encode()
+        await self._call("PUT", f"/internal/v1/rails/{registration.rail}", body)
+
+    async def request(self, job_ids: Sequence[UUID]) -> PermitReply:
+        """Ask for permits. A lost reply is repeated under the same request id, so it burns nothing."""
+        request = PermitRequest(request_id=uuid.uuid4(), incarnation=self.incarnation, job_ids=list(job_ids))
+        body = request.model_dump_json().encode()
+        # The first sending counts: the reply to a repeat may be the permit that the first one committed.
+        sent_at_s = clock_s()
+        response = PermitResponse.model_validate_json(await self._repeated("POST", "/internal/v1/permits", body))
+        if [answer.job_id for answer in response.answers] != request.job_ids:
+            raise CoreRefusedError(200, "the answers are not those of the jobs that were asked for")
+        return PermitReply(response.answers, sent_at_s)
+
+    async def post_evidence(self, items: Sequence[EvidenceItem]) -> None:
+        """Keep raw answers; the ids are ours, so a repeat is one row."""
+        body = EvidenceBatch(items=list(items)).model_dump_json().encode()
+        await self._repeated("POST", "/internal/v1/evidence", body)
+
+    async def close(self) -> None:
+        """Let go of the connections."""
+        if self._session is not None:
+            await self._session.close()
+
+    async def _repeated(self, method: str, path: str, body: bytes) -> bytes:
+        try:
+            async for attempt in AsyncRetrying(
+                retry=retry_if_exception_type(CoreUnavailableError),
+                stop=stop_after_attempt(ATTEMPTS) | stop_after_delay(self._budget_s),
+                wait=wait_random_exponential(multiplier=0.05, max=0.5),
+            ):
+                with attempt:
+                    return await self._call(method, path, body)
+        except RetryError as error:
+            raise CoreUnavailableError(str(error.last_attempt.exception())) from error
+        raise AssertionError("unreachable: tenacity returns or raises")
+
+    async def _call(self, method: str, path: str, body: bytes) -> bytes:
+        if self._session is None:
+            self._session = aiohttp.ClientSession(
+                timeout=aiohttp.ClientTimeout(total=self._timeout_s),
+                cookie_jar=aiohttp.DummyCookieJar(),
+            )
+        headers = signed_headers(
+            method=method,
+            path=self._prefix + path,
+            body=body,
+            key_id=self._key_id,
+            secret=self._secret,
+            timestamp=int(time.time()),
+            nonce=uuid.uuid4().hex,
+        )
+        headers["Content-Type"] = "application/json"
+        try:
+            async with self._session.request(
+                method, self._base_url + path, data=body, headers=headers, allow_redirects=False
+            ) as response:
+                answer = await response.read()
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            raise CoreUnavailableError(type(error).__name__) from error
+        if response.status >= 500 or response.status == 429:
+            raise CoreUnavailableError(f"HTTP {response.status}")
+        if response.status >= 300:
+            raise CoreRefusedError(response.status, answer.decode(errors="replace"))
+        return answer
+
+
+async def register_until_answered(client: CoreClient, registration: RailRegistration, stop: asyncio.Event) -> bool:
+    """Announce the rail until the core has answered; False if `stop` came first. Raises CoreRefusedError on 4xx."""
+    wait_s = 0.1
+    while not stop.is_set():
+        try:
+            await client.register(registration)
+        except CoreUnavailableError:
+            try:
+                await asyncio.wait_for(stop.wait(), wait_s)
+            except TimeoutError:
+                wait_s = min(wait_s * 2, 5.0)
+            continue
+        return True
+    return False

@@ -1,0 +1,77 @@
+"""Brings raw answers to the core before the verdict is published, in batches, without ever blocking money."""
+
+import asyncio
+import logging
+from collections import deque
+
+from adapters.runtime import metrics
+from adapters.runtime.core_client import CoreRefusedError, CoreUnavailableError, EvidencePort
+from schemas.rails import EvidenceItem
+
+log = logging.getLogger(__name__)
+
+BATCH = 200
+
+
+class EvidenceKeeper:
+    """Posts evidence as it comes. What the core does not take in time is repeated behind the verdict's back."""
+
+    def __init__(self, port: EvidencePort, rail: str, *, within_s: float = 2.0, bound: int = 5_000) -> None:
+        self._port, self._rail = port, rail
+        self._within_s, self._bound = within_s, bound
+        self._waiting: deque[tuple[EvidenceItem, asyncio.Future[bool]]] = deque()
+        self._arrived = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Begin to post."""
+        self._task = asyncio.create_task(self._run())
+
+    async def keep(self, item: EvidenceItem) -> bool:
+        """Return True once the core has the item, False if it has not within the bound (it is repeated)."""
+        if len(self._waiting) >= self._bound:
+            metrics.EVIDENCE_DROPPED.labels(self._rail).inc()
+            return False
+        taken: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        self._waiting.append((item, taken))
+        self._arrived.set()
+        done, _ = await asyncio.wait([taken], timeout=self._within_s)
+        if not done:
+            metrics.EVIDENCE_LATE.labels(self._rail).inc()
+        return bool(done) and taken.result()
+
+    async def stop(self, timeout_s: float) -> None:
+        """Post what waits, for at most `timeout_s`; the rest is counted as dropped."""
+        deadline = asyncio.get_running_loop().time() + timeout_s
+        while self._waiting and asyncio.get_running_loop().time() < deadline:
+            await asyncio.sleep(0.01)
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+        if self._waiting:
+            metrics.EVIDENCE_DROPPED.labels(self._rail).inc(len(self._waiting))
+            log.error("%d pieces of evidence were not taken by the core", len(self._waiting))
+
+    async def _run(self) -> None:
+        backoff_s = 0.1
+        while True:
+            await self._arrived.wait()
+            batch = [self._waiting[at] for at in range(min(BATCH, len(self._waiting)))]
+            try:
+                await self._port.post_evidence([item for item, _ in batch])
+                taken = True
+            except CoreUnavailableError:
+                await asyncio.sleep(backoff_s)
+                backoff_s = min(backoff_s * 2, 5.0)
+                continue
+            except CoreRefusedError as error:
+                log.error("the core refused evidence: %s", error.status)  # noqa: TRY400 - the text may hold payees
+                metrics.EVIDENCE_DROPPED.labels(self._rail).inc(len(batch))
+                taken = False
+            backoff_s = 0.1
+            for _, future in batch:
+                self._waiting.popleft()
+                if not future.done():
+                    future.set_result(taken)
+            if not self._waiting:
+                self._arrived.clear()
