@@ -1,7 +1,6 @@
 """The port to a ledger engine. Any engine that passes tests/conformance/ledger may stand behind it."""
 
 from collections.abc import Sequence
-from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Protocol
 from uuid import UUID
@@ -102,9 +101,3 @@ class Ledger(Protocol):
     async def verify(self, uow: LedgerUnitOfWork | None) -> LedgerReport:
         """Prove every balance from the transfers alone, in one pass over a single snapshot."""
         ...
-
-
-class Transactions(Protocol):
-    """What the engine needs to commit by itself."""
-
-    def unit_of_work(self, context: Context) -> AbstractAsyncContextManager[LedgerUnitOfWork]: ...

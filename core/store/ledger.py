@@ -143,7 +143,7 @@ def _fit_for_one_call(transfers: Sequence[Transfer]) -> bool:
 async def _apply_in_order(uow: UnitOfWork, transfers: Sequence[Transfer]) -> list[TransferResult] | None:
     """Judge under the accounts' locks and write what is accepted; None when another transaction came between.
 
-    The savepoint gives the locks back before the next try.
+    After a deadlock the savepoint gives the locks back before the next try.
     """
     try:
         async with uow.connection.transaction():
