@@ -43,7 +43,7 @@ class EvidenceKeeper:
     async def stop(self, timeout_s: float) -> None:
         """Post what waits, for at most `timeout_s`; the rest is counted as dropped."""
         deadline = asyncio.get_running_loop().time() + timeout_s
-        while self._waiting and asyncio.get_running_loop().time() < deadline:
+        while self._waiting and asyncio.get_running_loop().time() < deadline:  # noqa: ASYNC110 - bounded
             await asyncio.sleep(0.01)
         if self._task is not None:
             self._task.cancel()

@@ -5,9 +5,7 @@ from typing import Final
 from prometheus_client import Counter, Histogram
 
 PERMITS: Final = Counter("fleet_permits_total", "Answers to permit requests.", ["rail", "answer"])
-CALLS: Final = Counter(
-    "fleet_provider_calls_total", "Provider calls by what they said.", ["rail", "action", "outcome"]
-)
+CALLS: Final = Counter("fleet_provider_calls_total", "Provider calls by what they said.", ["rail", "action", "outcome"])
 CALL_SECONDS: Final = Histogram(
     "fleet_provider_call_seconds",
     "Duration of provider calls.",
@@ -16,13 +14,7 @@ CALL_SECONDS: Final = Histogram(
 )
 VIOLATIONS: Final = Counter("fleet_protocol_violations_total", "Answers that make no sense.", ["rail"])
 DEAD_LETTERS: Final = Counter("fleet_dead_letters_total", "Jobs given up.", ["rail", "error_class"])
-DELETED: Final = Counter(
-    "fleet_entries_deleted_pending_total", "Entries deleted while pending.", ["rail", "stream"]
-)
-EVIDENCE_LATE: Final = Counter(
-    "fleet_evidence_late_total", "Evidence that the core did not take in time.", ["rail"]
-)
-EVIDENCE_DROPPED: Final = Counter(
-    "fleet_evidence_dropped_total", "Evidence given up: the bound was reached.", ["rail"]
-)
+DELETED: Final = Counter("fleet_entries_deleted_pending_total", "Entries deleted while pending.", ["rail", "stream"])
+EVIDENCE_LATE: Final = Counter("fleet_evidence_late_total", "Evidence that the core did not take in time.", ["rail"])
+EVIDENCE_DROPPED: Final = Counter("fleet_evidence_dropped_total", "Evidence given up: the bound was reached.", ["rail"])
 CORE_UNREACHABLE: Final = Counter("fleet_core_unreachable_total", "Permit requests without an answer.", ["rail"])

@@ -76,15 +76,13 @@ def basis_of(action: Action, outcome: Outcome) -> Basis:
 def checked(action: Action, outcome: Outcome) -> Outcome:
     """Return the outcome; raise ProtocolViolation where the action cannot have that verdict."""
     if outcome.verdict not in _POSSIBLE[action]:
-        raise errors.ProtocolViolation(
-            f"{action.value} cannot answer {outcome.verdict}", evidence=outcome.evidence
-        )
+        raise errors.ProtocolViolation(f"{action.value} cannot answer {outcome.verdict}", evidence=outcome.evidence)
     return outcome
 
 
 def of_error(action: Action, error: BaseException) -> Outcome:
     """Return what is known after `error`. Anything that is not classified may have executed."""
-    evidence = error.evidence if isinstance(error, errors.RailError) else ""
+    evidence = error.evidence if isinstance(error, errors.AdapterError) else ""
     if action in (Action.INQUIRE, Action.CANCEL):
         return Outcome(Verdict.UNKNOWN, reason=_reason(error), retry_after_s=_wait_s(error), evidence=evidence)
     if isinstance(error, errors.Rejected):
@@ -96,23 +94,16 @@ def of_error(action: Action, error: BaseException) -> Outcome:
 
 
 def _wait_s(error: BaseException) -> float | None:
-    if isinstance(error, errors.Throttled):
+    if isinstance(error, errors.NotSent) and error.after_s is not None:
         return max(0.0, min(float(error.after_s), 86_400.0))
     return MISCONFIGURED_RETRY_S if isinstance(error, errors.Misconfigured) else None
 
 
-_REASONS: Final[tuple[tuple[type[BaseException], str], ...]] = (
-    (errors.Throttled, "throttled"),
-    (errors.NotSent, "not_sent"),
-    (errors.ProtocolViolation, "protocol_violation"),
-    (errors.Misconfigured, "misconfigured"),
-    (errors.Rejected, "question_rejected"),
-    (TimeoutError, "call_timed_out"),
-)
-
-
 def _reason(error: BaseException) -> str:
-    for kind, reason in _REASONS:
-        if isinstance(error, kind):
-            return reason
-    return "indeterminate"
+    if isinstance(error, errors.NotSent | errors.Indeterminate):
+        return error.reason
+    if isinstance(error, errors.Misconfigured):
+        return "misconfigured"
+    if isinstance(error, errors.Rejected):
+        return "question_rejected"
+    return "call_timed_out" if isinstance(error, TimeoutError) else "indeterminate"

@@ -1,0 +1,310 @@
+"""One stream's way through an adapter: held entries become permits, calls, verdicts. Slots are bounded per lane."""
+
+import asyncio
+import logging
+import time
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+from uuid import UUID
+
+from pydantic import ValidationError
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
+
+from adapters.runtime import metrics
+from adapters.runtime.core_client import CoreRefusedError, CoreUnavailableError, PermitPort, PermitReply
+from adapters.runtime.evidence import EvidenceKeeper
+from adapters.runtime.execution import Executor, disagreement
+from adapters.runtime.messages import (
+    dead_letter_completion,
+    evidence_of,
+    lookup_without_evidence,
+    result_completion,
+)
+from adapters.runtime.verdicts import Action
+from schemas.envelope import UnknownVersionError
+from schemas.jobs import Job
+from schemas.permits import Closed, Granted, NotFound, Wait
+from schemas.streams import ADAPTERS_GROUP
+from wire.consumer import ConsumerSettings, Delivery, StreamConsumer
+from wire.failpoints import failpoint
+from wire.functions import ServerUnpreparedError, ack
+from wire.publisher import Publisher
+
+log = logging.getLogger(__name__)
+
+MAX_DELIVERIES: Final = 3
+SLOWEST_S: Final = 5.0
+"""The longest that reading pauses before the core is asked again."""
+
+
+@dataclass(frozen=True, slots=True)
+class LaneSettings:
+    """Which stream, as whom, and how much at once."""
+
+    rail: str
+    stream: str
+    consumer: str
+    incarnation: UUID
+    concurrency: int
+    batch: int
+    claim_idle_s: float
+    block_ms: int = 2_000
+
+
+@dataclass(slots=True)
+class Held:
+    """A parsed entry that waits for its permit."""
+
+    delivery: Delivery
+    job: Job
+
+
+class Lane:
+    """Reads one stream, asks permits for the free slots only, executes, publishes."""
+
+    def __init__(
+        self,
+        client: Redis,
+        settings: LaneSettings,
+        permits: PermitPort,
+        executor: Executor,
+        evidence: EvidenceKeeper,
+    ) -> None:
+        self._client, self._own = client, settings
+        self._permits, self._executor, self._evidence = permits, executor, evidence
+        self._queue: deque[Held] = deque()
+        self._in_flight = 0
+        self._solo_runs = False
+        self._changed = asyncio.Event()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._asking: asyncio.Task[None] | None = None
+        self._wakes_at_s = 0.0
+        self._core_failures = 0
+        self.stopping = False
+        consumer_settings = ConsumerSettings(
+            settings.stream,
+            ADAPTERS_GROUP,
+            settings.consumer,
+            claim_idle_s=settings.claim_idle_s,
+            max_age_s=10 * settings.claim_idle_s,
+            max_records=settings.batch,
+            block_ms=settings.block_ms,
+        )
+        self.consumer = StreamConsumer(client, consumer_settings, self._take, self._room, self._deleted)
+        self._publisher = Publisher(
+            client, settings.rail, settings.stream, settings.consumer, self.consumer, max_waiting=10_000
+        )
+
+    def start(self) -> None:
+        """Begin to read and to work."""
+        self._publisher.start()
+        self._asking = asyncio.create_task(self._ask_forever())
+        self.consumer.start()
+
+    async def drain(self, timeout_s: float) -> None:
+        """Stop reading, finish what is in flight for at most `timeout_s`, release the unstarted."""
+        self.stopping = True
+        self._changed.set()
+        try:
+            await self.consumer.drain(timeout_s)
+            await self._publisher.stop(timeout_s)
+        except (RedisError, ServerUnpreparedError, OSError, TimeoutError) as error:
+            log.warning("drain of %s was cut short: %s", self._own.stream, type(error).__name__)
+        doomed = [*self._tasks, *([self._asking] if self._asking else [])]
+        for task in doomed:
+            task.cancel()
+        await asyncio.gather(*doomed, return_exceptions=True)
+
+    def _room(self) -> int:
+        return 0 if self.stopping else max(0, self._own.batch - len(self._queue))
+
+    def _deleted(self, entry_ids: list[str]) -> None:
+        metrics.DELETED.labels(self._own.rail, self._own.stream).inc(len(entry_ids))
+        log.error("entries deleted while pending in %s: %s", self._own.stream, entry_ids)
+
+    async def _take(self, batch: list[Delivery]) -> None:
+        for delivery in batch:
+            if isinstance(delivery.error, UnknownVersionError):
+                await self._park(delivery)
+            elif delivery.envelope is None:
+                await self._bury(delivery, None, "poison", str(delivery.error))
+            else:
+                await self._sort(delivery, delivery.envelope.body)
+        self._changed.set()
+
+    async def _sort(self, delivery: Delivery, body: str) -> None:
+        try:
+            job = Job.model_validate_json(body)
+        except ValidationError as error:
+            # The first error's place and type; its input may hold anything and is not repeated.
+            first = error.errors(include_input=False, include_url=False, include_context=False)[0]
+            await self._bury(delivery, None, "poison", f"{first['type']} at {first['loc']}")
+            return
+        if delivery.deliveries > MAX_DELIVERIES:
+            await self._bury(delivery, job.job_id, "deliveries_exhausted", "delivered too often")
+            return
+        held = Held(delivery, job)
+        self._queue.append(held)
+
+    async def _park(self, delivery: Delivery) -> None:
+        """Leave a newer schema version to a newer adapter; past a bound, hand it to the core."""
+        age_s = time.time() - int(delivery.entry_id.partition("-")[0]) / 1000
+        if age_s > 10 * self._own.claim_idle_s:
+            await self._bury(delivery, None, "unknown_version", str(delivery.error))
+        else:
+            await self._give_back([delivery])
+
+    async def _ask_forever(self) -> None:
+        while True:
+            self._changed.clear()
+            chosen = self._choose()
+            if chosen:
+                await self._ask(chosen)
+                continue
+            await self._changed.wait()
+
+    def _choose(self) -> list[Held]:
+        """Take what may start now. A second delivery runs alone, before anything new starts."""
+        if self.stopping or self._solo_runs:
+            return []
+        kept = [held for held in self._queue if held.delivery.entry_id in self.consumer.held]
+        solo = next((held for held in kept if held.delivery.must_run_alone), None)
+        if solo is not None:
+            self._queue = deque(kept)
+            if self._in_flight:
+                return []
+            self._queue.remove(solo)
+            self._solo_runs = True
+            chosen = [solo]
+        else:
+            free = self._own.concurrency - self._in_flight
+            chosen, rest = kept[:free], kept[free:]
+            self._queue = deque(rest)
+        for held in chosen:
+            held.delivery.started = True
+        self._in_flight += len(chosen)
+        return chosen
+
+    async def _ask(self, chosen: Sequence[Held]) -> None:
+        failpoint("adapter.before_permit")
+        try:
+            reply = await self._permits.request([held.job.job_id for held in chosen])
+        except (CoreUnavailableError, CoreRefusedError) as error:
+            await self._core_is_away(chosen, error)
+            return
+        failpoint("adapter.after_permit")
+        self._core_failures = 0
+        released: list[Held] = []
+        closed: list[Held] = []
+        slow_s = 0.0
+        for held, answer in zip(chosen, reply.answers, strict=True):
+            metrics.PERMITS.labels(self._own.rail, answer.answer).inc()
+            if isinstance(answer, Granted):
+                self._spawn(held, answer, reply)
+            elif isinstance(answer, Closed):
+                closed.append(held)
+            elif isinstance(answer, NotFound):
+                self._freed([held])
+                await self._bury(held.delivery, held.job.job_id, "permit_not_found", "the core has no such job")
+            else:
+                released.append(held)
+                slow_s = max(slow_s, _slowing_s(answer))
+        await self._acknowledge(closed)
+        await self._release(released)
+        if slow_s:
+            self._slow_down(slow_s)
+
+    async def _core_is_away(self, chosen: Sequence[Held], error: Exception) -> None:
+        """Nothing is sent and nothing counts as a failure: everything goes back, and reading backs off."""
+        metrics.CORE_UNREACHABLE.labels(self._own.rail).inc()
+        self._core_failures += 1
+        if self._core_failures == 1:
+            log.warning("no permits from the core: %s", type(error).__name__)
+        self._slow_down(min(SLOWEST_S, 0.1 * 2.0 ** min(self._core_failures, 8)))
+        waiting, self._queue = list(self._queue), deque()
+        await self._release(chosen)
+        await self._give_back([held.delivery for held in waiting])
+
+    async def _acknowledge(self, closed: Sequence[Held]) -> None:
+        if not closed:
+            return
+        ids = [held.delivery.entry_id for held in closed]
+        try:
+            await ack(self._client, self._own.stream, ADAPTERS_GROUP, self._own.consumer, ids)
+            self.consumer.forget(ids)
+            self._freed(closed)
+        except (RedisError, ServerUnpreparedError, OSError):
+            await self._release(closed)
+
+    async def _release(self, helds: Sequence[Held]) -> None:
+        if helds:
+            await self._give_back([held.delivery for held in helds])
+            self._freed(helds)
+
+    async def _give_back(self, deliveries: Sequence[Delivery]) -> None:
+        """Release entries; where the server is away too, let them age: they are claimed again after I."""
+        ids = [delivery.entry_id for delivery in deliveries]
+        try:
+            await self.consumer.release(ids)
+        except (RedisError, ServerUnpreparedError, OSError) as error:
+            log.warning("release to %s failed: %s", self._own.stream, type(error).__name__)
+            self.consumer.forget(ids)
+
+    def _slow_down(self, seconds: float) -> None:
+        loop = asyncio.get_running_loop()
+        wakes_at_s = loop.time() + min(seconds, SLOWEST_S)
+        if wakes_at_s <= self._wakes_at_s:
+            return
+        self._wakes_at_s = wakes_at_s
+        self.consumer.pause()
+        loop.call_at(wakes_at_s, self._speed_up, wakes_at_s)
+
+    def _speed_up(self, wakes_at_s: float) -> None:
+        if wakes_at_s == self._wakes_at_s:
+            self.consumer.resume()
+
+    def _freed(self, helds: Sequence[Held]) -> None:
+        self._in_flight -= len(helds)
+        if any(held.delivery.must_run_alone for held in helds):
+            self._solo_runs = False
+        self._changed.set()
+
+    def _spawn(self, held: Held, granted: Granted, reply: PermitReply) -> None:
+        task = asyncio.create_task(self._work(held, granted, reply.sent_at_s))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _work(self, held: Held, granted: Granted, sent_at_s: float) -> None:
+        try:
+            if differs := disagreement(held.job, granted):
+                message = f"the stream's {differs} is not the permit's"
+                await self._bury(held.delivery, held.job.job_id, "permit_mismatch", message)
+                return
+            executed = await self._executor.execute(granted, sent_at_s)
+            failpoint("adapter.after_call")
+            if self._executor.misconfigured:
+                self._slow_down(SLOWEST_S)
+            item = evidence_of(granted, executed)
+            kept = item is not None and await self._evidence.keep(item)
+            if item is not None and not kept and executed.action is Action.LOOKUP:
+                executed = lookup_without_evidence(executed)
+            evidence_id = item.id if item is not None and kept else None
+            own = self._own
+            await self._publisher.publish(
+                result_completion(held.delivery, own.rail, granted, executed, evidence_id, own.incarnation)
+            )
+        finally:
+            self._freed([held])
+
+    async def _bury(self, delivery: Delivery, job_id: UUID | None, error_class: str, message: str) -> None:
+        metrics.DEAD_LETTERS.labels(self._own.rail, error_class).inc()
+        delivery.started = True
+        await self._publisher.publish(dead_letter_completion(delivery, self._own.rail, job_id, error_class, message))
+
+
+def _slowing_s(answer: Wait) -> float:
+    """A busy job says nothing about the others; a paused or throttled rail does."""
+    return 0.0 if answer.answer == "BUSY" else float(answer.after_s)

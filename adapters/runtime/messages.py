@@ -1,0 +1,96 @@
+"""The messages that an adapter publishes: results and dead letters, in their envelopes. Pure."""
+
+import hashlib
+import time
+from datetime import UTC, datetime
+from uuid import UUID
+
+from adapters.runtime.execution import Executed
+from adapters.runtime.verdicts import basis_of
+from schemas.dead_letters import DEAD_LETTER_TYPE, DeadLetter
+from schemas.envelope import Envelope
+from schemas.ids import mint_id
+from schemas.permits import Granted
+from schemas.rails import EvidenceItem
+from schemas.results import RESULT_TYPE, Result, Verdict
+from wire.consumer import Delivery
+from wire.functions import Completion
+
+
+def evidence_of(granted: Granted, executed: Executed) -> EvidenceItem | None:
+    """Return what must be kept encrypted behind this outcome, if there is anything."""
+    outcome = executed.outcome
+    if not (outcome.payee_name or outcome.evidence):
+        return None
+    return EvidenceItem(
+        id=mint_id(time.time_ns() // 1_000_000),
+        job_id=granted.job_id,
+        kind=f"{executed.action.value}_answer",
+        payee_name=outcome.payee_name[:140] if outcome.payee_name else None,
+        raw=outcome.evidence[:64_000],
+    )
+
+
+def result_completion(
+    delivery: Delivery, rail: str, granted: Granted, executed: Executed, evidence_id: UUID | None, incarnation: UUID
+) -> Completion:
+    """Return the verdict about one held entry. The payee's name goes masked, its evidence only by id."""
+    outcome = executed.outcome
+    result = Result(
+        job_id=granted.job_id,
+        rail=rail,
+        kind=granted.kind,
+        fence=granted.fence,
+        verdict=outcome.verdict,
+        basis=basis_of(executed.action, outcome),
+        reference=granted.instruction.target_reference or granted.reference,
+        amount_minor=outcome.amount_minor,
+        currency=outcome.currency,
+        provider_tx_id=outcome.provider_tx_id,
+        reason=outcome.reason,
+        retry_after_s=outcome.retry_after_s,
+        lookup=outcome.lookup,
+        payee_name_masked=masked_name(outcome.payee_name),
+        evidence_id=evidence_id,
+        incarnation=incarnation,
+        observed_at=datetime.now(UTC),
+    )
+    return _completion(delivery, RESULT_TYPE, str(granted.job_id), result.model_dump_json(exclude_none=True))
+
+
+def lookup_without_evidence(executed: Executed) -> Executed:
+    """Return the lookup as not done: a name that the core does not hold cannot be confirmed."""
+    outcome = type(executed.outcome)(Verdict.NOT_SENT, reason="evidence_not_kept", retry_after_s=1.0)
+    return Executed(executed.action, outcome)
+
+
+def dead_letter_completion(
+    delivery: Delivery, rail: str, job_id: UUID | None, error_class: str, message: str
+) -> Completion:
+    """Return the entry as a dead letter. Equal failures have one fingerprint."""
+    letter = DeadLetter(
+        job_id=job_id,
+        rail=rail,
+        stream=delivery.stream,
+        entry_id=delivery.entry_id,
+        error_class=error_class,
+        fingerprint=hashlib.sha256(f"{rail}|{error_class}|{message}".encode()).hexdigest()[:16],
+        message=message[:500],
+        deliveries=delivery.deliveries,
+        body=delivery.envelope.body if delivery.envelope is not None else "",
+    )
+    name = str(job_id) if job_id is not None else delivery.entry_id
+    return _completion(delivery, DEAD_LETTER_TYPE, name, letter.model_dump_json(), "dead")
+
+
+def masked_name(name: str | None) -> str | None:
+    """Return a name as it may travel: the first letter of each word."""
+    if not name:
+        return None
+    return " ".join(f"{word[0]}***" for word in name.split())[:80]
+
+
+def _completion(delivery: Delivery, kind: str, name: str, body: str, target: str = "result") -> Completion:
+    traceparent = delivery.envelope.traceparent if delivery.envelope is not None else ""
+    envelope = Envelope(id=name, type=kind, body=body, traceparent=traceparent)
+    return Completion(delivery.entry_id, envelope, "dead" if target == "dead" else "result")
