@@ -1,12 +1,18 @@
 """Jobs in PostgreSQL: set-based statements, each bounded by the range of its ids so that few partitions are met."""
 
 from collections.abc import Sequence
-from typing import Final
+from typing import Any, Final
 from uuid import UUID
 
-from core.domain.jobs import JobRow
+from core.domain.jobs import JobRow, JobState
 from core.store.database import UnitOfWork
 from core.store.outbox import NOTIFY_OUTBOX, job_body
+from schemas.operations import JobKind, OperationType
+
+_FIELDS: Final = tuple(JobRow.__dataclass_fields__)
+_ENUMS: Final[dict[str, Any]] = {"kind": JobKind, "operation": OperationType, "state": JobState}
+JOB_COLUMNS: Final = ", ".join(f"j.{name}" for name in _FIELDS)
+"""The columns of a JobRow, under the alias j."""
 
 _INSERT: Final = """
 WITH made AS (
@@ -61,3 +67,8 @@ async def insert_jobs(uow: UnitOfWork, jobs: Sequence[JobRow]) -> list[UUID]:
     )
     await uow.connection.execute(NOTIFY_OUTBOX)
     return [row["id"] for row in found]
+
+
+def job_of(row: Any) -> JobRow:
+    """Return the job in a record that has the columns of JOB_COLUMNS."""
+    return JobRow(**{name: _ENUMS[name](row[name]) if name in _ENUMS else row[name] for name in _FIELDS})

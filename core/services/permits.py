@@ -1,0 +1,284 @@
+"""Permits: written and committed before any byte goes to a provider, for a batch of jobs in one transaction."""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any, Protocol
+from uuid import UUID
+
+from pydantic import ConfigDict
+
+from core.domain.jobs import JobRow
+from core.domain.permits import Gates, Grant, Refusal, Refused, decide_permit
+from core.services.rails import Rails, RailUnknownError
+from core.services.vault_port import Sealed, Vault, VaultError
+from schemas.events import IntentState
+from schemas.operations import OperationType
+from schemas.permits import (
+    Closed,
+    Granted,
+    Instruction,
+    LookupBinding,
+    NotFound,
+    Payee,
+    PermitAnswer,
+    PermitMode,
+    PermitRequest,
+    Wait,
+)
+from schemas.rails import RailRegistration
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class LockedJob:
+    """A job whose row is ours until the transaction ends, with what its permit needs."""
+
+    job: JobRow
+    intent_state: IntentState
+    sealed: Sealed
+    lookup: str | None
+    target_reference: str | None
+    target_account: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """A permit that this very request was given before."""
+
+    fence: int
+    mode: PermitMode
+    granted_at: datetime
+
+
+class Attempts(Protocol):
+    """What permits need of their store."""
+
+    async def lock_jobs(self, uow: Any, rail: str, ids: Sequence[UUID]) -> dict[UUID, LockedJob]: ...
+
+    async def existing_jobs(self, uow: Any, rail: str, ids: Sequence[UUID]) -> set[UUID]: ...
+
+    async def repeated_attempts(
+        self, uow: Any, ids: Sequence[UUID], request_id: UUID, incarnation: UUID
+    ) -> dict[UUID, Attempt]: ...
+
+    async def write_attempts(
+        self,
+        uow: Any,
+        modes: Sequence[tuple[UUID, PermitMode]],
+        *,
+        request_id: UUID,
+        incarnation: UUID,
+        service_key_id: str,
+        busy: timedelta,
+    ) -> dict[UUID, int]: ...
+
+
+class Throttle(Protocol):
+    """Whether the results stream of a rail is above its high-water."""
+
+    def throttled(self, rail: str) -> bool: ...
+
+
+class PermitPorts(Protocol):
+    """What permits work with."""
+
+    @property
+    def attempts(self) -> Attempts: ...
+    @property
+    def rails(self) -> Rails: ...
+    @property
+    def vault(self) -> Vault: ...
+    @property
+    def throttle(self) -> Throttle: ...
+
+
+async def grant_permits(
+    uow: Any, ports: PermitPorts, rail: str, service_key_id: str, request: PermitRequest
+) -> list[PermitAnswer]:
+    """Answer each job of the request, in its order; the caller commits before the answers leave.
+
+    Idempotent per (job, incarnation, request id). Raises RailUnknownError for a rail without registration.
+    """
+    state = await ports.rails.rail_state(uow, rail)
+    gates = state.gates(throttled=ports.throttle.throttled(rail))
+    if state.registration is None:
+        raise RailUnknownError(rail)
+    ids = list(dict.fromkeys(request.job_ids))
+    locked = await ports.attempts.lock_jobs(uow, rail, ids)
+    answers: dict[UUID, PermitAnswer] = await _missing(uow, ports, rail, service_key_id, ids, locked)
+    repeats = await _repeats(uow, ports, request, locked)
+    grants: dict[UUID, tuple[LockedJob, Grant]] = {}
+    repeated: dict[UUID, tuple[LockedJob, Attempt]] = {}
+    for job_id, item in locked.items():
+        if job_id in repeats and item.job.closed_at is None and not item.intent_state.is_terminal:
+            repeated[job_id] = (item, repeats[job_id])
+            continue
+        decision = _decide(item, state.registration, gates)
+        if isinstance(decision, Grant):
+            grants[job_id] = (item, decision)
+        else:
+            answers[job_id] = _refusal(job_id, decision)
+    opened = await _open(uow, ports.vault, [*(item for item, _ in grants.values()), *(i for i, _ in repeated.values())])
+    for job_id in [*grants, *repeated]:
+        if job_id not in opened:
+            # What cannot be read cannot be sent; a dead letter keeps it in sight.
+            answers[job_id] = NotFound(job_id=job_id)
+    grants = {job_id: found for job_id, found in grants.items() if job_id in opened}
+    fences = await _write(uow, ports, grants, gates, service_key_id, request)
+    for job_id, (item, grant) in grants.items():
+        answers[job_id] = _granted(item, grant, fences.get(job_id, 0), gates.timing.send_by_s, opened[job_id])
+    for job_id, (item, attempt) in repeated.items():
+        if job_id in opened:
+            answers[job_id] = _again(item, attempt, gates, opened[job_id])
+    return [answers[job_id] for job_id in request.job_ids]
+
+
+def _decide(item: LockedJob, registration: RailRegistration, gates: Gates) -> Grant | Refused:
+    capabilities = registration.operations.get(OperationType(item.job.operation))
+    if capabilities is None:
+        return Refused(Refusal.PAUSED, after_s=5)  # the operation was withdrawn: it waits, it does not fail
+    if item.job.kind.moves_money and item.job.provider_account != registration.provider_account:
+        # The adapter speaks for another account now; only the one that was chosen may be used.
+        return Refused(Refusal.PAUSED, after_s=5)
+    return decide_permit(item.job, item.intent_state, capabilities, gates)
+
+
+async def _missing(
+    uow: Any, ports: PermitPorts, rail: str, service_key_id: str, ids: Sequence[UUID], locked: dict[UUID, LockedJob]
+) -> dict[UUID, PermitAnswer]:
+    missing = [job_id for job_id in ids if job_id not in locked]
+    if not missing:
+        return {}
+    existing = await ports.attempts.existing_jobs(uow, rail, missing)
+    answers: dict[UUID, PermitAnswer] = {}
+    for job_id in missing:
+        if job_id in existing:
+            answers[job_id] = Wait(answer="BUSY", job_id=job_id)
+            continue
+        _log.warning("audit: key %s of rail %s asked a permit for foreign job %s", service_key_id, rail, job_id)
+        answers[job_id] = NotFound(job_id=job_id)
+    return answers
+
+
+async def _repeats(
+    uow: Any, ports: PermitPorts, request: PermitRequest, locked: dict[UUID, LockedJob]
+) -> dict[UUID, Attempt]:
+    ids = [
+        job_id
+        for job_id, item in locked.items()
+        if item.job.permit_request == request.request_id and item.job.incarnation == request.incarnation
+    ]
+    if not ids:
+        return {}
+    return await ports.attempts.repeated_attempts(uow, ids, request.request_id, request.incarnation)
+
+
+async def _open(uow: Any, vault: Vault, items: Sequence[LockedJob]) -> dict[UUID, tuple[Payee | None, str]]:
+    """Return payee and message by job id; what cannot be opened is left out. A cancel or inquiry needs none."""
+    opened: dict[UUID, tuple[Payee | None, str]] = {
+        item.job.id: (None, "") for item in items if item.job.kind.on_control_stream
+    }
+    sealed = [item for item in items if not item.job.kind.on_control_stream]
+    if not sealed:
+        return opened
+    try:
+        plain = await vault.open_instructions(uow, [item.sealed for item in sealed])
+    except VaultError:
+        plain = await _open_apart(uow, vault, sealed)
+    opened |= {item.job.id: plain[item.job.intent_id] for item in sealed if item.job.intent_id in plain}
+    return opened
+
+
+async def _open_apart(uow: Any, vault: Vault, items: Sequence[LockedJob]) -> dict[UUID, tuple[Payee | None, str]]:
+    plain: dict[UUID, tuple[Payee | None, str]] = {}
+    for item in items:
+        try:
+            plain |= await vault.open_instructions(uow, [item.sealed])
+        except VaultError:
+            _log.exception("the instruction of job %s cannot be opened", item.job.id)
+    return plain
+
+
+async def _write(
+    uow: Any,
+    ports: PermitPorts,
+    grants: dict[UUID, tuple[LockedJob, Grant]],
+    gates: Gates,
+    service_key_id: str,
+    request: PermitRequest,
+) -> dict[UUID, int]:
+    modes = [(job_id, grant.mode) for job_id, (_, grant) in grants.items() if grant.mode is not PermitMode.READ]
+    if not modes:
+        return {}
+    return await ports.attempts.write_attempts(
+        uow,
+        modes,
+        request_id=request.request_id,
+        incarnation=request.incarnation,
+        service_key_id=service_key_id,
+        busy=timedelta(seconds=gates.timing.send_by_s + gates.timing.call_total_s),
+    )
+
+
+def _refusal(job_id: UUID, refused: Refused) -> PermitAnswer:
+    match refused.answer:
+        case Refusal.CLOSED:
+            return Closed(job_id=job_id, reason=refused.reason)
+        case Refusal.PAUSED:
+            return Wait(answer="PAUSED", job_id=job_id, after_s=refused.after_s)
+        case Refusal.THROTTLED:
+            return Wait(answer="THROTTLED", job_id=job_id, after_s=refused.after_s)
+        case Refusal.BUSY:
+            return Wait(answer="BUSY", job_id=job_id, after_s=refused.after_s)
+
+
+def _again(item: LockedJob, attempt: Attempt, gates: Gates, plain: tuple[Payee | None, str]) -> PermitAnswer:
+    """Repeat a grant whose reply was lost, with what is left of its S; a stale one is BUSY until it is over."""
+    left_s = gates.timing.send_by_s - (gates.now - attempt.granted_at).total_seconds()
+    if left_s <= 0:
+        after_s = 1.0
+        if item.job.busy_until is not None:
+            after_s = max(0.0, (item.job.busy_until - gates.now).total_seconds())
+        return Wait(answer="BUSY", job_id=item.job.id, after_s=after_s)
+    first = attempt.fence == 1 and attempt.mode is PermitMode.SEND and item.job.ledger_epoch == gates.ledger_epoch
+    return _granted(item, Grant(attempt.mode, first), attempt.fence, min(left_s, gates.timing.send_by_s), plain)
+
+
+def _granted(item: LockedJob, grant: Grant, fence: int, send_by_s: float, plain: tuple[Payee | None, str]) -> Granted:
+    job = item.job
+    payee, message = plain
+    return Granted(
+        job_id=job.id,
+        kind=job.kind,
+        mode=grant.mode,
+        fence=fence,
+        first=grant.first,
+        send_by_s=send_by_s,
+        reference=job.reference,
+        amount_minor=job.amount_minor,
+        currency=job.currency,
+        provider_account=item.target_account or job.provider_account,
+        instruction=Instruction(
+            payee=payee,
+            message=message,
+            lookup=_binding(item.lookup),
+            target_reference=item.target_reference,
+        ),
+    )
+
+
+def _binding(lookup: str | None) -> LookupBinding | None:
+    if lookup is None:
+        return None
+    # The intent keeps more about its lookup than the provider is told.
+    return _LookupText.model_validate_json(lookup).binding()
+
+
+class _LookupText(LookupBinding):
+    model_config = ConfigDict(extra="ignore")
+
+    def binding(self) -> LookupBinding:
+        return LookupBinding(lookup_id=self.lookup_id, expires_at=self.expires_at, fee_minor=self.fee_minor)

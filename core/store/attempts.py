@@ -1,0 +1,97 @@
+"""Permits in PostgreSQL: lock the jobs, write the attempts, in two set-based statements."""
+
+from collections.abc import Sequence
+from datetime import timedelta
+from typing import Any, Final
+from uuid import UUID
+
+from core.services.permits import Attempt, LockedJob
+from core.services.vault_port import Sealed
+from core.store.database import UnitOfWork
+from core.store.jobs import JOB_COLUMNS, job_of
+from schemas.events import IntentState
+from schemas.permits import PermitMode
+
+_LOCK: Final = f"""
+SELECT {JOB_COLUMNS}, i.state AS intent_state, i.subject_id, i.instruction, i.lookup::text AS lookup,
+    t.reference AS target_reference, t.provider_account AS target_account
+FROM fleet.jobs j
+JOIN fleet.intents i ON i.id = j.intent_id
+LEFT JOIN fleet.jobs t ON t.id = j.target_job_id
+WHERE j.id = ANY($1::uuid[]) AND j.id BETWEEN $2 AND $3 AND j.rail = $4
+ORDER BY j.id FOR UPDATE OF j SKIP LOCKED
+"""  # noqa: S608 - a constant list of columns
+
+_EXISTING: Final = """
+SELECT id FROM fleet.jobs WHERE id = ANY($1::uuid[]) AND id BETWEEN $2 AND $3 AND rail = $4
+"""
+
+_GRANT: Final = """
+WITH asked AS (
+    SELECT * FROM unnest($1::uuid[], $2::text[]) AS a(job_id, mode)
+), raised AS (
+    UPDATE fleet.jobs j SET fence = j.fence + 1, permit_request = $3, incarnation = $4,
+        first_granted_at = coalesce(j.first_granted_at, clock_timestamp()),
+        busy_until = clock_timestamp() + $5::interval
+    FROM asked a WHERE j.id = a.job_id AND j.id BETWEEN $7 AND $8
+    RETURNING j.id, j.fence, j.tenant_id, a.mode, j.reference, j.provider_account, j.environment
+)
+INSERT INTO fleet.attempts (job_id, fence, tenant_id, mode, reference, provider_account, environment,
+    service_key_id, incarnation, request_id)
+SELECT id, fence, tenant_id, mode, reference, provider_account, environment, $6, $4, $3 FROM raised
+RETURNING job_id, fence
+"""
+
+_REPEATED: Final = """
+SELECT job_id, fence, mode, granted_at FROM fleet.attempts
+WHERE job_id = ANY($1::uuid[]) AND job_id BETWEEN $2 AND $3 AND request_id = $4 AND incarnation = $5
+ORDER BY job_id, fence DESC
+"""
+
+
+async def lock_jobs(uow: UnitOfWork, rail: str, ids: Sequence[UUID]) -> dict[UUID, LockedJob]:
+    """Lock the rail's jobs in id order; what another transaction holds is left out, never waited for."""
+    rows = await uow.connection.fetch(_LOCK, ids, min(ids), max(ids), rail)
+    return {row["id"]: _locked(row) for row in rows}
+
+
+def _locked(row: Any) -> LockedJob:
+    return LockedJob(
+        job_of(row),
+        IntentState(row["intent_state"]),
+        Sealed(row["intent_id"], row["subject_id"], row["instruction"]),
+        row["lookup"],
+        row["target_reference"],
+        row["target_account"],
+    )
+
+
+async def existing_jobs(uow: UnitOfWork, rail: str, ids: Sequence[UUID]) -> set[UUID]:
+    """Return which of the ids are jobs of the rail, locked or not."""
+    rows = await uow.connection.fetch(_EXISTING, ids, min(ids), max(ids), rail)
+    return {row["id"] for row in rows}
+
+
+async def repeated_attempts(
+    uow: UnitOfWork, ids: Sequence[UUID], request_id: UUID, incarnation: UUID
+) -> dict[UUID, Attempt]:
+    """Return the permits that this request of this process was given already."""
+    rows = await uow.connection.fetch(_REPEATED, ids, min(ids), max(ids), request_id, incarnation)
+    return {row["job_id"]: Attempt(row["fence"], PermitMode(row["mode"]), row["granted_at"]) for row in rows}
+
+
+async def write_attempts(
+    uow: UnitOfWork,
+    modes: Sequence[tuple[UUID, PermitMode]],
+    *,
+    request_id: UUID,
+    incarnation: UUID,
+    service_key_id: str,
+    busy: timedelta,
+) -> dict[UUID, int]:
+    """Raise the fences and write the attempts of locked jobs; return the fence of each."""
+    ids = [job_id for job_id, _ in modes]
+    rows = await uow.connection.fetch(
+        _GRANT, ids, [mode for _, mode in modes], request_id, incarnation, busy, service_key_id, min(ids), max(ids)
+    )
+    return {row["job_id"]: row["fence"] for row in rows}

@@ -1,0 +1,97 @@
+"""Rails in PostgreSQL: registrations by version, pauses, and the ledger epoch."""
+
+from collections.abc import Mapping
+from typing import Final
+
+from core.services.rails import RailState
+from core.store.database import UnitOfWork
+from schemas.rails import RailRegistration
+
+_STATE: Final = """
+SELECT now() AS now, r.version, r.body::text AS body,
+    ARRAY(SELECT operation FROM fleet.rail_pauses WHERE rail = $1) AS paused,
+    e.epoch, e.cleared_at IS NOT NULL AS cleared, e.raised_at
+FROM (SELECT epoch, cleared_at, raised_at FROM fleet.ledger_epochs ORDER BY epoch DESC LIMIT 1) e
+LEFT JOIN LATERAL (
+    SELECT version, body FROM fleet.rail_registrations WHERE rail = $1 ORDER BY version DESC LIMIT 1
+) r ON true
+"""
+
+_REGISTER: Final = """
+INSERT INTO fleet.rail_registrations (rail, version, body, body_hash)
+SELECT $1, coalesce(max(version), 0) + 1, $2::jsonb, $3 FROM fleet.rail_registrations WHERE rail = $1
+RETURNING version
+"""
+
+_LATEST: Final = """
+SELECT version, body_hash FROM fleet.rail_registrations WHERE rail = $1 ORDER BY version DESC LIMIT 1
+"""
+
+_PAUSE: Final = """
+INSERT INTO fleet.rail_pauses (rail, operation, paused_by, reason) VALUES ($1, $2, $3, $4)
+ON CONFLICT (rail, operation) DO NOTHING
+"""
+
+# What waited because of the pause gets the time back: a pause never turns payouts into voids.
+_RESUME: Final = """
+WITH ended AS (
+    DELETE FROM fleet.rail_pauses WHERE rail = $1 AND operation = $2 RETURNING now() - paused_at AS lasted
+), extended AS (
+    UPDATE fleet.jobs j SET deadline = j.deadline + e.lasted FROM ended e
+    WHERE j.closed_at IS NULL AND j.fence = 0 AND j.rail = $1 AND ($2 = '*' OR j.operation = $2)
+    RETURNING j.intent_id, j.deadline
+)
+UPDATE fleet.intents i SET deadline = x.deadline FROM extended x WHERE i.id = x.intent_id
+"""
+
+# A registration changes once per deploy, so this stays small.
+_PARSED: dict[tuple[str, bytes], RailRegistration] = {}
+
+
+async def rail_state(uow: UnitOfWork, rail: str) -> RailState:
+    """Return registration, pauses and ledger epoch of a rail; the registration is None for an unknown rail."""
+    row = await uow.connection.fetchrow(_STATE, rail)
+    if row is None:
+        raise LookupError("fleet.ledger_epochs is empty: the database was not migrated")
+    registration = None if row["body"] is None else _parse(rail, row["body"])
+    return RailState(row["now"], registration, frozenset(row["paused"]), row["epoch"], row["cleared"], row["raised_at"])
+
+
+def _parse(rail: str, body: str) -> RailRegistration:
+    key = (rail, body.encode())
+    known = _PARSED.get(key)
+    if known is None:
+        known = _PARSED[key] = RailRegistration.model_validate_json(body)
+    return known
+
+
+async def rail_states(uow: UnitOfWork, rails: frozenset[str]) -> Mapping[str, RailState]:
+    """Return the state of each rail."""
+    return {rail: await rail_state(uow, rail) for rail in sorted(rails)}
+
+
+async def register_rail(uow: UnitOfWork, rail: str, body: str, body_hash: bytes) -> int:
+    """Store a registration as a new version, or find it equal to the newest; return the version."""
+    await uow.connection.execute("SELECT pg_advisory_xact_lock(hashtext('fleet.rail:' || $1))", rail)
+    latest = await uow.connection.fetchrow(_LATEST, rail)
+    if latest is not None and latest["body_hash"] == body_hash:
+        return int(latest["version"])
+    return int(await uow.connection.fetchval(_REGISTER, rail, body, body_hash))
+
+
+async def pause_rail(uow: UnitOfWork, rail: str, operation: str, actor: str, reason: str) -> bool:
+    """Refuse new first permits; return False where they were refused already."""
+    done: str = await uow.connection.execute(_PAUSE, rail, operation, actor, reason)
+    return done.endswith("1")
+
+
+async def resume_rail(uow: UnitOfWork, rail: str, operation: str) -> int:
+    """End a pause and move the deadlines of what was not sent by its length; return how many were moved."""
+    done: str = await uow.connection.execute(_RESUME, rail, operation)
+    return int(done.rsplit(" ", 1)[1])
+
+
+async def known_rails(uow: UnitOfWork) -> list[str]:
+    """Return every rail that ever registered."""
+    rows = await uow.connection.fetch("SELECT DISTINCT rail FROM fleet.rail_registrations ORDER BY rail")
+    return [row["rail"] for row in rows]
