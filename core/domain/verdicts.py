@@ -1,0 +1,211 @@
+"""What a verdict does to a payment: the rule alone. A hold is voided only where the negatives prove it. Pure."""
+
+import hashlib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from enum import StrEnum
+from uuid import UUID
+
+from core.domain.intents import IntentRow
+from core.domain.jobs import JobRow
+from schemas.events import IntentState
+from schemas.operations import JobKind
+from schemas.permits import PermitMode
+from schemas.rails import Capabilities
+from schemas.results import Basis, Result, Verdict
+
+
+class Step(StrEnum):
+    """What becomes of the payment, of its lookup, or of the fact itself."""
+
+    POST = "POST"
+    VOID = "VOID"
+    RETRY = "RETRY"
+    WAIT = "WAIT"
+    SUSPEND = "SUSPEND"
+    ALERT = "ALERT"
+    QUARANTINE = "QUARANTINE"
+    CONFIRM = "CONFIRM"
+    REFUSE = "REFUSE"
+    IGNORE = "IGNORE"
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """A step and its stable reason; `after_s` for RETRY; `negative_fence` is proven unpaid by the fact."""
+
+    step: Step
+    reason: str = ""
+    after_s: float = 0
+    negative_fence: int | None = None
+
+
+@dataclass(slots=True)
+class AttemptView:
+    """One permit of a job and whether a definite negative was seen for it."""
+
+    fence: int
+    mode: PermitMode
+    granted_at: datetime
+    negative: bool
+
+
+@dataclass(slots=True)
+class Case:
+    """A payment as its locked rows show it."""
+
+    job: JobRow
+    intent: IntentRow
+    attempts: dict[int, AttemptView]
+    capabilities: Capabilities
+    now: datetime
+    epoch_doubted: bool = False
+    """The job is older than a ledger epoch that reconciliation has not cleared: permits may have been lost."""
+    unapplied_positive: bool = False
+    """A fact that says "paid" is kept unapplied: nothing may be voided over it."""
+    horizon_starts_at: datetime | None = None
+    """A later start of H than the last permit's: when the epoch was raised."""
+
+    @property
+    def decided(self) -> bool:
+        """Whether the hold has its one decision or the intent its end."""
+        return self.intent.decision is not None or IntentState(self.intent.state).is_terminal
+
+
+_BACKOFF_FIRST_S = 1.0
+_BACKOFF_LONGEST_S = 60.0
+_NEGATIVE = frozenset({Verdict.DECLINED, Verdict.CANCELLED})
+_DOUBT = frozenset({Verdict.PENDING, Verdict.UNKNOWN})
+
+
+def decide_payment(case: Case, result: Result) -> Decision:
+    """Return what a fact about a payment does, whether its own job brought it or an inquiry or a cancel."""
+    verdict = result.verdict
+    if verdict is Verdict.SUCCEEDED:
+        return _succeeded(case, result)
+    if verdict is Verdict.RETURNED:
+        return Decision(Step.QUARANTINE, "returned_needs_an_intent_of_its_own")
+    if verdict not in _NEGATIVE | _DOUBT | {Verdict.NOT_SENT, Verdict.NOT_FOUND}:
+        return Decision(Step.QUARANTINE, "verdict_not_of_a_payment")
+    if case.decided:
+        contradicts = case.intent.decision == "POST" and verdict in _NEGATIVE
+        return Decision(Step.ALERT, "failure_after_success") if contradicts else Decision(Step.IGNORE)
+    if verdict in _NEGATIVE:
+        return _negative(case, result)
+    if verdict is Verdict.NOT_SENT:
+        return _not_sent(case, result)
+    if verdict is Verdict.NOT_FOUND and not_found_is_final(case):
+        return _void(case, result.reason or "not_found")
+    return Decision(Step.WAIT, verdict.lower())
+
+
+def _succeeded(case: Case, result: Result) -> Decision:
+    job, intent = case.job, case.intent
+    if not case.attempts:
+        return Decision(Step.QUARANTINE, "success_without_attempt")
+    if result.amount_minor is not None and result.amount_minor != job.amount_minor:
+        return Decision(Step.QUARANTINE, "amount_differs")
+    if result.currency is not None and result.currency != job.currency:
+        return Decision(Step.QUARANTINE, "currency_differs")
+    if result.reference and result.reference != job.reference:
+        return Decision(Step.QUARANTINE, "reference_differs")
+    if intent.decision == "POST" or intent.state == IntentState.SETTLED:
+        known = intent.provider_reference
+        if known and result.provider_tx_id and known != result.provider_tx_id:
+            return Decision(Step.QUARANTINE, "second_transaction")
+        return Decision(Step.IGNORE)
+    if case.decided:
+        return Decision(Step.SUSPEND, "success_after_void")
+    return Decision(Step.POST)
+
+
+def _negative(case: Case, result: Result) -> Decision:
+    reason = result.reason or result.verdict.lower()
+    if result.kind is JobKind.CANCEL or result.basis is Basis.REFERENCE_STATUS:
+        tombstone = result.kind is JobKind.CANCEL and result.verdict is Verdict.CANCELLED
+        if tombstone or case.capabilities.negative_is_final_for_reference:
+            return _void(case, reason)
+        return Decision(Step.WAIT, "negative_not_final")
+    return _own_fence(case, result.fence, reason)
+
+
+def _not_sent(case: Case, result: Result) -> Decision:
+    if result.kind.on_control_stream:
+        return Decision(Step.WAIT, "not_asked")  # the question did not leave: it says nothing about the payment
+    reason = result.reason or "not_sent"
+    if result.retry_after_s is None:
+        return _own_fence(case, result.fence, reason)
+    if case.now >= case.job.deadline:
+        return _own_fence(case, result.fence, "deadline_unsent")
+    waited_s = min(_BACKOFF_LONGEST_S, _BACKOFF_FIRST_S * 2 ** min(case.job.failures, 10))
+    return Decision(Step.RETRY, reason, max(float(result.retry_after_s), waited_s), negative_fence=result.fence)
+
+
+def _own_fence(case: Case, fence: int, reason: str) -> Decision:
+    """A refusal of a request is negative for its own fence: the void needs one for every other fence too."""
+    if all_negative(case.attempts.values(), besides=fence) and not case.epoch_doubted:
+        decision = _void(case, reason)
+    else:
+        decision = Decision(Step.WAIT, "other_permits_in_doubt")
+    return Decision(decision.step, decision.reason, negative_fence=fence)
+
+
+def _void(case: Case, reason: str) -> Decision:
+    if case.unapplied_positive:
+        return Decision(Step.WAIT, "unapplied_positive_fact")
+    return Decision(Step.VOID, reason)
+
+
+def all_negative(attempts: Iterable[AttemptView], besides: int = 0) -> bool:
+    """Whether every permit that could send has a definite negative of its own."""
+    return all(view.negative or view.fence == besides or view.mode is PermitMode.INQUIRE_ONLY for view in attempts)
+
+
+def not_found_is_final(case: Case) -> bool:
+    """Whether "not found" proves that nothing was paid: after H, and only if the request carried an expiry."""
+    return horizon_passed(case) and case.capabilities.request_expiry and not case.capabilities.cancel_by_reference
+
+
+def horizon_passed(case: Case) -> bool:
+    """Whether H has passed since the last permit, or since the ledger epoch was raised."""
+    starts = [view.granted_at for view in case.attempts.values()]
+    if case.horizon_starts_at is not None:
+        starts.append(case.horizon_starts_at)
+    if not starts:
+        return False
+    return case.now >= max(starts) + timedelta(seconds=case.capabilities.not_found_horizon_s)
+
+
+def decide_lookup(case: Case, result: Result, *, auto_confirm_holds: bool) -> Decision:
+    """Return what a lookup's answer does. CONFIRM with the reason `auto` authorizes at once. No money is held."""
+    if case.decided or case.intent.state != IntentState.VALIDATED:
+        return Decision(Step.IGNORE)
+    if result.verdict is Verdict.FOUND:
+        if result.lookup is None:
+            return Decision(Step.QUARANTINE, "found_without_lookup")
+        return Decision(Step.CONFIRM, "auto" if auto_confirm_holds else "by_client")
+    if result.verdict in (Verdict.DECLINED, Verdict.NOT_FOUND):
+        return Decision(Step.REFUSE, result.reason or "payee_not_found")
+    if result.verdict in (Verdict.NOT_SENT, Verdict.UNKNOWN, Verdict.PENDING):
+        if case.now >= case.job.deadline:
+            return Decision(Step.REFUSE, "lookup_unanswered")
+        backoff_s = min(_BACKOFF_LONGEST_S, _BACKOFF_FIRST_S * 2 ** min(case.job.failures, 10))
+        return Decision(Step.RETRY, result.reason, max(float(result.retry_after_s or 0), backoff_s))
+    return Decision(Step.QUARANTINE, "verdict_not_of_a_lookup")
+
+
+def money_hash(result: Result, provider_account: str) -> bytes:
+    """Return the hash of a fact's money: the same inbox key with another hash is quarantined, never ignored."""
+    parts = (result.amount_minor, result.currency, provider_account, result.provider_tx_id)
+    text = "\x1f".join("" if part is None else str(part) for part in parts)
+    return hashlib.sha256(text.encode()).digest()
+
+
+FactKey = tuple[UUID, int, Verdict]
+"""Job, fence, verdict: what makes a fact the same fact."""
+
+
+def fact_key(result: Result) -> FactKey:
+    """Return the inbox key of a fact."""
+    return result.job_id, result.fence, result.verdict
