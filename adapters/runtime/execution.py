@@ -71,6 +71,7 @@ class Executor:
         try:
             async with asyncio.timeout(self._call_total_s):
                 outcome = verdicts.checked(action, await self._call(action, order_of(granted, action)))
+            self.misconfigured = False
         except Exception as error:  # noqa: BLE001 - whatever a rail raises is a fact about money
             outcome = self._learn(action, error)
         finally:

@@ -170,7 +170,9 @@ class Lane:
         """Take what may start now. A second delivery runs alone, before anything new starts."""
         if self.stopping or self._solo_runs:
             return []
-        kept = [held for held in self._queue if held.delivery.entry_id in self.consumer.held]
+        # What was lost or released meanwhile is no longer ours; a later delivery of it is another object.
+        mine = self.consumer.held
+        kept = [held for held in self._queue if mine.get(held.delivery.entry_id) is held.delivery]
         solo = next((held for held in kept if held.delivery.must_run_alone), None)
         if solo is not None:
             self._queue = deque(kept)

@@ -5,8 +5,11 @@ import time
 from datetime import UTC, datetime
 from uuid import UUID
 
+from pydantic import ValidationError
+
+from adapters.runtime.errors import ProtocolViolation
 from adapters.runtime.execution import Executed
-from adapters.runtime.verdicts import basis_of
+from adapters.runtime.verdicts import basis_of, of_error
 from schemas.dead_letters import DEAD_LETTER_TYPE, DeadLetter
 from schemas.envelope import Envelope
 from schemas.ids import mint_id
@@ -35,8 +38,19 @@ def result_completion(
     delivery: Delivery, rail: str, granted: Granted, executed: Executed, evidence_id: UUID | None, incarnation: UUID
 ) -> Completion:
     """Return the verdict about one held entry. The payee's name goes masked, its evidence only by id."""
+    try:
+        result = _result(rail, granted, executed, evidence_id, incarnation)
+    except ValidationError:
+        # A rail's outcome that the contract cannot carry must not strand the entry: it proves nothing.
+        nonsense = ProtocolViolation("the outcome does not fit the contract")
+        executed = Executed(executed.action, of_error(executed.action, nonsense))
+        result = _result(rail, granted, executed, evidence_id, incarnation)
+    return _completion(delivery, RESULT_TYPE, str(granted.job_id), result.model_dump_json(exclude_none=True))
+
+
+def _result(rail: str, granted: Granted, executed: Executed, evidence_id: UUID | None, incarnation: UUID) -> Result:
     outcome = executed.outcome
-    result = Result(
+    return Result(
         job_id=granted.job_id,
         rail=rail,
         kind=granted.kind,
@@ -55,7 +69,6 @@ def result_completion(
         incarnation=incarnation,
         observed_at=datetime.now(UTC),
     )
-    return _completion(delivery, RESULT_TYPE, str(granted.job_id), result.model_dump_json(exclude_none=True))
 
 
 def lookup_without_evidence(executed: Executed) -> Executed:

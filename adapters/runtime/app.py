@@ -1,0 +1,100 @@
+"""The main program of every adapter: check, register, work, and leave nothing behind on SIGTERM."""
+
+import asyncio
+import contextlib
+import logging
+import signal
+import sys
+from collections.abc import Callable
+from typing import Final
+
+import uvloop
+from pydantic import ValidationError
+
+from adapters.runtime.core_client import CoreClient, CoreRefusedError, register_until_answered
+from adapters.runtime.health import Health
+from adapters.runtime.port import Rail
+from adapters.runtime.settings import RuntimeSettings
+from adapters.runtime.timing import TimingRefusedError
+from adapters.runtime.worker import Worker, WorkerSettings
+from wire.client import connect_redis
+from wire.scrubbing import ScrubbingFilter
+
+log = logging.getLogger(__name__)
+
+EXIT_CONFIG: Final = 78
+"""EX_CONFIG of sysexits.h: restarting will not help until a person has changed a setting."""
+
+
+def run(make_rail: Callable[[RuntimeSettings], Rail]) -> None:
+    """Run a rail until SIGTERM or SIGINT. Exits with 78 and one line where the configuration is refused."""
+    _log_to_stderr()
+    try:
+        settings = RuntimeSettings()
+        uvloop.run(serve(make_rail, settings))
+    except ValidationError as error:
+        wrong = ", ".join(".".join(str(part) for part in each["loc"]) for each in error.errors())
+        _refuse(f"these settings are missing or wrong: {wrong}")
+    except (TimingRefusedError, CoreRefusedError) as error:
+        _refuse(str(error))
+
+
+async def serve(make_rail: Callable[[RuntimeSettings], Rail], settings: RuntimeSettings) -> None:
+    """Register and work until told to stop. Raises TimingRefusedError, CoreRefusedError."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    async with contextlib.AsyncExitStack() as stack:
+        rail = make_rail(settings)
+        stack.push_async_callback(rail.close)
+        core = CoreClient(
+            settings.core_internal_url,
+            key_id=settings.core_key_id,
+            secret=settings.core_key_secret.get_secret_value(),
+        )
+        stack.push_async_callback(core.close)
+        client = connect_redis(settings.redis_url.get_secret_value(), settings.consumer_name)
+        stack.push_async_callback(client.aclose)
+        worker = Worker(rail, client, core, core, _worker_settings(settings, core))
+        working = False
+        health = Health(lambda: working and worker.ready)
+        if settings.health_port:
+            await health.start(settings.health_host, settings.health_port)
+            stack.push_async_callback(health.stop)
+        if not await register_until_answered(core, rail.registration(), stop):
+            return
+        worker.start()
+        working = True
+        log.info("%s works as %s", rail.registration().rail, settings.consumer_name)
+        await stop.wait()
+        working = False
+        await worker.drain(settings.drain_s)
+        log.info("drained")
+
+
+def _worker_settings(settings: RuntimeSettings, core: CoreClient) -> WorkerSettings:
+    return WorkerSettings(
+        consumer=settings.consumer_name,
+        incarnation=core.incarnation,
+        batch=settings.batch,
+        concurrency=settings.concurrency,
+        control_concurrency=settings.control_concurrency,
+        evidence_within_s=min(2.0, settings.call_total_s),
+    )
+
+
+def _log_to_stderr() -> None:
+    try:
+        from wire.logs import set_up_logging
+    except ImportError:
+        handler = logging.StreamHandler()
+        handler.addFilter(ScrubbingFilter())
+        logging.basicConfig(level=logging.INFO, handlers=[handler])
+    else:
+        set_up_logging()
+
+
+def _refuse(line: str) -> None:
+    sys.stderr.write(f"refused: {line}\n")
+    raise SystemExit(EXIT_CONFIG)

@@ -1,0 +1,35 @@
+"""What every adapter is told by its environment. A rail's own settings have a prefix of their own."""
+
+import socket
+
+from pydantic import Field, SecretStr
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from schemas.rails import Timing
+
+
+class RuntimeSettings(BaseSettings):
+    """The environment of one adapter process; durations are seconds."""
+
+    model_config = SettingsConfigDict(extra="ignore", populate_by_name=True)
+
+    redis_url: SecretStr = Field(alias="REDIS_URL")
+    core_internal_url: str = Field(alias="CORE_INTERNAL_URL")
+    core_key_id: str = Field(alias="CORE_KEY_ID")
+    core_key_secret: SecretStr = Field(alias="CORE_KEY_SECRET")
+    consumer_name: str = Field(default_factory=socket.gethostname, alias="CONSUMER_NAME")
+    """Stable over restarts and unique among the rail's adapters: the host or the pod."""
+    send_by_s: float = Field(5.0, gt=0, alias="FLEET_SEND_BY_S")
+    call_total_s: float = Field(10.0, gt=0, alias="FLEET_CALL_TOTAL_S")
+    claim_idle_s: float = Field(60.0, gt=0, alias="FLEET_CLAIM_IDLE_S")
+    batch: int = Field(200, gt=0, alias="FLEET_BATCH")
+    concurrency: int = Field(100, gt=0, alias="FLEET_CONCURRENCY")
+    control_concurrency: int = Field(20, gt=0, alias="FLEET_CONTROL_CONCURRENCY")
+    drain_s: float = Field(20.0, gt=0, alias="FLEET_DRAIN_S")
+    health_port: int = Field(0, ge=0, alias="FLEET_HEALTH_PORT")
+    """0 turns the health and metrics listener off."""
+    health_host: str = Field("127.0.0.1", alias="FLEET_HEALTH_HOST")
+
+    def timing(self) -> Timing:
+        """Return the timing that the rail's registration declares."""
+        return Timing(send_by_s=self.send_by_s, call_total_s=self.call_total_s, claim_idle_s=self.claim_idle_s)

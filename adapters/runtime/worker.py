@@ -1,0 +1,78 @@
+"""The worker: two lanes of one rail (jobs and control), so that neither starves the other."""
+
+import asyncio
+from dataclasses import dataclass
+from uuid import UUID
+
+from redis.asyncio import Redis
+
+from adapters.runtime.core_client import EvidencePort, PermitPort
+from adapters.runtime.evidence import EvidenceKeeper
+from adapters.runtime.execution import Executor
+from adapters.runtime.lane import Lane, LaneSettings
+from adapters.runtime.port import Rail
+from adapters.runtime.timing import check_timing
+from schemas.streams import control_stream, jobs_stream
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerSettings:
+    """Who works, and how much at once. Durations come from the rail's registration."""
+
+    consumer: str
+    incarnation: UUID
+    batch: int = 200
+    concurrency: int = 100
+    control_concurrency: int = 20
+    block_ms: int = 2_000
+    evidence_within_s: float = 2.0
+
+
+class Worker:
+    """Runs a rail against its streams. Raises TimingRefusedError where its durations cannot be safe."""
+
+    def __init__(
+        self, rail: Rail, client: Redis, permits: PermitPort, evidence: EvidencePort, settings: WorkerSettings
+    ) -> None:
+        registration = rail.registration()
+        control_batch = min(settings.batch, settings.control_concurrency)
+        for batch, concurrency in (
+            (settings.batch, settings.concurrency),
+            (control_batch, settings.control_concurrency),
+        ):
+            check_timing(registration, batch=batch, concurrency=concurrency)
+        name, timing = registration.rail, registration.timing
+        self._executor = Executor(rail, name, timing.call_total_s)
+        self._evidence = EvidenceKeeper(evidence, name, within_s=settings.evidence_within_s)
+
+        def lane(stream: str, batch: int, concurrency: int) -> Lane:
+            own = LaneSettings(
+                rail=name,
+                stream=stream,
+                consumer=settings.consumer,
+                incarnation=settings.incarnation,
+                concurrency=concurrency,
+                batch=batch,
+                claim_idle_s=timing.claim_idle_s,
+                block_ms=settings.block_ms,
+            )
+            return Lane(client, own, permits, self._executor, self._evidence)
+
+        self.jobs = lane(jobs_stream(name), settings.batch, settings.concurrency)
+        self.control = lane(control_stream(name), control_batch, settings.control_concurrency)
+
+    @property
+    def ready(self) -> bool:
+        """False while the rail's own settings are what is wrong."""
+        return not self._executor.misconfigured
+
+    def start(self) -> None:
+        """Begin to work."""
+        self._evidence.start()
+        self.jobs.start()
+        self.control.start()
+
+    async def drain(self, timeout_s: float) -> None:
+        """Stop reading, finish what is in flight for at most `timeout_s`, release what was not started."""
+        await asyncio.gather(self.jobs.drain(timeout_s), self.control.drain(timeout_s))
+        await self._evidence.stop(timeout_s)
