@@ -23,7 +23,7 @@ def canonical(*, method: str, path: str, query: str, body: bytes, key_id: str, t
     """
     sorted_query = "&".join(sorted(part for part in query.split("&") if part))
     digest = hashlib.sha256(body).hexdigest()
-    return "\n".join((method.upper(), path, sorted_query, key_id, timestamp, nonce, digest)).encode()
+    return f"{method.upper()}\n{path}\n{sorted_query}\n{key_id}\n{timestamp}\n{nonce}\n{digest}".encode()
 
 
 def sign(secret: str, text: bytes) -> str:

@@ -81,8 +81,7 @@ def choose_route(routes: Mapping[tuple[str, str], Route], request: IntentRequest
     if not least <= request.amount_minor <= most:
         text = f"rail {route.rail} takes {least} to {most} minor units"
         raise Refusal("amount_out_of_bounds", text, field="amount_minor")
-    assert route.registration is not None  # capabilities_of has refused it otherwise
-    _check_payee(route.registration.payee_types, request)
+    _check_payee(route.registration.payee_types if route.registration else {}, request)
     return route, capabilities
 
 

@@ -1,0 +1,328 @@
+"""Accept payments: many requests in one transaction, each under its idempotency key, each with its own answer."""
+
+import asyncio
+import hashlib
+import time
+from collections.abc import Callable, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any, Final, Protocol
+from uuid import UUID
+
+from core.domain.context import Context
+from core.domain.ids import mint_id
+from core.domain.intents import IntentRow
+from core.domain.operations import OPERATIONS
+from core.services.authorize import AuthorizePorts, Intents, Moment, new_job, place_holds
+from core.services.keys import Caller
+from core.services.micro_batch import MicroBatcher
+from core.services.problems import Refusal
+from core.services.routes import Route, choose_route, mask_payee
+from core.services.vault_port import Plain, Vault
+from core.services.wallets import Wallet
+from schemas.api import IntentRequest
+from schemas.events import IntentState
+from schemas.money import AmountError, currency_of
+from schemas.operations import JobKind, OperationType
+from wire.failpoints import failpoint
+
+_WALLETS_KEPT: Final = 50_000
+
+
+class InFlightError(RuntimeError):
+    """Another transaction holds one of the keys and has not committed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """One idempotency key; it is claimed only where the request is `valid`."""
+
+    key: str
+    request_hash: bytes
+    intent_id: UUID
+    valid: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What a key stands for."""
+
+    request_hash: bytes
+    intent_id: UUID
+
+
+class Idempotency(Protocol):
+    """Claims keys. Raises InFlightError."""
+
+    async def claim(self, uow: Any, service_key_id: str, claims: Sequence[Claim]) -> dict[str, Known]: ...
+
+
+class AcceptedIntents(Intents, Protocol):
+    """What acceptance needs of the intents' store."""
+
+    async def insert_intents(self, uow: Any, intents: Sequence[IntentRow]) -> None: ...
+    async def load_intents(self, uow: Any, ids: Sequence[UUID]) -> dict[UUID, IntentRow]: ...
+    async def accept_deadlines(self, uow: Any, ids: Sequence[UUID]) -> dict[UUID, datetime | None]: ...
+
+
+class Wallets(Protocol):
+    """Finds wallets of the tenant."""
+
+    async def find_wallets(self, uow: Any, ids: Sequence[UUID]) -> dict[UUID, Wallet]: ...
+
+
+class AcceptPorts(AuthorizePorts, Protocol):
+    """What acceptance works with."""
+
+    @property
+    def intents(self) -> AcceptedIntents: ...
+    @property
+    def idempotency(self) -> Idempotency: ...
+    @property
+    def wallets(self) -> Wallets: ...
+    @property
+    def vault(self) -> Vault: ...
+    @property
+    def unit_of_work(self) -> Callable[[Context], AbstractAsyncContextManager[Any]]: ...
+    @property
+    def shared_faults(self) -> tuple[type[Exception], ...]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """One request of one caller."""
+
+    caller: Caller
+    key: str
+    request: IntentRequest
+    request_hash: bytes
+    intent_id: UUID
+    traceparent: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """The answer: the intent as it was when it was accepted."""
+
+    intent: IntentRow
+    replayed: bool
+
+
+@dataclass(slots=True)
+class _Plan:
+    """What becomes of one valid request."""
+
+    operation: OperationType
+    route: Route | None
+    lookup: bool
+
+
+class AcceptService:
+    """Accepts through one door per service key; at most `in_flight` transactions run at a time."""
+
+    def __init__(self, ports: AcceptPorts, *, batch: int, in_flight: int, confirm_within: timedelta) -> None:
+        self._ports, self._batch, self._in_flight, self._confirm_within = ports, batch, in_flight, confirm_within
+        self._slots = asyncio.Semaphore(in_flight)
+        self._doors: dict[str, MicroBatcher[Asked, Accepted | Refusal]] = {}
+        self._busy: set[tuple[str, str]] = set()
+        self._wallets: dict[UUID, Wallet] = {}
+
+    async def accept(
+        self, caller: Caller, key: str, request: IntentRequest, traceparent: str | None = None
+    ) -> Accepted:
+        """Accept one request, or answer it as the first time. Raises Refusal; then nothing was changed."""
+        caller.require_operation(request.operation)
+        caller.require_account(request.wallet_id)
+        claim = (caller.key_id, key)
+        if claim in self._busy:
+            raise Refusal("idempotency_in_flight", "the first request under this key is not answered yet: repeat soon")
+        asked = Asked(caller, key, request, _hash(request), mint_id(time.time_ns() // 1_000_000), traceparent)
+        self._busy.add(claim)
+        try:
+            answer = await self._door(caller).submit(asked)
+        finally:
+            self._busy.discard(claim)
+        if isinstance(answer, Refusal):
+            raise answer
+        return answer
+
+    def _door(self, caller: Caller) -> MicroBatcher[Asked, Accepted | Refusal]:
+        door = self._doors.get(caller.key_id)
+        if door is None:
+            door = self._doors[caller.key_id] = MicroBatcher(
+                self._run, limit=self._batch, in_flight=self._in_flight, shared_faults=self._ports.shared_faults
+            )
+        return door
+
+    async def _run(self, batch: Sequence[Asked]) -> list[Accepted | Refusal]:
+        context = batch[0].caller.context()
+        async with self._slots:
+            try:
+                async with self._ports.unit_of_work(context) as uow:
+                    answers = await self._accept_batch(uow, batch)
+                    failpoint("api.before_commit")
+            except InFlightError:
+                if len(batch) > 1:
+                    raise
+                text = "the first request under this key is not answered yet: repeat soon"
+                return [Refusal("idempotency_in_flight", text)]
+            except Refusal as refusal:
+                if len(batch) > 1:
+                    raise
+                return [refusal]
+        failpoint("api.after_commit")
+        return answers
+
+    async def _accept_batch(self, uow: Any, batch: Sequence[Asked]) -> list[Accepted | Refusal]:
+        ports = self._ports
+        moment = await ports.intents.moment(uow)
+        plans = await self._plans(uow, batch)
+        claims = [
+            Claim(asked.key, asked.request_hash, asked.intent_id, isinstance(plan, _Plan))
+            for asked, plan in zip(batch, plans, strict=True)
+        ]
+        known = await ports.idempotency.claim(uow, batch[0].caller.key_id, claims)
+        fresh = {
+            asked.intent_id: (asked, plan)
+            for asked, plan in zip(batch, plans, strict=True)
+            if isinstance(plan, _Plan) and known[asked.key].intent_id == asked.intent_id
+        }
+        rows = await self._create(uow, fresh, moment)
+        first = await self._first_answers(
+            uow, [item.intent_id for item in known.values() if item.intent_id not in fresh]
+        )
+        return [
+            _answer(asked, plan, known.get(asked.key), rows, first) for asked, plan in zip(batch, plans, strict=True)
+        ]
+
+    async def _plans(self, uow: Any, batch: Sequence[Asked]) -> list[_Plan | Refusal]:
+        routes = await self._ports.routes.routes_of(uow, batch[0].caller.tenant_id)
+        wanted = {asked.request.wallet_id for asked in batch}
+        unknown = [wallet_id for wallet_id in wanted if wallet_id not in self._wallets]
+        if unknown:
+            if len(self._wallets) > _WALLETS_KEPT:
+                self._wallets.clear()
+            # Kept for good: a wallet's tenant and currency never change.
+            self._wallets |= await self._ports.wallets.find_wallets(uow, unknown)
+        plans: list[_Plan | Refusal] = []
+        for asked in batch:
+            try:
+                plans.append(_plan(asked, self._wallets.get(asked.request.wallet_id), routes))
+            except Refusal as refusal:
+                plans.append(refusal)
+        return plans
+
+    async def _create(self, uow: Any, fresh: dict[UUID, tuple[Asked, _Plan]], moment: Moment) -> dict[UUID, IntentRow]:
+        if not fresh:
+            return {}
+        plains = [
+            Plain(intent_id, asked.caller.tenant_id, asked.request.payee, asked.request.message)
+            for intent_id, (asked, _) in fresh.items()
+        ]
+        sealed = await self._ports.vault.seal_instructions(uow, plains)
+        rows: dict[UUID, IntentRow] = {}
+        for intent_id, (asked, plan) in fresh.items():
+            row = rows[intent_id] = _row(asked, plan, moment)
+            row.subject_id, row.instruction = sealed[intent_id].subject_id, sealed[intent_id].ciphertext
+        direct = [row for intent_id, row in rows.items() if not fresh[intent_id][1].lookup]
+        outcomes = await place_holds(uow, self._ports, direct, moment)
+        for row in direct:
+            outcome = outcomes[row.id]
+            row.state = row.accept_state = outcome.state
+            row.deadline = outcome.deadline
+            row.failure_code, row.failure_message = outcome.failure_code, outcome.failure_message
+            row.decision = "POST" if outcome.state is IntentState.SETTLED else None
+        lookups = []
+        for row in rows.values():
+            if fresh[row.id][1].lookup:
+                row.deadline = moment.now + self._confirm_within
+                terms = await self._ports.routes.terms_of(uow, row.rail or "", row.operation)
+                lookups.append(new_job(row, JobKind.LOOKUP, row.deadline, terms.reference_length, moment.ledger_epoch))
+        await self._ports.jobs.insert_jobs(uow, lookups)
+        await self._ports.intents.insert_intents(uow, list(rows.values()))
+        return rows
+
+    async def _first_answers(self, uow: Any, ids: Sequence[UUID]) -> dict[UUID, IntentRow]:
+        """The intents as they were when they were accepted."""
+        if not ids:
+            return {}
+        rows = await self._ports.intents.load_intents(uow, ids)
+        deadlines = await self._ports.intents.accept_deadlines(uow, ids)
+        for row in rows.values():
+            row.state, row.updated_at, row.deadline = row.accept_state, row.created_at, deadlines.get(row.id)
+            row.provider_reference = row.lookup = None
+            if row.accept_state == IntentState.VALIDATED:
+                row.fee_minor = 0
+            if row.accept_state != IntentState.FAILED:
+                row.failure_code = row.failure_message = None
+        return rows
+
+
+def _plan(asked: Asked, wallet: Wallet | None, routes: Any) -> _Plan:
+    request = asked.request
+    operation = OPERATIONS.get(request.operation)
+    if operation is None:
+        text = f"{request.operation} is not offered yet: use one of {', '.join(sorted(OPERATIONS))}"
+        raise Refusal("operation_not_supported", text, field="operation")
+    try:
+        currency_of(request.currency)
+    except AmountError as error:
+        raise Refusal("unknown_currency", str(error), field="currency") from error
+    if wallet is None or wallet.tenant_id != asked.caller.tenant_id:
+        raise Refusal("wallet_not_found", "create the wallet first: POST /v1/wallets", field="wallet_id")
+    if wallet.currency != request.currency:
+        raise Refusal("currency_mismatch", f"the wallet holds {wallet.currency}", field="currency")
+    if not operation.needs_rail:
+        if request.payee is not None:
+            raise Refusal("payee_not_expected", f"{request.operation} has no payee: leave it out", field="payee")
+        return _Plan(request.operation, None, lookup=False)
+    route, capabilities = choose_route(routes, request)
+    return _Plan(request.operation, route, capabilities.lookup)
+
+
+def _row(asked: Asked, plan: _Plan, moment: Moment) -> IntentRow:
+    request, route, payee = asked.request, plan.route, asked.request.payee
+    return IntentRow(
+        id=asked.intent_id,
+        tenant_id=asked.caller.tenant_id,
+        service_key_id=asked.caller.key_id,
+        operation=request.operation,
+        state=IntentState.VALIDATED,
+        accept_state=IntentState.VALIDATED,
+        wallet_id=request.wallet_id,
+        amount_minor=request.amount_minor,
+        currency=request.currency,
+        client_reference=request.reference,
+        rail=route.rail if route else None,
+        provider=route.provider if route else None,
+        provider_account=route.provider_account if route else None,
+        environment=route.environment if route else None,
+        payee_type=payee.type if payee else None,
+        payee_masked=mask_payee(payee.value) if payee else None,
+        auto_confirm=request.auto_confirm.model_dump(mode="json") if request.auto_confirm else None,
+        ledger_epoch=moment.ledger_epoch,
+        traceparent=asked.traceparent,
+    )
+
+
+def _answer(
+    asked: Asked,
+    plan: _Plan | Refusal,
+    known: Known | None,
+    rows: dict[UUID, IntentRow],
+    first: dict[UUID, IntentRow],
+) -> Accepted | Refusal:
+    if known is None:
+        # Only what is not valid stays unclaimed.
+        return plan if isinstance(plan, Refusal) else Refusal("internal", "the key was not claimed")
+    if known.intent_id == asked.intent_id:
+        return Accepted(rows[asked.intent_id], replayed=False)
+    if known.request_hash != asked.request_hash:
+        text = "this Idempotency-Key was used for another request: use a key of its own for each payment"
+        return Refusal("idempotency_conflict", text, field="Idempotency-Key")
+    return Accepted(first[known.intent_id], replayed=True)
+
+
+def _hash(request: IntentRequest) -> bytes:
+    return hashlib.sha256(request.model_dump_json().encode()).digest()

@@ -1,0 +1,243 @@
+"""Service keys: who may ask, for what. Verified from memory; a revocation is obeyed within seconds."""
+
+import asyncio
+import secrets
+import time
+from collections.abc import Callable, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from typing import Any, Final, Literal, Protocol
+from uuid import UUID
+
+from core.domain.context import Context
+from core.services.problems import Refusal
+from core.services.vault_port import Vault
+from wire.signing import TOLERANCE_S, canonical, verify
+
+ANY: Final = "*"
+_SECRET_BYTES: Final = 32
+_NONCE_SIGNS: Final = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_")
+
+
+@dataclass(frozen=True, slots=True)
+class StoredKey:
+    """A key as it is stored: its secrets are sealed."""
+
+    id: str
+    tenant_id: UUID
+    kind: Literal["service", "rail"]
+    rail: str | None
+    name: str
+    operations: frozenset[str]
+    accounts: frozenset[UUID] | None
+    secret: bytes
+    secret_next: bytes | None = None
+    revoked: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who signed the request, and what the key permits."""
+
+    key_id: str
+    tenant_id: UUID
+    kind: str
+    rail: str | None
+    operations: frozenset[str]
+    accounts: frozenset[UUID] | None
+
+    def context(self, traceparent: str | None = None) -> Context:
+        """Return the context of a use case."""
+        return Context(self.tenant_id, f"key:{self.key_id}", traceparent)
+
+    def require_operation(self, operation: str) -> None:
+        """Raise Refusal `operation_not_permitted` unless the key carries it."""
+        if operation not in self.operations and ANY not in self.operations:
+            raise Refusal("operation_not_permitted", f"this key does not carry {operation}", field="operation")
+
+    def require_account(self, wallet_id: UUID) -> None:
+        """Raise Refusal `account_not_permitted` unless the key covers the wallet."""
+        if self.accounts is not None and wallet_id not in self.accounts:
+            raise Refusal("account_not_permitted", "this key does not cover the wallet", field="wallet_id")
+
+
+@dataclass(frozen=True, slots=True)
+class SignedRequest:
+    """What is signed, as it came in."""
+
+    method: str
+    path: str
+    query: str
+    body: bytes
+    key_id: str
+    timestamp: str
+    nonce: str
+    signature: str
+
+
+class KeyFinder(Protocol):
+    """Finds keys before the tenant is known."""
+
+    async def find_key(self, key_id: str) -> StoredKey | None: ...
+
+
+class Nonces(Protocol):
+    """Claims a nonce; False where it was seen before."""
+
+    async def claim(self, tenant_id: UUID, key_id: str, nonce: str) -> bool: ...
+
+
+class Keyring(Protocol):
+    """What creating, rotating and revoking need."""
+
+    async def insert_key(self, uow: Any, key: StoredKey) -> None: ...
+    async def set_secrets(self, uow: Any, key_id: str, secret: bytes, secret_next: bytes | None) -> bool: ...
+    async def revoke_key(self, uow: Any, key_id: str) -> bool: ...
+    async def find_key(self, key_id: str) -> StoredKey | None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class _Kept:
+    at: float
+    caller: Caller
+    secrets: tuple[str, ...]
+
+
+class Authenticator:
+    """Checks signatures. A key is looked up anew after `fresh_s` seconds, so a revocation holds within them."""
+
+    def __init__(
+        self,
+        finder: KeyFinder,
+        nonces: Nonces,
+        vault: Vault,
+        *,
+        fresh_s: int = 2,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._finder, self._nonces, self._vault = finder, nonces, vault
+        self._fresh_s, self._clock = fresh_s, clock
+        self._kept: dict[str, _Kept] = {}
+        self._looking: dict[str, asyncio.Task[_Kept]] = {}
+
+    async def authenticate(self, request: SignedRequest) -> Caller:
+        """Return who signed. Raises Refusal: unauthenticated, stale_timestamp, replayed_nonce."""
+        self._check_time(request.timestamp)
+        if not 8 <= len(request.nonce) <= 64 or not _NONCE_SIGNS.issuperset(request.nonce):
+            raise _unauthenticated("the nonce is 8 to 64 characters out of A-Z a-z 0-9 _ -")
+        kept = await self._key(request.key_id)
+        text = canonical(
+            method=request.method,
+            path=request.path,
+            query=request.query,
+            body=request.body,
+            key_id=request.key_id,
+            timestamp=request.timestamp,
+            nonce=request.nonce,
+        )
+        if not verify(kept.secrets, text, request.signature):
+            raise _unauthenticated("no live key made this signature: see docs/signing.md")
+        # Claimed after the signature is checked: a stranger can burn nobody's nonces.
+        if not await self._nonces.claim(kept.caller.tenant_id, request.key_id, request.nonce):
+            raise Refusal("replayed_nonce", "sign every request, repeats too, with a nonce of its own")
+        return kept.caller
+
+    def _check_time(self, timestamp: str) -> None:
+        if not (timestamp.isascii() and timestamp.isdigit() and len(timestamp) <= 12):
+            raise _unauthenticated("Fleet-Timestamp is whole seconds since 1970")
+        if abs(self._clock() - int(timestamp)) > TOLERANCE_S:
+            raise Refusal("stale_timestamp", f"the timestamp is more than {TOLERANCE_S} s off: set the clock by NTP")
+
+    async def _key(self, key_id: str) -> _Kept:
+        kept = self._kept.get(key_id)
+        if kept is not None and time.monotonic() - kept.at < self._fresh_s:
+            return kept
+        task = self._looking.get(key_id)
+        if task is None:
+            # One look-up for all the requests that wait for it.
+            task = self._looking[key_id] = asyncio.create_task(self._look_up(key_id))
+            task.add_done_callback(lambda _: self._looking.pop(key_id, None))
+        return await asyncio.shield(task)
+
+    async def _look_up(self, key_id: str) -> _Kept:
+        self._kept.pop(key_id, None)
+        stored = await self._finder.find_key(key_id) if 0 < len(key_id) <= 64 else None
+        if stored is None or stored.revoked:
+            raise _unauthenticated("no live key made this signature: see docs/signing.md")
+        sealed = [text for text in (stored.secret, stored.secret_next) if text is not None]
+        live = tuple(self._vault.open_bytes(text, bound_to=_binding(stored.id)).decode() for text in sealed)
+        caller = Caller(stored.id, stored.tenant_id, stored.kind, stored.rail, stored.operations, stored.accounts)
+        kept = _Kept(time.monotonic(), caller, live)
+        self._kept[key_id] = kept
+        return kept
+
+
+@dataclass(frozen=True, slots=True)
+class NewKey:
+    """A key that was just made; the secret is shown this once."""
+
+    id: str
+    secret: str
+
+
+class KeyService:
+    """Creates, rotates and revokes keys, under the worker role."""
+
+    def __init__(
+        self, unit_of_work: Callable[[Context], AbstractAsyncContextManager[Any]], keyring: Keyring, vault: Vault
+    ) -> None:
+        self._unit_of_work, self._keyring, self._vault = unit_of_work, keyring, vault
+
+    async def create(
+        self,
+        context: Context,
+        *,
+        tenant_id: UUID,
+        name: str,
+        operations: Sequence[str] = (ANY,),
+        accounts: Sequence[UUID] | None = None,
+        rail: str | None = None,
+    ) -> NewKey:
+        """Make a key of a tenant, or of a rail's adapter where `rail` is given."""
+        key_id = f"{'rk' if rail else 'fk'}_{secrets.token_urlsafe(12)}"
+        secret = secrets.token_urlsafe(_SECRET_BYTES)
+        stored = StoredKey(
+            id=key_id,
+            tenant_id=tenant_id,
+            kind="rail" if rail else "service",
+            rail=rail,
+            name=name,
+            operations=frozenset(operations),
+            accounts=None if accounts is None else frozenset(accounts),
+            secret=self._seal(key_id, secret),
+        )
+        async with self._unit_of_work(context) as uow:
+            await self._keyring.insert_key(uow, stored)
+        return NewKey(key_id, secret)
+
+    async def rotate(self, context: Context, key_id: str) -> NewKey:
+        """Make a new secret; the one before it stays live until the next rotation. Raises Refusal `not_found`."""
+        stored = await self._keyring.find_key(key_id)
+        if stored is None or stored.revoked:
+            raise Refusal("not_found", f"there is no live key {key_id[:64]}")
+        secret = secrets.token_urlsafe(_SECRET_BYTES)
+        async with self._unit_of_work(context) as uow:
+            await self._keyring.set_secrets(uow, key_id, self._seal(key_id, secret), stored.secret)
+        return NewKey(key_id, secret)
+
+    async def revoke(self, context: Context, key_id: str) -> None:
+        """Revoke for good; obeyed everywhere within seconds. Raises Refusal `not_found`."""
+        async with self._unit_of_work(context) as uow:
+            if not await self._keyring.revoke_key(uow, key_id):
+                raise Refusal("not_found", f"there is no live key {key_id[:64]}")
+
+    def _seal(self, key_id: str, secret: str) -> bytes:
+        return self._vault.seal_bytes(secret.encode(), bound_to=_binding(key_id))
+
+
+def _binding(key_id: str) -> str:
+    return f"service-key:{key_id}"
+
+
+def _unauthenticated(detail: str) -> Refusal:
+    return Refusal("unauthenticated", detail)

@@ -1,0 +1,82 @@
+"""Micro-batching by back-pressure: while work is under way arrivals gather, and share the next run.
+
+There is no timer: an idle system runs each arrival at once, a busy one batches as deep as it is busy.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Generic, TypeVar
+
+Item = TypeVar("Item")
+Answer = TypeVar("Answer")
+
+
+class MicroBatcher(Generic[Item, Answer]):
+    """Runs `run` on batches of at most `limit` items, at most `in_flight` at a time; answers align with items.
+
+    When a shared run raises, its items are run again one by one, so that a neighbour never suffers; a fault named in
+    `shared_faults` is everybody's, and is raised to all at once.
+    """
+
+    def __init__(
+        self,
+        run: Callable[[Sequence[Item]], Awaitable[Sequence[Answer]]],
+        *,
+        limit: int,
+        in_flight: int,
+        shared_faults: tuple[type[Exception], ...] = (OSError,),
+    ) -> None:
+        self._run, self._limit, self._free, self._shared_faults = run, limit, in_flight, shared_faults
+        self._waiting: deque[tuple[Item, asyncio.Future[Answer]]] = deque()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._scheduled = False
+
+    async def submit(self, item: Item) -> Answer:
+        """Return the item's answer, or raise what its run raised."""
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[Answer] = loop.create_future()
+        self._waiting.append((item, future))
+        if not self._scheduled:
+            # Started at the end of this turn of the loop: all that was read from the sockets at once goes together.
+            self._scheduled = True
+            loop.call_soon(self._start)
+        return await future
+
+    def _start(self) -> None:
+        self._scheduled = False
+        while self._waiting and self._free:
+            batch = [self._waiting.popleft() for _ in range(min(self._limit, len(self._waiting)))]
+            self._free -= 1
+            task = asyncio.create_task(self._execute(batch))
+            self._tasks.add(task)
+            task.add_done_callback(self._finish)
+
+    def _finish(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        self._free += 1
+        self._start()
+
+    async def _execute(self, batch: Sequence[tuple[Item, asyncio.Future[Answer]]]) -> None:
+        try:
+            answers = await self._run([item for item, _ in batch])
+        except Exception as error:
+            if len(batch) == 1 or isinstance(error, self._shared_faults):
+                for _, future in batch:
+                    _fail(future, error)
+                return
+            for single in batch:
+                await self._execute([single])
+            return
+        except BaseException as error:
+            for _, future in batch:
+                _fail(future, error)
+            raise
+        for (_, future), answer in zip(batch, answers, strict=True):
+            if not future.done():
+                future.set_result(answer)
+
+
+def _fail(future: "asyncio.Future[Answer]", error: BaseException) -> None:
+    if not future.done():
+        future.set_exception(error)

@@ -1,0 +1,204 @@
+"""Intents in PostgreSQL: inserted, moved and read in batches; every change writes its event in the same statement."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from datetime import datetime
+from typing import Any, Final
+from uuid import UUID
+
+import asyncpg
+import orjson
+
+from core.domain.intents import ALLOWED, IntentRow, Move
+from core.services.authorize import Moment
+from core.store.database import UnitOfWork
+from schemas.events import IntentState
+
+_COLUMNS: Final = tuple(field.name for field in fields(IntentRow))
+_JSON_COLUMNS: Final = ("auto_confirm", "lookup")
+_INSERTED: Final = {
+    "id": "uuid",
+    "tenant_id": "uuid",
+    "service_key_id": "text",
+    "operation": "text",
+    "state": "text",
+    "version": "int",
+    "wallet_id": "uuid",
+    "amount_minor": "bigint",
+    "currency": "text",
+    "fee_minor": "bigint",
+    "client_reference": "text",
+    "rail": "text",
+    "provider": "text",
+    "provider_account": "text",
+    "environment": "text",
+    "subject_id": "uuid",
+    "instruction": "bytea",
+    "payee_type": "text",
+    "payee_masked": "text",
+    "auto_confirm": "jsonb",
+    "accept_state": "text",
+    "failure_code": "text",
+    "failure_message": "text",
+    "decision": "text",
+    "deadline": "timestamptz",
+    "ledger_epoch": "int",
+    "traceparent": "text",
+}
+_INSERT: Final = f"""
+WITH made AS (
+    INSERT INTO fleet.intents ({", ".join(_INSERTED)})
+    SELECT * FROM unnest({", ".join(f"${n}::{kind}[]" for n, kind in enumerate(_INSERTED.values(), start=1))})
+    RETURNING id, version, tenant_id, state, deadline, traceparent, failure_code, created_at
+), told AS (
+    INSERT INTO fleet.intent_events (intent_id, seq, tenant_id, type, state, actor, data, traceparent)
+    SELECT id, version, tenant_id, 'accepted', state, ${len(_INSERTED) + 1},
+        jsonb_strip_nulls(jsonb_build_object('deadline', deadline, 'reason', failure_code)), traceparent
+    FROM made
+)
+SELECT id, created_at FROM made
+"""  # noqa: S608 - the names are this module's own
+
+_MOVE: Final = """
+WITH moved AS (
+    UPDATE fleet.intents i SET
+        state = m.state, version = i.version + 1, updated_at = now(),
+        failure_code = coalesce(m.failure_code, i.failure_code),
+        failure_message = coalesce(m.failure_message, i.failure_message),
+        decision = coalesce(m.decision, i.decision),
+        provider_reference = coalesce(m.provider_reference, i.provider_reference),
+        fee_minor = coalesce(m.fee_minor, i.fee_minor),
+        lookup = coalesce(m.lookup, i.lookup),
+        deadline = coalesce(m.deadline, i.deadline),
+        parked_at = CASE WHEN m.parked IS NULL THEN i.parked_at WHEN m.parked THEN now() END
+    FROM unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::jsonb[], $6::text[], $7::text[], $8::text[],
+        $9::text[], $10::bigint[], $11::jsonb[], $12::timestamptz[], $13::bool[])
+        AS m(id, state, allowed, type, data, failure_code, failure_message, decision, provider_reference, fee_minor,
+             lookup, deadline, parked)
+    WHERE i.id = m.id AND i.id >= $14 AND i.id <= $15 AND i.state = ANY (string_to_array(m.allowed, ','))
+    RETURNING i.id, i.version, i.tenant_id, m.type, i.state, m.data, i.traceparent
+)
+INSERT INTO fleet.intent_events (intent_id, seq, tenant_id, type, state, actor, data, traceparent)
+SELECT id, version, tenant_id, type, state, $16, data, traceparent FROM moved
+RETURNING intent_id
+"""
+_SELECT: Final = f"SELECT {', '.join(_COLUMNS)} FROM fleet.intents"  # noqa: S608 - the names are the row's own
+_ALLOWED_TEXT: Final = {state: ",".join(sorted(sources)) for state, sources in ALLOWED.items()}
+
+
+@dataclass(frozen=True, slots=True)
+class IntentFilter:
+    """What a list is narrowed to; None narrows nothing. `accounts` is what the key may see."""
+
+    state: IntentState | None = None
+    wallet_id: UUID | None = None
+    reference: str | None = None
+    created_after: datetime | None = None
+    created_before: datetime | None = None
+    accounts: Sequence[UUID] | None = None
+
+
+class IntentStore:
+    """The intents of the unit of work's tenant, or of all under the worker role."""
+
+    async def moment(self, uow: UnitOfWork) -> Moment:
+        """Return the database's clock and the ledger epoch."""
+        row = await uow.connection.fetchrow("SELECT now() AS now, max(epoch) AS epoch FROM fleet.ledger_epochs")
+        return Moment(row["now"], row["epoch"] or 1) if row else Moment(datetime.max, 1)
+
+    async def insert_intents(self, uow: UnitOfWork, intents: Sequence[IntentRow]) -> None:
+        """Insert intents that are new, each with its first event; sets `created_at` and `updated_at` on the rows."""
+        if not intents:
+            return
+        columns = [[_parameter(intent, name) for intent in intents] for name in _INSERTED]
+        made = await uow.connection.fetch(_INSERT, *columns, uow.context.actor)
+        times = {row["id"]: row["created_at"] for row in made}
+        for intent in intents:
+            intent.created_at = intent.updated_at = times[intent.id]
+
+    async def move_intents(self, uow: UnitOfWork, moves: Sequence[Move]) -> set[UUID]:
+        """Move intents whose state allows it and write one event each; return which moved.
+
+        At most one move per intent. What did not move was moved by an earlier fact: states never go back.
+        """
+        if not moves:
+            return set()
+        moves = sorted(moves, key=lambda move: move.intent_id.int)
+        moved = await uow.connection.fetch(
+            _MOVE,
+            [move.intent_id for move in moves],
+            [move.to for move in moves],
+            [_ALLOWED_TEXT[move.to] for move in moves],
+            [move.type for move in moves],
+            [_json(move.data) for move in moves],
+            [move.failure_code for move in moves],
+            [move.failure_message for move in moves],
+            [move.decision for move in moves],
+            [move.provider_reference for move in moves],
+            [move.fee_minor for move in moves],
+            [_json(move.lookup) for move in moves],
+            [move.deadline for move in moves],
+            [move.parked for move in moves],
+            moves[0].intent_id,
+            moves[-1].intent_id,
+            uow.context.actor,
+        )
+        return {row["intent_id"] for row in moved}
+
+    async def load_intents(self, uow: UnitOfWork, ids: Sequence[UUID], *, lock: bool = False) -> dict[UUID, IntentRow]:
+        """Return the intents that exist and are visible; with `lock`, locked in id order until the end."""
+        if not ids:
+            return {}
+        text = f"{_SELECT} WHERE id = ANY ($1::uuid[]) AND id >= $2 AND id <= $3 ORDER BY id"
+        if lock:
+            text += " FOR NO KEY UPDATE"
+        ordered = sorted(ids, key=lambda identifier: identifier.int)
+        rows = await uow.connection.fetch(text, ids, ordered[0], ordered[-1])
+        return {row["id"]: _intent(row) for row in rows}
+
+    async def accept_deadlines(self, uow: UnitOfWork, ids: Sequence[UUID]) -> dict[UUID, datetime | None]:
+        """Return the deadline that each intent had when it was accepted, for replays of the first answer."""
+        rows = await uow.connection.fetch(
+            "SELECT intent_id, (data->>'deadline')::timestamptz AS deadline FROM fleet.intent_events"
+            " WHERE intent_id = ANY ($1::uuid[]) AND seq = 1",
+            ids,
+        )
+        return {row["intent_id"]: row["deadline"] for row in rows}
+
+    async def page_of_intents(
+        self, uow: UnitOfWork, wanted: IntentFilter, before: UUID | None, limit: int
+    ) -> list[IntentRow]:
+        """Return up to `limit` intents of the tenant, newest first, older than `before`."""
+        conditions, values = ["tenant_id = $1"], [uow.context.tenant_id]
+        for text, value in (
+            ("state = {}", wanted.state),
+            ("wallet_id = {}", wanted.wallet_id),
+            ("client_reference = {}", wanted.reference),
+            ("created_at >= {}", wanted.created_after),
+            ("id >= fleet.first_id_at({} - interval '1 minute')", wanted.created_after),
+            ("created_at < {}", wanted.created_before),
+            ("wallet_id = ANY ({}::uuid[])", wanted.accounts),
+            ("id < {}", before),
+        ):
+            if value is not None:
+                values.append(value)
+                conditions.append(text.format(f"${len(values)}"))
+        statement = f"{_SELECT} WHERE {' AND '.join(conditions)} ORDER BY id DESC LIMIT {int(limit)}"
+        return [_intent(row) for row in await uow.connection.fetch(statement, *values)]
+
+
+def _parameter(intent: IntentRow, name: str) -> Any:
+    value = getattr(intent, name)
+    return _json(value) if name in _JSON_COLUMNS else value
+
+
+def _json(value: Mapping[str, Any] | None) -> str | None:
+    return None if value is None else orjson.dumps(value).decode()
+
+
+def _intent(row: asyncpg.Record) -> IntentRow:
+    values = dict(row)
+    for name in _JSON_COLUMNS:
+        if values[name] is not None:
+            values[name] = orjson.loads(values[name])
+    return IntentRow(**values)
