@@ -79,3 +79,13 @@ def mint_reference(job_id: UUID, length: int) -> str:
         number, sign = divmod(number, len(_ALPHABET))
         signs.append(_ALPHABET[sign])
     return "".join(signs)
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """A job that the resolver looks at after `after_s`; `asked` counts an inquiry, `tombstone` marks a cancel."""
+
+    job_id: UUID
+    after_s: float
+    asked: bool = False
+    tombstone: bool = False

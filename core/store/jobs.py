@@ -1,10 +1,11 @@
 """Jobs in PostgreSQL: set-based statements, each bounded by the range of its ids so that few partitions are met."""
 
 from collections.abc import Sequence
+from datetime import timedelta
 from typing import Any, Final
 from uuid import UUID
 
-from core.domain.jobs import JobRow, JobState
+from core.domain.jobs import JobRow, JobState, Waiting
 from core.store.database import UnitOfWork
 from core.store.outbox import NOTIFY_OUTBOX, job_body
 from schemas.operations import JobKind, OperationType
@@ -72,3 +73,124 @@ async def insert_jobs(uow: UnitOfWork, jobs: Sequence[JobRow]) -> list[UUID]:
 def job_of(row: Any) -> JobRow:
     """Return the job in a record that has the columns of JOB_COLUMNS."""
     return JobRow(**{name: _ENUMS[name](row[name]) if name in _ENUMS else row[name] for name in _FIELDS})
+
+
+_LOCK: Final = f"""
+SELECT {JOB_COLUMNS} FROM fleet.jobs j WHERE j.id = ANY($1::uuid[]) AND j.id BETWEEN $2 AND $3
+ORDER BY j.id FOR UPDATE OF j
+"""  # noqa: S608 - a constant list of columns
+
+_TARGETS: Final = """
+SELECT id, target_job_id FROM fleet.jobs
+WHERE id = ANY($1::uuid[]) AND id BETWEEN $2 AND $3 AND target_job_id IS NOT NULL
+"""
+
+# A job's id keeps its intent's time prefix: the bounds leave out the partitions of other months.
+_CLOSE: Final = """
+WITH closed AS (
+    UPDATE fleet.jobs j SET state = 'CLOSED', closed_at = now(), outcome = e.outcome, next_check_at = NULL
+    FROM unnest($1::uuid[], $2::text[]) AS e(intent_id, outcome)
+    WHERE j.intent_id = e.intent_id AND j.id BETWEEN $3 AND $4 AND j.closed_at IS NULL
+    RETURNING j.id
+)
+DELETE FROM fleet.outbox o USING closed c WHERE o.job_id = c.id
+"""
+
+_CLOSE_THESE: Final = """
+UPDATE fleet.jobs j SET state = 'CLOSED', closed_at = now(), outcome = e.outcome, next_check_at = NULL
+FROM unnest($1::uuid[], $2::text[]) AS e(id, outcome)
+WHERE j.id = e.id AND j.id BETWEEN $3 AND $4 AND j.closed_at IS NULL
+"""
+
+_WAIT: Final = """
+UPDATE fleet.jobs j SET state = 'WAITING', inquiries = j.inquiries + w.asked, next_check_at = now() + w.after,
+    tombstoned = j.tombstoned OR w.tombstone
+FROM unnest($1::uuid[], $2::interval[], $3::int[], $4::bool[]) AS w(id, after, asked, tombstone)
+WHERE j.id = w.id AND j.id BETWEEN $5 AND $6 AND j.closed_at IS NULL
+"""
+
+_REQUEUE: Final = """
+WITH ready AS (
+    UPDATE fleet.jobs j SET state = 'READY', not_before = now() + w.after, failures = j.failures + 1,
+        next_check_at = NULL
+    FROM unnest($1::uuid[], $2::interval[]) AS w(id, after)
+    WHERE j.id = w.id AND j.id BETWEEN $4 AND $5 AND j.closed_at IS NULL
+    RETURNING j.id, j.tenant_id, j.rail, j.stream, j.not_before, j.traceparent
+)
+INSERT INTO fleet.outbox (job_id, tenant_id, rail, stream, not_before, body, traceparent)
+SELECT r.id, r.tenant_id, r.rail, r.stream, r.not_before, b.body, r.traceparent
+FROM ready r JOIN unnest($1::uuid[], $3::text[]) AS b(id, body) ON b.id = r.id
+ON CONFLICT (job_id) DO UPDATE SET not_before = excluded.not_before
+"""
+
+_DUE: Final = f"""
+SELECT {JOB_COLUMNS} FROM fleet.jobs j
+WHERE j.closed_at IS NULL AND NOT j.kind = ANY('{{inquire,cancel}}')
+    AND (j.next_check_at <= now() OR j.deadline <= now() AND j.next_check_at IS NULL)
+ORDER BY j.deadline LIMIT $1 FOR UPDATE OF j SKIP LOCKED
+"""  # noqa: S608 - a constant list of columns
+
+
+async def lock_jobs(uow: UnitOfWork, ids: Sequence[UUID]) -> dict[UUID, JobRow]:
+    """Lock jobs in id order, waiting for their holders, and return those that exist."""
+    if not ids:
+        return {}
+    rows = await uow.connection.fetch(_LOCK, ids, min(ids), max(ids))
+    return {row["id"]: job_of(row) for row in rows}
+
+
+async def due_jobs(uow: UnitOfWork, limit: int) -> list[JobRow]:
+    """Lock and return open jobs whose check or deadline is due; what another resolver holds is left to it."""
+    return [job_of(row) for row in await uow.connection.fetch(_DUE, limit)]
+
+
+async def targets_of(uow: UnitOfWork, ids: Sequence[UUID]) -> dict[UUID, UUID]:
+    """Return the payment that each inquiry or cancel is about."""
+    if not ids:
+        return {}
+    rows = await uow.connection.fetch(_TARGETS, ids, min(ids), max(ids))
+    return {row["id"]: row["target_job_id"] for row in rows}
+
+
+async def close_jobs_of(uow: UnitOfWork, outcomes: Sequence[tuple[UUID, str]]) -> None:
+    """Close every open job of the intents and take it out of the outbox; (intent id, outcome) each."""
+    if not outcomes:
+        return
+    ids = [intent_id for intent_id, _ in outcomes]
+    low = UUID(int=min(ids).int >> 80 << 80)
+    high = UUID(int=max(ids).int | (1 << 80) - 1)
+    await uow.connection.execute(_CLOSE, ids, [outcome for _, outcome in outcomes], low, high)
+
+
+async def close_jobs(uow: UnitOfWork, outcomes: Sequence[tuple[UUID, str]]) -> None:
+    """Close jobs that did their work while their intent goes on; (job id, outcome) each."""
+    if not outcomes:
+        return
+    ids = [job_id for job_id, _ in outcomes]
+    await uow.connection.execute(_CLOSE_THESE, ids, [outcome for _, outcome in outcomes], min(ids), max(ids))
+
+
+async def wait_jobs(uow: UnitOfWork, waits: Sequence[Waiting]) -> None:
+    """Hand jobs to the resolver until their next check."""
+    if not waits:
+        return
+    ids = [wait.job_id for wait in waits]
+    await uow.connection.execute(
+        _WAIT,
+        ids,
+        [timedelta(seconds=wait.after_s) for wait in waits],
+        [int(wait.asked) for wait in waits],
+        [wait.tombstone for wait in waits],
+        min(ids),
+        max(ids),
+    )
+
+
+async def requeue_jobs(uow: UnitOfWork, jobs: Sequence[tuple[JobRow, float]]) -> None:
+    """Put open jobs into the outbox again, under the same id, after so many seconds; counts a failure each."""
+    if not jobs:
+        return
+    ids = [job.id for job, _ in jobs]
+    delays = [timedelta(seconds=after_s) for _, after_s in jobs]
+    await uow.connection.execute(_REQUEUE, ids, delays, [job_body(job) for job, _ in jobs], min(ids), max(ids))
+    await uow.connection.execute(NOTIFY_OUTBOX)

@@ -1,0 +1,149 @@
+"""The one door through which a hold is resolved: decision, ledger, state and jobs in one transaction."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+from uuid import UUID
+
+from core.domain.intents import IntentRow, Move, may_move
+from core.domain.jobs import JobRow, Waiting
+from core.domain.ledger import Transfer, TransferResult
+from core.domain.operations import post_transfers, void_transfers
+from core.services.facts import Facts
+from core.services.ledger_port import Ledger
+from core.services.rails import Rails
+from schemas.events import IntentState
+
+_HELD = frozenset({IntentState.AUTHORIZED, IntentState.DISPATCHED, IntentState.UNRESOLVED})
+_DONE = frozenset({TransferResult.OK, TransferResult.EXISTS})
+
+
+class ResolutionRefusedError(RuntimeError):
+    """The ledger or the intent's state refused a decision that its locked rows allowed; nothing may commit."""
+
+
+class Jobs(Protocol):
+    """What closing, settling and resolving need of the jobs' store."""
+
+    async def lock_jobs(self, uow: Any, ids: Sequence[UUID]) -> dict[UUID, JobRow]: ...
+
+    async def insert_jobs(self, uow: Any, jobs: Sequence[JobRow]) -> Sequence[UUID]: ...
+
+    async def due_jobs(self, uow: Any, limit: int) -> Sequence[JobRow]: ...
+
+    async def targets_of(self, uow: Any, ids: Sequence[UUID]) -> dict[UUID, UUID]: ...
+
+    async def close_jobs_of(self, uow: Any, outcomes: Sequence[tuple[UUID, str]]) -> None: ...
+
+    async def close_jobs(self, uow: Any, outcomes: Sequence[tuple[UUID, str]]) -> None: ...
+
+    async def wait_jobs(self, uow: Any, waits: Sequence[Waiting]) -> None: ...
+
+    async def requeue_jobs(self, uow: Any, jobs: Sequence[tuple[JobRow, float]]) -> None: ...
+
+
+class Intents(Protocol):
+    """What closing needs of the intents' store."""
+
+    async def load_intents(self, uow: Any, ids: Sequence[UUID], *, lock: bool = False) -> dict[UUID, IntentRow]: ...
+
+    async def move_intents(self, uow: Any, moves: Sequence[Move]) -> set[UUID]: ...
+
+
+class ClosePorts(Protocol):
+    """What the door works with."""
+
+    @property
+    def jobs(self) -> Jobs: ...
+    @property
+    def intents(self) -> Intents: ...
+    @property
+    def facts(self) -> Facts: ...
+    @property
+    def ledger(self) -> Ledger: ...
+    @property
+    def rails(self) -> Rails: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """The end of one intent whose rows are locked; the move's decision POST or VOID resolves its hold."""
+
+    intent: IntentRow
+    move: Move
+    outcome: str
+
+
+def is_held(intent: IntentRow) -> bool:
+    """Whether money of the intent is held and undecided."""
+    return IntentState(intent.state) in _HELD and intent.decision is None
+
+
+async def end_intents(uow: Any, ports: ClosePorts, endings: Sequence[Ending]) -> None:
+    """Resolve the holds, move the intents and close all their jobs.
+
+    The caller holds the locks and has proven each decision. Raises ResolutionRefusedError.
+    """
+    if not endings:
+        return
+    transfers: list[Transfer] = []
+    for ending in endings:
+        if not may_move(IntentState(ending.intent.state), ending.move.to):
+            raise ResolutionRefusedError(f"{ending.intent.id} is {ending.intent.state}, not open")
+        if ending.move.decision is not None and not is_held(ending.intent):
+            raise ResolutionRefusedError(f"{ending.intent.id} holds nothing to {ending.move.decision}")
+        if ending.move.decision == "POST":
+            transfers += post_transfers(ending.intent)
+        elif ending.move.decision == "VOID":
+            transfers += void_transfers(ending.intent)
+    if transfers:
+        refused = {answer for answer in await ports.ledger.apply(uow, transfers) if answer not in _DONE}
+        if refused:
+            raise ResolutionRefusedError(f"the ledger answered {', '.join(sorted(refused))}")
+    moved = await ports.intents.move_intents(uow, [ending.move for ending in endings])
+    if len(moved) != len(endings):
+        raise ResolutionRefusedError("an intent moved under its lock")
+    await ports.jobs.close_jobs_of(uow, [(ending.intent.id, ending.outcome) for ending in endings])
+
+
+async def close_if_unsent(
+    uow: Any,
+    ports: ClosePorts,
+    job_ids: Sequence[UUID],
+    *,
+    to: IntentState,
+    type: str,  # noqa: A002 - the event's own word
+    failure_code: str | None = None,
+    failure_message: str | None = None,
+) -> set[UUID]:
+    """Close jobs that no permit was ever given for, void their holds and end their intents; return the intents.
+
+    What was sent, is decided, has an unapplied "paid" fact, or is older than an uncleared ledger epoch is left
+    as it is. Locks the jobs, then the intents: a permit and this door never both win.
+    """
+    jobs = await ports.jobs.lock_jobs(uow, job_ids)
+    intent_ids = sorted({job.intent_id for job in jobs.values()})
+    intents = await ports.intents.load_intents(uow, intent_ids, lock=True)
+    positives = await ports.facts.unapplied_positives(uow, intent_ids)
+    states = {rail: await ports.rails.rail_state(uow, rail) for rail in sorted({job.rail for job in jobs.values()})}
+    endings: dict[UUID, Ending] = {}
+    for job in jobs.values():
+        intent, state = intents[job.intent_id], states[job.rail]
+        doubted = job.ledger_epoch < state.ledger_epoch and not state.epoch_cleared
+        if job.fence > 0 or job.closed_at is not None or doubted or intent.id in positives:
+            continue
+        if IntentState(intent.state).is_terminal:
+            continue
+        move = Move(
+            intent.id,
+            to,
+            type,
+            data={"reason": failure_code} if failure_code else {},
+            failure_code=failure_code,
+            failure_message=failure_message,
+            decision="VOID" if is_held(intent) else None,
+            parked=False,
+        )
+        endings[intent.id] = Ending(intent, move, failure_code or type)
+    await end_intents(uow, ports, list(endings.values()))
+    return set(endings)

@@ -1,0 +1,120 @@
+"""Facts, negatives and alerts in PostgreSQL: each fact once, under its inbox key."""
+
+from collections.abc import Sequence
+from typing import Final
+from uuid import UUID
+
+from core.domain.verdicts import AttemptView, FactKey
+from core.services.facts import Alert, Fact
+from core.store.database import UnitOfWork
+from schemas.permits import PermitMode
+from schemas.results import Verdict
+
+_ATTEMPTS: Final = """
+SELECT job_id, fence, mode, granted_at, negative_at IS NOT NULL AS negative FROM fleet.attempts
+WHERE job_id = ANY($1::uuid[]) AND job_id BETWEEN $2 AND $3
+"""
+
+_NEGATIVE: Final = """
+UPDATE fleet.attempts a SET negative_at = now() FROM unnest($1::uuid[], $2::int[]) AS n(job_id, fence)
+WHERE a.job_id = n.job_id AND a.fence = n.fence AND a.job_id BETWEEN $3 AND $4 AND a.negative_at IS NULL
+"""
+
+_KNOWN: Final = """
+SELECT job_id, fence, verdict, money_hash, applied_at IS NOT NULL AS applied FROM fleet.facts
+WHERE job_id = ANY($1::uuid[]) AND job_id BETWEEN $2 AND $3
+"""
+
+_POSITIVE: Final = """
+SELECT DISTINCT intent_id FROM fleet.facts
+WHERE intent_id = ANY($1::uuid[]) AND job_id BETWEEN $2 AND $3 AND applied_at IS NULL AND verdict IN ('SUCCEEDED', 'PAID')
+"""
+
+_INSERT: Final = """
+INSERT INTO fleet.facts (job_id, fence, verdict, money_hash, tenant_id, intent_id, rail, body, evidence_id, applied_at,
+    quarantine)
+SELECT f.job_id, f.fence, f.verdict, f.money_hash, f.tenant_id, f.intent_id, f.rail, f.body, f.evidence_id,
+    CASE WHEN f.quarantine IS NULL THEN now() END, f.quarantine
+FROM unnest($1::uuid[], $2::int[], $3::text[], $4::bytea[], $5::uuid[], $6::uuid[], $7::text[], $8::jsonb[], $9::uuid[],
+    $10::text[]) AS f(job_id, fence, verdict, money_hash, tenant_id, intent_id, rail, body, evidence_id, quarantine)
+ON CONFLICT (job_id, fence, verdict, money_hash) DO NOTHING
+"""
+
+_ALERT: Final = """
+INSERT INTO fleet.alerts (id, tenant_id, severity, kind, intent_id, job_id, detail)
+SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::text[], $4::text[], $5::uuid[], $6::uuid[], $7::text[])
+ON CONFLICT (id) DO NOTHING
+"""
+
+
+async def attempts_of(uow: UnitOfWork, job_ids: Sequence[UUID]) -> dict[UUID, dict[int, AttemptView]]:
+    """Return the permits of each job by fence."""
+    found: dict[UUID, dict[int, AttemptView]] = {job_id: {} for job_id in job_ids}
+    if not job_ids:
+        return found
+    for row in await uow.connection.fetch(_ATTEMPTS, job_ids, min(job_ids), max(job_ids)):
+        view = AttemptView(row["fence"], PermitMode(row["mode"]), row["granted_at"], row["negative"])
+        found[row["job_id"]][row["fence"]] = view
+    return found
+
+
+async def mark_negative(uow: UnitOfWork, fences: Sequence[tuple[UUID, int]]) -> None:
+    """Keep that these permits are proven unpaid."""
+    if not fences:
+        return
+    ids = [job_id for job_id, _ in fences]
+    await uow.connection.execute(_NEGATIVE, ids, [fence for _, fence in fences], min(ids), max(ids))
+
+
+async def known_facts(uow: UnitOfWork, job_ids: Sequence[UUID]) -> dict[FactKey, set[bytes]]:
+    """Return the money hashes that are known under each inbox key of the jobs."""
+    known: dict[FactKey, set[bytes]] = {}
+    if not job_ids:
+        return known
+    for row in await uow.connection.fetch(_KNOWN, job_ids, min(job_ids), max(job_ids)):
+        known.setdefault((row["job_id"], row["fence"], Verdict(row["verdict"])), set()).add(row["money_hash"])
+    return known
+
+
+async def unapplied_positives(uow: UnitOfWork, intent_ids: Sequence[UUID]) -> set[UUID]:
+    """Return the intents for which a fact says "paid" that was not applied."""
+    if not intent_ids:
+        return set()
+    low = UUID(int=min(intent_ids).int >> 80 << 80)
+    high = UUID(int=max(intent_ids).int | (1 << 80) - 1)
+    return {row["intent_id"] for row in await uow.connection.fetch(_POSITIVE, intent_ids, low, high)}
+
+
+async def insert_facts(uow: UnitOfWork, facts: Sequence[Fact]) -> None:
+    """Keep facts, applied or quarantined; a repeat changes nothing."""
+    if not facts:
+        return
+    await uow.connection.execute(
+        _INSERT,
+        [fact.result.job_id for fact in facts],
+        [fact.result.fence for fact in facts],
+        [fact.result.verdict for fact in facts],
+        [fact.money_hash for fact in facts],
+        [fact.tenant_id for fact in facts],
+        [fact.intent_id for fact in facts],
+        [fact.result.rail for fact in facts],
+        [fact.body for fact in facts],
+        [fact.result.evidence_id for fact in facts],
+        [fact.quarantine for fact in facts],
+    )
+
+
+async def raise_alerts(uow: UnitOfWork, alerts: Sequence[Alert]) -> None:
+    """Keep alerts; the same subject and kind is one alert."""
+    if not alerts:
+        return
+    await uow.connection.execute(
+        _ALERT,
+        [alert.id for alert in alerts],
+        [alert.tenant_id for alert in alerts],
+        [alert.severity for alert in alerts],
+        [alert.kind for alert in alerts],
+        [alert.intent_id for alert in alerts],
+        [alert.job_id for alert in alerts],
+        [alert.detail for alert in alerts],
+    )
