@@ -1,7 +1,7 @@
 """Intents in PostgreSQL: inserted, moved and read in batches; every change writes its event in the same statement."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from datetime import datetime
 from typing import Any, Final
 from uuid import UUID
@@ -11,8 +11,8 @@ import orjson
 
 from core.domain.intents import ALLOWED, IntentRow, Move
 from core.services.authorize import Moment
+from core.services.read_intents import IntentFilter
 from core.store.database import UnitOfWork
-from schemas.events import IntentState
 
 _COLUMNS: Final = tuple(field.name for field in fields(IntentRow))
 _JSON_COLUMNS: Final = ("auto_confirm", "lookup")
@@ -86,25 +86,15 @@ _SELECT: Final = f"SELECT {', '.join(_COLUMNS)} FROM fleet.intents"  # noqa: S60
 _ALLOWED_TEXT: Final = {state: ",".join(sorted(sources)) for state, sources in ALLOWED.items()}
 
 
-@dataclass(frozen=True, slots=True)
-class IntentFilter:
-    """What a list is narrowed to; None narrows nothing. `accounts` is what the key may see."""
-
-    state: IntentState | None = None
-    wallet_id: UUID | None = None
-    reference: str | None = None
-    created_after: datetime | None = None
-    created_before: datetime | None = None
-    accounts: Sequence[UUID] | None = None
-
-
 class IntentStore:
     """The intents of the unit of work's tenant, or of all under the worker role."""
 
     async def moment(self, uow: UnitOfWork) -> Moment:
         """Return the database's clock and the ledger epoch."""
-        row = await uow.connection.fetchrow("SELECT now() AS now, max(epoch) AS epoch FROM fleet.ledger_epochs")
-        return Moment(row["now"], row["epoch"] or 1) if row else Moment(datetime.max, 1)
+        rows = await uow.connection.fetch(
+            "SELECT now() AS now, coalesce(max(epoch), 1) AS epoch FROM fleet.ledger_epochs"
+        )
+        return Moment(rows[0]["now"], rows[0]["epoch"])
 
     async def insert_intents(self, uow: UnitOfWork, intents: Sequence[IntentRow]) -> None:
         """Insert intents that are new, each with its first event; sets `created_at` and `updated_at` on the rows."""
@@ -169,7 +159,8 @@ class IntentStore:
         self, uow: UnitOfWork, wanted: IntentFilter, before: UUID | None, limit: int
     ) -> list[IntentRow]:
         """Return up to `limit` intents of the tenant, newest first, older than `before`."""
-        conditions, values = ["tenant_id = $1"], [uow.context.tenant_id]
+        conditions = ["tenant_id = $1"]
+        values: list[Any] = [uow.context.tenant_id]
         for text, value in (
             ("state = {}", wanted.state),
             ("wallet_id = {}", wanted.wallet_id),

@@ -1,0 +1,56 @@
+"""How an answer is written: JSON by orjson, refusals as problem details (RFC 9457)."""
+
+import logging
+
+import orjson
+from fastapi import FastAPI
+from pydantic import BaseModel
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+
+from core.services.problems import Refusal
+
+_log = logging.getLogger(__name__)
+_BY_STATUS = {404: "not_found", 405: "method_not_allowed", 413: "body_too_large", 503: "unavailable"}
+_RETRY_AFTER_S = {"idempotency_in_flight": "1", "unavailable": "1", "rail_unavailable": "5"}
+
+
+def json_answer(model: BaseModel, status: int = 200, headers: dict[str, str] | None = None) -> Response:
+    """Return the model as JSON."""
+    return Response(orjson.dumps(model.model_dump()), status, headers, "application/json")
+
+
+def problem_answer(refusal: Refusal, instance: str | None = None) -> Response:
+    """Return a refusal as application/problem+json, with Retry-After where waiting helps."""
+    body = refusal.problem(instance).model_dump(exclude_none=True)
+    headers = {"Retry-After": _RETRY_AFTER_S[refusal.code]} if refusal.code in _RETRY_AFTER_S else None
+    return Response(orjson.dumps(body), refusal.status, headers, "application/problem+json")
+
+
+def install_problems(app: FastAPI, unavailable: tuple[type[Exception], ...]) -> None:
+    """Answer every failure of the app with problem details; `unavailable` are faults that pass."""
+
+    async def on_refusal(request: Request, error: Exception) -> Response:
+        assert isinstance(error, Refusal)  # noqa: S101 - registered for this class alone
+        return problem_answer(error, request.url.path)
+
+    async def on_http(request: Request, error: Exception) -> Response:
+        assert isinstance(error, HTTPException)  # noqa: S101 - registered for this class alone
+        code = _BY_STATUS.get(error.status_code, "invalid_request")
+        return problem_answer(Refusal(code, str(error.detail)), request.url.path)
+
+    async def on_unavailable(request: Request, error: Exception) -> Response:
+        _log.warning("a request found the database away: %s", type(error).__name__)
+        return problem_answer(Refusal("unavailable", "repeat the request under the same key"), request.url.path)
+
+    async def on_defect(request: Request, error: Exception) -> Response:
+        # The text of an error may quote a payee: the class alone is logged here, the trace goes to the server's log.
+        _log.error("a request failed: %s", type(error).__name__)
+        return problem_answer(Refusal("internal", "repeat the request under the same key"), request.url.path)
+
+    app.add_exception_handler(Refusal, on_refusal)
+    app.add_exception_handler(HTTPException, on_http)
+    for fault in unavailable:
+        app.add_exception_handler(fault, on_unavailable)
+    app.add_exception_handler(Exception, on_defect)

@@ -1,0 +1,84 @@
+"""How a request is read: bounded body, signature, trace. Nothing of a body is ever logged."""
+
+from typing import Final, TypeVar
+from uuid import UUID
+
+from pydantic import BaseModel, ValidationError
+from starlette.requests import Request
+
+from core.services.keys import Authenticator, Caller, SignedRequest
+from core.services.problems import Refusal
+from wire.signing import KEY_HEADER, NONCE_HEADER, SIGNATURE_HEADER, TIMESTAMP_HEADER
+
+BODY_MAX_BYTES: Final = 64 * 1024
+"""The largest body of a single request."""
+BATCH_BODY_MAX_BYTES: Final = 4 * 1024 * 1024
+"""The largest body of a batch, of evidence or of permits."""
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+async def read_body(request: Request, limit_bytes: int = BODY_MAX_BYTES) -> bytes:
+    """Return the body. Raises Refusal `body_too_large` without reading on."""
+    told = request.headers.get("content-length", "0")
+    if told.isdigit() and int(told) > limit_bytes:
+        raise _too_large(limit_bytes)
+    parts, size = [], 0
+    async for part in request.stream():
+        size += len(part)
+        if size > limit_bytes:
+            raise _too_large(limit_bytes)
+        parts.append(part)
+    return b"".join(parts)
+
+
+async def signed_by(request: Request, body: bytes, authenticator: Authenticator, kind: str) -> Caller:
+    """Return who signed the request with a key of this kind. Raises Refusal, one of the 401s."""
+    headers = request.headers
+    signed = SignedRequest(
+        method=request.method,
+        path=request.scope["raw_path"].decode("latin-1"),
+        query=request.scope["query_string"].decode("latin-1"),
+        body=body,
+        key_id=headers.get(KEY_HEADER, ""),
+        timestamp=headers.get(TIMESTAMP_HEADER, ""),
+        nonce=headers.get(NONCE_HEADER, ""),
+        signature=headers.get(SIGNATURE_HEADER, ""),
+    )
+    if not (signed.key_id and signed.signature):
+        raise Refusal("unauthenticated", "sign the request: see docs/signing.md")
+    caller = await authenticator.authenticate(signed)
+    if caller.kind != kind:
+        raise Refusal("unauthenticated", f"this listener takes keys of kind {kind}")
+    return caller
+
+
+def parse(model: type[Model], body: bytes, content_type: str | None = "application/json") -> Model:
+    """Return the model in the body. Raises Refusal: unsupported_media_type, malformed_json, invalid_request."""
+    if content_type is not None and content_type.partition(";")[0].strip().lower() not in ("application/json", ""):
+        raise Refusal("unsupported_media_type", "send application/json")
+    try:
+        return model.model_validate_json(body)
+    except ValidationError as error:
+        raise refusal_of(error) from error
+
+
+def refusal_of(error: ValidationError) -> Refusal:
+    """Return the refusal of the first fault. The value at fault stays out of the text: it may be a payee."""
+    fault = error.errors(include_url=False, include_context=False, include_input=False)[0]
+    if fault["type"] == "json_invalid":
+        return Refusal("malformed_json", "the body is not JSON: check quotes and commas")
+    field = ".".join(str(part) for part in fault["loc"])
+    return Refusal("invalid_request", f"{field or 'body'}: {fault['msg']}", field=field or None)
+
+
+def path_id(request: Request, name: str) -> UUID:
+    """Return an id of the path. Raises Refusal `not_found`: what is no id names nothing."""
+    try:
+        return UUID(request.path_params[name])
+    except ValueError as error:
+        raise Refusal("not_found", f"{name} is not an id") from error
+
+
+def _too_large(limit_bytes: int) -> Refusal:
+    return Refusal("body_too_large", f"a body here has at most {limit_bytes} bytes: split it")

@@ -1,0 +1,110 @@
+"""Read intents: one, or a list, newest first."""
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Protocol
+from uuid import UUID
+
+from core.domain.context import Context
+from core.domain.intents import IntentRow
+from core.services.cursors import decode_cursor, encode_cursor
+from core.services.keys import Caller
+from core.services.problems import Refusal
+from schemas.api import Failure, IntentView, LookupView
+from schemas.events import IntentState
+from schemas.operations import OperationType
+
+
+@dataclass(frozen=True, slots=True)
+class IntentFilter:
+    """What a list is narrowed to; None narrows nothing. `accounts` is what the key may see."""
+
+    state: IntentState | None = None
+    wallet_id: UUID | None = None
+    reference: str | None = None
+    created_after: datetime | None = None
+    created_before: datetime | None = None
+    accounts: Sequence[UUID] | None = None
+
+
+class IntentReader(Protocol):
+    """Where intents are read."""
+
+    async def load_intents(self, uow: Any, ids: Sequence[UUID]) -> dict[UUID, IntentRow]: ...
+    async def page_of_intents(
+        self, uow: Any, wanted: IntentFilter, before: UUID | None, limit: int
+    ) -> list[IntentRow]: ...
+
+
+class ReadService:
+    """Shows the intents of the caller's tenant and accounts; what it may not see does not exist."""
+
+    def __init__(
+        self, unit_of_work: Callable[[Context], AbstractAsyncContextManager[Any]], intents: IntentReader
+    ) -> None:
+        self._unit_of_work, self._intents = unit_of_work, intents
+
+    async def get(self, caller: Caller, intent_id: UUID) -> IntentRow:
+        """Return one intent. Raises Refusal `not_found`."""
+        async with self._unit_of_work(caller.context()) as uow:
+            return visible(await self._intents.load_intents(uow, [intent_id]), intent_id, caller)
+
+    async def page(
+        self, caller: Caller, wanted: IntentFilter, cursor: str | None, limit: int
+    ) -> tuple[list[IntentRow], str | None]:
+        """Return a page and the next one's cursor. Raises Refusal: account_not_permitted, cursor_malformed."""
+        before = None
+        if cursor is not None:
+            try:
+                before = UUID(decode_cursor(cursor, 1)[0])
+            except ValueError as error:
+                raise Refusal("cursor_malformed", "use next_cursor as it was given", field="cursor") from error
+        if wanted.wallet_id is not None:
+            caller.require_account(wanted.wallet_id)
+        async with self._unit_of_work(caller.context()) as uow:
+            rows = await self._intents.page_of_intents(uow, wanted, before, limit + 1)
+        following = encode_cursor(str(rows[limit - 1].id)) if len(rows) > limit else None
+        return rows[:limit], following
+
+
+def visible(rows: dict[UUID, IntentRow], intent_id: UUID, caller: Caller) -> IntentRow:
+    """Return the intent that the caller may see. Raises Refusal `not_found`."""
+    row = rows.get(intent_id)
+    if row is None or (caller.accounts is not None and row.wallet_id not in caller.accounts):
+        raise Refusal("not_found", "there is no such intent")
+    return row
+
+
+def intent_view(row: IntentRow) -> IntentView:
+    """Return the intent as the API shows it. Built without validation: every field comes from our own tables."""
+    lookup = None
+    if row.lookup is not None:
+        lookup = LookupView(
+            payee_name_masked=row.lookup.get("payee_name_masked"),
+            fee_minor=row.lookup.get("fee_minor", 0),
+            expires_at=row.lookup.get("expires_at"),
+        )
+    failure = None
+    if row.failure_code is not None:
+        failure = Failure.model_construct(code=row.failure_code, message=row.failure_message or "")
+    return IntentView.model_construct(
+        id=row.id,
+        operation=OperationType(row.operation),
+        state=IntentState(row.state),
+        wallet_id=row.wallet_id,
+        amount_minor=row.amount_minor,
+        currency=row.currency,
+        fee_minor=row.fee_minor,
+        payee_type=row.payee_type,
+        payee_masked=row.payee_masked,
+        reference=row.client_reference,
+        rail=row.rail,
+        provider_reference=row.provider_reference,
+        lookup=lookup,
+        failure=failure,
+        created_at=row.created_at,
+        updated_at=row.updated_at,
+        deadline=row.deadline,
+    )
