@@ -8,6 +8,7 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from wire.consumer import StreamConsumer
+from wire.failpoints import failpoint
 from wire.functions import Completion, ServerUnpreparedError, settle
 
 log = logging.getLogger(__name__)
@@ -63,6 +64,7 @@ class Publisher:
                 await asyncio.sleep(backoff_s)
                 backoff_s = min(backoff_s * 2, 5.0)
                 continue
+            failpoint("adapter.after_publish")
             backoff_s = 0.05
             for _ in batch:
                 self._waiting.popleft()

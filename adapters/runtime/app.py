@@ -85,14 +85,9 @@ def _worker_settings(settings: RuntimeSettings, core: CoreClient) -> WorkerSetti
 
 
 def _log_to_stderr() -> None:
-    try:
-        from wire.logs import set_up_logging
-    except ImportError:
-        handler = logging.StreamHandler()
-        handler.addFilter(ScrubbingFilter())
-        logging.basicConfig(level=logging.INFO, handlers=[handler])
-    else:
-        set_up_logging()
+    handler = logging.StreamHandler()
+    handler.addFilter(ScrubbingFilter())
+    logging.basicConfig(level=logging.INFO, handlers=[handler])
 
 
 def _refuse(line: str) -> None:

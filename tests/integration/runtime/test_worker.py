@@ -1,0 +1,456 @@
+"""The worker against a real Valkey and a core that answers over real sockets."""
+
+import asyncio
+import os
+import signal
+import sys
+import uuid
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from redis.asyncio import Redis
+
+from adapters.runtime.core_client import CoreClient
+from adapters.runtime.errors import Indeterminate, NotSent, Rejected
+from adapters.runtime.port import Order, Outcome
+from adapters.runtime.worker import Worker, WorkerSettings
+from schemas.dead_letters import DeadLetter
+from schemas.envelope import Envelope
+from schemas.ids import mint_id
+from schemas.jobs import Job
+from schemas.operations import JobKind, OperationType
+from schemas.rails import Capabilities, PayeeType, RailRegistration, Timing
+from schemas.results import Basis, Result, Verdict
+from schemas.streams import ADAPTERS_GROUP, control_stream, jobs_dlq_stream, jobs_stream, results_stream
+from tests.support.permit_server import KEY_ID, SECRET, PermitServer
+from wire import functions
+from wire.acl import apply_acl
+from wire.client import connect_redis
+
+RAIL = "scripted"
+PAID = Outcome(Verdict.SUCCEEDED, amount_minor=12_500, currency="THB", provider_tx_id="tx-1")
+
+
+@dataclass
+class ScriptedRail:
+    """A rail whose every call does what the test says, and which remembers what it was asked."""
+
+    on_pay: Callable[[Order], Awaitable[Outcome]]
+    calls: list[tuple[str, str]] = field(default_factory=list)
+    idle_s: float = 1.0
+    running: int = 0
+    most_running: int = 0
+
+    def registration(self) -> RailRegistration:
+        capabilities = Capabilities(inquiry=True, not_found_horizon_s=60, max_amount_minor=10**9, currencies=["THB"])
+        return RailRegistration(
+            rail=RAIL,
+            provider="scripted",
+            provider_account="acct",
+            operations={OperationType.PAYOUT: capabilities},
+            payee_types={"any": PayeeType(pattern=".+", example="x", remedy="write it")},
+            timing=Timing(send_by_s=0.3, call_total_s=0.4, claim_idle_s=self.idle_s),
+        )
+
+    async def pay(self, order: Order) -> Outcome:
+        self.calls.append(("pay", order.reference))
+        self.running += 1
+        self.most_running = max(self.most_running, self.running)
+        try:
+            return await self.on_pay(order)
+        finally:
+            self.running -= 1
+
+    async def lookup(self, order: Order) -> Outcome:
+        self.calls.append(("lookup", order.reference))
+        return Outcome(Verdict.FOUND, payee_name="Somchai Jaidee", evidence="{}")
+
+    async def inquire(self, order: Order) -> Outcome:
+        self.calls.append(("inquire", order.reference))
+        return PAID
+
+    async def close(self) -> None:
+        pass
+
+
+async def pays(_: Order) -> Outcome:
+    return PAID
+
+
+def a_job(kind: JobKind = JobKind.PAY, amount_minor: int = 12_500, rail: str = RAIL) -> Job:
+    now = datetime.now(UTC)
+    return Job(
+        job_id=mint_id(int(now.timestamp() * 1000)),
+        tenant_id=uuid.uuid4(),
+        intent_id=uuid.uuid4(),
+        rail=rail,
+        provider="scripted",
+        operation=OperationType.PAYOUT,
+        kind=kind,
+        amount_minor=amount_minor,
+        currency="THB",
+        deadline=now + timedelta(minutes=5),
+    )
+
+
+@dataclass
+class Bench:
+    admin: Redis
+    core: PermitServer
+    url: str
+    started: list[tuple[Worker, Redis, CoreClient]] = field(default_factory=list)
+
+    async def work(self, rail: ScriptedRail, name: str = "a", concurrency: int = 20) -> Worker:
+        client = connect_redis(self.url, name)
+        core = CoreClient(self.core.url, key_id=KEY_ID, secret=SECRET, timeout_s=0.5, budget_s=1.0)
+        settings = WorkerSettings(name, core.incarnation, 20, concurrency, block_ms=50, evidence_within_s=0.3)
+        worker = Worker(rail, client, core, core, settings)
+        worker.start()
+        self.started.append((worker, client, core))
+        return worker
+
+    async def send(self, *jobs: Job, stream: str = "") -> None:
+        for job in jobs:
+            where = stream or (control_stream if job.kind.on_control_stream else jobs_stream)(job.rail)
+            await functions.dispatch(self.admin, where, [Envelope(str(job.job_id), "job", job.model_dump_json())])
+
+    async def results(self, count: int, rail: str = RAIL, timeout_s: float = 8.0) -> list[Result]:
+        raw = await self._bodies(results_stream(rail), count, timeout_s)
+        return [Result.model_validate_json(body) for body in raw]
+
+    async def dead(self, count: int) -> list[DeadLetter]:
+        raw = await self._bodies(jobs_dlq_stream(RAIL), count, 8.0)
+        return [DeadLetter.model_validate_json(body) for body in raw]
+
+    async def _bodies(self, stream: str, count: int, timeout_s: float) -> list[bytes]:
+        async with asyncio.timeout(timeout_s):
+            while await self.admin.xlen(stream) < count:  # noqa: ASYNC110 - bounded by the time-out
+                await asyncio.sleep(0.02)
+        return [fields[b"body"] for _, fields in await self.admin.xrange(stream)]
+
+    async def pending(self, rail: str = RAIL) -> int:
+        found = await self.admin.xpending(jobs_stream(rail), ADAPTERS_GROUP)
+        return int(found["pending"])
+
+
+@pytest.fixture
+async def bench(fresh_redis: str) -> AsyncIterator[Bench]:
+    admin = connect_redis(fresh_redis, "admin")
+    await functions.load_functions(admin)
+    for rail in (RAIL, "noop"):
+        await functions.ensure_groups(admin, rail)
+    core = PermitServer()
+    await core.start()
+    made = Bench(admin, core, fresh_redis)
+    yield made
+    for worker, client, spoken in made.started:
+        await worker.drain(1)
+        await client.aclose()
+        await spoken.close()
+    await core.stop()
+    await admin.aclose()
+
+
+async def test_a_permitted_payment_is_made_once_and_its_verdict_published(bench: Bench) -> None:
+    job, rail = a_job(), ScriptedRail(pays)
+    bench.core.know(job)
+    await bench.work(rail)
+    await bench.send(job)
+    [result] = await bench.results(1)
+    assert (result.verdict, result.basis, result.fence) == (Verdict.SUCCEEDED, Basis.SUBMISSION, 1)
+    assert result.amount_minor == 12_500
+    assert [call for call, _ in rail.calls] == ["pay"]
+    assert await bench.pending() == 0
+
+
+@pytest.mark.parametrize(
+    ("raised", "verdict"),
+    [
+        (Rejected("payee_not_found"), Verdict.DECLINED),
+        (NotSent("no connection"), Verdict.NOT_SENT),
+        (Indeterminate("reset"), Verdict.UNKNOWN),
+        (RuntimeError("a bug"), Verdict.UNKNOWN),
+    ],
+)
+async def test_an_error_becomes_what_is_known_about_the_money(
+    bench: Bench, raised: Exception, verdict: Verdict
+) -> None:
+    async def fails(_: Order) -> Outcome:
+        raise raised
+
+    job = a_job()
+    bench.core.know(job)
+    await bench.work(ScriptedRail(fails))
+    await bench.send(job)
+    [result] = await bench.results(1)
+    assert result.verdict is verdict
+
+
+async def test_a_call_beyond_its_total_time_is_unknown(bench: Bench) -> None:
+    async def hangs(_: Order) -> Outcome:
+        await asyncio.sleep(30)
+        return PAID
+
+    job = a_job()
+    bench.core.know(job)
+    await bench.work(ScriptedRail(hangs))
+    await bench.send(job)
+    [result] = await bench.results(1)
+    assert (result.verdict, result.reason) == (Verdict.UNKNOWN, "call_timed_out")
+
+
+async def test_an_amount_that_is_not_the_permits_is_dead_lettered_and_never_sent(bench: Bench) -> None:
+    job, rail = a_job(), ScriptedRail(pays)
+    bench.core.know(job, amount_minor=99_900)
+    await bench.work(rail)
+    await bench.send(job)
+    [letter] = await bench.dead(1)
+    assert (letter.error_class, letter.job_id) == ("permit_mismatch", job.job_id)
+    assert rail.calls == []
+
+
+async def test_a_permit_that_lapsed_is_not_used(bench: Bench) -> None:
+    job, rail = a_job(), ScriptedRail(pays)
+    bench.core.know(job, send_by_s=0.000001)
+    await bench.work(rail)
+    await bench.send(job)
+    [result] = await bench.results(1)
+    assert (result.verdict, result.reason, result.fence) == (Verdict.NOT_SENT, "permit_lapsed", 1)
+    assert rail.calls == []
+
+
+async def test_a_closed_job_is_acked_and_an_unknown_one_dead_lettered(bench: Bench) -> None:
+    closed, unknown, rail = a_job(), a_job(), ScriptedRail(pays)
+    bench.core.know(closed, answer="CLOSED", reason="voided")
+    await bench.work(rail)
+    await bench.send(closed, unknown)
+    [letter] = await bench.dead(1)
+    assert (letter.error_class, letter.job_id) == ("permit_not_found", unknown.job_id)
+    await asyncio.sleep(0.2)
+    assert await bench.pending() == 0
+    assert rail.calls == []
+
+
+async def test_a_paused_job_waits_without_counting_deliveries_and_then_runs(bench: Bench) -> None:
+    job, rail = a_job(), ScriptedRail(pays)
+    bench.core.know(job, answer="PAUSED", after_s=0.05)
+    await bench.work(rail)
+    await bench.send(job)
+    await asyncio.sleep(2.5)
+    assert rail.calls == []
+    assert await bench.admin.xlen(jobs_dlq_stream(RAIL)) == 0
+    del bench.core.script[job.job_id]
+    [result] = await bench.results(1)
+    assert result.verdict is Verdict.SUCCEEDED
+
+
+async def test_while_the_core_is_away_nothing_is_sent_and_nothing_is_lost(bench: Bench) -> None:
+    jobs, rail = [a_job() for _ in range(5)], ScriptedRail(pays)
+    for job in jobs:
+        bench.core.know(job)
+    bench.core.away = True
+    await bench.work(rail)
+    await bench.send(*jobs)
+    await asyncio.sleep(3)
+    assert rail.calls == []
+    assert await bench.admin.xlen(jobs_dlq_stream(RAIL)) == 0
+    bench.core.away = False
+    assert {result.verdict for result in await bench.results(5, timeout_s=15)} == {Verdict.SUCCEEDED}
+    assert len(rail.calls) == 5
+
+
+async def test_a_lost_reply_is_asked_again_under_the_same_request_id(bench: Bench) -> None:
+    job, rail = a_job(), ScriptedRail(pays)
+    bench.core.know(job)
+    bench.core.lose_replies = 1
+    await bench.work(rail)
+    await bench.send(job)
+    [result] = await bench.results(1)
+    assert len(bench.core.request_ids) == 2
+    assert len(set(bench.core.request_ids)) == 1
+    assert result.fence == 1
+
+
+async def test_a_poison_entry_is_dead_lettered_and_its_neighbours_run(bench: Bench) -> None:
+    job, rail = a_job(), ScriptedRail(pays)
+    bench.core.know(job)
+    await bench.admin.xadd(jobs_stream(RAIL), {"v": "1", "id": "x", "type": "job", "body": "{garbage"})
+    await bench.admin.xadd(jobs_stream(RAIL), {"nothing": "here"})
+    await bench.work(rail)
+    await bench.send(job)
+    assert {letter.error_class for letter in await bench.dead(2)} == {"poison"}
+    assert len(await bench.results(1)) == 1
+    assert await bench.pending() == 0
+
+
+async def test_an_entry_delivered_too_often_is_dead_lettered_without_a_permit(bench: Bench) -> None:
+    job, rail = a_job(), ScriptedRail(pays)
+    bench.core.know(job)
+    await bench.send(job)
+    [(_, [(entry, _)])] = await bench.admin.xreadgroup(ADAPTERS_GROUP, "dead", {jobs_stream(RAIL): ">"})
+    await bench.admin.xclaim(
+        jobs_stream(RAIL), ADAPTERS_GROUP, "dead", 0, [entry], idle=60_000, retrycount=3, justid=True
+    )
+    await bench.work(rail)
+    [letter] = await bench.dead(1)
+    assert (letter.error_class, letter.deliveries) == ("deliveries_exhausted", 4)
+    assert bench.core.granted == []
+
+
+async def test_second_deliveries_run_one_at_a_time(bench: Bench) -> None:
+    async def slow(_: Order) -> Outcome:
+        await asyncio.sleep(0.05)
+        return PAID
+
+    jobs, rail = [a_job() for _ in range(4)], ScriptedRail(slow)
+    for job in jobs:
+        bench.core.know(job)
+    await bench.send(*jobs)
+    await bench.admin.xreadgroup(ADAPTERS_GROUP, "dead", {jobs_stream(RAIL): ">"})
+    await asyncio.sleep(1.1)
+    await bench.work(rail)
+    await bench.results(4)
+    assert rail.most_running == 1
+
+
+async def test_a_redelivered_payment_is_asked_about_before_it_is_sent(bench: Bench) -> None:
+    job, rail = a_job(), ScriptedRail(pays)
+    bench.core.know(job)
+    bench.core.fences[job.job_id] = 1
+    await bench.work(rail)
+    await bench.send(job)
+    [result] = await bench.results(1)
+    assert (result.basis, result.fence) == (Basis.REFERENCE_STATUS, 2)
+    assert [call for call, _ in rail.calls] == ["inquire"]
+
+
+async def test_an_inquiry_on_the_control_stream_speaks_of_its_targets_reference(bench: Bench) -> None:
+    job, rail = a_job(JobKind.INQUIRE), ScriptedRail(pays)
+    bench.core.know(job, instruction={"target_reference": "TARGET"})
+    await bench.work(rail)
+    await bench.send(job)
+    [result] = await bench.results(1)
+    assert (result.basis, result.reference) == (Basis.REFERENCE_STATUS, "TARGET")
+    assert rail.calls == [("inquire", "TARGET")]
+
+
+async def test_a_payees_name_goes_to_the_core_and_only_masked_into_the_stream(bench: Bench) -> None:
+    job, rail = a_job(JobKind.LOOKUP), ScriptedRail(pays)
+    bench.core.know(job)
+    await bench.work(rail)
+    await bench.send(job)
+    [result] = await bench.results(1)
+    assert (result.verdict, result.payee_name_masked) == (Verdict.FOUND, "S*** J***")
+    [item] = bench.core.evidence
+    assert (item.id, item.payee_name) == (result.evidence_id, "Somchai Jaidee")
+
+
+async def test_without_evidence_money_is_still_told_and_a_lookup_is_repeated(bench: Bench) -> None:
+    async def with_evidence(_: Order) -> Outcome:
+        return Outcome(Verdict.SUCCEEDED, amount_minor=12_500, currency="THB", evidence="{}")
+
+    pay, look, rail = a_job(), a_job(JobKind.LOOKUP), ScriptedRail(with_evidence)
+    bench.core.know(pay)
+    bench.core.know(look)
+    bench.core.refuse_evidence = True
+    await bench.work(rail)
+    await bench.send(pay, look)
+    by_job = {result.job_id: result for result in await bench.results(2)}
+    assert by_job[pay.job_id].verdict is Verdict.SUCCEEDED
+    assert by_job[look.job_id].verdict is Verdict.NOT_SENT
+    assert by_job[look.job_id].reason == "evidence_not_kept"
+    bench.core.refuse_evidence = False
+
+
+async def test_a_drain_finishes_what_runs_and_releases_what_does_not(bench: Bench) -> None:
+    async def slow(_: Order) -> Outcome:
+        await asyncio.sleep(0.3)
+        return PAID
+
+    jobs, rail = [a_job() for _ in range(12)], ScriptedRail(slow)
+    for job in jobs:
+        bench.core.know(job)
+    worker = await bench.work(rail, concurrency=12)
+    worker.jobs._own = type(worker.jobs._own)(**{**_fields(worker.jobs._own), "concurrency": 2})
+    await bench.send(*jobs)
+    async with asyncio.timeout(3):
+        while not rail.calls:  # noqa: ASYNC110 - bounded by the time-out
+            await asyncio.sleep(0.01)
+    await worker.drain(2)
+    done = len(rail.calls)
+    assert await bench.admin.xlen(results_stream(RAIL)) == done < 12
+    left = await bench.admin.xpending_range(jobs_stream(RAIL), ADAPTERS_GROUP, "-", "+", 50)
+    assert [entry["times_delivered"] for entry in left] == [0] * len(left)
+
+
+def _fields(settings: object) -> dict[str, object]:
+    return {name: getattr(settings, name) for name in type(settings).__slots__}  # type: ignore[attr-defined]
+
+
+async def _noop(bench: Bench, name: str, **more: str) -> asyncio.subprocess.Process:
+    await apply_acl(bench.admin, "noop", "pw", "noop")
+    address = bench.url.split("@")[-1].removeprefix("redis://")
+    environment = {
+        **os.environ,
+        "REDIS_URL": f"redis://noop:pw@{address}",
+        "CORE_INTERNAL_URL": bench.core.url,
+        "CORE_KEY_ID": KEY_ID,
+        "CORE_KEY_SECRET": SECRET,
+        "CONSUMER_NAME": name,
+        "FLEET_SEND_BY_S": "0.5",
+        "FLEET_CALL_TOTAL_S": "1",
+        "FLEET_CLAIM_IDLE_S": "2",
+        "FLEET_BATCH": "20",
+        "FLEET_CONCURRENCY": "20",
+        **more,
+    }
+    return await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "adapters.noop", env=environment, stderr=asyncio.subprocess.PIPE
+    )
+
+
+async def test_a_killed_adapter_leaves_its_job_to_another_that_inquires(bench: Bench) -> None:
+    job = a_job(rail="noop")
+    bench.core.know(job)
+    await bench.send(job)
+    first = await _noop(bench, "one", FLEET_FAILPOINTS="adapter.during_call=kill", NOOP_DELAY_MS="500")
+    assert await asyncio.wait_for(first.wait(), 20) == -signal.SIGKILL
+    second = await _noop(bench, "two")
+    try:
+        [result] = await bench.results(1, rail="noop", timeout_s=20)
+        assert (result.verdict, result.fence) == (Verdict.NOT_FOUND, 2)
+        assert result.basis is Basis.REFERENCE_STATUS
+        assert [mode for _, mode in bench.core.granted] == ["SEND", "INQUIRE_ONLY"]
+    finally:
+        second.terminate()
+        assert await asyncio.wait_for(second.wait(), 20) == 0
+    assert await bench.pending("noop") == 0
+
+
+async def test_sigterm_loses_nothing_under_the_adapters_own_user(bench: Bench) -> None:
+    jobs = [a_job(rail="noop") for _ in range(30)]
+    for job in jobs:
+        bench.core.know(job)
+    adapter = await _noop(bench, "one", NOOP_DELAY_MS="200")
+    await bench.send(*jobs)
+    await bench.results(1, rail="noop", timeout_s=20)
+    adapter.terminate()
+    assert await asyncio.wait_for(adapter.wait(), 20) == 0
+    told = await bench.admin.xlen(results_stream("noop"))
+    assert told + await bench.pending("noop") + await _lag(bench.admin) == 30
+    assert told == len(bench.core.granted)
+
+
+async def _lag(admin: Redis) -> int:
+    [group] = await admin.xinfo_groups(jobs_stream("noop"))
+    return int(group["lag"])
+
+
+async def test_a_timing_that_cannot_be_safe_is_refused_with_the_numbers(bench: Bench) -> None:
+    adapter = await _noop(bench, "one", FLEET_CLAIM_IDLE_S="1.2")
+    _, told = await asyncio.wait_for(adapter.communicate(), 20)
+    assert adapter.returncode == 78
+    assert b"0.5 s + 1.0 s is not below 1.2 s" in told
+    assert told.count(b"\n") == 1

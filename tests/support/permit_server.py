@@ -1,0 +1,113 @@
+"""A small core for runtime tests: permits, registration and evidence over real sockets, scripted per job."""
+
+import uuid
+from collections import Counter
+from typing import Any
+from uuid import UUID
+
+from aiohttp import web
+
+from schemas.jobs import Job
+from schemas.permits import PermitMode, PermitRequest
+from schemas.rails import EvidenceBatch, EvidenceItem, RailRegistration
+
+KEY_ID, SECRET = "test-rail", "a secret of the tests"
+
+
+class PermitServer:
+    """Grants every known job, unless `script` says otherwise. `away` makes it answer 503."""
+
+    def __init__(self) -> None:
+        self.jobs: dict[UUID, Job] = {}
+        self.fences: Counter[UUID] = Counter()
+        self.script: dict[UUID, dict[str, Any]] = {}
+        self.granted: list[tuple[UUID, str]] = []
+        self.request_ids: list[UUID] = []
+        self.registrations: list[RailRegistration] = []
+        self.evidence: list[EvidenceItem] = []
+        self.away = False
+        self.lose_replies = 0
+        self.refuse_evidence = False
+        self._answers: dict[UUID, dict[str, Any]] = {}
+        self._runner: web.AppRunner | None = None
+        self.url = ""
+
+    async def start(self) -> None:
+        """Listen on a free loopback port."""
+        app = web.Application()
+        app.router.add_post("/internal/v1/permits", self._permits)
+        app.router.add_post("/internal/v1/evidence", self._evidence)
+        app.router.add_put("/internal/v1/rails/{rail}", self._register)
+        self._runner = web.AppRunner(app, access_log=None)
+        await self._runner.setup()
+        site = web.TCPSite(self._runner, "127.0.0.1", 0)
+        await site.start()
+        self.url = f"http://127.0.0.1:{self._runner.addresses[0][1]}"
+
+    async def stop(self) -> None:
+        """Stop listening."""
+        if self._runner is not None:
+            await self._runner.cleanup()
+
+    def know(self, job: Job, **answer: Any) -> None:
+        """Hold a job; `answer` overrides fields of its permit, or its kind of answer."""
+        self.jobs[job.job_id] = job
+        if answer:
+            self.script[job.job_id] = answer
+
+    async def _permits(self, request: web.Request) -> web.Response:
+        if self.away:
+            return web.Response(status=503)
+        asked = PermitRequest.model_validate_json(await request.read())
+        self.request_ids.append(asked.request_id)
+        answer = self._answers.get(asked.request_id)
+        if answer is None:
+            answer = {"answers": [self._answer(job_id) for job_id in asked.job_ids]}
+            self._answers[asked.request_id] = answer
+        if self.lose_replies > 0:
+            self.lose_replies -= 1
+            assert request.transport is not None
+            request.transport.abort()
+        return web.json_response(answer)
+
+    def _answer(self, job_id: UUID) -> dict[str, Any]:
+        job, script = self.jobs.get(job_id), self.script.get(job_id, {})
+        if job is None:
+            return {"answer": "NOT_FOUND", "job_id": str(job_id)}
+        if script.get("answer", "GRANTED") != "GRANTED":
+            return {"job_id": str(job_id), **script}
+        reads = not job.kind.moves_money
+        fence = 0 if reads else self._next_fence(job_id)
+        mode = PermitMode.READ if reads else PermitMode.SEND if fence == 1 else PermitMode.INQUIRE_ONLY
+        granted = {
+            "answer": "GRANTED",
+            "job_id": str(job_id),
+            "kind": job.kind,
+            "mode": mode,
+            "fence": fence,
+            "first": fence == 1,
+            "send_by_s": 5,
+            "reference": f"REF{uuid.UUID(int=job_id.int).hex[:21].upper()}",
+            "amount_minor": job.amount_minor,
+            "currency": job.currency,
+            "provider_account": "acct",
+            "instruction": {"payee": {"type": "any", "value": "0812345678"}, "message": "rent"},
+        }
+        self.granted.append((job_id, mode))
+        return {**granted, **script}
+
+    def _next_fence(self, job_id: UUID) -> int:
+        self.fences[job_id] += 1
+        return self.fences[job_id]
+
+    async def _evidence(self, request: web.Request) -> web.Response:
+        if self.away or self.refuse_evidence:
+            return web.Response(status=503)
+        self.evidence += EvidenceBatch.model_validate_json(await request.read()).items
+        return web.json_response({})
+
+    async def _register(self, request: web.Request) -> web.Response:
+        if self.away:
+            return web.Response(status=503)
+        self.registrations.append(RailRegistration.model_validate_json(await request.read()))
+        return web.json_response({})
