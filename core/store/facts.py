@@ -27,7 +27,8 @@ WHERE job_id = ANY($1::uuid[]) AND job_id BETWEEN $2 AND $3
 
 _POSITIVE: Final = """
 SELECT DISTINCT intent_id FROM fleet.facts
-WHERE intent_id = ANY($1::uuid[]) AND job_id BETWEEN $2 AND $3 AND applied_at IS NULL AND verdict IN ('SUCCEEDED', 'PAID')
+WHERE intent_id = ANY($1::uuid[]) AND job_id BETWEEN $2 AND $3 AND applied_at IS NULL
+    AND verdict IN ('SUCCEEDED', 'PAID')
 """
 
 _INSERT: Final = """

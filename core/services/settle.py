@@ -1,0 +1,351 @@
+"""Settle: what adapters learned becomes postings, voids, retries or doubts, a batch in one transaction."""
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from core.domain.ids import derive_id
+from core.domain.intents import IntentRow, Move
+from core.domain.jobs import JobRow, Waiting
+from core.domain.ledger import Transfer
+from core.domain.operations import AccountCode, TransferCode, clearing_account, system_account
+from core.domain.verdicts import AttemptView, Case, Decision, Step, decide_lookup, decide_payment, fact_key, money_hash
+from core.services.authorize import AuthorizePorts, authorize
+from core.services.close_job import ClosePorts, Ending, ResolutionRefusedError, end_intents, is_held
+from core.services.facts import Alert, Fact
+from core.services.rails import RailState
+from core.services.vault_port import VaultError
+from schemas.events import IntentState
+from schemas.money import currency_of
+from schemas.operations import JobKind, OperationType
+from schemas.results import Result
+
+FIRST_CHECK_S = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """One entry of a results stream; `result` is None where the body is no Result, and `error` says why."""
+
+    rail: str
+    stream: str
+    entry_id: str
+    body: str
+    deliveries: int = 1
+    result: Result | None = None
+    error: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """What may be acked after commit, and which of it was unusable (mirror it on results.dlq)."""
+
+    acked: Sequence[Delivery]
+    unusable: Sequence[tuple[Delivery, str]]
+
+
+class Letters(Protocol):
+    """Where unusable results are kept, raw."""
+
+    async def keep_result(self, uow: Any, delivery: Delivery, error_class: str) -> None: ...
+
+
+class Evidence(Protocol):
+    """Names that the streams do not carry."""
+
+    async def payee_name(self, uow: Any, evidence_id: Any) -> str | None: ...
+
+
+class SettlePorts(ClosePorts, AuthorizePorts, Protocol):
+    """What settlement works with."""
+
+    @property
+    def letters(self) -> Letters: ...
+    @property
+    def evidence(self) -> Evidence: ...
+    @property
+    def jobs(self) -> Any: ...
+    @property
+    def intents(self) -> Any: ...
+
+
+UnitOfWorkFactory = Callable[[], AbstractAsyncContextManager[Any]]
+
+
+@dataclass(slots=True)
+class _Batch:
+    """The locked rows of a batch and the effects that its facts have on them."""
+
+    jobs: dict[Any, JobRow]
+    intents: dict[Any, IntentRow]
+    targets: dict[Any, Any]
+    attempts: dict[Any, dict[int, AttemptView]]
+    known: dict[Any, set[bytes]]
+    states: dict[str, RailState]
+    positives: set[Any]
+    facts: list[Fact] = field(default_factory=list)
+    negatives: list[tuple[Any, int]] = field(default_factory=list)
+    endings: dict[Any, Ending] = field(default_factory=dict)
+    waits: dict[Any, Waiting] = field(default_factory=dict)
+    retries: dict[Any, tuple[JobRow, float]] = field(default_factory=dict)
+    closes: list[tuple[Any, str]] = field(default_factory=list)
+    alerts: list[Alert] = field(default_factory=list)
+    suspended: list[IntentRow] = field(default_factory=list)
+    confirmed: list[tuple[IntentRow, Move]] = field(default_factory=list)
+    authorized: list[IntentRow] = field(default_factory=list)
+    unusable: list[tuple[Delivery, str]] = field(default_factory=list)
+
+
+async def settle_batch(ports: SettlePorts, unit_of_work: UnitOfWorkFactory, deliveries: Sequence[Delivery]) -> Settled:
+    """Settle the batch in one transaction, or item by item where one of them makes it fail.
+
+    Everything in the answer is committed and may be acked. Raises what the database raises when it is away.
+    """
+    try:
+        async with unit_of_work() as uow:
+            unusable = await _settle(uow, ports, deliveries)
+        return Settled(deliveries, unusable)
+    except (ResolutionRefusedError, VaultError, ValueError, LookupError):
+        if len(deliveries) == 1:
+            return await _keep(ports, unit_of_work, deliveries[0], "settlement_failed")
+    apart: list[tuple[Delivery, str]] = []
+    for delivery in deliveries:
+        apart += (await settle_batch(ports, unit_of_work, [delivery])).unusable
+    return Settled(deliveries, apart)
+
+
+async def _keep(ports: SettlePorts, unit_of_work: UnitOfWorkFactory, delivery: Delivery, error: str) -> Settled:
+    async with unit_of_work() as uow:
+        await ports.letters.keep_result(uow, delivery, error)
+    return Settled([delivery], [(delivery, error)])
+
+
+async def _settle(uow: Any, ports: SettlePorts, deliveries: Sequence[Delivery]) -> list[tuple[Delivery, str]]:
+    usable = [delivery for delivery in deliveries if delivery.result is not None]
+    batch = await _load(uow, ports, [delivery.result for delivery in usable if delivery.result is not None])
+    batch.unusable = [(delivery, delivery.error or "unparseable") for delivery in deliveries if delivery.result is None]
+    for delivery in usable:
+        await _take(uow, ports, batch, delivery)
+    await _apply(uow, ports, batch)
+    return batch.unusable
+
+
+async def _load(uow: Any, ports: SettlePorts, results: Sequence[Result]) -> _Batch:
+    executed = sorted({result.job_id for result in results})
+    asking = [result.job_id for result in results if result.kind.on_control_stream]
+    targets = await ports.jobs.targets_of(uow, sorted(set(asking)))
+    jobs = await ports.jobs.lock_jobs(uow, sorted({*executed, *targets.values()}))
+    intents = await ports.intents.load_intents(uow, sorted({job.intent_id for job in jobs.values()}), lock=True)
+    money = [job.id for job in jobs.values() if job.kind.moves_money]
+    states = {rail: await ports.rails.rail_state(uow, rail) for rail in sorted({job.rail for job in jobs.values()})}
+    return _Batch(
+        jobs=jobs,
+        intents=intents,
+        targets=targets,
+        attempts=await ports.facts.attempts_of(uow, money),
+        known=await ports.facts.known_facts(uow, executed),
+        states=states,
+        positives=await ports.facts.unapplied_positives(uow, list(intents)),
+    )
+
+
+async def _take(uow: Any, ports: SettlePorts, batch: _Batch, delivery: Delivery) -> None:
+    result = delivery.result
+    if result is None:
+        return
+    job = batch.jobs.get(result.job_id)
+    error = _unusable(batch, job, delivery, result)
+    if error or job is None:
+        batch.unusable.append((delivery, error or "job_unknown"))
+        return
+    subject = batch.jobs[batch.targets[job.id]] if job.id in batch.targets else job
+    case = _case(batch, subject)
+    hashed = money_hash(result, subject.provider_account)
+    known = batch.known.setdefault(fact_key(result), set())
+    if hashed in known:
+        return
+    if known:
+        decision = Decision(Step.QUARANTINE, "same_fact_other_money")
+    elif job.kind is JobKind.LOOKUP:
+        holds = await _auto_confirm_holds(uow, ports, case.intent, result)
+        decision = decide_lookup(case, result, auto_confirm_holds=holds)
+    else:
+        decision = decide_payment(case, result)
+    known.add(hashed)
+    why = decision.reason if decision.step is Step.QUARANTINE else None
+    batch.facts.append(Fact(result, delivery.body, hashed, subject.tenant_id, subject.intent_id, why))
+    if job.id != subject.id:
+        batch.closes.append((job.id, result.verdict))
+    _effects(batch, case, decision, result)
+
+
+def _unusable(batch: _Batch, job: JobRow | None, delivery: Delivery, result: Result) -> str:
+    if job is None:
+        return "job_unknown"
+    if result.rail != delivery.rail or job.rail != delivery.rail:
+        return "rail_differs"
+    if job.kind is not result.kind:
+        return "kind_differs"
+    if OperationType(job.operation) not in _operations(batch, job):
+        return "rail_unregistered"
+    if job.kind.moves_money and result.fence not in batch.attempts[job.id]:
+        return "attempt_missing"
+    return ""
+
+
+def _operations(batch: _Batch, job: JobRow) -> Any:
+    registration = batch.states[job.rail].registration
+    return registration.operations if registration is not None else {}
+
+
+def _case(batch: _Batch, job: JobRow) -> Case:
+    state = batch.states[job.rail]
+    doubted = job.ledger_epoch < state.ledger_epoch
+    return Case(
+        job=job,
+        intent=batch.intents[job.intent_id],
+        attempts=batch.attempts.get(job.id, {}),
+        capabilities=_operations(batch, job)[OperationType(job.operation)],
+        now=state.now,
+        epoch_doubted=doubted and not state.epoch_cleared,
+        unapplied_positive=job.intent_id in batch.positives,
+        horizon_starts_at=state.epoch_raised_at if doubted else None,
+    )
+
+
+async def _auto_confirm_holds(uow: Any, ports: SettlePorts, intent: IntentRow, result: Result) -> bool:
+    wanted = intent.auto_confirm
+    if wanted is None or result.lookup is None or result.lookup.fee_minor > wanted["max_fee_minor"]:
+        return False
+    if wanted.get("payee_name") is None:
+        return True
+    if result.evidence_id is None:
+        return False
+    name = await ports.evidence.payee_name(uow, result.evidence_id)
+    return name is not None and _comparable(name) == _comparable(wanted["payee_name"])
+
+
+def _comparable(name: str) -> str:
+    return " ".join(name.split()).casefold()
+
+
+def _effects(batch: _Batch, case: Case, decision: Decision, result: Result) -> None:
+    """Write what a decision does into the batch, and into its rows for the facts that follow."""
+    job, intent = case.job, case.intent
+    if decision.negative_fence is not None and decision.negative_fence in case.attempts:
+        case.attempts[decision.negative_fence].negative = True
+        batch.negatives.append((job.id, decision.negative_fence))
+    match decision.step:
+        case Step.POST:
+            move = Move(intent.id, IntentState.SETTLED, "settled", decision="POST", parked=False,
+                        provider_reference=result.provider_tx_id)  # fmt: skip
+            _end(batch, intent, move, result.verdict)
+        case Step.VOID | Step.REFUSE:
+            move = Move(intent.id, IntentState.FAILED, "failed", data={"reason": decision.reason}, parked=False,
+                        failure_code=decision.reason, failure_message=f"the provider answered {result.verdict}",
+                        decision="VOID" if is_held(intent) else None)  # fmt: skip
+            _end(batch, intent, move, decision.reason)
+        case Step.RETRY:
+            batch.retries[job.id] = (job, decision.after_s)
+            job.failures += 1
+        case Step.WAIT:
+            batch.waits[job.id] = Waiting(job.id, _next_check_s(job))
+        case Step.CONFIRM:
+            _confirm(batch, case, decision, result)
+        case Step.SUSPEND:
+            batch.suspended.append(intent)
+            _alert(batch, case, "page", decision.reason)
+        case Step.QUARANTINE:
+            if result.verdict in ("SUCCEEDED", "PAID"):
+                batch.positives.add(intent.id)
+            _alert(batch, case, "page", decision.reason)
+        case Step.ALERT:
+            _alert(batch, case, "page", decision.reason)
+        case Step.IGNORE:
+            pass
+
+
+def _next_check_s(job: JobRow) -> float:
+    # The same schedule as the resolver's: it doubles up to 45 minutes.
+    return min(FIRST_CHECK_S * 2.0 ** min(job.inquiries, 12), 2700.0)
+
+
+def _end(batch: _Batch, intent: IntentRow, move: Move, outcome: str) -> None:
+    batch.endings[intent.id] = Ending(_snapshot(intent), move, outcome)
+    intent.state, intent.decision = move.to, move.decision or intent.decision
+    for job in batch.jobs.values():
+        if job.intent_id == intent.id:
+            batch.waits.pop(job.id, None)
+            batch.retries.pop(job.id, None)
+
+
+def _snapshot(intent: IntentRow) -> IntentRow:
+    return IntentRow(**{name: getattr(intent, name) for name in IntentRow.__dataclass_fields__})
+
+
+def _confirm(batch: _Batch, case: Case, decision: Decision, result: Result) -> None:
+    intent = case.intent
+    if result.lookup is None:
+        return
+    lookup = result.lookup.model_dump(mode="json") | {
+        "payee_name_masked": result.payee_name_masked,
+        "evidence_id": str(result.evidence_id) if result.evidence_id else None,
+    }
+    move = Move(intent.id, IntentState.AWAITING_CONFIRMATION, "payee_found", lookup=lookup,
+                fee_minor=result.lookup.fee_minor)  # fmt: skip
+    batch.confirmed.append((intent, move))
+    batch.closes.append((case.job.id, result.verdict))
+    intent.state, intent.lookup, intent.fee_minor = move.to, lookup, result.lookup.fee_minor
+    if decision.reason == "auto":
+        batch.authorized.append(intent)
+
+
+def _alert(batch: _Batch, case: Case, severity: Any, kind: str) -> None:
+    batch.alerts.append(
+        Alert(case.job.tenant_id, severity, kind, case.intent.id, case.job.id, f"{case.job.rail} {case.job.reference}")
+    )
+
+
+async def _apply(uow: Any, ports: SettlePorts, batch: _Batch) -> None:
+    await ports.facts.insert_facts(uow, batch.facts)
+    await ports.facts.mark_negative(uow, batch.negatives)
+    await end_intents(uow, ports, list(batch.endings.values()))
+    await _suspend(uow, ports, batch.suspended)
+    if batch.confirmed:
+        await ports.intents.move_intents(uow, [move for _, move in batch.confirmed])
+    if batch.authorized:
+        await authorize(uow, ports, batch.authorized)
+    await ports.jobs.close_jobs(uow, batch.closes)
+    await ports.jobs.wait_jobs(uow, list(batch.waits.values()))
+    await ports.jobs.requeue_jobs(uow, list(batch.retries.values()))
+    await ports.facts.raise_alerts(uow, batch.alerts)
+    for delivery, error in batch.unusable:
+        await ports.letters.keep_result(uow, delivery, error)
+
+
+async def _suspend(uow: Any, ports: SettlePorts, intents: Sequence[IntentRow]) -> None:
+    """Post money that proved paid after its void: suspense pays what the provider account paid out, once."""
+    if not intents:
+        return
+    transfers, accounts = [], {}
+    for intent in {intent.id: intent for intent in intents}.values():
+        suspense = system_account(intent.tenant_id, intent.currency, AccountCode.SUSPENSE)
+        clearing = clearing_account(intent)
+        accounts |= {suspense.id: suspense, clearing.id: clearing}
+        transfers.append(
+            Transfer(
+                id=derive_id(intent.id, "suspense"),
+                tenant_id=intent.tenant_id,
+                debit_account_id=suspense.id,
+                credit_account_id=clearing.id,
+                amount_minor=intent.amount_minor,
+                ledger=currency_of(intent.currency).numeric,
+                code=TransferCode.SUSPENSE,
+                user_data=intent.id,
+            )
+        )
+    await ports.ledger.create_accounts(uow, [accounts[key] for key in sorted(accounts)])
+    refused = [answer for answer in await ports.ledger.apply(uow, transfers) if answer not in ("ok", "exists")]
+    if refused:
+        raise ResolutionRefusedError(f"the ledger answered {refused[0]} to a suspense posting")
