@@ -1,0 +1,60 @@
+"""The provider client against real sockets: only what never connected counts as not sent."""
+
+import asyncio
+import socket
+from collections.abc import Awaitable, Callable
+
+import httpx
+import pytest
+
+from adapters.runtime.errors import Indeterminate, NotSent, transport_error
+from adapters.runtime.http import provider_client
+
+Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+
+
+async def _hang_up(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    await reader.readuntil(b"\r\n\r\n")
+    writer.close()
+
+
+async def _reset(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    await reader.readuntil(b"\r\n\r\n")
+    writer.transport.abort()
+
+
+async def _half_an_answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    await reader.readuntil(b"\r\n\r\n")
+    writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nhalf")
+    await writer.drain()
+    writer.close()
+
+
+async def _silence(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    await reader.read()
+    writer.close()
+
+
+@pytest.mark.parametrize("handler", [_hang_up, _reset, _half_an_answer, _silence])
+async def test_what_broke_after_sending_may_have_executed(handler: Handler) -> None:
+    server = await asyncio.start_server(handler, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    client = provider_client(f"http://127.0.0.1:{port}", call_total_s=0.5, connect_s=0.3, max_connections=2)
+    try:
+        with pytest.raises(httpx.HTTPError) as raised:
+            await client.post("/v1/transfers", json={"client_ref": "R"})
+        assert isinstance(transport_error(raised.value), Indeterminate)
+    finally:
+        await client.aclose()
+        server.close()
+
+
+async def test_a_refused_connection_never_left_us() -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    client = provider_client(f"http://127.0.0.1:{port}", call_total_s=0.5, connect_s=0.3, max_connections=2)
+    with pytest.raises(httpx.HTTPError) as raised:
+        await client.post("/v1/transfers", json={})
+    assert isinstance(transport_error(raised.value), NotSent)
+    await client.aclose()
