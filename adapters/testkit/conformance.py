@@ -1,0 +1,132 @@
+"""The conformance suite: what every rail with a simulator must pass before it may move money.
+
+A rail's tests subclass RailConformance and give a `harness` fixture. The suite drives the rail through the
+runtime's own executor, so what it certifies is the verdict that the core would receive.
+"""
+
+# ruff: noqa: S101 - a suite asserts
+
+import logging
+import uuid
+from typing import Protocol
+
+import pytest
+
+from adapters.runtime.execution import Executed, Executor
+from adapters.runtime.port import Rail
+from adapters.runtime.timing import clock_s
+from schemas.operations import JobKind
+from schemas.permits import Granted, Instruction, LookupBinding, Payee, PermitMode
+from schemas.results import Basis, Verdict
+
+
+class Harness(Protocol):
+    """A rail beside its simulator, and the provider's own book."""
+
+    rail: Rail
+    payee: Payee
+    currency: str
+    secrets: list[str]
+    """Texts that must never be logged: keys and payees."""
+
+    async def prepare(self, amount_minor: int) -> LookupBinding | None:
+        """Return the lookup that a payment of this amount needs, if the rail has lookups."""
+        ...
+
+    async def pays_but_never_answers(self, reference: str) -> None:
+        """Script the simulator: this reference is paid and the answer is lost."""
+        ...
+
+    async def answers_an_unknown_status(self, reference: str) -> None:
+        """Script the simulator: this reference is answered with a status outside the contract."""
+        ...
+
+    async def paid(self, reference: str) -> list[int]:
+        """Return the amounts that the provider's own book shows as paid under the reference."""
+        ...
+
+
+def permit(
+    harness: Harness, reference: str, amount_minor: int, lookup: LookupBinding | None, fence: int = 1
+) -> Granted:
+    """Return a permit as the core would grant it: the first sends, the later ones only ask."""
+    return Granted(
+        job_id=uuid.uuid4(),
+        kind=JobKind.PAY,
+        mode=PermitMode.SEND if fence == 1 else PermitMode.INQUIRE_ONLY,
+        fence=fence,
+        first=fence == 1,
+        send_by_s=5,
+        reference=reference,
+        amount_minor=amount_minor,
+        currency=harness.currency,
+        provider_account=harness.rail.registration().provider_account,
+        instruction=Instruction(payee=harness.payee, message="conformance", lookup=lookup),
+    )
+
+
+class RailConformance:
+    """Subclass it as `Test…` beside a `harness` fixture."""
+
+    async def _pay(self, harness: Harness, reference: str, amount_minor: int = 2_500, fence: int = 1) -> Executed:
+        lookup = await harness.prepare(amount_minor)
+        return await self._execute(harness, permit(harness, reference, amount_minor, lookup, fence))
+
+    async def _execute(self, harness: Harness, granted: Granted) -> Executed:
+        registration = harness.rail.registration()
+        executor = Executor(harness.rail, registration.rail, registration.timing.call_total_s)
+        return await executor.execute(granted, clock_s())
+
+    async def test_the_same_reference_twice_is_one_payment(self, harness: Harness) -> None:
+        reference = _reference(harness)
+        granted = permit(harness, reference, 2_500, await harness.prepare(2_500))
+        for _ in range(2):
+            executed = await self._execute(harness, granted)
+            assert executed.outcome.verdict is Verdict.SUCCEEDED
+        assert await harness.paid(reference) == [2_500]
+
+    async def test_a_time_out_after_acceptance_is_unknown_and_an_inquiry_settles_it(self, harness: Harness) -> None:
+        reference = _reference(harness)
+        await harness.pays_but_never_answers(reference)
+        first = await self._pay(harness, reference)
+        assert first.outcome.verdict is Verdict.UNKNOWN
+        second = await self._pay(harness, reference, fence=2)
+        assert second.outcome.verdict is Verdict.SUCCEEDED
+        assert (second.outcome.basis or Basis.REFERENCE_STATUS) is Basis.REFERENCE_STATUS
+        assert await harness.paid(reference) == [2_500]
+
+    async def test_a_redelivery_asks_and_never_sends(self, harness: Harness) -> None:
+        reference = _reference(harness)
+        executed = await self._pay(harness, reference, fence=2)
+        assert executed.outcome.verdict in (Verdict.NOT_FOUND, Verdict.UNKNOWN)
+        assert await harness.paid(reference) == []
+
+    async def test_an_unknown_status_is_never_a_success(self, harness: Harness) -> None:
+        reference = _reference(harness)
+        await harness.answers_an_unknown_status(reference)
+        executed = await self._pay(harness, reference)
+        assert executed.outcome.verdict in (Verdict.UNKNOWN, Verdict.PENDING)
+
+    @pytest.mark.parametrize("amount_minor", [100, 101, 1_999, 2_000, 123_456])
+    async def test_amounts_round_trip_exactly(self, harness: Harness, amount_minor: int) -> None:
+        reference = _reference(harness)
+        executed = await self._pay(harness, reference, amount_minor)
+        assert executed.outcome.amount_minor == amount_minor
+        assert await harness.paid(reference) == [amount_minor]
+
+    async def test_secrets_and_payees_are_never_logged(
+        self, harness: Harness, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        with caplog.at_level(logging.DEBUG):
+            for script in (None, harness.pays_but_never_answers, harness.answers_an_unknown_status):
+                reference = _reference(harness)
+                if script is not None:
+                    await script(reference)
+                await self._pay(harness, reference)
+        for secret in harness.secrets:
+            assert secret not in caplog.text
+
+
+def _reference(harness: Harness) -> str:
+    operations = harness.rail.registration().operations.values()
+    return uuid.uuid4().hex.upper()[: min(each.reference_length for each in operations)]

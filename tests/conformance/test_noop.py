@@ -1,0 +1,59 @@
+"""The noop rail passes the suite; its script wraps the rail, since its book is its own memory."""
+
+import asyncio
+
+import pytest
+
+from adapters.noop.adapter import NoopRail, NoopSettings
+from adapters.runtime.errors import ProtocolViolation
+from adapters.runtime.port import Order, Outcome
+from adapters.testkit.conformance import RailConformance
+from schemas.permits import LookupBinding, Payee
+from schemas.rails import Timing
+
+
+class ScriptedNoop(NoopRail):
+    """Loses answers and answers nonsense where it is told to."""
+
+    def __init__(self) -> None:
+        super().__init__(Timing(send_by_s=0.1, call_total_s=0.2, claim_idle_s=1), NoopSettings())
+        self.lost: set[str] = set()
+        self.garbled: set[str] = set()
+
+    async def pay(self, order: Order) -> Outcome:
+        outcome = await super().pay(order)
+        if order.reference in self.lost:
+            await asyncio.sleep(30)
+        if order.reference in self.garbled:
+            raise ProtocolViolation("status outside the contract")
+        return outcome
+
+
+class NoopHarness:
+    """The noop rail and its book."""
+
+    def __init__(self) -> None:
+        self.scripted = ScriptedNoop()
+        self.rail = self.scripted
+        self.payee = Payee(type="any", value="0812345678")
+        self.currency = "THB"
+        self.secrets = ["0812345678"]
+
+    async def prepare(self, amount_minor: int) -> LookupBinding | None:
+        return None
+
+    async def pays_but_never_answers(self, reference: str) -> None:
+        self.scripted.lost.add(reference)
+
+    async def answers_an_unknown_status(self, reference: str) -> None:
+        self.scripted.garbled.add(reference)
+
+    async def paid(self, reference: str) -> list[int]:
+        found = self.scripted._book.get(reference)
+        return [found.amount_minor] if found is not None and found.amount_minor is not None else []
+
+
+class TestNoop(RailConformance):
+    @pytest.fixture
+    def harness(self) -> NoopHarness:
+        return NoopHarness()
