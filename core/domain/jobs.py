@@ -89,3 +89,5 @@ class Waiting:
     after_s: float
     asked: bool = False
     tombstone: bool = False
+    why: str | None = None
+    """What was learned last; None leaves it."""

@@ -132,7 +132,7 @@ async def close_if_unsent(
         doubted = job.ledger_epoch < state.ledger_epoch and not state.epoch_cleared
         if job.fence > 0 or job.closed_at is not None or doubted or intent.id in positives:
             continue
-        if IntentState(intent.state).is_terminal or is_held(intent) and not job.kind.moves_money:
+        if IntentState(intent.state).is_terminal or (is_held(intent) and not job.kind.moves_money):
             continue
         move = Move(
             intent.id,

@@ -8,8 +8,9 @@ from typing import Any, Protocol
 from core.domain.ids import derive_id
 from core.domain.intents import IntentRow, Move
 from core.domain.jobs import JobRow, Waiting
-from core.domain.ledger import Transfer
+from core.domain.ledger import Account, Transfer
 from core.domain.operations import AccountCode, TransferCode, clearing_account, system_account
+from core.domain.resolution import next_check_s
 from core.domain.verdicts import AttemptView, Case, Decision, Step, decide_lookup, decide_payment, fact_key, money_hash
 from core.services.authorize import AuthorizePorts, authorize
 from core.services.close_job import ClosePorts, Ending, ResolutionRefusedError, end_intents, is_held
@@ -250,7 +251,7 @@ def _effects(batch: _Batch, case: Case, decision: Decision, result: Result) -> N
             batch.retries[job.id] = (job, decision.after_s)
             job.failures += 1
         case Step.WAIT:
-            batch.waits[job.id] = Waiting(job.id, _next_check_s(job))
+            batch.waits[job.id] = Waiting(job.id, _next_check_s(job), why=decision.reason)
         case Step.CONFIRM:
             _confirm(batch, case, decision, result)
         case Step.SUSPEND:
@@ -267,8 +268,7 @@ def _effects(batch: _Batch, case: Case, decision: Decision, result: Result) -> N
 
 
 def _next_check_s(job: JobRow) -> float:
-    # The same schedule as the resolver's: it doubles up to 45 minutes.
-    return min(FIRST_CHECK_S * 2.0 ** min(job.inquiries, 12), 2700.0)
+    return next_check_s(job.inquiries, FIRST_CHECK_S)
 
 
 def _end(batch: _Batch, intent: IntentRow, move: Move, outcome: str) -> None:
@@ -328,7 +328,8 @@ async def _suspend(uow: Any, ports: SettlePorts, intents: Sequence[IntentRow]) -
     """Post money that proved paid after its void: suspense pays what the provider account paid out, once."""
     if not intents:
         return
-    transfers, accounts = [], {}
+    transfers: list[Transfer] = []
+    accounts: dict[Any, Account] = {}
     for intent in {intent.id: intent for intent in intents}.values():
         suspense = system_account(intent.tenant_id, intent.currency, AccountCode.SUSPENSE)
         clearing = clearing_account(intent)

@@ -103,10 +103,11 @@ WHERE j.id = e.id AND j.id BETWEEN $3 AND $4 AND j.closed_at IS NULL
 """
 
 _WAIT: Final = """
-UPDATE fleet.jobs j SET state = 'WAITING', inquiries = j.inquiries + w.asked, next_check_at = now() + w.after,
-    tombstoned = j.tombstoned OR w.tombstone
-FROM unnest($1::uuid[], $2::interval[], $3::int[], $4::bool[]) AS w(id, after, asked, tombstone)
-WHERE j.id = w.id AND j.id BETWEEN $5 AND $6 AND j.closed_at IS NULL
+UPDATE fleet.jobs j SET inquiries = j.inquiries + w.asked, next_check_at = now() + w.after,
+    tombstoned = j.tombstoned OR w.tombstone, outcome = coalesce(w.why, j.outcome),
+    state = CASE WHEN w.why IS NULL THEN j.state ELSE 'WAITING' END
+FROM unnest($1::uuid[], $2::interval[], $3::int[], $4::bool[], $5::text[]) AS w(id, after, asked, tombstone, why)
+WHERE j.id = w.id AND j.id BETWEEN $6 AND $7 AND j.closed_at IS NULL
 """
 
 _REQUEUE: Final = """
@@ -181,6 +182,7 @@ async def wait_jobs(uow: UnitOfWork, waits: Sequence[Waiting]) -> None:
         [timedelta(seconds=wait.after_s) for wait in waits],
         [int(wait.asked) for wait in waits],
         [wait.tombstone for wait in waits],
+        [wait.why for wait in waits],
         min(ids),
         max(ids),
     )

@@ -1,0 +1,47 @@
+"""What is to be done about a payment whose answer or deadline is due: the rule alone. Pure."""
+
+from enum import StrEnum
+
+from core.domain.verdicts import Case, all_negative, horizon_passed
+from schemas.events import IntentState
+from schemas.operations import JobKind
+
+LONGEST_CHECK_S = 2700.0
+
+
+class Due(StrEnum):
+    """The next step of a job that is due."""
+
+    EXPIRE_UNSENT = "EXPIRE_UNSENT"
+    VOID_NEGATIVE = "VOID_NEGATIVE"
+    INQUIRE = "INQUIRE"
+    CANCEL = "CANCEL"
+    PARK = "PARK"
+    WAIT = "WAIT"
+
+
+def decide_due(case: Case, *, waits: bool) -> Due:
+    """Return the step for an open job. `waits`: its rail is paused or was unreachable until just now.
+
+    Waiting is not failing: what waits is not voided. What was sent is asked about until the answer is definite.
+    """
+    job, late = case.job, case.now >= case.job.deadline
+    if job.kind is JobKind.LOOKUP or job.fence == 0:
+        return Due.EXPIRE_UNSENT if late and not waits and not case.epoch_doubted else Due.WAIT
+    if late and case.attempts and all_negative(case.attempts.values()) and not _doubted(case):
+        return Due.WAIT if waits else Due.VOID_NEGATIVE
+    if late and case.intent.state != IntentState.UNRESOLVED:
+        return Due.PARK
+    unknown_there = job.outcome in ("not_found", "negative_not_final")
+    if unknown_there and horizon_passed(case) and case.capabilities.cancel_by_reference and not job.tombstoned:
+        return Due.CANCEL
+    return Due.INQUIRE if case.capabilities.inquiry else Due.WAIT
+
+
+def _doubted(case: Case) -> bool:
+    return case.epoch_doubted or case.unapplied_positive
+
+
+def next_check_s(inquiries: int, first_s: float) -> float:
+    """Return the wait before the next inquiry: it doubles from `first_s` up to 45 minutes."""
+    return min(first_s * 2.0 ** min(inquiries, 12), LONGEST_CHECK_S)

@@ -1,0 +1,170 @@
+"""Resolve: what is in doubt is asked about on a schedule; what is late is expired, or parked for a person."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+from core.domain.ids import derive_id
+from core.domain.intents import Move
+from core.domain.jobs import JobRow, Waiting
+from core.domain.resolution import Due, decide_due, next_check_s
+from core.domain.verdicts import Case
+from core.services.close_job import ClosePorts, Ending, close_if_unsent, end_intents, is_held
+from core.services.facts import Alert
+from core.services.rails import RailState
+from core.services.settle import UnitOfWorkFactory
+from schemas.events import IntentState
+from schemas.operations import JobKind, OperationType
+
+
+@dataclass(slots=True)
+class ResolverMemory:
+    """What one resolver knows of itself: since when each rail is open, and how much it voided this minute."""
+
+    voids_per_minute: int
+    first_check_s: float
+    open_since: dict[str, Any]
+    minute: Any = None
+    voided: int = 0
+
+    def waits(self, rail: str, state: RailState) -> bool:
+        """Whether the rail is paused, or has been reachable for less than I: time for adapters to catch up."""
+        if state.registration is None or state.paused:
+            self.open_since.pop(rail, None)
+            return True
+        since = self.open_since.setdefault(rail, state.now)
+        return bool((state.now - since).total_seconds() < state.registration.timing.claim_idle_s)
+
+    def room(self, now: Any) -> int:
+        """Return how many automatic voids this minute still allows."""
+        minute = now.replace(second=0, microsecond=0)
+        if minute != self.minute:
+            self.minute, self.voided = minute, 0
+        return max(0, self.voids_per_minute - self.voided)
+
+
+async def resolve_due(ports: ClosePorts, unit_of_work: UnitOfWorkFactory, memory: ResolverMemory, limit: int) -> int:
+    """Take one batch of due jobs one step further and return how many there were. Safe with several at once."""
+    async with unit_of_work() as uow:
+        jobs = await ports.jobs.due_jobs(uow, limit)
+        if not jobs:
+            return 0
+        intents = await ports.intents.load_intents(uow, sorted({job.intent_id for job in jobs}), lock=True)
+        attempts = await ports.facts.attempts_of(uow, [job.id for job in jobs])
+        positives = await ports.facts.unapplied_positives(uow, list(intents))
+        states = {rail: await ports.rails.rail_state(uow, rail) for rail in sorted({job.rail for job in jobs})}
+        steps: dict[Due, list[Case]] = {step: [] for step in Due}
+        for job in jobs:
+            state = states[job.rail]
+            operations = state.registration.operations if state.registration is not None else {}
+            capabilities = operations.get(OperationType(job.operation))
+            if capabilities is None:
+                await ports.jobs.wait_jobs(uow, [Waiting(job.id, memory.first_check_s)])
+                continue
+            doubted = job.ledger_epoch < state.ledger_epoch
+            case = Case(
+                job=job,
+                intent=intents[job.intent_id],
+                attempts=attempts[job.id],
+                capabilities=capabilities,
+                now=state.now,
+                epoch_doubted=doubted and not state.epoch_cleared,
+                unapplied_positive=job.intent_id in positives,
+                horizon_starts_at=state.epoch_raised_at if doubted else None,
+            )
+            steps[decide_due(case, waits=memory.waits(job.rail, state))].append(case)
+        await _voids(uow, ports, memory, steps)
+        await _park(uow, ports, steps[Due.PARK])
+        await _ask(uow, ports, memory, steps[Due.INQUIRE], JobKind.INQUIRE)
+        await _ask(uow, ports, memory, steps[Due.PARK], JobKind.INQUIRE)
+        await _ask(uow, ports, memory, steps[Due.CANCEL], JobKind.CANCEL)
+        await ports.jobs.wait_jobs(uow, [Waiting(case.job.id, _later_s(case, memory)) for case in steps[Due.WAIT]])
+    return len(jobs)
+
+
+async def _voids(uow: Any, ports: ClosePorts, memory: ResolverMemory, steps: dict[Due, list[Case]]) -> None:
+    wanted = [*steps[Due.EXPIRE_UNSENT], *steps[Due.VOID_NEGATIVE]]
+    if not wanted:
+        return
+    room = memory.room(wanted[0].now)
+    allowed, refused = wanted[:room], wanted[room:]
+    memory.voided += len(allowed)
+    unsent = [case.job.id for case in allowed if case in steps[Due.EXPIRE_UNSENT]]
+    if unsent:
+        await close_if_unsent(
+            uow,
+            ports,
+            unsent,
+            to=IntentState.EXPIRED,
+            type="expired",
+            failure_code="deadline_unsent",
+            failure_message="the deadline passed before anything was sent",
+        )
+    endings = [_expiry(case) for case in allowed if case in steps[Due.VOID_NEGATIVE]]
+    await end_intents(uow, ports, endings)
+    # What the door left as it is must not come back at once.
+    await ports.jobs.wait_jobs(uow, [Waiting(case.job.id, _later_s(case, memory)) for case in wanted])
+    await ports.facts.raise_alerts(
+        uow, [_alert(case, "page", "void_rate_exceeded", memory.minute.isoformat()) for case in refused[:1]]
+    )
+
+
+def _expiry(case: Case) -> Ending:
+    move = Move(
+        case.intent.id,
+        IntentState.EXPIRED,
+        "expired",
+        data={"reason": "deadline_unsent"},
+        failure_code="deadline_unsent",
+        failure_message="the deadline passed and every permit is proven unsent or refused",
+        decision="VOID" if is_held(case.intent) else None,
+        parked=False,
+    )
+    return Ending(case.intent, move, "deadline_unsent")
+
+
+async def _park(uow: Any, ports: ClosePorts, cases: Sequence[Case]) -> None:
+    moves = [Move(case.intent.id, IntentState.UNRESOLVED, "unresolved", parked=True) for case in cases]
+    await ports.intents.move_intents(uow, moves)
+    await ports.facts.raise_alerts(uow, [_alert(case, "page", "unresolved", case.job.reference) for case in cases])
+
+
+async def _ask(uow: Any, ports: ClosePorts, memory: ResolverMemory, cases: Sequence[Case], kind: JobKind) -> None:
+    askable = [case for case in cases if kind is JobKind.CANCEL or case.capabilities.inquiry]
+    await ports.jobs.insert_jobs(uow, [_question(case.job, kind) for case in askable])
+    await ports.jobs.wait_jobs(
+        uow,
+        [Waiting(case.job.id, _later_s(case, memory), asked=True, tombstone=kind is JobKind.CANCEL) for case in cases],
+    )
+
+
+def _question(job: JobRow, kind: JobKind) -> JobRow:
+    question_id: UUID = derive_id(job.id, kind, str(job.inquiries + 1))
+    return JobRow(
+        id=question_id,
+        tenant_id=job.tenant_id,
+        intent_id=job.intent_id,
+        target_job_id=job.id,
+        kind=kind,
+        operation=job.operation,
+        rail=job.rail,
+        provider=job.provider,
+        provider_account=job.provider_account,
+        environment=job.environment,
+        reference=job.reference,
+        amount_minor=job.amount_minor,
+        currency=job.currency,
+        deadline=job.deadline,
+        payee_masked=job.payee_masked,
+        ledger_epoch=job.ledger_epoch,
+        traceparent=job.traceparent,
+    )
+
+
+def _later_s(case: Case, memory: ResolverMemory) -> float:
+    return next_check_s(case.job.inquiries, memory.first_check_s)
+
+
+def _alert(case: Case, severity: Any, kind: str, detail: str) -> Alert:
+    return Alert(case.job.tenant_id, severity, kind, case.intent.id, case.job.id, detail)
