@@ -1,0 +1,64 @@
+"""The backlog gate: work waits in PostgreSQL, not in a stream that would have to drop it."""
+
+import logging
+from dataclasses import dataclass
+from typing import Any
+
+from redis.asyncio import Redis
+from redis.exceptions import RedisError, ResponseError
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class GateBounds:
+    """Counts of entries and bytes. Between low and high the gate keeps its last answer."""
+
+    high: int = 8_000
+    low: int = 6_000
+    length_max: int = 200_000
+    memory_max_bytes: int = 2_000_000_000
+
+
+class BacklogGate:
+    """Answers how many entries may be added to one stream now. What is unknown is closed."""
+
+    def __init__(self, client: Redis, stream: str, group: str, bounds: GateBounds) -> None:
+        self._client, self._stream, self._group, self._bounds = client, stream, group, bounds
+        self.open = True
+        self.backlog: int | None = None
+        self.lag_unknown = False
+
+    async def room(self) -> int:
+        """Return how many entries may be added; 0 while closed, or while the server does not tell."""
+        try:
+            backlog, length, memory_bytes = await self._measure()
+        except (RedisError, OSError, KeyError) as error:
+            self.backlog = None
+            self._turn(False, type(error).__name__)
+            return 0
+        self.backlog, bounds = backlog, self._bounds
+        limit = bounds.high if self.open else bounds.low
+        wide = backlog < limit and length < bounds.length_max and memory_bytes < bounds.memory_max_bytes
+        self._turn(wide, f"backlog {backlog}, length {length}, memory {memory_bytes}")
+        return bounds.high - backlog if wide else 0
+
+    def _turn(self, now_open: bool, why: str) -> None:
+        if now_open != self.open:
+            log.warning("gate of %s %s: %s", self._stream, "opens" if now_open else "closes", why)
+            self.open = now_open
+
+    async def _measure(self) -> tuple[int, int, int]:
+        groups: list[dict[str, Any]] = await self._client.xinfo_groups(self._stream)
+        own = next((each for each in groups if each["name"].decode() == self._group), None)
+        if own is None:
+            raise ResponseError("NOGROUP")
+        length = int(await self._client.xlen(self._stream))
+        memory = await self._client.info("memory")
+        lag = own.get("lag")
+        self.lag_unknown = lag is None
+        if lag is None:
+            # Deleted entries made the server's own count unknown: count, but no further than the bound.
+            after = "(" + own["last-delivered-id"].decode()
+            lag = len(await self._client.xrange(self._stream, after, "+", count=self._bounds.high + 1) or ())
+        return int(lag) + int(own["pending"]), length, int(memory["used_memory"])

@@ -1,0 +1,73 @@
+"""Results and dead letters into PostgreSQL: a whole read is one transaction, and the ack comes after its commit."""
+
+import asyncio
+import logging
+import random
+
+from redis.asyncio import Redis
+
+from core.bus.ports import Receive
+from schemas.envelope import UnknownVersionError
+from schemas.streams import CORE_GROUP
+from wire import functions
+from wire.consumer import ConsumerSettings, Delivery, StreamConsumer
+from wire.failpoints import failpoint
+
+log = logging.getLogger(__name__)
+
+
+class Inbox:
+    """Consumes one stream of one rail into `receive`. Started by `start`, ended by `stop`."""
+
+    def __init__(
+        self,
+        client: Redis,
+        rail: str,
+        stream: str,
+        consumer: str,
+        receive: Receive,
+        *,
+        batch: int = 500,
+        claim_idle_s: float = 60.0,
+    ) -> None:
+        self._client, self._rail, self._stream, self._name = client, rail, stream, consumer
+        self._receive = receive
+        settings = ConsumerSettings(stream, CORE_GROUP, consumer, claim_idle_s=claim_idle_s, max_records=batch)
+        self._consumer = StreamConsumer(client, settings, self._handle)
+
+    def start(self) -> None:
+        """Begin to consume."""
+        self._consumer.start()
+
+    async def stop(self, timeout_s: float) -> None:
+        """Finish the batch in hand and give the rest back."""
+        await self._consumer.drain(timeout_s)
+
+    async def _handle(self, batch: list[Delivery]) -> None:
+        newer = [each.entry_id for each in batch if isinstance(each.error, UnknownVersionError)]
+        if newer:
+            # Not ours to judge: they stay pending, and a newer consumer claims them.
+            log.error("%d entries of %s have an unknown schema version", len(newer), self._stream)
+            self._consumer.forget(newer)
+        known = [each for each in batch if not isinstance(each.error, UnknownVersionError)]
+        if not known:
+            return
+        for each in known:
+            each.started = True
+        done = await self._until_committed(known)
+        failpoint("settler.after_commit")
+        self._consumer.forget([each.entry_id for each in known])
+        await functions.ack(self._client, self._stream, CORE_GROUP, self._name, list(done))
+
+    async def _until_committed(self, batch: list[Delivery]) -> list[str]:
+        failures = 0
+        while True:
+            try:
+                return list(await self._receive(self._rail, batch))
+            except Exception as error:
+                # The entries stay ours and alive: a database that is away costs time, never a verdict.
+                failures += 1
+                if failures == 1:
+                    log.warning("%s cannot be received: %s: %s", self._stream, type(error).__name__, error)
+                ceiling_s = min(5.0, 0.1 * 2 ** min(failures, 6))
+                await asyncio.sleep(random.uniform(ceiling_s / 2, ceiling_s))  # noqa: S311 - jitter

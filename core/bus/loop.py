@@ -1,0 +1,30 @@
+"""The shape of every background loop: one step again and again, with backoff, until it is cancelled."""
+
+import asyncio
+import logging
+import random
+from collections.abc import Awaitable, Callable
+
+log = logging.getLogger(__name__)
+
+
+async def forever(name: str, step: Callable[[], Awaitable[float]]) -> None:
+    """Run `step` until cancelled; it returns how many seconds to wait before the next.
+
+    Any error is logged when it begins and when it ends, and retried after a jittered, growing wait: a loop that
+    died of an unforeseen error would be a fault that nobody sees.
+    """
+    failures = 0
+    while True:
+        try:
+            wait_s = await step()
+        except Exception as error:
+            failures += 1
+            if failures == 1:
+                log.warning("%s fails: %s: %s", name, type(error).__name__, error)
+            wait_s = random.uniform(0.5, 1.0) * min(5.0, 0.1 * 2 ** min(failures, 6))  # noqa: S311 - jitter
+        else:
+            if failures:
+                log.warning("%s works again after %d failures", name, failures)
+            failures = 0
+        await asyncio.sleep(wait_s)

@@ -1,0 +1,75 @@
+"""What the bus needs from PostgreSQL: small ports that the store implements and bootstrap wires."""
+
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from typing import Protocol
+from uuid import UUID
+
+from wire.consumer import Delivery
+
+Receive = Callable[[str, Sequence[Delivery]], Awaitable[Sequence[str]]]
+"""Takes a rail and deliveries; returns, after its commit, the entry ids that may be acked."""
+
+
+@dataclass(frozen=True, slots=True)
+class Due:
+    """One outbox row on its way into a stream."""
+
+    job_id: UUID
+    body: str
+    traceparent: str
+
+
+class DueBatch(Protocol):
+    """Rows that this relay alone holds until the surrounding transaction ends."""
+
+    @property
+    def rows(self) -> Sequence[Due]:
+        """The rows, oldest first."""
+
+    async def mark(self, entry_ids: Sequence[str]) -> None:
+        """Take the rows off the outbox and record the entry of each."""
+
+
+@dataclass(frozen=True, slots=True)
+class QueuedJob:
+    """A job that should have an entry in its stream."""
+
+    job_id: UUID
+    rail: str
+    stream: str
+    entry_id: str
+    of_older_epoch: bool
+
+
+class DispatchStore(Protocol):
+    """The outbox and the queued jobs."""
+
+    def take_due(self, rail: str, stream: str, limit: int) -> AbstractAsyncContextManager[DueBatch]:
+        """Lock up to `limit` due rows of a stream; commits when the block ends, gives back when it raises."""
+
+    async def queued_jobs(self, rail: str, older_than_s: float, after: UUID | None, limit: int) -> list[QueuedJob]:
+        """Return jobs that were queued that long ago or in an older stream epoch, in id order after `after`."""
+
+    async def requeue(self, jobs: Sequence[QueuedJob]) -> int:
+        """Put jobs whose entry is lost back into the outbox under the same id; return how many."""
+
+    async def stream_token(self, rail: str) -> str | None:
+        """Return the token of the rail's stream epoch, None before the first."""
+
+    async def raise_stream_epoch(self, rail: str, expected: str | None, token: str) -> str:
+        """Raise the epoch to a new token unless another healer did; return the token that counts now."""
+
+
+class Upkeep(Protocol):
+    """Chores of the database."""
+
+    async def expire_holds(self, limit: int) -> int:
+        """Release holds whose time-out has passed."""
+
+    async def purge_nonces(self, older_than_s: float) -> int:
+        """Forget nonces that no accepted timestamp can repeat."""
+
+    async def ensure_partitions(self) -> int:
+        """Create the partitions of the months ahead."""

@@ -1,0 +1,137 @@
+"""The background roles, each a coroutine that runs until it is cancelled. Several of each may run at once."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+from redis.asyncio import Redis
+
+from core.bus.gate import BacklogGate, GateBounds
+from core.bus.healer import heal_rail
+from core.bus.inbox import Inbox
+from core.bus.janitor import drop_idle_consumers, trim_stream
+from core.bus.loop import forever
+from core.bus.ports import DispatchStore, Receive, Upkeep
+from core.bus.relay import StreamRelay, relay_step
+from core.bus.sweeper import sweep_rail
+from core.settings import Settings
+from schemas.streams import ADAPTERS_GROUP, control_stream, groups_of, jobs_dlq_stream, jobs_stream, results_stream
+
+NONCE_AGE_S = 600
+CONSUMER_IDLE_MS = 3_600_000
+BLOCKING_AFTER_MS = 600_000
+
+
+@dataclass(frozen=True, slots=True)
+class BusDeps:
+    """What the roles need; bootstrap fills it. `listen` sets its event at each wake-up, until cancelled."""
+
+    settings: Settings
+    client: Redis
+    store: DispatchStore
+    upkeep: Upkeep
+    listen: Callable[[asyncio.Event], Awaitable[None]]
+    settle: Receive
+    receive_dead_letters: Receive
+    resolve: Callable[[], Awaitable[None]]
+    instance: str
+
+
+async def relay_role(deps: BusDeps) -> None:
+    """Relay every rail's jobs and control stream, and heal the server's groups and functions."""
+    own = deps.settings
+    bounds = GateBounds(own.backlog_high, own.backlog_low, own.stream_length_max, own.redis_memory_max_bytes)
+    async with asyncio.TaskGroup() as tasks:
+        wakes = []
+        for rail in own.rail_names:
+            tasks.create_task(_heal(deps, rail))
+            for stream in (jobs_stream(rail), control_stream(rail)):
+                wake = asyncio.Event()
+                wakes.append(wake)
+                gate = BacklogGate(deps.client, stream, ADAPTERS_GROUP, bounds)
+                relay = StreamRelay(deps.store, deps.client, gate, rail, stream, own.relay_batch)
+                tasks.create_task(_relay(relay, wake, own.relay_poll_s))
+        tasks.create_task(_wake_all(deps, wakes))
+
+
+async def settler_role(deps: BusDeps) -> None:
+    """Consume every rail's results and dead letters; on cancellation the batch in hand is finished."""
+    own, inboxes = deps.settings, []
+    for rail in own.rail_names:
+        receivers = ((results_stream(rail), deps.settle), (jobs_dlq_stream(rail), deps.receive_dead_letters))
+        for stream, receive in receivers:
+            inboxes.append(Inbox(deps.client, rail, stream, deps.instance, receive, batch=own.results_batch))
+    for inbox in inboxes:
+        inbox.start()
+    try:
+        await asyncio.Event().wait()
+    finally:
+        await asyncio.gather(*(inbox.stop(own.drain_s) for inbox in inboxes))
+
+
+async def resolver_role(deps: BusDeps) -> None:
+    """Resolve, sweep, trim, expire, purge and keep partitions ahead."""
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(forever("the resolver", lambda: _then(deps.resolve, deps.settings.resolver_every_s)))
+        tasks.create_task(forever("upkeep", lambda: _upkeep(deps)))
+        for rail in deps.settings.rail_names:
+            tasks.create_task(_sweep(deps, rail))
+            tasks.create_task(_clean(deps, rail))
+
+
+async def _then(step: Callable[[], Awaitable[None]], wait_s: float) -> float:
+    await step()
+    return wait_s
+
+
+async def _relay(relay: StreamRelay, wake: asyncio.Event, poll_s: float) -> None:
+    await forever("the relay", lambda: relay_step(relay, wake, poll_s))
+
+
+async def _heal(deps: BusDeps, rail: str) -> None:
+    async def step() -> float:
+        await heal_rail(deps.client, deps.store, rail)
+        return deps.settings.healer_every_s
+
+    await forever(f"the healer of {rail}", step)
+
+
+async def _wake_all(deps: BusDeps, wakes: list[asyncio.Event]) -> None:
+    woken = asyncio.Event()
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(_listen(deps, woken))
+        while True:
+            await woken.wait()
+            woken.clear()
+            for wake in wakes:
+                wake.set()
+
+
+async def _listen(deps: BusDeps, woken: asyncio.Event) -> None:
+    await deps.listen(woken)
+
+
+async def _sweep(deps: BusDeps, rail: str) -> None:
+    async def step() -> float:
+        await sweep_rail(deps.client, deps.store, rail, deps.settings.sweeper_age_s)
+        return deps.settings.sweeper_every_s
+
+    await forever(f"the sweeper of {rail}", step)
+
+
+async def _clean(deps: BusDeps, rail: str) -> None:
+    async def step() -> float:
+        for stream, group in groups_of(rail):
+            await trim_stream(deps.client, stream, group, BLOCKING_AFTER_MS)
+            await drop_idle_consumers(deps.client, stream, group, CONSUMER_IDLE_MS)
+        return deps.settings.janitor_every_s
+
+    await forever(f"the janitor of {rail}", step)
+
+
+async def _upkeep(deps: BusDeps) -> float:
+    await deps.upkeep.ensure_partitions()
+    await deps.upkeep.purge_nonces(NONCE_AGE_S)
+    while await deps.upkeep.expire_holds(1000):
+        pass
+    return deps.settings.janitor_every_s

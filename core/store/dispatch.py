@@ -1,0 +1,161 @@
+"""The outbox on its way into streams, the queued jobs behind it, and the stream epochs. Under the worker role."""
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from typing import Final
+from uuid import UUID
+
+from core.bus.ports import Due, QueuedJob
+from core.domain.context import Context
+from core.store.database import Database, UnitOfWork
+
+_CONTEXT: Final = Context(None, "relay")
+
+_TAKE: Final = """
+SELECT o.job_id, o.body, coalesce(o.traceparent, '') AS traceparent,
+    coalesce((SELECT epoch FROM fleet.stream_epochs WHERE rail = $2), 0) AS epoch
+FROM fleet.outbox o WHERE o.stream = $1 AND o.not_before <= now()
+ORDER BY o.not_before LIMIT $3 FOR UPDATE OF o SKIP LOCKED
+"""
+
+# A result may have settled the job before this runs: only what is still READY and AUTHORIZED moves on.
+_MARK: Final = """
+WITH gone AS (
+    DELETE FROM fleet.outbox WHERE job_id = ANY ($1::uuid[])
+), sent AS (
+    UPDATE fleet.jobs j SET state = 'QUEUED', entry_id = e.entry_id, stream_epoch = $3, queued_at = now()
+    FROM unnest($1::uuid[], $2::text[]) AS e(id, entry_id)
+    WHERE j.id = e.id AND j.id >= $4 AND j.id <= $5 AND j.state = 'READY'
+    RETURNING j.intent_id, j.kind
+), span AS (
+    SELECT min(intent_id::text)::uuid AS first, max(intent_id::text)::uuid AS last FROM sent WHERE kind = 'pay'
+), moved AS (
+    UPDATE fleet.intents i SET state = 'DISPATCHED', version = i.version + 1, updated_at = now()
+    FROM sent s
+    WHERE s.kind = 'pay' AND i.id = s.intent_id AND i.state = 'AUTHORIZED'
+        AND i.id >= (SELECT first FROM span) AND i.id <= (SELECT last FROM span)
+    RETURNING i.id, i.version, i.tenant_id, i.traceparent
+)
+INSERT INTO fleet.intent_events (intent_id, seq, tenant_id, type, state, actor, traceparent)
+SELECT id, version, tenant_id, 'dispatched', 'DISPATCHED', $6, traceparent FROM moved
+"""
+
+_QUEUED: Final = """
+SELECT j.id, j.rail, j.stream, j.entry_id, coalesce(j.stream_epoch, 0) < e.epoch AS of_older_epoch
+FROM fleet.jobs j JOIN fleet.stream_epochs e ON e.rail = $1
+WHERE j.rail = $1 AND j.state = 'QUEUED' AND j.closed_at IS NULL AND j.entry_id IS NOT NULL
+    AND (coalesce(j.stream_epoch, 0) < e.epoch OR j.queued_at < now() - make_interval(secs => $2))
+    AND ($3::uuid IS NULL OR j.id > $3)
+ORDER BY j.id LIMIT $4
+"""
+
+# The entry is part of the guard: a relay may have queued the job anew since it was looked at.
+_REQUEUE: Final = """
+WITH lost AS (
+    SELECT j.id FROM fleet.jobs j JOIN unnest($1::uuid[], $2::text[]) AS g(id, entry_id) ON g.id = j.id
+    WHERE j.state = 'QUEUED' AND j.entry_id = g.entry_id AND j.closed_at IS NULL
+    ORDER BY j.id FOR NO KEY UPDATE OF j SKIP LOCKED
+), ready AS (
+    UPDATE fleet.jobs j SET state = 'READY', entry_id = NULL, queued_at = NULL FROM lost WHERE j.id = lost.id
+    RETURNING j.*
+)
+INSERT INTO fleet.outbox (job_id, tenant_id, rail, stream, body, traceparent)
+SELECT r.id, r.tenant_id, r.rail, r.stream, jsonb_build_object('job_id', r.id, 'tenant_id', r.tenant_id,
+    'intent_id', r.intent_id, 'rail', r.rail, 'provider', r.provider, 'operation', r.operation, 'kind', r.kind,
+    'amount_minor', r.amount_minor, 'currency', r.currency, 'payee_masked', r.payee_masked,
+    'deadline', r.deadline)::text, r.traceparent
+FROM ready r ON CONFLICT (job_id) DO NOTHING
+"""
+
+_RAISE: Final = """
+INSERT INTO fleet.stream_epochs AS e (rail, epoch, token) VALUES ($1, 1, $3)
+ON CONFLICT (rail) DO UPDATE SET epoch = e.epoch + 1, token = excluded.token, raised_at = now()
+WHERE e.token IS NOT DISTINCT FROM $2
+"""
+
+
+class TakenBatch:
+    """Rows that are locked by this transaction; see `core.bus.ports.DueBatch`."""
+
+    def __init__(self, uow: UnitOfWork, rows: list[Due], epoch: int) -> None:
+        self._uow, self._rows, self._epoch = uow, rows, epoch
+
+    @property
+    def rows(self) -> Sequence[Due]:
+        """The rows, oldest first."""
+        return self._rows
+
+    async def mark(self, entry_ids: Sequence[str]) -> None:
+        """Delete the rows, queue their jobs and dispatch their intents, in one statement."""
+        ids = [row.job_id for row in self._rows]
+        await self._uow.connection.execute(
+            _MARK, ids, list(entry_ids), self._epoch, min(ids), max(ids), self._uow.context.actor
+        )
+
+
+class PostgresDispatch:
+    """The DispatchStore of `core.bus.ports`."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    @asynccontextmanager
+    async def take_due(self, rail: str, stream: str, limit: int) -> AsyncIterator[TakenBatch]:
+        """Lock due rows. The commit need not reach the disk: a row that comes back is the same job again."""
+        async with self._database.unit_of_work(_CONTEXT) as uow:
+            await uow.connection.execute("SET LOCAL synchronous_commit = off")
+            found = await uow.connection.fetch(_TAKE, stream, rail, limit)
+            rows = [Due(row["job_id"], row["body"], row["traceparent"]) for row in found]
+            yield TakenBatch(uow, rows, found[0]["epoch"] if found else 0)
+
+    async def queued_jobs(self, rail: str, older_than_s: float, after: UUID | None, limit: int) -> list[QueuedJob]:
+        """Return jobs that should still have an entry, in id order."""
+        async with self._database.acquire() as connection:
+            rows = await connection.fetch(_QUEUED, rail, older_than_s, after, limit)
+        return [QueuedJob(*row) for row in rows]
+
+    async def requeue(self, jobs: Sequence[QueuedJob]) -> int:
+        """Move jobs back to READY with an outbox row; a job that moved meanwhile is left alone."""
+        async with self._database.unit_of_work(_CONTEXT) as uow:
+            done: str = await uow.connection.execute(
+                _REQUEUE, [job.job_id for job in jobs], [job.entry_id for job in jobs]
+            )
+            await uow.connection.execute("SELECT pg_notify('fleet_outbox', '')")
+        return int(done.rsplit(" ", 1)[1])
+
+    async def stream_token(self, rail: str) -> str | None:
+        """Return the token of the rail's epoch."""
+        async with self._database.acquire() as connection:
+            token: str | None = await connection.fetchval("SELECT token FROM fleet.stream_epochs WHERE rail = $1", rail)
+        return token
+
+    async def raise_stream_epoch(self, rail: str, expected: str | None, token: str) -> str:
+        """Raise the epoch if its token is still `expected`; return the token that counts now."""
+        async with self._database.acquire() as connection:
+            await connection.execute(_RAISE, rail, expected, token)
+        return await self.stream_token(rail) or token
+
+
+class PostgresUpkeep:
+    """The Upkeep of `core.bus.ports`."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def expire_holds(self, limit: int) -> int:
+        """Release holds whose time-out has passed; return how many."""
+        async with self._database.unit_of_work(_CONTEXT) as uow:
+            return int(await uow.connection.fetchval("SELECT fleet.ledger_expire($1)", limit))
+
+    async def purge_nonces(self, older_than_s: float) -> int:
+        """Delete old nonces; return how many."""
+        async with self._database.acquire() as connection:
+            done: str = await connection.execute(
+                "DELETE FROM fleet.request_nonces WHERE seen_at < now() - make_interval(secs => $1)", older_than_s
+            )
+        return int(done.rsplit(" ", 1)[1])
+
+    async def ensure_partitions(self) -> int:
+        """Create what is missing for the months ahead; return how many."""
+        async with self._database.acquire() as connection:
+            return int(await connection.fetchval("SELECT fleet.ensure_partitions(1, 3)"))

@@ -1,0 +1,46 @@
+"""The held connection that wakes the relay: LISTEN on a direct connection, checked, and made anew when it dies."""
+
+import asyncio
+import contextlib
+import logging
+import random
+
+import asyncpg
+
+from core.store.outbox import OUTBOX_CHANNEL
+
+log = logging.getLogger(__name__)
+
+
+async def listen_for_outbox(url: str, wake: asyncio.Event, check_s: float = 5.0) -> None:
+    """Set `wake` at each notification, until cancelled. After a reconnect it is set too: one may have been missed."""
+    failures = 0
+    while True:
+        try:
+            connection = await asyncpg.connect(url, timeout=5.0, statement_cache_size=0)
+        except (OSError, asyncpg.PostgresError, TimeoutError) as error:
+            failures += 1
+            if failures == 1:
+                log.warning("no connection to listen on: %s; the slow poll goes on", type(error).__name__)
+            await asyncio.sleep(random.uniform(0.1, min(5.0, 0.2 * 2 ** min(failures, 6))))  # noqa: S311 - jitter
+            continue
+        failures = 0
+        try:
+            await _hold(connection, wake, check_s)
+        except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, TimeoutError) as error:
+            log.warning("the listening connection ended: %s", type(error).__name__)
+        finally:
+            with contextlib.suppress(Exception):
+                connection.terminate()
+
+
+async def _hold(connection: "asyncpg.Connection[asyncpg.Record]", wake: asyncio.Event, check_s: float) -> None:
+    ended = asyncio.Event()
+    connection.add_termination_listener(lambda _: ended.set())
+    await connection.add_listener(OUTBOX_CHANNEL, lambda *_: wake.set())
+    wake.set()
+    while not ended.is_set():
+        try:
+            await asyncio.wait_for(ended.wait(), check_s)
+        except TimeoutError:
+            await connection.fetchval("SELECT 1", timeout=check_s)
