@@ -1,56 +1,59 @@
 """Cancel what was provably not sent. A hold is released through the one door that proves it."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 from uuid import UUID
 
 from core.domain.context import Context
-from core.domain.intents import IntentRow
+from core.domain.ids import derive_id
+from core.domain.intents import IntentRow, Move
+from core.services.close_job import ClosePorts, Ending, close_if_unsent, end_intents
 from core.services.keys import Caller
 from core.services.problems import Refusal
 from core.services.read_intents import visible
 from schemas.events import TERMINAL_STATES, IntentState
+from schemas.operations import JobKind
+
+_EVENT: Final = "cancelled_by_client"
+_UNHELD: Final = frozenset({IntentState.VALIDATED, IntentState.AWAITING_CONFIRMATION})
 
 
-class CancelledIntents(Protocol):
-    """What cancelling needs of the intents' store."""
+class CancelPorts(ClosePorts, Protocol):
+    """What cancelling works with."""
 
-    async def load_intents(self, uow: Any, ids: Sequence[UUID]) -> dict[UUID, IntentRow]: ...
-
-
-class SafeClose(Protocol):
-    """The one door: closes an intent's jobs and releases its holds only where nothing can have been sent."""
-
-    async def __call__(self, uow: Any, intent_id: UUID) -> bool:
-        """Return whether the intent is CANCELLED now."""
-        ...
+    @property
+    def unit_of_work(self) -> Callable[[Context], AbstractAsyncContextManager[Any]]: ...
 
 
-class CancelService:
-    """Cancels on a client's request."""
+async def cancel(ports: CancelPorts, caller: Caller, intent_id: UUID) -> IntentRow:
+    """Return the cancelled intent; a repeat returns it again.
 
-    def __init__(
-        self,
-        unit_of_work: Callable[[Context], AbstractAsyncContextManager[Any]],
-        intents: CancelledIntents,
-        close: SafeClose,
-    ) -> None:
-        self._unit_of_work, self._intents, self._close = unit_of_work, intents, close
-
-    async def cancel(self, caller: Caller, intent_id: UUID) -> IntentRow:
-        """Return the cancelled intent; a repeat returns it again.
-
-        Raises Refusal: not_found, operation_not_permitted, wrong_state (another end), already_sent.
-        """
-        async with self._unit_of_work(caller.context()) as uow:
-            intent = visible(await self._intents.load_intents(uow, [intent_id]), intent_id, caller)
-            caller.require_operation(intent.operation)
-            if intent.state == IntentState.CANCELLED:
-                return intent
-            if intent.state in TERMINAL_STATES:
-                raise Refusal("wrong_state", f"the intent is {intent.state} already")
-            if not await self._close(uow, intent_id):
+    Raises Refusal: not_found, operation_not_permitted, wrong_state (another end), already_sent.
+    """
+    async with ports.unit_of_work(caller.context()) as uow:
+        intent = visible(await ports.intents.load_intents(uow, [intent_id]), intent_id, caller)
+        caller.require_operation(intent.operation)
+        if intent.state == IntentState.CANCELLED:
+            return intent
+        if intent.state in TERMINAL_STATES:
+            raise Refusal("wrong_state", f"the intent is {intent.state} already")
+        if intent.state in _UNHELD:
+            await _withdraw(uow, ports, intent_id)
+        else:
+            pay_job = derive_id(intent_id, "job", JobKind.PAY)
+            ended = await close_if_unsent(uow, ports, [pay_job], to=IntentState.CANCELLED, type=_EVENT)
+            if intent_id not in ended:
                 text = "the payment may have been sent: wait for its end, then ask for a refund"
                 raise Refusal("already_sent", text)
-            return (await self._intents.load_intents(uow, [intent_id]))[intent_id]
+        return (await ports.intents.load_intents(uow, [intent_id]))[intent_id]
+
+
+async def _withdraw(uow: Any, ports: CancelPorts, intent_id: UUID) -> None:
+    """End an intent that holds no money. Jobs are locked before intents, as settlement does."""
+    await ports.jobs.lock_jobs(uow, [derive_id(intent_id, "job", JobKind.LOOKUP)])
+    intent = (await ports.intents.load_intents(uow, [intent_id], lock=True))[intent_id]
+    if intent.state not in _UNHELD:
+        # It was confirmed or decided between our look and our lock: its pay job must be locked first, in a new try.
+        raise Refusal("wrong_state", f"the intent has just become {intent.state}: repeat the cancel")
+    await end_intents(uow, ports, [Ending(intent, Move(intent_id, IntentState.CANCELLED, _EVENT), _EVENT)])

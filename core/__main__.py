@@ -1,0 +1,78 @@
+"""python -m core [all|api|relay|settler|resolver …]: run roles of the core under one supervisor.
+
+A role that ends by itself or raises ends the process with a message, so that whoever started it sees it.
+"""
+
+import argparse
+import asyncio
+import logging
+import signal
+import sys
+from collections.abc import Callable, Coroutine
+from importlib import import_module
+from importlib.util import find_spec
+from typing import Any, Final
+
+import uvloop
+from pydantic import ValidationError
+
+from core.api.serve import serve_api
+from core.bootstrap import Core, open_core
+from core.settings import Settings
+
+_BACKGROUND: Final = ("relay", "settler", "resolver")
+_ROLES: Final = ("api", *_BACKGROUND)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run until SIGTERM or SIGINT; return the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m core", description=__doc__)
+    parser.add_argument("roles", nargs="*", metavar="role", help=f"all, {', '.join(_ROLES)}; default: all")
+    asked = parser.parse_args(arguments).roles or ["all"]
+    if unknown := sorted(set(asked) - {"all", *_ROLES}):
+        parser.error(f"unknown role {', '.join(unknown)}: use all, {', '.join(_ROLES)}")
+    roles = _ROLES if "all" in asked else tuple(role for role in _ROLES if role in asked)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    try:
+        settings = Settings()
+    except ValidationError as error:
+        faults = "; ".join(f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in error.errors())
+        sys.stderr.write(f"core: the settings are not complete: {faults}\n")
+        return 2
+    return uvloop.run(_run(settings, roles))
+
+
+async def _run(settings: Settings, roles: tuple[str, ...]) -> int:
+    stopping = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stopping.set)
+    async with open_core(settings) as core:
+        tasks = {asyncio.create_task(_role(role)(core, stopping), name=role) for role in roles}
+        waiting = asyncio.create_task(stopping.wait())
+        await asyncio.wait({*tasks, waiting}, return_when=asyncio.FIRST_COMPLETED)
+        crashed = [task for task in tasks if task.done() and not stopping.is_set()]
+        stopping.set()
+        _, late = await asyncio.wait(tasks, timeout=settings.drain_s)
+        for task in (*late, waiting):
+            task.cancel()
+        await asyncio.gather(*tasks, waiting, return_exceptions=True)
+        for task in crashed:
+            error = task.exception()
+            logging.getLogger("core").critical("role %s ended: %s", task.get_name(), error or "it returned")
+    return 1 if crashed else 0
+
+
+def _role(name: str) -> Callable[[Core, asyncio.Event], Coroutine[Any, Any, None]]:
+    if name == "api":
+        return serve_api
+    if find_spec("core.bus.roles") is None:
+        raise SystemExit(f"core: role {name} is not part of this installation")
+    found: Callable[[Core, asyncio.Event], Coroutine[Any, Any, None]] = getattr(
+        import_module("core.bus.roles"), f"{name}_role"
+    )
+    return found
+
+
+if __name__ == "__main__":
+    sys.exit(main())

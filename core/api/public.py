@@ -1,0 +1,216 @@
+"""The public API: intents and wallets. Every route is signed; hot routes read and write JSON themselves."""
+
+import asyncio
+import re
+from typing import Annotated, Any, Final, TypeVar
+from uuid import UUID
+
+from fastapi import FastAPI
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from starlette.requests import Request
+from starlette.responses import Response
+
+from core.api.answers import install_problems, json_answer
+from core.api.health import install_health
+from core.api.requests import BATCH_BODY_MAX_BYTES, parse, path_id, read_body, refusal_of, signed_by
+from core.bootstrap import PASSING_FAULTS, Core
+from core.services.accept import Accepted
+from core.services.cancel import cancel
+from core.services.confirm import confirm
+from core.services.keys import Caller
+from core.services.problems import Refusal
+from core.services.read_intents import IntentFilter, intent_view
+from schemas.api import (
+    BatchItem,
+    BatchItemResult,
+    ConfirmRequest,
+    IntentBatchRequest,
+    IntentBatchResponse,
+    IntentPage,
+    IntentRequest,
+    IntentView,
+    Problem,
+    WalletHistory,
+    WalletRequest,
+    WalletView,
+)
+from schemas.events import IntentState
+
+_KEY_PATTERN: Final = re.compile(r"[\x21-\x7e]{1,128}")
+_TRACEPARENT: Final = re.compile(r"00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
+_BATCH_ITEM: Final = TypeAdapter(BatchItem)
+_REPLAYED: Final = {"Idempotent-Replayed": "true"}
+_PROBLEMS: Final[dict[int | str, dict[str, Any]]] = {
+    "default": {"model": Problem, "description": "Problem details with a stable `code`: see docs/errors.md"}
+}
+
+
+class _Page(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+    cursor: Annotated[str, Field(max_length=400)] | None = None
+    limit: Annotated[int, Field(ge=1, le=500)] = 100
+
+
+class _IntentQuery(_Page):
+    state: IntentState | None = None
+    wallet_id: UUID | None = None
+    reference: Annotated[str, Field(max_length=64)] | None = None
+    created_after: AwareDatetime | None = None
+    created_before: AwareDatetime | None = None
+
+
+_Query = TypeVar("_Query", bound=_Page)
+
+
+def public_app(core: Core) -> FastAPI:
+    """Return the application of the public listener."""
+    app = FastAPI(title="psp-fleet", version="1", docs_url=None, redoc_url=None)
+    install_problems(app, PASSING_FAULTS)
+    install_health(app, core)
+    routes = _Routes(core)
+    for method, path, handler, model, status, body in (
+        ("POST", "/v1/intents", routes.create_intent, IntentView, 201, IntentRequest),
+        ("POST", "/v1/intents:batch", routes.create_intents, IntentBatchResponse, 200, IntentBatchRequest),
+        ("GET", "/v1/intents", routes.list_intents, IntentPage, 200, None),
+        ("GET", "/v1/intents/{intent_id}", routes.get_intent, IntentView, 200, None),
+        ("POST", "/v1/intents/{intent_id}/confirm", routes.confirm_intent, IntentView, 200, ConfirmRequest),
+        ("POST", "/v1/intents/{intent_id}/cancel", routes.cancel_intent, IntentView, 200, None),
+        ("POST", "/v1/wallets", routes.create_wallet, WalletView, 201, WalletRequest),
+        ("GET", "/v1/wallets/{wallet_id}", routes.get_wallet, WalletView, 200, None),
+        ("GET", "/v1/wallets/{wallet_id}/history", routes.wallet_history, WalletHistory, 200, None),
+    ):
+        app.add_api_route(
+            path,
+            handler,
+            methods=[method],
+            status_code=status,
+            response_model=model,
+            responses=_PROBLEMS,
+            openapi_extra=_described(path, body),
+        )
+    return app
+
+
+def _described(path: str, body: type[BaseModel] | None) -> dict[str, Any]:
+    names = re.findall(r"{(\w+)}", path)
+    kind = {"type": "string", "format": "uuid"}
+    parameters = [{"name": name, "in": "path", "required": True, "schema": kind} for name in names]
+    if path == "/v1/intents" and body is not None:
+        parameters.append({"name": "Idempotency-Key", "in": "header", "required": True, "schema": {"type": "string"}})
+    described: dict[str, Any] = {"parameters": parameters} if parameters else {}
+    if body is not None:
+        content = {"application/json": {"schema": body.model_json_schema()}}
+        described["requestBody"] = {"required": True, "content": content}
+    return described
+
+
+class _Routes:
+    def __init__(self, core: Core) -> None:
+        self._core = core
+
+    async def _read(self, request: Request, limit_bytes: int | None = None) -> tuple[Caller, bytes]:
+        body = await (read_body(request) if limit_bytes is None else read_body(request, limit_bytes))
+        return await signed_by(request, body, self._core.authenticator, "service"), body
+
+    async def create_intent(self, request: Request) -> Response:
+        """Ask for one payment under an Idempotency-Key."""
+        caller, body = await self._read(request)
+        key = request.headers.get("Idempotency-Key", "")
+        if _KEY_PATTERN.fullmatch(key) is None:
+            text = "send Idempotency-Key: 1 to 128 visible ASCII characters, one key for each payment"
+            raise Refusal("idempotency_key_missing", text, field="Idempotency-Key")
+        asked = parse(IntentRequest, body, request.headers.get("content-type"))
+        accepted = await self._core.accept.accept(caller, key, asked, _traceparent(request))
+        return json_answer(intent_view(accepted.intent), 201, _REPLAYED if accepted.replayed else None)
+
+    async def create_intents(self, request: Request) -> Response:
+        """Ask for up to 1,000 payments; each has its own key and its own result."""
+        caller, body = await self._read(request, BATCH_BODY_MAX_BYTES)
+        batch = parse(IntentBatchRequest, body, request.headers.get("content-type"))
+        traceparent = _traceparent(request)
+        answers = await asyncio.gather(
+            *(self._one(caller, item, traceparent) for item in batch.items), return_exceptions=True
+        )
+        results = [_result(index, answer) for index, answer in enumerate(answers)]
+        return json_answer(IntentBatchResponse.model_construct(results=results))
+
+    async def _one(self, caller: Caller, item: dict[str, Any], traceparent: str | None) -> Accepted:
+        try:
+            valid = _BATCH_ITEM.validate_python(item)
+        except ValidationError as error:
+            raise refusal_of(error) from error
+        return await self._core.accept.accept(caller, valid.idempotency_key, valid.intent, traceparent)
+
+    async def list_intents(self, request: Request) -> Response:
+        """List intents, newest first."""
+        caller, _ = await self._read(request)
+        query = _query(_IntentQuery, request)
+        wanted = IntentFilter(
+            state=query.state,
+            wallet_id=query.wallet_id,
+            reference=query.reference,
+            created_after=query.created_after,
+            created_before=query.created_before,
+            accounts=None if caller.accounts is None else list(caller.accounts),
+        )
+        rows, following = await self._core.read.page(caller, wanted, query.cursor, query.limit)
+        items = [intent_view(row) for row in rows]
+        return json_answer(IntentPage.model_construct(items=items, next_cursor=following))
+
+    async def get_intent(self, request: Request) -> Response:
+        """Show one intent."""
+        caller, _ = await self._read(request)
+        return json_answer(intent_view(await self._core.read.get(caller, path_id(request, "intent_id"))))
+
+    async def confirm_intent(self, request: Request) -> Response:
+        """Confirm what the lookup found."""
+        caller, body = await self._read(request)
+        asked = parse(ConfirmRequest, body, request.headers.get("content-type"))
+        return json_answer(intent_view(await confirm(self._core.ports, caller, path_id(request, "intent_id"), asked)))
+
+    async def cancel_intent(self, request: Request) -> Response:
+        """Cancel what was provably not sent."""
+        caller, _ = await self._read(request)
+        return json_answer(intent_view(await cancel(self._core.ports, caller, path_id(request, "intent_id"))))
+
+    async def create_wallet(self, request: Request) -> Response:
+        """Open a wallet."""
+        caller, body = await self._read(request)
+        asked = parse(WalletRequest, body, request.headers.get("content-type"))
+        wallet, is_new = await self._core.wallets.create(caller, asked)
+        return json_answer(wallet, 201 if is_new else 200)
+
+    async def get_wallet(self, request: Request) -> Response:
+        """Show a wallet with its balances."""
+        caller, _ = await self._read(request)
+        return json_answer(await self._core.wallets.get(caller, path_id(request, "wallet_id")))
+
+    async def wallet_history(self, request: Request) -> Response:
+        """List a wallet's posted entries, newest first."""
+        caller, _ = await self._read(request)
+        query = _query(_Page, request)
+        wallet_id = path_id(request, "wallet_id")
+        return json_answer(await self._core.wallets.history(caller, wallet_id, query.cursor, query.limit))
+
+
+def _query(model: type[_Query], request: Request) -> _Query:
+    try:
+        return model.model_validate(dict(request.query_params))
+    except ValidationError as error:
+        raise refusal_of(error) from error
+
+
+def _result(index: int, answer: Accepted | BaseException) -> BatchItemResult:
+    if isinstance(answer, Accepted):
+        view = intent_view(answer.intent)
+        return BatchItemResult.model_construct(index=index, status=201, intent=view, replayed=answer.replayed)
+    if isinstance(answer, PASSING_FAULTS):
+        answer = Refusal("unavailable", "repeat the request under the same key")
+    if not isinstance(answer, Refusal):
+        raise answer
+    return BatchItemResult.model_construct(index=index, status=answer.status, problem=answer.problem())
+
+
+def _traceparent(request: Request) -> str | None:
+    given = request.headers.get("traceparent", "")
+    return given if _TRACEPARENT.fullmatch(given) else None

@@ -1,0 +1,142 @@
+"""Wires the core: the only place where services meet their stores. Nothing is opened before `open_core` runs."""
+
+import base64
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+from uuid import UUID
+
+import asyncpg
+
+from core.domain.context import Context
+from core.services.accept import AcceptService
+from core.services.keys import Authenticator, KeyService
+from core.services.nonces import NonceGate
+from core.services.read_intents import ReadService
+from core.services.wallets import WalletService
+from core.settings import Settings
+from core.store import attempts, facts, jobs, rails
+from core.store.database import Database
+from core.store.idempotency import IdempotencyStore
+from core.store.intents import IntentStore
+from core.store.keys import KeyStore
+from core.store.ledger import PostgresLedger
+from core.store.migrate import load_migrations
+from core.store.nonces import NonceStore
+from core.store.routes import RouteStore
+from core.store.vault import PostgresVault
+from core.store.wallets import WalletStore
+
+SYSTEM_TENANT = UUID(int=0)
+PASSING_FAULTS: tuple[type[Exception], ...] = (
+    OSError,
+    TimeoutError,
+    asyncpg.PostgresConnectionError,
+    asyncpg.InterfaceError,
+    asyncpg.CannotConnectNowError,
+    asyncpg.AdminShutdownError,
+    asyncpg.CrashShutdownError,
+    asyncpg.TooManyConnectionsError,
+)
+"""Faults that are nobody's request's: the database is away or restarting."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ports:
+    """What use cases work with, as one database role."""
+
+    unit_of_work: Callable[[Context], AbstractAsyncContextManager[Any]]
+    ledger: PostgresLedger
+    intents: IntentStore
+    idempotency: IdempotencyStore
+    wallets: WalletStore
+    routes: RouteStore
+    vault: PostgresVault
+    jobs: Any
+    attempts: Any
+    facts: Any
+    rails: Any
+    shared_faults: tuple[type[Exception], ...] = PASSING_FAULTS
+
+
+@dataclass(frozen=True, slots=True)
+class Core:
+    """An open core: what the listeners and the background roles call."""
+
+    settings: Settings
+    app_database: Database
+    worker_database: Database
+    ports: Ports
+    """As the application: confined to the caller's tenant."""
+    worker_ports: Ports
+    """As background work: every tenant."""
+    authenticator: Authenticator
+    worker_authenticator: Authenticator
+    accept: AcceptService
+    read: ReadService
+    wallets: WalletService
+    keys: KeyService
+
+    async def missing_migrations(self) -> list[str]:
+        """Return the migrations that this code needs and the database has not got."""
+        async with self.worker_database.acquire() as connection:
+            applied = {row["version"] for row in await connection.fetch("SELECT version FROM fleet.schema_migrations")}
+        return [file.name for file in load_migrations() if file.version not in applied]
+
+
+@asynccontextmanager
+async def open_core(settings: Settings) -> AsyncIterator[Core]:
+    """Open the pools and wire the services; closed at the end. Raises OSError where the database is away."""
+    async with AsyncExitStack() as stack:
+        app = await _connect(stack, settings, settings.database_url.get_secret_value(), "fleet-api")
+        worker = await _connect(stack, settings, settings.database_worker_url.get_secret_value(), "fleet-worker")
+        vault = PostgresVault(base64.b64decode(settings.master_key.get_secret_value()))
+        ports, worker_ports = _ports(app, vault), _ports(worker, vault)
+        yield Core(
+            settings=settings,
+            app_database=app,
+            worker_database=worker,
+            ports=ports,
+            worker_ports=worker_ports,
+            authenticator=Authenticator(KeyStore(app), NonceGate(NonceStore(app)), vault),
+            worker_authenticator=Authenticator(KeyStore(worker), NonceGate(NonceStore(worker)), vault),
+            accept=AcceptService(
+                ports,
+                batch=settings.accept_batch,
+                in_flight=settings.accept_in_flight,
+                confirm_within=timedelta(seconds=settings.confirm_within_s),
+            ),
+            read=ReadService(ports.unit_of_work, ports.intents),
+            wallets=WalletService(ports.unit_of_work, ports.wallets, ports.ledger),
+            keys=KeyService(worker.unit_of_work, KeyStore(worker), vault),
+        )
+
+
+async def _connect(stack: AsyncExitStack, settings: Settings, url: str, name: str) -> Database:
+    database = await Database.connect(
+        url,
+        min_size=2,
+        max_size=settings.db_pool_size,
+        statement_cache_size=settings.db_statement_cache,
+        application_name=name,
+    )
+    stack.push_async_callback(database.close)
+    return database
+
+
+def _ports(database: Database, vault: PostgresVault) -> Ports:
+    return Ports(
+        unit_of_work=database.unit_of_work,
+        ledger=PostgresLedger(database, Context(None, "core")),
+        intents=IntentStore(),
+        idempotency=IdempotencyStore(),
+        wallets=WalletStore(),
+        routes=RouteStore(),
+        vault=vault,
+        jobs=jobs,
+        attempts=attempts,
+        facts=facts,
+        rails=rails,
+    )
