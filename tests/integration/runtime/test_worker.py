@@ -6,8 +6,9 @@ import signal
 import sys
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 from redis.asyncio import Redis
@@ -128,7 +129,8 @@ class Bench:
         async with asyncio.timeout(timeout_s):
             while await self.admin.xlen(stream) < count:  # noqa: ASYNC110 - bounded by the time-out
                 await asyncio.sleep(0.02)
-        return [fields[b"body"] for _, fields in await self.admin.xrange(stream)]
+        found: Any = await self.admin.xrange(stream)
+        return [fields[b"body"] for _, fields in found]
 
     async def pending(self, rail: str = RAIL) -> int:
         found = await self.admin.xpending(jobs_stream(rail), ADAPTERS_GROUP)
@@ -289,7 +291,8 @@ async def test_an_entry_delivered_too_often_is_dead_lettered_without_a_permit(be
     job, rail = a_job(), ScriptedRail(pays)
     bench.core.know(job)
     await bench.send(job)
-    [(_, [(entry, _)])] = await bench.admin.xreadgroup(ADAPTERS_GROUP, "dead", {jobs_stream(RAIL): ">"})
+    read: Any = await bench.admin.xreadgroup(ADAPTERS_GROUP, "dead", {jobs_stream(RAIL): ">"})
+    [(_, [(entry, _)])] = read
     await bench.admin.xclaim(
         jobs_stream(RAIL), ADAPTERS_GROUP, "dead", 0, [entry], idle=60_000, retrycount=3, justid=True
     )
@@ -373,7 +376,7 @@ async def test_a_drain_finishes_what_runs_and_releases_what_does_not(bench: Benc
     for job in jobs:
         bench.core.know(job)
     worker = await bench.work(rail, concurrency=12)
-    worker.jobs._own = type(worker.jobs._own)(**{**_fields(worker.jobs._own), "concurrency": 2})
+    worker.jobs._own = replace(worker.jobs._own, concurrency=2)
     await bench.send(*jobs)
     async with asyncio.timeout(3):
         while not rail.calls:  # noqa: ASYNC110 - bounded by the time-out
@@ -383,10 +386,6 @@ async def test_a_drain_finishes_what_runs_and_releases_what_does_not(bench: Benc
     assert await bench.admin.xlen(results_stream(RAIL)) == done < 12
     left = await bench.admin.xpending_range(jobs_stream(RAIL), ADAPTERS_GROUP, "-", "+", 50)
     assert [entry["times_delivered"] for entry in left] == [0] * len(left)
-
-
-def _fields(settings: object) -> dict[str, object]:
-    return {name: getattr(settings, name) for name in type(settings).__slots__}  # type: ignore[attr-defined]
 
 
 async def _noop(bench: Bench, name: str, **more: str) -> asyncio.subprocess.Process:
