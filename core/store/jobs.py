@@ -196,3 +196,16 @@ async def requeue_jobs(uow: UnitOfWork, jobs: Sequence[tuple[JobRow, float]]) ->
     delays = [timedelta(seconds=after_s) for _, after_s in jobs]
     await uow.connection.execute(_REQUEUE, ids, delays, [job_body(job) for job, _ in jobs], min(ids), max(ids))
     await uow.connection.execute(NOTIFY_OUTBOX)
+
+
+class JobStore:
+    """The functions above as one object, for those who are handed their store."""
+
+    insert_jobs = staticmethod(insert_jobs)
+    lock_jobs = staticmethod(lock_jobs)
+    due_jobs = staticmethod(due_jobs)
+    targets_of = staticmethod(targets_of)
+    close_jobs_of = staticmethod(close_jobs_of)
+    close_jobs = staticmethod(close_jobs)
+    wait_jobs = staticmethod(wait_jobs)
+    requeue_jobs = staticmethod(requeue_jobs)
