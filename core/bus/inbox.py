@@ -64,7 +64,7 @@ class Inbox:
         while True:
             try:
                 return list(await self._receive(self._rail, batch))
-            except Exception as error:
+            except Exception as error:  # noqa: BLE001 - the entries are kept, whatever failed
                 # The entries stay ours and alive: a database that is away costs time, never a verdict.
                 failures += 1
                 if failures == 1:

@@ -18,7 +18,7 @@ async def forever(name: str, step: Callable[[], Awaitable[float]]) -> None:
     while True:
         try:
             wait_s = await step()
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - it is logged, and the loop must outlive it
             failures += 1
             if failures == 1:
                 log.warning("%s fails: %s: %s", name, type(error).__name__, error)

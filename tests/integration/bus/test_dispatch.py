@@ -1,0 +1,136 @@
+"""The relay, the healer, the sweeper and the janitor on real servers."""
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from uuid import UUID, uuid4
+
+import pytest
+from redis.asyncio import Redis
+
+from core.bus.gate import BacklogGate, GateBounds
+from core.bus.healer import heal_rail
+from core.bus.janitor import trim_stream
+from core.bus.relay import StreamRelay
+from core.bus.sweeper import sweep_rail
+from core.domain.context import Context
+from core.domain.jobs import JobRow, mint_reference
+from core.store.database import Database
+from core.store.dispatch import PostgresDispatch
+from core.store.jobs import insert_jobs
+from fleet.stack.provision import RoleUrls
+from schemas.ids import mint_id
+from schemas.operations import JobKind, OperationType
+from schemas.streams import ADAPTERS_GROUP, jobs_stream
+from wire.client import connect_redis
+
+RAIL = "testrail"
+JOBS = jobs_stream(RAIL)
+NOW_MS = int(datetime.now(UTC).timestamp() * 1000)
+
+
+@dataclass
+class World:
+    database: Database
+    store: PostgresDispatch
+    redis: Redis
+
+    def relay(self, bounds: GateBounds | None = None) -> StreamRelay:
+        gate = BacklogGate(self.redis, JOBS, ADAPTERS_GROUP, bounds or GateBounds())
+        return StreamRelay(self.store, self.redis, gate, RAIL, JOBS)
+
+    async def queue(self, count: int) -> list[UUID]:
+        jobs = []
+        for _ in range(count):
+            job_id = mint_id(NOW_MS)
+            jobs.append(
+                JobRow(
+                    id=job_id,
+                    tenant_id=uuid4(),
+                    intent_id=mint_id(NOW_MS),
+                    kind=JobKind.PAY,
+                    operation=OperationType.PAYOUT,
+                    rail=RAIL,
+                    provider="p",
+                    provider_account="a",
+                    environment="sandbox",
+                    reference=mint_reference(job_id, 20),
+                    amount_minor=5,
+                    currency="THB",
+                    deadline=datetime.now(UTC) + timedelta(hours=1),
+                )
+            )
+        async with self.database.unit_of_work(Context(None, "test")) as uow:
+            await insert_jobs(uow, jobs)
+        return [job.id for job in jobs]
+
+    async def states(self) -> dict[UUID, str]:
+        async with self.database.acquire() as connection:
+            return dict(await connection.fetch("SELECT id, state FROM fleet.jobs"))
+
+    async def streamed(self) -> list[str]:
+        return [fields[b"id"].decode() for _, fields in await self.redis.xrange(JOBS)]
+
+
+@pytest.fixture
+async def world(fresh_database: RoleUrls, fresh_redis: str) -> AsyncIterator[World]:
+    database = await Database.connect(fresh_database.worker)
+    client = connect_redis(fresh_redis, "test")
+    made = World(database, PostgresDispatch(database), client)
+    await heal_rail(client, made.store, RAIL)
+    yield made
+    await client.aclose()
+    await database.close()
+
+
+async def test_due_jobs_are_dispatched_once_and_marked(world: World) -> None:
+    ids = await world.queue(5)
+    assert await world.relay().relay_once() == 5
+    assert await world.relay().relay_once() == 0
+    assert sorted(await world.streamed()) == sorted(map(str, ids))
+    assert set((await world.states()).values()) == {"QUEUED"}
+
+
+async def test_a_full_stream_closes_the_gate_until_the_backlog_is_below_low_water(world: World) -> None:
+    await world.queue(10)
+    relay = world.relay(GateBounds(high=4, low=2))
+    assert await relay.relay_once() == 4
+    assert await relay.relay_once() == 0
+    entries = await world.redis.xreadgroup(ADAPTERS_GROUP, "a", {JOBS: ">"}, count=3)
+    taken = [entry for entry, _ in entries[0][1]]
+    await world.redis.xack(JOBS, ADAPTERS_GROUP, *taken[:2])
+    assert await relay.relay_once() == 0
+    await world.redis.xack(JOBS, ADAPTERS_GROUP, taken[2])
+    assert await relay.relay_once() == 3
+
+
+async def test_jobs_in_a_wiped_server_are_dispatched_again_under_the_same_ids(world: World) -> None:
+    ids = await world.queue(3)
+    await world.relay().relay_once()
+    await world.redis.flushall()
+    assert await world.relay().relay_once() == 0
+    assert await heal_rail(world.redis, world.store, RAIL)
+    assert await sweep_rail(world.redis, world.store, RAIL, 3600) == 3
+    await world.relay().relay_once()
+    assert sorted(await world.streamed()) == sorted(map(str, ids))
+    assert await sweep_rail(world.redis, world.store, RAIL, 3600) == 0
+
+
+async def test_the_sweeper_finds_a_deleted_entry_and_leaves_the_others(world: World) -> None:
+    await world.queue(3)
+    await world.relay().relay_once()
+    gone, fields = (await world.redis.xrange(JOBS))[1]
+    await world.redis.xdel(JOBS, gone)
+    assert await sweep_rail(world.redis, world.store, RAIL, 0) == 1
+    assert (await world.states())[UUID(fields[b"id"].decode())] == "READY"
+
+
+async def test_the_janitor_trims_only_what_is_finished(world: World) -> None:
+    await world.queue(6)
+    await world.relay().relay_once()
+    entries = await world.redis.xreadgroup(ADAPTERS_GROUP, "a", {JOBS: ">"}, count=4)
+    taken = [entry for entry, _ in entries[0][1]]
+    await world.redis.xack(JOBS, ADAPTERS_GROUP, taken[0], taken[1], taken[3])
+    assert await trim_stream(world.redis, JOBS, ADAPTERS_GROUP, 600_000) == 2
+    assert [entry for entry, _ in await world.redis.xrange(JOBS)][0] == taken[2]
+    assert await world.redis.xlen(JOBS) == 4
