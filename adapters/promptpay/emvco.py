@@ -1,8 +1,8 @@
 """Thai QR payments: PromptPay credit transfer (tag 29) and bill payment (tag 30). Pure.
 
-Tolerant on read: any order of tags, a static code with an amount, amounts such as `0040`, lower-case checksums, foreign
-templates. Strict on write: ascending tags, exact amounts, checked payees. Source: BOT Thai QR Payment standard and EMVCo
-MPM, as documented by uunw/thai-qr-payment and SCB's developer pages.
+Tolerant on read: any order of tags, a static code with an amount, amounts such as `0040`, lower-case checksums,
+foreign templates. Strict on write: ascending tags, exact amounts, checked payees. Source: BOT Thai QR Payment standard
+and EMVCo MPM, as documented by uunw/thai-qr-payment and SCB's developer pages.
 """
 
 import re
@@ -124,7 +124,10 @@ def encode_bill_payment(
     amount_minor: int | None = None,
     dynamic: bool | None = None,
 ) -> str:
-    """Return the tag 30 payload of a bill. Raises QrError `biller_malformed`, `bill_reference_malformed`, `qr_amount_*`."""
+    """Return the tag 30 payload of a bill.
+
+    Raises QrError `biller_malformed`, `bill_reference_malformed`, `qr_amount_*`.
+    """
     if re.fullmatch(r"\d{15}", biller_id, re.ASCII) is None:
         raise QrError(
             "biller_malformed", f"biller {biller_id[:20]!r} should have 15 digits: 13-digit id, 2-digit suffix"

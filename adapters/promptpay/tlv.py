@@ -25,7 +25,10 @@ def crc16(text: str) -> str:
 
 
 def read_tlv(text: str, where: str) -> dict[str, str]:
-    """Return tag -> value in the order of the text. Raises QrError `qr_truncated`, `qr_malformed`, `qr_tag_repeated`."""
+    """Return tag -> value in the order of the text.
+
+    Raises QrError `qr_truncated`, `qr_malformed`, `qr_tag_repeated`.
+    """
     found: dict[str, str] = {}
     position = 0
     while position < len(text):

@@ -1,0 +1,1 @@
+"""IPPS (PPXC) with a durable book and fault scripts: `python -m adapters.promptpay.simulator`."""

@@ -1,0 +1,66 @@
+"""Runs the simulator as a process: `python -m adapters.promptpay.simulator --port 9000 --db book.sqlite`."""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+import uvicorn
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from adapters.promptpay.simulator.app import Behaviour, build_app
+from adapters.promptpay.simulator.book import SCHEMA
+from adapters.promptpay.simulator.magic import magic_scripts
+from adapters.promptpay.simulator.service import Ipps
+from adapters.testkit.durable import DurableStore
+from adapters.testkit.faults import FaultScripts
+
+
+class AbortableProtocol(HttpToolsProtocol):
+    """Hands the transport to the application, so that a fault can reset the connection."""
+
+    def on_message_begin(self) -> None:
+        """Begin a request as the base class does, with the transport in its scope."""
+        super().on_message_begin()
+        scope: dict[str, Any] = self.scope  # type: ignore[assignment]  # ASGI scopes are open mappings
+        scope["transport"] = self.transport
+
+
+def main() -> None:
+    """Serve until SIGTERM."""
+    parser = argparse.ArgumentParser(prog="promptpay-simulator", description=__doc__)
+    parser.add_argument("--host", default="127.0.0.1")
+    parser.add_argument("--port", type=int, required=True)
+    parser.add_argument("--db", type=Path, required=True, help="the durable book (SQLite)")
+    parser.add_argument("--key-id", default="sandbox")
+    parser.add_argument("--secret", default="sandbox-secret")
+    parser.add_argument("--seed", type=int, default=0, help="of faults with a probability")
+    parser.add_argument("--latency-ms", type=int, default=0)
+    parser.add_argument("--timeout-delay-s", type=float, default=30, help="how long a timed-out answer is withheld")
+    parser.add_argument("--settle-after-s", type=float, default=1.5, help="of slow transfers")
+    parser.add_argument("--lookup-lives-s", type=float, default=300)
+    parser.add_argument("--fee-satang", type=int, default=0)
+    parser.add_argument("--callback-url", default="")
+    chosen = parser.parse_args()
+    ipps = Ipps(
+        DurableStore(chosen.db, SCHEMA),
+        FaultScripts(chosen.seed, magic_scripts()),
+        lookup_lives_s=chosen.lookup_lives_s,
+        settle_after_s=chosen.settle_after_s,
+        fee_minor=chosen.fee_satang,
+    )
+    behaviour = Behaviour(
+        chosen.key_id, chosen.secret, chosen.latency_ms / 1000, chosen.timeout_delay_s, chosen.callback_url
+    )
+    uvicorn.run(
+        build_app(ipps, behaviour),
+        host=chosen.host,
+        port=chosen.port,
+        loop="uvloop",
+        http=AbortableProtocol,
+        log_level="warning",
+        timeout_graceful_shutdown=1,
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,198 @@
+"""IPPS over HTTP: signature, latency, faults, the contract, and a control API for scripts."""
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import asdict, dataclass
+from typing import TypeVar
+
+import httpx
+import orjson
+from pydantic import BaseModel, ValidationError
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from adapters.promptpay import signing
+from adapters.promptpay.models import LookupRequest, TransferRequest
+from adapters.promptpay.simulator.service import Answer, Ipps, as_json, refusal
+from adapters.testkit.faults import Fault, Script
+
+Model = TypeVar("Model", bound=BaseModel)
+Endpoint = Callable[[Request], Awaitable[Response]]
+
+_LOST = b'{"status": "SUCC'
+_TRANSFER_FAULTS = frozenset(Fault) - {Fault.PAYEE_NOT_FOUND}
+_BEFORE = frozenset({Fault.TIMEOUT_BEFORE, Fault.ERROR_BEFORE, Fault.RESET_BEFORE, Fault.THROTTLED})
+_SETTLE_EVERY_S = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class Behaviour:
+    """How the HTTP side behaves."""
+
+    key_id: str
+    secret: str
+    latency_s: float = 0.0
+    timeout_delay_s: float = 30.0
+    callback_url: str = ""
+    callback_delay_s: float = 2.0
+
+
+def build_app(ipps: Ipps, behaviour: Behaviour) -> Starlette:
+    """Return the ASGI application; it settles slow transfers while it runs."""
+    simulator = _Http(ipps, behaviour)
+
+    @contextlib.asynccontextmanager
+    async def lifespan(_: Starlette) -> AsyncIterator[None]:
+        ipps.store.start()
+        settling = asyncio.create_task(simulator.settle_forever())
+        try:
+            yield
+        finally:
+            settling.cancel()
+            ipps.store.stop()
+
+    signed = simulator.signed
+    return Starlette(
+        lifespan=lifespan,
+        routes=[
+            Route("/health", simulator.health),
+            Route("/v1/lookups", signed(simulator.lookup), methods=["POST"]),
+            Route("/v1/transfers", signed(simulator.transfer), methods=["POST"]),
+            Route("/v1/transfers/by-ref/{reference}", signed(simulator.inquire)),
+            Route("/v1/transfers/by-ref/{reference}/cancel", signed(simulator.cancel), methods=["POST"]),
+            Route("/v1/settlements/{day}", signed(simulator.register)),
+            Route("/_control/book", simulator.book),
+            Route("/_control/faults", simulator.faults, methods=["GET", "POST", "DELETE"]),
+        ],
+    )
+
+
+class _Http:
+    def __init__(self, ipps: Ipps, behaviour: Behaviour) -> None:
+        self._ipps, self._behaviour = ipps, behaviour
+        self._callbacks: set[asyncio.Task[None]] = set()
+
+    def signed(self, endpoint: Endpoint) -> Endpoint:
+        """Refuse what is not signed with the client's key; then wait the set latency."""
+
+        async def checked(request: Request) -> Response:
+            headers, body = request.headers, await request.body()
+            signature = headers.get(signing.SIGNATURE_HEADER, "")
+            timestamp = headers.get(signing.TIMESTAMP_HEADER, "")
+            key = headers.get(signing.KEY_HEADER, "")
+            known = key == self._behaviour.key_id
+            if not known or not signing.is_signed(self._behaviour.secret, timestamp, body, signature, int(time.time())):
+                return respond(refusal(401, "signature_invalid", "sign timestamp and raw body with your secret"))
+            if self._behaviour.latency_s:
+                await asyncio.sleep(self._behaviour.latency_s)
+            return await endpoint(request)
+
+        return checked
+
+    async def health(self, _: Request) -> Response:
+        return respond(Answer(200, {"status": "up"}))
+
+    async def lookup(self, request: Request) -> Response:
+        parsed = _parsed(LookupRequest, await request.body())
+        return respond(parsed if isinstance(parsed, Answer) else await self._ipps.lookup(parsed))
+
+    async def transfer(self, request: Request) -> Response:
+        parsed = _parsed(TransferRequest, await request.body())
+        if isinstance(parsed, Answer):
+            return respond(parsed)
+        payee = await self._ipps.payee_of_lookup(parsed.lookup_id)
+        fault = self._ipps.faults.due(payee, parsed.client_ref, _TRANSFER_FAULTS)
+        if fault in _BEFORE:
+            return await self._lose(fault, request)
+        answer = await self._ipps.transfer(parsed, fault)
+        if fault is Fault.LATE_CALLBACK:
+            self._call_back_later(answer)
+        if fault in (Fault.TIMEOUT_AFTER, Fault.ERROR_AFTER, Fault.GARBAGE_AFTER, Fault.RESET_AFTER):
+            return await self._lose(fault, request)
+        if fault is Fault.DUPLICATE_AFTER:
+            return respond(refusal(409, "duplicate_reference", ""))
+        return respond(answer)
+
+    async def inquire(self, request: Request) -> Response:
+        return respond(await self._ipps.inquire(request.path_params["reference"]))
+
+    async def cancel(self, request: Request) -> Response:
+        return respond(await self._ipps.cancel(request.path_params["reference"]))
+
+    async def register(self, request: Request) -> Response:
+        return respond(await self._ipps.register(request.path_params["day"]))
+
+    async def book(self, _: Request) -> Response:
+        rows = await self._ipps.store.run(
+            lambda book: [dict(row) for row in book.execute("SELECT * FROM executed ORDER BY seq")]
+        )
+        transfers = await self._ipps.store.run(
+            lambda book: [as_json(row) for row in book.execute("SELECT * FROM transfers ORDER BY created_at")]
+        )
+        return respond(Answer(200, {"executed": rows, "transfers": transfers}))
+
+    async def faults(self, request: Request) -> Response:
+        """List the scripts, add one in front of the others, or clear them all."""
+        scripts = self._ipps.faults.scripts
+        if request.method == "DELETE":
+            scripts.clear()
+        elif request.method == "POST":
+            try:
+                asked = orjson.loads(await request.body())
+                scripts.insert(0, Script(**{**asked, "fault": Fault(asked["fault"])}))
+            except (orjson.JSONDecodeError, KeyError, TypeError, ValueError) as error:
+                return respond(refusal(422, "fault_invalid", f"{error}; faults: {', '.join(Fault)}"))
+        return respond(Answer(200, {"scripts": [asdict(script) for script in scripts]}))
+
+    async def settle_forever(self) -> None:
+        while True:
+            await self._ipps.settle()
+            await asyncio.sleep(_SETTLE_EVERY_S)
+
+    async def _lose(self, fault: Fault | None, request: Request) -> Response:
+        """Answer as if something broke on the way."""
+        if fault in (Fault.TIMEOUT_BEFORE, Fault.TIMEOUT_AFTER):
+            await asyncio.sleep(self._behaviour.timeout_delay_s)
+        if fault in (Fault.RESET_BEFORE, Fault.RESET_AFTER):
+            request.scope["transport"].abort()
+        if fault is Fault.GARBAGE_AFTER:
+            return Response(_LOST, media_type="application/json")
+        if fault is Fault.THROTTLED:
+            return Response(b'{"code": "throttled"}', 429, {"Retry-After": "1"}, "application/json")
+        return respond(refusal(500, "internal_error", "something broke"))
+
+    def _call_back_later(self, answer: Answer) -> None:
+        if self._behaviour.callback_url:
+            task = asyncio.create_task(self._call_back(answer))
+            self._callbacks.add(task)
+            task.add_done_callback(self._callbacks.discard)
+
+    async def _call_back(self, answer: Answer) -> None:
+        await asyncio.sleep(self._behaviour.callback_delay_s)
+        event = {"event_id": f"EV{answer.body['psp_txid']}", "type": "transfer.updated", **answer.body}
+        body, timestamp = orjson.dumps({**event, "occurred_at": time.time()}), str(int(time.time()))
+        headers = {
+            signing.KEY_HEADER: self._behaviour.key_id,
+            signing.TIMESTAMP_HEADER: timestamp,
+            signing.SIGNATURE_HEADER: signing.sign(self._behaviour.secret, timestamp, body),
+        }
+        async with httpx.AsyncClient(timeout=5) as client:
+            with contextlib.suppress(httpx.HTTPError):
+                await client.post(self._behaviour.callback_url, content=body, headers=headers)
+
+
+def respond(answer: Answer) -> Response:
+    """Return the HTTP response of an answer."""
+    return Response(orjson.dumps(answer.body), answer.status, media_type="application/json")
+
+
+def _parsed(model: type[Model], body: bytes) -> Model | Answer:
+    try:
+        return model.model_validate_json(body)
+    except ValidationError as error:
+        first = error.errors()[0]
+        return refusal(422, "field_invalid", f"{'.'.join(map(str, first['loc']))}: {first['msg']}")

@@ -1,0 +1,100 @@
+"""The provider's own book: what it looked up, what it was asked to pay, and each payment it executed.
+
+`executed` has a row per payment that moved money and no uniqueness at all: were a reference ever executed twice, two
+rows would say so. Everything that decides is in `transfers`.
+"""
+
+import sqlite3
+from dataclasses import dataclass
+from pathlib import Path
+
+SCHEMA = """
+CREATE TABLE IF NOT EXISTS lookups (
+    lookup_id TEXT PRIMARY KEY, proxy_type TEXT NOT NULL, proxy TEXT NOT NULL, amount_minor INTEGER NOT NULL,
+    payee_name TEXT NOT NULL, fee_minor INTEGER NOT NULL, expires_at REAL NOT NULL
+);
+CREATE TABLE IF NOT EXISTS transfers (
+    client_ref TEXT PRIMARY KEY, body_hash TEXT, psp_txid TEXT, payee TEXT NOT NULL DEFAULT '',
+    amount_minor INTEGER NOT NULL DEFAULT 0, status TEXT NOT NULL, reason TEXT NOT NULL DEFAULT '',
+    settles_at REAL, created_at REAL NOT NULL
+);
+CREATE INDEX IF NOT EXISTS transfers_settling ON transfers (settles_at) WHERE settles_at IS NOT NULL;
+CREATE TABLE IF NOT EXISTS executed (
+    seq INTEGER PRIMARY KEY AUTOINCREMENT, client_ref TEXT NOT NULL, psp_txid TEXT NOT NULL, payee TEXT NOT NULL,
+    amount_minor INTEGER NOT NULL, executed_at REAL NOT NULL
+);
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Executed:
+    """One payment that moved money."""
+
+    reference: str
+    psp_txid: str
+    payee: str
+    amount_minor: int
+    executed_at: float
+
+
+def read_book(path: Path) -> list[Executed]:
+    """Return every executed payment in order, also while the simulator runs. A missing file is an empty book."""
+    if not path.exists():
+        return []
+    connection = sqlite3.connect(f"file:{path}?mode=ro", uri=True)
+    try:
+        rows = connection.execute(
+            "SELECT client_ref, psp_txid, payee, amount_minor, executed_at FROM executed ORDER BY seq"
+        ).fetchall()
+    finally:
+        connection.close()
+    return [Executed(*row) for row in rows]
+
+
+def save_lookup(book: sqlite3.Connection, lookup: tuple[str, str, str, int, str, int, float]) -> None:
+    """Keep one lookup."""
+    book.execute("INSERT INTO lookups VALUES (?, ?, ?, ?, ?, ?, ?)", lookup)
+
+
+def find_transfer(book: sqlite3.Connection, reference: str) -> sqlite3.Row | None:
+    """Return the transfer, or tombstone, of a reference."""
+    row: sqlite3.Row | None = book.execute("SELECT * FROM transfers WHERE client_ref = ?", (reference,)).fetchone()
+    return row
+
+
+def find_lookup(book: sqlite3.Connection, lookup_id: str) -> sqlite3.Row | None:
+    """Return one lookup."""
+    row: sqlite3.Row | None = book.execute("SELECT * FROM lookups WHERE lookup_id = ?", (lookup_id,)).fetchone()
+    return row
+
+
+def execute(book: sqlite3.Connection, reference: str, now: float) -> None:
+    """Move the money of a transfer: the row that the proof counts."""
+    book.execute("UPDATE transfers SET status = 'SUCCEEDED', settles_at = NULL WHERE client_ref = ?", (reference,))
+    book.execute(
+        "INSERT INTO executed (client_ref, psp_txid, payee, amount_minor, executed_at)"
+        " SELECT client_ref, psp_txid, payee, amount_minor, ? FROM transfers WHERE client_ref = ?",
+        (now, reference),
+    )
+
+
+def settle_due(book: sqlite3.Connection, now: float) -> list[str]:
+    """Execute the transfers whose settlement is due; return their references."""
+    due = [row["client_ref"] for row in book.execute("SELECT client_ref FROM transfers WHERE settles_at <= ?", (now,))]
+    for reference in due:
+        execute(book, reference, now)
+    return due
+
+
+def bury(book: sqlite3.Connection, reference: str, now: float) -> sqlite3.Row:
+    """Cancel by reference: a transfer not yet executed, or one never seen, can never be executed any more."""
+    book.execute(
+        "INSERT INTO transfers (client_ref, status, reason, created_at) VALUES (?, 'CANCELED', 'canceled_by_client', ?)"
+        " ON CONFLICT (client_ref) DO UPDATE SET status = 'CANCELED', reason = 'canceled_by_client', settles_at = NULL"
+        " WHERE transfers.status = 'PROCESSING'",
+        (reference, now),
+    )
+    row = find_transfer(book, reference)
+    if row is None:
+        raise LookupError(reference)
+    return row

@@ -1,0 +1,75 @@
+"""Fault scripts of the provider simulators: what goes wrong, for whom, how often.
+
+"before" means before the payment is executed, "after" means after it: the money has moved and the answer is lost.
+"""
+
+import random
+from collections import Counter
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+
+class Fault(StrEnum):
+    """The faults that a simulator can be told to show."""
+
+    PAYEE_NOT_FOUND = "payee_not_found"
+    TIMEOUT_BEFORE = "timeout_before"
+    TIMEOUT_AFTER = "timeout_after"
+    ERROR_BEFORE = "error_before"
+    ERROR_AFTER = "error_after"
+    GARBAGE_AFTER = "garbage_after"
+    RESET_BEFORE = "reset_before"
+    RESET_AFTER = "reset_after"
+    DUPLICATE_AFTER = "duplicate_after"
+    SLOW_SETTLE = "slow_settle"
+    THROTTLED = "throttled"
+    DECLINED = "declined"
+    LATE_CALLBACK = "late_callback"
+
+
+PERSISTENT = frozenset({Fault.PAYEE_NOT_FOUND, Fault.DECLINED, Fault.SLOW_SETTLE, Fault.LATE_CALLBACK})
+"""Faults that are true of the payee; the others strike a reference once, so that a repeat finds the truth."""
+
+
+@dataclass(slots=True)
+class Script:
+    """One rule: `payee` and `reference` match where given, `probability` draws from the seeded generator."""
+
+    fault: Fault
+    payee: str | None = None
+    reference: str | None = None
+    probability: float = 1.0
+    times: int | None = None
+    """How often it strikes in all; None without end."""
+
+    def matches(self, payee: str, reference: str) -> bool:
+        """Whether the rule is about this request."""
+        return self.payee in (None, payee) and self.reference in (None, reference)
+
+
+@dataclass(slots=True)
+class FaultScripts:
+    """The rules in force. The same seed and the same order of requests give the same faults."""
+
+    seed: int = 0
+    scripts: list[Script] = field(default_factory=list)
+    _struck: Counter[tuple[Fault, str]] = field(default_factory=Counter)
+    _random: random.Random = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._random = random.Random(self.seed)  # noqa: S311 - repeatable on purpose
+
+    def due(self, payee: str, reference: str, among: frozenset[Fault]) -> Fault | None:
+        """Return the fault that strikes this request now, if any, and count it."""
+        for script in self.scripts:
+            if script.fault not in among or not script.matches(payee, reference) or script.times == 0:
+                continue
+            if script.fault not in PERSISTENT and self._struck[script.fault, reference]:
+                continue
+            if script.probability < 1 and self._random.random() >= script.probability:
+                continue
+            self._struck[script.fault, reference] += 1
+            if script.times is not None:
+                script.times -= 1
+            return script.fault
+        return None
