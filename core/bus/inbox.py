@@ -6,7 +6,7 @@ import random
 
 from redis.asyncio import Redis
 
-from core.bus.ports import Receive
+from core.services.bus_ports import Receive
 from schemas.envelope import UnknownVersionError
 from schemas.streams import CORE_GROUP
 from wire import functions

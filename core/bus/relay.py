@@ -6,7 +6,7 @@ import contextlib
 from redis.asyncio import Redis
 
 from core.bus.gate import BacklogGate
-from core.bus.ports import DispatchStore
+from core.services.bus_ports import DispatchStore
 from schemas.envelope import Envelope
 from schemas.jobs import JOB_TYPE
 from wire import functions

@@ -11,9 +11,9 @@ from core.bus.healer import heal_rail
 from core.bus.inbox import Inbox
 from core.bus.janitor import drop_idle_consumers, trim_stream
 from core.bus.loop import forever
-from core.bus.ports import DispatchStore, Receive, Upkeep
 from core.bus.relay import StreamRelay, relay_step
 from core.bus.sweeper import sweep_rail
+from core.services.bus_ports import DispatchStore, Receive, Upkeep
 from core.settings import Settings
 from schemas.streams import ADAPTERS_GROUP, control_stream, groups_of, jobs_dlq_stream, jobs_stream, results_stream
 

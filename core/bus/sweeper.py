@@ -4,7 +4,7 @@ import logging
 
 from redis.asyncio import Redis
 
-from core.bus.ports import DispatchStore, QueuedJob
+from core.services.bus_ports import DispatchStore, QueuedJob
 
 log = logging.getLogger(__name__)
 

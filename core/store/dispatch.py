@@ -5,8 +5,8 @@ from contextlib import asynccontextmanager
 from typing import Final
 from uuid import UUID
 
-from core.bus.ports import Due, QueuedJob
 from core.domain.context import Context
+from core.services.bus_ports import Due, QueuedJob
 from core.store.database import Database, UnitOfWork
 
 _CONTEXT: Final = Context(None, "relay")
@@ -75,7 +75,7 @@ WHERE e.token IS NOT DISTINCT FROM $2
 
 
 class TakenBatch:
-    """Rows that are locked by this transaction; see `core.bus.ports.DueBatch`."""
+    """Rows that are locked by this transaction; see `core.services.bus_ports.DueBatch`."""
 
     def __init__(self, uow: UnitOfWork, rows: list[Due], epoch: int) -> None:
         self._uow, self._rows, self._epoch = uow, rows, epoch
@@ -94,7 +94,7 @@ class TakenBatch:
 
 
 class PostgresDispatch:
-    """The DispatchStore of `core.bus.ports`."""
+    """The DispatchStore of `core.services.bus_ports`."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -137,7 +137,7 @@ class PostgresDispatch:
 
 
 class PostgresUpkeep:
-    """The Upkeep of `core.bus.ports`."""
+    """The Upkeep of `core.services.bus_ports`."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
