@@ -7,7 +7,7 @@ from typing import Any, Protocol
 import orjson
 from fastapi import APIRouter, Request, Response
 
-from core.api.requests import parse, read_body
+from core.api.requests import BATCH_BODY_MAX_BYTES, parse, read_body
 from core.services.permits import PermitPorts, grant_permits
 from core.services.problems import Refusal
 from core.services.rails import RailUnknownError, TimingRefusedError, register
@@ -15,7 +15,6 @@ from schemas.permits import PermitRequest
 from schemas.rails import EvidenceBatch, RailRegistration
 
 _JSON = "application/json"
-_LARGE_BODY_BYTES = 8 * 1024 * 1024
 
 
 class RailCaller(Protocol):
@@ -45,18 +44,18 @@ def internal_router(ports: InternalPorts, authenticate: Authenticate) -> APIRout
     router = APIRouter(prefix="/internal/v1")
 
     async def permits(request: Request) -> Response:
-        body = await read_body(request)
+        body = await read_body(request, BATCH_BODY_MAX_BYTES)
         rail, key_id = await _rail_of(request, body)
         asked = parse(PermitRequest, body)
         try:
             async with ports.unit_of_work(f"rail:{rail}") as uow:
                 answers = await grant_permits(uow, ports, rail, key_id, asked)
         except RailUnknownError as error:
-            raise Refusal(409, "rail_unregistered", "register the rail before asking for permits") from error
+            raise Refusal("rail_unavailable", "register the rail before asking for permits") from error
         return _json({"answers": [answer.model_dump(mode="json") for answer in answers]})
 
     async def evidence(request: Request) -> Response:
-        body = await read_body(request, _LARGE_BODY_BYTES)
+        body = await read_body(request, BATCH_BODY_MAX_BYTES)
         rail, _ = await _rail_of(request, body)
         batch = parse(EvidenceBatch, body)
         async with ports.unit_of_work(f"rail:{rail}") as uow:
@@ -68,18 +67,18 @@ def internal_router(ports: InternalPorts, authenticate: Authenticate) -> APIRout
         own, _ = await _rail_of(request, body)
         declared = parse(RailRegistration, body)
         if rail != own or declared.rail != own:
-            raise Refusal(403, "rail_forbidden", "a rail key registers its own rail only")
+            raise Refusal("operation_not_permitted", "a rail key registers its own rail only")
         try:
             async with ports.unit_of_work(f"rail:{own}") as uow:
                 version = await register(uow, ports.rails, declared)
         except TimingRefusedError as error:
-            raise Refusal(422, "timing_refused", str(error)) from error
+            raise Refusal("invalid_request", str(error)) from error
         return _json({"rail": own, "version": version})
 
     async def _rail_of(request: Request, body: bytes) -> tuple[str, str]:
         caller = await authenticate(request, body)
         if caller.rail is None:
-            raise Refusal(403, "rail_forbidden", "a rail's key is needed here")
+            raise Refusal("operation_not_permitted", "a rail's key is needed here")
         return caller.rail, caller.key_id
 
     router.add_api_route("/permits", permits, methods=["POST"])

@@ -1,0 +1,163 @@
+"""The pure rules of permits and verdicts: no sequence of facts both posts and voids."""
+
+from datetime import UTC, datetime, timedelta
+from uuid import UUID
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from core.domain.ids import mint_id
+from core.domain.intents import IntentRow
+from core.domain.jobs import JobRow, JobState
+from core.domain.permits import Gates, Grant, Refusal, Refused, decide_permit
+from core.domain.resolution import Due, decide_due
+from core.domain.verdicts import AttemptView, Case, Step, decide_payment
+from schemas.events import IntentState
+from schemas.operations import JobKind, OperationType
+from schemas.permits import PermitMode
+from schemas.rails import Capabilities, Timing
+from schemas.results import Basis, Result, Verdict
+
+NOW = datetime(2026, 11, 21, tzinfo=UTC)
+TENANT = UUID(int=1)
+
+
+def _job(**changed: object) -> JobRow:
+    fields: dict[str, object] = {
+        "id": mint_id(1_000),
+        "tenant_id": TENANT,
+        "intent_id": mint_id(1_000),
+        "kind": JobKind.PAY,
+        "operation": OperationType.PAYOUT,
+        "rail": "testrail",
+        "provider": "p",
+        "provider_account": "a",
+        "environment": "sandbox",
+        "reference": "R" * 16,
+        "amount_minor": 100,
+        "currency": "THB",
+        "deadline": NOW + timedelta(hours=1),
+        "state": JobState.QUEUED,
+    }
+    return JobRow(**(fields | changed))  # type: ignore[arg-type]
+
+
+def _capabilities(**changed: object) -> Capabilities:
+    base = {"not_found_horizon_s": 120, "max_amount_minor": 10**9, "currencies": ["THB"], "inquiry": True}
+    return Capabilities.model_validate(base | changed)
+
+
+def _case(fences: int, **capabilities: object) -> Case:
+    job = _job(fence=fences)
+    intent = IntentRow(job.intent_id, TENANT, "k", "PAYOUT", "DISPATCHED", UUID(int=2), 100, "THB", "AUTHORIZED")
+    views = {n: AttemptView(n, PermitMode.SEND, NOW, negative=False) for n in range(1, fences + 1)}
+    return Case(job, intent, views, _capabilities(**capabilities), NOW)
+
+
+def _result(verdict: Verdict, fence: int = 1, basis: Basis = Basis.SUBMISSION, **changed: object) -> Result:
+    base = {"job_id": UUID(int=9), "rail": "testrail", "kind": JobKind.PAY, "fence": fence, "observed_at": NOW}
+    return Result.model_validate(base | {"verdict": verdict, "basis": basis} | changed)
+
+
+def _gates(**changed: object) -> Gates:
+    timing = Timing(send_by_s=5, call_total_s=10, claim_idle_s=60)
+    fields: dict[str, object] = {
+        "now": NOW, "timing": timing, "ledger_epoch": 1, "epoch_cleared": True, "paused": frozenset(), "throttled": False
+    }  # fmt: skip
+    return Gates(**(fields | changed))  # type: ignore[arg-type]
+
+
+def test_a_refusal_voids_only_when_every_other_permit_is_negative() -> None:
+    assert decide_payment(_case(1), _result(Verdict.DECLINED)).step is Step.VOID
+    assert decide_payment(_case(2), _result(Verdict.DECLINED, fence=2)).step is Step.WAIT
+
+
+def test_a_status_of_the_reference_voids_only_where_it_is_final() -> None:
+    fact = _result(Verdict.DECLINED, 0, Basis.REFERENCE_STATUS, kind=JobKind.INQUIRE)
+    assert decide_payment(_case(2), fact).step is Step.WAIT
+    assert decide_payment(_case(2, negative_is_final_for_reference=True), fact).step is Step.VOID
+
+
+def test_not_found_counts_after_the_horizon_and_only_with_an_expiry() -> None:
+    fact = _result(Verdict.NOT_FOUND, 0, Basis.REFERENCE_STATUS, kind=JobKind.INQUIRE)
+    case = _case(1, request_expiry=True)
+    assert decide_payment(case, fact).step is Step.WAIT
+    case.now = NOW + timedelta(seconds=121)
+    assert decide_payment(case, fact).step is Step.VOID
+    plain = _case(1)
+    plain.now = case.now
+    assert decide_payment(plain, fact).step is Step.WAIT
+
+
+def test_an_unapplied_success_blocks_every_void() -> None:
+    case = _case(1)
+    case.unapplied_positive = True
+    assert decide_payment(case, _result(Verdict.DECLINED)).step is Step.WAIT
+
+
+@pytest.mark.parametrize("changed", [{"amount_minor": 99}, {"currency": "USD"}, {"reference": "OTHER"}])
+def test_a_success_that_differs_from_the_hold_is_quarantined(changed: dict[str, object]) -> None:
+    assert decide_payment(_case(1), _result(Verdict.SUCCEEDED, **changed)).step is Step.QUARANTINE
+
+
+def test_success_after_a_void_goes_to_suspense_and_failure_after_success_to_people() -> None:
+    case = _case(1)
+    case.intent.decision, case.intent.state = "VOID", "FAILED"
+    assert decide_payment(case, _result(Verdict.SUCCEEDED)).step is Step.SUSPEND
+    case.intent.decision, case.intent.state = "POST", "SETTLED"
+    assert decide_payment(case, _result(Verdict.DECLINED)).step is Step.ALERT
+
+
+_FACTS = st.tuples(st.sampled_from(list(Verdict)), st.integers(1, 3), st.sampled_from(list(Basis)))
+
+
+@given(st.lists(_FACTS, max_size=12), st.booleans(), st.booleans())
+def test_no_sequence_of_facts_both_posts_and_voids(
+    facts: list[tuple[Verdict, int, Basis]], final: bool, expiry: bool
+) -> None:
+    case = _case(3, negative_is_final_for_reference=final, request_expiry=expiry)
+    taken = []
+    for verdict, fence, basis in facts:
+        decision = decide_payment(case, _result(verdict, fence, basis))
+        if decision.negative_fence:
+            case.attempts[decision.negative_fence].negative = True
+        if decision.step in (Step.POST, Step.VOID):
+            taken.append(decision.step)
+            case.intent.decision = "POST" if decision.step is Step.POST else "VOID"
+            case.intent.state = "SETTLED" if decision.step is Step.POST else "FAILED"
+    assert len(taken) <= 1
+
+
+def test_a_second_permit_sends_only_inside_the_dedup_window() -> None:
+    job = _job(fence=1, first_granted_at=NOW - timedelta(seconds=100))
+    outside = _capabilities(deduplicates_reference=True, dedup_window_s=110)
+    inside = _capabilities(deduplicates_reference=True, dedup_window_s=3600)
+    ask = IntentState.DISPATCHED
+    assert decide_permit(job, ask, outside, _gates()) == Grant(PermitMode.INQUIRE_ONLY, first=False)
+    assert decide_permit(job, ask, inside, _gates()) == Grant(PermitMode.SEND, first=False)
+    assert decide_permit(job, ask, _capabilities(), _gates()) == Grant(PermitMode.INQUIRE_ONLY, first=False)
+    job.tombstoned = True
+    assert decide_permit(job, ask, inside, _gates()) == Grant(PermitMode.INQUIRE_ONLY, first=False)
+
+
+def test_a_pause_refuses_first_permits_only() -> None:
+    gates = _gates(paused=frozenset({"*"}))
+    first = decide_permit(_job(), IntentState.DISPATCHED, _capabilities(), gates)
+    later = decide_permit(_job(fence=1), IntentState.DISPATCHED, _capabilities(), gates)
+    assert isinstance(first, Refused)
+    assert first.answer is Refusal.PAUSED
+    assert isinstance(later, Grant)
+
+
+def test_a_late_unsent_job_waits_while_its_rail_waits() -> None:
+    case = _case(0)
+    case.now = NOW + timedelta(hours=2)
+    assert decide_due(case, waits=True) is Due.WAIT
+    assert decide_due(case, waits=False) is Due.EXPIRE_UNSENT
+
+
+def test_a_late_sent_job_is_parked_and_never_expired() -> None:
+    case = _case(1)
+    case.now = NOW + timedelta(hours=2)
+    assert decide_due(case, waits=False) is Due.PARK
