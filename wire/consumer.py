@@ -178,8 +178,10 @@ class StreamConsumer:
             await self._deliver(entries, counted=False)
 
     async def _claim(self) -> None:
-        async with self._claiming:
-            await self._claim_all()
+        # Before our own pending is taken back, a claim could be handed to us a second time by that reading.
+        if self._took_back:
+            async with self._claiming:
+                await self._claim_all()
 
     async def _claim_all(self) -> None:
         own, cursor = self._settings, b"0-0"
