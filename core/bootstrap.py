@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
+from typing import Any, cast
 from uuid import UUID
 
 import asyncpg
@@ -13,6 +13,7 @@ import asyncpg
 from core.domain.context import Context
 from core.services.accept import AcceptService
 from core.services.keys import Authenticator, KeyService
+from core.services.ledger_port import Ledger
 from core.services.nonces import NonceGate
 from core.services.read_intents import ReadService
 from core.services.wallets import WalletService
@@ -48,7 +49,7 @@ class Ports:
     """What use cases work with, as one database role."""
 
     unit_of_work: Callable[[Context], AbstractAsyncContextManager[Any]]
-    ledger: PostgresLedger
+    ledger: Ledger
     intents: IntentStore
     idempotency: IdempotencyStore
     wallets: WalletStore
@@ -129,7 +130,8 @@ async def _connect(stack: AsyncExitStack, settings: Settings, url: str, name: st
 def _ports(database: Database, vault: PostgresVault) -> Ports:
     return Ports(
         unit_of_work=database.unit_of_work,
-        ledger=PostgresLedger(database, Context(None, "core")),
+        # The engine joins our own unit of work, which is narrower than what the port asks of any engine.
+        ledger=cast("Ledger", PostgresLedger(database, Context(None, "core"))),
         intents=IntentStore(),
         idempotency=IdempotencyStore(),
         wallets=WalletStore(),

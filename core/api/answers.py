@@ -1,6 +1,7 @@
 """How an answer is written: JSON by orjson, refusals as problem details (RFC 9457)."""
 
 import logging
+import traceback
 
 import orjson
 from fastapi import FastAPI
@@ -18,7 +19,8 @@ _RETRY_AFTER_S = {"idempotency_in_flight": "1", "unavailable": "1", "rail_unavai
 
 def json_answer(model: BaseModel, status: int = 200, headers: dict[str, str] | None = None) -> Response:
     """Return the model as JSON."""
-    return Response(orjson.dumps(model.model_dump()), status, headers, "application/json")
+    # Ids that asyncpg read are of a UUID class of its own, which orjson does not know.
+    return Response(orjson.dumps(model.model_dump(), default=str), status, headers, "application/json")
 
 
 def problem_answer(refusal: Refusal, instance: str | None = None) -> Response:
@@ -45,8 +47,11 @@ def install_problems(app: FastAPI, unavailable: tuple[type[Exception], ...]) -> 
         return problem_answer(Refusal("unavailable", "repeat the request under the same key"), request.url.path)
 
     async def on_defect(request: Request, error: Exception) -> Response:
-        # The text of an error may quote a payee: the class alone is logged here, the trace goes to the server's log.
-        _log.error("a request failed: %s", type(error).__name__)
+        # The text of an error may quote a payee: its class and the places it passed are logged, never the text.
+        places = " <- ".join(
+            f"{f.filename}:{f.lineno}" for f in reversed(traceback.extract_tb(error.__traceback__)[-8:])
+        )
+        _log.error("a request failed: %s at %s", type(error).__name__, places)
         return problem_answer(Refusal("internal", "repeat the request under the same key"), request.url.path)
 
     app.add_exception_handler(Refusal, on_refusal)

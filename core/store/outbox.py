@@ -25,5 +25,6 @@ def job_body(job: JobRow) -> str:
             "currency": job.currency,
             "payee_masked": job.payee_masked,
             "deadline": job.deadline,
-        }
+        },
+        default=str,  # ids that asyncpg read are of a UUID class of its own, which orjson does not know
     ).decode()

@@ -37,7 +37,10 @@ class PostgresVault:
     def subject_id(self, tenant_id: UUID, payee: Payee) -> UUID:
         """Return the id of whoever is paid: a keyed hash, so that the id tells nothing without the master key."""
         text = b"\x00".join((tenant_id.bytes, payee.type.encode(), payee.value.encode()))
-        return UUID(bytes=hmac.digest(self._subject_key, text, "sha256")[:16], version=8)
+        digest = bytearray(hmac.digest(self._subject_key, text, "sha256")[:16])
+        digest[6] = digest[6] & 0x0F | 0x80
+        digest[8] = digest[8] & 0x3F | 0x80
+        return UUID(bytes=bytes(digest))
 
     async def seal_instructions(self, uow: UnitOfWork, plains: Sequence[Plain]) -> dict[UUID, Sealed]:
         """Seal each under its subject's key, made where it is new; without a payee there is nothing to seal."""

@@ -1,0 +1,169 @@
+"""Accepting payments over the real API, on real PostgreSQL, as the application's own role."""
+
+import asyncio
+from typing import Any
+from uuid import UUID, uuid4
+
+import pytest
+
+from core.domain.context import Context
+from tests.integration.api.conftest import World
+from tests.support.signed import Signed
+
+
+def payout(wallet: str, amount_minor: Any = 100, **changed: Any) -> dict[str, Any]:
+    """A valid payout, changed."""
+    payee = {"type": "mobile", "value": "0812345678"}
+    body = {"operation": "PAYOUT", "wallet_id": wallet, "amount_minor": amount_minor, "currency": "THB"}
+    return body | {"payee": payee} | changed
+
+
+async def test_a_payout_is_held_and_queued_and_its_payee_is_stored_sealed(world: World) -> None:
+    wallet = await world.funded_wallet(1000)
+    answer = await world.api.post("/v1/intents", payout(wallet, 400), key="a")
+    assert answer.status_code == 201, answer.text
+    assert answer.json()["state"] == "AUTHORIZED"
+    balance = (await world.api.get(f"/v1/wallets/{wallet}")).json()
+    assert (balance["posted_minor"], balance["held_minor"], balance["available_minor"]) == (1000, 400, 600)
+    row = await world.admin.fetchrow("SELECT * FROM fleet.jobs")
+    assert (row["kind"], row["state"], row["payee_masked"]) == ("pay", "READY", "******5678")
+    stored = await world.admin.fetch(
+        "SELECT i::text, o::text, j::text FROM fleet.intents i, fleet.outbox o, fleet.jobs j"
+    )
+    assert "0812345678" not in str(stored)
+    shown = await world.api.get(f"/v1/intents/{answer.json()['id']}")
+    assert shown.json() == answer.json()
+
+
+async def test_fifty_requests_at_once_under_one_key_make_one_payment(world: World) -> None:
+    wallet = await world.funded_wallet(1000)
+    answers = await asyncio.gather(*(world.api.post("/v1/intents", payout(wallet), key="once") for _ in range(50)))
+    assert {answer.status_code for answer in answers} <= {201, 409}
+    assert len({answer.json()["id"] for answer in answers if answer.status_code == 201}) == 1
+    assert {answer.json()["code"] for answer in answers if answer.status_code == 409} <= {"idempotency_in_flight"}
+    assert await world.admin.fetchval("SELECT count(*) FROM fleet.jobs") == 1
+
+
+async def test_the_same_request_again_gives_the_first_answer(world: World) -> None:
+    wallet = await world.funded_wallet(1000)
+    first = await world.api.post("/v1/intents", payout(wallet), key="k")
+    again = await world.api.post("/v1/intents", payout(wallet), key="k")
+    assert again.json() == first.json()
+    assert (again.status_code, again.headers["Idempotent-Replayed"]) == (201, "true")
+    other = await world.api.post("/v1/intents", payout(wallet, 101), key="k")
+    assert (other.status_code, other.json()["code"]) == (422, "idempotency_conflict")
+
+
+async def test_a_wallet_is_never_overdrawn_by_payments_at_once(world: World) -> None:
+    wallet = await world.funded_wallet(1000)
+    answers = await asyncio.gather(
+        *(world.api.post("/v1/intents", payout(wallet, 300), key=f"k{n}") for n in range(12))
+    )
+    states = [answer.json()["state"] for answer in answers]
+    assert (states.count("AUTHORIZED"), states.count("FAILED")) == (3, 9)
+    assert {a.json()["failure"]["code"] for a in answers if a.json()["failure"]} == {"insufficient_funds"}
+
+
+@pytest.mark.parametrize(
+    ("changed", "code"),
+    [
+        ({"amount_minor": 1.0}, "invalid_request"),
+        ({"amount_minor": -5}, "invalid_request"),
+        ({"amount_minor": 0}, "invalid_request"),
+        ({"amount_minor": 10**15 + 1}, "invalid_request"),
+        ({"amount_minor": 10**12}, "amount_out_of_bounds"),
+        ({"currency": "XXX"}, "unknown_currency"),
+        ({"currency": "USD"}, "currency_mismatch"),
+        ({"operation": "TOPUP"}, "operation_not_supported"),
+        ({"operation": "NONSENSE"}, "invalid_request"),
+        ({"wallet_id": "00000000-0000-7000-8000-000000000001"}, "wallet_not_found"),
+        ({"payee": None}, "payee_missing"),
+        ({"payee": {"type": "iban", "value": "x"}}, "payee_type_unknown"),
+        ({"payee": {"type": "mobile", "value": "12"}}, "payee_malformed"),
+        ({"surprise": 1}, "invalid_request"),
+    ],
+)
+async def test_bad_input_has_a_stable_code_and_changes_nothing(
+    world: World, changed: dict[str, Any], code: str
+) -> None:
+    wallet = await world.funded_wallet(1000)
+    before = await world.counts()
+    answer = await world.api.post("/v1/intents", payout(wallet, **{"amount_minor": 100} | changed), key="bad")
+    assert (answer.json()["code"], answer.headers["content-type"]) == (code, "application/problem+json")
+    assert answer.json()["status"] == answer.status_code
+    assert await world.counts() == before
+
+
+async def test_unreadable_oversized_and_unkeyed_bodies_are_refused(world: World) -> None:
+    answers = [
+        await world.api.post("/v1/intents", b"{nope", key="a"),
+        await world.api.post("/v1/intents", b" " * 65_537, key="a"),
+        await world.api.post("/v1/intents", {}),
+        await world.api.get("/v1/nothing"),
+        await world.api.get("/v1/intents:batch"),
+    ]
+    codes = [answer.json()["code"] for answer in answers]
+    assert codes == ["malformed_json", "body_too_large", "idempotency_key_missing", "not_found", "method_not_allowed"]
+
+
+async def test_one_bad_item_of_a_batch_fails_alone(world: World) -> None:
+    wallet = await world.funded_wallet(1000)
+    items = [{"idempotency_key": f"i{n}", "intent": payout(wallet)} for n in range(3)]
+    items[1]["intent"]["amount_minor"] = 1.5
+    answer = await world.api.post("/v1/intents:batch", {"items": items})
+    assert [result["status"] for result in answer.json()["results"]] == [201, 422, 201]
+    assert answer.json()["results"][1]["problem"]["field"] == "intent.amount_minor"
+
+
+async def test_forged_stale_and_replayed_requests_are_refused(world: World) -> None:
+    body = {"owner": "bob", "currency": "THB"}
+    forged = await world.api.post("/v1/wallets", body, nonce="n" * 12)
+    repeated = await world.api.post("/v1/wallets", body, nonce="n" * 12)
+    stale = await world.api.post("/v1/wallets", body, age_s=301)
+    unsigned = await world.api.http.post("/v1/wallets", json=body)
+    world.api.secret += "x"
+    wrong = await world.api.post("/v1/wallets", body)
+    assert forged.status_code == 201
+    codes = [answer.json()["code"] for answer in (repeated, stale, unsigned, wrong)]
+    assert codes == ["replayed_nonce", "stale_timestamp", "unauthenticated", "unauthenticated"]
+
+
+async def test_a_key_is_held_to_its_operations_and_accounts(world: World) -> None:
+    mine, theirs = await world.funded_wallet(1000), await world.funded_wallet(1000)
+    limited = await world.other(operations=["PAYOUT"], accounts=[UUID(mine)])
+    assert (await limited.post("/v1/intents", payout(mine), key="a")).status_code == 201
+    assert (await limited.post("/v1/intents", payout(theirs), key="b")).json()["code"] == "account_not_permitted"
+    funding = {"operation": "MANUAL_ADJUSTMENT", "wallet_id": mine, "amount_minor": 1, "currency": "THB"}
+    assert (await limited.post("/v1/intents", funding, key="c")).json()["code"] == "operation_not_permitted"
+    assert (await limited.get(f"/v1/wallets/{theirs}")).json()["code"] == "account_not_permitted"
+
+
+async def test_an_unsent_payout_is_cancelled_and_its_hold_released(world: World) -> None:
+    wallet = await world.funded_wallet(1000)
+    intent = (await world.api.post("/v1/intents", payout(wallet, 400), key="a")).json()
+    cancelled = await world.api.post(f"/v1/intents/{intent['id']}/cancel", {})
+    assert (cancelled.status_code, cancelled.json().get("state")) == (200, "CANCELLED"), cancelled.text
+    assert (await world.api.get(f"/v1/wallets/{wallet}")).json()["available_minor"] == 1000
+
+
+async def test_lists_are_paged_and_history_runs_its_balance(world: World) -> None:
+    wallet = await world.funded_wallet(1000)
+    for n in range(5):
+        await world.api.post("/v1/intents", payout(wallet, 10, reference=f"r{n}"), key=f"k{n}")
+    first = (await world.api.get("/v1/intents", limit="4")).json()
+    rest = (await world.api.get("/v1/intents", limit="4", cursor=first["next_cursor"])).json()
+    assert [item["reference"] for item in first["items"] + rest["items"]] == ["r4", "r3", "r2", "r1", "r0", ""]
+    assert rest["next_cursor"] is None
+    found = (await world.api.get("/v1/intents", reference="r3", state="AUTHORIZED")).json()
+    assert len(found["items"]) == 1
+    history = (await world.api.get(f"/v1/wallets/{wallet}/history")).json()
+    assert [entry["balance_minor"] for entry in history["items"]] == [1000]
+
+
+async def test_another_tenant_sees_nothing(world: World) -> None:
+    wallet = await world.funded_wallet(1000)
+    key = await world.core.keys.create(Context(None, "test"), tenant_id=uuid4(), name="stranger")
+    stranger = Signed(world.api.http, key.id, key.secret)
+    assert (await stranger.get(f"/v1/wallets/{wallet}")).status_code == 404
+    assert (await stranger.post("/v1/intents", payout(wallet), key="a")).json()["code"] == "wallet_not_found"
+    assert (await stranger.get("/v1/intents")).json()["items"] == []
