@@ -1,64 +1,74 @@
 """The internal API: permits, evidence and registration, for adapters alone. A rail's key sees only its rail."""
 
-from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
-from typing import Any, Protocol
+from dataclasses import dataclass
+from typing import Any
 
 import orjson
 from fastapi import APIRouter, Request, Response
 
-from core.api.requests import BATCH_BODY_MAX_BYTES, parse, read_body
-from core.services.permits import PermitPorts, grant_permits
+from core.api.requests import BATCH_BODY_MAX_BYTES, parse, read_body, signed_by
+from core.bootstrap import Core
+from core.domain.context import Context
+from core.services.permits import Attempts, Throttle, grant_permits
 from core.services.problems import Refusal
-from core.services.rails import RailUnknownError, TimingRefusedError, register
+from core.services.rails import Rails, RailUnknownError, TimingRefusedError, register
+from core.services.vault_port import Vault
+from core.store import attempts, rails
+from core.store.database import UnitOfWork
+from core.store.evidence import EvidenceStore
 from schemas.permits import PermitRequest
 from schemas.rails import EvidenceBatch, RailRegistration
 
 _JSON = "application/json"
 
 
-class RailCaller(Protocol):
-    """Who signed the request."""
+@dataclass(frozen=True, slots=True)
+class OpenThrottle:
+    """The gate of a core that does not watch its results streams."""
 
-    @property
-    def key_id(self) -> str: ...
-    @property
-    def rail(self) -> str | None: ...
-
-
-class InternalPorts(PermitPorts, Protocol):
-    """What the internal API works with; `unit_of_work` opens one under the worker role."""
-
-    @property
-    def evidence(self) -> Any: ...
-
-    def unit_of_work(self, actor: str) -> AbstractAsyncContextManager[Any]: ...
+    def throttled(self, rail: str) -> bool:
+        """Return False for every rail."""
+        del rail
+        return False
 
 
-Authenticate = Callable[[Request, bytes], Awaitable[RailCaller]]
-"""Checks the signature of a rail's key. Raises Refusal."""
+@dataclass(frozen=True, slots=True)
+class InternalPorts:
+    """What the internal API works with, under the worker role."""
+
+    attempts: Attempts
+    rails: Rails
+    vault: Vault
+    throttle: Throttle
+    evidence: EvidenceStore
 
 
-def internal_router(ports: InternalPorts, authenticate: Authenticate) -> APIRouter:
+def internal_router(core: Core, throttle: Throttle | None = None) -> APIRouter:
     """Return the routes under /internal/v1."""
     router = APIRouter(prefix="/internal/v1")
+    vault = core.worker_ports.vault
+    ports = InternalPorts(attempts, rails, vault, throttle or OpenThrottle(), EvidenceStore(vault))
 
-    async def permits(request: Request) -> Response:
+    def unit_of_work(rail: str) -> AbstractAsyncContextManager[UnitOfWork]:
+        return core.worker_database.unit_of_work(Context(None, f"rail:{rail}"))
+
+    async def ask_permits(request: Request) -> Response:
         body = await read_body(request, BATCH_BODY_MAX_BYTES)
         rail, key_id = await _rail_of(request, body)
         asked = parse(PermitRequest, body)
         try:
-            async with ports.unit_of_work(f"rail:{rail}") as uow:
+            async with unit_of_work(rail) as uow:
                 answers = await grant_permits(uow, ports, rail, key_id, asked)
         except RailUnknownError as error:
             raise Refusal("rail_unavailable", "register the rail before asking for permits") from error
         return _json({"answers": [answer.model_dump(mode="json") for answer in answers]})
 
-    async def evidence(request: Request) -> Response:
+    async def keep_evidence(request: Request) -> Response:
         body = await read_body(request, BATCH_BODY_MAX_BYTES)
         rail, _ = await _rail_of(request, body)
         batch = parse(EvidenceBatch, body)
-        async with ports.unit_of_work(f"rail:{rail}") as uow:
+        async with unit_of_work(rail) as uow:
             await ports.evidence.insert_evidence(uow, rail, batch.items)
         return _json({"kept": len(batch.items)})
 
@@ -69,20 +79,20 @@ def internal_router(ports: InternalPorts, authenticate: Authenticate) -> APIRout
         if rail != own or declared.rail != own:
             raise Refusal("operation_not_permitted", "a rail key registers its own rail only")
         try:
-            async with ports.unit_of_work(f"rail:{own}") as uow:
+            async with unit_of_work(own) as uow:
                 version = await register(uow, ports.rails, declared)
         except TimingRefusedError as error:
             raise Refusal("invalid_request", str(error)) from error
         return _json({"rail": own, "version": version})
 
     async def _rail_of(request: Request, body: bytes) -> tuple[str, str]:
-        caller = await authenticate(request, body)
+        caller = await signed_by(request, body, core.worker_authenticator, "rail")
         if caller.rail is None:
             raise Refusal("operation_not_permitted", "a rail's key is needed here")
         return caller.rail, caller.key_id
 
-    router.add_api_route("/permits", permits, methods=["POST"])
-    router.add_api_route("/evidence", evidence, methods=["POST"])
+    router.add_api_route("/permits", ask_permits, methods=["POST"])
+    router.add_api_route("/evidence", keep_evidence, methods=["POST"])
     router.add_api_route("/rails/{rail}", registration, methods=["PUT"])
     return router
 

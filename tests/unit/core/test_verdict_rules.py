@@ -63,7 +63,8 @@ def _result(verdict: Verdict, fence: int = 1, basis: Basis = Basis.SUBMISSION, *
 def _gates(**changed: object) -> Gates:
     timing = Timing(send_by_s=5, call_total_s=10, claim_idle_s=60)
     fields: dict[str, object] = {
-        "now": NOW, "timing": timing, "ledger_epoch": 1, "epoch_cleared": True, "paused": frozenset(), "throttled": False
+        "now": NOW, "timing": timing, "ledger_epoch": 1,
+        "epoch_cleared": True, "paused": frozenset(), "throttled": False
     }  # fmt: skip
     return Gates(**(fields | changed))  # type: ignore[arg-type]
 
