@@ -1,0 +1,85 @@
+"""What one installation consists of before its first process starts: a tenant, its routes, its keys. Kept in a file."""
+
+import base64
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from uuid import UUID
+
+import asyncpg
+
+from core.domain.context import Context
+from core.services.keys import KeyService
+from core.store.database import Database
+from core.store.keys import KeyStore
+from core.store.vault import PostgresVault
+from fleet.stack.provision import RoleUrls, Secrets
+
+TENANT = UUID("00000000-0000-7000-8000-00000000f1ee")
+"""The tenant that a one-machine stack is created with."""
+
+PROVIDERS: Mapping[str, tuple[str, str]] = {"promptpay": ("ipps", "ipps-1"), "noop": ("noop", "noop")}
+"""Rail -> provider and provider account that the stack's routes name."""
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceKey:
+    """A key and its secret."""
+
+    id: str
+    secret: str
+
+
+@dataclass(frozen=True, slots=True)
+class Installation:
+    """The keys of the stack: one of the client, one of each rail's adapters."""
+
+    client: ServiceKey
+    rails: Mapping[str, ServiceKey]
+
+
+async def install(path: Path, urls: RoleUrls, kept: Secrets, rails: Sequence[str]) -> Installation:
+    """Create tenant, routes and keys where they are missing; the file remembers the secrets."""
+    await _tenant_and_routes(urls.admin, rails)
+    saved = json.loads(path.read_text()) if path.exists() else {}
+    database = await Database.connect(urls.worker, max_size=2, application_name="fleet-stack")
+    try:
+        service = KeyService(
+            database.unit_of_work, KeyStore(database), PostgresVault(base64.b64decode(kept.master_key))
+        )
+        for name in ("client", *rails):
+            if name not in saved:
+                made = await service.create(
+                    Context(None, "stack"), tenant_id=TENANT, name=name, rail=None if name == "client" else name
+                )
+                saved[name] = asdict(ServiceKey(made.id, made.secret))
+    finally:
+        await database.close()
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
+        json.dump(saved, file)
+    return Installation(ServiceKey(**saved["client"]), {rail: ServiceKey(**saved[rail]) for rail in rails})
+
+
+async def _tenant_and_routes(admin_url: str, rails: Sequence[str]) -> None:
+    connection = await asyncpg.connect(admin_url)
+    try:
+        async with connection.transaction():
+            await connection.execute("SET LOCAL ROLE fleet_owner")
+            await connection.execute(
+                "INSERT INTO fleet.tenants (tenant_id, name) VALUES ($1, 'one machine') ON CONFLICT DO NOTHING", TENANT
+            )
+            for rail in rails:
+                provider, account = PROVIDERS[rail]
+                await connection.execute(
+                    "INSERT INTO fleet.routes (tenant_id, operation, currency, rail, provider, provider_account)"
+                    " SELECT $1, 'PAYOUT', 'THB', $2, $3, $4"
+                    " WHERE NOT EXISTS (SELECT FROM fleet.routes WHERE tenant_id = $1 AND rail = $2)",
+                    TENANT,
+                    rail,
+                    provider,
+                    account,
+                )
+    finally:
+        await connection.close()

@@ -1,0 +1,246 @@
+"""The whole system on one machine: real servers, then every process of the fleet under one supervisor."""
+
+import asyncio
+import contextlib
+import json
+import os
+import sys
+import time
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import asyncpg
+import httpx
+
+from fleet.stack.installation import Installation, install
+from fleet.stack.postgres import EmbeddedPostgres
+from fleet.stack.processes import free_port
+from fleet.stack.profile import SCALED, Profile
+from fleet.stack.provision import RoleUrls, Secrets, create_database, provision
+from fleet.stack.supervisor import ChildSpec, Supervisor
+from fleet.stack.valkey import EmbeddedValkey
+from wire.acl import apply_acl
+from wire.client import connect_redis
+
+_READY_WITHIN_S = 60
+API, WORKER, SIMULATOR = "core-api", "core-worker", "promptpay-simulator"
+
+
+class StackError(RuntimeError):
+    """The stack did not come up; the text says which part and where its log is."""
+
+
+@dataclass(frozen=True, slots=True)
+class StackPlan:
+    """What to run. `rails` says how many adapters each rail gets."""
+
+    data_dir: Path
+    profile: Profile = SCALED
+    rails: Mapping[str, int] = field(default_factory=lambda: {"promptpay": 2})
+    public_port: int = 0
+    core_env: Mapping[str, str] = field(default_factory=dict)
+    adapter_env: Mapping[str, str] = field(default_factory=dict)
+    failpoints: bool = False
+    database_name: str = "fleet"
+
+
+@dataclass(frozen=True, slots=True)
+class StackInfo:
+    """Addresses and credentials of a running stack; written to `stack.json` for the `fleet` command."""
+
+    public_url: str
+    internal_url: str
+    key_id: str
+    key_secret: str
+    database_url: str
+    redis_url: str
+    master_key: str
+    book: str
+
+
+class Stack:
+    """A running stack. Made by `running`."""
+
+    def __init__(self, plan: StackPlan) -> None:
+        self.plan = plan
+        # Children change directory and users may pass a relative path.
+        self.home = plan.data_dir.resolve()
+        self.supervisor = Supervisor(self.home / "logs")
+        self.postgres = None if os.environ.get("DATABASE_URL") else EmbeddedPostgres(self.home / "postgres")
+        self.valkey = None if os.environ.get("REDIS_URL") else EmbeddedValkey(self.home / "valkey")
+        self.failpoints_dir = self.home / "failpoints"
+        self._info: StackInfo | None = None
+
+    @property
+    def info(self) -> StackInfo:
+        """Return the addresses. Raises StackError before the stack is up."""
+        if self._info is None:
+            raise StackError("the stack is not up")
+        return self._info
+
+    @property
+    def book(self) -> Path:
+        """Return the path of the PromptPay simulator's durable book."""
+        return self.home / "promptpay-book.sqlite"
+
+    async def start(self) -> None:
+        """Start servers, bring schema, roles, users and keys up to date, start every process, wait until ready."""
+        self.home.mkdir(parents=True, exist_ok=True)
+        kept = Secrets.load_or_create(self.home / "secrets.json")
+        admin_url, redis_url = self._start_servers()
+        urls = await provision(await create_database(admin_url, self.plan.database_name), kept)
+        installation = await install(self.home / "keys.json", urls, kept, list(self.plan.rails))
+        await self._users(redis_url, kept)
+        public, internal = self.plan.public_port or free_port(), free_port()
+        self._info = StackInfo(
+            public_url=f"http://127.0.0.1:{public}",
+            internal_url=f"http://127.0.0.1:{internal}",
+            key_id=installation.client.id,
+            key_secret=installation.client.secret,
+            database_url=urls.worker,
+            redis_url=redis_url,
+            master_key=kept.master_key,
+            book=str(self.book),
+        )
+        self._write_info()
+        for spec in (*self._core(urls, kept, public, internal), *self._adapters(installation, kept)):
+            await self.supervisor.start(spec)
+        await self._wait_until_ready()
+
+    async def stop(self) -> None:
+        """Drain every process, then stop the servers."""
+        await self.supervisor.stop()
+        for server in (self.valkey, self.postgres):
+            if server is not None:
+                await asyncio.to_thread(server.stop)
+
+    def arm(self, failpoint: str, action: str = "kill") -> None:
+        """Make the next process that reaches `failpoint` kill or stop itself."""
+        self.failpoints_dir.mkdir(exist_ok=True)
+        (self.failpoints_dir / failpoint).write_text(action)
+
+    def _start_servers(self) -> tuple[str, str]:
+        if self.postgres is not None:
+            self.postgres.start()
+        if self.valkey is not None:
+            self.valkey.start()
+        admin_url = self.postgres.admin_url if self.postgres is not None else os.environ["DATABASE_URL"]
+        redis_url = self.valkey.admin_url if self.valkey is not None else os.environ["REDIS_URL"]
+        return admin_url, redis_url
+
+    async def _users(self, redis_url: str, kept: Secrets) -> None:
+        client = connect_redis(redis_url, "fleet-stack")
+        try:
+            for rail in self.plan.rails:
+                await apply_acl(client, _adapter_user(rail), kept.adapter_redis_password, rail)
+            if self.valkey is not None:
+                await client.execute_command("ACL", "SAVE")  # type: ignore[no-untyped-call]  # untyped upstream
+        finally:
+            await client.aclose()
+
+    def _core(self, urls: RoleUrls, kept: Secrets, public: int, internal: int) -> list[ChildSpec]:
+        env = {
+            "DATABASE_URL": urls.app,
+            "DATABASE_WORKER_URL": urls.worker,
+            "DATABASE_DIRECT_URL": urls.worker,
+            "REDIS_URL": self.info.redis_url,
+            "FLEET_MASTER_KEY": kept.master_key,
+            "FLEET_PUBLIC_PORT": str(public),
+            "FLEET_INTERNAL_PORT": str(internal),
+            "FLEET_RAILS": ",".join(self.plan.rails),
+            **self.plan.profile.core_env(),
+            **self._failpoints_env(),
+            **self.plan.core_env,
+        }
+        python = sys.executable
+        return [
+            ChildSpec(API, (python, "-m", "core", "api"), env),
+            ChildSpec(WORKER, (python, "-m", "core", "relay", "settler", "resolver"), env),
+        ]
+
+    def _adapters(self, installation: Installation, kept: Secrets) -> list[ChildSpec]:
+        specs: list[ChildSpec] = []
+        rail_env: dict[str, dict[str, str]] = {"noop": {}}
+        if "promptpay" in self.plan.rails:
+            port, secret = free_port(), installation.rails["promptpay"].secret
+            specs.append(self._simulator(port, secret))
+            rail_env["promptpay"] = {
+                "PROMPTPAY_BASE_URL": f"http://127.0.0.1:{port}",
+                "PROMPTPAY_SECRET": secret,
+                "PROMPTPAY_SETTLEMENT_S": str(self.plan.profile.settlement_s),
+            }
+        for rail, count in self.plan.rails.items():
+            key = installation.rails[rail]
+            for number in range(1, count + 1):
+                env = {
+                    "REDIS_URL": _as_user(self.info.redis_url, _adapter_user(rail), kept.adapter_redis_password),
+                    "CORE_INTERNAL_URL": self.info.internal_url,
+                    "CORE_KEY_ID": key.id,
+                    "CORE_KEY_SECRET": key.secret,
+                    "CONSUMER_NAME": f"{rail}-{number}",
+                    **self.plan.profile.adapter_env(),
+                    **rail_env[rail],
+                    **self._failpoints_env(),
+                    **self.plan.adapter_env,
+                }
+                specs.append(ChildSpec(f"{rail}-{number}", (sys.executable, "-m", f"adapters.{rail}"), env))
+        return specs
+
+    def _simulator(self, port: int, secret: str) -> ChildSpec:
+        # A timed-out answer is withheld for longer than the adapter waits.
+        delay_s = self.plan.profile.call_total_s * 2
+        argv = (sys.executable, "-m", "adapters.promptpay.simulator", "--port", str(port), "--db", str(self.book))
+        options = ("--secret", secret, "--timeout-delay-s", str(delay_s), "--fee-satang", "0")
+        return ChildSpec(SIMULATOR, (*argv, *options))
+
+    def _failpoints_env(self) -> dict[str, str]:
+        return {"FLEET_FAILPOINTS_DIR": str(self.failpoints_dir)} if self.plan.failpoints else {}
+
+    def _write_info(self) -> None:
+        path = self.home / "stack.json"
+        with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
+            json.dump(asdict(self.info), file, indent=1)
+
+    async def _wait_until_ready(self) -> None:
+        """Ready is: the API answers, and every rail's adapter has registered."""
+        deadline = time.monotonic() + _READY_WITHIN_S
+        missing = "the API"
+        async with httpx.AsyncClient(timeout=2) as http:
+            while time.monotonic() < deadline:
+                with contextlib.suppress(httpx.TransportError):
+                    if (await http.get(f"{self.info.public_url}/readyz")).is_success:
+                        missing = await self._unregistered()
+                        if not missing:
+                            return
+                await asyncio.sleep(0.1)
+        raise StackError(f"{missing} was not ready within {_READY_WITHIN_S} s: see the logs in {self.home / 'logs'}")
+
+    async def _unregistered(self) -> str:
+        connection = await asyncpg.connect(self.info.database_url)
+        try:
+            rows = await connection.fetch("SELECT DISTINCT rail FROM fleet.rail_registrations")
+        finally:
+            await connection.close()
+        return ", ".join(sorted(set(self.plan.rails) - {row["rail"] for row in rows}))
+
+
+@asynccontextmanager
+async def running(plan: StackPlan) -> AsyncIterator[Stack]:
+    """Run a stack for the length of the block. Raises StackError where it does not come up."""
+    stack = Stack(plan)
+    try:
+        await stack.start()
+        yield stack
+    finally:
+        await stack.stop()
+
+
+def _adapter_user(rail: str) -> str:
+    return f"adapter-{rail}"
+
+
+def _as_user(redis_url: str, user: str, password: str) -> str:
+    scheme, _, rest = redis_url.partition("://")
+    return f"{scheme}://{user}:{password}@{rest.rpartition('@')[2]}"
