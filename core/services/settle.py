@@ -20,7 +20,7 @@ from core.services.vault_port import VaultError
 from schemas.events import IntentState
 from schemas.money import currency_of
 from schemas.operations import JobKind, OperationType
-from schemas.results import Result
+from schemas.results import Result, Verdict
 
 FIRST_CHECK_S = 5.0
 
@@ -159,6 +159,12 @@ async def _take(uow: Any, ports: SettlePorts, batch: _Batch, delivery: Delivery)
     error = _unusable(batch, job, delivery, result)
     if error or job is None:
         batch.unusable.append((delivery, error or "job_unknown"))
+        if job is not None and job.rail == result.rail == delivery.rail:
+            # Kept unapplied: a "paid" that could not be used still blocks every void.
+            hashed = money_hash(result, job.provider_account)
+            batch.facts.append(Fact(result, delivery.body, hashed, job.tenant_id, job.intent_id, error))
+            if result.verdict in (Verdict.SUCCEEDED, Verdict.PAID):
+                batch.positives.add(job.intent_id)
         return
     subject = batch.jobs[batch.targets[job.id]] if job.id in batch.targets else job
     case = _case(batch, subject)
@@ -258,7 +264,7 @@ def _effects(batch: _Batch, case: Case, decision: Decision, result: Result) -> N
             batch.suspended.append(intent)
             _alert(batch, case, "page", decision.reason)
         case Step.QUARANTINE:
-            if result.verdict in ("SUCCEEDED", "PAID"):
+            if result.verdict in (Verdict.SUCCEEDED, Verdict.PAID):
                 batch.positives.add(intent.id)
             _alert(batch, case, "page", decision.reason)
         case Step.ALERT:

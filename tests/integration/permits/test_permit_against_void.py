@@ -84,7 +84,7 @@ async def test_a_permit_and_a_void_never_both_win(
     await admin_connection.executemany(
         "INSERT INTO fleet.intents (id, tenant_id, service_key_id, operation, state, version, wallet_id, amount_minor,"
         " currency, accept_state, rail, provider, provider_account, environment)"
-        " VALUES ($1, $2, 'k', 'PAYOUT', 'DISPATCHED', 1, $2, 100, 'THB', 'AUTHORIZED', 'testrail', 'p', 'a', 'sandbox')",
+        " VALUES ($1, $2, 'k', 'PAYOUT', 'DISPATCHED', 1, $2, 100, 'THB', 'AUTHORIZED', 'testrail', 'p', 'a', 's')",
         [(intent_id, TENANT) for intent_id in intents],
     )
     deadline = datetime.now(UTC) + timedelta(hours=1)
@@ -203,6 +203,8 @@ async def test_facts_settle_retry_wait_and_become_dead_letters(
     found = {row["id"]: row["state"] for row in await admin_connection.fetch("SELECT id, state FROM fleet.jobs")}
     assert [found[row.id] for row in rows] == ["CLOSED", "CLOSED", "WAITING", "READY"]
     assert await admin_connection.fetchval("SELECT count(*) FROM fleet.dead_letters") == 2
+    async with database.unit_of_work(context) as uow:
+        assert await facts.unapplied_positives(uow, [row.intent_id for row in rows]) == {rows[3].intent_id}
     await admin_connection.execute("UPDATE fleet.jobs SET next_check_at = now() WHERE state = 'WAITING'")
     memory = ResolverMemory(100, 5.0, {})
     assert await resolve_due(ports, lambda: database.unit_of_work(context), memory, 100) == 1
