@@ -1,6 +1,7 @@
 """The pure rules of permits and verdicts: no sequence of facts both posts and voids."""
 
 from datetime import UTC, datetime, timedelta
+from typing import Any
 from uuid import UUID
 
 import pytest
@@ -98,7 +99,7 @@ def test_an_unapplied_success_blocks_every_void() -> None:
 
 
 @pytest.mark.parametrize("changed", [{"amount_minor": 99}, {"currency": "USD"}, {"reference": "OTHER"}])
-def test_a_success_that_differs_from_the_hold_is_quarantined(changed: dict[str, object]) -> None:
+def test_a_success_that_differs_from_the_hold_is_quarantined(changed: dict[str, Any]) -> None:
     assert decide_payment(_case(1), _result(Verdict.SUCCEEDED, **changed)).step is Step.QUARANTINE
 
 
