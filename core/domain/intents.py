@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any, Final, Literal
 from uuid import UUID
 
@@ -23,6 +23,10 @@ ALLOWED: Final[Mapping[IntentState, frozenset[IntentState]]] = {
     IntentState.UNRESOLVED: frozenset({IntentState.AUTHORIZED, IntentState.DISPATCHED}),
 }
 """Which states a state may be entered from. No terminal state is left, so a late fact never moves an intent back."""
+
+
+NOT_STORED_YET: Final = datetime.min.replace(tzinfo=UTC)
+"""The time of a row before the database gave it one."""
 
 
 def may_move(source: IntentState, target: IntentState) -> bool:
@@ -64,8 +68,8 @@ class IntentRow:
     parked_at: datetime | None = None
     ledger_epoch: int = 1
     traceparent: str | None = None
-    created_at: datetime | None = None
-    updated_at: datetime | None = None
+    created_at: datetime = NOT_STORED_YET
+    updated_at: datetime = NOT_STORED_YET
 
 
 @dataclass(frozen=True, slots=True)
