@@ -9,18 +9,19 @@ import logging
 import signal
 import sys
 from collections.abc import Callable, Coroutine
-from importlib import import_module
-from importlib.util import find_spec
+from functools import partial
 from typing import Any, Final
 
 import uvloop
 from pydantic import ValidationError
 
 from core.api.serve import serve_api
-from core.bootstrap import Core, open_core
+from core.bootstrap import Core, background, open_core
+from core.bus.roles import BusDeps, relay_role, resolver_role, settler_role
 from core.settings import Settings
+from wire.client import connect_redis
 
-_BACKGROUND: Final = ("relay", "settler", "resolver")
+_BACKGROUND: Final = {"relay": relay_role, "settler": settler_role, "resolver": resolver_role}
 _ROLES: Final = ("api", *_BACKGROUND)
 
 
@@ -64,14 +65,25 @@ async def _run(settings: Settings, roles: tuple[str, ...]) -> int:
 
 
 def _role(name: str) -> Callable[[Core, asyncio.Event], Coroutine[Any, Any, None]]:
-    if name == "api":
-        return serve_api
-    if find_spec("core.bus.roles") is None:
-        raise SystemExit(f"core: role {name} is not part of this installation")
-    found: Callable[[Core, asyncio.Event], Coroutine[Any, Any, None]] = getattr(
-        import_module("core.bus.roles"), f"{name}_role"
-    )
-    return found
+    return serve_api if name == "api" else partial(_in_background, _BACKGROUND[name])
+
+
+async def _in_background(
+    role: Callable[[BusDeps], Coroutine[Any, Any, None]], core: Core, stopping: asyncio.Event
+) -> None:
+    """Run a background role until told to stop; a role that ends before that raises or returns."""
+    client = connect_redis(core.settings.redis_url.get_secret_value(), "core")
+    working, waiting = asyncio.create_task(role(background(core, client))), asyncio.create_task(stopping.wait())
+    try:
+        await asyncio.wait({working, waiting}, return_when=asyncio.FIRST_COMPLETED)
+        if working.done():
+            working.result()
+            return
+    finally:
+        working.cancel()
+        waiting.cancel()
+        await asyncio.gather(working, waiting, return_exceptions=True)
+        await client.aclose()
 
 
 if __name__ == "__main__":

@@ -1,29 +1,40 @@
 """Wires the core: the only place where services meet their stores. Nothing is opened before `open_core` runs."""
 
 import base64
+import os
+import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 from typing import Any, cast
 from uuid import UUID
 
 import asyncpg
+from redis.asyncio import Redis
 
+from core.bus.receivers import DeadLettersReceiver, ResultsReceiver
+from core.bus.roles import BusDeps
 from core.domain.context import Context
 from core.services.accept import AcceptService
 from core.services.keys import Authenticator, KeyService
 from core.services.ledger_port import Ledger
 from core.services.nonces import NonceGate
 from core.services.read_intents import ReadService
+from core.services.resolve import ResolverMemory, resolve_due
 from core.services.wallets import WalletService
 from core.settings import Settings
 from core.store import attempts, facts, jobs, rails
 from core.store.database import Database
+from core.store.dead_letters import DeadLetterStore
+from core.store.dispatch import PostgresDispatch, PostgresUpkeep
+from core.store.evidence import EvidenceStore
 from core.store.idempotency import IdempotencyStore
 from core.store.intents import IntentStore
 from core.store.keys import KeyStore
 from core.store.ledger import PostgresLedger
+from core.store.listener import listen_for_outbox
 from core.store.migrate import load_migrations
 from core.store.nonces import NonceStore
 from core.store.routes import RouteStore
@@ -31,6 +42,7 @@ from core.store.vault import PostgresVault
 from core.store.wallets import WalletStore
 
 SYSTEM_TENANT = UUID(int=0)
+_RESOLVE_BATCH = 200
 PASSING_FAULTS: tuple[type[Exception], ...] = (
     OSError,
     TimeoutError,
@@ -59,6 +71,8 @@ class Ports:
     attempts: Any
     facts: Any
     rails: Any
+    letters: DeadLetterStore
+    evidence: EvidenceStore
     shared_faults: tuple[type[Exception], ...] = PASSING_FAULTS
 
 
@@ -141,4 +155,31 @@ def _ports(database: Database, vault: PostgresVault) -> Ports:
         attempts=attempts,
         facts=facts,
         rails=rails,
+        letters=DeadLetterStore(vault),
+        evidence=EvidenceStore(vault),
+    )
+
+
+def background(core: Core, client: Redis) -> BusDeps:
+    """Wire the background roles: the bus to PostgreSQL and to the use cases, all under the worker role."""
+    settings, database, ports = core.settings, core.worker_database, core.worker_ports
+    memory = ResolverMemory(settings.voids_per_minute, settings.inquiry_first_s, {})
+
+    def unit_of_work() -> AbstractAsyncContextManager[Any]:
+        return database.unit_of_work(Context(None, "core"))
+
+    async def resolve() -> None:
+        while await resolve_due(ports, unit_of_work, memory, _RESOLVE_BATCH) == _RESOLVE_BATCH:
+            pass
+
+    return BusDeps(
+        settings=settings,
+        client=client,
+        store=PostgresDispatch(database),
+        upkeep=PostgresUpkeep(database),
+        listen=partial(listen_for_outbox, settings.direct_url),
+        settle=ResultsReceiver(ports, unit_of_work, client),
+        receive_dead_letters=DeadLettersReceiver(ports.letters, unit_of_work),
+        resolve=resolve,
+        instance=settings.instance or f"{socket.gethostname()}-{os.getpid()}",
     )

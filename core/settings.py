@@ -35,6 +35,8 @@ class Settings(BaseSettings):
     """0 behind a transaction pooler."""
     db_pool_size: Annotated[int, Field(ge=1, le=100)] = 8
 
+    instance: str = ""
+    """Stable name of this process in consumer groups; default: host and process id."""
     rails: str = "promptpay"
     """Comma-separated rails whose streams this core serves."""
 
