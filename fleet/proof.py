@@ -65,7 +65,7 @@ _HOLDS = """
 async def prove(database: Database, book: Iterable[BookPayment]) -> Proof:
     """Compare everything once; run it under the worker role, which sees every tenant."""
     async with database.unit_of_work(Context(None, "proof")) as uow:
-        report = await PostgresLedger(database).verify(uow)
+        report = await PostgresLedger(database, uow.context).verify(uow)
         payouts = await uow.connection.fetch(_PAYOUTS)
         holds = await uow.connection.fetchrow(_HOLDS)
     assert holds is not None  # noqa: S101 - the statement always gives one row

@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 from core.domain.ids import derive_id
 from core.domain.intents import IntentRow, Move
-from core.domain.jobs import JobRow, Waiting
+from core.domain.jobs import JobRow, JobState, Waiting
 from core.domain.ledger import Account, Transfer
 from core.domain.operations import AccountCode, TransferCode, clearing_account, system_account
 from core.domain.resolution import next_check_s
@@ -170,9 +170,10 @@ async def _take(uow: Any, ports: SettlePorts, batch: _Batch, delivery: Delivery)
     case = _case(batch, subject)
     hashed = money_hash(result, subject.provider_account)
     known = batch.known.setdefault(fact_key(result), set())
-    if hashed in known:
+    # A lookup has no fence that would tell its rounds apart; asked again, it may be NOT_SENT again.
+    if hashed in known and not _asked_again(job, result):
         return
-    if known:
+    if known - {hashed}:
         decision = Decision(Step.QUARANTINE, "same_fact_other_money")
     elif job.kind is JobKind.LOOKUP:
         holds = await _auto_confirm_holds(uow, ports, case.intent, result)
@@ -185,6 +186,14 @@ async def _take(uow: Any, ports: SettlePorts, batch: _Batch, delivery: Delivery)
     if job.id != subject.id:
         batch.closes.append((job.id, result.verdict))
     _effects(batch, case, decision, result)
+
+
+def _asked_again(job: JobRow, result: Result) -> bool:
+    return (
+        job.kind is JobKind.LOOKUP
+        and result.verdict is Verdict.NOT_SENT
+        and job.state in (JobState.READY, JobState.QUEUED)
+    )
 
 
 def _unusable(batch: _Batch, job: JobRow | None, delivery: Delivery, result: Result) -> str:

@@ -192,7 +192,7 @@ class Stack:
         # A timed-out answer is withheld for longer than the adapter waits.
         delay_s = self.plan.profile.call_total_s * 2
         argv = (sys.executable, "-m", "adapters.promptpay.simulator", "--port", str(port), "--db", str(self.book))
-        options = ("--secret", secret, "--timeout-delay-s", str(delay_s), "--fee-satang", "0")
+        options = (f"--secret={secret}", "--timeout-delay-s", str(delay_s), "--fee-satang", "0")
         return ChildSpec(SIMULATOR, (*argv, *options))
 
     def _failpoints_env(self) -> dict[str, str]:

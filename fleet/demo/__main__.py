@@ -1,0 +1,139 @@
+"""`./dev demo`: pay a file of PromptPay payments through the whole system and prove what became of the money."""
+
+import argparse
+import asyncio
+import sys
+import tempfile
+from collections.abc import Iterable
+from contextlib import AbstractContextManager, nullcontext
+from itertools import islice
+from pathlib import Path
+
+import orjson
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from adapters.promptpay.simulator.book import read_book
+from core.store.database import Database
+from fleet.client import FleetClient, FleetError
+from fleet.demo.example import payments
+from fleet.demo.payments_file import FileRefusedError, PaymentLine, RefusedLine, read_payments
+from fleet.demo.report import as_object, print_report
+from fleet.demo.runner import Run, WaitedTooLongError, run_payments
+from fleet.proof import BookPayment, Proof, prove
+from fleet.stack.stack import Stack, StackError, StackPlan
+
+SHIPPED = Path(__file__).parents[2] / "examples" / "payments.csv"
+_WAIT_S = 90
+
+
+def main() -> int:
+    """Run the demo. Exit code 0: the proof holds; 1: it does not; 2: wrong input; 3: the stack failed."""
+    chosen = _arguments()
+    console = Console(stderr=chosen.json)
+    try:
+        lines, total = _lines(chosen)
+        with _home(chosen.data) as home:
+            run, proof = asyncio.run(_demo(StackPlan(home), lines, total, chosen.opening_balance, console))
+    except FileRefusedError as error:
+        sys.stderr.write(f"demo: file_refused: {error}\n")
+        return 2
+    except (StackError, FleetError, WaitedTooLongError) as error:
+        sys.stderr.write(f"demo: {error}\n")
+        return 3
+    if chosen.json:
+        sys.stdout.write(orjson.dumps(as_object(run, proof), option=orjson.OPT_INDENT_2).decode() + "\n")
+    else:
+        print_report(console, run, proof)
+    return 0 if proof.holds else 1
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="./dev demo", description=__doc__)
+    parser.add_argument("--file", type=Path, help="CSV or NDJSON; default: examples/payments.csv")
+    parser.add_argument("--count", type=_positive, help="pay this many: the first of the file, or generated ones")
+    parser.add_argument("--json", action="store_true", help="print one JSON object on stdout")
+    parser.add_argument("--data", type=Path, help="keep the data in this folder; default: a fresh one, removed after")
+    parser.add_argument("--opening-balance", default="1000000.00", help="of every wallet that the file names")
+    return parser.parse_args()
+
+
+def _positive(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and int(text) > 0):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above zero")
+    return int(text)
+
+
+def _lines(chosen: argparse.Namespace) -> tuple[Iterable[PaymentLine | RefusedLine], int | None]:
+    if chosen.file is None and chosen.count is not None:
+        return islice(payments(), chosen.count), chosen.count
+    path = chosen.file or SHIPPED
+    first = list(islice(read_payments(path), 1))  # refuses a bad file before anything is started
+    if not first:
+        raise FileRefusedError(f"{path}: no payments in it")
+    return islice(read_payments(path), chosen.count), chosen.count
+
+
+def _home(data: Path | None) -> AbstractContextManager[Path]:
+    if data is not None:
+        return nullcontext(data)
+    temporary: AbstractContextManager[str] = tempfile.TemporaryDirectory(prefix="psp-fleet-demo-")
+    return _AsPath(temporary)
+
+
+class _AsPath(AbstractContextManager[Path]):
+    def __init__(self, inner: AbstractContextManager[str]) -> None:
+        self._inner = inner
+
+    def __enter__(self) -> Path:
+        return Path(self._inner.__enter__())
+
+    def __exit__(self, *error: object) -> None:
+        self._inner.__exit__(None, None, None)
+
+
+async def _demo(
+    plan: StackPlan, lines: Iterable[PaymentLine | RefusedLine], total: int | None, balance: str, console: Console
+) -> tuple[Run, Proof]:
+    with console.status("starting PostgreSQL, Valkey, the core, two adapters and the provider …"):
+        stack = Stack(plan)
+        try:
+            await stack.start()
+        except BaseException:
+            await stack.stop()
+            raise
+    try:
+        return await _pay(stack, lines, total, balance, console)
+    finally:
+        await stack.stop()
+
+
+async def _pay(
+    stack: Stack, lines: Iterable[PaymentLine | RefusedLine], total: int | None, balance: str, console: Console
+) -> tuple[Run, Proof]:
+    info = stack.info
+    database = await Database.connect(info.database_url, max_size=2, application_name="demo")
+    bar = Progress(
+        TextColumn("paying"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[note]}"), TimeElapsedColumn(),
+        console=console,
+    )  # fmt: skip
+    try:
+        async with FleetClient(info.public_url, info.key_id, info.key_secret) as client:
+            with bar:
+                task = bar.add_task("paying", total=total, note="")
+
+                def progress(run: Run) -> None:
+                    note = f"{run.ends['SETTLED']} settled, {sum(run.failed.values())} failed"
+                    bar.update(task, completed=run.ended, total=total or len(run.accepted), note=note)
+
+                run = await run_payments(
+                    client, database, lines, opening_balance=balance, wait_s=_WAIT_S, progress=progress
+                )
+        book = (BookPayment(entry.reference, entry.amount_minor) for entry in read_book(stack.book))
+        return run, await prove(database, book)
+    finally:
+        await database.close()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,85 @@
+"""The payments of the demo: 192 that should settle, and one of everything that goes wrong.
+
+`python -m fleet.demo.example > examples/payments.csv` writes the file that is shipped; a test keeps the two equal.
+"""
+
+import csv
+import sys
+from collections.abc import Iterator
+from itertools import islice
+
+from adapters.promptpay.simulator.magic import MAGIC
+from fleet.demo.payments_file import COLUMNS, PaymentLine
+from schemas.money import currency_of, to_major_text, to_minor
+
+SHIPPED_PAYMENTS = 204
+_WALLETS = ("alice", "bob", "chai", "dao")
+_MESSAGES = ("lunch", "rent", "coffee", "invoice 17", "thank you", "")
+_OVER_BALANCE = "1500000.00"
+_FAULT_EVERY = 17
+
+
+def payments() -> Iterator[PaymentLine]:
+    """Yield payments without end: the same number gives the same payment, always."""
+    faults = [f"0{wire[4:]}" for wire in sorted(MAGIC)]
+    line = 1
+    while True:
+        line += 1
+        number = line - 2
+        amount = to_major_text(100 + (number * 7919) % 250_000, currency_of("THB"))
+        kind, payee = _payee(number)
+        position, fault = divmod(number, _FAULT_EVERY)
+        if fault == _FAULT_EVERY - 1 and number < SHIPPED_PAYMENTS:
+            kind, payee = "mobile", faults[position % len(faults)]
+        if number == SHIPPED_PAYMENTS // 2:
+            amount = _OVER_BALANCE
+        yield PaymentLine(
+            line=line,
+            reference=f"demo-{number + 1:06d}",
+            wallet=_WALLETS[number % len(_WALLETS)],
+            payee_type=kind,
+            payee=payee,
+            amount_minor=to_minor(amount, currency_of("THB")),
+            currency="THB",
+            message=_MESSAGES[number % len(_MESSAGES)],
+        )
+
+
+def _payee(number: int) -> tuple[str, str]:
+    spread = number * 104_729
+    match number % 3:
+        case 0:
+            return "mobile", f"08{spread % 90_000_000:08d}"
+        case 1:
+            return "national_id", f"{1_000_000_000_000 + spread}"
+        case _:
+            return "ewallet", f"{4_999_000_000_000 + spread:015d}"
+
+
+def rows() -> Iterator[tuple[str, ...]]:
+    """Yield the shipped file's rows: the payments, a duplicate, a malformed line, and amounts that are refused."""
+    yield COLUMNS
+    shipped = [_row(payment) for payment in islice(payments(), SHIPPED_PAYMENTS)]
+    yield from shipped
+    yield shipped[4]
+    yield ("demo-malformed", "alice", "mobile")
+    yield ("demo-precise", "alice", "mobile", "0812345678", "10.005", "THB", "three decimals")
+    yield ("demo-negative", "alice", "mobile", "0812345678", "-5.00", "THB", "")
+    yield ("demo-currency", "alice", "mobile", "0812345678", "5.00", "XTS", "")
+    yield ("demo-payee", "alice", "mobile", "081234", "5.00", "THB", "four digits short")
+
+
+def _row(payment: PaymentLine) -> tuple[str, ...]:
+    return (
+        payment.reference,
+        payment.wallet,
+        payment.payee_type,
+        payment.payee,
+        to_major_text(payment.amount_minor, currency_of(payment.currency)),
+        payment.currency,
+        payment.message,
+    )
+
+
+if __name__ == "__main__":
+    csv.writer(sys.stdout, lineterminator="\n").writerows(rows())
