@@ -19,6 +19,7 @@ from core.store.database import UnitOfWork
 from core.store.evidence import EvidenceStore
 from schemas.permits import PermitRequest
 from schemas.rails import EvidenceBatch, RailRegistration
+from wire.failpoints import failpoint
 
 _JSON = "application/json"
 
@@ -60,8 +61,10 @@ def internal_router(core: Core, throttle: Throttle | None = None) -> APIRouter:
         try:
             async with unit_of_work(rail) as uow:
                 answers = await grant_permits(uow, ports, rail, key_id, asked)
+                failpoint("permits.before_commit")
         except RailUnknownError as error:
             raise Refusal("rail_unavailable", "register the rail before asking for permits") from error
+        failpoint("permits.after_commit")
         return _json({"answers": [answer.model_dump(mode="json") for answer in answers]})
 
     async def keep_evidence(request: Request) -> Response:

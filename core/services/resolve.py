@@ -16,6 +16,7 @@ from core.services.rails import RailState
 from core.services.settle import UnitOfWorkFactory
 from schemas.events import IntentState
 from schemas.operations import JobKind, OperationType
+from wire.failpoints import failpoint
 
 
 @dataclass(slots=True)
@@ -80,6 +81,7 @@ async def resolve_due(ports: ClosePorts, unit_of_work: UnitOfWorkFactory, memory
         await _ask(uow, ports, memory, steps[Due.PARK], JobKind.INQUIRE)
         await _ask(uow, ports, memory, steps[Due.CANCEL], JobKind.CANCEL)
         await ports.jobs.wait_jobs(uow, [Waiting(case.job.id, _later_s(case, memory)) for case in steps[Due.WAIT]])
+        failpoint("resolver.before_commit")
     return len(jobs)
 
 

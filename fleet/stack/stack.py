@@ -43,6 +43,7 @@ class StackPlan:
     core_env: Mapping[str, str] = field(default_factory=dict)
     adapter_env: Mapping[str, str] = field(default_factory=dict)
     failpoints: bool = False
+    provider_latency_ms: int = 0
     database_name: str = "fleet"
 
 
@@ -192,7 +193,8 @@ class Stack:
         # A timed-out answer is withheld for longer than the adapter waits.
         delay_s = self.plan.profile.call_total_s * 2
         argv = (sys.executable, "-m", "adapters.promptpay.simulator", "--port", str(port), "--db", str(self.book))
-        options = (f"--secret={secret}", "--timeout-delay-s", str(delay_s), "--fee-satang", "0")
+        latency = ("--latency-ms", str(self.plan.provider_latency_ms))
+        options = (f"--secret={secret}", "--timeout-delay-s", str(delay_s), *latency)
         return ChildSpec(SIMULATOR, (*argv, *options))
 
     def _failpoints_env(self) -> dict[str, str]:
