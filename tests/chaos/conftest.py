@@ -1,0 +1,98 @@
+"""One running fleet per module: real processes on real servers, every failpoint armable, timing scaled."""
+
+import asyncio
+import itertools
+import tempfile
+import time
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from adapters.promptpay.simulator.book import read_book
+from core.store.database import Database
+from fleet.client import FleetClient
+from fleet.demo.payments_file import PaymentLine
+from fleet.demo.runner import Run, run_payments
+from fleet.proof import BookPayment, Proof, prove
+from fleet.stack.stack import Stack, StackPlan, running
+
+LOST_ANSWER, ERROR_BEFORE_PAYING = "0899990002", "0899990004"
+
+
+@dataclass
+class Fleet:
+    """A stack with a client and an eye on the database."""
+
+    stack: Stack
+    client: FleetClient
+    database: Database
+    numbers: "itertools.count[int]" = field(default_factory=itertools.count)
+
+    def payments(self, count: int) -> list[PaymentLine]:
+        """Payments that were never sent before, two of them at the mercy of the provider's own faults."""
+        return [
+            PaymentLine(
+                line=place,
+                reference=f"chaos-{number:06d}",
+                wallet=f"wallet-{number % 3}",
+                payee_type="mobile",
+                payee={3: LOST_ANSWER, 7: ERROR_BEFORE_PAYING}.get(place, f"08{number:08d}"),
+                amount_minor=100 + number,
+                currency="THB",
+                message="",
+            )
+            for place, number in enumerate(itertools.islice(self.numbers, count))
+        ]
+
+    async def pay(self, count: int = 40) -> Run:
+        """Send and wait until each is terminal or UNRESOLVED."""
+        return await run_payments(
+            self.client,
+            self.database,
+            self.payments(count),
+            opening_balance="1000000.00",
+            wait_s=60,
+            progress=lambda _: None,
+        )
+
+    async def proof(self) -> Proof:
+        """Compare our books with the provider's."""
+        return await prove(
+            self.database, (BookPayment(entry.reference, entry.amount_minor) for entry in read_book(self.stack.book))
+        )
+
+    async def until_struck(self, failpoint: str, timeout_s: float = 30) -> bool:
+        """Whether an armed failpoint was reached: its file is removed as it fires."""
+        deadline = time.monotonic() + timeout_s
+        while (self.stack.failpoints_dir / failpoint).exists():
+            if time.monotonic() > deadline:
+                return False
+            await asyncio.sleep(0.02)
+        return True
+
+
+@pytest.fixture(scope="module")
+async def fleet() -> AsyncIterator[Fleet]:
+    with tempfile.TemporaryDirectory(prefix="fleet-chaos-") as home:
+        plan = StackPlan(Path(home), failpoints=True, provider_latency_ms=40)
+        async with running(plan) as stack:
+            info = stack.info
+            database = await Database.connect(info.database_url, max_size=2, application_name="chaos")
+            async with FleetClient(info.public_url, info.key_id, info.key_secret, attempts=40) as client:
+                yield Fleet(stack, client, database)
+            await database.close()
+
+
+async def check(fleet: Fleet, run: Run, sent: int) -> None:
+    """Hold a run to the invariants I1 to I7."""
+    proof = await fleet.proof()
+    assert proof.holds, proof
+    assert len(run.accepted) == sent, "every payment that was answered 2xx exists"
+    assert run.refused == []
+    assert run.ends["UNRESOLVED"] == 0
+    # What the provider failed before paying is failed; everything else is paid.
+    assert run.ends["SETTLED"] == sent - 1, run
+    for intent_id in run.accepted:
+        assert (await fleet.client.get_intent(intent_id)).id == intent_id

@@ -1,0 +1,33 @@
+"""Every process is killed at every step while payments flow; nothing is lost, paid twice or voided though paid."""
+
+import pytest
+
+from tests.chaos.conftest import Fleet, check
+
+STEPS = [
+    "api.before_commit",
+    "api.after_commit",
+    "relay.before_xadd",
+    "relay.after_xadd",
+    "permits.before_commit",
+    "permits.after_commit",
+    "adapter.before_permit",
+    "adapter.after_permit",
+    "adapter.during_call",
+    "adapter.after_call",
+    "adapter.after_publish",
+    "settler.before_commit",
+    "settler.after_commit",
+    "resolver.before_commit",
+]
+
+
+@pytest.mark.timeout(150)
+@pytest.mark.parametrize("step", STEPS)
+async def test_a_kill_at_any_step_loses_nothing_and_pays_nothing_twice(fleet: Fleet, step: str) -> None:
+    restarts = fleet.stack.supervisor.restarts.total()
+    fleet.stack.arm(step)
+    run = await fleet.pay(40)
+    assert await fleet.until_struck(step), f"{step} was never reached: the test would prove nothing"
+    assert fleet.stack.supervisor.restarts.total() > restarts
+    await check(fleet, run, 40)

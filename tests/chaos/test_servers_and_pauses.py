@@ -1,0 +1,83 @@
+"""Processes that hang, and servers that vanish with everything they held."""
+
+import asyncio
+import os
+import signal
+
+import pytest
+from redis.asyncio import Redis
+
+from fleet.stack.stack import WORKER
+from tests.chaos.conftest import Fleet, check
+from wire.client import connect_redis
+
+
+async def paying(fleet: Fleet, count: int = 60) -> "asyncio.Task[object]":
+    task = asyncio.create_task(fleet.pay(count))
+    await asyncio.sleep(0.4)
+    return task
+
+
+@pytest.mark.timeout(150)
+@pytest.mark.parametrize("step", ["adapter.after_permit", "adapter.during_call", "adapter.after_call"])
+async def test_an_adapter_that_sleeps_beyond_the_claim_time_wakes_up_harmless(fleet: Fleet, step: str) -> None:
+    fleet.stack.arm(step, "stop")
+    task = asyncio.create_task(fleet.pay(40))
+    assert await fleet.until_struck(step), f"{step} was never reached"
+    await asyncio.sleep(fleet.stack.plan.profile.claim_idle_s * 1.5)
+    for name, pid in fleet.stack.supervisor.pids().items():
+        if name.startswith("promptpay-") and name != "promptpay-simulator":
+            os.kill(pid, signal.SIGCONT)
+    await check(fleet, await task, 40)
+
+
+@pytest.mark.timeout(150)
+@pytest.mark.parametrize("moment_s", [0.05, 0.3, 1.5])
+async def test_a_wiped_redis_is_filled_again_and_nobody_is_paid_twice(fleet: Fleet, moment_s: float) -> None:
+    task = asyncio.create_task(fleet.pay(60))
+    await asyncio.sleep(moment_s)
+    client: Redis = connect_redis(fleet.stack.info.redis_url, "chaos")
+    await client.flushall()
+    await client.function_flush("SYNC")
+    await client.aclose()
+    await check(fleet, await task, 60)
+
+
+@pytest.mark.timeout(150)
+async def test_a_redis_that_restarts_is_taken_up_again(fleet: Fleet) -> None:
+    if fleet.stack.valkey is None:
+        pytest.skip("the server is not ours to restart")
+    task = asyncio.create_task(fleet.pay(60))
+    await asyncio.sleep(0.3)
+    fleet.stack.valkey.restart()
+    await check(fleet, await task, 60)
+
+
+@pytest.mark.timeout(150)
+async def test_a_postgresql_that_restarts_loses_nothing(fleet: Fleet) -> None:
+    if fleet.stack.postgres is None:
+        pytest.skip("the server is not ours to restart")
+    task = asyncio.create_task(fleet.pay(60))
+    await asyncio.sleep(0.3)
+    fleet.stack.postgres.restart()
+    await check(fleet, await task, 60)
+
+
+@pytest.mark.timeout(150)
+async def test_all_processes_killed_at_once_come_back_and_finish(fleet: Fleet) -> None:
+    task = asyncio.create_task(fleet.pay(60))
+    await asyncio.sleep(0.3)
+    for pid in fleet.stack.supervisor.pids().values():
+        os.kill(pid, signal.SIGKILL)
+    await check(fleet, await task, 60)
+
+
+@pytest.mark.timeout(150)
+async def test_a_worker_away_for_longer_than_the_deadline_voids_nothing_that_waits(fleet: Fleet) -> None:
+    """Waiting is not failing: the relay is away, so nothing was sent; once it is back everything is paid."""
+    worker = fleet.stack.supervisor.pid(WORKER)
+    os.kill(worker, signal.SIGSTOP)
+    task = asyncio.create_task(fleet.pay(40))
+    await asyncio.sleep(6)
+    os.kill(worker, signal.SIGCONT)
+    await check(fleet, await task, 40)
