@@ -31,7 +31,13 @@ class ResultsReceiver:
         """Return the entry ids that may be acked."""
         settled = await settle.settle_batch(self._ports, self._committing, [_result(rail, each) for each in deliveries])
         for delivery, error in settled.unusable:
-            fields: dict[Any, Any] = {"v": "1", "id": delivery.entry_id, "type": RESULT_TYPE, "body": delivery.body, "error": error}
+            fields: dict[Any, Any] = {
+                "v": "1",
+                "id": delivery.entry_id,
+                "type": RESULT_TYPE,
+                "body": delivery.body,
+                "error": error,
+            }
             await self._client.xadd(results_dlq_stream(rail), fields, maxlen=10_000, approximate=True)
         return [delivery.entry_id for delivery in settled.acked]
 

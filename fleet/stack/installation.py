@@ -43,7 +43,7 @@ class Installation:
 async def install(path: Path, urls: RoleUrls, kept: Secrets, rails: Sequence[str]) -> Installation:
     """Create tenant, routes and keys where they are missing; the file remembers the secrets."""
     await _tenant_and_routes(urls.admin, rails)
-    saved = json.loads(path.read_text()) if path.exists() else {}
+    saved = _read(path)
     database = await Database.connect(urls.worker, max_size=2, application_name="fleet-stack")
     try:
         service = KeyService(
@@ -57,8 +57,7 @@ async def install(path: Path, urls: RoleUrls, kept: Secrets, rails: Sequence[str
                 saved[name] = asdict(ServiceKey(made.id, made.secret))
     finally:
         await database.close()
-    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
-        json.dump(saved, file)
+    _write(path, saved)
     return Installation(ServiceKey(**saved["client"]), {rail: ServiceKey(**saved[rail]) for rail in rails})
 
 
@@ -83,3 +82,13 @@ async def _tenant_and_routes(admin_url: str, rails: Sequence[str]) -> None:
                 )
     finally:
         await connection.close()
+
+
+def _read(path: Path) -> dict[str, dict[str, str]]:
+    kept: dict[str, dict[str, str]] = json.loads(path.read_text()) if path.exists() else {}
+    return kept
+
+
+def _write(path: Path, keys: Mapping[str, dict[str, str]]) -> None:
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
+        json.dump(keys, file)

@@ -70,8 +70,18 @@ class EmbeddedPostgres:
         settings = [argument for name, value in SETTINGS.items() for argument in ("-c", f"{name}={value}")]
         with log:
             self._process = subprocess.Popen(
-                [str(self._bin / "postgres"), "-D", str(self._pgdata), "-h", "127.0.0.1", "-p", str(self._port)]
-                + ["-c", "unix_socket_directories=", *settings],
+                [
+                    str(self._bin / "postgres"),
+                    "-D",
+                    str(self._pgdata),
+                    "-h",
+                    "127.0.0.1",
+                    "-p",
+                    str(self._port),
+                    "-c",
+                    "unix_socket_directories=",
+                    *settings,
+                ],
                 stdout=log,
                 stderr=log,
                 stdin=subprocess.DEVNULL,

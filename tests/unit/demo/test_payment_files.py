@@ -66,5 +66,5 @@ def test_a_file_without_a_usable_header_is_refused_as_a_whole(tmp_path: Path, co
 
 
 def test_a_missing_file_is_refused_with_its_name(tmp_path: Path) -> None:
-    with pytest.raises(FileRefusedError, match="absent.csv"):
+    with pytest.raises(FileRefusedError, match=r"absent\.csv"):
         list(read_payments(tmp_path / "absent.csv"))
