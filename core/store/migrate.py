@@ -109,17 +109,13 @@ def _pending(files: list[Migration], applied: dict[int, str], target: int | None
     known = {migration.version: migration for migration in files}
     for version, checksum in applied.items():
         if version not in known:
-            raise MigrationError(
-                f"migration {version:04d} is applied and its file is gone: use a newer release"
-            )
+            raise MigrationError(f"migration {version:04d} is applied and its file is gone: use a newer release")
         if known[version].checksum != checksum:
             raise MigrationError(f"{known[version].name} changed after it was applied: restore it")
     wanted = [m for m in files if m.version not in applied and (target is None or m.version <= target)]
     newest = max(applied, default=0)
     if wanted and wanted[0].version < newest:
-        raise MigrationError(
-            f"{wanted[0].name} is older than what is applied ({newest:04d}): give it a new number"
-        )
+        raise MigrationError(f"{wanted[0].name} is older than what is applied ({newest:04d}): give it a new number")
     return wanted
 
 
