@@ -1,0 +1,46 @@
+"""The tidy check finds what it says it finds, and the tree passes it."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+from tools import tidy
+
+
+def found(check: object, path: str, text: str) -> list[str]:
+    return list(check(Path(path), ast.parse(text), text))  # type: ignore[operator]
+
+
+def test_the_tree_passes() -> None:
+    assert list(tidy.findings(tidy.tracked())) == []
+
+
+def test_a_function_longer_than_a_screen_is_found() -> None:
+    body = "def f():\n" + "    x = 1\n" * tidy.MAX_FUNCTION_LINES
+    assert found(tidy.long_functions, "core/a.py", body)
+    assert not found(tidy.long_functions, "core/a.py", body.replace("    x = 1\n", "", 1))
+
+
+def test_a_module_longer_than_the_limit_is_found() -> None:
+    assert found(tidy.long_modules, "core/a.py", "x = 1\n" * (tidy.MAX_MODULE_LINES + 1))
+    assert not found(tidy.long_modules, "core/a.py", "x = 1\n" * tidy.MAX_MODULE_LINES)
+
+
+@pytest.mark.parametrize("text", ["fee = 0.015", "x = float(y)", "def f(amount: float): ..."])
+def test_a_float_in_money_code_is_found_and_elsewhere_allowed(text: str) -> None:
+    assert found(tidy.floats_near_money, "core/domain/operations.py", text)
+    assert not found(tidy.floats_near_money, "wire/consumer.py", text)
+
+
+def test_a_name_that_says_nothing_is_found() -> None:
+    assert found(tidy.vague_names, "core/utils.py", "")
+
+
+def test_a_link_and_a_file_name_that_lead_nowhere_are_found() -> None:
+    text = "[a](absent.md) and `core/absent.py` and [b](../README.md) and [c](https://example.com)"
+    assert len(list(tidy.broken_references(Path("docs/x.md"), text))) == 2
+
+
+def test_a_path_of_one_machine_is_found() -> None:
+    assert list(tidy.machine_paths(Path("a.md"), "see /home/someone/project"))
