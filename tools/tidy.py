@@ -94,8 +94,9 @@ def undocumented(path: Path, tree: ast.AST, _: str) -> Iterator[str]:
     if ast.get_docstring(tree) is None:
         yield f"{path}: the module has no docstring"
     for node in tree.body:
-        named = isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef)
-        if named and not node.name.startswith("_") and ast.get_docstring(node) is None:
+        if not isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            continue
+        if not node.name.startswith("_") and ast.get_docstring(node) is None:
             yield f"{path}:{node.lineno}: {node.name} has no docstring"
 
 
