@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from adapters.promptpay.client import IppsClient, ReferenceTaken, ReferenceUnknown
+from adapters.promptpay.client import LOOKUP_EXPIRED, IppsClient, ReferenceTaken, ReferenceUnknown
 from adapters.promptpay.models import LookupRequest, TransferAnswer, TransferRequest, TransferStatus
 from adapters.promptpay.proxies import ProxyType, proxy_wire
 from adapters.promptpay.settings import PromptPaySettings
@@ -104,6 +104,11 @@ class PromptPayRail:
             answer, evidence = await self._client.transfer(request)
         except ReferenceTaken:
             return await self.inquire(order)
+        except errors.NotSent as refused:
+            if refused.reason != LOOKUP_EXPIRED:
+                raise
+            # Sent again it would expire again: no retry is asked for, so the core ends it if nothing else was sent.
+            return Outcome(Verdict.NOT_SENT, reason=LOOKUP_EXPIRED, evidence=refused.evidence)
         # The answer shows the transfer of this reference: a status of the reference, not merely of this request.
         return _outcome(answer, order, evidence, Basis.REFERENCE_STATUS)
 

@@ -24,6 +24,8 @@ from adapters.runtime import errors
 
 Answer = TypeVar("Answer", bound=Payload)
 
+LOOKUP_EXPIRED: Final = "lookup_expired"
+
 # Refusals of a submission that say for certain that it was not executed. A code that is not here is Indeterminate.
 _REFUSALS: Final[Mapping[tuple[int, str], str]] = {
     (404, "payee_not_found"): "payee_not_found",
@@ -32,8 +34,8 @@ _REFUSALS: Final[Mapping[tuple[int, str], str]] = {
     (422, "field_invalid"): "field_invalid",
 }
 _NOT_TAKEN: Final[Mapping[tuple[int, str], str]] = {
-    (410, "lookup_expired"): "lookup_expired",
-    (404, "lookup_not_found"): "lookup_expired",
+    (410, "lookup_expired"): LOOKUP_EXPIRED,
+    (404, "lookup_not_found"): LOOKUP_EXPIRED,
 }
 _EVIDENCE_CHARACTERS: Final = 8_000
 

@@ -188,8 +188,8 @@ async def test_a_cancel_that_comes_too_late_says_that_it_was_paid(rail: PromptPa
 
 async def test_an_expired_or_unknown_lookup_was_not_taken(rail: PromptPayRail) -> None:
     refused = await pay(rail, order(lookup=LookupBinding(lookup_id="LUnever")))
-    assert isinstance(refused, errors.NotSent)
-    assert refused.reason == "lookup_expired"
+    assert isinstance(refused, Outcome)
+    assert (refused.verdict, refused.reason, refused.retry_after_s) == (Verdict.NOT_SENT, "lookup_expired", None)
 
 
 async def test_a_forged_signature_is_refused_and_counts_as_our_fault(simulator: tuple[str, Path]) -> None:
