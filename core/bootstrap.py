@@ -17,6 +17,7 @@ from redis.asyncio import Redis
 from core.bus.receivers import DeadLettersReceiver, ResultsReceiver
 from core.bus.roles import BusDeps
 from core.domain.context import Context
+from core.domain.resolution import Pace
 from core.services.accept import AcceptService
 from core.services.keys import Authenticator, KeyService
 from core.services.ledger_port import Ledger
@@ -26,7 +27,7 @@ from core.services.resolve import ResolverMemory, resolve_due
 from core.services.wallets import WalletService
 from core.settings import Settings
 from core.store import attempts, facts, jobs, rails
-from core.store.database import Database
+from core.store.database import AWAY, Database
 from core.store.dead_letters import DeadLetterStore
 from core.store.dispatch import PostgresDispatch, PostgresUpkeep
 from core.store.evidence import EvidenceStore
@@ -43,17 +44,8 @@ from core.store.wallets import WalletStore
 
 SYSTEM_TENANT = UUID(int=0)
 _RESOLVE_BATCH = 200
-PASSING_FAULTS: tuple[type[Exception], ...] = (
-    OSError,
-    TimeoutError,
-    asyncpg.PostgresConnectionError,
-    asyncpg.InterfaceError,
-    asyncpg.CannotConnectNowError,
-    asyncpg.AdminShutdownError,
-    asyncpg.CrashShutdownError,
-    asyncpg.TooManyConnectionsError,
-)
-"""Faults that are nobody's request's: the database is away or restarting."""
+PASSING_FAULTS = (*AWAY, asyncpg.DeadlockDetectedError)
+"""Faults that are nobody's request's: the database is away, restarting or full, or transactions met in a deadlock."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +65,7 @@ class Ports:
     rails: Any
     letters: DeadLetterStore
     evidence: EvidenceStore
+    pace: Pace
     shared_faults: tuple[type[Exception], ...] = PASSING_FAULTS
 
 
@@ -108,7 +101,8 @@ async def open_core(settings: Settings) -> AsyncIterator[Core]:
         app = await _connect(stack, settings, settings.database_url.get_secret_value(), "fleet-api")
         worker = await _connect(stack, settings, settings.database_worker_url.get_secret_value(), "fleet-worker")
         vault = PostgresVault(base64.b64decode(settings.master_key.get_secret_value()))
-        ports, worker_ports = _ports(app, vault), _ports(worker, vault)
+        pace = Pace(settings.inquiry_first_s, settings.inquiry_longest_s)
+        ports, worker_ports = _ports(app, vault, pace), _ports(worker, vault, pace)
         yield Core(
             settings=settings,
             app_database=app,
@@ -141,7 +135,7 @@ async def _connect(stack: AsyncExitStack, settings: Settings, url: str, name: st
     return database
 
 
-def _ports(database: Database, vault: PostgresVault) -> Ports:
+def _ports(database: Database, vault: PostgresVault, pace: Pace) -> Ports:
     return Ports(
         unit_of_work=database.unit_of_work,
         # The engine joins our own unit of work, which is narrower than what the port asks of any engine.
@@ -157,13 +151,14 @@ def _ports(database: Database, vault: PostgresVault) -> Ports:
         rails=rails,
         letters=DeadLetterStore(vault),
         evidence=EvidenceStore(vault),
+        pace=pace,
     )
 
 
 def background(core: Core, client: Redis) -> BusDeps:
     """Wire the background roles: the bus to PostgreSQL and to the use cases, all under the worker role."""
     settings, database, ports = core.settings, core.worker_database, core.worker_ports
-    memory = ResolverMemory(settings.voids_per_minute, settings.inquiry_first_s, {})
+    memory = ResolverMemory(settings.voids_per_minute)
 
     def unit_of_work() -> AbstractAsyncContextManager[Any]:
         return database.unit_of_work(Context(None, "core"))

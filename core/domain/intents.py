@@ -72,6 +72,13 @@ class IntentRow:
     updated_at: datetime = NOT_STORED_YET
 
 
+def confirmable_until(intent: IntentRow) -> datetime:
+    """Return when a looked-up intent can no longer be confirmed: its lookup's expiry or its deadline."""
+    told = (intent.lookup or {}).get("expires_at")
+    ends = [intent.deadline, datetime.fromisoformat(told) if told else None]
+    return min((end for end in ends if end is not None), default=NOT_STORED_YET)
+
+
 @dataclass(frozen=True, slots=True)
 class Move:
     """One change of one intent. Fields that are None stay as they are; `parked` None leaves the mark be."""

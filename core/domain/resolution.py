@@ -1,18 +1,31 @@
 """What is to be done about a payment whose answer or deadline is due: the rule alone. Pure."""
 
+from dataclasses import dataclass
 from enum import StrEnum
 
+from core.domain.intents import confirmable_until
 from core.domain.verdicts import Case, all_negative, horizon_passed
 from schemas.events import IntentState
 from schemas.operations import JobKind
 
-LONGEST_CHECK_S = 2700.0
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """How often a doubt is asked about: first after `first_s`, then twice as long each time, up to `longest_s`."""
+
+    first_s: float
+    longest_s: float
+
+    def after_s(self, inquiries: int) -> float:
+        """Return the wait before the next inquiry, `inquiries` having been made."""
+        return min(self.first_s * 2.0 ** min(inquiries, 40), self.longest_s)
 
 
 class Due(StrEnum):
     """The next step of a job that is due."""
 
     EXPIRE_UNSENT = "EXPIRE_UNSENT"
+    EXPIRE_UNCONFIRMED = "EXPIRE_UNCONFIRMED"
     VOID_NEGATIVE = "VOID_NEGATIVE"
     INQUIRE = "INQUIRE"
     CANCEL = "CANCEL"
@@ -26,6 +39,10 @@ def decide_due(case: Case, *, waits: bool) -> Due:
     Waiting is not failing: what waits is not voided. What was sent is asked about until the answer is definite.
     """
     job, late = case.job, case.now >= case.job.deadline
+    if job.kind is JobKind.LOOKUP and case.intent.state == IntentState.AWAITING_CONFIRMATION:
+        # No money is held and no rail is needed: only the client's time runs.
+        until = confirmable_until(case.intent)
+        return Due.EXPIRE_UNCONFIRMED if case.now >= until and not case.epoch_doubted else Due.WAIT
     if job.kind is JobKind.LOOKUP or job.fence == 0:
         return Due.EXPIRE_UNSENT if late and not waits and not case.epoch_doubted else Due.WAIT
     if late and case.attempts and all_negative(case.attempts.values()) and not _doubted(case):
@@ -40,8 +57,3 @@ def decide_due(case: Case, *, waits: bool) -> Due:
 
 def _doubted(case: Case) -> bool:
     return case.epoch_doubted or case.unapplied_positive
-
-
-def next_check_s(inquiries: int, first_s: float) -> float:
-    """Return the wait before the next inquiry: it doubles from `first_s` up to 45 minutes."""
-    return min(first_s * 2.0 ** min(inquiries, 12), LONGEST_CHECK_S)

@@ -2,18 +2,19 @@
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
-from datetime import datetime
 from typing import Any, Protocol
 from uuid import UUID
 
 from core.domain.context import Context
-from core.domain.intents import IntentRow
-from core.services.authorize import AuthorizePorts, Intents, Moment, authorize
+from core.domain.ids import derive_id
+from core.domain.intents import IntentRow, confirmable_until
+from core.services.authorize import AuthorizePorts, Intents, Jobs, Moment, authorize
 from core.services.keys import Caller
 from core.services.problems import Refusal
 from core.services.read_intents import visible
 from schemas.api import ConfirmRequest
 from schemas.events import IntentState
+from schemas.operations import JobKind
 
 _CONFIRMED = frozenset({IntentState.AUTHORIZED, IntentState.DISPATCHED, IntentState.SETTLED, IntentState.UNRESOLVED})
 
@@ -24,9 +25,19 @@ class ConfirmedIntents(Intents, Protocol):
     async def load_intents(self, uow: Any, ids: Sequence[UUID], *, lock: bool = False) -> dict[UUID, IntentRow]: ...
 
 
+class ConfirmedJobs(Jobs, Protocol):
+    """What confirming needs of the jobs' store."""
+
+    async def lock_jobs(self, uow: Any, ids: Sequence[UUID]) -> Any: ...
+
+    async def close_jobs(self, uow: Any, outcomes: Sequence[tuple[UUID, str]]) -> None: ...
+
+
 class ConfirmPorts(AuthorizePorts, Protocol):
     """What confirming works with."""
 
+    @property
+    def jobs(self) -> ConfirmedJobs: ...
     @property
     def intents(self) -> ConfirmedIntents: ...
     @property
@@ -38,7 +49,10 @@ async def confirm(ports: ConfirmPorts, caller: Caller, intent_id: UUID, request:
 
     Raises Refusal: not_found, operation_not_permitted, wrong_state, lookup_mismatch, lookup_expired.
     """
+    lookup_job = derive_id(intent_id, "job", JobKind.LOOKUP)
     async with ports.unit_of_work(caller.context()) as uow:
+        # Jobs before intents, everywhere: the open lookup is what the resolver expires the intent by.
+        await ports.jobs.lock_jobs(uow, [lookup_job])
         intent = visible(await ports.intents.load_intents(uow, [intent_id], lock=True), intent_id, caller)
         caller.require_operation(intent.operation)
         repeated = intent.state in _CONFIRMED and intent.lookup is not None
@@ -51,6 +65,7 @@ async def confirm(ports: ConfirmPorts, caller: Caller, intent_id: UUID, request:
         _check_time(intent, await ports.intents.moment(uow))
         intent.fee_minor = request.fee_minor
         await authorize(uow, ports, [intent])
+        await ports.jobs.close_jobs(uow, [(lookup_job, "confirmed")])
         return (await ports.intents.load_intents(uow, [intent_id]))[intent_id]
 
 
@@ -68,7 +83,5 @@ def _check_binding(intent: IntentRow, request: ConfirmRequest) -> None:
 
 
 def _check_time(intent: IntentRow, moment: Moment) -> None:
-    told = (intent.lookup or {}).get("expires_at")
-    expires_at = datetime.fromisoformat(told) if told else intent.deadline
-    if expires_at is not None and expires_at <= moment.now:
+    if confirmable_until(intent) <= moment.now:
         raise Refusal("lookup_expired", "ask for the payment anew: its lookup is no longer valid")

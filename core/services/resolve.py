@@ -1,16 +1,17 @@
 """Resolve: what is in doubt is asked about on a schedule; what is late is expired, or parked for a person."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Protocol
 from uuid import UUID
 
 from core.domain.ids import derive_id
 from core.domain.intents import Move
 from core.domain.jobs import JobRow, Waiting
-from core.domain.resolution import Due, decide_due, next_check_s
+from core.domain.resolution import Due, Pace, decide_due
 from core.domain.verdicts import Case
-from core.services.close_job import ClosePorts, Ending, close_if_unsent, end_intents, is_held
+from core.services.close_job import ClosePorts, Ending, Jobs, close_if_unsent, end_intents, is_held
 from core.services.facts import Alert
 from core.services.rails import RailState
 from core.services.settle import UnitOfWorkFactory
@@ -21,13 +22,11 @@ from wire.failpoints import failpoint
 
 @dataclass(slots=True)
 class ResolverMemory:
-    """What one resolver knows of itself: since when each rail is open, and how much it voided this minute."""
+    """What one resolver knows of itself: since when it has seen each rail open."""
 
     voids_per_minute: int
-    first_check_s: float
-    open_since: dict[str, Any]
-    minute: Any = None
-    voided: int = 0
+    """Automatic voids of all resolvers together."""
+    open_since: dict[str, datetime] = field(default_factory=dict)
 
     def waits(self, rail: str, state: RailState) -> bool:
         """Whether the rail is paused, or has been reachable for less than I: time for adapters to catch up."""
@@ -37,15 +36,23 @@ class ResolverMemory:
         since = self.open_since.setdefault(rail, state.now)
         return bool((state.now - since).total_seconds() < state.registration.timing.claim_idle_s)
 
-    def room(self, now: Any) -> int:
-        """Return how many automatic voids this minute still allows."""
-        minute = now.replace(second=0, microsecond=0)
-        if minute != self.minute:
-            self.minute, self.voided = minute, 0
-        return max(0, self.voids_per_minute - self.voided)
+
+class ResolvedJobs(Jobs, Protocol):
+    """What resolving needs of the jobs' store."""
+
+    async def reserve_voids(self, uow: Any, wanted: int, per_minute: int) -> tuple[int, bool]: ...
 
 
-async def resolve_due(ports: ClosePorts, unit_of_work: UnitOfWorkFactory, memory: ResolverMemory, limit: int) -> int:
+class ResolvePorts(ClosePorts, Protocol):
+    """What resolving works with."""
+
+    @property
+    def jobs(self) -> ResolvedJobs: ...
+    @property
+    def pace(self) -> Pace: ...
+
+
+async def resolve_due(ports: ResolvePorts, unit_of_work: UnitOfWorkFactory, memory: ResolverMemory, limit: int) -> int:
     """Take one batch of due jobs one step further and return how many there were. Safe with several at once."""
     async with unit_of_work() as uow:
         jobs = await ports.jobs.due_jobs(uow, limit)
@@ -61,7 +68,7 @@ async def resolve_due(ports: ClosePorts, unit_of_work: UnitOfWorkFactory, memory
             operations = state.registration.operations if state.registration is not None else {}
             capabilities = operations.get(OperationType(job.operation))
             if capabilities is None:
-                await ports.jobs.wait_jobs(uow, [Waiting(job.id, memory.first_check_s)])
+                await ports.jobs.wait_jobs(uow, [Waiting(job.id, ports.pace.after_s(job.inquiries))])
                 continue
             doubted = job.ledger_epoch < state.ledger_epoch
             case = Case(
@@ -76,40 +83,58 @@ async def resolve_due(ports: ClosePorts, unit_of_work: UnitOfWorkFactory, memory
             )
             steps[decide_due(case, waits=memory.waits(job.rail, state))].append(case)
         await _voids(uow, ports, memory, steps)
+        await end_intents(uow, ports, [_unconfirmed(case) for case in steps[Due.EXPIRE_UNCONFIRMED]])
         await _park(uow, ports, steps[Due.PARK])
-        await _ask(uow, ports, memory, steps[Due.INQUIRE], JobKind.INQUIRE)
-        await _ask(uow, ports, memory, steps[Due.PARK], JobKind.INQUIRE)
-        await _ask(uow, ports, memory, steps[Due.CANCEL], JobKind.CANCEL)
-        await ports.jobs.wait_jobs(uow, [Waiting(case.job.id, _later_s(case, memory)) for case in steps[Due.WAIT]])
+        await _ask(uow, ports, [*steps[Due.INQUIRE], *steps[Due.PARK]], JobKind.INQUIRE)
+        await _ask(uow, ports, steps[Due.CANCEL], JobKind.CANCEL)
+        await _wait(uow, ports, steps[Due.WAIT])
         failpoint("resolver.before_commit")
     return len(jobs)
 
 
-async def _voids(uow: Any, ports: ClosePorts, memory: ResolverMemory, steps: dict[Due, list[Case]]) -> None:
+async def _voids(uow: Any, ports: ResolvePorts, memory: ResolverMemory, steps: dict[Due, list[Case]]) -> None:
+    """Expire what is proven unsent or refused; voids of held money stop above the rate, with one alert a minute."""
     wanted = [*steps[Due.EXPIRE_UNSENT], *steps[Due.VOID_NEGATIVE]]
     if not wanted:
         return
-    room = memory.room(wanted[0].now)
-    allowed, refused = wanted[:room], wanted[room:]
-    memory.voided += len(allowed)
-    unsent = [case.job.id for case in allowed if case in steps[Due.EXPIRE_UNSENT]]
-    if unsent:
-        await close_if_unsent(
-            uow,
-            ports,
-            unsent,
-            to=IntentState.EXPIRED,
-            type="expired",
-            failure_code="deadline_unsent",
-            failure_message="the deadline passed before anything was sent",
-        )
-    endings = [_expiry(case) for case in allowed if case in steps[Due.VOID_NEGATIVE]]
-    await end_intents(uow, ports, endings)
-    # What the door left as it is must not come back at once.
-    await ports.jobs.wait_jobs(uow, [Waiting(case.job.id, _later_s(case, memory)) for case in wanted])
-    await ports.facts.raise_alerts(
-        uow, [_alert(case, "page", "void_rate_exceeded", memory.minute.isoformat()) for case in refused[:1]]
+    held = [case for case in wanted if is_held(case.intent)]
+    room, first_refusal = len(held), False
+    if held:
+        room, first_refusal = await ports.jobs.reserve_voids(uow, len(held), memory.voids_per_minute)
+    refused = {case.job.id for case in held[room:]}
+    unsent = [case.job.id for case in steps[Due.EXPIRE_UNSENT] if case.job.id not in refused]
+    await close_if_unsent(
+        uow,
+        ports,
+        unsent,
+        to=IntentState.EXPIRED,
+        type="expired",
+        failure_code="deadline_unsent",
+        failure_message="the deadline passed before anything was sent",
     )
+    negative = [case for case in steps[Due.VOID_NEGATIVE] if case.job.id not in refused]
+    await end_intents(uow, ports, [_expiry(case) for case in negative])
+    # What the door left as it is must not come back at once.
+    await _wait(uow, ports, wanted)
+    if first_refusal:
+        detail = f"more than {memory.voids_per_minute} a minute: the rest waits"
+        await ports.facts.raise_alerts(uow, [_alert(held[room], "page", "void_rate_exceeded", detail)])
+
+
+async def _wait(uow: Any, ports: ResolvePorts, cases: Sequence[Case]) -> None:
+    await ports.jobs.wait_jobs(uow, [Waiting(case.job.id, ports.pace.after_s(case.job.inquiries)) for case in cases])
+
+
+def _unconfirmed(case: Case) -> Ending:
+    move = Move(
+        case.intent.id,
+        IntentState.EXPIRED,
+        "expired",
+        data={"reason": "confirmation_expired"},
+        failure_code="confirmation_expired",
+        failure_message="the lookup was not confirmed in time; nothing was held",
+    )
+    return Ending(case.intent, move, "confirmation_expired")
 
 
 def _expiry(case: Case) -> Ending:
@@ -126,19 +151,20 @@ def _expiry(case: Case) -> Ending:
     return Ending(case.intent, move, "deadline_unsent")
 
 
-async def _park(uow: Any, ports: ClosePorts, cases: Sequence[Case]) -> None:
+async def _park(uow: Any, ports: ResolvePorts, cases: Sequence[Case]) -> None:
     moves = [Move(case.intent.id, IntentState.UNRESOLVED, "unresolved", parked=True) for case in cases]
     await ports.intents.move_intents(uow, moves)
     await ports.facts.raise_alerts(uow, [_alert(case, "page", "unresolved", case.job.reference) for case in cases])
 
 
-async def _ask(uow: Any, ports: ClosePorts, memory: ResolverMemory, cases: Sequence[Case], kind: JobKind) -> None:
+async def _ask(uow: Any, ports: ResolvePorts, cases: Sequence[Case], kind: JobKind) -> None:
     askable = [case for case in cases if kind is JobKind.CANCEL or case.capabilities.inquiry]
     await ports.jobs.insert_jobs(uow, [_question(case.job, kind) for case in askable])
-    await ports.jobs.wait_jobs(
-        uow,
-        [Waiting(case.job.id, _later_s(case, memory), asked=True, tombstone=kind is JobKind.CANCEL) for case in cases],
-    )
+    tombstone = kind is JobKind.CANCEL
+    waits = [
+        Waiting(case.job.id, ports.pace.after_s(case.job.inquiries), asked=True, tombstone=tombstone) for case in cases
+    ]
+    await ports.jobs.wait_jobs(uow, waits)
 
 
 def _question(job: JobRow, kind: JobKind) -> JobRow:
@@ -162,10 +188,6 @@ def _question(job: JobRow, kind: JobKind) -> JobRow:
         ledger_epoch=job.ledger_epoch,
         traceparent=job.traceparent,
     )
-
-
-def _later_s(case: Case, memory: ResolverMemory) -> float:
-    return next_check_s(case.job.inquiries, memory.first_check_s)
 
 
 def _alert(case: Case, severity: Any, kind: str, detail: str) -> Alert:

@@ -1,28 +1,28 @@
 """Settle: what adapters learned becomes postings, voids, retries or doubts, a batch in one transaction."""
 
+import logging
 from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from core.domain.ids import derive_id
-from core.domain.intents import IntentRow, Move
+from core.domain.intents import IntentRow, Move, confirmable_until
 from core.domain.jobs import JobRow, JobState, Waiting
 from core.domain.ledger import Account, Transfer
 from core.domain.operations import AccountCode, TransferCode, clearing_account, system_account
-from core.domain.resolution import next_check_s
+from core.domain.resolution import Pace
 from core.domain.verdicts import AttemptView, Case, Decision, Step, decide_lookup, decide_payment, fact_key, money_hash
 from core.services.authorize import AuthorizePorts, authorize
 from core.services.close_job import ClosePorts, Ending, ResolutionRefusedError, end_intents, is_held
 from core.services.facts import Alert, Fact
 from core.services.rails import RailState
-from core.services.vault_port import VaultError
 from schemas.events import IntentState
 from schemas.money import currency_of
 from schemas.operations import JobKind, OperationType
 from schemas.results import Result, Verdict
 
-FIRST_CHECK_S = 5.0
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +62,10 @@ class SettlePorts(ClosePorts, AuthorizePorts, Protocol):
     """What settlement works with."""
 
     @property
+    def pace(self) -> Pace: ...
+    @property
+    def shared_faults(self) -> tuple[type[Exception], ...]: ...
+    @property
     def letters(self) -> Letters: ...
     @property
     def evidence(self) -> Evidence: ...
@@ -85,6 +89,7 @@ class _Batch:
     known: dict[Any, set[bytes]]
     states: dict[str, RailState]
     positives: set[Any]
+    pace: Pace
     facts: list[Fact] = field(default_factory=list)
     negatives: list[tuple[Any, int]] = field(default_factory=list)
     endings: dict[Any, Ending] = field(default_factory=dict)
@@ -101,14 +106,19 @@ class _Batch:
 async def settle_batch(ports: SettlePorts, unit_of_work: UnitOfWorkFactory, deliveries: Sequence[Delivery]) -> Settled:
     """Settle the batch in one transaction, or item by item where one of them makes it fail.
 
-    Everything in the answer is committed and may be acked. Raises what the database raises when it is away.
+    Everything in the answer is committed and may be acked. Raises the ports' shared faults, such as a database
+    that is away or a deadlock: nothing of the batch was done then.
     """
     try:
         async with unit_of_work() as uow:
             unusable = await _settle(uow, ports, deliveries)
         return Settled(deliveries, unusable)
-    except (ResolutionRefusedError, VaultError, ValueError, LookupError):
+    except ports.shared_faults:
+        raise
+    except Exception:  # noqa: BLE001 - a poisoned item is kept and told apart, whatever it raised
+        # Whatever one item does to the core, its neighbours settle and its hold stays.
         if len(deliveries) == 1:
+            _log.exception("result %s of %s cannot be settled", deliveries[0].entry_id, deliveries[0].stream)
             return await _keep(ports, unit_of_work, deliveries[0], "settlement_failed")
     apart: list[tuple[Delivery, str]] = []
     for delivery in deliveries:
@@ -136,10 +146,14 @@ async def _load(uow: Any, ports: SettlePorts, results: Sequence[Result]) -> _Bat
     executed = sorted({result.job_id for result in results})
     asking = [result.job_id for result in results if result.kind.on_control_stream]
     targets = await ports.jobs.targets_of(uow, sorted(set(asking)))
-    jobs = await ports.jobs.lock_jobs(uow, sorted({*executed, *targets.values()}))
+    # Payments before the inquiries about them: whoever holds the payment may close every job of its intent.
+    jobs = await ports.jobs.lock_jobs(uow, sorted({*executed, *targets.values()} - {*asking}))
+    jobs |= await ports.jobs.lock_jobs(uow, sorted(set(asking)))
     intents = await ports.intents.load_intents(uow, sorted({job.intent_id for job in jobs.values()}), lock=True)
     money = [job.id for job in jobs.values() if job.kind.moves_money]
     states = {rail: await ports.rails.rail_state(uow, rail) for rail in sorted({job.rail for job in jobs.values()})}
+    # What voids must not pass is read only where something may be voided.
+    doubtful = {jobs[r.job_id].intent_id for r in results if r.verdict is not Verdict.SUCCEEDED and r.job_id in jobs}
     return _Batch(
         jobs=jobs,
         intents=intents,
@@ -147,7 +161,8 @@ async def _load(uow: Any, ports: SettlePorts, results: Sequence[Result]) -> _Bat
         attempts=await ports.facts.attempts_of(uow, money),
         known=await ports.facts.known_facts(uow, executed),
         states=states,
-        positives=await ports.facts.unapplied_positives(uow, list(intents)),
+        positives=await ports.facts.unapplied_positives(uow, sorted(doubtful)),
+        pace=ports.pace,
     )
 
 
@@ -266,7 +281,7 @@ def _effects(batch: _Batch, case: Case, decision: Decision, result: Result) -> N
             batch.retries[job.id] = (job, decision.after_s)
             job.failures += 1
         case Step.WAIT:
-            batch.waits[job.id] = Waiting(job.id, _next_check_s(job), why=decision.reason)
+            batch.waits[job.id] = Waiting(job.id, batch.pace.after_s(job.inquiries), why=decision.reason)
         case Step.CONFIRM:
             _confirm(batch, case, decision, result)
         case Step.SUSPEND:
@@ -280,10 +295,6 @@ def _effects(batch: _Batch, case: Case, decision: Decision, result: Result) -> N
             _alert(batch, case, "page", decision.reason)
         case Step.IGNORE:
             pass
-
-
-def _next_check_s(job: JobRow) -> float:
-    return next_check_s(job.inquiries, FIRST_CHECK_S)
 
 
 def _end(batch: _Batch, intent: IntentRow, move: Move, outcome: str) -> None:
@@ -310,10 +321,14 @@ def _confirm(batch: _Batch, case: Case, decision: Decision, result: Result) -> N
     move = Move(intent.id, IntentState.AWAITING_CONFIRMATION, "payee_found", lookup=lookup,
                 fee_minor=result.lookup.fee_minor)  # fmt: skip
     batch.confirmed.append((intent, move))
-    batch.closes.append((case.job.id, result.verdict))
     intent.state, intent.lookup, intent.fee_minor = move.to, lookup, result.lookup.fee_minor
     if decision.reason == "auto":
+        batch.closes.append((case.job.id, result.verdict))
         batch.authorized.append(intent)
+        return
+    # The lookup stays open until the client confirms: it is what the resolver expires the intent by.
+    left_s = (confirmable_until(intent) - case.now).total_seconds()
+    batch.waits[case.job.id] = Waiting(case.job.id, max(0.0, left_s), why=result.verdict.lower())
 
 
 def _alert(batch: _Batch, case: Case, severity: Any, kind: str) -> None:

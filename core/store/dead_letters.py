@@ -28,8 +28,13 @@ RETURNING job_id
 
 # A read that died has nothing to inquire about; a payment with a permit is the resolver's at once.
 _BURY: Final = """
-UPDATE fleet.jobs SET state = 'DEAD', next_check_at = CASE WHEN fence > 0 THEN now() END
-WHERE id = ANY($1::uuid[]) AND closed_at IS NULL AND state IN ('READY', 'QUEUED') AND rail = ANY($2::text[])
+WITH dead AS (
+    SELECT id FROM fleet.jobs
+    WHERE id = ANY($1::uuid[]) AND closed_at IS NULL AND state IN ('READY', 'QUEUED') AND rail = ANY($2::text[])
+    ORDER BY id FOR NO KEY UPDATE
+)
+UPDATE fleet.jobs j SET state = 'DEAD', next_check_at = CASE WHEN fence > 0 THEN now() END
+FROM dead WHERE j.id = dead.id
 """
 
 _VIEW: Final = """

@@ -22,10 +22,13 @@ ORDER BY o.not_before LIMIT $3 FOR UPDATE OF o SKIP LOCKED
 _MARK: Final = """
 WITH gone AS (
     DELETE FROM fleet.outbox WHERE job_id = ANY ($1::uuid[])
+), held AS (
+    -- In id order, as settlement locks them: a fast provider's results may be settled while this runs.
+    SELECT j.id, e.entry_id FROM fleet.jobs j JOIN unnest($1::uuid[], $2::text[]) AS e(id, entry_id) ON j.id = e.id
+    WHERE j.id >= $4 AND j.id <= $5 AND j.state = 'READY' ORDER BY j.id FOR NO KEY UPDATE OF j
 ), sent AS (
     UPDATE fleet.jobs j SET state = 'QUEUED', entry_id = e.entry_id, stream_epoch = $3, queued_at = now()
-    FROM unnest($1::uuid[], $2::text[]) AS e(id, entry_id)
-    WHERE j.id = e.id AND j.id >= $4 AND j.id <= $5 AND j.state = 'READY'
+    FROM held e WHERE j.id = e.id AND j.id >= $4 AND j.id <= $5
     RETURNING j.intent_id, j.kind
 ), span AS (
     SELECT min(intent_id::text)::uuid AS first, max(intent_id::text)::uuid AS last FROM sent WHERE kind = 'pay'

@@ -25,10 +25,11 @@ SELECT job_id, fence, verdict, money_hash, applied_at IS NOT NULL AS applied FRO
 WHERE job_id = ANY($1::uuid[]) AND job_id BETWEEN $2 AND $3
 """
 
+# Found through the intent's jobs: facts are kept in the order of jobs and have no index of their own by intent.
 _POSITIVE: Final = """
-SELECT DISTINCT intent_id FROM fleet.facts
-WHERE intent_id = ANY($1::uuid[]) AND job_id BETWEEN $2 AND $3 AND applied_at IS NULL
-    AND verdict IN ('SUCCEEDED', 'PAID')
+SELECT DISTINCT f.intent_id FROM fleet.jobs j JOIN fleet.facts f ON f.job_id = j.id
+WHERE j.intent_id = ANY($1::uuid[]) AND j.id BETWEEN $2 AND $3 AND f.job_id BETWEEN $2 AND $3
+    AND f.applied_at IS NULL AND f.verdict IN ('SUCCEEDED', 'PAID')
 """
 
 _INSERT: Final = """

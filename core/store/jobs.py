@@ -92,8 +92,11 @@ WITH closed AS (
     FROM unnest($1::uuid[], $2::text[]) AS e(intent_id, outcome)
     WHERE j.intent_id = e.intent_id AND j.id BETWEEN $3 AND $4 AND j.closed_at IS NULL
     RETURNING j.id
+), unsent AS (
+    -- A row that a relay holds is left to it: waiting here while it waits for our job would be a deadlock.
+    SELECT o.job_id FROM fleet.outbox o JOIN closed c ON c.id = o.job_id FOR UPDATE OF o SKIP LOCKED
 )
-DELETE FROM fleet.outbox o USING closed c WHERE o.job_id = c.id
+DELETE FROM fleet.outbox o USING unsent u WHERE o.job_id = u.job_id
 """
 
 _CLOSE_THESE: Final = """
@@ -130,6 +133,25 @@ WHERE j.closed_at IS NULL AND NOT j.kind = ANY('{{inquire,cancel}}')
     AND (j.next_check_at <= now() OR j.deadline <= now() AND j.next_check_at IS NULL)
 ORDER BY j.deadline LIMIT $1 FOR UPDATE OF j SKIP LOCKED
 """  # noqa: S608 - a constant list of columns
+
+
+_RESERVE: Final = """
+UPDATE fleet.void_minutes SET voided = voided + $1, refused = refused + $2 WHERE minute = date_trunc('minute', now())
+"""
+
+
+async def reserve_voids(uow: UnitOfWork, wanted: int, per_minute: int) -> tuple[int, bool]:
+    """Return how many automatic voids this minute still allows, of all resolvers, and whether it refuses the first."""
+    await uow.connection.execute(
+        "INSERT INTO fleet.void_minutes (minute) VALUES (date_trunc('minute', now())) ON CONFLICT DO NOTHING"
+    )
+    row = await uow.connection.fetchrow(
+        "SELECT voided, refused FROM fleet.void_minutes WHERE minute = date_trunc('minute', now()) FOR UPDATE"
+    )
+    voided, before = (row["voided"], row["refused"]) if row is not None else (0, 0)
+    granted = max(0, min(wanted, per_minute - voided))
+    await uow.connection.execute(_RESERVE, granted, wanted - granted)
+    return granted, before == 0 and granted < wanted
 
 
 async def lock_jobs(uow: UnitOfWork, ids: Sequence[UUID]) -> dict[UUID, JobRow]:
@@ -209,3 +231,4 @@ class JobStore:
     close_jobs = staticmethod(close_jobs)
     wait_jobs = staticmethod(wait_jobs)
     requeue_jobs = staticmethod(requeue_jobs)
+    reserve_voids = staticmethod(reserve_voids)

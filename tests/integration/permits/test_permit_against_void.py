@@ -12,6 +12,7 @@ import asyncpg
 from core.domain.context import Context
 from core.domain.ids import mint_id
 from core.domain.jobs import JobRow, mint_reference
+from core.domain.resolution import Pace
 from core.services.close_job import close_if_unsent
 from core.services.dead_letters import Redrive
 from core.services.permits import grant_permits
@@ -59,6 +60,8 @@ class _Ports:
     vault: Any = None
     throttle: Any = None
     letters: Any = None
+    pace: Any = Pace(5.0, 2700.0)
+    shared_faults: tuple[type[Exception], ...] = (OSError,)
 
 
 async def test_a_permit_and_a_void_never_both_win(
@@ -206,7 +209,7 @@ async def test_facts_settle_retry_wait_and_become_dead_letters(
     async with database.unit_of_work(context) as uow:
         assert await facts.unapplied_positives(uow, [row.intent_id for row in rows]) == {rows[3].intent_id}
     await admin_connection.execute("UPDATE fleet.jobs SET next_check_at = now() WHERE state = 'WAITING'")
-    memory = ResolverMemory(100, 5.0, {})
+    memory = ResolverMemory(100)
     assert await resolve_due(ports, lambda: database.unit_of_work(context), memory, 100) == 1
     assert await admin_connection.fetchval("SELECT count(*) FROM fleet.jobs WHERE kind = 'inquire'") == 1
     async with database.unit_of_work(context) as uow:
