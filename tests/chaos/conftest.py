@@ -14,7 +14,7 @@ from adapters.promptpay.simulator.book import read_book
 from core.store.database import Database
 from fleet.client import FleetClient
 from fleet.demo.payments_file import PaymentLine
-from fleet.demo.runner import Run, run_payments
+from fleet.demo.runner import Run, look, run_payments
 from fleet.proof import BookPayment, Proof, prove
 from fleet.stack.stack import Stack, StackPlan, running
 
@@ -57,6 +57,13 @@ class Fleet:
             progress=lambda _: None,
         )
 
+    async def until_decided(self, run: Run, timeout_s: float = 60) -> None:
+        """Wait for what was parked: inquiries go on, and a late answer still decides it."""
+        deadline = time.monotonic() + timeout_s
+        while run.ends["UNRESOLVED"] and time.monotonic() < deadline:
+            await asyncio.sleep(0.5)
+            await look(self.database, run)
+
     async def proof(self) -> Proof:
         """Compare our books with the provider's."""
         return await prove(
@@ -87,6 +94,7 @@ async def fleet() -> AsyncIterator[Fleet]:
 
 async def check(fleet: Fleet, run: Run, sent: int) -> None:
     """Hold a run to the invariants I1 to I7."""
+    await fleet.until_decided(run)
     proof = await fleet.proof()
     assert proof.holds, proof
     assert len(run.accepted) == sent, "every payment that was answered 2xx exists"
