@@ -1,5 +1,6 @@
 """PromptPay through IPPS: translates orders of the runtime into calls, and answers into outcomes."""
 
+import re
 from typing import Final
 
 from adapters.promptpay.client import LOOKUP_EXPIRED, IppsClient, ReferenceTaken, ReferenceUnknown
@@ -19,6 +20,8 @@ RAIL: Final = "promptpay"
 PROVIDER: Final = "ipps"
 
 _THB: Final = currency_of("THB")
+
+_NO_FEE: Final = re.compile(r"0(?:\.0{1,2})?", re.ASCII)
 
 _PROXIES: Final = {
     "mobile": ProxyType.MOBILE,
@@ -87,7 +90,7 @@ class PromptPayRail:
         )
         answer, evidence = await self._client.lookup(request)
         binding = LookupBinding(
-            lookup_id=answer.lookup_id, expires_at=answer.expires_at, fee_minor=_fee_minor(answer.fee, evidence)
+            lookup_id=answer.lookup_id, expires_at=answer.expires_at, fee_minor=fee_minor(answer.fee, evidence)
         )
         return Outcome(Verdict.FOUND, lookup=binding, payee_name=answer.payee_name, evidence=evidence)
 
@@ -167,18 +170,18 @@ def _outcome(answer: TransferAnswer, order: Order, evidence: str, basis: Basis) 
 
 
 def _amount_minor(text: str | None, evidence: str) -> int | None:
-    if text is None:
-        return None
+    return None if text is None else _minor(text, evidence)
+
+
+def _minor(text: str, evidence: str) -> int:
     try:
         return to_minor(text, _THB)
     except AmountError as error:
         raise errors.ProtocolViolation("the answer's amount is no amount", evidence=evidence) from error
 
 
-def _fee_minor(text: str, evidence: str) -> int:
-    if not text.strip("0.") and text:
-        return 0  # "0.00": to_minor takes positive amounts only
-    fee_minor = _amount_minor(text, evidence)
-    if fee_minor is None:
-        raise errors.ProtocolViolation("the lookup states no fee", evidence=evidence)
-    return fee_minor
+def fee_minor(text: str, evidence: str) -> int:
+    """Return the satang of a lookup's fee, which may be nothing. Raises ProtocolViolation."""
+    if _NO_FEE.fullmatch(text):
+        return 0  # to_minor takes positive amounts only
+    return _minor(text, evidence)

@@ -24,6 +24,10 @@ class HonestTransport(AiohttpTransport):
             if isinstance(error.__cause__, _NEVER_CONNECTED):
                 raise
             raise httpx.ReadError(f"connection lost after sending: {error}", request=request) from error
+        except aiohttp.ClientError as error:
+            # What the transport leaves unmapped, such as a status line that is none: something answered.
+            name = type(error).__name__
+            raise httpx.RemoteProtocolError(f"the answer is not HTTP: {name}", request=request) from error
 
 
 def provider_client(

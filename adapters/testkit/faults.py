@@ -18,6 +18,7 @@ class Fault(StrEnum):
     ERROR_BEFORE = "error_before"
     ERROR_AFTER = "error_after"
     GARBAGE_AFTER = "garbage_after"
+    UNKNOWN_STATUS_AFTER = "unknown_status_after"
     RESET_BEFORE = "reset_before"
     RESET_AFTER = "reset_after"
     DUPLICATE_AFTER = "duplicate_after"

@@ -40,6 +40,7 @@ def main() -> None:
     parser.add_argument("--lookup-lives-s", type=float, default=300)
     parser.add_argument("--fee-satang", type=int, default=0)
     parser.add_argument("--callback-url", default="")
+    parser.add_argument("--callback-delay-s", type=float, default=2)
     chosen = parser.parse_args()
     ipps = Ipps(
         DurableStore(chosen.db, SCHEMA),
@@ -49,7 +50,12 @@ def main() -> None:
         fee_minor=chosen.fee_satang,
     )
     behaviour = Behaviour(
-        chosen.key_id, chosen.secret, chosen.latency_ms / 1000, chosen.timeout_delay_s, chosen.callback_url
+        chosen.key_id,
+        chosen.secret,
+        latency_s=chosen.latency_ms / 1000,
+        timeout_delay_s=chosen.timeout_delay_s,
+        callback_url=chosen.callback_url,
+        callback_delay_s=chosen.callback_delay_s,
     )
     uvicorn.run(
         build_app(ipps, behaviour),

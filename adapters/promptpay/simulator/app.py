@@ -113,6 +113,8 @@ class _Http:
             self._call_back_later(answer)
         if fault in (Fault.TIMEOUT_AFTER, Fault.ERROR_AFTER, Fault.GARBAGE_AFTER, Fault.RESET_AFTER):
             return await self._lose(fault, request)
+        if fault is Fault.UNKNOWN_STATUS_AFTER:
+            return respond(Answer(answer.status, {**answer.body, "status": "SUCCEEDED_MAYBE"}))
         if fault is Fault.DUPLICATE_AFTER:
             return respond(refusal(409, "duplicate_reference", ""))
         return respond(answer)

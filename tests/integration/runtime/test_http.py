@@ -2,6 +2,7 @@
 
 import asyncio
 import socket
+import struct
 from collections.abc import Awaitable, Callable
 
 import httpx
@@ -30,12 +31,29 @@ async def _half_an_answer(reader: asyncio.StreamReader, writer: asyncio.StreamWr
     writer.close()
 
 
+async def _reset_within_the_body(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    await reader.readuntil(b"\r\n\r\n")
+    writer.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nhalf\r\n")
+    await writer.drain()
+    await asyncio.sleep(0.05)
+    no_linger = struct.pack("ii", 1, 0)  # closing then sends a reset, not an end
+    writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, no_linger)
+    writer.transport.abort()
+
+
+async def _not_http(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    await reader.readuntil(b"\r\n\r\n")
+    writer.write(b"\x00\x01 this is no status line\r\n\r\n")
+    await writer.drain()
+    writer.close()
+
+
 async def _silence(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
     await reader.read()
     writer.close()
 
 
-@pytest.mark.parametrize("handler", [_hang_up, _reset, _half_an_answer, _silence])
+@pytest.mark.parametrize("handler", [_hang_up, _reset, _half_an_answer, _reset_within_the_body, _not_http, _silence])
 async def test_what_broke_after_sending_may_have_executed(handler: Handler) -> None:
     server = await asyncio.start_server(handler, "127.0.0.1", 0)
     port = server.sockets[0].getsockname()[1]

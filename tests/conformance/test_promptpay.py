@@ -1,0 +1,62 @@
+"""The PromptPay rail passes the suite over real sockets, against the simulator's own book."""
+
+from collections.abc import AsyncIterator, Iterator
+from uuid import uuid4
+
+import httpx
+import pytest
+
+from adapters.promptpay.adapter import PromptPayRail
+from adapters.promptpay.client import IppsClient
+from adapters.promptpay.settings import PromptPaySettings
+from adapters.runtime.http import provider_client
+from adapters.runtime.port import Order
+from adapters.testkit.conformance import RailConformance
+from schemas.permits import LookupBinding, Payee
+from schemas.rails import Timing
+from tests.support.ipps import SECRET, RunningIpps, running_ipps
+
+
+class PromptPayHarness:
+    """The rail over its own connections, and a provider that is a process of its own."""
+
+    def __init__(self, running: RunningIpps) -> None:
+        settings = PromptPaySettings.model_validate({"base_url": running.url, "secret": SECRET})
+        http = provider_client(running.url, call_total_s=0.5, connect_s=0.5, max_connections=5)
+        timing = Timing(send_by_s=1, call_total_s=1, claim_idle_s=4)
+        self.rail = PromptPayRail(IppsClient(http, settings.key_id, SECRET), settings, timing)
+        self.payee = Payee(type="mobile", value="0812345678")
+        self.currency = "THB"
+        self.secrets = [SECRET, "0812345678", "0066812345678"]
+        self._running = running
+
+    async def prepare(self, amount_minor: int) -> LookupBinding | None:
+        asked = Order(uuid4(), uuid4().hex[:24].upper(), amount_minor, self.currency, "ipps-1", self.payee)
+        return (await self.rail.lookup(asked)).lookup
+
+    async def pays_but_never_answers(self, reference: str) -> None:
+        await self._script("timeout_after", reference)
+
+    async def answers_an_unknown_status(self, reference: str) -> None:
+        await self._script("unknown_status_after", reference)
+
+    async def paid(self, reference: str) -> list[int]:
+        return [entry.amount_minor for entry in self._running.executed(reference)]
+
+    async def _script(self, fault: str, reference: str) -> None:
+        async with httpx.AsyncClient(base_url=self._running.url) as control:
+            assert (await control.post("/_control/faults", json={"fault": fault, "reference": reference})).is_success
+
+
+@pytest.fixture(scope="module")
+def simulator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningIpps]:
+    with running_ipps(tmp_path_factory.mktemp("ipps") / "book.sqlite") as running:
+        yield running
+
+
+class TestPromptPay(RailConformance):
+    @pytest.fixture
+    async def harness(self, simulator: RunningIpps) -> AsyncIterator[PromptPayHarness]:
+        harness = PromptPayHarness(simulator)
+        yield harness
+        await harness.rail.close()
