@@ -12,7 +12,7 @@ from core.bus.inbox import Inbox
 from core.bus.janitor import drop_idle_consumers, trim_stream
 from core.bus.loop import forever
 from core.bus.relay import StreamRelay, relay_step
-from core.bus.sweeper import sweep_rail
+from core.bus.sweeper import Sweeper
 from core.services.bus_ports import DispatchStore, Receive, Upkeep
 from core.settings import Settings
 from schemas.streams import ADAPTERS_GROUP, control_stream, groups_of, jobs_dlq_stream, jobs_stream, results_stream
@@ -70,11 +70,15 @@ async def settler_role(deps: BusDeps) -> None:
 
 
 async def resolver_role(deps: BusDeps) -> None:
-    """Resolve, sweep, trim, expire, purge and keep partitions ahead."""
+    """Resolve, heal, sweep, trim, expire, purge and keep partitions ahead.
+
+    The healer runs here too: with every relay away, adapters and settlers still need their groups.
+    """
     async with asyncio.TaskGroup() as tasks:
         tasks.create_task(forever("the resolver", lambda: _then(deps.resolve, deps.settings.resolver_every_s)))
         tasks.create_task(forever("upkeep", lambda: _upkeep(deps)))
         for rail in deps.settings.rail_names:
+            tasks.create_task(_heal(deps, rail))
             tasks.create_task(_sweep(deps, rail))
             tasks.create_task(_clean(deps, rail))
 
@@ -112,8 +116,10 @@ async def _listen(deps: BusDeps, woken: asyncio.Event) -> None:
 
 
 async def _sweep(deps: BusDeps, rail: str) -> None:
+    sweeper = Sweeper(deps.client, deps.store, rail, deps.settings.sweeper_age_s)
+
     async def step() -> float:
-        await sweep_rail(deps.client, deps.store, rail, deps.settings.sweeper_age_s)
+        await sweeper.sweep_once()
         return deps.settings.sweeper_every_s
 
     await forever(f"the sweeper of {rail}", step)

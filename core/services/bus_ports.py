@@ -17,6 +17,7 @@ class Due:
     """One outbox row on its way into a stream."""
 
     job_id: UUID
+    round: int
     body: str
     traceparent: str
 

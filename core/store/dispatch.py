@@ -12,19 +12,22 @@ from core.store.database import Database, UnitOfWork
 _CONTEXT: Final = Context(None, "relay")
 
 _TAKE: Final = """
-SELECT o.job_id, o.body, coalesce(o.traceparent, '') AS traceparent,
+SELECT o.job_id, o.round, o.body, coalesce(o.traceparent, '') AS traceparent,
     coalesce((SELECT epoch FROM fleet.stream_epochs WHERE rail = $2), 0) AS epoch
 FROM fleet.outbox o WHERE o.stream = $1 AND o.not_before <= now()
 ORDER BY o.not_before LIMIT $3 FOR UPDATE OF o SKIP LOCKED
 """
 
-# A result may have settled the job before this runs: only what is still READY and AUTHORIZED moves on.
+# A result may have settled the job, or put it into its next round, before this runs: only what is still READY in the
+# round that was taken, and AUTHORIZED, moves on.
 _MARK: Final = """
 WITH gone AS (
-    DELETE FROM fleet.outbox WHERE job_id = ANY ($1::uuid[])
+    DELETE FROM fleet.outbox o USING unnest($1::uuid[], $7::int[]) AS e(id, round)
+    WHERE o.job_id = e.id AND o.round = e.round
 ), held AS (
     -- In id order, as settlement locks them: a fast provider's results may be settled while this runs.
-    SELECT j.id, e.entry_id FROM fleet.jobs j JOIN unnest($1::uuid[], $2::text[]) AS e(id, entry_id) ON j.id = e.id
+    SELECT j.id, e.entry_id FROM fleet.jobs j
+    JOIN unnest($1::uuid[], $2::text[], $7::int[]) AS e(id, entry_id, round) ON j.id = e.id AND j.rounds = e.round
     WHERE j.id >= $4 AND j.id <= $5 AND j.state = 'READY' ORDER BY j.id FOR NO KEY UPDATE OF j
 ), sent AS (
     UPDATE fleet.jobs j SET state = 'QUEUED', entry_id = e.entry_id, stream_epoch = $3, queued_at = now()
@@ -43,11 +46,13 @@ INSERT INTO fleet.intent_events (intent_id, seq, tenant_id, type, state, actor, 
 SELECT id, version, tenant_id, 'dispatched', 'DISPATCHED', $6, traceparent FROM moved
 """
 
+# Each round doubles the wait, so that what is lost again and again does not fill the stream.
 _QUEUED: Final = """
 SELECT j.id, j.rail, j.stream, j.entry_id, coalesce(j.stream_epoch, 0) < e.epoch AS of_older_epoch
 FROM fleet.jobs j JOIN fleet.stream_epochs e ON e.rail = $1
 WHERE j.rail = $1 AND j.state = 'QUEUED' AND j.closed_at IS NULL AND j.entry_id IS NOT NULL
-    AND (coalesce(j.stream_epoch, 0) < e.epoch OR j.queued_at < now() - make_interval(secs => $2))
+    AND (coalesce(j.stream_epoch, 0) < e.epoch
+        OR j.queued_at < now() - make_interval(secs => $2 * power(2, least(j.rounds, 8))))
     AND ($3::uuid IS NULL OR j.id > $3)
 ORDER BY j.id LIMIT $4
 """
@@ -59,15 +64,16 @@ WITH lost AS (
     WHERE j.state = 'QUEUED' AND j.entry_id = g.entry_id AND j.closed_at IS NULL
     ORDER BY j.id FOR NO KEY UPDATE OF j SKIP LOCKED
 ), ready AS (
-    UPDATE fleet.jobs j SET state = 'READY', entry_id = NULL, queued_at = NULL FROM lost WHERE j.id = lost.id
+    UPDATE fleet.jobs j SET state = 'READY', entry_id = NULL, queued_at = NULL, rounds = j.rounds + 1
+    FROM lost WHERE j.id = lost.id
     RETURNING j.*
 )
-INSERT INTO fleet.outbox (job_id, tenant_id, rail, stream, body, traceparent)
-SELECT r.id, r.tenant_id, r.rail, r.stream, jsonb_build_object('job_id', r.id, 'tenant_id', r.tenant_id,
+INSERT INTO fleet.outbox (job_id, round, tenant_id, rail, stream, body, traceparent)
+SELECT r.id, r.rounds, r.tenant_id, r.rail, r.stream, jsonb_build_object('job_id', r.id, 'tenant_id', r.tenant_id,
     'intent_id', r.intent_id, 'rail', r.rail, 'provider', r.provider, 'operation', r.operation, 'kind', r.kind,
     'amount_minor', r.amount_minor, 'currency', r.currency, 'payee_masked', r.payee_masked,
     'deadline', r.deadline)::text, r.traceparent
-FROM ready r ON CONFLICT (job_id) DO NOTHING
+FROM ready r
 """
 
 _RAISE: Final = """
@@ -91,8 +97,9 @@ class TakenBatch:
     async def mark(self, entry_ids: Sequence[str]) -> None:
         """Delete the rows, queue their jobs and dispatch their intents, in one statement."""
         ids = [row.job_id for row in self._rows]
+        rounds = [row.round for row in self._rows]
         await self._uow.connection.execute(
-            _MARK, ids, list(entry_ids), self._epoch, min(ids), max(ids), self._uow.context.actor
+            _MARK, ids, list(entry_ids), self._epoch, min(ids), max(ids), self._uow.context.actor, rounds
         )
 
 
@@ -108,7 +115,7 @@ class PostgresDispatch:
         async with self._database.unit_of_work(_CONTEXT) as uow:
             await uow.connection.execute("SET LOCAL synchronous_commit = off")
             found = await uow.connection.fetch(_TAKE, stream, rail, limit)
-            rows = [Due(row["job_id"], row["body"], row["traceparent"]) for row in found]
+            rows = [Due(row["job_id"], row["round"], row["body"], row["traceparent"]) for row in found]
             yield TakenBatch(uow, rows, found[0]["epoch"] if found else 0)
 
     async def queued_jobs(self, rail: str, older_than_s: float, after: UUID | None, limit: int) -> list[QueuedJob]:

@@ -29,7 +29,7 @@ WITH made AS (
     INSERT INTO fleet.outbox (job_id, tenant_id, rail, stream, not_before, body, traceparent)
     SELECT m.id, m.tenant_id, m.rail, m.stream, coalesce(m.not_before, now()), b.body, m.traceparent
     FROM made m JOIN unnest($1::uuid[], $20::text[]) AS b(id, body) ON b.id = m.id
-    ON CONFLICT (job_id) DO NOTHING
+    ON CONFLICT (job_id, round) DO NOTHING
 )
 SELECT id FROM made
 """
@@ -94,9 +94,9 @@ WITH closed AS (
     RETURNING j.id
 ), unsent AS (
     -- A row that a relay holds is left to it: waiting here while it waits for our job would be a deadlock.
-    SELECT o.job_id FROM fleet.outbox o JOIN closed c ON c.id = o.job_id FOR UPDATE OF o SKIP LOCKED
+    SELECT o.job_id, o.round FROM fleet.outbox o JOIN closed c ON c.id = o.job_id FOR UPDATE OF o SKIP LOCKED
 )
-DELETE FROM fleet.outbox o USING unsent u WHERE o.job_id = u.job_id
+DELETE FROM fleet.outbox o USING unsent u WHERE o.job_id = u.job_id AND o.round = u.round
 """
 
 _CLOSE_THESE: Final = """
@@ -113,18 +113,18 @@ FROM unnest($1::uuid[], $2::interval[], $3::int[], $4::bool[], $5::text[]) AS w(
 WHERE j.id = w.id AND j.id BETWEEN $6 AND $7 AND j.closed_at IS NULL
 """
 
+# The next round: the relay may not have committed its note about the last one yet, see 0006_rounds.sql.
 _REQUEUE: Final = """
 WITH ready AS (
     UPDATE fleet.jobs j SET state = 'READY', not_before = now() + w.after, failures = j.failures + 1,
-        next_check_at = NULL
+        rounds = j.rounds + 1, next_check_at = NULL
     FROM unnest($1::uuid[], $2::interval[]) AS w(id, after)
     WHERE j.id = w.id AND j.id BETWEEN $4 AND $5 AND j.closed_at IS NULL
-    RETURNING j.id, j.tenant_id, j.rail, j.stream, j.not_before, j.traceparent
+    RETURNING j.id, j.rounds, j.tenant_id, j.rail, j.stream, j.not_before, j.traceparent
 )
-INSERT INTO fleet.outbox (job_id, tenant_id, rail, stream, not_before, body, traceparent)
-SELECT r.id, r.tenant_id, r.rail, r.stream, r.not_before, b.body, r.traceparent
+INSERT INTO fleet.outbox (job_id, round, tenant_id, rail, stream, not_before, body, traceparent)
+SELECT r.id, r.rounds, r.tenant_id, r.rail, r.stream, r.not_before, b.body, r.traceparent
 FROM ready r JOIN unnest($1::uuid[], $3::text[]) AS b(id, body) ON b.id = r.id
-ON CONFLICT (job_id) DO UPDATE SET not_before = excluded.not_before
 """
 
 _DUE: Final = f"""

@@ -1,5 +1,6 @@
 """The relay, the healer, the sweeper and the janitor on real servers."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -12,16 +13,16 @@ from core.bus.gate import BacklogGate, GateBounds
 from core.bus.healer import heal_rail
 from core.bus.janitor import trim_stream
 from core.bus.relay import StreamRelay
-from core.bus.sweeper import sweep_rail
+from core.bus.sweeper import Sweeper
 from core.domain.context import Context
 from core.domain.jobs import JobRow, mint_reference
 from core.store.database import Database
 from core.store.dispatch import PostgresDispatch
-from core.store.jobs import insert_jobs
+from core.store.jobs import insert_jobs, lock_jobs, requeue_jobs
 from fleet.stack.provision import RoleUrls
 from schemas.ids import mint_id
 from schemas.operations import JobKind, OperationType
-from schemas.streams import ADAPTERS_GROUP, jobs_stream
+from schemas.streams import ADAPTERS_GROUP, CORE_GROUP, jobs_stream, results_stream
 from wire.client import connect_redis
 
 RAIL = "testrail"
@@ -63,6 +64,9 @@ class World:
         async with self.database.unit_of_work(Context(None, "test")) as uow:
             await insert_jobs(uow, jobs)
         return [job.id for job in jobs]
+
+    def sweeper(self, age_s: float) -> Sweeper:
+        return Sweeper(self.redis, self.store, RAIL, age_s)
 
     async def states(self) -> dict[UUID, str]:
         async with self.database.acquire() as connection:
@@ -110,10 +114,10 @@ async def test_jobs_in_a_wiped_server_are_dispatched_again_under_the_same_ids(wo
     await world.redis.flushall()
     assert await world.relay().relay_once() == 0
     assert await heal_rail(world.redis, world.store, RAIL)
-    assert await sweep_rail(world.redis, world.store, RAIL, 3600) == 3
+    assert await world.sweeper(3600).sweep_once() == 3
     await world.relay().relay_once()
     assert sorted(await world.streamed()) == sorted(map(str, ids))
-    assert await sweep_rail(world.redis, world.store, RAIL, 3600) == 0
+    assert await world.sweeper(3600).sweep_once() == 0
 
 
 async def test_the_sweeper_finds_a_deleted_entry_and_leaves_the_others(world: World) -> None:
@@ -121,7 +125,7 @@ async def test_the_sweeper_finds_a_deleted_entry_and_leaves_the_others(world: Wo
     await world.relay().relay_once()
     gone, fields = (await world.redis.xrange(JOBS))[1]
     await world.redis.xdel(JOBS, gone)
-    assert await sweep_rail(world.redis, world.store, RAIL, 0) == 1
+    assert await world.sweeper(0).sweep_once() == 1
     assert (await world.states())[UUID(fields[b"id"].decode())] == "READY"
 
 
@@ -134,3 +138,42 @@ async def test_the_janitor_trims_only_what_is_finished(world: World) -> None:
     assert await trim_stream(world.redis, JOBS, ADAPTERS_GROUP, 600_000) == 2
     assert (await world.redis.xrange(JOBS, count=1))[0][0] == taken[2]
     assert await world.redis.xlen(JOBS) == 4
+
+
+async def test_an_acked_entry_without_a_verdict_is_lost_only_once_all_verdicts_since_are_committed(
+    world: World,
+) -> None:
+    await world.queue(2)
+    await world.relay().relay_once()
+    sweeper, results = world.sweeper(0), results_stream(RAIL)
+    entries = (await world.redis.xreadgroup(ADAPTERS_GROUP, "a", {JOBS: ">"}))[0][1]
+    assert await sweeper.sweep_once() == 0
+    await world.redis.xack(JOBS, ADAPTERS_GROUP, entries[0][0])
+    await world.redis.xadd(results, {"v": "1"})
+    for _ in range(2):
+        assert await sweeper.sweep_once() == 0, "the verdict that waits may be its own"
+    ((verdict, _),) = (await world.redis.xreadgroup(CORE_GROUP, "core", {results: ">"}))[0][1]
+    assert await sweeper.sweep_once() == 0
+    await world.redis.xack(results, CORE_GROUP, verdict)
+    assert await sweeper.sweep_once() == 1
+    assert (await world.states())[UUID(entries[0][1][b"id"].decode())] == "READY"
+    assert await world.relay().relay_once() == 1
+    assert await world.relay().relay_once() == 0
+
+
+async def test_a_retry_that_is_settled_before_the_relay_commits_is_dispatched_again_without_a_wait(
+    world: World,
+) -> None:
+    (job_id,) = await world.queue(1)
+    async with world.store.take_due(RAIL, JOBS, 10) as batch:
+        async with asyncio.timeout(0.5), world.database.unit_of_work(Context(None, "settle")) as uow:
+            found = await lock_jobs(uow, [job_id])
+            await requeue_jobs(uow, [(found[job_id], 0.0)])
+            # The relay's note now waits for this transaction, and this one for nobody.
+            marking = asyncio.create_task(batch.mark(["1-1"]))
+            await asyncio.sleep(0.1)
+        await marking
+    assert (await world.states())[job_id] == "READY"
+    assert await world.relay().relay_once() == 1
+    assert (await world.states())[job_id] == "QUEUED"
+    assert await world.relay().relay_once() == 0
