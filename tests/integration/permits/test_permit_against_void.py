@@ -32,6 +32,7 @@ from schemas.results import Result
 
 RAIL = "testrail"
 TENANT = UUID(int=7)
+_PACE = Pace(5.0, 2700.0)
 
 
 class _Ledger:
@@ -60,7 +61,7 @@ class _Ports:
     vault: Any = None
     throttle: Any = None
     letters: Any = None
-    pace: Any = Pace(5.0, 2700.0)
+    pace: Any = _PACE
     shared_faults: tuple[type[Exception], ...] = (OSError,)
 
 

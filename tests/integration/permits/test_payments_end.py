@@ -1,0 +1,226 @@
+"""How a payment ends: every proof, on a real database with the real ledger and vault."""
+
+import pytest
+
+from tests.integration.permits.conftest import H_S, World, pay_job
+
+PAID = {"amount_minor": 100, "currency": "THB", "provider_tx_id": "T1"}
+
+
+async def test_a_success_posts_the_hold_once_whatever_is_repeated(world: World) -> None:
+    await world.register()
+    wallet = await world.wallet(1000)
+    intent = await world.pay(wallet)
+    permit = await world.sent(intent)
+    assert permit.instruction.payee.value == "0812345678"
+    assert (permit.mode, permit.first, permit.fence) == ("SEND", True, 1)
+    assert await world.money(wallet) == (1000, 100)
+    for _ in range(2):
+        await world.tell(pay_job(intent), "SUCCEEDED", **PAID)
+        assert await world.state(intent) == ("SETTLED", None)
+        assert await world.money(wallet) == (900, 0)
+    await world.tell(pay_job(intent), "DECLINED", reason="late")
+    assert await world.state(intent) == ("SETTLED", None)
+    assert await world.alerts() == [("page", "failure_after_success")]
+    (closed,) = await world.ask([pay_job(intent)])
+    assert (closed.answer, closed.reason) == ("CLOSED", "SUCCEEDED")
+    await world.prove()
+
+
+async def test_a_refusal_of_the_only_permit_releases_the_hold(world: World) -> None:
+    await world.register()
+    wallet = await world.wallet(1000)
+    intent = await world.pay(wallet)
+    await world.sent(intent)
+    await world.tell(pay_job(intent), "DECLINED", reason="account_closed")
+    assert await world.state(intent) == ("FAILED", "account_closed")
+    assert await world.money(wallet) == (1000, 0)
+    await world.prove()
+
+
+async def test_a_refusal_of_one_of_two_permits_waits_for_the_other(world: World) -> None:
+    await world.register(deduplicates_reference=True)
+    wallet = await world.wallet(1000)
+    intent = await world.pay(wallet)
+    await world.sent(intent)
+    assert (await world.sent(intent)).fence == 2
+    await world.tell(pay_job(intent), "DECLINED", fence=2, reason="refused")
+    assert (await world.state(intent))[0] == "AUTHORIZED"
+    assert await world.money(wallet) == (1000, 100)
+    await world.tell(pay_job(intent), "DECLINED", fence=1, reason="refused")
+    assert await world.state(intent) == ("FAILED", "refused")
+    await world.prove()
+
+
+@pytest.mark.parametrize("final", [True, False])
+async def test_a_status_of_the_reference_releases_only_where_the_provider_means_it(world: World, final: bool) -> None:
+    await world.register(inquiry=True, negative_is_final_for_reference=final)
+    wallet = await world.wallet(1000)
+    intent = await world.pay(wallet)
+    await world.sent(intent)
+    await world.tell(pay_job(intent), "UNKNOWN")
+    await world.check_now()
+    assert await world.resolve() == 1
+    await world.answer_question(intent, "DECLINED", reason="expired_there")
+    assert await world.state(intent) == (("FAILED", "expired_there") if final else ("AUTHORIZED", None))
+    assert await world.money(wallet) == (1000, 0 if final else 100)
+    await world.prove()
+
+
+@pytest.mark.parametrize("expiry", [True, False])
+async def test_not_found_counts_after_the_horizon_and_only_with_an_expiry(world: World, expiry: bool) -> None:
+    await world.register(inquiry=True, request_expiry=expiry)
+    wallet = await world.wallet(1000)
+    intent = await world.pay(wallet)
+    await world.sent(intent)
+    await world.tell(pay_job(intent), "UNKNOWN")
+    await world.check_now()
+    await world.resolve()
+    await world.answer_question(intent, "NOT_FOUND")
+    assert (await world.state(intent))[0] == "AUTHORIZED"
+    await world.pass_time(H_S + 1)
+    await world.check_now()
+    await world.resolve()
+    await world.answer_question(intent, "NOT_FOUND")
+    assert await world.state(intent) == (("FAILED", "not_found") if expiry else ("AUTHORIZED", None))
+    assert await world.money(wallet) == (1000, 0 if expiry else 100)
+    await world.prove()
+
+
+async def test_a_tombstone_precedes_the_void_where_not_found_is_no_proof(world: World) -> None:
+    await world.register(inquiry=True, cancel_by_reference=True, deduplicates_reference=True)
+    wallet = await world.wallet(1000)
+    intent = await world.pay(wallet)
+    await world.sent(intent)
+    await world.tell(pay_job(intent), "UNKNOWN")
+    await world.check_now()
+    await world.resolve()
+    await world.pass_time(H_S + 1)
+    await world.answer_question(intent, "NOT_FOUND")
+    await world.check_now()
+    await world.resolve()
+    tombstone = await world.admin.fetchval("SELECT id FROM fleet.jobs WHERE kind = 'cancel'")
+    (asked,) = await world.ask([tombstone])
+    assert (asked.mode, asked.fence) == ("READ", 0)
+    assert asked.instruction.target_reference == (await world.job(pay_job(intent)))["reference"]
+    await world.answer_question(intent, "CANCELLED", kind="cancel", reason="cancelled_there")
+    assert await world.state(intent) == ("FAILED", "cancelled_there")
+    assert await world.money(wallet) == (1000, 0)
+    await world.prove()
+
+
+async def test_money_that_proves_paid_after_a_void_rests_in_suspense_with_one_alert(world: World) -> None:
+    await world.register()
+    wallet = await world.wallet(1000)
+    intent = await world.pay(wallet)
+    await world.sent(intent)
+    await world.tell(pay_job(intent), "DECLINED", reason="refused")
+    for _ in range(2):
+        await world.tell(pay_job(intent), "SUCCEEDED", **PAID)
+    assert await world.state(intent) == ("FAILED", "refused")
+    assert await world.money(wallet) == (1000, 0)
+    assert await world.admin.fetch("SELECT debits_posted FROM fleet.accounts WHERE code = 4") == [(100,)]
+    assert await world.alerts() == [("page", "success_after_void")]
+    await world.prove()
+
+
+async def test_not_sent_comes_again_under_its_reference_until_the_deadline(world: World) -> None:
+    await world.register()
+    wallet = await world.wallet(1000)
+    intent = await world.pay(wallet)
+    first = await world.sent(intent)
+    await world.admin.execute("DELETE FROM fleet.outbox")
+    await world.tell(pay_job(intent), "NOT_SENT", retry_after_s=3, reason="connect_failed")
+    job = await world.job(pay_job(intent))
+    assert (job["state"], job["failures"]) == ("READY", 1)
+    delay = await world.admin.fetchval("SELECT not_before - now() FROM fleet.outbox WHERE job_id = $1", job["id"])
+    assert 0 < delay.total_seconds() <= 3
+    (early,) = await world.ask([job["id"]])
+    assert (early.answer, early.reason) == ("CLOSED", "rescheduled")
+    await world.pass_time(4)
+    second = await world.sent(intent)
+    # Without deduplication nothing is sent under a second permit, though the first is proven unsent.
+    assert (second.reference, second.fence, second.mode) == (first.reference, 2, "INQUIRE_ONLY")
+    await world.pass_time(10_000)
+    await world.tell(pay_job(intent), "NOT_SENT", fence=2, retry_after_s=3)
+    assert (await world.state(intent))[0] == "FAILED"
+    assert await world.money(wallet) == (1000, 0)
+    await world.prove()
+
+
+@pytest.mark.parametrize(
+    ("changed", "kind"),
+    [({"amount_minor": 99}, "amount_differs"), ({"currency": "USD"}, "currency_differs"),
+     ({"reference": "ANOTHERREFERENCE1"}, "reference_differs")],
+)  # fmt: skip
+async def test_a_success_about_other_money_is_quarantined_and_blocks_every_void(
+    world: World, changed: dict[str, object], kind: str
+) -> None:
+    await world.register()
+    wallet = await world.wallet(1000)
+    intent = await world.pay(wallet)
+    await world.sent(intent)
+    await world.tell(pay_job(intent), "SUCCEEDED", **(PAID | changed))
+    await world.tell(pay_job(intent), "DECLINED", reason="refused")
+    assert (await world.state(intent))[0] == "AUTHORIZED"
+    assert await world.money(wallet) == (1000, 100)
+    assert await world.alerts() == [("page", kind)]
+    await world.pass_time(10_000)
+    await world.resolve()
+    assert (await world.state(intent))[0] == "UNRESOLVED"
+    await world.prove()
+
+
+async def test_another_transaction_under_the_same_key_is_quarantined(world: World) -> None:
+    await world.register()
+    intent = await world.pay(await world.wallet(1000))
+    await world.sent(intent)
+    await world.tell(pay_job(intent), "SUCCEEDED", **PAID)
+    await world.tell(pay_job(intent), "SUCCEEDED", **(PAID | {"provider_tx_id": "T2"}))
+    assert await world.alerts() == [("page", "same_fact_other_money")]
+    unapplied = await world.admin.fetchval("SELECT quarantine FROM fleet.facts WHERE applied_at IS NULL")
+    assert unapplied == "same_fact_other_money"
+
+
+async def test_unusable_results_become_dead_letters_and_their_neighbours_settle(world: World) -> None:
+    await world.register()
+    wallet = await world.wallet(1000)
+    paid, unsent, foreign = [await world.pay(wallet) for _ in range(3)]
+    await world.sent(paid)
+    batch = [
+        world.fact(pay_job(unsent), "SUCCEEDED", **PAID),
+        world.fact(pay_job(foreign), "DECLINED", rail="otherrail"),
+        world.fact(pay_job(paid), "SUCCEEDED", **PAID),
+        world.fact(world.caller.tenant_id, "DECLINED"),
+    ]
+    settled = await world.settle(*batch)
+    assert [error for _, error in settled.unusable] == ["attempt_missing", "rail_differs", "job_unknown"]
+    assert len(settled.acked) == 4
+    assert (await world.state(paid))[0] == "SETTLED"
+    assert await world.money(wallet) == (900, 200)
+    # What claims to be paid without a permit is never voided, not even unsent at the deadline.
+    await world.pass_time(10_000)
+    await world.resolve()
+    assert (await world.state(unsent))[0] == "AUTHORIZED"
+    assert await world.state(foreign) == ("EXPIRED", "deadline_unsent")
+    await world.prove()
+
+
+async def test_a_poisoned_item_fails_alone(world: World) -> None:
+    await world.register()
+    wallet = await world.wallet(1000)
+    good, bad = await world.pay(wallet), await world.pay(wallet)
+    await world.sent(good)
+    await world.sent(bad)
+    # The ledger refuses to post a hold that is voided already: what a defect elsewhere would look like.
+    await world.admin.execute(
+        "INSERT INTO fleet.transfer_resolutions (pending_id, tenant_id, kind)"
+        " SELECT id, tenant_id, 16 FROM fleet.transfers WHERE user_data = $1",
+        bad,
+    )
+    facts = [world.fact(pay_job(each), "SUCCEEDED", **PAID) for each in (bad, good)]
+    settled = await world.settle(*facts)
+    assert [error for _, error in settled.unusable] == ["settlement_failed"]
+    assert (await world.state(good))[0] == "SETTLED"
+    assert (await world.state(bad))[0] == "AUTHORIZED"
+    assert await world.admin.fetchval("SELECT error_class FROM fleet.dead_letters") == "settlement_failed"
