@@ -1,0 +1,286 @@
+"""Lookups, confirmations, deadlines, pauses, epochs and dead letters, on a real database with the real ledger."""
+
+import asyncio
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta
+from uuid import UUID
+
+import pytest
+
+from core.services import dead_letters
+from core.services.cancel import cancel
+from core.services.confirm import confirm
+from core.services.problems import Refusal
+from core.services.rails import pause, resume
+from core.services.resolve import ResolverMemory, resolve_due
+from core.store import rails
+from schemas.api import ConfirmRequest
+from schemas.dead_letters import DeadLetter
+from tests.integration.permits.conftest import RAIL, World, lookup_job, pay_job
+
+PAID = {"amount_minor": 100, "currency": "THB", "provider_tx_id": "T1"}
+
+
+def found(world: World, intent: UUID, fee_minor: int = 0, expires_s: float = 300, **more: object) -> object:
+    """Return the answer of a lookup."""
+    lookup = {"lookup_id": "L1", "fee_minor": fee_minor, "expires_at": datetime.now(UTC) + timedelta(seconds=expires_s)}
+    return world.fact(
+        lookup_job(intent), "FOUND", kind="lookup", fence=0, basis="LOOKUP", lookup=lookup,
+        payee_name_masked="So*** K.", **more
+    )  # fmt: skip
+
+
+async def test_a_looked_up_payee_is_paid_once_confirmed_and_its_lookup_is_closed(world: World) -> None:
+    await world.register(lookup=True)
+    wallet = await world.wallet(1000)
+    intent = await world.pay(wallet)
+    (read,) = await world.ask([lookup_job(intent)])
+    assert (read.mode, read.fence, read.instruction.payee.value) == ("READ", 0, "0812345678")
+    await world.settle(found(world, intent, fee_minor=5))
+    assert (await world.state(intent))[0] == "AWAITING_CONFIRMATION"
+    assert await world.money(wallet) == (1000, 0)
+    request = ConfirmRequest(amount_minor=100, fee_minor=5, payee_name_masked="So*** K.")
+    for _ in range(2):
+        assert (await confirm(world.core.ports, world.caller, intent, request)).state == "AUTHORIZED"
+    assert await world.money(wallet) == (1000, 105)
+    assert (await world.job(lookup_job(intent)))["outcome"] == "confirmed"
+    permit = await world.sent(intent)
+    assert permit.instruction.lookup.lookup_id == "L1"
+    await world.tell(pay_job(intent), "SUCCEEDED", **PAID)
+    assert await world.money(wallet) == (895, 0)
+    await world.prove()
+
+
+@pytest.mark.parametrize("expires_s", [300, 100_000])
+async def test_what_nobody_confirms_expires_with_its_lookup_or_its_deadline(world: World, expires_s: float) -> None:
+    await world.register(lookup=True)
+    intent = await world.pay(await world.wallet(1000))
+    await world.settle(found(world, intent, expires_s=expires_s))
+    assert await world.resolve() == 0
+    await world.pass_time(601)
+    await world.admin.execute(
+        "UPDATE fleet.intents SET lookup = jsonb_set(lookup, '{expires_at}', to_jsonb((lookup->>'expires_at')"
+        "::timestamptz - interval '601 seconds')) WHERE lookup IS NOT NULL"
+    )
+    with pytest.raises(Refusal, match="lookup"):
+        await confirm(world.core.ports, world.caller, intent, ConfirmRequest(amount_minor=100, fee_minor=0))
+    assert await world.resolve() == 1
+    assert await world.state(intent) == ("EXPIRED", "confirmation_expired")
+    await world.prove()
+
+
+async def test_a_lookup_that_is_never_answered_expires_at_its_deadline(world: World) -> None:
+    await world.register(lookup=True)
+    intent = await world.pay(await world.wallet(1000))
+    await world.pass_time(601)
+    await world.resolve()
+    assert await world.state(intent) == ("EXPIRED", "deadline_unsent")
+    await world.prove()
+
+
+@pytest.mark.parametrize(
+    ("fee", "told", "state"),
+    [(5, "somchai  KHAMDEE", "AUTHORIZED"), (6, "Somchai Khamdee", "AWAITING_CONFIRMATION"),
+     (5, "Somchai Khamdii", "AWAITING_CONFIRMATION"), (5, None, "AWAITING_CONFIRMATION")],
+)  # fmt: skip
+async def test_a_confirmation_given_beforehand_holds_for_its_name_and_fee_alone(
+    world: World, fee: int, told: str | None, state: str
+) -> None:
+    await world.register(lookup=True)
+    wallet = await world.wallet(1000)
+    intent = await world.pay(wallet, auto_confirm={"payee_name": "Somchai Khamdee", "max_fee_minor": 5})
+    evidence = {} if told is None else {"evidence_id": await world.keep_name(told)}
+    await world.settle(found(world, intent, fee_minor=fee, **evidence))
+    assert (await world.state(intent))[0] == state
+    assert await world.money(wallet) == (1000, 105 if state == "AUTHORIZED" else 0)
+    assert (await world.job(pay_job(intent)) is not None) == (state == "AUTHORIZED")
+    await world.prove()
+
+
+async def test_funds_that_are_gone_by_the_confirmation_fail_that_payment_alone(world: World) -> None:
+    await world.register(lookup=True)
+    wallet = await world.wallet(150)
+    first, second = [await world.pay(wallet, auto_confirm={"max_fee_minor": 0}) for _ in range(2)]
+    await world.settle(found(world, first), found(world, second))
+    ended = {await world.state(first), await world.state(second)}
+    assert ended == {("AUTHORIZED", None), ("FAILED", "insufficient_funds")}
+    assert await world.money(wallet) == (150, 100)
+    await world.prove()
+
+
+async def test_a_doubt_is_asked_about_at_the_set_pace(world: World) -> None:
+    await world.register(inquiry=True)
+    intent = await world.pay(await world.wallet(1000))
+    await world.sent(intent)
+    await world.tell(pay_job(intent), "PENDING")
+    waits = []
+    for _ in range(3):
+        left = await world.admin.fetchval("SELECT next_check_at - now() FROM fleet.jobs WHERE kind = 'pay'")
+        waits.append(round(left.total_seconds()))
+        await world.check_now()
+        await world.resolve()
+        await world.answer_question(intent, "PENDING")
+    assert waits == [5, 10, 20]
+
+
+async def test_what_stays_open_is_parked_at_its_deadline_and_settles_later(world: World) -> None:
+    await world.register(inquiry=True)
+    wallet = await world.wallet(1000)
+    intent = await world.pay(wallet)
+    await world.sent(intent)
+    await world.tell(pay_job(intent), "UNKNOWN")
+    await world.pass_time(10_000)
+    for _ in range(2):
+        await world.resolve()
+        await world.check_now()
+    assert (await world.state(intent))[0] == "UNRESOLVED"
+    assert await world.alerts() == [("page", "unresolved")]
+    assert await world.money(wallet) == (1000, 100)
+    question = await world.admin.fetchval("SELECT min(id::text)::uuid FROM fleet.jobs WHERE kind = 'inquire'")
+    await world.tell(question, "SUCCEEDED", kind="inquire", fence=0, basis="REFERENCE_STATUS", **PAID)
+    assert (await world.state(intent))[0] == "SETTLED"
+    assert await world.money(wallet) == (900, 0)
+    await world.prove()
+
+
+async def test_waiting_is_not_failing_while_a_rail_is_paused(world: World) -> None:
+    await world.register()
+    wallet = await world.wallet(1000)
+    unsent, sent = await world.pay(wallet), await world.pay(wallet)
+    await world.sent(sent)
+    async with world.uow() as uow:
+        assert await pause(uow, rails, RAIL, reason="maintenance")
+    await world.admin.execute("UPDATE fleet.jobs SET busy_until = now()")
+    answers = await world.ask([pay_job(unsent), pay_job(sent)])
+    assert [answer.answer for answer in answers] == ["PAUSED", "GRANTED"]
+    await world.pass_time(10_000)
+    await world.admin.execute("UPDATE fleet.rail_pauses SET paused_at = paused_at - interval '10000 seconds'")
+    await world.resolve()
+    assert (await world.state(unsent))[0] == "AUTHORIZED"
+    async with world.uow() as uow:
+        assert await resume(uow, rails, RAIL) == 1
+    await world.check_now()
+    await world.resolve()  # it has just been seen open: adapters get I to catch up, and the pause was given back
+    assert (await world.state(unsent))[0] == "AUTHORIZED"
+    assert (await world.ask([pay_job(unsent)]))[0].answer == "GRANTED"
+
+
+async def test_nothing_of_an_older_ledger_epoch_counts_as_unsent(world: World) -> None:
+    await world.register(inquiry=True)
+    wallet = await world.wallet(1000)
+    intent = await world.pay(wallet)
+    await world.admin.execute("INSERT INTO fleet.ledger_epochs (epoch, reason) VALUES (2, 'restored')")
+    (answer,) = await world.ask([pay_job(intent)])
+    assert answer.answer == "PAUSED"
+    with pytest.raises(Refusal) as refused:
+        await cancel(world.core.ports, world.caller, intent)
+    assert refused.value.code == "already_sent"
+    await world.pass_time(10_000)
+    await world.resolve()
+    assert (await world.state(intent))[0] == "AUTHORIZED"
+    assert await world.money(wallet) == (1000, 100)
+    await world.admin.execute("UPDATE fleet.ledger_epochs SET cleared_at = now()")
+    await world.check_now()
+    await world.resolve()
+    assert await world.state(intent) == ("EXPIRED", "deadline_unsent")
+    await world.prove()
+
+
+async def test_a_lost_reply_burns_no_permit_and_another_account_gets_none(world: World) -> None:
+    await world.register()
+    intent = await world.pay(await world.wallet(1000))
+    ours = {"request": UUID(int=1), "incarnation": UUID(int=2)}
+    answers = [(await world.ask([pay_job(intent)], **ours))[0] for _ in range(2)]
+    assert [answer.fence for answer in answers] == [1, 1]
+    (other,) = await world.ask([pay_job(intent)])
+    assert other.answer == "BUSY"
+    assert 0 < other.after_s <= 15
+    await world.register(account="moved")
+    await world.admin.execute("UPDATE fleet.jobs SET busy_until = now()")
+    (moved,) = await world.ask([pay_job(intent)])
+    assert moved.answer == "PAUSED"
+
+
+async def test_a_dead_letter_buries_its_job_and_the_resolver_goes_on(world: World) -> None:
+    await world.register(inquiry=True)
+    wallet = await world.wallet(1000)
+    unsent, sent = await world.pay(wallet), await world.pay(wallet)
+    await world.sent(sent)
+    letters = [
+        DeadLetter(job_id=pay_job(each), rail=RAIL, stream=f"{{{RAIL}}}:jobs", entry_id=f"{n}-0", error_class="poison",
+                   fingerprint="f", message="it never parses", deliveries=3, body="{}")
+        for n, each in enumerate((unsent, sent))
+    ]  # fmt: skip
+    store = world.core.worker_ports.letters
+    for _ in range(2):
+        async with world.uow() as uow:
+            await dead_letters.receive(uow, store, letters)
+    async with world.uow() as uow:
+        verdicts = {view.job_id: view.verdict[0] for view in await store.list_letters(uow, RAIL, 10)}
+    assert verdicts == {pay_job(unsent): "SAFE", pay_job(sent): "INQUIRE_FIRST"}
+    assert {(await world.job(pay_job(each)))["state"] for each in (unsent, sent)} == {"DEAD"}
+    await world.resolve()
+    await world.answer_question(sent, "SUCCEEDED", **PAID)
+    assert (await world.state(sent))[0] == "SETTLED"
+    await world.pass_time(10_000)
+    await world.resolve()
+    assert await world.state(unsent) == ("EXPIRED", "deadline_unsent")
+    assert await world.money(wallet) == (900, 0)
+    await world.prove()
+
+
+async def test_automatic_voids_stop_above_the_rate_of_all_resolvers_together(world: World) -> None:
+    await world.register()
+    wallet = await world.wallet(1000)
+    intents = [await world.pay(wallet) for _ in range(6)]
+    await world.pass_time(10_000)
+    world.memory.voids_per_minute = 4
+    other = ResolverMemory(4, dict(world.memory.open_since))
+    steps = (resolve_due(world.core.worker_ports, world.uow, memory, 3) for memory in (world.memory, other))
+    assert await asyncio.gather(*steps) == [3, 3]
+    states = [(await world.state(intent))[0] for intent in intents]
+    assert sorted(states) == ["AUTHORIZED"] * 2 + ["EXPIRED"] * 4
+    assert await world.alerts() == [("page", "void_rate_exceeded")]
+    await world.prove()
+
+
+async def test_resolvers_settlers_permits_and_cancels_at_once_have_one_effect(world: World) -> None:
+    await world.register(inquiry=True, deduplicates_reference=True)
+    wallet = await world.wallet(10_000)
+    intents = [await world.pay(wallet) for _ in range(40)]
+    sent = intents[:20]
+    for answer in await world.ask([pay_job(intent) for intent in sent]):
+        assert answer.answer == "GRANTED"
+    await world.settle(*[world.fact(pay_job(intent), "UNKNOWN") for intent in sent])
+    await world.pass_time(10_000)
+    outcomes = ("SUCCEEDED", "DECLINED")
+    facts = [
+        world.fact(pay_job(intent), outcomes[n % 2], reason="", **(PAID if n % 2 == 0 else {}))
+        for n, intent in enumerate(sent)
+    ]
+
+    async def cancelled(intent: UUID) -> None:
+        with suppress(Refusal):  # whoever comes first
+            await cancel(world.core.ports, world.caller, intent)
+
+    await asyncio.gather(
+        *(resolve_due(world.core.worker_ports, world.uow, ResolverMemory(600, dict(world.memory.open_since)), 15)
+          for _ in range(4)),
+        world.settle(*facts[:12]), world.settle(*reversed(facts[8:])),
+        world.ask([pay_job(intent) for intent in intents]),
+        *(cancelled(intent) for intent in intents[15:30:5]),
+    )  # fmt: skip
+    for _ in range(2):
+        await world.check_now()
+        await world.resolve()
+    states = [(await world.state(intent))[0] for intent in intents]
+    assert states[:20] == ["SETTLED", "FAILED"] * 10
+    permitted = {
+        row["intent_id"] for row in await world.admin.fetch("SELECT intent_id FROM fleet.jobs WHERE fence > 0")
+    }
+    for intent, state in zip(intents[20:], states[20:], strict=True):
+        assert state in ({"UNRESOLVED"} if intent in permitted else {"EXPIRED", "CANCELLED"})
+    posted, held = await world.money(wallet)
+    assert posted == 10_000 - 1000
+    assert held == 100 * states.count("UNRESOLVED")
+    await world.prove()
