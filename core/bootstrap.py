@@ -44,7 +44,12 @@ from core.store.wallets import WalletStore
 
 SYSTEM_TENANT = UUID(int=0)
 _RESOLVE_BATCH = 200
-PASSING_FAULTS = (*AWAY, asyncpg.DeadlockDetectedError)
+PASSING_FAULTS: tuple[type[Exception], ...] = (
+    *AWAY,
+    asyncpg.OperatorInterventionError,
+    asyncpg.InsufficientResourcesError,
+    asyncpg.TransactionRollbackError,
+)
 """Faults that are nobody's request's: the database is away, restarting or full, or transactions met in a deadlock."""
 
 

@@ -13,7 +13,7 @@ from uuid import UUID, uuid4
 import asyncpg
 import pytest
 
-from core.api.internal import InternalPorts, OpenThrottle
+from core.api.internal import InternalPorts
 from core.bootstrap import Core, open_core
 from core.domain.context import Context
 from core.domain.ids import derive_id
@@ -38,6 +38,11 @@ RAIL = "testrail"
 I_S, H_S = 60, 120
 
 
+class _NeverThrottled:
+    def throttled(self, rail: str) -> bool:
+        return False
+
+
 @dataclass(slots=True)
 class World:
     """What a test acts through; times pass by moving the stored ones back."""
@@ -52,7 +57,7 @@ class World:
         """Open a transaction as background work does."""
         return self.core.worker_database.unit_of_work(Context(None, "test"))
 
-    async def register(self, account: str = "main", **capabilities: object) -> None:
+    async def register(self, account: str = "main", **capabilities: Any) -> None:
         """Register the rail with these capabilities beside the least ones."""
         base = {"not_found_horizon_s": H_S, "max_amount_minor": 10**9, "currencies": ["THB"]}
         body = {
@@ -72,7 +77,7 @@ class World:
         await self._accept({"operation": "MANUAL_ADJUSTMENT", "wallet_id": view.id, "amount_minor": amount_minor})
         return view.id
 
-    async def pay(self, wallet_id: UUID, amount_minor: int = 100, **more: object) -> UUID:
+    async def pay(self, wallet_id: UUID, amount_minor: int = 100, **more: Any) -> UUID:
         """Ask for a payout; return the intent."""
         payee = {"type": "mobile", "value": "0812345678"}
         asked = {"operation": "PAYOUT", "wallet_id": wallet_id, "amount_minor": amount_minor, "payee": payee}
@@ -86,7 +91,7 @@ class World:
     async def ask(self, ids: Sequence[UUID], request: UUID | None = None, incarnation: UUID | None = None) -> list[Any]:
         """Ask permits for jobs, as the rail's adapter does."""
         vault = self.core.worker_ports.vault
-        ports = InternalPorts(attempts, rails, vault, OpenThrottle(), EvidenceStore(vault))
+        ports = InternalPorts(attempts, rails, vault, _NeverThrottled(), EvidenceStore(vault))
         asked = PermitRequest(request_id=request or uuid4(), incarnation=incarnation or uuid4(), job_ids=list(ids))
         async with self.uow() as uow:
             return list(await grant_permits(uow, ports, RAIL, "key", asked))
@@ -98,7 +103,7 @@ class World:
         assert answer.answer == "GRANTED", answer
         return answer
 
-    def fact(self, job_id: UUID, verdict: str, **more: object) -> Delivery:
+    def fact(self, job_id: UUID, verdict: str, **more: Any) -> Delivery:
         """Return a result of the job as it comes from the stream."""
         base = {"job_id": job_id, "rail": RAIL, "kind": "pay", "fence": 1, "verdict": verdict, "basis": "SUBMISSION"}
         result = Result.model_validate(base | {"observed_at": datetime.now(UTC)} | more)
@@ -109,11 +114,11 @@ class World:
         """Settle the batch as the settler does."""
         return await settle_batch(self.core.worker_ports, self.uow, deliveries)
 
-    async def tell(self, job_id: UUID, verdict: str, **more: object) -> Settled:
+    async def tell(self, job_id: UUID, verdict: str, **more: Any) -> Settled:
         """Settle one result."""
         return await self.settle(self.fact(job_id, verdict, **more))
 
-    async def answer_question(self, intent_id: UUID, verdict: str, kind: str = "inquire", **more: object) -> Settled:
+    async def answer_question(self, intent_id: UUID, verdict: str, kind: str = "inquire", **more: Any) -> Settled:
         """Answer the open inquiry or cancel of the intent."""
         rows = await self.admin.fetch(
             "SELECT id FROM fleet.jobs WHERE intent_id = $1 AND kind = $2 AND closed_at IS NULL", intent_id, kind
@@ -143,12 +148,12 @@ class World:
     async def state(self, intent_id: UUID) -> tuple[str, str | None]:
         """Return state and reason of the failure."""
         row = await self.admin.fetchrow("SELECT state, failure_code FROM fleet.intents WHERE id = $1", intent_id)
+        assert row is not None
         return row["state"], row["failure_code"]
 
-    async def job(self, job_id: UUID) -> asyncpg.Record:
-        """Return the row of a job."""
-        row: asyncpg.Record = await self.admin.fetchrow("SELECT * FROM fleet.jobs WHERE id = $1", job_id)
-        return row
+    async def job(self, job_id: UUID) -> dict[str, Any]:
+        """Return the row of a job, empty where there is none."""
+        return dict(await self.admin.fetchrow("SELECT * FROM fleet.jobs WHERE id = $1", job_id) or {})
 
     async def balance(self, wallet_id: UUID) -> AccountBalance:
         """Return the wallet's balances."""

@@ -3,6 +3,7 @@
 import asyncio
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
+from typing import Any
 from uuid import UUID
 
 import pytest
@@ -13,15 +14,16 @@ from core.services.confirm import confirm
 from core.services.problems import Refusal
 from core.services.rails import pause, resume
 from core.services.resolve import ResolverMemory, resolve_due
+from core.services.settle import Delivery
 from core.store import rails
 from schemas.api import ConfirmRequest
 from schemas.dead_letters import DeadLetter
 from tests.integration.permits.conftest import RAIL, World, lookup_job, pay_job
 
-PAID = {"amount_minor": 100, "currency": "THB", "provider_tx_id": "T1"}
+PAID: dict[str, Any] = {"amount_minor": 100, "currency": "THB", "provider_tx_id": "T1"}
 
 
-def found(world: World, intent: UUID, fee_minor: int = 0, expires_s: float = 300, **more: object) -> object:
+def found(world: World, intent: UUID, fee_minor: int = 0, expires_s: float = 300, **more: Any) -> Delivery:
     """Return the answer of a lookup."""
     lookup = {"lookup_id": "L1", "fee_minor": fee_minor, "expires_at": datetime.now(UTC) + timedelta(seconds=expires_s)}
     return world.fact(
@@ -89,11 +91,11 @@ async def test_a_confirmation_given_beforehand_holds_for_its_name_and_fee_alone(
     await world.register(lookup=True)
     wallet = await world.wallet(1000)
     intent = await world.pay(wallet, auto_confirm={"payee_name": "Somchai Khamdee", "max_fee_minor": 5})
-    evidence = {} if told is None else {"evidence_id": await world.keep_name(told)}
+    evidence: dict[str, Any] = {} if told is None else {"evidence_id": await world.keep_name(told)}
     await world.settle(found(world, intent, fee_minor=fee, **evidence))
     assert (await world.state(intent))[0] == state
     assert await world.money(wallet) == (1000, 105 if state == "AUTHORIZED" else 0)
-    assert (await world.job(pay_job(intent)) is not None) == (state == "AUTHORIZED")
+    assert bool(await world.job(pay_job(intent))) == (state == "AUTHORIZED")
     await world.prove()
 
 

@@ -1,10 +1,12 @@
 """How a payment ends: every proof, on a real database with the real ledger and vault."""
 
+from typing import Any
+
 import pytest
 
 from tests.integration.permits.conftest import H_S, World, pay_job
 
-PAID = {"amount_minor": 100, "currency": "THB", "provider_tx_id": "T1"}
+PAID: dict[str, Any] = {"amount_minor": 100, "currency": "THB", "provider_tx_id": "T1"}
 
 
 async def test_a_success_posts_the_hold_once_whatever_is_repeated(world: World) -> None:
@@ -119,7 +121,7 @@ async def test_money_that_proves_paid_after_a_void_rests_in_suspense_with_one_al
         await world.tell(pay_job(intent), "SUCCEEDED", **PAID)
     assert await world.state(intent) == ("FAILED", "refused")
     assert await world.money(wallet) == (1000, 0)
-    assert await world.admin.fetch("SELECT debits_posted FROM fleet.accounts WHERE code = 4") == [(100,)]
+    assert await world.admin.fetchval("SELECT sum(debits_posted) FROM fleet.accounts WHERE code = 4") == 100
     assert await world.alerts() == [("page", "success_after_void")]
     await world.prove()
 
@@ -154,7 +156,7 @@ async def test_not_sent_comes_again_under_its_reference_until_the_deadline(world
      ({"reference": "ANOTHERREFERENCE1"}, "reference_differs")],
 )  # fmt: skip
 async def test_a_success_about_other_money_is_quarantined_and_blocks_every_void(
-    world: World, changed: dict[str, object], kind: str
+    world: World, changed: dict[str, Any], kind: str
 ) -> None:
     await world.register()
     wallet = await world.wallet(1000)
