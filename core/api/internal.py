@@ -1,5 +1,6 @@
 """The internal API: permits, evidence and registration, for adapters alone. A rail's key sees only its rail."""
 
+from collections import Counter
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Any
@@ -17,21 +18,12 @@ from core.services.vault_port import Vault
 from core.store import attempts, rails
 from core.store.database import UnitOfWork
 from core.store.evidence import EvidenceStore
+from core.telemetry.catalogue import PERMITS
 from schemas.permits import PermitRequest
 from schemas.rails import EvidenceBatch, RailRegistration
 from wire.failpoints import failpoint
 
 _JSON = "application/json"
-
-
-@dataclass(frozen=True, slots=True)
-class OpenThrottle:
-    """The gate of a core that does not watch its results streams."""
-
-    def throttled(self, rail: str) -> bool:
-        """Return False for every rail."""
-        del rail
-        return False
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,11 +37,11 @@ class InternalPorts:
     evidence: EvidenceStore
 
 
-def internal_router(core: Core, throttle: Throttle | None = None) -> APIRouter:
+def internal_router(core: Core, throttle: Throttle) -> APIRouter:
     """Return the routes under /internal/v1."""
     router = APIRouter(prefix="/internal/v1")
     vault = core.worker_ports.vault
-    ports = InternalPorts(attempts, rails, vault, throttle or OpenThrottle(), EvidenceStore(vault))
+    ports = InternalPorts(attempts, rails, vault, throttle, EvidenceStore(vault))
 
     def unit_of_work(rail: str) -> AbstractAsyncContextManager[UnitOfWork]:
         return core.worker_database.unit_of_work(Context(None, f"rail:{rail}"))
@@ -65,6 +57,8 @@ def internal_router(core: Core, throttle: Throttle | None = None) -> APIRouter:
         except RailUnknownError as error:
             raise Refusal("rail_unavailable", "register the rail before asking for permits") from error
         failpoint("permits.after_commit")
+        for answer, count in Counter(answer.answer for answer in answers).items():
+            PERMITS.labels(rail, answer).inc(count)
         return _json({"answers": [answer.model_dump(mode="json") for answer in answers]})
 
     async def keep_evidence(request: Request) -> Response:

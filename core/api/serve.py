@@ -1,36 +1,73 @@
 """Two listeners in one loop: the public API, and the internal one that only adapters and scrapers reach."""
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from importlib import import_module
-from importlib.util import find_spec
 
 import uvicorn
 from fastapi import FastAPI
+from redis.asyncio import Redis
 
 from core.api.answers import install_problems
 from core.api.health import install_health
+from core.api.internal import internal_router
+from core.api.metrics import install_metrics
 from core.api.public import public_app
 from core.bootstrap import PASSING_FAULTS, Core
+from core.bus.gate import BacklogGate, GateBounds
+from core.bus.throttle import ResultsThrottle
+from core.services.permits import Throttle
+from core.settings import Settings
+from schemas.streams import ADAPTERS_GROUP, groups_of
+from wire.client import connect_redis
 
 
-def internal_app(core: Core) -> FastAPI:
+def internal_app(core: Core, throttle: Throttle, gates: Sequence[BacklogGate]) -> FastAPI:
     """Return the application of the internal listener."""
     app = FastAPI(title="psp-fleet internal", version="1", docs_url=None, redoc_url=None, openapi_url=None)
     install_problems(app, PASSING_FAULTS)
     install_health(app, core)
-    if find_spec("core.api.internal") is not None:
-        app.include_router(import_module("core.api.internal").internal_router(core))
+    install_metrics(app, core, gates)
+    app.include_router(internal_router(core, throttle))
     return app
 
 
 async def serve_api(core: Core, stopping: asyncio.Event) -> None:
     """Serve until `stopping`, then finish what is under way."""
     settings = core.settings
+    client = connect_redis(settings.redis_url.get_secret_value(), "core-api")
+    throttle = ResultsThrottle(client, settings.rail_names, _results_bounds(settings))
+    await throttle.look()
+    watching = asyncio.create_task(throttle.watch())
+    try:
+        await _serve(core, internal_app(core, throttle, _watched(settings, client)), stopping)
+    finally:
+        watching.cancel()
+        await asyncio.gather(watching, return_exceptions=True)
+        await client.aclose()
+
+
+def _watched(settings: Settings, client: Redis) -> list[BacklogGate]:
+    jobs = GateBounds(
+        settings.backlog_high, settings.backlog_low, settings.stream_length_max, settings.redis_memory_max_bytes
+    )
+    return [
+        BacklogGate(client, stream, group, jobs if group == ADAPTERS_GROUP else _results_bounds(settings))
+        for rail in settings.rail_names
+        for stream, group in groups_of(rail)
+    ]
+
+
+def _results_bounds(settings: Settings) -> GateBounds:
+    high = settings.results_high
+    return GateBounds(high, high * 3 // 4, settings.stream_length_max, settings.redis_memory_max_bytes)
+
+
+async def _serve(core: Core, internal: FastAPI, stopping: asyncio.Event) -> None:
+    settings = core.settings
     servers = [
         _Server(_config(public_app(core), settings.host, settings.public_port, settings.drain_s)),
-        _Server(_config(internal_app(core), settings.host, settings.internal_port, settings.drain_s)),
+        _Server(_config(internal, settings.host, settings.internal_port, settings.drain_s)),
     ]
     tasks = [asyncio.create_task(server.serve()) for server in servers]
     waiting = asyncio.create_task(stopping.wait())

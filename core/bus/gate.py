@@ -21,10 +21,14 @@ class GateBounds:
 
 
 class BacklogGate:
-    """Answers how many entries may be added to one stream now. What is unknown is closed."""
+    """Answers how many entries may be added to one stream now. What is unknown is closed.
+
+    Relays that ask at the same moment get the same answer, so the backlog may pass the high-water by one batch for
+    each further relay: high-water stays that much below what the stream may hold.
+    """
 
     def __init__(self, client: Redis, stream: str, group: str, bounds: GateBounds) -> None:
-        self._client, self._stream, self._group, self._bounds = client, stream, group, bounds
+        self._client, self.stream, self.group, self._bounds = client, stream, group, bounds
         self.open = True
         self.backlog: int | None = None
         self.lag_unknown = False
@@ -45,20 +49,20 @@ class BacklogGate:
 
     def _turn(self, now_open: bool, why: str) -> None:
         if now_open != self.open:
-            log.warning("gate of %s %s: %s", self._stream, "opens" if now_open else "closes", why)
+            log.warning("gate of %s %s: %s", self.stream, "opens" if now_open else "closes", why)
             self.open = now_open
 
     async def _measure(self) -> tuple[int, int, int]:
-        groups: list[dict[str, Any]] = await self._client.xinfo_groups(self._stream)
-        own = next((each for each in groups if each["name"].decode() == self._group), None)
+        groups: list[dict[str, Any]] = await self._client.xinfo_groups(self.stream)
+        own = next((each for each in groups if each["name"].decode() == self.group), None)
         if own is None:
             raise ResponseError("NOGROUP")
-        length = int(await self._client.xlen(self._stream))
+        length = int(await self._client.xlen(self.stream))
         memory = await self._client.info("memory")
         lag = own.get("lag")
         self.lag_unknown = lag is None
         if lag is None:
             # Deleted entries made the server's own count unknown: count, but no further than the bound.
             after = "(" + own["last-delivered-id"].decode()
-            lag = len(await self._client.xrange(self._stream, after, "+", count=self._bounds.high + 1) or ())
+            lag = len(await self._client.xrange(self.stream, after, "+", count=self._bounds.high + 1) or ())
         return int(lag) + int(own["pending"]), length, int(memory["used_memory"])

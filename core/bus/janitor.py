@@ -17,8 +17,8 @@ async def trim_stream(client: Redis, stream: str, group: str, blocking_after_ms:
         return 0
     oldest = await _oldest_pending(client, stream, group)
     if oldest is not None:
-        now_s, _ = await client.time()
-        if now_s * 1000 - int(oldest.partition("-")[0]) > blocking_after_ms:
+        now_s, microseconds = await client.time()
+        if now_s * 1000 + microseconds // 1000 - int(oldest.partition("-")[0]) > blocking_after_ms:
             await functions.readd(client, stream, group, oldest)
             oldest = await _oldest_pending(client, stream, group)
     # What is pending was delivered, so the smallest pending id is never above the last delivered one.

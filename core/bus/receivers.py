@@ -1,5 +1,6 @@
 """From stream entries to use cases: parse what came in, run the use case, say what may be acked."""
 
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
@@ -9,6 +10,7 @@ from redis.asyncio import Redis
 
 from core.services import dead_letters, settle
 from core.services.settle import SettlePorts
+from core.telemetry.catalogue import DEAD_LETTERS, UNUSABLE, VERDICTS
 from schemas.dead_letters import DEAD_LETTER_TYPE, DeadLetter
 from schemas.results import RESULT_TYPE, Result
 from schemas.streams import results_dlq_stream
@@ -30,6 +32,7 @@ class ResultsReceiver:
     async def __call__(self, rail: str, deliveries: Sequence[Delivery]) -> Sequence[str]:
         """Return the entry ids that may be acked."""
         settled = await settle.settle_batch(self._ports, self._committing, [_result(rail, each) for each in deliveries])
+        _count(rail, settled)
         for delivery, error in settled.unusable:
             fields: dict[Any, Any] = {
                 "v": "1",
@@ -58,7 +61,15 @@ class DeadLettersReceiver:
         """Return the entry ids that may be acked: all, once they are committed."""
         async with self._unit_of_work() as uow:
             await dead_letters.receive(uow, self._store, [_letter(rail, each) for each in deliveries])
+        DEAD_LETTERS.labels(rail).inc(len(deliveries))
         return [each.entry_id for each in deliveries]
+
+
+def _count(rail: str, settled: settle.Settled) -> None:
+    for verdict, count in Counter(each.result.verdict for each in settled.acked if each.result is not None).items():
+        VERDICTS.labels(rail, verdict).inc(count)
+    if settled.unusable:
+        UNUSABLE.labels(rail).inc(len(settled.unusable))
 
 
 def _result(rail: str, delivery: Delivery) -> settle.Delivery:

@@ -7,6 +7,7 @@ from redis.asyncio import Redis
 
 from core.bus.gate import BacklogGate
 from core.services.bus_ports import DispatchStore
+from core.telemetry.catalogue import DISPATCHED
 from schemas.envelope import Envelope
 from schemas.jobs import JOB_TYPE
 from wire import functions
@@ -19,9 +20,8 @@ class StreamRelay:
     def __init__(
         self, store: DispatchStore, client: Redis, gate: BacklogGate, rail: str, stream: str, batch: int = 1000
     ) -> None:
-        self._store, self._client, self._gate = store, client, gate
+        self._store, self._client, self.gate = store, client, gate
         self._rail, self._stream, self._batch = rail, stream, batch
-        self.dispatched = 0
 
     async def relay_once(self) -> int:
         """Relay one batch and return its size; 0 where nothing is due or the gate is closed.
@@ -29,7 +29,7 @@ class StreamRelay:
         A crash between XADD and commit leaves the rows: they are added again under the same job ids, and the
         permit makes that harmless.
         """
-        room = await self._gate.room()
+        room = await self.gate.room()
         if room <= 0:
             return 0
         async with self._store.take_due(self._rail, self._stream, min(room, self._batch)) as batch:
@@ -40,7 +40,7 @@ class StreamRelay:
             entry_ids = await functions.dispatch(self._client, self._stream, envelopes)
             failpoint("relay.after_xadd")
             await batch.mark(entry_ids)
-        self.dispatched += len(entry_ids)
+        DISPATCHED.labels(self._rail, self._stream).inc(len(entry_ids))
         return len(entry_ids)
 
 

@@ -7,6 +7,7 @@ from uuid import UUID
 from redis.asyncio import Redis
 
 from core.services.bus_ports import DispatchStore, QueuedJob
+from core.telemetry.catalogue import SWEPT
 from schemas.streams import ADAPTERS_GROUP, CORE_GROUP, jobs_dlq_stream, results_stream
 
 log = logging.getLogger(__name__)
@@ -73,6 +74,7 @@ class Sweeper:
                 put_back += await self._store.requeue(lost)
         self._suspects = suspects
         if put_back:
+            SWEPT.labels(self._rail).inc(put_back)
             log.warning("%d jobs of %s had lost their entry and are queued again", put_back, self._rail)
         return put_back
 

@@ -1,90 +1,15 @@
 """The relay, the healer, the sweeper and the janitor on real servers."""
 
 import asyncio
-from collections.abc import AsyncIterator
-from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
-from uuid import UUID, uuid4
+from uuid import UUID
 
-import pytest
-from redis.asyncio import Redis
-
-from core.bus.gate import BacklogGate, GateBounds
+from core.bus.gate import GateBounds
 from core.bus.healer import heal_rail
 from core.bus.janitor import trim_stream
-from core.bus.relay import StreamRelay
-from core.bus.sweeper import Sweeper
 from core.domain.context import Context
-from core.domain.jobs import JobRow, mint_reference
-from core.store.database import Database
-from core.store.dispatch import PostgresDispatch
-from core.store.jobs import insert_jobs, lock_jobs, requeue_jobs
-from fleet.stack.provision import RoleUrls
-from schemas.ids import mint_id
-from schemas.operations import JobKind, OperationType
-from schemas.streams import ADAPTERS_GROUP, CORE_GROUP, jobs_stream, results_stream
-from wire.client import connect_redis
-
-RAIL = "testrail"
-JOBS = jobs_stream(RAIL)
-NOW_MS = int(datetime.now(UTC).timestamp() * 1000)
-
-
-@dataclass
-class World:
-    database: Database
-    store: PostgresDispatch
-    redis: Redis
-
-    def relay(self, bounds: GateBounds | None = None) -> StreamRelay:
-        gate = BacklogGate(self.redis, JOBS, ADAPTERS_GROUP, bounds or GateBounds())
-        return StreamRelay(self.store, self.redis, gate, RAIL, JOBS)
-
-    async def queue(self, count: int) -> list[UUID]:
-        jobs = []
-        for _ in range(count):
-            job_id = mint_id(NOW_MS)
-            jobs.append(
-                JobRow(
-                    id=job_id,
-                    tenant_id=uuid4(),
-                    intent_id=mint_id(NOW_MS),
-                    kind=JobKind.PAY,
-                    operation=OperationType.PAYOUT,
-                    rail=RAIL,
-                    provider="p",
-                    provider_account="a",
-                    environment="sandbox",
-                    reference=mint_reference(job_id, 20),
-                    amount_minor=5,
-                    currency="THB",
-                    deadline=datetime.now(UTC) + timedelta(hours=1),
-                )
-            )
-        async with self.database.unit_of_work(Context(None, "test")) as uow:
-            await insert_jobs(uow, jobs)
-        return [job.id for job in jobs]
-
-    def sweeper(self, age_s: float) -> Sweeper:
-        return Sweeper(self.redis, self.store, RAIL, age_s)
-
-    async def states(self) -> dict[UUID, str]:
-        async with self.database.acquire() as connection:
-            return dict(await connection.fetch("SELECT id, state FROM fleet.jobs"))
-
-    async def streamed(self) -> list[str]:
-        return [fields[b"id"].decode() for _, fields in await self.redis.xrange(JOBS)]
-
-
-@pytest.fixture
-async def world(fresh_database: RoleUrls, fresh_redis: str) -> AsyncIterator[World]:
-    database = await Database.connect(fresh_database.worker)
-    client = connect_redis(fresh_redis, "test")
-    made = World(database, PostgresDispatch(database), client)
-    await heal_rail(client, made.store, RAIL)
-    yield made
-    await client.aclose()
-    await database.close()
+from core.store.jobs import lock_jobs, requeue_jobs
+from schemas.streams import ADAPTERS_GROUP, CORE_GROUP, results_stream
+from tests.integration.bus.conftest import JOBS, RAIL, World
 
 
 async def test_due_jobs_are_dispatched_once_and_marked(world: World) -> None:
