@@ -95,7 +95,8 @@ def decide_payment(case: Case, result: Result) -> Decision:
         return _negative(case, result)
     if verdict is Verdict.NOT_SENT:
         return _not_sent(case, result)
-    if verdict is Verdict.NOT_FOUND and not_found_is_final(case):
+    of_reference = result.basis is Basis.REFERENCE_STATUS
+    if verdict is Verdict.NOT_FOUND and of_reference and not_found_is_final(case):
         return _void(case, result.reason or "not_found")
     return Decision(Step.WAIT, verdict.lower())
 
@@ -122,11 +123,14 @@ def _succeeded(case: Case, result: Result) -> Decision:
 
 def _negative(case: Case, result: Result) -> Decision:
     reason = result.reason or result.verdict.lower()
-    if result.kind is JobKind.CANCEL or result.basis is Basis.REFERENCE_STATUS:
-        tombstone = result.kind is JobKind.CANCEL and result.verdict is Verdict.CANCELLED
-        if tombstone or case.capabilities.negative_is_final_for_reference:
+    if result.kind is JobKind.CANCEL and result.verdict is Verdict.CANCELLED:
+        return _void(case, reason)  # a tombstone: the reference is dead, whatever was sent under it
+    if result.basis is Basis.REFERENCE_STATUS:
+        if case.capabilities.negative_is_final_for_reference:
             return _void(case, reason)
         return Decision(Step.WAIT, "negative_not_final")
+    if result.kind.on_control_stream:
+        return Decision(Step.WAIT, "not_asked")  # the question was refused, not the payment
     return _own_fence(case, result.fence, reason)
 
 
