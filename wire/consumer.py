@@ -51,6 +51,8 @@ class Delivery:
     deliveries: int
     first_seen_monotonic: float = field(default_factory=time.monotonic)
     started: bool = False
+    raw: str = ""
+    """The fields as they came, where they are no envelope: evidence must outlive what cannot be read."""
 
     @property
     def must_run_alone(self) -> bool:
@@ -225,7 +227,7 @@ class StreamConsumer:
         try:
             return Delivery(self._settings.stream, entry_id, decode_envelope(fields), None, count)
         except EnvelopeError as error:
-            return Delivery(self._settings.stream, entry_id, None, error, count)
+            return Delivery(self._settings.stream, entry_id, None, error, count, raw=repr(dict(fields)))
 
     async def _beat(self) -> None:
         own, oldest = self._settings, time.monotonic() - self._settings.max_age_s

@@ -15,6 +15,9 @@ from wire.failpoints import failpoint
 
 log = logging.getLogger(__name__)
 
+PARK_AFTER_DELIVERIES = 10
+"""Claims, one per claim idle time, after which an unknown version is kept in PostgreSQL instead."""
+
 
 class Inbox:
     """Consumes one stream of one rail into `receive`. Started by `start`, ended by `stop`."""
@@ -44,12 +47,12 @@ class Inbox:
         await self._consumer.drain(timeout_s)
 
     async def _handle(self, batch: list[Delivery]) -> None:
-        newer = [each.entry_id for each in batch if isinstance(each.error, UnknownVersionError)]
+        newer = [each.entry_id for each in batch if _waits_for_a_newer_consumer(each)]
         if newer:
-            # Not ours to judge: they stay pending, and a newer consumer claims them.
+            # Not ours to judge: they stay pending for a newer consumer. Past the bound they are parked, raw.
             log.error("%d entries of %s have an unknown schema version", len(newer), self._stream)
             self._consumer.forget(newer)
-        known = [each for each in batch if not isinstance(each.error, UnknownVersionError)]
+        known = [each for each in batch if not _waits_for_a_newer_consumer(each)]
         if not known:
             return
         for each in known:
@@ -71,3 +74,7 @@ class Inbox:
                     log.warning("%s cannot be received: %s: %s", self._stream, type(error).__name__, error)
                 ceiling_s = min(5.0, 0.1 * 2 ** min(failures, 6))
                 await asyncio.sleep(random.uniform(ceiling_s / 2, ceiling_s))  # noqa: S311 - jitter
+
+
+def _waits_for_a_newer_consumer(delivery: Delivery) -> bool:
+    return isinstance(delivery.error, UnknownVersionError) and delivery.deliveries < PARK_AFTER_DELIVERIES

@@ -12,6 +12,7 @@ from core.services import dead_letters, settle
 from core.services.settle import SettlePorts
 from core.telemetry.catalogue import DEAD_LETTERS, UNUSABLE, VERDICTS
 from schemas.dead_letters import DEAD_LETTER_TYPE, DeadLetter
+from schemas.envelope import UnknownVersionError
 from schemas.results import RESULT_TYPE, Result
 from schemas.streams import results_dlq_stream
 from wire.consumer import Delivery
@@ -74,9 +75,11 @@ def _count(rail: str, settled: settle.Settled) -> None:
 
 def _result(rail: str, delivery: Delivery) -> settle.Delivery:
     envelope = delivery.envelope
-    body = envelope.body if envelope is not None else ""
+    body = envelope.body if envelope is not None else delivery.raw
     result, error = None, ""
-    if envelope is None or envelope.type != RESULT_TYPE:
+    if isinstance(delivery.error, UnknownVersionError):
+        error = "unknown_version"
+    elif envelope is None or envelope.type != RESULT_TYPE:
         error = "not_a_result"
     else:
         try:
@@ -102,5 +105,5 @@ def _letter(rail: str, delivery: Delivery) -> DeadLetter:
         fingerprint="unreadable_dead_letter",
         message="an entry of the dead-letter stream is no dead letter",
         deliveries=delivery.deliveries,
-        body=envelope.body if envelope is not None else "",
+        body=envelope.body if envelope is not None else delivery.raw,
     )

@@ -3,10 +3,10 @@
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
-from redis.asyncio import Redis
 
 from core.bus.gate import BacklogGate, GateBounds
 from core.bus.healer import heal_rail
@@ -32,7 +32,7 @@ NOW_MS = int(datetime.now(UTC).timestamp() * 1000)
 class World:
     database: Database
     store: PostgresDispatch
-    redis: Redis
+    redis: Any
 
     def relay(self, bounds: GateBounds | None = None) -> StreamRelay:
         gate = BacklogGate(self.redis, JOBS, ADAPTERS_GROUP, bounds or GateBounds())
@@ -68,7 +68,7 @@ class World:
 
     async def states(self) -> dict[UUID, str]:
         async with self.database.acquire() as connection:
-            return dict(await connection.fetch("SELECT id, state FROM fleet.jobs"))
+            return {row["id"]: row["state"] for row in await connection.fetch("SELECT id, state FROM fleet.jobs")}
 
     async def streamed(self) -> list[str]:
         return [fields[b"id"].decode() for _, fields in await self.redis.xrange(JOBS)]

@@ -1,0 +1,122 @@
+"""Results and dead letters: acked after the commit alone, kept while the database is away, parked when unreadable."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
+
+import asyncpg
+import pytest
+
+from core.bus.inbox import PARK_AFTER_DELIVERIES, Inbox
+from core.bus.receivers import DeadLettersReceiver
+from core.domain.context import Context
+from core.store.dead_letters import DeadLetterStore
+from core.store.vault import PostgresVault
+from schemas.streams import CORE_GROUP, jobs_dlq_stream
+from tests.integration.bus.conftest import RAIL, World
+from wire.consumer import Delivery
+
+DLQ = jobs_dlq_stream(RAIL)
+GARBAGE = {"v": "1", "id": "x", "type": "no-letter", "body": "the raw text"}
+
+
+async def until(true: Callable[[], Any]) -> None:
+    async with asyncio.timeout(10):
+        while not await true():  # noqa: ASYNC110 - bounded above
+            await asyncio.sleep(0.01)
+
+
+@asynccontextmanager
+async def running(inbox: Inbox) -> AsyncIterator[None]:
+    inbox.start()
+    try:
+        yield
+    finally:
+        await inbox.stop(2)
+
+
+def receiver(world: World) -> DeadLettersReceiver:
+    letters = DeadLetterStore(PostgresVault(b"k" * 32))
+    return DeadLettersReceiver(letters, lambda: world.database.unit_of_work(Context(None, "core")))
+
+
+async def kept(connection: asyncpg.Connection) -> list[str]:
+    rows = await connection.fetch("SELECT entry_id FROM fleet.dead_letters ORDER BY received_at")
+    return [row["entry_id"] for row in rows]
+
+
+async def test_an_entry_is_acked_only_after_the_commit(world: World, admin_connection: asyncpg.Connection) -> None:
+    store, seen = receiver(world), []
+
+    async def receive(rail: str, batch: Sequence[Delivery]) -> Sequence[str]:
+        acked = await store(rail, batch)
+        seen.append(((await world.redis.xpending(DLQ, CORE_GROUP))["pending"], len(await kept(admin_connection))))
+        return acked
+
+    await world.redis.xadd(DLQ, GARBAGE)
+    async with running(Inbox(world.redis, RAIL, DLQ, "c", receive)):
+        await until(lambda: _nothing_left(world))
+    assert seen == [(1, 1)], "committed while still pending"
+
+
+async def test_a_settler_that_dies_between_commit_and_ack_repeats_without_effect(
+    world: World, admin_connection: asyncpg.Connection
+) -> None:
+    entry = (await world.redis.xadd(DLQ, GARBAGE)).decode()
+    await world.redis.xreadgroup(CORE_GROUP, "dead", {DLQ: ">"})
+    await receiver(world)(RAIL, [Delivery(DLQ, entry, None, None, 1, raw="the raw text")])
+    async with running(Inbox(world.redis, RAIL, DLQ, "c", receiver(world), claim_idle_s=0.05)):
+        await until(lambda: _nothing_left(world))
+    assert await kept(admin_connection) == [entry]
+
+
+@pytest.mark.parametrize("faults", [3])
+async def test_a_database_that_is_away_costs_time_and_never_an_entry(
+    world: World, admin_connection: asyncpg.Connection, faults: int
+) -> None:
+    store, left = receiver(world), [faults]
+
+    async def receive(rail: str, batch: Sequence[Delivery]) -> Sequence[str]:
+        if left[0]:
+            left[0] -= 1
+            raise ConnectionRefusedError
+        return await store(rail, batch)
+
+    entry = (await world.redis.xadd(DLQ, GARBAGE)).decode()
+    async with running(Inbox(world.redis, RAIL, DLQ, "c", receive)):
+        await until(lambda: _nothing_left(world))
+    assert left == [0]
+    assert await kept(admin_connection) == [entry]
+
+
+async def test_an_unknown_version_stays_pending_until_it_is_parked_with_its_raw_fields(
+    world: World, admin_connection: asyncpg.Connection
+) -> None:
+    entry = (await world.redis.xadd(DLQ, GARBAGE | {"v": "2"})).decode()
+    received: list[Delivery] = []
+    store = receiver(world)
+
+    async def receive(rail: str, batch: Sequence[Delivery]) -> Sequence[str]:
+        received.extend(batch)
+        return await store(rail, batch)
+
+    async def is_pending() -> bool:
+        return bool((await world.redis.xpending(DLQ, CORE_GROUP))["pending"])
+
+    async with running(Inbox(world.redis, RAIL, DLQ, "c", receive)):
+        await until(is_pending)
+        await asyncio.sleep(0.1)
+        assert received == []
+        assert await is_pending()
+    assert await kept(admin_connection) == []
+    await world.redis.xclaim(DLQ, CORE_GROUP, "c", 0, [entry], retrycount=PARK_AFTER_DELIVERIES)
+    async with running(Inbox(world.redis, RAIL, DLQ, "c", receive)):
+        await until(lambda: _nothing_left(world))
+    assert await kept(admin_connection) == [entry]
+    assert "the raw text" in received[0].raw
+
+
+async def _nothing_left(world: World) -> bool:
+    (group,) = [each for each in await world.redis.xinfo_groups(DLQ) if each["name"].decode() == CORE_GROUP]
+    return not group["lag"] and not group["pending"]
