@@ -13,6 +13,7 @@ from functools import partial
 from typing import Any, Final
 
 import uvloop
+from prometheus_client import start_http_server
 from pydantic import ValidationError
 
 from core.api.serve import serve_api
@@ -48,6 +49,8 @@ async def _run(settings: Settings, roles: tuple[str, ...]) -> int:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopping.set)
+    if settings.metrics_port:
+        start_http_server(settings.metrics_port, addr=settings.host)
     async with open_core(settings) as core:
         tasks = {asyncio.create_task(_role(role)(core, stopping), name=role) for role in roles}
         waiting = asyncio.create_task(stopping.wait())

@@ -31,6 +31,8 @@ class Settings(BaseSettings):
     host: str = "127.0.0.1"
     public_port: Annotated[int, Field(ge=0, le=65535)] = 8080
     internal_port: Annotated[int, Field(ge=0, le=65535)] = 8081
+    metrics_port: Annotated[int, Field(ge=0, le=65535)] = 0
+    """Where a process without the API shows its counters; 0: nowhere. With the API they are on the internal port."""
     db_statement_cache: Annotated[int, Field(ge=0)] = 256
     """0 behind a transaction pooler."""
     db_pool_size: Annotated[int, Field(ge=1, le=100)] = 8
