@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
+from copy import copy
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -298,16 +299,8 @@ def _effects(batch: _Batch, case: Case, decision: Decision, result: Result) -> N
 
 
 def _end(batch: _Batch, intent: IntentRow, move: Move, outcome: str) -> None:
-    batch.endings[intent.id] = Ending(_snapshot(intent), move, outcome)
+    batch.endings[intent.id] = Ending(copy(intent), move, outcome)
     intent.state, intent.decision = move.to, move.decision or intent.decision
-    for job in batch.jobs.values():
-        if job.intent_id == intent.id:
-            batch.waits.pop(job.id, None)
-            batch.retries.pop(job.id, None)
-
-
-def _snapshot(intent: IntentRow) -> IntentRow:
-    return IntentRow(**{name: getattr(intent, name) for name in IntentRow.__dataclass_fields__})
 
 
 def _confirm(batch: _Batch, case: Case, decision: Decision, result: Result) -> None:
@@ -347,8 +340,11 @@ async def _apply(uow: Any, ports: SettlePorts, batch: _Batch) -> None:
     if batch.authorized:
         await authorize(uow, ports, batch.authorized)
     await ports.jobs.close_jobs(uow, batch.closes)
-    await ports.jobs.wait_jobs(uow, list(batch.waits.values()))
-    await ports.jobs.requeue_jobs(uow, list(batch.retries.values()))
+    # What ended later in the batch neither waits nor comes again.
+    waits = [wait for wait in batch.waits.values() if batch.jobs[wait.job_id].intent_id not in batch.endings]
+    retries = [retry for retry in batch.retries.values() if retry[0].intent_id not in batch.endings]
+    await ports.jobs.wait_jobs(uow, waits)
+    await ports.jobs.requeue_jobs(uow, retries)
     await ports.facts.raise_alerts(uow, batch.alerts)
     for delivery, error in batch.unusable:
         await ports.letters.keep_result(uow, delivery, error)

@@ -188,8 +188,8 @@ def _json(value: Mapping[str, Any] | None) -> str | None:
 
 
 def _intent(row: asyncpg.Record) -> IntentRow:
-    values = dict(row)
+    intent = IntentRow(*row)
     for name in _JSON_COLUMNS:
-        if values[name] is not None:
-            values[name] = orjson.loads(values[name])
-    return IntentRow(**values)
+        if row[name] is not None:
+            setattr(intent, name, orjson.loads(row[name]))
+    return intent

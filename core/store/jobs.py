@@ -11,7 +11,10 @@ from core.store.outbox import NOTIFY_OUTBOX, job_body
 from schemas.operations import JobKind, OperationType
 
 _FIELDS: Final = tuple(JobRow.__dataclass_fields__)
-_ENUMS: Final[dict[str, Any]] = {"kind": JobKind, "operation": OperationType, "state": JobState}
+_ENUMS: Final = tuple(
+    (_FIELDS.index(name), {member.value: member for member in kind})
+    for name, kind in (("kind", JobKind), ("operation", OperationType), ("state", JobState))
+)
 JOB_COLUMNS: Final = ", ".join(f"j.{name}" for name in _FIELDS)
 """The columns of a JobRow, under the alias j."""
 
@@ -71,8 +74,11 @@ async def insert_jobs(uow: UnitOfWork, jobs: Sequence[JobRow]) -> list[UUID]:
 
 
 def job_of(row: Any) -> JobRow:
-    """Return the job in a record that has the columns of JOB_COLUMNS."""
-    return JobRow(**{name: _ENUMS[name](row[name]) if name in _ENUMS else row[name] for name in _FIELDS})
+    """Return the job in a record that begins with JOB_COLUMNS. Raises KeyError for a word that is not ours."""
+    values = list(row)[: len(_FIELDS)]
+    for place, members in _ENUMS:
+        values[place] = members[values[place]]
+    return JobRow(*values)
 
 
 _LOCK: Final = f"""
