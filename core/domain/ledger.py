@@ -11,6 +11,8 @@ MAX_BALANCE_MINOR: Final = 2**63 - 1
 
 ZERO_ID: Final = UUID(int=0)
 
+_RESOLVING: Final = 4 | 8
+
 
 class AccountFlags(IntFlag):
     """What an account refuses. The numbers are stored."""
@@ -88,7 +90,7 @@ class Transfer:
     @property
     def resolves(self) -> bool:
         """Whether it posts or voids a hold."""
-        return bool(self.flags & (TransferFlags.POST_PENDING | TransferFlags.VOID_PENDING))
+        return bool(int(self.flags) & _RESOLVING)
 
 
 class TransferResult(StrEnum):

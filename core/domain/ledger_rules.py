@@ -17,7 +17,10 @@ from core.domain.ledger import (
     TransferResult,
 )
 
-_KINDS = TransferFlags.PENDING | TransferFlags.POST_PENDING | TransferFlags.VOID_PENDING
+_LINKED = int(TransferFlags.LINKED)
+_PENDING = int(TransferFlags.PENDING)
+_RESOLVING = int(TransferFlags.POST_PENDING | TransferFlags.VOID_PENDING)
+_KINDS = _PENDING | _RESOLVING
 _RESOLVED = {
     TransferFlags.POST_PENDING: TransferResult.PENDING_TRANSFER_ALREADY_POSTED,
     TransferFlags.VOID_PENDING: TransferResult.PENDING_TRANSFER_ALREADY_VOIDED,
@@ -53,7 +56,7 @@ def chains_of(transfers: Sequence[Transfer]) -> list[tuple[int, int]]:
     ranges = []
     start = 0
     for index, transfer in enumerate(transfers):
-        if not transfer.flags & TransferFlags.LINKED or index == len(transfers) - 1:
+        if not int(transfer.flags) & _LINKED or index == len(transfers) - 1:
             ranges.append((start, index + 1))
             start = index + 1
     return ranges
@@ -110,18 +113,19 @@ def judge_one(state: LedgerState, transfer: Transfer) -> TransferResult:
 
 def check_form(transfer: Transfer) -> TransferResult:
     """Return what can be said of a transfer without looking at the ledger."""
-    kind = transfer.flags & _KINDS
-    if kind.bit_count() > 1:
+    flags = int(transfer.flags)  # an IntFlag's own operators cost more than all the rest of this function
+    resolves = flags & _RESOLVING
+    if (flags & _KINDS).bit_count() > 1:
         return TransferResult.FLAGS_ARE_MUTUALLY_EXCLUSIVE
     if transfer.debit_account_id == transfer.credit_account_id:
         return TransferResult.ACCOUNTS_MUST_BE_DIFFERENT
-    if transfer.resolves and transfer.pending_id in (None, ZERO_ID):
+    if resolves and transfer.pending_id in (None, ZERO_ID):
         return TransferResult.PENDING_ID_MUST_NOT_BE_ZERO
-    if not transfer.resolves and transfer.pending_id is not None:
+    if not resolves and transfer.pending_id is not None:
         return TransferResult.PENDING_ID_MUST_BE_ZERO
     if transfer.pending_id == transfer.id:
         return TransferResult.PENDING_ID_MUST_BE_DIFFERENT
-    if transfer.timeout_s is not None and not transfer.flags & TransferFlags.PENDING:
+    if transfer.timeout_s is not None and not flags & _PENDING:
         return TransferResult.TIMEOUT_RESERVED_FOR_PENDING_TRANSFER
     if transfer.timeout_s is not None and transfer.timeout_s <= 0:
         return TransferResult.TIMEOUT_MUST_BE_POSITIVE

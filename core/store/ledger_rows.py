@@ -1,6 +1,7 @@
 """Transfers and accounts as columns of arrays, and back from rows."""
 
 from collections.abc import Sequence
+from uuid import UUID
 
 import asyncpg
 
@@ -9,28 +10,28 @@ from core.domain.ledger_rules import chains_of
 
 
 def transfer_columns(transfers: Sequence[Transfer]) -> list[list[object]]:
-    """Return the array parameters of `fleet.ledger_apply`, in its order."""
-    rows: list[tuple[object, ...]] = []
+    """Return the array parameters of `fleet.ledger_apply`, in its order: built column by column, for speed."""
+    chain_ids: list[UUID | None] = [None] * len(transfers)
+    chain_lengths: list[int | None] = [None] * len(transfers)
     for start, end in chains_of(transfers):
-        chain = (transfers[start].id, end - start) if end - start > 1 else (None, None)
-        rows += [
-            (
-                t.id,
-                t.tenant_id,
-                t.debit_account_id,
-                t.credit_account_id,
-                t.amount_minor,
-                t.ledger,
-                t.code,
-                int(t.flags),
-                t.pending_id,
-                t.timeout_s,
-                t.user_data,
-                *chain,
-            )
-            for t in transfers[start:end]
-        ]
-    return [list(column) for column in zip(*rows, strict=True)]
+        if end - start > 1:
+            chain_ids[start:end] = [transfers[start].id] * (end - start)
+            chain_lengths[start:end] = [end - start] * (end - start)
+    return [
+        [t.id for t in transfers],
+        [t.tenant_id for t in transfers],
+        [t.debit_account_id for t in transfers],
+        [t.credit_account_id for t in transfers],
+        [t.amount_minor for t in transfers],
+        [t.ledger for t in transfers],
+        [t.code for t in transfers],
+        [int(t.flags) for t in transfers],
+        [t.pending_id for t in transfers],
+        [t.timeout_s for t in transfers],
+        [t.user_data for t in transfers],
+        [*chain_ids],
+        [*chain_lengths],
+    ]
 
 
 def transfer_of(row: asyncpg.Record) -> Transfer:

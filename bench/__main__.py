@@ -1,0 +1,114 @@
+"""`./dev bench [ledger|stream|loop|latency|memory …] [--json] [--report]`."""
+
+import argparse
+import asyncio
+import os
+import platform
+import sys
+import tempfile
+from collections.abc import Awaitable, Callable, Mapping
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+
+import orjson
+
+from bench import latency, ledger, loop, memory
+from bench.measurement import BusyElsewhere, Measurement
+from fleet.stack.installation import install
+from fleet.stack.postgres import EmbeddedPostgres
+from fleet.stack.provision import Secrets, create_database, provision
+
+REPORT = Path(__file__).parent / "REPORT.md"
+
+
+async def _ledger() -> list[Measurement]:
+    with tempfile.TemporaryDirectory(prefix="fleet-bench-") as name:
+        home, server = Path(name), None
+        admin_url = os.environ.get("DATABASE_URL", "")
+        if not admin_url:
+            server = EmbeddedPostgres(home / "postgres")
+            server.start()
+            admin_url = server.admin_url
+        try:
+            kept = Secrets.load_or_create(home / "secrets.json")
+            urls = await provision(await create_database(admin_url, "fleet_bench"), kept)
+            await install(home / "keys.json", urls, kept, [])
+            return await ledger.run(urls.admin, urls.app)
+        finally:
+            if server is not None:
+                server.stop()
+
+
+SECTIONS: Mapping[str, Callable[[], Awaitable[list[Measurement]]]] = {
+    "ledger": _ledger,
+    "loop": loop.run,
+    "latency": latency.run,
+    "memory": memory.run,
+}
+
+
+def main() -> int:
+    """Measure the sections asked for. Exit code 0, whether goals are met or not: a figure is a fact."""
+    parser = argparse.ArgumentParser(prog="./dev bench", description=__doc__)
+    parser.add_argument("sections", nargs="*", metavar="section", help=f"of {', '.join(SECTIONS)}; default: all")
+    parser.add_argument("--json", action="store_true", help="print [{name, value, unit, goal, met}]")
+    parser.add_argument("--report", action="store_true", help="write bench/REPORT.md")
+    chosen = parser.parse_args()
+    if unknown := sorted(set(chosen.sections) - set(SECTIONS)):
+        parser.error(f"unknown section {', '.join(unknown)}: choose from {', '.join(SECTIONS)}")
+    found: dict[str, tuple[list[Measurement], float]] = {}
+    for name in chosen.sections or SECTIONS:
+        print(f"{name} …", file=sys.stderr)
+        with BusyElsewhere() as busy:
+            measured = asyncio.run(_await(SECTIONS[name]))
+        found[name] = (measured, busy.share)
+        for each in measured:
+            print(f"  {_line(each)}", file=sys.stderr)
+        print(f"  other work kept {busy.share:.0%} of the machine busy meanwhile", file=sys.stderr)
+    if chosen.json:
+        figures = [each.as_object() for measured, _ in found.values() for each in measured]
+        busy_figures = [
+            Measurement(f"{name}: machine busy with other work", round(share * 100, 1), "%", "", None).as_object()
+            for name, (_, share) in found.items()
+        ]
+        sys.stdout.write(orjson.dumps(figures + busy_figures, option=orjson.OPT_INDENT_2).decode() + "\n")
+    if chosen.report:
+        REPORT.write_text(_report(found))
+    return 0
+
+
+async def _await(section: Callable[[], Awaitable[list[Measurement]]]) -> list[Measurement]:
+    return await section()
+
+
+def _line(each: Measurement) -> str:
+    verdict = "" if each.met is None else f"   goal {each.goal} {'met' if each.met else 'NOT met'}"
+    return f"{each.name}: {each.value:,g} {each.unit}{verdict}"
+
+
+def _report(found: Mapping[str, tuple[list[Measurement], float]]) -> str:
+    memory_gib = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / (1 << 30)
+    packages = ", ".join(f"{name} {version(name)}" for name in ("asyncpg", "redis", "faststream", "fastapi", "uvloop"))
+    lines = [
+        "# Measured",
+        "",
+        (
+            f"{datetime.now(UTC):%Y-%m-%d}, {os.cpu_count()} cores, {memory_gib:.0f} GiB, {platform.system()} "
+            f"{platform.machine()}, Python {platform.python_version()}; PostgreSQL 18 with fsync on and Valkey 9 with "
+            f"an append-only file, from wheels; {packages}. Everything, load generator included, ran on this machine."
+        ),
+        "",
+        "Written by `./dev bench --report`. Read figures of one machine as ratios.",
+    ]
+    for name, (measured, share) in found.items():
+        lines += ["", f"## {name}", "", f"Other work kept {share:.0%} of the machine busy meanwhile.", ""]
+        lines += ["| what | value | unit | goal | met |", "|---|---:|---|---|---|"]
+        for each in measured:
+            met = {None: "", True: "yes", False: "no"}[each.met]
+            lines.append(f"| {each.name} | {each.value:,g} | {each.unit} | {each.goal} | {met} |")
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,86 @@
+"""The whole loop: from POST to SETTLED, with an adapter process whose provider answers at once, on this machine."""
+
+import asyncio
+import tempfile
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from uuid import UUID
+
+import aiohttp
+
+from bench.load import Load
+from bench.measurement import Measurement, at_least, shown
+from core.domain.context import Context
+from core.store.database import Database
+from fleet.stack.profile import STANDARD
+from fleet.stack.stack import Stack, StackPlan, running
+
+_COUNT = """SELECT count(*) FILTER (WHERE state = 'SETTLED'), count(*) FROM fleet.intents
+            WHERE operation = 'PAYOUT' AND id >= $1"""
+_STUCK_S = 60
+
+
+@asynccontextmanager
+async def bench_stack(adapters: int = 1) -> AsyncIterator[tuple[Stack, Load, Database]]:
+    """Run a stack with the no-op rail, and a funded client."""
+    with tempfile.TemporaryDirectory(prefix="fleet-bench-") as home:
+        plan = StackPlan(Path(home), profile=STANDARD, rails={"noop": adapters})
+        async with running(plan) as stack:
+            database = await Database.connect(stack.info.database_url, max_size=1, application_name="bench")
+            connector = aiohttp.TCPConnector(limit=200)
+            async with aiohttp.ClientSession(connector=connector) as http:
+                load = Load(stack.info, http)
+                await load.open_wallet()
+                yield stack, load, database
+            await database.close()
+
+
+async def run(total: int = 100_000) -> list[Measurement]:
+    """Measure the batch API through to settled over `total` intents, then single POSTs over 50 connections."""
+    async with bench_stack() as (_, load, database):
+        await load.pay_many(2_000, 500, 2)  # warm
+        await settled(database, UUID(int=0), 2_000)
+        await load.open_wallet()
+        first, started = UUID(int=time.time_ns() // 1_000_000 << 80), time.monotonic()
+        await load.pay_many(total, 500, 4)
+        accepted_s = time.monotonic() - started
+        await settled(database, first, total)
+        settled_s = time.monotonic() - started
+        single = await _single(load)
+    return [
+        shown(f"batch API, accepted over {total:,}", total / accepted_s, "intents/s"),
+        at_least(f"whole loop, accepted to settled over {total:,}", total / settled_s, "intents/s", 3_000),
+        at_least("single POSTs over 50 connections", single, "intents/s", 1_200),
+    ]
+
+
+async def settled(database: Database, first: UUID, wanted: int) -> None:
+    """Wait until `wanted` payouts from `first` on are settled. Raises TimeoutError when nothing moves any more."""
+    before, moved_at = -1, time.monotonic()
+    while True:
+        async with database.unit_of_work(Context(None, "bench")) as uow:
+            done, _ = await uow.connection.fetchrow(_COUNT, first) or (0, 0)
+        if done >= wanted:
+            return
+        if done != before:
+            before, moved_at = done, time.monotonic()
+        if time.monotonic() - moved_at > _STUCK_S:
+            raise TimeoutError(f"{done} of {wanted} settled, and nothing moves")
+        await asyncio.sleep(0.2)
+
+
+async def _single(load: Load, seconds: float = 8.0, connections: int = 50) -> float:
+    stop_at, numbers = time.monotonic() + seconds, iter(range(10**9))
+    done = 0
+
+    async def work() -> None:
+        nonlocal done
+        while time.monotonic() < stop_at:
+            await load.pay_one(next(numbers))
+            done += 1
+
+    started = time.monotonic()
+    await asyncio.gather(*(work() for _ in range(connections)))
+    return done / (time.monotonic() - started)
