@@ -35,6 +35,7 @@ class Load:
             timestamp=int(time.time()),
             nonce=secrets.token_urlsafe(12),
         )
+        headers["Content-Type"] = "application/json"
         if key:
             headers["Idempotency-Key"] = key
         async with self.http.request(method, self.info.public_url + path, data=raw, headers=headers) as answer:
