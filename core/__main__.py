@@ -21,6 +21,7 @@ from core.bootstrap import Core, background, open_core
 from core.bus.roles import BusDeps, relay_role, resolver_role, settler_role
 from core.settings import Settings
 from wire.client import connect_redis
+from wire.memory import collect_rarely
 
 _BACKGROUND: Final = {"relay": relay_role, "settler": settler_role, "resolver": resolver_role}
 _ROLES: Final = ("api", *_BACKGROUND)
@@ -41,6 +42,7 @@ def main(arguments: list[str] | None = None) -> int:
         faults = "; ".join(f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in error.errors())
         sys.stderr.write(f"core: the settings are not complete: {faults}\n")
         return 2
+    collect_rarely()
     return uvloop.run(_run(settings, roles))
 
 

@@ -18,6 +18,7 @@ from adapters.runtime.settings import RuntimeSettings
 from adapters.runtime.timing import TimingRefusedError
 from adapters.runtime.worker import Worker, WorkerSettings
 from wire.client import connect_redis
+from wire.memory import collect_rarely
 from wire.scrubbing import ScrubbingFilter
 
 log = logging.getLogger(__name__)
@@ -31,6 +32,7 @@ def run(make_rail: Callable[[RuntimeSettings], Rail]) -> None:
     _log_to_stderr()
     try:
         settings = RuntimeSettings()
+        collect_rarely()
         uvloop.run(serve(make_rail, settings))
     except ValidationError as error:
         wrong = ", ".join(".".join(str(part) for part in each["loc"]) for each in error.errors())

@@ -96,14 +96,15 @@ async def end_intents(uow: Any, ports: ClosePorts, endings: Sequence[Ending]) ->
             transfers += post_transfers(ending.intent)
         elif ending.move.decision == "VOID":
             transfers += void_transfers(ending.intent)
-    if transfers:
-        refused = {answer for answer in await ports.ledger.apply(uow, transfers) if answer not in _DONE}
-        if refused:
-            raise ResolutionRefusedError(f"the ledger answered {', '.join(sorted(refused))}")
     moved = await ports.intents.move_intents(uow, [ending.move for ending in endings])
     if len(moved) != len(endings):
         raise ResolutionRefusedError("an intent moved under its lock")
     await ports.jobs.close_jobs_of(uow, [(ending.intent.id, ending.outcome) for ending in endings])
+    if transfers:
+        # Last, so that hot accounts are locked for the shortest time; a refusal undoes all of the above.
+        refused = {answer for answer in await ports.ledger.apply(uow, transfers) if answer not in _DONE}
+        if refused:
+            raise ResolutionRefusedError(f"the ledger answered {', '.join(sorted(refused))}")
 
 
 async def close_if_unsent(

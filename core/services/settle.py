@@ -333,12 +333,6 @@ def _alert(batch: _Batch, case: Case, severity: Any, kind: str) -> None:
 async def _apply(uow: Any, ports: SettlePorts, batch: _Batch) -> None:
     await ports.facts.insert_facts(uow, batch.facts)
     await ports.facts.mark_negative(uow, batch.negatives)
-    await end_intents(uow, ports, list(batch.endings.values()))
-    await _suspend(uow, ports, batch.suspended)
-    if batch.confirmed:
-        await ports.intents.move_intents(uow, [move for _, move in batch.confirmed])
-    if batch.authorized:
-        await authorize(uow, ports, batch.authorized)
     await ports.jobs.close_jobs(uow, batch.closes)
     # What ended later in the batch neither waits nor comes again.
     waits = [wait for wait in batch.waits.values() if batch.jobs[wait.job_id].intent_id not in batch.endings]
@@ -348,6 +342,13 @@ async def _apply(uow: Any, ports: SettlePorts, batch: _Batch) -> None:
     await ports.facts.raise_alerts(uow, batch.alerts)
     for delivery, error in batch.unusable:
         await ports.letters.keep_result(uow, delivery, error)
+    if batch.confirmed:
+        await ports.intents.move_intents(uow, [move for _, move in batch.confirmed])
+    if batch.authorized:
+        await authorize(uow, ports, batch.authorized)
+    # What moves money comes last: it locks accounts that every other transaction wants.
+    await end_intents(uow, ports, list(batch.endings.values()))
+    await _suspend(uow, ports, batch.suspended)
 
 
 async def _suspend(uow: Any, ports: SettlePorts, intents: Sequence[IntentRow]) -> None:
