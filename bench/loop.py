@@ -26,7 +26,9 @@ _STUCK_S = 60
 async def bench_stack(adapters: int = 1) -> AsyncIterator[tuple[Stack, Load, Database]]:
     """Run a stack with the no-op rail, and a funded client."""
     with tempfile.TemporaryDirectory(prefix="fleet-bench-") as home:
-        plan = StackPlan(Path(home), profile=STANDARD, rails={"noop": adapters})
+        # As many payments in flight as the provider, which answers at once, lets pass.
+        wide = {"FLEET_BATCH": "1000", "FLEET_CONCURRENCY": "1000"}
+        plan = StackPlan(Path(home), profile=STANDARD, rails={"noop": adapters}, adapter_env=wide)
         async with running(plan) as stack:
             database = await Database.connect(stack.info.database_url, max_size=1, application_name="bench")
             connector = aiohttp.TCPConnector(limit=200)
