@@ -53,7 +53,7 @@ async def _stream_status(client: "Redis", key: str, group: str) -> dict[str, Any
         "length": await client.xlen(key),
         "lag": found["lag"],
         "pending": found["pending"],
-        "oldest_idle_s": oldest[0]["time_since_delivered"] // 1000 if oldest else None,
+        "oldest_idle_s": int(oldest[0]["time_since_delivered"]) // 1000 if oldest else None,
         "consumers": ", ".join(f"{_text(entry['name'])}={entry['pending']}" for entry in consumers),
     }
 

@@ -1,0 +1,98 @@
+"""`fleet keys`: the service keys of clients and adapters. A secret is shown once, when it is made."""
+
+import base64
+import binascii
+from collections.abc import Awaitable, Callable
+from typing import Annotated, TypeVar
+from uuid import UUID
+
+import typer
+
+from core.domain.context import Context
+from core.services.keys import ANY, KeyService, NewKey
+from core.services.wallets import WALLETS_SCOPE
+from core.store.database import Database
+from core.store.keys import KeyStore
+from core.store.vault import PostgresVault
+from fleet.cli.connection import Connection
+from fleet.cli.operator import with_database
+from fleet.cli.output import CommandError, JsonFlag, print_fields, print_json
+from fleet.stack.installation import TENANT
+from schemas.operations import OperationType
+
+T = TypeVar("T")
+
+app = typer.Typer(help="Service keys: create, rotate, revoke.", no_args_is_help=True)
+
+_CONTEXT = Context(None, "fleet-cli")
+_KNOWN = frozenset({ANY, WALLETS_SCOPE, *OperationType})
+_MASTER_KEY_BYTES = 32
+
+
+@app.command()
+def create(
+    name: Annotated[str, typer.Option(help="Whose key it is, for people.")],
+    operations: Annotated[str, typer.Option(help="Permitted operations, divided by commas; * permits all.")] = ANY,
+    wallet: Annotated[list[UUID] | None, typer.Option(help="A permitted wallet; repeatable; left out, all.")] = None,
+    rail: Annotated[str | None, typer.Option(help="Make the key of this rail's adapter.")] = None,
+    tenant: Annotated[UUID, typer.Option(help="The tenant's id; left out, the one of ./dev up.")] = TENANT,
+    as_json: JsonFlag = False,
+) -> None:
+    """Make a key. Its secret is shown this once and cannot be read again."""
+    chosen = [part.strip() for part in operations.split(",") if part.strip()]
+    if unknown := sorted(set(chosen) - _KNOWN) or ([] if chosen else [operations]):
+        raise CommandError("operation_unknown", f"{', '.join(unknown)}: choose among {', '.join(sorted(_KNOWN))}")
+
+    async def work(database: Database, service: KeyService) -> NewKey:
+        async with database.unit_of_work(_CONTEXT) as uow:
+            known = await uow.connection.fetchval("SELECT true FROM fleet.tenants WHERE tenant_id = $1", tenant)
+        if not known:
+            raise CommandError("tenant_unknown", f"there is no tenant {tenant}: check --tenant")
+        return await service.create(
+            _CONTEXT, tenant_id=tenant, name=name, operations=chosen, accounts=wallet or None, rail=rail
+        )
+
+    _show(_with_keys(work), as_json)
+
+
+@app.command()
+def rotate(key_id: Annotated[str, typer.Argument(help="The key's id.")], as_json: JsonFlag = False) -> None:
+    """Make a new secret; the one before it stays live until the next rotation."""
+    _show(_with_keys(lambda _, service: service.rotate(_CONTEXT, key_id)), as_json)
+
+
+@app.command()
+def revoke(key_id: Annotated[str, typer.Argument(help="The key's id.")], as_json: JsonFlag = False) -> None:
+    """Revoke a key for good; every process obeys within seconds."""
+    _with_keys(lambda _, service: service.revoke(_CONTEXT, key_id))
+    if as_json:
+        print_json({"id": key_id, "revoked": True})
+    else:
+        typer.echo(f"{key_id} is revoked")
+
+
+def _with_keys(work: Callable[[Database, KeyService], Awaitable[T]]) -> T:
+    async def run(database: Database, connection: Connection) -> T:
+        vault = PostgresVault(master_key(connection))
+        return await work(database, KeyService(database.unit_of_work, KeyStore(database), vault))
+
+    return with_database(run, "master_key")
+
+
+def master_key(connection: Connection) -> bytes:
+    """Return the master key. Raises CommandError `master_key_malformed`; the key itself is never shown."""
+    try:
+        key = base64.b64decode(connection.master_key, validate=True)
+    except binascii.Error:
+        key = b""
+    if len(key) != _MASTER_KEY_BYTES:
+        raise CommandError("master_key_malformed", "FLEET_MASTER_KEY should be 32 bytes in base64, as the core has it")
+    return key
+
+
+def _show(made: NewKey, as_json: bool) -> None:
+    if as_json:
+        print_json({"id": made.id, "secret": made.secret})
+        return
+    print_fields("key", {"id": made.id, "secret": made.secret})
+    typer.echo("keep the secret now: it is not shown again")
