@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from enum import StrEnum
 from typing import Any, Protocol
 from uuid import UUID
@@ -15,6 +16,24 @@ class Redrive(StrEnum):
     SAFE = "SAFE"
     INQUIRE_FIRST = "INQUIRE_FIRST"
     REFUSED = "REFUSED"
+
+
+class LetterState(StrEnum):
+    """What became of a dead letter."""
+
+    OPEN = "OPEN"
+    REDRIVEN = "REDRIVEN"
+    CLOSED = "CLOSED"
+
+
+@dataclass(frozen=True, slots=True)
+class LetterFilter:
+    """Which letters to list; None takes any."""
+
+    rail: str | None = None
+    error_class: str | None = None
+    fingerprint: str | None = None
+    state: LetterState = LetterState.OPEN
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +54,8 @@ class LetterView:
     all_negative: bool
     job_closed: bool
     intent_state: str | None
+    state: str
+    received_at: datetime
 
     @property
     def verdict(self) -> tuple[Redrive, str]:
@@ -57,7 +78,9 @@ class Letters(Protocol):
 
     async def keep_dead(self, uow: Any, letters: Sequence[DeadLetter]) -> None: ...
 
-    async def list_letters(self, uow: Any, rail: str | None, limit: int) -> Sequence[LetterView]: ...
+    async def list_letters(
+        self, uow: Any, wanted: LetterFilter, limit: int, after: UUID | None = None
+    ) -> Sequence[LetterView]: ...
 
     async def find_letter(self, uow: Any, letter_id: UUID) -> LetterView | None: ...
 

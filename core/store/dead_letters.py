@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Any, Final
 from uuid import UUID
 
-from core.services.dead_letters import LetterView
+from core.services.dead_letters import LetterFilter, LetterView
 from core.services.settle import Delivery
 from core.services.vault_port import Vault
 from core.store.database import UnitOfWork
@@ -39,11 +39,21 @@ FROM dead WHERE j.id = dead.id
 
 _VIEW: Final = """
 SELECT d.id, d.stream, d.entry_id, d.rail, d.job_id, d.intent_id, d.error_class, d.fingerprint, d.message, d.deliveries,
+    d.state, d.received_at,
     coalesce(j.fence, 0) AS fence, j.closed_at IS NOT NULL AS job_closed, i.state AS intent_state,
     NOT EXISTS (SELECT FROM fleet.attempts a
         WHERE a.job_id = d.job_id AND a.negative_at IS NULL AND a.mode = 'SEND') AS all_negative
 FROM fleet.dead_letters d
 LEFT JOIN fleet.jobs j ON j.id = d.job_id LEFT JOIN fleet.intents i ON i.id = d.intent_id
+"""
+
+
+_LIST: Final = """
+WHERE ($1::text IS NULL OR d.rail = $1) AND ($2::text IS NULL OR d.error_class = $2)
+    AND ($3::text IS NULL OR d.fingerprint = $3) AND d.state = $4
+    AND ($5::uuid IS NULL
+        OR (d.received_at, d.id) < (SELECT l.received_at, l.id FROM fleet.dead_letters l WHERE l.id = $5))
+ORDER BY d.received_at DESC, d.id DESC LIMIT $6
 """
 
 
@@ -80,13 +90,12 @@ class DeadLetterStore:
             f"{delivery.stream} {delivery.entry_id} {error_class}",
         )
 
-    async def list_letters(self, uow: UnitOfWork, rail: str | None, limit: int) -> list[LetterView]:
-        """Return open letters, newest first, of one rail or of all."""
+    async def list_letters(
+        self, uow: UnitOfWork, wanted: LetterFilter, limit: int, after: UUID | None = None
+    ) -> list[LetterView]:
+        """Return letters, newest first; `after` is the last one of the page before."""
         rows = await uow.connection.fetch(
-            _VIEW
-            + " WHERE d.state = 'OPEN' AND ($1::text IS NULL OR d.rail = $1) ORDER BY d.received_at DESC LIMIT $2",
-            rail,
-            limit,
+            _VIEW + _LIST, wanted.rail, wanted.error_class, wanted.fingerprint, wanted.state, after, limit
         )
         return [_view(row) for row in rows]
 

@@ -2,11 +2,11 @@
 
 import sys
 
-import click
 import typer
+from typer.exceptions import TyperException
 
-from fleet.cli import dlq, intents, keys, ledger, qr, streams, wallets
-from fleet.cli.output import CommandError
+from fleet.cli import dlq, intents, keys, ledger, qr, recover, streams, wallets
+from fleet.cli.output import CommandError, ExitCode
 
 app = typer.Typer(
     name="fleet",
@@ -21,6 +21,7 @@ app.add_typer(dlq.app, name="dlq")
 app.add_typer(ledger.app, name="ledger")
 app.add_typer(keys.app, name="keys")
 app.add_typer(qr.app, name="qr")
+app.command("recover")(recover.recover)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -30,9 +31,16 @@ def main(arguments: list[str] | None = None) -> int:
     except CommandError as error:
         sys.stderr.write(error.line() + "\n")
         return int(error.exit_code)
-    except click.ClickException as error:
-        error.show()
-        return error.exit_code
-    except click.exceptions.Abort:
+    except TyperException as error:
+        sys.stderr.write(_usage(error) + "\n")
+        return int(ExitCode.WRONG_INPUT)
+    except typer.Abort:
         return 130
     return outcome if isinstance(outcome, int) else 0
+
+
+def _usage(error: TyperException) -> str:
+    message = error.format_message()
+    if "\n" in message:
+        return message  # a group without a command answers with its whole help
+    return f"fleet: usage: {message} (fleet --help shows how)"

@@ -27,7 +27,7 @@ def list_(
     fingerprint: Annotated[str | None, typer.Option(help="Only letters with this fingerprint.")] = None,
     state: Annotated[LetterState, typer.Option(help="OPEN, REDRIVEN or CLOSED.")] = LetterState.OPEN,
     limit: Annotated[int, typer.Option(min=1, max=1000, help="Letters a page.")] = 50,
-    cursor: Annotated[UUID | None, typer.Option(help="Where the page before ended.")] = None,
+    cursor: Annotated[UUID | None, typer.Option(help="The id of the last letter of the page before.")] = None,
     as_json: JsonFlag = False,
 ) -> None:
     """List dead letters, newest first, each with the verdict SAFE, INQUIRE_FIRST or REFUSED."""
@@ -41,7 +41,7 @@ def list_(
     found = with_database(work, "master_key")
     letters, following = found[:limit], found[limit - 1].id if len(found) > limit else None
     if as_json:
-        print_json({"items": [_document(letter) for letter in letters], "next_cursor": following})
+        print_json([_document(letter) for letter in letters])
         return
     columns = ("id", "rail", "class", "message", "deliveries", "verdict")
     rows = [(x.id, x.rail, x.error_class, x.message, x.deliveries, x.verdict[0]) for x in letters]

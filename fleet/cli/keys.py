@@ -66,7 +66,7 @@ def revoke(key_id: Annotated[str, typer.Argument(help="The key's id.")], as_json
     """Revoke a key for good; every process obeys within seconds."""
     _with_keys(lambda _, service: service.revoke(_CONTEXT, key_id))
     if as_json:
-        print_json({"id": key_id, "revoked": True})
+        print_json({"key_id": key_id, "revoked": True})
     else:
         typer.echo(f"{key_id} is revoked")
 
@@ -92,7 +92,7 @@ def master_key(connection: Connection) -> bytes:
 
 def _show(made: NewKey, as_json: bool) -> None:
     if as_json:
-        print_json({"id": made.id, "secret": made.secret})
+        print_json({"key_id": made.id, "secret": made.secret})
         return
-    print_fields("key", {"id": made.id, "secret": made.secret})
+    print_fields("key", {"key_id": made.id, "secret": made.secret})
     typer.echo("keep the secret now: it is not shown again")

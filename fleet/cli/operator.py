@@ -8,6 +8,7 @@ import asyncpg
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
+from core.services.problems import Refusal
 from core.store.database import Database
 from fleet.cli.connection import Connection, find_connection, require
 from fleet.cli.output import CommandError, ExitCode
@@ -28,6 +29,8 @@ def with_database(work: Callable[[Database, Connection], Awaitable[T]], *also: s
             raise _away("PostgreSQL", "DATABASE_WORKER_URL", error) from error
         try:
             return await work(database, connection)
+        except Refusal as refused:
+            raise CommandError(refused.code, refused.detail, ExitCode.REFUSED) from refused
         finally:
             await database.close()
 

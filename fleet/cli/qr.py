@@ -15,6 +15,12 @@ from fleet.cli.output import CommandError, JsonFlag, print_fields, print_json
 app = typer.Typer(help="Thai payment codes: PromptPay and bill QR, bank slips, bill barcodes.", no_args_is_help=True)
 
 _SLIP_CHECKSUM = "9104"
+_PAYEE_TYPES = {
+    "mobile": ProxyType.MOBILE,
+    "national_id": ProxyType.NATIONAL_ID,
+    "ewallet": ProxyType.EWALLET,
+    "bank_account": ProxyType.BANK_ACCOUNT,
+}
 
 
 @app.command()
@@ -35,44 +41,38 @@ def decode(
 
 @app.command()
 def encode(
-    mobile: Annotated[str | None, typer.Option(help="Mobile number, such as 0812345678.")] = None,
-    national_id: Annotated[str | None, typer.Option(help="National or tax id, 13 digits.")] = None,
-    ewallet: Annotated[str | None, typer.Option(help="E-wallet id, 15 digits.")] = None,
-    bank_account: Annotated[str | None, typer.Option(help="Bank code, then account number.")] = None,
-    biller: Annotated[str | None, typer.Option(help="Biller id, 15 digits; needs --ref1.")] = None,
+    payee: Annotated[str | None, typer.Argument(help="TYPE:VALUE, such as mobile:0812345678.")] = None,
+    biller: Annotated[str | None, typer.Option(help="Instead of a payee: a bill's biller id, 15 digits.")] = None,
     ref1: Annotated[str | None, typer.Option(help="The bill's first reference.")] = None,
     ref2: Annotated[str | None, typer.Option(help="The bill's second reference.")] = None,
     amount: Annotated[str | None, typer.Option(help="Baht, such as 125.50; left out, the payer chooses.")] = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Write the QR text of one payee: exactly one of the payee options, or --biller."""
-    proxies = (
-        (ProxyType.MOBILE, mobile),
-        (ProxyType.NATIONAL_ID, national_id),
-        (ProxyType.EWALLET, ewallet),
-        (ProxyType.BANK_ACCOUNT, bank_account),
-    )
-    payees = [(kind, text) for kind, text in proxies if text is not None]
-    if len(payees) + (biller is not None) != 1:
-        raise CommandError(
-            "payee_ambiguous", "give exactly one of --mobile, --national-id, --ewallet, --bank-account, --biller"
-        )
-    if biller is None and (ref1, ref2) != (None, None):
-        raise CommandError("bill_reference_unused", "--ref1 and --ref2 belong to --biller")
-    if biller is not None and ref1 is None:
-        raise CommandError("bill_reference_missing", "a bill needs --ref1")
+    """Write the QR text of a payee (mobile, national_id, ewallet, bank_account) or of a bill."""
+    if (payee is None) == (biller is None):
+        raise CommandError("payee_ambiguous", "give either a payee, such as mobile:0812345678, or --biller")
+    if (biller is None) != (ref1 is None) or (biller is None and ref2 is not None):
+        raise CommandError("bill_reference_malformed", "--biller needs --ref1; --ref1 and --ref2 belong to --biller")
     try:
         amount_minor = None if amount is None else satang(amount)
         if biller is not None and ref1 is not None:
             payload = encode_bill_payment(biller, ref1, ref2, amount_minor=amount_minor)
         else:
-            payload = encode_credit_transfer(*payees[0], amount_minor=amount_minor)
+            payload = encode_credit_transfer(*_payee(payee or ""), amount_minor=amount_minor)
     except QrError as error:
         raise CommandError(error.code, str(error)) from error
     if as_json:
         print_json({"payload": payload})
     else:
         typer.echo(payload)
+
+
+def _payee(text: str) -> tuple[ProxyType, str]:
+    kind, _, value = text.partition(":")
+    if kind not in _PAYEE_TYPES or not value:
+        names = ", ".join(_PAYEE_TYPES)
+        raise CommandError("payee_malformed", f"payee {text[:40]!r} should be TYPE:VALUE with a type of {names}")
+    return _PAYEE_TYPES[kind], value
 
 
 def _fields(payload: str) -> dict[str, Any]:

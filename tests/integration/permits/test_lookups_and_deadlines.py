@@ -11,6 +11,7 @@ import pytest
 from core.services import dead_letters
 from core.services.cancel import cancel
 from core.services.confirm import confirm
+from core.services.dead_letters import LetterFilter
 from core.services.problems import Refusal
 from core.services.rails import pause, resume
 from core.services.resolve import ResolverMemory, resolve_due
@@ -218,7 +219,7 @@ async def test_a_dead_letter_buries_its_job_and_the_resolver_goes_on(world: Worl
         async with world.uow() as uow:
             await dead_letters.receive(uow, store, letters)
     async with world.uow() as uow:
-        verdicts = {view.job_id: view.verdict[0] for view in await store.list_letters(uow, RAIL, 10)}
+        verdicts = {view.job_id: view.verdict[0] for view in await store.list_letters(uow, LetterFilter(RAIL), 10)}
     assert verdicts == {pay_job(unsent): "SAFE", pay_job(sent): "INQUIRE_FIRST"}
     assert {(await world.job(pay_job(each)))["state"] for each in (unsent, sent)} == {"DEAD"}
     await world.resolve()

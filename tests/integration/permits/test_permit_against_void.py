@@ -14,7 +14,7 @@ from core.domain.ids import mint_id
 from core.domain.jobs import JobRow, mint_reference
 from core.domain.resolution import Pace
 from core.services.close_job import close_if_unsent
-from core.services.dead_letters import Redrive
+from core.services.dead_letters import LetterFilter, Redrive
 from core.services.permits import grant_permits
 from core.services.rails import register
 from core.services.resolve import ResolverMemory, resolve_due
@@ -214,5 +214,5 @@ async def test_facts_settle_retry_wait_and_become_dead_letters(
     assert await resolve_due(ports, lambda: database.unit_of_work(context), memory, 100) == 1
     assert await admin_connection.fetchval("SELECT count(*) FROM fleet.jobs WHERE kind = 'inquire'") == 1
     async with database.unit_of_work(context) as uow:
-        assert {view.verdict[0] for view in await letters.list_letters(uow, None, 9)} <= set(Redrive)
+        assert {view.verdict[0] for view in await letters.list_letters(uow, LetterFilter(), 9)} <= set(Redrive)
     await database.close()
