@@ -2,9 +2,8 @@
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
 from uuid import UUID
-
-import asyncpg
 
 from core.domain.context import Context
 from core.domain.ledger import (
@@ -24,6 +23,9 @@ from core.store.database import Database, UnitOfWork
 from core.store.ledger_proof import prove
 from core.store.ledger_reads import read_history
 from core.store.ledger_rows import balance_of, transfer_columns, transfer_of
+
+if TYPE_CHECKING:
+    from core.store.database import Connection
 
 _APPLY = """SELECT fleet.ledger_apply($1, $2::uuid[], $3::uuid[], $4::uuid[], $5::uuid[], $6::bigint[],
     $7::integer[], $8::integer[], $9::smallint[], $10::uuid[], $11::integer[], $12::uuid[], $13::uuid[],
@@ -141,18 +143,12 @@ def _fit_for_one_call(transfers: Sequence[Transfer]) -> bool:
 
 
 async def _apply_in_order(uow: UnitOfWork, transfers: Sequence[Transfer]) -> list[TransferResult] | None:
-    """Judge under the accounts' locks and write what is accepted; None when another transaction came between.
-
-    After a deadlock the savepoint gives the locks back before the next try.
-    """
-    try:
-        async with uow.connection.transaction():
-            results = judge(await _lock_state(uow, transfers), transfers)
-            accepted = [t for t, r in zip(transfers, results, strict=True) if r is TransferResult.OK]
-            written = not accepted or await _call(uow, accepted, exact=True)
-            return results if written else None
-    except asyncpg.DeadlockDetectedError:
-        return None
+    """Judge under the accounts' locks and write what is accepted; None when another transaction took an id."""
+    results = judge(await _lock_state(uow, transfers), transfers)
+    accepted = [t for t, r in zip(transfers, results, strict=True) if r is TransferResult.OK]
+    if not accepted or await _call(uow, accepted, exact=True):
+        return results
+    return None
 
 
 async def _call(uow: UnitOfWork, transfers: Sequence[Transfer], *, exact: bool) -> bool:
@@ -182,10 +178,7 @@ async def _lock_state(uow: UnitOfWork, transfers: Sequence[Transfer]) -> LedgerS
     )
 
 
-async def _transfers(
-    connection: "asyncpg.pool.PoolConnectionProxy[asyncpg.Record] | asyncpg.Connection[asyncpg.Record]",
-    ids: Sequence[UUID],
-) -> dict[UUID, Transfer]:
+async def _transfers(connection: "Connection", ids: Sequence[UUID]) -> dict[UUID, Transfer]:
     rows = await connection.fetch("SELECT * FROM fleet.transfers WHERE id = ANY ($1::uuid[])", ids)
     return {row["id"]: transfer_of(row) for row in rows}
 

@@ -45,14 +45,20 @@ UNION ALL
 SELECT 'chain_broken', chain_id, format('%s of %s', count(*), min(chain_length)) FROM moves
 WHERE chain_id IS NOT NULL GROUP BY chain_id HAVING count(*) <> min(chain_length)
 UNION ALL
-SELECT 'resolution_unfounded', m.id, 'posts or voids a hold that does not name it' FROM moves m
-LEFT JOIN fleet.transfer_resolutions r ON r.pending_id = m.pending_id AND r.transfer_id = m.id
-LEFT JOIN fleet.transfers h ON h.id = m.pending_id AND h.flags & 2 = 2 AND h.amount_minor >= m.amount_minor
+SELECT 'resolution_unfounded', m.id, 'posts or voids a hold that does not name it or is another' FROM moves m
+LEFT JOIN fleet.transfer_resolutions r
+    ON r.pending_id = m.pending_id AND r.transfer_id = m.id AND r.kind = m.flags & 12
+LEFT JOIN fleet.transfers h ON h.id = m.pending_id AND h.flags & 2 = 2 AND h.tenant_id = m.tenant_id
+    AND h.debit_account_id = m.debit_account_id AND h.credit_account_id = m.credit_account_id AND h.code = m.code
+    AND (h.amount_minor = m.amount_minor OR (h.amount_minor > m.amount_minor AND m.flags & 4 = 4))
 WHERE m.flags & 12 <> 0 AND (r.pending_id IS NULL OR h.id IS NULL)
 UNION ALL
-SELECT 'resolution_unfounded', r.pending_id, 'a resolution without its transfer'
-FROM fleet.transfer_resolutions r LEFT JOIN fleet.transfers t ON t.id = r.transfer_id AND t.pending_id = r.pending_id
-WHERE r.kind <> 16 AND t.id IS NULL
+SELECT 'resolution_unfounded', r.pending_id, 'a resolution without its transfer, its hold or its time-out'
+FROM fleet.transfer_resolutions r
+LEFT JOIN fleet.transfers t ON t.id = r.transfer_id AND t.pending_id = r.pending_id
+LEFT JOIN fleet.transfers h ON h.id = r.pending_id AND h.flags & 2 = 2
+WHERE h.id IS NULL OR (r.kind <> 16 AND t.id IS NULL)
+    OR (r.kind = 16 AND (h.expires_at IS NULL OR h.expires_at > r.resolved_at))
 """
 _COUNTS = ("accounts", "transfers", "pending_minor")
 

@@ -174,7 +174,8 @@ GRANT SELECT, INSERT ON fleet.accounts, fleet.transfers, fleet.transfer_resoluti
 GRANT UPDATE (debits_pending, debits_posted, credits_pending, credits_posted) ON fleet.accounts
     TO fleet_app, fleet_worker;
 
--- Write transfers that were judged, their resolutions, and the balances last: the hot rows are held shortest.
+-- Write transfers that were judged, their resolutions and the balances. Every writer of the ledger locks in one
+-- order, hence waits in no circle: accounts by id, then transfers by id, then resolutions by id.
 -- With `exact` the caller holds the accounts' locks and has judged order and flags; without it, this function
 -- takes the locks and refuses (returns false, nothing written) whatever it cannot prove safe in every order.
 -- Runs with the owner's rights, so that row security is not asked row by row: the tenant is checked once, at the top.
@@ -197,6 +198,9 @@ BEGIN
         AND (coalesce(own, '') = '' OR EXISTS (SELECT FROM unnest(p_tenants) t WHERE t <> own::uuid)) THEN
         RAISE EXCEPTION 'a transfer of another tenant than the transaction''s' USING ERRCODE = 'insufficient_privilege';
     END IF;
+    SELECT array_agg(DISTINCT a) INTO touched FROM unnest(p_debits || p_credits) a;
+    PERFORM FROM fleet.accounts WHERE id = ANY (touched) ORDER BY id FOR NO KEY UPDATE;
+
     INSERT INTO fleet.transfers (id, tenant_id, debit_account_id, credit_account_id, amount_minor, ledger, code,
         flags, pending_id, timeout_s, user_data, chain_id, chain_length, expires_at)
     SELECT t.*, now() + t.timeout_s * interval '1 second'
@@ -223,9 +227,6 @@ BEGIN
         GET DIAGNOSTICS written = ROW_COUNT;
         IF written <> holds THEN RAISE SQLSTATE 'FL001'; END IF;
     END IF;
-
-    SELECT array_agg(DISTINCT a) INTO touched FROM unnest(p_debits || p_credits) a;
-    PERFORM FROM fleet.accounts WHERE id = ANY (touched) ORDER BY id FOR NO KEY UPDATE;
 
     WITH legs AS (
         SELECT t.debit, t.credit, t.flags,
@@ -263,42 +264,42 @@ EXCEPTION
     -- the exact path answers with a result before it comes here: from there they are faults and are raised.
     WHEN SQLSTATE 'FL001' THEN
         RETURN false;
-    -- Ids before accounts here, accounts before ids on the exact path: the same id sent twice at once can cross.
-    WHEN deadlock_detected THEN
-        IF exact THEN RAISE; END IF;
-        RETURN false;
     WHEN check_violation OR numeric_value_out_of_range THEN
         IF exact THEN RAISE; END IF;
         RETURN false;
 END $$;
+REVOKE ALL ON FUNCTION fleet.ledger_apply FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION fleet.ledger_apply TO fleet_app, fleet_worker;
 
--- Release holds whose time-out has passed. Two runners share the work: a locked hold is the other's.
+-- Release holds whose time-out has passed. One runner at a time: to another one there is nothing to do meanwhile.
 CREATE FUNCTION fleet.ledger_expire(max_holds integer) RETURNS integer
 LANGUAGE plpgsql SET search_path = pg_catalog AS $$
 DECLARE
-    due     uuid[];
-    expired integer;
+    due uuid[];
 BEGIN
+    IF NOT pg_try_advisory_xact_lock(hashtext('fleet.ledger_expire')) THEN RETURN 0; END IF;
     SELECT array_agg(id) INTO due FROM (
         SELECT h.id FROM fleet.transfers h
         WHERE h.expires_at <= now()
             AND NOT EXISTS (SELECT FROM fleet.transfer_resolutions r WHERE r.pending_id = h.id)
         ORDER BY h.expires_at LIMIT max_holds) holds;
+    IF due IS NULL THEN RETURN 0; END IF;
+    PERFORM FROM fleet.accounts WHERE id IN (
+        SELECT unnest(ARRAY[debit_account_id, credit_account_id]) FROM fleet.transfers WHERE id = ANY (due))
+    ORDER BY id FOR NO KEY UPDATE;
+    -- What was posted or voided while this waited for the accounts is resolved, and stays so.
     WITH resolved AS (
         INSERT INTO fleet.transfer_resolutions (pending_id, tenant_id, kind)
         SELECT id, tenant_id, 16 FROM fleet.transfers WHERE id = ANY (due) ORDER BY id
         ON CONFLICT DO NOTHING RETURNING pending_id
     ) SELECT array_agg(pending_id) INTO due FROM resolved;
-    expired := coalesce(cardinality(due), 0);
-    IF expired = 0 THEN RETURN 0; END IF;
-    PERFORM FROM fleet.accounts WHERE id IN (
-        SELECT unnest(ARRAY[debit_account_id, credit_account_id]) FROM fleet.transfers WHERE id = ANY (due))
-    ORDER BY id FOR NO KEY UPDATE;
     UPDATE fleet.accounts a SET debits_pending = a.debits_pending - d.dp, credits_pending = a.credits_pending - d.cp
     FROM (SELECT account, sum(dp)::bigint AS dp, sum(cp)::bigint AS cp FROM (
             SELECT debit_account_id AS account, amount_minor AS dp, 0 AS cp FROM fleet.transfers WHERE id = ANY (due)
             UNION ALL
             SELECT credit_account_id, 0, amount_minor FROM fleet.transfers WHERE id = ANY (due)) s GROUP BY account) d
     WHERE a.id = d.account;
-    RETURN expired;
+    RETURN coalesce(cardinality(due), 0);
 END $$;
+REVOKE ALL ON FUNCTION fleet.ledger_expire FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION fleet.ledger_expire TO fleet_app, fleet_worker;
