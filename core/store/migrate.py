@@ -33,6 +33,9 @@ BEGIN
     IF NOT pg_has_role(current_user, 'fleet_owner', 'MEMBER') THEN
         EXECUTE format('GRANT fleet_owner TO %I', current_user);
     END IF;
+    -- Planning a small statement over all partitions costs more than running it; one plan fits arrays of any length.
+    ALTER ROLE fleet_app SET plan_cache_mode = force_generic_plan;
+    ALTER ROLE fleet_worker SET plan_cache_mode = force_generic_plan;
     IF NOT EXISTS (SELECT FROM pg_namespace WHERE nspname = 'fleet') THEN
         CREATE SCHEMA fleet AUTHORIZATION fleet_owner;
     END IF;
