@@ -66,7 +66,7 @@ async def fresh_redis(redis_url: str) -> str:
         current = await client.acl_whoami()
         for user in await client.acl_users():
             if user not in (current, b"default", "default"):
-                await client.acl_deluser(user)
+                await client.acl_deluser(user if isinstance(user, str) else user.decode())
     return redis_url
 
 

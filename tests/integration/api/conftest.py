@@ -4,6 +4,7 @@ import base64
 import os
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from typing import Any
 from uuid import UUID, uuid4
 
 import asyncpg
@@ -47,7 +48,7 @@ class World:
     key: NewKey
     admin: asyncpg.Connection
 
-    async def other(self, **limits: object) -> Signed:
+    async def other(self, **limits: Any) -> Signed:
         """Return a client under another key of the tenant."""
         key = await self.core.keys.create(_ROOT, tenant_id=self.tenant_id, name="other", **limits)
         return Signed(self.api.http, key.id, key.secret)

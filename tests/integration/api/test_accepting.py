@@ -26,6 +26,7 @@ async def test_a_payout_is_held_and_queued_and_its_payee_is_stored_sealed(world:
     balance = (await world.api.get(f"/v1/wallets/{wallet}")).json()
     assert (balance["posted_minor"], balance["held_minor"], balance["available_minor"]) == (1000, 400, 600)
     row = await world.admin.fetchrow("SELECT * FROM fleet.jobs")
+    assert row is not None
     assert (row["kind"], row["state"], row["payee_masked"]) == ("pay", "READY", "******5678")
     stored = await world.admin.fetch(
         "SELECT i::text, o::text, j::text FROM fleet.intents i, fleet.outbox o, fleet.jobs j"
@@ -108,7 +109,7 @@ async def test_unreadable_oversized_and_unkeyed_bodies_are_refused(world: World)
 
 async def test_one_bad_item_of_a_batch_fails_alone(world: World) -> None:
     wallet = await world.funded_wallet(1000)
-    items = [{"idempotency_key": f"i{n}", "intent": payout(wallet)} for n in range(3)]
+    items: list[dict[str, Any]] = [{"idempotency_key": f"i{n}", "intent": payout(wallet)} for n in range(3)]
     items[1]["intent"]["amount_minor"] = 1.5
     answer = await world.api.post("/v1/intents:batch", {"items": items})
     assert [result["status"] for result in answer.json()["results"]] == [201, 422, 201]

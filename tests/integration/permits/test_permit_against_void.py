@@ -136,15 +136,8 @@ class _Seal:
         return ciphertext
 
 
-async def test_facts_settle_retry_wait_and_become_dead_letters(
-    fresh_database: RoleUrls, admin_connection: asyncpg.Connection
-) -> None:
-    database = await Database.connect(fresh_database.worker, max_size=4)
-    ports: Any = _Ports(intents=IntentStore(), ledger=_Ledger(), vault=_Vault(), throttle=_Throttle())
-    letters = DeadLetterStore(_Seal())  # type: ignore[arg-type]
-    ports.letters = letters
-    context = Context(None, "test")
-    registration = RailRegistration.model_validate(
+def _registration() -> RailRegistration:
+    return RailRegistration.model_validate(
         {
             "rail": RAIL,
             "provider": "p",
@@ -158,11 +151,21 @@ async def test_facts_settle_retry_wait_and_become_dead_letters(
             "timing": {"send_by_s": 5, "call_total_s": 10, "claim_idle_s": 60},
         }
     )  # fmt: skip
+
+
+async def test_facts_settle_retry_wait_and_become_dead_letters(
+    fresh_database: RoleUrls, admin_connection: asyncpg.Connection
+) -> None:
+    database = await Database.connect(fresh_database.worker, max_size=4)
+    ports: Any = _Ports(intents=IntentStore(), ledger=_Ledger(), vault=_Vault(), throttle=_Throttle())
+    letters = DeadLetterStore(_Seal())  # type: ignore[arg-type]
+    ports.letters = letters
+    context = Context(None, "test")
     now = int(time.time() * 1000)
     deadline = datetime.now(UTC) + timedelta(hours=1)
     rows = []
     async with database.unit_of_work(context) as uow:
-        await register(uow, rails, registration)
+        await register(uow, rails, _registration())
         for _ in range(4):
             intent_id = mint_id(now)
             await admin_connection.execute(
