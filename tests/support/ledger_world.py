@@ -51,18 +51,16 @@ class LedgerWorld:
 
     def move(self, debit: UUID, credit: UUID, amount_minor: int, **more: Any) -> Transfer:
         """A plain transfer, or whatever `more` makes of it."""
-        return Transfer(
-            **{
-                "id": fresh_id(),
-                "tenant_id": self.tenant_id,
-                "debit_account_id": debit,
-                "credit_account_id": credit,
-                "amount_minor": amount_minor,
-                "ledger": BAHT,
-                "code": CODE,
-            }
-            | more
-        )
+        fields: dict[str, Any] = {
+            "id": fresh_id(),
+            "tenant_id": self.tenant_id,
+            "debit_account_id": debit,
+            "credit_account_id": credit,
+            "amount_minor": amount_minor,
+            "ledger": BAHT,
+            "code": CODE,
+        }
+        return Transfer(**fields | more)
 
     def hold(self, debit: UUID, credit: UUID, amount_minor: int, **more: Any) -> Transfer:
         """A pending transfer."""
