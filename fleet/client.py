@@ -22,7 +22,6 @@ from httpx_aiohttp import AiohttpTransport
 from pydantic import BaseModel
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, stop_after_attempt, stop_after_delay
 from tenacity.wait import wait_base, wait_random_exponential
-from wire.signing import signed_headers
 
 from schemas.api import (
     BatchItem,
@@ -37,6 +36,7 @@ from schemas.api import (
     WalletRequest,
     WalletView,
 )
+from wire.signing import signed_headers
 
 Model = TypeVar("Model", bound=BaseModel)
 
