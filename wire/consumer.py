@@ -12,12 +12,14 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from faststream.redis import RedisBroker
 from redis.asyncio import Redis
 from redis.exceptions import RedisError, ResponseError
 
 from schemas.envelope import Envelope, EnvelopeError, decode_envelope
 from wire import functions
 from wire.client import BLOCK_MS
+from wire.feed import BatchFeed, Entry
 
 log = logging.getLogger(__name__)
 
@@ -92,6 +94,14 @@ class StreamConsumer:
         self._claiming = asyncio.Lock()
         self._stopping = False
         self._took_back = False
+        self._take_back_after = "0"
+        own = settings
+        self._feed = BatchFeed(client, own.stream, own.group, own.consumer, own.max_records, self._parse, self._hold)
+
+    @property
+    def broker(self) -> RedisBroker:
+        """FastStream's broker that the batches pass through: for its AsyncAPI document."""
+        return self._feed.broker
 
     def start(self) -> None:
         """Begin to read, claim and keep alive."""
@@ -133,12 +143,18 @@ class StreamConsumer:
             for task in self._tasks[:2]:
                 task.cancel()
         await asyncio.gather(*self._tasks[:2], return_exceptions=True)
-        await self.release([entry for entry, held in self.held.items() if not held.started])
+        try:
+            await self.release([entry for entry, held in self.held.items() if not held.started])
+        except (functions.ServerUnpreparedError, RedisError, OSError) as error:
+            # They stay pending and are claimed after I: a drain must end although the server is down.
+            log.warning("stream %s: unstarted entries not released: %s", self._settings.stream, type(error).__name__)
+            self.forget([entry for entry, held in self.held.items() if not held.started])
         while self.held and time.monotonic() < deadline:  # noqa: ASYNC110 - bounded by the deadline
             await asyncio.sleep(0.01)
         for task in self._tasks[2:]:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._feed.close()
 
     async def _forever(self, step: Callable[[], Awaitable[None]], pause_s: float) -> None:
         failures = 0
@@ -147,10 +163,12 @@ class StreamConsumer:
                 await step()
                 failures = 0
                 await asyncio.sleep(pause_s)
-            except (functions.ServerUnpreparedError, RedisError, OSError) as error:
+            except Exception as error:
                 failures += 1
+                known = isinstance(error, functions.ServerUnpreparedError | RedisError | OSError)
                 if failures == 1:
-                    log.warning("stream %s not readable: %s", self._settings.stream, type(error).__name__)
+                    # What nobody foresaw must not end a loop in silence: it is shown whole, and tried again.
+                    log.warning("stream %s: %s", self._settings.stream, type(error).__name__, exc_info=not known)
                 ceiling_s = min(BACKOFF_CAP_S, 0.05 * 2.0 ** min(failures, 8))
                 await asyncio.sleep(random.uniform(ceiling_s / 2, ceiling_s))  # noqa: S311 - jitter
 
@@ -162,22 +180,24 @@ class StreamConsumer:
         if room <= 0:
             await asyncio.sleep(0.01)
             return
-        own, since = self._settings, ">" if self._took_back else "0"
+        own, since = self._settings, ">" if self._took_back else self._take_back_after
         try:
             answer: Any = await self._client.xreadgroup(
                 own.group, own.consumer, {own.stream: since}, count=room, block=own.block_ms
             )
         except ResponseError as error:
             # A wiped server forgot what was ours, so the next read starts from our own pending again.
-            self._took_back = False
+            self._took_back, self._take_back_after = False, "0"
             raise functions.typed_error(error) from error
         entries = answer[0][1] if answer else []
-        if since == "0":
-            fresh = [(entry, fields) for entry, fields in entries if entry.decode() not in self.held]
-            self._took_back = not fresh
-            await self._deliver(fresh, counted=True)
-        else:
+        if since == ">":
             await self._deliver(entries, counted=False)
+            return
+        fresh = [(entry, fields) for entry, fields in entries if entry.decode() not in self.held]
+        await self._deliver(fresh, counted=True)
+        # Page by page, so that more than one page of our own pending is taken back once each.
+        self._took_back = not entries
+        self._take_back_after = entries[-1][0].decode() if entries else "0"
 
     async def _claim(self) -> None:
         # Before our own pending is taken back, a claim could be handed to us a second time by that reading.
@@ -200,27 +220,36 @@ class StreamConsumer:
             if cursor == b"0-0":
                 return
 
-    async def _deliver(self, entries: Sequence[tuple[bytes, Mapping[bytes, bytes]]], counted: bool) -> None:
+    async def _deliver(self, entries: Sequence[Entry], counted: bool) -> None:
         own = self._settings
         gone = [entry.decode() for entry, fields in entries if not fields]
         if gone:
             self._on_deleted(gone)
             await functions.ack(self._client, own.stream, own.group, own.consumer, gone)
-        kept = [(entry.decode(), fields) for entry, fields in entries if fields]
+        kept = [(entry, fields) for entry, fields in entries if fields]
         if not kept:
             return
         counts = [1] * len(kept)
         if counted:
-            ids = [entry for entry, _ in kept]
+            ids = [entry.decode() for entry, _ in kept]
             counts = await functions.delivery_counts(self._client, own.stream, own.group, ids)
-        batch = [self._delivery(*each, count) for each, count in zip(kept, counts, strict=True)]
+        await self._feed.open()
+        await self._feed.consume(kept, counts)
+
+    def _parse(self, entries: Sequence[Entry], counts: Sequence[int]) -> list[Delivery]:
+        return [
+            self._delivery(entry.decode(), fields, count)
+            for (entry, fields), count in zip(entries, counts, strict=True)
+        ]
+
+    async def _hold(self, batch: list[Delivery]) -> None:
         self.held.update((delivery.entry_id, delivery) for delivery in batch)
         async with self._handling:
             try:
                 await self._handle(batch)
             except Exception:
                 # Not kept alive any longer, the entries become claimable after I, one delivery older.
-                log.exception("handler of %s failed", own.stream)
+                log.exception("handler of %s failed", self._settings.stream)
                 self.forget([delivery.entry_id for delivery in batch])
 
     def _delivery(self, entry_id: str, fields: Mapping[bytes, bytes], count: int) -> Delivery:

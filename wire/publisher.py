@@ -5,7 +5,7 @@ import logging
 from collections import deque
 
 from redis.asyncio import Redis
-from redis.exceptions import RedisError
+from redis.exceptions import NoPermissionError, RedisError
 
 from wire.consumer import StreamConsumer
 from wire.failpoints import failpoint
@@ -45,12 +45,16 @@ class Publisher:
 
     async def stop(self, timeout_s: float) -> None:
         """Publish what waits, then end. What could not be published stays owned and is claimed later."""
-        async with asyncio.timeout(timeout_s):
-            while self._waiting:  # noqa: ASYNC110 - bounded by the time-out
-                await asyncio.sleep(0.005)
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+        try:
+            async with asyncio.timeout(timeout_s):
+                while self._waiting:  # noqa: ASYNC110 - bounded by the time-out
+                    await asyncio.sleep(0.005)
+        except TimeoutError:
+            log.warning("%s completions of %s not published in time", len(self._waiting), self._rail)
+        finally:
+            if self._task is not None:
+                self._task.cancel()
+                await asyncio.gather(self._task, return_exceptions=True)
 
     async def _run(self) -> None:
         backoff_s = 0.05
@@ -59,6 +63,11 @@ class Publisher:
             batch = [self._waiting[at] for at in range(min(500, len(self._waiting)))]
             try:
                 settled = await settle(self._client, self._rail, self._stream, self._consumer_name, batch)
+            except NoPermissionError:
+                # No repeat helps. Let go of, the entries are claimed after I by one that may publish them.
+                log.exception("not allowed to publish to %s", self._rail)
+                self._done(batch, [each.entry_id for each in batch])
+                continue
             except (ServerUnpreparedError, RedisError, OSError) as error:
                 log.warning("publishing to %s failed: %s", self._rail, type(error).__name__)
                 await asyncio.sleep(backoff_s)
@@ -66,9 +75,12 @@ class Publisher:
                 continue
             failpoint("adapter.after_publish")
             backoff_s = 0.05
-            for _ in batch:
-                self._waiting.popleft()
-                self._room.release()
-            self._consumer.forget([each.entry_id for each in settled])
-            if not self._waiting:
-                self._arrived.clear()
+            self._done(batch, [each.entry_id for each in settled])
+
+    def _done(self, batch: list[Completion], entry_ids: list[str]) -> None:
+        for _ in batch:
+            self._waiting.popleft()
+            self._room.release()
+        self._consumer.forget(entry_ids)
+        if not self._waiting:
+            self._arrived.clear()

@@ -5,6 +5,8 @@ from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import pytest
+from faststream.specification import AsyncAPI
+from prometheus_client import REGISTRY
 from redis.asyncio import Redis
 from redis.exceptions import NoPermissionError, ResponseError
 
@@ -175,3 +177,50 @@ async def test_an_adapter_cannot_forge_jobs_or_touch_another_rail(admin: Redis, 
         ):
             with pytest.raises((NoPermissionError, ResponseError), match=r"(?i)permission|ACL"):
                 await user.execute_command(*forbidden)  # type: ignore[no-untyped-call]  # untyped upstream
+
+
+async def test_batches_pass_through_the_broker_and_its_metrics_and_are_described(admin: Redis) -> None:
+    def received() -> float:
+        labels = {"app_name": "faststream", "broker": "redis", "handler": JOBS}
+        return REGISTRY.get_sample_value("faststream_received_messages_total", labels) or 0.0
+
+    seen: list[Delivery] = []
+    consumer = reader(admin, seen)
+    before = received()
+    await functions.dispatch(admin, JOBS, [ONE] * 3)
+    consumer.start()
+    await until(lambda: len(seen) == 3)
+    await consumer.drain(0.1)
+    assert received() == before + 3
+    assert JOBS in AsyncAPI(consumer.broker).to_specification().to_json()
+
+
+async def test_more_of_our_own_pending_than_a_page_is_taken_back_once_each(admin: Redis) -> None:
+    entries = await functions.dispatch(admin, JOBS, [ONE] * 250)
+    await admin.xreadgroup(ADAPTERS_GROUP, "a", {JOBS: ">"})
+    seen: list[Delivery] = []
+    consumer = reader(admin, seen)
+    consumer.start()
+    await until(lambda: len(seen) >= 250)
+    await consumer.drain(0.1)
+    assert [each.entry_id for each in seen] == entries
+
+
+async def test_a_publisher_that_may_not_publish_lets_go_and_stops_in_time(admin: Redis, monkeypatch) -> None:
+    async def refused(*_: object) -> list[functions.Settled]:
+        raise NoPermissionError("NOPERM")
+
+    monkeypatch.setattr("wire.publisher.settle", refused)
+    seen: list[Delivery] = []
+    consumer = reader(admin, seen)
+    publisher = Publisher(admin, RAIL, JOBS, "a", consumer)
+    await functions.dispatch(admin, JOBS, [ONE])
+    consumer.start()
+    publisher.start()
+    await until(lambda: len(seen) == 1)
+    seen[0].started = True
+    await publisher.publish(functions.Completion(seen[0].entry_id, ONE))
+    await until(lambda: not consumer.held)
+    await publisher.stop(1)
+    await consumer.drain(0.1)
+    assert (await admin.xpending(JOBS, ADAPTERS_GROUP))["pending"] == 1
