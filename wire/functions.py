@@ -101,9 +101,7 @@ async def release(
     return [bool(n) for n in await call_function(client, "fleet_release", [stream], arguments)]
 
 
-async def heartbeat(
-    client: Redis, stream: str, group: str, consumer: str, entry_ids: Sequence[str]
-) -> list[bool]:
+async def heartbeat(client: Redis, stream: str, group: str, consumer: str, entry_ids: Sequence[str]) -> list[bool]:
     """Reset the idle time of owned entries; False for each that another consumer has claimed meanwhile."""
     arguments = [group, consumer, *entry_ids]
     return [bool(n) for n in await call_function(client, "fleet_heartbeat", [stream], arguments)]
