@@ -1,0 +1,108 @@
+"""Migrations run once, in order, by one runner at a time, and say so when files and database disagree."""
+
+import asyncio
+import secrets
+from collections.abc import AsyncIterator
+from dataclasses import replace
+
+import asyncpg
+import pytest
+
+from core.store import migrate as runner
+from core.store.migrate import MigrationError, load_migrations, migrate
+from fleet.stack.provision import create_database, drop_database
+
+
+@pytest.fixture
+async def empty_url(postgres_url: str) -> AsyncIterator[str]:
+    """The administrator's URL of a database with nothing in it."""
+    name = f"fleet_empty_{secrets.token_hex(4)}"
+    yield await create_database(postgres_url, name)
+    await drop_database(postgres_url, name)
+
+
+async def _applied(url: str) -> list[tuple[int, str]]:
+    connection = await asyncpg.connect(url)
+    try:
+        rows = await connection.fetch("SELECT version, name FROM fleet.schema_migrations ORDER BY version")
+        return [(row["version"], row["name"]) for row in rows]
+    finally:
+        await connection.close()
+
+
+async def test_each_file_is_applied_once_and_belongs_to_the_owner(empty_url: str) -> None:
+    names = [migration.name for migration in load_migrations()]
+    assert await migrate(empty_url) == names
+    assert await migrate(empty_url) == []
+    assert [name for _, name in await _applied(empty_url)] == names
+    connection = await asyncpg.connect(empty_url)
+    try:
+        owners = await connection.fetch(
+            "SELECT DISTINCT pg_get_userbyid(relowner) AS name FROM pg_class WHERE relnamespace = 'fleet'::regnamespace"
+            " UNION SELECT pg_get_userbyid(proowner) FROM pg_proc WHERE pronamespace = 'fleet'::regnamespace"
+        )
+        assert [row["name"] for row in owners] == ["fleet_owner"]
+        roles = await connection.fetch(
+            "SELECT rolname, rolcanlogin FROM pg_roles WHERE rolname IN ('fleet_owner', 'fleet_app', 'fleet_worker')"
+            " AND NOT rolsuper AND NOT rolbypassrls AND NOT rolcreaterole AND NOT rolcreatedb"
+        )
+        assert {row["rolname"]: row["rolcanlogin"] for row in roles} == {
+            "fleet_owner": False,
+            "fleet_app": True,
+            "fleet_worker": True,
+        }
+    finally:
+        await connection.close()
+
+
+async def test_two_runners_at_once_apply_each_file_once(empty_url: str) -> None:
+    both = await asyncio.gather(migrate(empty_url), migrate(empty_url))
+    assert sorted(both, key=len) == [[], [migration.name for migration in load_migrations()]]
+
+
+async def test_a_target_stops_there_and_the_rest_follows(empty_url: str) -> None:
+    names = [migration.name for migration in load_migrations()]
+    assert await migrate(empty_url, target=1) == names[:1]
+    assert await migrate(empty_url) == names[1:]
+
+
+async def test_an_edited_file_is_refused_and_nothing_is_applied(
+    empty_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = load_migrations()
+    await migrate(empty_url, target=1)
+    monkeypatch.setattr(runner, "load_migrations", lambda: [replace(files[0], sql=files[0].sql + " "), *files[1:]])
+    with pytest.raises(MigrationError, match="changed after it was applied"):
+        await migrate(empty_url)
+    assert len(await _applied(empty_url)) == 1
+
+
+async def test_a_database_of_a_newer_release_is_refused(empty_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    files = load_migrations()
+    await migrate(empty_url)
+    monkeypatch.setattr(runner, "load_migrations", lambda: files[:-1])
+    with pytest.raises(MigrationError, match="its file is gone"):
+        await migrate(empty_url)
+
+
+async def test_a_number_older_than_what_is_applied_is_refused(empty_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    files = load_migrations()
+    monkeypatch.setattr(runner, "load_migrations", lambda: [files[0], *files[2:]])
+    # Without the second file the third does not fit: what was applied before it stays.
+    with pytest.raises(asyncpg.PostgresError):
+        await migrate(empty_url)
+    assert await _applied(empty_url) == [(1, files[0].name)]
+    late = replace(files[1], version=0, name="0000_late", sql="SELECT 1")
+    monkeypatch.setattr(runner, "load_migrations", lambda: [late, files[0]])
+    with pytest.raises(MigrationError, match="give it a new number"):
+        await migrate(empty_url)
+
+
+async def test_a_step_that_fails_leaves_nothing_of_itself(empty_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    files = load_migrations()
+    broken = replace(files[1], sql="CREATE TABLE fleet.half (id int); SELECT 1/0")
+    monkeypatch.setattr(runner, "load_migrations", lambda: [files[0], broken])
+    with pytest.raises(asyncpg.DivisionByZeroError):
+        await migrate(empty_url)
+    monkeypatch.undo()
+    assert await migrate(empty_url) == [migration.name for migration in files[1:]]
