@@ -13,7 +13,7 @@ from pathlib import Path
 
 import orjson
 
-from bench import latency, ledger, loop, memory
+from bench import latency, ledger, loop, memory, stream
 from bench.measurement import BusyElsewhere, Measurement
 from fleet.stack.installation import install
 from fleet.stack.postgres import EmbeddedPostgres
@@ -42,6 +42,7 @@ async def _ledger() -> list[Measurement]:
 
 SECTIONS: Mapping[str, Callable[[], Awaitable[list[Measurement]]]] = {
     "ledger": _ledger,
+    "stream": stream.run,
     "loop": loop.run,
     "latency": latency.run,
     "memory": memory.run,

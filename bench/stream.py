@@ -1,0 +1,171 @@
+"""The stream leg: the adapters' runtime with a no-op provider and permits of its own process, beside raw redis-py."""
+
+import asyncio
+import os
+import subprocess
+import tempfile
+import time
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+from uuid import UUID, uuid4
+
+from redis.asyncio import Redis
+
+from adapters.noop.adapter import NoopRail, NoopSettings
+from adapters.runtime.core_client import PermitReply
+from adapters.runtime.timing import clock_s
+from adapters.runtime.worker import Worker, WorkerSettings
+from bench.measurement import Measurement, at_least, shown
+from bench.peers import PEERS
+from fleet.stack.valkey import EmbeddedValkey
+from schemas.envelope import Envelope
+from schemas.jobs import JOB_TYPE, Job
+from schemas.operations import JobKind, OperationType
+from schemas.permits import Granted, Instruction, Payee, PermitMode
+from schemas.rails import EvidenceItem, Timing
+from schemas.streams import ADAPTERS_GROUP, jobs_stream, results_stream
+from wire import functions
+from wire.client import connect_redis
+
+RAIL = "noop"
+_PEER_JOBS = 3_000
+_ROOT = Path(__file__).parent.parent
+
+
+class OwnPermits:
+    """Grants every job at once, in this process."""
+
+    async def request(self, job_ids: Sequence[UUID]) -> PermitReply:
+        """Return one SEND permit a job."""
+        return PermitReply([_granted(job_id) for job_id in job_ids], clock_s())
+
+
+class NoEvidence:
+    """The no-op rail has none."""
+
+    async def post_evidence(self, items: Sequence[EvidenceItem]) -> None:
+        """Keep nothing."""
+
+
+async def run(jobs: int = 20_000) -> list[Measurement]:
+    """Measure the runtime, raw redis-py, and each peer that is installed."""
+    with tempfile.TemporaryDirectory(prefix="fleet-bench-") as home:
+        server = EmbeddedValkey(Path(home))
+        url = os.environ.get("REDIS_URL", "")
+        if not url:
+            server.start()
+            url = server.admin_url
+        try:
+            raw = max([await _raw(url, jobs) for _ in range(2)])
+            ours = max([await _ours(url, jobs) for _ in range(2)])
+            peers = {name: await asyncio.to_thread(_peer, name, url) for name in PEERS}
+        finally:
+            server.stop()
+    known = {name: rate for name, rate in peers.items() if rate is not None}
+    found = [
+        shown("raw redis-py, 500 a read, pipelined", raw, "jobs/s"),
+        shown("runtime, no-op provider, own permits", ours, "jobs/s"),
+        at_least("runtime against raw", ours / raw, "x", 0.8),
+        *(shown(f"peer {name}", rate, "jobs/s") for name, rate in known.items()),
+    ]
+    if known:
+        found.append(at_least("runtime against the best peer", ours / max(known.values()), "x", 8))
+    missing = sorted(peers.keys() - known.keys())
+    if missing:
+        hint = "python3 -m venv .venv-peers && .venv-peers/bin/pip install -r requirements/peers.in"
+        found.append(Measurement(f"not measured: {', '.join(missing)} ({hint})", 0, "", "", None))
+    return found
+
+
+async def _fill(client: Redis, jobs: int) -> None:
+    await client.flushall()
+    await functions.load_functions(client)
+    await functions.ensure_groups(client, RAIL)
+    deadline = datetime.now(UTC) + timedelta(hours=1)
+    for _ in range(0, jobs, 1000):
+        await functions.dispatch(client, jobs_stream(RAIL), [_envelope(uuid4(), deadline) for _ in range(1000)])
+
+
+def _envelope(job_id: UUID, deadline: datetime) -> Envelope:
+    job = Job(
+        job_id=job_id,
+        tenant_id=job_id,
+        intent_id=job_id,
+        rail=RAIL,
+        provider=RAIL,
+        operation=OperationType.PAYOUT,
+        kind=JobKind.PAY,
+        amount_minor=100,
+        currency="THB",
+        deadline=deadline,
+    )
+    return Envelope(str(job_id), JOB_TYPE, job.model_dump_json())
+
+
+def _granted(job_id: UUID) -> Granted:
+    return Granted(
+        job_id=job_id,
+        kind=JobKind.PAY,
+        mode=PermitMode.SEND,
+        fence=1,
+        first=True,
+        send_by_s=5,
+        reference=job_id.hex[:24].upper(),
+        amount_minor=100,
+        currency="THB",
+        provider_account=RAIL,
+        instruction=Instruction(payee=Payee(type="any", value="someone")),
+    )
+
+
+async def _ours(url: str, jobs: int) -> float:
+    client = connect_redis(url, "bench")
+    await _fill(client, jobs)
+    rail = NoopRail(Timing(send_by_s=5, call_total_s=10, claim_idle_s=60), NoopSettings())
+    settings = WorkerSettings("bench", uuid4(), batch=500, concurrency=500, block_ms=100)
+    worker = Worker(rail, client, OwnPermits(), NoEvidence(), settings)
+    started = time.perf_counter()
+    worker.start()
+    while await client.xlen(results_stream(RAIL)) < jobs:  # noqa: ASYNC110 - the count is the server's
+        await asyncio.sleep(0.01)
+    elapsed_s = time.perf_counter() - started
+    await worker.drain(5)
+    await client.aclose()
+    return jobs / elapsed_s
+
+
+async def _raw(url: str, jobs: int) -> float:
+    """Read 500, add 500 results and acknowledge 500 in one pipeline: what a careful script would do."""
+    client = connect_redis(url, "bench")
+    await _fill(client, jobs)
+    stream, results, done = jobs_stream(RAIL), results_stream(RAIL), 0
+    started = time.perf_counter()
+    while done < jobs:
+        read: Any = await client.xreadgroup(ADAPTERS_GROUP, "raw", {stream: ">"}, count=500)
+        [(_, entries)] = read.items() if isinstance(read, dict) else read
+        entries = entries[0] if entries and isinstance(entries[0], list) else entries
+        pipeline = client.pipeline(transaction=False)
+        for entry_id, fields in entries:
+            pipeline.xadd(results, fields)
+            pipeline.xack(stream, ADAPTERS_GROUP, entry_id)
+        await pipeline.execute()
+        done += len(entries)
+    elapsed_s = time.perf_counter() - started
+    await client.aclose()
+    return jobs / elapsed_s
+
+
+def _peer(name: str, url: str) -> float | None:
+    """Return the peer's jobs per second, None where it is not installed."""
+    python = Path(os.environ.get("BENCH_PEERS_PYTHON", _ROOT / ".venv-peers" / "bin" / "python"))
+    if not python.exists():
+        return None
+    command = [str(python), str(_ROOT / "bench" / "peers.py"), name, url, str(_PEER_JOBS)]
+    try:
+        ran = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    except subprocess.TimeoutExpired:
+        return None
+    lines = ran.stdout.split()
+    return float(lines[-1]) if ran.returncode == 0 and lines else None
