@@ -206,7 +206,9 @@ async def test_more_of_our_own_pending_than_a_page_is_taken_back_once_each(admin
     assert [each.entry_id for each in seen] == entries
 
 
-async def test_a_publisher_that_may_not_publish_lets_go_and_stops_in_time(admin: Redis, monkeypatch) -> None:
+async def test_a_publisher_that_may_not_publish_lets_go_and_stops_in_time(
+    admin: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
     async def refused(*_: object) -> list[functions.Settled]:
         raise NoPermissionError("NOPERM")
 
