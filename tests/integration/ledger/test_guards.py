@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import replace
+from typing import Any
 
 import asyncpg
 import pytest
@@ -89,7 +90,7 @@ async def test_an_insert_past_the_ledger_meets_the_same_rules(
     role: Database, context: Context, world: LedgerWorld
 ) -> None:
     plain = world.move(world.bank, world.wallet, 5)
-    refused = [
+    refused: list[tuple[dict[str, Any], str]] = [
         ({"ledger": EURO}, "transfers_accounts"),
         ({"credit_account_id": world.euros}, "transfers_accounts"),
         ({"debit_account_id": fresh_id()}, "transfers_accounts"),

@@ -1,8 +1,10 @@
 """Every writer locks accounts, then transfers, then resolutions: nobody ever waits in a circle."""
 
 import asyncio
+from collections.abc import AsyncIterator
 
 import asyncpg
+import pytest
 
 from core.domain.context import Context
 from core.store.database import Database
@@ -39,14 +41,27 @@ async def test_ids_holds_and_accounts_that_cross_never_meet_in_a_deadlock(
     )
 
 
+@pytest.fixture
+async def patient(
+    fresh_database: RoleUrls, admin_connection: asyncpg.Connection, world: LedgerWorld
+) -> AsyncIterator[Database]:
+    """Connections as the application to which a circle of waits is no error for a long time: it shows as a hang."""
+    name = await admin_connection.fetchval("SELECT current_database()")
+    await admin_connection.execute(f"ALTER ROLE fleet_app IN DATABASE \"{name}\" SET deadlock_timeout = '60s'")
+    database = await Database.connect(fresh_database.app, max_size=4)
+    yield database
+    await database.close()
+
+
 async def test_a_writer_that_waits_for_an_account_holds_no_id_yet(
-    app: Database, context: Context, ledger: PostgresLedger, world: LedgerWorld
+    patient: Database, context: Context, world: LedgerWorld
 ) -> None:
+    ledger = PostgresLedger(patient, context)
     raced = world.move(world.bank, world.wallet, 1)
-    async with app.unit_of_work(context) as holder:
+    async with patient.unit_of_work(context) as holder:
         await holder.connection.execute("SELECT FROM fleet.accounts WHERE id = $1 FOR NO KEY UPDATE", world.wallet)
         waiting = asyncio.create_task(ledger.apply(None, [raced]))
-        await _until_somebody_waits(app)
+        await _until_somebody_waits(patient)
         # Were the id taken already, this would wait for the waiting one, that waits for us.
         async with asyncio.timeout(5):
             assert await ledger.apply(holder, [raced]) == ["ok"]
@@ -54,11 +69,12 @@ async def test_a_writer_that_waits_for_an_account_holds_no_id_yet(
 
 
 async def test_release_of_an_expired_hold_that_waits_has_resolved_nothing_yet(
-    app: Database, context: Context, ledger: PostgresLedger, world: LedgerWorld, admin_connection: asyncpg.Connection
+    patient: Database, context: Context, world: LedgerWorld, admin_connection: asyncpg.Connection
 ) -> None:
+    ledger = PostgresLedger(patient, context)
     hold = world.hold(world.bank, world.clearing, 5, timeout_s=60)
     assert await ledger.apply(None, [hold]) == ["ok"]
-    async with app.unit_of_work(context) as holder:
+    async with patient.unit_of_work(context) as holder:
         assert await ledger.apply(holder, [world.move(world.bank, world.clearing, 1)]) == ["ok"]
         # Only now does the time pass: the holder's transaction began before, so to it the hold still pends.
         await admin_connection.execute("SET session_replication_role = replica")
@@ -66,15 +82,19 @@ async def test_release_of_an_expired_hold_that_waits_has_resolved_nothing_yet(
             "UPDATE fleet.transfers SET expires_at = clock_timestamp() WHERE id = $1", hold.id
         )
         releasing = asyncio.create_task(ledger.expire(None, 10))
-        await _until_somebody_waits(app)
+        await _until_somebody_waits(patient)
         async with asyncio.timeout(5):
             assert await ledger.apply(holder, [world.post(hold)]) == ["ok"]
     assert await releasing == 0
     report = await ledger.verify(None)
-    assert report.holds and report.pending_minor == 0
+    assert report.holds
+    assert report.pending_minor == 0
 
 
 async def _until_somebody_waits(app: Database) -> None:
+    """Return when a statement waits for a lock: the server tells nobody when one begins to."""
     async with asyncio.timeout(10), app.acquire() as watcher:
-        while not await watcher.fetchval("SELECT EXISTS (SELECT FROM pg_locks WHERE NOT granted)"):
-            await asyncio.sleep(0.01)
+        while not await watcher.fetchval(
+            "SELECT pg_sleep(0.01) IS NULL OR count(*) > 0 FROM pg_locks WHERE NOT granted"
+        ):
+            pass

@@ -45,23 +45,27 @@ async def books(
     await books.change("UPDATE fleet.transfers SET expires_at = now() WHERE id = $1", books.timed.id)
     assert await PostgresLedger(worker, Context(None, "worker")).expire(None, 10) == 1
     report = await ledger.verify(None)
-    assert report.holds and (report.accounts, report.transfers, report.pending_minor) == (7, 11, 15)
+    assert report.holds
+    assert (report.accounts, report.transfers, report.pending_minor) == (7, 11, 15)
     return books
 
 
-async def test_it_finds_every_planted_wrong(books: Books, ledger: PostgresLedger) -> None:
-    """Each wrong is planted alone, in a transaction that is committed, seen and undone from a copy."""
+Wrong = tuple[set[tuple[str, UUID | None]], str, tuple[object, ...]]
+
+
+def _wrongs(books: Books) -> dict[str, Wrong]:
+    """What is found, the statement that plants it, its parameters."""
     world, resolution = books.world, "UPDATE fleet.transfer_resolutions SET "
     end = "DELETE FROM fleet.transfer_resolutions WHERE pending_id = $1"
     delete, update = "DELETE FROM fleet.transfers WHERE id = $1", "UPDATE fleet.transfers SET "
-    wrongs: dict[str, tuple[set[tuple[str, UUID | None]], str, tuple[object, ...]]] = {
+    return {
         "a balance": (
             {("balance_differs", world.bank), ("ledger_unbalanced", None)},
             "UPDATE fleet.accounts SET debits_posted = debits_posted + 1 WHERE id = $1", (world.bank,)),
         "two balances that cancel out": (
             {("balance_differs", world.bank), ("balance_differs", world.clearing)},
-            "UPDATE fleet.accounts SET debits_posted = debits_posted + 1, credits_posted = credits_posted + 1"
-            " WHERE id = ANY ($1::uuid[])", ([world.bank, world.clearing],)),
+            ("UPDATE fleet.accounts SET debits_posted = debits_posted + 1, credits_posted = credits_posted + 1"
+             " WHERE id = ANY ($1::uuid[])"), ([world.bank, world.clearing],)),
         "a pending balance": (
             {("balance_differs", world.clearing), ("ledger_unbalanced", None)},
             "UPDATE fleet.accounts SET credits_pending = 0 WHERE id = $1", (world.clearing,)),
@@ -115,6 +119,11 @@ async def test_it_finds_every_planted_wrong(books: Books, ledger: PostgresLedger
              ("balance_differs", world.clearing)},
             update + "credit_account_id = $2 WHERE id = $1", (books.post.id, world.bank)),
     }  # fmt: skip
+
+
+async def test_it_finds_every_planted_wrong(books: Books, ledger: PostgresLedger) -> None:
+    """Each wrong is planted alone, in a transaction that is committed, seen and undone from a copy."""
+    wrongs = _wrongs(books)
     await books.connection.execute(UNFLAGGED)
     for table in ("accounts", "transfers", "transfer_resolutions"):
         await books.connection.execute(f"CREATE TABLE kept_{table} AS TABLE fleet.{table}")

@@ -20,15 +20,17 @@ async def test_what_the_caller_rolls_back_never_happened(
 ) -> None:
     moved = world.move(world.bank, world.wallet, 5)
     account = world.account(fresh_id())
-    with pytest.raises(_GivenUpError):
+
+    async def use_and_give_up() -> None:
         async with app.unit_of_work(context) as uow:
             assert await ledger.create_accounts(uow, [account]) == ["ok"]
             assert await ledger.apply(uow, [moved]) == ["ok"]
-            assert await ledger.apply(uow, linked(world.move(world.wallet, world.bank, 5), moved)) == [
-                "linked_event_failed",
-                "exists",
-            ]
+            chain = linked(world.move(world.wallet, world.bank, 5), moved)
+            assert await ledger.apply(uow, chain) == ["linked_event_failed", "exists"]
             raise _GivenUpError
+
+    with pytest.raises(_GivenUpError):
+        await use_and_give_up()
     assert await ledger.lookup_transfers(None, [moved.id]) == {}
     assert await ledger.lookup_accounts(None, [account.id]) == {}
     assert await ledger.apply(None, [moved]) == ["ok"]
