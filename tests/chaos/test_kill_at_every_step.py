@@ -27,7 +27,8 @@ STEPS = [
 async def test_a_kill_at_any_step_loses_nothing_and_pays_nothing_twice(fleet: Fleet, step: str) -> None:
     restarts = fleet.stack.supervisor.restarts.total()
     fleet.stack.arm(step)
-    run = await fleet.pay(40)
+    refused = step.startswith("resolver")  # its work is what is in doubt
+    run = await fleet.pay(40, refused=refused)
     assert await fleet.until_struck(step), f"{step} was never reached: the test would prove nothing"
     assert fleet.stack.supervisor.restarts.total() > restarts
-    await check(fleet, run, 40)
+    await check(fleet, run, 40, refused=refused)

@@ -12,12 +12,6 @@ from tests.chaos.conftest import Fleet, check
 from wire.client import connect_redis
 
 
-async def paying(fleet: Fleet, count: int = 60) -> "asyncio.Task[object]":
-    task = asyncio.create_task(fleet.pay(count))
-    await asyncio.sleep(0.4)
-    return task
-
-
 @pytest.mark.timeout(150)
 @pytest.mark.parametrize("step", ["adapter.after_permit", "adapter.during_call", "adapter.after_call"])
 async def test_an_adapter_that_sleeps_beyond_the_claim_time_wakes_up_harmless(fleet: Fleet, step: str) -> None:
@@ -65,11 +59,11 @@ async def test_a_postgresql_that_restarts_loses_nothing(fleet: Fleet) -> None:
 
 @pytest.mark.timeout(150)
 async def test_all_processes_killed_at_once_come_back_and_finish(fleet: Fleet) -> None:
-    task = asyncio.create_task(fleet.pay(60))
+    task = asyncio.create_task(fleet.pay(60, refused=True))
     await asyncio.sleep(0.3)
     for pid in fleet.stack.supervisor.pids().values():
         os.kill(pid, signal.SIGKILL)
-    await check(fleet, await task, 60)
+    await check(fleet, await task, 60, refused=True)
 
 
 @pytest.mark.timeout(150)
