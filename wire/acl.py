@@ -1,8 +1,11 @@
 """What a rail's adapter may do on the server: one selector per right, so that it can forge nothing."""
 
 from redis.asyncio import Redis
+from redis.exceptions import ResponseError
 
 from schemas.streams import control_stream, jobs_dlq_stream, jobs_stream, results_stream
+
+_SETINFO = "+client|setinfo"
 
 
 def adapter_rules(rail: str) -> list[str]:
@@ -27,5 +30,15 @@ async def apply_acl(admin_client: Redis, user: str, password: str, rail: str) ->
     rules: list[str] = []
     for rule in adapter_rules(rail):
         rules += [rule] if rule.startswith("(") else rule.split()
+    try:
+        await _set_user(admin_client, user, password, rules)
+    except ResponseError as error:
+        if _SETINFO not in str(error):
+            raise
+        # Redis 7.0 has no such command; a client that tries it there is answered, and goes on.
+        await _set_user(admin_client, user, password, [rule for rule in rules if rule != _SETINFO])
+
+
+async def _set_user(admin_client: Redis, user: str, password: str, rules: list[str]) -> None:
     command = ["ACL", "SETUSER", user, "reset", "on", f">{password}", *rules]
     await admin_client.execute_command(*command)  # type: ignore[no-untyped-call] # redis-py leaves it untyped
