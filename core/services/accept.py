@@ -18,7 +18,7 @@ from core.services.authorize import AuthorizePorts, Intents, Moment, new_job, pl
 from core.services.keys import Caller
 from core.services.micro_batch import MicroBatcher
 from core.services.problems import Refusal
-from core.services.routes import Route, choose_route, mask_payee
+from core.services.routes import Chosen, Route, choose_route, mask_payee
 from core.services.vault_port import Plain, Vault
 from core.services.wallets import Wallet
 from schemas.api import IntentRequest
@@ -114,8 +114,13 @@ class _Plan:
     """What becomes of one valid request."""
 
     operation: OperationType
-    route: Route | None
-    lookup: bool
+    chosen: Chosen | None
+    """None where no rail is needed."""
+
+    @property
+    def lookup(self) -> bool:
+        """Whether the payee is looked up before anything is held."""
+        return self.chosen is not None and self.chosen.capabilities.lookup
 
 
 class AcceptService:
@@ -167,10 +172,6 @@ class AcceptService:
                     raise
                 text = "the first request under this key is not answered yet: repeat soon"
                 return [Refusal("idempotency_in_flight", text)]
-            except Refusal as refusal:
-                if len(batch) > 1:
-                    raise
-                return [refusal]
         failpoint("api.after_commit")
         return answers
 
@@ -226,7 +227,9 @@ class AcceptService:
             row = rows[intent_id] = _row(asked, plan, moment)
             row.subject_id, row.instruction = sealed[intent_id].subject_id, sealed[intent_id].ciphertext
         direct = [row for intent_id, row in rows.items() if not fresh[intent_id][1].lookup]
-        outcomes = await place_holds(uow, self._ports, direct, moment)
+        # The terms are those that each payment was planned by: no item can fail on them here, among its neighbours.
+        terms = {intent_id: plan.chosen.terms for intent_id, (_, plan) in fresh.items() if plan.chosen is not None}
+        outcomes = await place_holds(uow, self._ports, direct, terms, moment)
         for row in direct:
             outcome = outcomes[row.id]
             row.state = row.accept_state = outcome.state
@@ -237,8 +240,8 @@ class AcceptService:
         for row in rows.values():
             if fresh[row.id][1].lookup:
                 row.deadline = moment.now + self._confirm_within
-                terms = await self._ports.routes.terms_of(uow, row.rail or "", row.operation)
-                lookups.append(new_job(row, JobKind.LOOKUP, row.deadline, terms.reference_length, moment.ledger_epoch))
+                length = terms[row.id].reference_length
+                lookups.append(new_job(row, JobKind.LOOKUP, row.deadline, length, moment.ledger_epoch))
         await self._ports.jobs.insert_jobs(uow, lookups)
         await self._ports.intents.insert_intents(uow, list(rows.values()))
         return rows
@@ -276,13 +279,13 @@ def _plan(asked: Asked, wallet: Wallet | None, routes: Any) -> _Plan:
     if not operation.needs_rail:
         if request.payee is not None:
             raise Refusal("payee_not_expected", f"{request.operation} has no payee: leave it out", field="payee")
-        return _Plan(request.operation, None, lookup=False)
-    route, capabilities = choose_route(routes, request)
-    return _Plan(request.operation, route, capabilities.lookup)
+        return _Plan(request.operation, None)
+    return _Plan(request.operation, choose_route(routes, request))
 
 
 def _row(asked: Asked, plan: _Plan, moment: Moment) -> IntentRow:
-    request, route, payee = asked.request, plan.route, asked.request.payee
+    request, payee = asked.request, asked.request.payee
+    route: Route | None = plan.chosen.route if plan.chosen else None
     return IntentRow(
         id=asked.intent_id,
         tenant_id=asked.caller.tenant_id,

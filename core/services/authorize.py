@@ -12,7 +12,7 @@ from core.domain.jobs import JobRow, mint_reference
 from core.domain.ledger import Transfer, TransferResult
 from core.domain.operations import OPERATIONS, accounts_of, hold_transfers, posting_transfers
 from core.services.ledger_port import Ledger
-from core.services.routes import Routes
+from core.services.routes import RailTerms, Routes
 from schemas.events import IntentState
 from schemas.operations import JobKind, OperationType
 
@@ -89,17 +89,26 @@ async def authorize(uow: Any, ports: AuthorizePorts, intents: Sequence[IntentRow
     """Hold, queue and move intents that are stored already; the fee to hold is each row's `fee_minor`.
 
     The caller has locked the rows and seen that they may be authorized. Insufficient funds move to FAILED.
-    Raises LedgerRefusedError when the batch must not commit.
+    Raises LedgerRefusedError when the batch must not commit, and Refusal `rail_unavailable` before the first write.
     """
-    outcomes = await place_holds(uow, ports, intents, await ports.intents.moment(uow))
+    # Before anything is written: a rail that is not there refuses here, and leaves nothing to undo.
+    terms = {
+        intent.id: await ports.routes.terms_of(uow, intent.rail, intent.operation)
+        for intent in intents
+        if intent.rail is not None
+    }
+    outcomes = await place_holds(uow, ports, intents, terms, await ports.intents.moment(uow))
     await ports.intents.move_intents(uow, [outcomes[intent.id].move(intent.fee_minor) for intent in intents])
     return outcomes
 
 
 async def place_holds(
-    uow: Any, ports: AuthorizePorts, intents: Sequence[IntentRow], moment: Moment
+    uow: Any, ports: AuthorizePorts, intents: Sequence[IntentRow], terms: Mapping[UUID, RailTerms], moment: Moment
 ) -> dict[UUID, Outcome]:
-    """Hold the money and insert the pay jobs, without moving the intents: acceptance writes them afterwards."""
+    """Hold the money and insert the pay jobs, without moving the intents: acceptance writes them afterwards.
+
+    `terms` has those of every intent that needs a rail.
+    """
     if not intents:
         return {}
     failures = await _hold(uow, ports.ledger, intents)
@@ -114,9 +123,9 @@ async def place_holds(
         if kind is None:
             outcomes[intent.id] = Outcome(intent.id, IntentState.SETTLED)
             continue
-        terms = await ports.routes.terms_of(uow, intent.rail or "", intent.operation)
-        deadline = moment.now + terms.deadline
-        jobs.append(new_job(intent, kind, deadline, terms.reference_length, moment.ledger_epoch))
+        agreed = terms[intent.id]
+        deadline = moment.now + agreed.deadline
+        jobs.append(new_job(intent, kind, deadline, agreed.reference_length, moment.ledger_epoch))
         outcomes[intent.id] = Outcome(intent.id, IntentState.AUTHORIZED, deadline)
     await ports.jobs.insert_jobs(uow, jobs)
     return outcomes

@@ -48,25 +48,35 @@ class Routes(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """The route of one payment, what its rail can do and on which terms, all of one registration."""
+
+    route: Route
+    capabilities: Capabilities
+    terms: RailTerms
+
+
 def terms(registration: RailRegistration, operation: str) -> RailTerms:
     """Return the terms that follow from a registration. Raises Refusal `rail_unavailable`."""
-    capabilities = capabilities_of(registration, operation)
+    return _terms(registration, capabilities_of(registration, operation))
+
+
+def _terms(registration: RailRegistration, capabilities: Capabilities) -> RailTerms:
     deadline_s = 3 * registration.timing.claim_idle_s + capabilities.not_found_horizon_s
     return RailTerms(capabilities.reference_length, timedelta(seconds=deadline_s))
 
 
-def capabilities_of(registration: RailRegistration | None, operation: str) -> Capabilities:
+def capabilities_of(registration: RailRegistration, operation: str) -> Capabilities:
     """Return what the rail can do for an operation. Raises Refusal `rail_unavailable`."""
-    found = None
-    if registration is not None:
-        found = next((record for name, record in registration.operations.items() if name == operation), None)
+    found = next((record for name, record in registration.operations.items() if name == operation), None)
     if found is None:
-        raise Refusal("rail_unavailable", "no adapter serves this route yet: start the rail's adapter and repeat")
+        raise _unavailable()
     return found
 
 
-def choose_route(routes: Mapping[tuple[str, str], Route], request: IntentRequest) -> tuple[Route, Capabilities]:
-    """Return the route of a payment and its rail's capabilities, having checked amount, currency and payee.
+def choose_route(routes: Mapping[tuple[str, str], Route], request: IntentRequest) -> Chosen:
+    """Return the route of a payment and its rail's terms, having checked amount, currency and payee.
 
     Raises Refusal before anything is held: no_route, rail_unavailable, amount_out_of_bounds, payee_*.
     """
@@ -74,6 +84,8 @@ def choose_route(routes: Mapping[tuple[str, str], Route], request: IntentRequest
     if route is None:
         text = f"no route for {request.operation} in {request.currency}: set one with `fleet routes set`"
         raise Refusal("no_route", text, field="operation")
+    if route.registration is None:
+        raise _unavailable()
     capabilities = capabilities_of(route.registration, request.operation)
     if request.currency not in capabilities.currencies:
         raise Refusal("no_route", f"rail {route.rail} does not pay in {request.currency}", field="currency")
@@ -81,8 +93,8 @@ def choose_route(routes: Mapping[tuple[str, str], Route], request: IntentRequest
     if not least <= request.amount_minor <= most:
         text = f"rail {route.rail} takes {least} to {most} minor units"
         raise Refusal("amount_out_of_bounds", text, field="amount_minor")
-    _check_payee(route.registration.payee_types if route.registration else {}, request)
-    return route, capabilities
+    _check_payee(route.registration.payee_types, request)
+    return Chosen(route, capabilities, _terms(route.registration, capabilities))
 
 
 def _check_payee(types: Mapping[str, PayeeType], request: IntentRequest) -> None:
@@ -96,6 +108,10 @@ def _check_payee(types: Mapping[str, PayeeType], request: IntentRequest) -> None
         # The value itself stays out of the text: problems are logged and payees are not.
         text = f"not a {request.payee.type} payee: {known.remedy} (such as {known.example})"
         raise Refusal("payee_malformed", text, field="payee.value")
+
+
+def _unavailable() -> Refusal:
+    return Refusal("rail_unavailable", "no adapter serves this route yet: start the rail's adapter and repeat")
 
 
 @lru_cache(maxsize=256)
