@@ -12,9 +12,13 @@ from uuid import UUID
 from core.domain.context import Context
 from core.services.problems import Refusal
 from core.services.vault_port import Vault
+from schemas.operations import OperationType
 from wire.signing import TOLERANCE_S, canonical, verify
 
 ANY: Final = "*"
+"""Every operation and scope, but those of NAMED_ONLY."""
+NAMED_ONLY: Final = frozenset({OperationType.MANUAL_ADJUSTMENT})
+"""What makes money out of equity is carried by a key that names it; `*` does not."""
 _SECRET_BYTES: Final = 32
 _NONCE_SIGNS: Final = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_")
 
@@ -52,8 +56,10 @@ class Caller:
 
     def require_operation(self, operation: str) -> None:
         """Raise Refusal `operation_not_permitted` unless the key carries it."""
-        if operation not in self.operations and ANY not in self.operations:
-            raise Refusal("operation_not_permitted", f"this key does not carry {operation}", field="operation")
+        if operation in self.operations or (ANY in self.operations and operation not in NAMED_ONLY):
+            return
+        text = f"this key does not carry {operation}: use one whose operations name it"
+        raise Refusal("operation_not_permitted", text, field="operation")
 
     def require_account(self, wallet_id: UUID) -> None:
         """Raise Refusal `account_not_permitted` unless the key covers the wallet."""

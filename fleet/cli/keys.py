@@ -9,7 +9,7 @@ from uuid import UUID
 import typer
 
 from core.domain.context import Context
-from core.services.keys import ANY, KeyService, NewKey
+from core.services.keys import ANY, NAMED_ONLY, KeyService, NewKey
 from core.services.wallets import WALLETS_SCOPE
 from core.store.database import Database
 from core.store.keys import KeyStore
@@ -27,12 +27,13 @@ app = typer.Typer(help="Service keys: create, rotate, revoke.", no_args_is_help=
 _CONTEXT = Context(None, "fleet-cli")
 _KNOWN = frozenset({ANY, WALLETS_SCOPE, *OperationType})
 _MASTER_KEY_BYTES = 32
+_OPERATIONS_HELP = f"Permitted operations, divided by commas; * permits all but {', '.join(NAMED_ONLY)}."
 
 
 @app.command()
 def create(
     name: Annotated[str, typer.Option(help="Whose key it is, for people.")],
-    operations: Annotated[str, typer.Option(help="Permitted operations, divided by commas; * permits all.")] = ANY,
+    operations: Annotated[str, typer.Option(help=_OPERATIONS_HELP)] = ANY,
     wallet: Annotated[list[UUID] | None, typer.Option(help="A permitted wallet; repeatable; left out, all.")] = None,
     rail: Annotated[str | None, typer.Option(help="Make the key of this rail's adapter.")] = None,
     tenant: Annotated[UUID, typer.Option(help="The tenant's id; left out, the one of ./dev up.")] = TENANT,

@@ -11,17 +11,21 @@ from uuid import UUID
 import asyncpg
 
 from core.domain.context import Context
-from core.services.keys import KeyService
+from core.services.keys import ANY, KeyService
 from core.store.database import Database
 from core.store.keys import KeyStore
 from core.store.vault import PostgresVault
 from fleet.stack.provision import RoleUrls, Secrets
+from schemas.operations import OperationType
 
 TENANT = UUID("00000000-0000-7000-8000-00000000f1ee")
 """The tenant that a one-machine stack is created with."""
 
 PROVIDERS: Mapping[str, tuple[str, str]] = {"promptpay": ("ipps", "ipps-1"), "noop": ("noop", "noop")}
 """Rail -> provider and provider account that the stack's routes name."""
+
+# One person runs this stack and funds its wallets: adjustments are named, for `*` does not carry them.
+_CLIENT_OPERATIONS = (ANY, OperationType.MANUAL_ADJUSTMENT)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +56,11 @@ async def install(path: Path, urls: RoleUrls, kept: Secrets, rails: Sequence[str
         for name in ("client", *rails):
             if name not in saved:
                 made = await service.create(
-                    Context(None, "stack"), tenant_id=TENANT, name=name, rail=None if name == "client" else name
+                    Context(None, "stack"),
+                    tenant_id=TENANT,
+                    name=name,
+                    operations=_CLIENT_OPERATIONS if name == "client" else (ANY,),
+                    rail=None if name == "client" else name,
                 )
                 saved[name] = asdict(ServiceKey(made.id, made.secret))
     finally:

@@ -1,9 +1,11 @@
 """An open core on a database of its own, with a tenant, keys, a route and a registered rail without lookup."""
 
+import asyncio
 import base64
 import os
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -15,12 +17,16 @@ import pytest
 from core.api.public import public_app
 from core.bootstrap import Core, open_core
 from core.domain.context import Context
+from core.domain.ids import derive_id
 from core.services.keys import NewKey
+from core.services.settle import Delivery, settle_batch
 from core.settings import Settings
 from fleet.stack.provision import RoleUrls
+from schemas.operations import JobKind
+from schemas.results import Result
 from tests.support.signed import Signed
 
-REGISTRATION = {
+REGISTRATION: dict[str, Any] = {
     "rail": "noop",
     "provider": "NOOP",
     "provider_account": "main",
@@ -38,10 +44,18 @@ REGISTRATION = {
 }
 
 
+def payout(wallet: str, amount_minor: Any = 100, **changed: Any) -> dict[str, Any]:
+    """A valid payout, changed."""
+    payee = {"type": "mobile", "value": "0812345678"}
+    body = {"operation": "PAYOUT", "wallet_id": wallet, "amount_minor": amount_minor, "currency": "THB"}
+    return body | {"payee": payee} | changed
+
+
 @dataclass(frozen=True, slots=True)
 class World:
     """What a test of the API stands on."""
 
+    settings: Settings
     core: Core
     api: Signed
     tenant_id: UUID
@@ -67,13 +81,57 @@ class World:
         assert funded.json()["state"] == "SETTLED", funded.text
         return wallet_id
 
-    async def counts(self) -> dict[str, int]:
-        """Return the number of rows that a refused request must not change."""
-        tables = ("intents", "intent_events", "idempotency_keys", "jobs", "outbox", "transfers", "subjects", "wallets")
-        return {table: await self.admin.fetchval(f"SELECT count(*) FROM fleet.{table}") for table in tables}
+    async def register(self, **capabilities: Any) -> None:
+        """Register the rail anew with these capabilities changed, and let what the core remembered grow old."""
+        await register(self.admin, **capabilities)
+        await asyncio.sleep(ROUTES_FRESH_S)
+
+    async def looked_up(self, wallet: str, *, key: str = "looked-up", expires_s: int = 300, **changed: Any) -> str:
+        """Ask for a payout whose payee the rail finds, for a fee of 5; return the intent's id."""
+        answer = await self.api.post("/v1/intents", payout(wallet, **changed), key=key)
+        assert answer.json()["state"] == "VALIDATED", answer.text
+        intent_id: str = answer.json()["id"]
+        now = datetime.now(UTC)
+        result = Result.model_validate(
+            {
+                "job_id": derive_id(UUID(intent_id), "job", JobKind.LOOKUP),
+                "rail": "noop",
+                "kind": "lookup",
+                "fence": 0,
+                "verdict": "FOUND",
+                "basis": "LOOKUP",
+                "lookup": {"lookup_id": "L1", "fee_minor": 5, "expires_at": now + timedelta(seconds=expires_s)},
+                "payee_name_masked": "So*** K.",
+                "observed_at": now,
+            }
+        )
+        delivery = Delivery("noop", "{noop}:results", "1-0", result.model_dump_json(), result=result)
+        worker = self.core.worker_database
+        await settle_batch(self.core.worker_ports, lambda: worker.unit_of_work(_ROOT), [delivery])
+        return intent_id
+
+    async def contents(self) -> dict[str, str | None]:
+        """Return a digest of the rows of every table, but the nonces': each request burns one, refused or not."""
+        tables = await self.admin.fetch(
+            "SELECT relname FROM pg_class WHERE relnamespace = 'fleet'::regnamespace AND relkind IN ('r', 'p')"
+            " AND NOT relispartition AND relname <> 'request_nonces' ORDER BY relname"
+        )
+        text = "SELECT md5(string_agg(t::text, ',' ORDER BY t::text)) FROM fleet.{} t"
+        return {row["relname"]: await self.admin.fetchval(text.format(row["relname"])) for row in tables}
 
 
 _ROOT = Context(None, "test")
+ROUTES_FRESH_S = 1.1
+
+
+async def register(admin: asyncpg.Connection, **capabilities: Any) -> None:
+    """Write the next version of the rail's registration."""
+    operations = {"PAYOUT": REGISTRATION["operations"]["PAYOUT"] | capabilities}
+    await admin.execute(
+        "INSERT INTO fleet.rail_registrations (rail, version, body, body_hash)"
+        " SELECT 'noop', count(*) + 1, $1, 'x' FROM fleet.rail_registrations",
+        orjson.dumps(REGISTRATION | {"operations": operations}).decode(),
+    )
 
 
 @pytest.fixture
@@ -92,12 +150,9 @@ async def world(fresh_database: RoleUrls, admin_connection: asyncpg.Connection) 
         " VALUES ($1, 'PAYOUT', 'THB', 'noop', 'NOOP', 'main')",
         tenant,
     )
-    await admin_connection.execute(
-        "INSERT INTO fleet.rail_registrations (rail, version, body, body_hash) VALUES ('noop', 1, $1, 'x')",
-        orjson.dumps(REGISTRATION).decode(),
-    )
+    await register(admin_connection)
     async with open_core(settings) as core:
         transport = httpx.ASGITransport(public_app(core), raise_app_exceptions=False)
-        key = await core.keys.create(_ROOT, tenant_id=tenant, name="shop")
+        key = await core.keys.create(_ROOT, tenant_id=tenant, name="shop", operations=["*", "MANUAL_ADJUSTMENT"])
         async with httpx.AsyncClient(transport=transport, base_url="http://core") as http:
-            yield World(core, Signed(http, key.id, key.secret), tenant, key, admin_connection)
+            yield World(settings, core, Signed(http, key.id, key.secret), tenant, key, admin_connection)

@@ -4,18 +4,12 @@ import asyncio
 from typing import Any
 from uuid import UUID, uuid4
 
+import orjson
 import pytest
 
 from core.domain.context import Context
-from tests.integration.api.conftest import World
+from tests.integration.api.conftest import ROUTES_FRESH_S, World, payout
 from tests.support.signed import Signed
-
-
-def payout(wallet: str, amount_minor: Any = 100, **changed: Any) -> dict[str, Any]:
-    """A valid payout, changed."""
-    payee = {"type": "mobile", "value": "0812345678"}
-    body = {"operation": "PAYOUT", "wallet_id": wallet, "amount_minor": amount_minor, "currency": "THB"}
-    return body | {"payee": payee} | changed
 
 
 async def test_a_payout_is_held_and_queued_and_its_payee_is_stored_sealed(world: World) -> None:
@@ -73,6 +67,8 @@ async def test_a_wallet_is_never_overdrawn_by_payments_at_once(world: World) -> 
         ({"amount_minor": 0}, "invalid_request"),
         ({"amount_minor": 10**15 + 1}, "invalid_request"),
         ({"amount_minor": 10**12}, "amount_out_of_bounds"),
+        ({"amount_minor": "100"}, "invalid_request"),
+        ({"amount_minor": True}, "invalid_request"),
         ({"currency": "XXX"}, "unknown_currency"),
         ({"currency": "USD"}, "currency_mismatch"),
         ({"operation": "TOPUP"}, "operation_not_supported"),
@@ -88,23 +84,37 @@ async def test_bad_input_has_a_stable_code_and_changes_nothing(
     world: World, changed: dict[str, Any], code: str
 ) -> None:
     wallet = await world.funded_wallet(1000)
-    before = await world.counts()
+    before = await world.contents()
     answer = await world.api.post("/v1/intents", payout(wallet, **{"amount_minor": 100} | changed), key="bad")
     assert (answer.json()["code"], answer.headers["content-type"]) == (code, "application/problem+json")
     assert answer.json()["status"] == answer.status_code
-    assert await world.counts() == before
+    assert await world.contents() == before
+
+
+async def test_numbers_that_are_no_amount_are_refused_however_they_are_written(world: World) -> None:
+    wallet = await world.funded_wallet(1000)
+    before = await world.contents()
+    for text in ("1e2", "100.0", "1E400", "NaN", "-0", "9" * 5000, "1000000000000000000000000000000"):
+        body = orjson.dumps(payout(wallet, 77)).replace(b"77", text.encode(), 1)
+        answer = await world.api.post("/v1/intents", body, key="bad")
+        assert (answer.status_code, answer.json()["code"]) in ((422, "invalid_request"), (400, "malformed_json")), text
+    assert await world.contents() == before
 
 
 async def test_unreadable_oversized_and_unkeyed_bodies_are_refused(world: World) -> None:
+    before = await world.contents()
     answers = [
         await world.api.post("/v1/intents", b"{nope", key="a"),
         await world.api.post("/v1/intents", b" " * 65_537, key="a"),
+        await world.api.post("/v1/intents:batch", b" " * (4 * 1024 * 1024 + 1)),
         await world.api.post("/v1/intents", {}),
         await world.api.get("/v1/nothing"),
         await world.api.get("/v1/intents:batch"),
     ]
-    codes = [answer.json()["code"] for answer in answers]
-    assert codes == ["malformed_json", "body_too_large", "idempotency_key_missing", "not_found", "method_not_allowed"]
+    codes = ["malformed_json", "body_too_large", "body_too_large", "idempotency_key_missing", "not_found"]
+    assert [answer.json()["code"] for answer in answers] == [*codes, "method_not_allowed"]
+    assert {answer.headers["content-type"] for answer in answers} == {"application/problem+json"}
+    assert await world.contents() == before
 
 
 async def test_one_bad_item_of_a_batch_fails_alone(world: World) -> None:
@@ -114,6 +124,36 @@ async def test_one_bad_item_of_a_batch_fails_alone(world: World) -> None:
     answer = await world.api.post("/v1/intents:batch", {"items": items})
     assert [result["status"] for result in answer.json()["results"]] == [201, 422, 201]
     assert answer.json()["results"][1]["problem"]["field"] == "intent.amount_minor"
+
+
+async def test_a_rail_that_is_away_costs_its_item_alone_and_its_neighbours_stay_together(world: World) -> None:
+    wallet = await world.funded_wallet(1000)
+    dollars = (await world.api.post("/v1/wallets", {"owner": "anna", "currency": "USD"})).json()["id"]
+    await world.admin.execute(
+        "INSERT INTO fleet.routes (tenant_id, operation, currency, rail, provider, provider_account)"
+        " VALUES ($1, 'PAYOUT', 'USD', 'absent', 'p', 'a')",
+        world.tenant_id,
+    )
+    await asyncio.sleep(ROUTES_FRESH_S)
+    bodies = [payout(wallet), payout(dollars, currency="USD"), payout(wallet)]
+    items = [{"idempotency_key": f"m{n}", "intent": body} for n, body in enumerate(bodies)]
+    results = (await world.api.post("/v1/intents:batch", {"items": items})).json()["results"]
+    assert [result["status"] for result in results] == [201, 503, 201]
+    assert results[1]["problem"]["code"] == "rail_unavailable"
+    # The database's time is the transaction's: one time, one transaction.
+    assert results[0]["intent"]["created_at"] == results[2]["intent"]["created_at"]
+    assert await world.admin.fetchval("SELECT count(*) FROM fleet.idempotency_keys WHERE key LIKE 'm%'") == 2
+
+
+async def test_a_key_twice_in_one_batch_pays_once(world: World) -> None:
+    wallet = await world.funded_wallet(1000)
+    items = [{"idempotency_key": "same", "intent": payout(wallet)} for _ in range(3)]
+    results = (await world.api.post("/v1/intents:batch", {"items": items})).json()["results"]
+    assert [result["status"] for result in results] == [201, 409, 409]
+    assert {result["problem"]["code"] for result in results[1:]} == {"idempotency_in_flight"}
+    again = (await world.api.post("/v1/intents:batch", {"items": items[:1]})).json()["results"][0]
+    assert (again["replayed"], again["intent"]["id"]) == (True, results[0]["intent"]["id"])
+    assert await world.admin.fetchval("SELECT count(*) FROM fleet.jobs") == 1
 
 
 async def test_forged_stale_and_replayed_requests_are_refused(world: World) -> None:

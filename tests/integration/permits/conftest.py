@@ -221,7 +221,7 @@ async def world(fresh_database: RoleUrls, admin_connection: asyncpg.Connection) 
         tenant,
         RAIL,
     )
-    caller = Caller("key", tenant, "service", None, frozenset({"*"}), None)
+    caller = Caller("key", tenant, "service", None, frozenset({"*", "MANUAL_ADJUSTMENT"}), None)
     long_ago = datetime(2026, 1, 1, tzinfo=UTC)
     async with open_core(settings) as core:
         yield World(core, admin_connection, caller, ResolverMemory(600, {RAIL: long_ago}))
