@@ -82,7 +82,8 @@ def choose_route(routes: Mapping[tuple[str, str], Route], request: IntentRequest
     """
     route = routes.get((request.operation, request.currency))
     if route is None:
-        text = f"no route for {request.operation} in {request.currency}: set one with `fleet routes set`"
+        wanted = f"{request.operation} {request.currency}"
+        text = f"no rail carries {wanted}: an operator sets one with `fleet routes set {wanted} RAIL`"
         raise Refusal("no_route", text, field="operation")
     if route.registration is None:
         raise _unavailable()

@@ -1,11 +1,15 @@
 """Routes and registrations, kept for a second: they change rarely and every payment needs them."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import astuple
 from uuid import UUID
+
+import asyncpg
 
 from core.services.problems import Refusal
 from core.services.routes import RailTerms, Route, terms
+from core.services.set_routes import RouteTarget, RouteView
 from core.store.database import UnitOfWork
 from schemas.rails import RailRegistration
 
@@ -17,6 +21,27 @@ FROM fleet.routes r
 WHERE r.tenant_id = $1 AND r.enabled AND r.valid_from <= now()
 ORDER BY r.operation, r.currency, r.valid_from DESC, r.id DESC
 """
+_COLUMNS = "id, operation, currency, rail, provider, provider_account, environment, enabled, valid_from"
+_LIST = f"""
+SELECT {_COLUMNS} FROM fleet.routes WHERE tenant_id = $1 ORDER BY operation, currency, valid_from DESC, id DESC
+"""  # noqa: S608 - a constant
+# Taken before routes change, so that two people who set one at once leave one in force. Whoever waited for it judges
+# by the statement's time: the transaction's is from before the wait.
+_LOCK = "SELECT pg_advisory_xact_lock(hashtext('fleet.routes:' || $1::uuid))"
+_IN_FORCE = f"""
+SELECT {_COLUMNS} FROM fleet.routes
+WHERE (tenant_id, operation, currency, rail, provider, provider_account, environment) = ($1, $2, $3, $4, $5, $6, $7)
+    AND enabled AND valid_from <= statement_timestamp()
+ORDER BY valid_from DESC, id DESC LIMIT 1
+"""  # noqa: S608 - a constant
+_DISABLE = """
+UPDATE fleet.routes SET enabled = false
+WHERE tenant_id = $1 AND operation = $2 AND currency = $3 AND enabled AND id IS DISTINCT FROM $4
+"""
+_SET = f"""
+INSERT INTO fleet.routes (tenant_id, operation, currency, rail, provider, provider_account, environment, valid_from)
+VALUES ($1, $2, $3, $4, $5, $6, $7, statement_timestamp()) RETURNING {_COLUMNS}
+"""  # noqa: S608 - a constant
 _REGISTRATION = "SELECT body FROM fleet.rail_registrations WHERE rail = $1 ORDER BY version DESC LIMIT 1"
 
 
@@ -60,3 +85,28 @@ class RouteStore:
         found = terms(RailRegistration.model_validate_json(body), operation)
         self._terms[rail, operation] = (now, found)
         return found
+
+    async def list_routes(self, uow: UnitOfWork, tenant_id: UUID) -> Sequence[RouteView]:
+        """Return every route of the tenant, disabled ones too; of one operation and currency the newest first."""
+        return [_view(row) for row in await uow.connection.fetch(_LIST, tenant_id)]
+
+    async def replace_route(self, uow: UnitOfWork, target: RouteTarget) -> RouteView:
+        """Leave this route alone in force for its operation and currency; the one in force stays as it is."""
+        await uow.connection.execute(_LOCK, target.tenant_id)
+        wanted = astuple(target)
+        kept = await uow.connection.fetchrow(_IN_FORCE, *wanted)
+        await uow.connection.execute(_DISABLE, *wanted[:3], None if kept is None else kept["id"])
+        row = kept or await uow.connection.fetchrow(_SET, *wanted)
+        if row is None:
+            raise LookupError("an inserted route was not returned")
+        return _view(row)
+
+    async def disable_routes(self, uow: UnitOfWork, tenant_id: UUID, operation: str, currency: str) -> int:
+        """Disable what is in force, or will be; return how many were."""
+        await uow.connection.execute(_LOCK, tenant_id)
+        done: str = await uow.connection.execute(_DISABLE, tenant_id, operation, currency, None)
+        return int(done.rsplit(" ", 1)[1])
+
+
+def _view(row: asyncpg.Record) -> RouteView:
+    return RouteView(*row)

@@ -126,3 +126,17 @@ async def test_keys_are_created_rotated_and_revoked(stack: Stack) -> None:
     assert rotated["secret"] != made["secret"]
     assert command(stack, "keys", "revoke", made["key_id"])["revoked"] is True
     assert command(stack, "keys", "revoke", made["key_id"], code=3).startswith("fleet: not_found: ")
+
+
+async def test_a_route_is_listed_set_and_disabled(stack: Stack) -> None:
+    (route,) = command(stack, "routes", "list")
+    assert (route["rail"], route["operation"], route["currency"], route["enabled"]) == (
+        "promptpay",
+        "PAYOUT",
+        "THB",
+        True,
+    )
+    assert command(stack, "routes", "set", "PAYOUT", "thb", "promptpay") == route
+    assert command(stack, "routes", "set", "PAYOUT", "THB", "absent", code=3).startswith("fleet: rail_unavailable: ")
+    assert command(stack, "routes", "set", "PAYOUT", "XXX", "promptpay", code=2).startswith("fleet: unknown_currency: ")
+    assert command(stack, "routes", "disable", "PAYOUT", "USD", code=3).startswith("fleet: not_found: ")
