@@ -19,27 +19,27 @@ MAX_MODULE_LINES = 500
 ADR_WORDS = range(120, 451)
 
 MONEY_CODE = (
+    "adapters/promptpay/",
+    "core/api/",
     "core/domain/",
-    "core/store/ledger",
     "core/services/",
-    "schemas/money.py",
-    "adapters/promptpay/adapter.py",
+    "core/store/",
+    "fleet/demo/payments_file.py",
+    "fleet/proof.py",
+    "schemas/",
 )
-FLOATS_ALLOWED = {
-    # Durations in seconds, not money.
-    "core/domain/permits.py",
-    "core/domain/resolution.py",
-    "core/domain/verdicts.py",
-    "core/domain/jobs.py",
-    "core/services/keys.py",
-    "core/services/micro_batch.py",
-    "core/services/nonces.py",
-    "core/services/rails.py",
-    "core/services/resolve.py",
-    "core/services/settle.py",
-    "core/services/permits.py",
-    "core/services/bus_ports.py",
-    "core/services/close_job.py",
+# A float on a line that names seconds is a duration, and seconds are the only floats that money code knows.
+NAMES_SECONDS = re.compile(r"[a-z]_s\b|[A-Z]_S\b|[a-z]-s\b|\bSeconds\b", re.ASCII)
+# How many other lines with floats a file holds: clocks and delays in a container. Only ever lowered.
+OTHER_FLOATS = {
+    "adapters/promptpay/simulator/book.py": 5,
+    "core/services/close_job.py": 1,
+    "core/services/keys.py": 2,
+    "core/services/settle.py": 1,
+    "core/store/figures.py": 1,
+    "core/store/jobs.py": 1,
+    "core/store/listener.py": 2,
+    "core/store/routes.py": 2,
 }
 BANNED_MODULES = {"utils", "util", "helpers", "helper", "common", "manager", "misc"}
 MACHINE_PATH = re.compile(r"/(?:work|home|Users)/[A-Za-z0-9_.-]+")
@@ -69,16 +69,20 @@ def long_modules(path: Path, _: ast.AST, text: str) -> Iterator[str]:
         yield f"{path}: {lines} lines; at most {MAX_MODULE_LINES}"
 
 
-def floats_near_money(path: Path, tree: ast.AST, _: str) -> Iterator[str]:
+def floats_near_money(path: Path, tree: ast.AST, text: str) -> Iterator[str]:
     """Find floats where money is counted."""
-    name = str(path)
-    if name in FLOATS_ALLOWED or not name.startswith(MONEY_CODE):
+    if not str(path).startswith(MONEY_CODE):
         return
+    lines = text.splitlines()
+    found = set()
     for node in ast.walk(tree):
         literal = isinstance(node, ast.Constant) and isinstance(node.value, float)
         named = isinstance(node, ast.Name) and node.id == "float"
-        if literal or named:
-            yield f"{path}:{getattr(node, 'lineno', 0)}: a float near money: use integers of minor units"
+        if (literal or named) and not NAMES_SECONDS.search(lines[getattr(node, "lineno", 1) - 1]):
+            found.add(getattr(node, "lineno", 1))
+    if len(found) > OTHER_FLOATS.get(str(path), 0):
+        for line in sorted(found):
+            yield f"{path}:{line}: a float near money: use integers of minor units"
 
 
 def vague_names(path: Path, _: ast.AST, __: str) -> Iterator[str]:
@@ -144,7 +148,7 @@ def findings(files: list[Path]) -> Iterator[str]:
             tree = ast.parse(text)
             for check in PYTHON_CHECKS:
                 yield from check(path, tree, text)
-        if path.suffix == ".md" and path.name != "protocol.md":
+        if path.suffix == ".md":
             for prose_check in PROSE_CHECKS:
                 yield from prose_check(path, text)
         if path.name not in ("tidy.py", "test_tidy.py"):

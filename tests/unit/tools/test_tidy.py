@@ -33,6 +33,28 @@ def test_a_float_in_money_code_is_found_and_elsewhere_allowed(text: str) -> None
     assert not found(tidy.floats_near_money, "wire/consumer.py", text)
 
 
+def test_a_duration_in_seconds_is_no_float_near_money() -> None:
+    assert not found(tidy.floats_near_money, "core/domain/operations.py", "def f(timeout_s: float = 1.5): ...")
+    assert found(tidy.floats_near_money, "core/domain/operations.py", "def f(fees: float = 1.5): ...")
+
+
+def test_the_count_of_other_floats_only_falls() -> None:
+    path, allowed = next(iter(tidy.OTHER_FLOATS.items()))
+    assert not found(tidy.floats_near_money, path, "a = 1.5\n" * allowed)
+    assert found(tidy.floats_near_money, path, "a = 1.5\n" * (allowed + 1))
+
+
+def test_a_decision_too_short_to_follow_or_too_long_to_read_is_found() -> None:
+    adr = Path("docs/adr/0001.md")
+    assert list(tidy.adr_length(adr, "word " * 10))
+    assert list(tidy.adr_length(adr, "word " * 451))
+    assert not list(tidy.adr_length(adr, "word " * 200))
+
+
+def test_a_public_name_without_its_promise_is_found() -> None:
+    assert len(found(tidy.undocumented, "core/a.py", "def pay(): ...\nclass Wallet: ...\ndef _own(): ...")) == 3
+
+
 def test_a_name_that_says_nothing_is_found() -> None:
     assert found(tidy.vague_names, "core/utils.py", "")
 
