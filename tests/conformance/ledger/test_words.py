@@ -137,10 +137,9 @@ async def test_a_chain_fails_whole_and_leaves_the_others_be(ledger: LedgerUnderT
         world.move(world.wallet, world.bank, 5), world.post(hold), world.move(world.wallet, world.bank, 500)
     )
     after = world.move(world.wallet, world.bank, 60)
-    answers = await ledger.apply([*broken, after])
-    assert list(answers) == ["linked_event_failed", "linked_event_failed", "exceeds_credits", "ok"]
+    answers = await ledger.apply([*broken, after, world.post(hold)])
+    assert list(answers) == ["linked_event_failed", "linked_event_failed", "exceeds_credits", "ok", "ok"]
     assert await ledger.lookup_transfers([t.id for t in broken]) == {}
-    assert await _end(ledger, world.post(hold)) == ["ok"]
 
 
 async def test_a_chain_that_the_batch_does_not_close_is_refused(ledger: LedgerUnderTest) -> None:
@@ -165,6 +164,30 @@ async def test_the_order_of_a_batch_decides_what_a_wallet_can_pay(ledger: Ledger
         "ok",
         "ok",
     ]
+
+
+async def test_a_hold_cannot_be_posted_before_its_place_in_the_batch(ledger: LedgerUnderTest) -> None:
+    world, _ = await _funded(ledger)
+    hold = world.hold(world.bank, world.wallet, 5)
+    assert list(await ledger.apply([world.post(hold), hold])) == ["pending_transfer_not_found", "ok"]
+    assert list(await ledger.apply([world.post(hold, 2), world.void(hold)])) == [
+        "ok",
+        "pending_transfer_already_posted",
+    ]
+
+
+async def test_a_hold_is_ended_only_as_what_it_is(ledger: LedgerUnderTest) -> None:
+    """One fault each, with nothing else wrong that could hide it."""
+    world, hold = await _funded(ledger)
+    faults = {
+        "debit_account_id": world.purse,
+        "credit_account_id": world.purse,
+        "code": 8,
+    }
+    for part, other in faults.items():
+        for end in (world.post(hold, **{part: other}), world.void(hold, **{part: other})):
+            assert await _end(ledger, end) == [f"pending_transfer_has_different_{part}"]
+    assert await _end(ledger, world.post(hold)) == ["ok"]
 
 
 async def test_an_empty_batch_has_no_answers(ledger: LedgerUnderTest) -> None:
