@@ -166,7 +166,7 @@ class IntentStore:
             ("wallet_id = {}", wanted.wallet_id),
             ("client_reference = {}", wanted.reference),
             ("created_at >= {}", wanted.created_after),
-            ("id >= fleet.first_id_at({} - interval '1 minute')", wanted.created_after),
+            ("id >= fleet.first_id_at({}::timestamptz - interval '1 minute')", wanted.created_after),
             ("created_at < {}", wanted.created_before),
             ("wallet_id = ANY ({}::uuid[])", wanted.accounts),
             ("id < {}", before),

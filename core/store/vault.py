@@ -127,5 +127,6 @@ def _seal(cipher: AESGCM, plain: bytes, bound_to: bytes) -> bytes:
 def _open(cipher: AESGCM, sealed: bytes, bound_to: bytes) -> bytes:
     try:
         return cipher.decrypt(sealed[:_NONCE_BYTES], sealed[_NONCE_BYTES:], bound_to)
-    except InvalidTag as error:
+    except (InvalidTag, ValueError) as error:
+        # ValueError: too short to hold a nonce.
         raise VaultError("a sealed text does not open: another master key, or it was moved") from error
