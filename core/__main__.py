@@ -21,6 +21,7 @@ from core.bootstrap import Core, background, open_core
 from core.bus.roles import BusDeps, relay_role, resolver_role, settler_role
 from core.settings import Settings
 from wire.client import connect_redis
+from wire.logs import log_json_lines
 from wire.memory import collect_rarely
 
 _BACKGROUND: Final = {"relay": relay_role, "settler": settler_role, "resolver": resolver_role}
@@ -35,7 +36,7 @@ def main(arguments: list[str] | None = None) -> int:
     if unknown := sorted(set(asked) - {"all", *_ROLES}):
         parser.error(f"unknown role {', '.join(unknown)}: use all, {', '.join(_ROLES)}")
     roles = _ROLES if "all" in asked else tuple(role for role in _ROLES if role in asked)
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    log_json_lines("core-" + "-".join(roles))
     try:
         settings = Settings()
     except ValidationError as error:

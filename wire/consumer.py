@@ -216,9 +216,21 @@ class StreamConsumer:
                 raise functions.typed_error(error) from error
             if deleted:
                 self._on_deleted([entry.decode() for entry in deleted])
-            await self._deliver(entries, counted=True)
+            again = [entry.decode() for entry, _ in entries if entry.decode() in self.held]
+            await self._deliver([each for each in entries if each[0].decode() not in self.held], counted=True)
+            await self._undo_claim(again)
             if cursor == b"0-0":
                 return
+
+    async def _undo_claim(self, entry_ids: Sequence[str]) -> None:
+        """Of what we hold already, nothing is handled twice at once; work that hangs is left to another consumer."""
+        own, oldest = self._settings, time.monotonic() - self._settings.max_age_s
+        held = {entry: self.held[entry] for entry in entry_ids if entry in self.held}
+        hung = [entry for entry, each in held.items() if each.first_seen_monotonic <= oldest]
+        for idle_s, chosen in ((own.claim_idle_s, hung), (0.0, [entry for entry in held if entry not in hung])):
+            if chosen:
+                idle_ms = int(idle_s * 1000)
+                await functions.release(self._client, own.stream, own.group, own.consumer, idle_ms, chosen)
 
     async def _deliver(self, entries: Sequence[Entry], counted: bool) -> None:
         own = self._settings

@@ -18,8 +18,8 @@ from adapters.runtime.settings import RuntimeSettings
 from adapters.runtime.timing import TimingRefusedError
 from adapters.runtime.worker import Worker, WorkerSettings
 from wire.client import connect_redis
+from wire.logs import log_json_lines
 from wire.memory import collect_rarely
-from wire.scrubbing import ScrubbingFilter
 
 log = logging.getLogger(__name__)
 
@@ -29,9 +29,9 @@ EXIT_CONFIG: Final = 78
 
 def run(make_rail: Callable[[RuntimeSettings], Rail]) -> None:
     """Run a rail until SIGTERM or SIGINT. Exits with 78 and one line where the configuration is refused."""
-    _log_to_stderr()
     try:
         settings = RuntimeSettings()
+        log_json_lines(settings.consumer_name)
         collect_rarely()
         uvloop.run(serve(make_rail, settings))
     except ValidationError as error:
@@ -84,12 +84,6 @@ def _worker_settings(settings: RuntimeSettings, core: CoreClient) -> WorkerSetti
         control_concurrency=settings.control_concurrency,
         evidence_within_s=min(2.0, settings.call_total_s),
     )
-
-
-def _log_to_stderr() -> None:
-    handler = logging.StreamHandler()
-    handler.addFilter(ScrubbingFilter())
-    logging.basicConfig(level=logging.INFO, handlers=[handler])
 
 
 def _refuse(line: str) -> None:

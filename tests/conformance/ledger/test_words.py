@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 from uuid import UUID
 
 import pytest
@@ -179,7 +180,7 @@ async def test_a_hold_cannot_be_posted_before_its_place_in_the_batch(ledger: Led
 async def test_a_hold_is_ended_only_as_what_it_is(ledger: LedgerUnderTest) -> None:
     """One fault each, with nothing else wrong that could hide it."""
     world, hold = await _funded(ledger)
-    faults = {
+    faults: dict[str, Any] = {
         "debit_account_id": world.purse,
         "credit_account_id": world.purse,
         "code": 8,
