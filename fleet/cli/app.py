@@ -1,5 +1,6 @@
 """Puts the commands together and turns every error into one line."""
 
+import os
 import sys
 
 import typer
@@ -29,6 +30,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Run one command and return its exit code (see the package's docstring)."""
     try:
         outcome = app(args=arguments, standalone_mode=False)
+        sys.stdout.flush()
     except CommandError as error:
         sys.stderr.write(error.line() + "\n")
         return int(error.exit_code)
@@ -36,7 +38,19 @@ def main(arguments: list[str] | None = None) -> int:
         sys.stderr.write(_usage(error) + "\n")
         return int(ExitCode.WRONG_INPUT)
     except typer.Abort:
-        return 130
+        return int(ExitCode.INTERRUPTED)
+    except BrokenPipeError:
+        # The reader, such as `head`, has seen enough; nothing may be flushed into its pipe at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return int(ExitCode.DONE)
+    except Exception as error:
+        if os.environ.get("FLEET_TRACEBACK"):
+            raise
+        text = " ".join(str(error).split())[:200]
+        sys.stderr.write(
+            f"fleet: unexpected: {type(error).__name__}: {text}; report it with what FLEET_TRACEBACK=1 shows\n"
+        )
+        return int(ExitCode.OUR_FAULT)
     return outcome if isinstance(outcome, int) else 0
 
 

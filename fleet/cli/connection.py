@@ -5,7 +5,7 @@ import os
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import orjson
 
@@ -40,12 +40,27 @@ _VARIABLES = {
 
 
 def find_connection() -> Connection:
-    """Return what is known; each command demands what it needs with `require`."""
-    stack_file = Path(os.environ.get("FLEET_STACK", STACK_FILE))
-    stack = orjson.loads(stack_file.read_bytes()) if stack_file.is_file() else {}
+    """Return what is known; each command demands what it needs with `require`.
+
+    Raises CommandError `stack_file_unusable` for a file that is there and cannot be used.
+    """
+    stack = _stack()
     return Connection(
-        **{name: os.environ.get(variable) or stack.get(name, "") for name, variable in _VARIABLES.items()}
+        **{name: os.environ.get(variable) or str(stack.get(name, "")) for name, variable in _VARIABLES.items()}
     )
+
+
+def _stack() -> dict[str, Any]:
+    path = Path(os.environ.get("FLEET_STACK") or STACK_FILE)
+    try:
+        stack = orjson.loads(path.read_bytes())
+    except FileNotFoundError:
+        return {}
+    except (OSError, orjson.JSONDecodeError) as error:
+        raise CommandError("stack_file_unusable", f"{path} cannot be read ({error}): start ./dev up anew") from error
+    if not isinstance(stack, dict):
+        raise CommandError("stack_file_unusable", f"{path} is not what ./dev up writes: start it anew")
+    return stack
 
 
 def require(connection: Connection, *names: str) -> None:
@@ -63,6 +78,8 @@ def with_client(work: Callable[[FleetClient], Awaitable[T]]) -> T:
     """Run `work` with a client; the core's refusals become one line and exit code 3."""
     connection = find_connection()
     require(connection, "public_url", "key_id", "key_secret")
+    if not connection.key_id.isascii():
+        raise CommandError("key_malformed", "FLEET_KEY_ID should be a key's id as fleet keys create showed it")
 
     async def run() -> T:
         async with FleetClient(connection.public_url, connection.key_id, connection.key_secret) as client:
@@ -74,5 +91,7 @@ def with_client(work: Callable[[FleetClient], Awaitable[T]]) -> T:
         raise CommandError(refused.problem.code, refused.problem.detail, ExitCode.REFUSED) from refused
     except Unreachable as error:
         raise CommandError(
-            "core_unreachable", f"{error}; is the core running at {connection.public_url}?", ExitCode.UNREACHABLE
+            "core_unreachable",
+            f"{error}; is the core running at {connection.public_url}? repeat under the same idempotency key (--key)",
+            ExitCode.UNREACHABLE,
         ) from error

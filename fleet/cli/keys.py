@@ -3,26 +3,27 @@
 import base64
 import binascii
 from collections.abc import Awaitable, Callable
-from typing import Annotated, TypeVar
+from typing import Annotated, Any, TypeVar
 from uuid import UUID
 
 import typer
 
 from core.domain.context import Context
-from core.services.keys import ANY, NAMED_ONLY, KeyService, NewKey
+from core.services.keys import ANY, NAMED_ONLY, KeyService, NewKey, StoredKey
 from core.services.wallets import WALLETS_SCOPE
 from core.store.database import Database
 from core.store.keys import KeyStore
 from core.store.vault import PostgresVault
 from fleet.cli.connection import Connection
 from fleet.cli.operator import with_database
-from fleet.cli.output import CommandError, JsonFlag, print_fields, print_json
+from fleet.cli.output import CommandError, JsonFlag, print_fields, print_json, print_table
 from fleet.stack.installation import TENANT
 from schemas.operations import OperationType
+from schemas.streams import RAIL_PATTERN
 
 T = TypeVar("T")
 
-app = typer.Typer(help="Service keys: create, rotate, revoke.", no_args_is_help=True)
+app = typer.Typer(help="Service keys: create, list, rotate, revoke.", no_args_is_help=True)
 
 _CONTEXT = Context(None, "fleet-cli")
 _KNOWN = frozenset({ANY, WALLETS_SCOPE, *OperationType})
@@ -41,6 +42,10 @@ def create(
 ) -> None:
     """Make a key. Its secret is shown this once and cannot be read again."""
     chosen = [part.strip() for part in operations.split(",") if part.strip()]
+    if not name.strip():
+        raise CommandError("name_missing", "say whose key it is, such as --name shop")
+    if rail is not None and RAIL_PATTERN.fullmatch(rail) is None:
+        raise CommandError("rail_malformed", f"{rail[:40]!r} is no rail's name, such as promptpay")
     if unknown := sorted(set(chosen) - _KNOWN) or ([] if chosen else [operations]):
         raise CommandError("operation_unknown", f"{', '.join(unknown)}: choose among {', '.join(sorted(_KNOWN))}")
 
@@ -54,6 +59,25 @@ def create(
         )
 
     _show(_with_keys(work), as_json)
+
+
+@app.command("list")
+def list_(
+    tenant: Annotated[UUID | None, typer.Option(help="Only this tenant's; left out, all.")] = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """List keys, oldest first, revoked ones too. Secrets are never shown."""
+
+    async def work(database: Database, _: Connection) -> list[StoredKey]:
+        async with database.unit_of_work(_CONTEXT) as uow:
+            return await KeyStore(database).list_keys(uow, tenant)
+
+    found = [_document(key) for key in with_database(work)]
+    if as_json:
+        print_json(found)
+        return
+    columns = ("key_id", "name", "rail", "operations", "wallets", "secrets", "revoked")
+    print_table("keys", columns, [[_cell(key[column]) for column in columns] for key in found])
 
 
 @app.command()
@@ -89,6 +113,23 @@ def master_key(connection: Connection) -> bytes:
     if len(key) != _MASTER_KEY_BYTES:
         raise CommandError("master_key_malformed", "FLEET_MASTER_KEY should be 32 bytes in base64, as the core has it")
     return key
+
+
+def _document(key: StoredKey) -> dict[str, Any]:
+    return {
+        "key_id": key.id,
+        "tenant_id": key.tenant_id,
+        "name": key.name,
+        "rail": key.rail,
+        "operations": sorted(key.operations),
+        "wallets": None if key.accounts is None else sorted(str(wallet) for wallet in key.accounts),
+        "secrets": 0 if key.revoked else 2 if key.secret_next else 1,
+        "revoked": key.revoked,
+    }
+
+
+def _cell(value: object) -> object:
+    return ", ".join(value) if isinstance(value, list) else value
 
 
 def _show(made: NewKey, as_json: bool) -> None:

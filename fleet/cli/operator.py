@@ -1,60 +1,118 @@
-"""What operator commands share: a worker connection to PostgreSQL or an admin one to Redis, opened and closed once."""
+"""What operator commands share: connections to PostgreSQL and Redis, and what to say when they fail."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from typing import TypeVar
 
 import asyncpg
 from redis.asyncio import Redis
-from redis.exceptions import RedisError
+from redis.exceptions import AuthenticationError, NoPermissionError, RedisError
 
 from core.services.problems import Refusal
-from core.store.database import Database
+from core.store.database import AWAY, Database
 from fleet.cli.connection import Connection, find_connection, require
 from fleet.cli.output import CommandError, ExitCode
 from wire.client import connect_redis
 
 T = TypeVar("T")
 
+_CONNECT_WITHIN_S = 10
+_NOT_MIGRATED = (asyncpg.InvalidSchemaNameError, asyncpg.UndefinedTableError, asyncpg.UndefinedColumnError)
+_NOT_LET_IN = (asyncpg.InvalidAuthorizationSpecificationError, asyncpg.InsufficientPrivilegeError)
+
+_UNANSWERED: tuple[type[Exception], ...] = (*AWAY, asyncpg.PostgresError)
+
 
 def with_database(work: Callable[[Database, Connection], Awaitable[T]], *also: str) -> T:
-    """Run `work` under the worker role; `also` names further settings that it needs."""
+    """Run `work` under the worker role; `also` names further settings that it needs.
+
+    Raises CommandError: what the core refuses, and whatever PostgreSQL answers or does not answer.
+    """
     connection = find_connection()
     require(connection, "database_url", *also)
 
     async def run() -> T:
-        try:
-            database = await Database.connect(connection.database_url, max_size=2, application_name="fleet-cli")
-        except (OSError, asyncpg.PostgresError) as error:
-            raise _away("PostgreSQL", "DATABASE_WORKER_URL", error) from error
-        try:
+        async with open_database(connection) as database:
             return await work(database, connection)
-        except Refusal as refused:
-            raise CommandError(refused.code, refused.detail, ExitCode.REFUSED) from refused
-        finally:
-            await database.close()
 
-    return asyncio.run(run())
+    return _run(run())
 
 
-def with_redis(work: Callable[["Redis", Connection], Awaitable[T]]) -> T:
-    """Run `work` with the core's Redis client."""
+def with_redis(work: Callable[[Redis, Connection], Awaitable[T]]) -> T:
+    """Run `work` with the core's Redis client. Raises CommandError where Redis refuses or does not answer."""
     connection = find_connection()
     require(connection, "redis_url")
 
     async def run() -> T:
+        async with open_redis(connection) as client:
+            return await work(client, connection)
+
+    return _run(run())
+
+
+@asynccontextmanager
+async def open_database(connection: Connection) -> AsyncIterator[Database]:
+    """Lend a pool of the worker role. Raises CommandError, also where the server dies in the middle."""
+    with _postgres_in_words():
+        async with asyncio.timeout(_CONNECT_WITHIN_S):
+            database = await Database.connect(connection.database_url, max_size=2, application_name="fleet-cli")
+        try:
+            yield database
+        finally:
+            await database.close()
+
+
+@asynccontextmanager
+async def open_redis(connection: Connection) -> AsyncIterator[Redis]:
+    """Lend a client of Redis. Raises CommandError, also where the server dies in the middle."""
+    with _redis_in_words():
         client = connect_redis(connection.redis_url, "fleet-cli")
         try:
-            return await work(client, connection)
-        except (OSError, RedisError) as error:
-            raise _away("Redis", "REDIS_URL", error) from error
+            yield client
         finally:
             await client.aclose()
 
-    return asyncio.run(run())
+
+def _run(work: Coroutine[None, None, T]) -> T:
+    try:
+        return asyncio.run(work)
+    except Refusal as refused:
+        raise CommandError(refused.code, refused.detail, ExitCode.REFUSED) from refused
+
+
+@contextmanager
+def _postgres_in_words() -> Iterator[None]:
+    try:
+        yield
+    except asyncpg.ClientConfigurationError as error:
+        raise CommandError("address_malformed", f"DATABASE_WORKER_URL is no PostgreSQL address: {error}") from error
+    except _NOT_MIGRATED as error:
+        text = f"this database is not one of this version ({error}): migrate it, or check DATABASE_WORKER_URL"
+        raise CommandError("not_migrated", text, ExitCode.UNREACHABLE) from error
+    except _NOT_LET_IN as error:
+        text = f"PostgreSQL does not let the worker role in ({error}): check DATABASE_WORKER_URL"
+        raise CommandError("server_refused", text, ExitCode.UNREACHABLE) from error
+    except (asyncpg.DataError, asyncpg.IntegrityConstraintViolationError) as error:
+        raise CommandError("invalid_field", f"PostgreSQL does not take a value: {error}") from error
+    except _UNANSWERED as error:
+        raise _away("PostgreSQL", "DATABASE_WORKER_URL", error) from error
+
+
+@contextmanager
+def _redis_in_words() -> Iterator[None]:
+    try:
+        yield
+    except ValueError as error:
+        raise CommandError("address_malformed", f"REDIS_URL is no Redis address: {error}") from error
+    except (AuthenticationError, NoPermissionError) as error:
+        text = f"Redis does not let this user in ({error}): check REDIS_URL"
+        raise CommandError("server_refused", text, ExitCode.UNREACHABLE) from error
+    except (OSError, RedisError) as error:
+        raise _away("Redis", "REDIS_URL", error) from error
 
 
 def _away(server: str, variable: str, error: Exception) -> CommandError:
-    return CommandError(
-        "server_unreachable", f"{server} does not answer ({error}); check {variable}", ExitCode.UNREACHABLE
-    )
+    why = str(error) or type(error).__name__
+    text = f"{server} does not answer ({why}): start it or check {variable}"
+    return CommandError("server_unreachable", text, ExitCode.UNREACHABLE)

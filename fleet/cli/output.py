@@ -21,6 +21,9 @@ class ExitCode(IntEnum):
     WRONG_INPUT = 2
     REFUSED = 3
     UNREACHABLE = 4
+    OUR_FAULT = 70
+    """Something that no command foresees; the number is EX_SOFTWARE of sysexits.h."""
+    INTERRUPTED = 130
 
 
 class CommandError(Exception):

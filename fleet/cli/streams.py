@@ -6,10 +6,13 @@ import typer
 from redis.asyncio import Redis
 from redis.exceptions import ResponseError
 
+from core.domain.context import Context
+from core.store.database import Database
+from core.store.rails import known_rails
 from fleet.cli.connection import Connection
-from fleet.cli.operator import with_redis
-from fleet.cli.output import JsonFlag, print_json, print_table
-from schemas.streams import groups_of
+from fleet.cli.operator import with_database, with_redis
+from fleet.cli.output import CommandError, JsonFlag, print_json, print_table
+from schemas.streams import RAIL_PATTERN, groups_of
 
 app = typer.Typer(help="Redis Streams between the core and the adapters.", no_args_is_help=True)
 
@@ -21,41 +24,77 @@ def streams() -> None:
 
 @app.command()
 def status(
-    rail: Annotated[list[str] | None, typer.Option(help="A rail; may be given several times.")] = None,
+    rail: Annotated[
+        list[str] | None, typer.Option(help="Only this rail; repeatable. Left out: every rail that has registered.")
+    ] = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Show length, lag, pending entries, consumers and the oldest pending entry's idle time of each stream."""
-    chosen = rail or ["promptpay"]
+    for name in rail or ():
+        if RAIL_PATTERN.fullmatch(name) is None:
+            raise CommandError("rail_malformed", f"{name[:40]!r} is no rail's name, such as promptpay")
+    # Given by name, the rails of a core whose database is away can be looked at too.
+    chosen = list(dict.fromkeys(rail)) if rail else with_database(_registered)
 
-    async def work(client: "Redis", _: Connection) -> list[dict[str, Any]]:
-        return [await _stream_status(client, key, group) for name in chosen for key, group in groups_of(name)]
+    async def work(client: Redis, _: Connection) -> list[dict[str, Any]]:
+        return [await _stream_status(client, name, key, group) for name in chosen for key, group in groups_of(name)]
 
     rows = with_redis(work)
     if as_json:
         print_json(rows)
-        return
-    columns = ("stream", "group", "length", "lag", "pending", "oldest_idle_s", "consumers")
-    print_table("streams", columns, [tuple(row[column] for column in columns) for row in rows])
+    elif rows:
+        columns = ("stream", "group", "length", "lag", "pending", "oldest_idle_s", "consumers")
+        print_table("streams", columns, [[*(row[column] for column in columns[:-1]), _who(row)] for row in rows])
+    else:
+        typer.echo("no rail has registered: start an adapter")
 
 
-async def _stream_status(client: "Redis", key: str, group: str) -> dict[str, Any]:
-    row: dict[str, Any] = {"stream": key, "group": group}
+async def _registered(database: Database, _: Connection) -> list[str]:
+    async with database.unit_of_work(Context(None, "fleet-cli")) as uow:
+        return await known_rails(uow)
+
+
+async def _stream_status(client: Redis, rail: str, key: str, group: str) -> dict[str, Any]:
+    row: dict[str, Any] = {"rail": rail, "stream": key, "group": group}
     try:
         found = next((entry for entry in await client.xinfo_groups(key) if _text(entry["name"]) == group), None)
-    except ResponseError:
-        found = None  # the stream does not exist
-    if found is None:
-        return {**row, "length": 0, "lag": None, "pending": 0, "oldest_idle_s": None, "consumers": "group missing"}
-    consumers = await client.xinfo_consumers(key, group)
-    oldest = await client.xpending_range(key, group, min="-", max="+", count=1)
+        if found is None:
+            return {**row, **_ABSENT, "length": await client.xlen(key)}
+        consumers = await client.xinfo_consumers(key, group)
+        oldest = await client.xpending_range(key, group, min="-", max="+", count=1)
+    except ResponseError as error:
+        # The stream does not exist, or stream and group went with a server that was wiped this moment.
+        if not str(error).startswith(("no such key", "NOGROUP")):
+            raise
+        return {**row, **_ABSENT}
     return {
         **row,
+        "group_exists": True,
         "length": await client.xlen(key),
         "lag": found["lag"],
         "pending": found["pending"],
         "oldest_idle_s": int(oldest[0]["time_since_delivered"]) // 1000 if oldest else None,
-        "consumers": ", ".join(f"{_text(entry['name'])}={entry['pending']}" for entry in consumers),
+        "consumers": [
+            {"name": _text(entry["name"]), "pending": entry["pending"], "idle_s": entry["idle"] // 1000}
+            for entry in consumers
+        ],
     }
+
+
+_ABSENT: dict[str, Any] = {
+    "group_exists": False,
+    "length": 0,
+    "lag": None,
+    "pending": 0,
+    "oldest_idle_s": None,
+    "consumers": [],
+}
+
+
+def _who(row: dict[str, Any]) -> str:
+    if not row["group_exists"]:
+        return "group missing"
+    return ", ".join(f"{each['name']}={each['pending']}" for each in row["consumers"])
 
 
 def _text(value: bytes | str) -> str:
