@@ -21,7 +21,7 @@ import orjson
 from httpx_aiohttp import AiohttpTransport
 from pydantic import BaseModel
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, stop_after_attempt, stop_after_delay
-from tenacity.wait import wait_base, wait_random_exponential
+from tenacity.wait import wait_base, wait_exponential, wait_random
 
 from schemas.api import (
     BatchItem,
@@ -77,7 +77,7 @@ class FleetClient:
         secret: str,
         *,
         timeout_s: int = 10,
-        attempts: int = 5,
+        attempts: int = 6,
         give_up_after_s: int = 30,
         connections: int = 50,
     ) -> None:
@@ -164,7 +164,8 @@ class FleetClient:
         raw = _encode(body)
         retrying = AsyncRetrying(
             stop=stop_after_attempt(self._attempts) | stop_after_delay(self._give_up_after_s),
-            wait=_WaitAsTold(wait_random_exponential(multiplier=0.1, max=3)),
+            # Six attempts outlast a core that restarts, and say within seconds that there is none.
+            wait=_WaitAsTold(wait_exponential(multiplier=0.2, max=3) + wait_random(0, 0.3)),
             retry=retry_if_exception(_may_help),
             reraise=True,
             sleep=asyncio.sleep,

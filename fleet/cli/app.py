@@ -39,8 +39,9 @@ def main(arguments: list[str] | None = None) -> int:
         return int(ExitCode.WRONG_INPUT)
     except typer.Abort:
         return int(ExitCode.INTERRUPTED)
-    except BrokenPipeError:
-        # The reader, such as `head`, has seen enough; nothing may be flushed into its pipe at exit.
+    except (BrokenPipeError, SystemExit):
+        # The reader, such as `head`, has seen enough; nothing may be flushed into its pipe at exit. Within a command
+        # typer answers the broken pipe with SystemExit(1), which would read as a check that failed.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return int(ExitCode.DONE)
     except Exception as error:

@@ -74,8 +74,11 @@ def require(connection: Connection, *names: str) -> None:
         )
 
 
-def with_client(work: Callable[[FleetClient], Awaitable[T]]) -> T:
-    """Run `work` with a client; the core's refusals become one line and exit code 3."""
+def with_client(work: Callable[[FleetClient], Awaitable[T]], *, if_unanswered: str = "") -> T:
+    """Run `work` with a client; the core's refusals become one line and exit code 3.
+
+    `if_unanswered` says how to go on where the request may have been taken.
+    """
     connection = find_connection()
     require(connection, "public_url", "key_id", "key_secret")
     if not connection.key_id.isascii():
@@ -92,6 +95,6 @@ def with_client(work: Callable[[FleetClient], Awaitable[T]]) -> T:
     except Unreachable as error:
         raise CommandError(
             "core_unreachable",
-            f"{error}; is the core running at {connection.public_url}? repeat under the same idempotency key (--key)",
+            f"{error}; is the core running at {connection.public_url}? {if_unanswered}".rstrip(),
             ExitCode.UNREACHABLE,
         ) from error

@@ -4,15 +4,17 @@ from typing import Annotated, Any
 from uuid import UUID, uuid4
 
 import typer
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 
 from fleet.cli.connection import with_client
-from fleet.cli.output import CommandError, JsonFlag, print_fields, print_json, print_table
-from schemas.api import AutoConfirm, ConfirmRequest, IntentRequest, IntentView
+from fleet.cli.output import CommandError, JsonFlag, invalid_field, print_fields, print_json, print_table
+from schemas.api import AutoConfirm, ConfirmRequest, IdempotencyKey, IntentRequest, IntentView
 from schemas.events import IntentState
 from schemas.money import AmountError, currency_of, to_major_text, to_minor
 from schemas.operations import OperationType
 from schemas.permits import Payee
+
+_KEY: TypeAdapter[str] = TypeAdapter(IdempotencyKey)
 
 app = typer.Typer(help="Payments.", no_args_is_help=True)
 
@@ -43,14 +45,15 @@ def create(
             reference=reference,
             auto_confirm=AutoConfirm(max_fee_minor=max_fee_minor) if auto_confirm and payee else None,
         )
+        used_key = _KEY.validate_python(key) if key else uuid4().hex
     except AmountError as error:
         raise CommandError(error.code, str(error)) from error
     except ValidationError as error:
-        first = error.errors()[0]
-        field = ".".join(str(part) for part in first["loc"])
-        raise CommandError("invalid_field", f"{field}: {first['msg']}") from error
-    used_key = key or uuid4().hex
-    view = with_client(lambda client: client.create_intent(request, idempotency_key=used_key))
+        raise invalid_field(error) from error
+    view = with_client(
+        lambda client: client.create_intent(request, idempotency_key=used_key),
+        if_unanswered=f"It may have taken the payment: repeat it with --key {used_key}",
+    )
     _show(view, as_json, idempotency_key=used_key)
 
 
@@ -92,7 +95,10 @@ def confirm(
     as_json: JsonFlag = False,
 ) -> None:
     """Say yes to what the lookup found: amount and fee must be the ones it answered."""
-    request = ConfirmRequest(amount_minor=amount_minor, fee_minor=fee_minor)
+    try:
+        request = ConfirmRequest(amount_minor=amount_minor, fee_minor=fee_minor)
+    except ValidationError as error:
+        raise invalid_field(error) from error
     _show(with_client(lambda client: client.confirm_intent(intent_id, request)), as_json)
 
 

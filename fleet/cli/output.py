@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import orjson
 import typer
+from pydantic import ValidationError
 from rich.console import Console
 from rich.table import Table
 
@@ -37,6 +38,13 @@ class CommandError(Exception):
     def line(self) -> str:
         """Return the one line."""
         return f"fleet: {self.code}: {' '.join(str(self).split())}"
+
+
+def invalid_field(error: ValidationError) -> CommandError:
+    """Return the first fault of a value that the contract does not take."""
+    first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+    field = ".".join(str(part) for part in first["loc"])
+    return CommandError("invalid_field", f"{field}: {first['msg']}".removeprefix(": "))
 
 
 def print_json(value: Any) -> None:

@@ -7,7 +7,7 @@ import typer
 from pydantic import ValidationError
 
 from fleet.cli.connection import with_client
-from fleet.cli.output import CommandError, JsonFlag, print_fields, print_json, print_table
+from fleet.cli.output import JsonFlag, invalid_field, print_fields, print_json, print_table
 from schemas.api import WalletRequest, WalletView
 from schemas.money import currency_of, to_major_text
 
@@ -25,8 +25,7 @@ def create(
     try:
         request = WalletRequest(owner=owner, currency=currency, external_id=external_id)
     except ValidationError as error:
-        first = error.errors()[0]
-        raise CommandError("invalid_field", f"{first['loc'][0]}: {first['msg']}") from error
+        raise invalid_field(error) from error
     _show(with_client(lambda client: client.create_wallet(request)), as_json)
 
 

@@ -76,14 +76,16 @@ async def test_an_absent_redis_is_named_with_its_setting(fleet: Fleet, monkeypat
     assert "REDIS_URL" in (await fleet("streams", "status", "--rail", "noop")).must_fail(4, "server_unreachable")
 
 
-@pytest.mark.parametrize("command", [("intents", "list"), ("wallets", "show", ANY_ID)], ids=" ".join)
-async def test_an_absent_core_is_named_with_its_address(
-    fleet: Fleet, command: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+async def test_an_absent_core_is_named_with_its_address_and_the_key_to_repeat_under(
+    fleet: Fleet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     url = f"http://127.0.0.1:{free_port()}"
     for name, value in (("FLEET_URL", url), ("FLEET_KEY_ID", "fk_x"), ("FLEET_KEY_SECRET", "s")):
         monkeypatch.setenv(name, value)
-    assert url in (await fleet(*command)).must_fail(4, "core_unreachable")
+    done = await fleet("intents", "create", "--wallet", ANY_ID, "--amount", "1", "--key", "order-7")
+    line = done.must_fail(4, "core_unreachable")
+    assert url in line
+    assert "--key order-7" in line
 
 
 @pytest.mark.parametrize("arguments", [a for a in ON_POSTGRES if a[0] != "dlq" or a[1] == "list"], ids=" ".join)

@@ -1,0 +1,24 @@
+"""One stack with two rails for all end-to-end tests of commands and client, and the command that finds it."""
+
+from collections.abc import AsyncIterator
+
+import pytest
+
+from fleet.stack.stack import Stack, StackPlan, running
+from tests.support.commands import SETTINGS, Fleet, fleet_command
+
+
+@pytest.fixture(scope="session")
+async def stack(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Stack]:
+    """Return a running system; what one test leaves in it, the next one meets."""
+    async with running(StackPlan(tmp_path_factory.mktemp("stack"), rails={"noop": 1, "promptpay": 1})) as stack:
+        yield stack
+
+
+@pytest.fixture
+def fleet(stack: Stack, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Fleet:
+    """Return the command as it is typed in the folder where `./dev up` runs."""
+    for name in SETTINGS:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("FLEET_STACK", str(stack.home / "stack.json"))
+    return fleet_command(capsys, monkeypatch)
