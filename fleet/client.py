@@ -10,18 +10,18 @@ the first answer. Reads ignore fields that this version does not know.
 import asyncio
 import secrets
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self, TypeVar
-from urllib.parse import urlencode
 from uuid import UUID
 
 import httpx
 import orjson
 from httpx_aiohttp import AiohttpTransport
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, stop_after_attempt, stop_after_delay
 from tenacity.wait import wait_base, wait_exponential, wait_random
+from yarl import URL
 
 from schemas.api import (
     BatchItem,
@@ -42,7 +42,8 @@ Model = TypeVar("Model", bound=BaseModel)
 
 BATCH_LIMIT = 1000
 _RETRIED_STATUS = frozenset({429, 500, 502, 503, 504})
-_RETRIED_CODES = frozenset({"idempotency_in_flight"})
+# Each attempt has a fresh nonce: one that was seen before is our own, sent again below us on a connection that broke.
+_RETRIED_CODES = frozenset({"idempotency_in_flight", "replayed_nonce"})
 
 
 class FleetError(Exception):
@@ -64,7 +65,7 @@ class Refused(FleetError):  # noqa: N818 - named by outcome, as the errors of th
 
 
 class Unreachable(FleetError):  # noqa: N818 - named by outcome
-    """The core gave no usable answer."""
+    """The core gave no usable answer: the request may have been taken."""
 
 
 class FleetClient:
@@ -80,8 +81,10 @@ class FleetClient:
         attempts: int = 6,
         give_up_after_s: int = 30,
         connections: int = 50,
+        clock: Callable[[], float] = time.time,
     ) -> None:
-        self._key_id, self._secret = key_id, secret
+        """`clock` gives seconds since 1970; the core takes a signature that is at most 300 s off."""
+        self._key_id, self._secret, self._clock = key_id, secret, clock
         self._attempts, self._give_up_after_s = attempts, give_up_after_s
         limits = httpx.Limits(max_connections=connections, max_keepalive_connections=connections)
         self._http = httpx.AsyncClient(
@@ -139,8 +142,9 @@ class FleetClient:
         return await self._send("GET", "/v1/intents", IntentPage, query=query)
 
     async def create_wallet(self, wallet: WalletRequest) -> WalletView:
-        """Open a wallet; with an external id, repeating it returns the same wallet."""
-        return await self._send("POST", "/v1/wallets", WalletView, body=wallet)
+        """Open a wallet; with an external id, repeating it returns the same wallet. Without one it is asked once."""
+        attempts = self._attempts if wallet.external_id else 1
+        return await self._send("POST", "/v1/wallets", WalletView, body=wallet, attempts=attempts)
 
     async def get_wallet(self, wallet_id: UUID) -> WalletView:
         """Return a wallet with its balances in minor units."""
@@ -160,10 +164,11 @@ class FleetClient:
         body: BaseModel | Mapping[str, Any] | None = None,
         query: Mapping[str, str] | None = None,
         idempotency_key: str | None = None,
+        attempts: int | None = None,
     ) -> Model:
         raw = _encode(body)
         retrying = AsyncRetrying(
-            stop=stop_after_attempt(self._attempts) | stop_after_delay(self._give_up_after_s),
+            stop=stop_after_attempt(attempts or self._attempts) | stop_after_delay(self._give_up_after_s),
             # Six attempts outlast a core that restarts, and say within seconds that there is none.
             wait=_WaitAsTold(wait_exponential(multiplier=0.2, max=3) + wait_random(0, 0.3)),
             retry=retry_if_exception(_may_help),
@@ -176,13 +181,18 @@ class FleetClient:
                     content = await self._once(method, path, raw, query or {}, idempotency_key)
         except (httpx.TransportError, httpx.InvalidURL) as error:
             raise Unreachable(f"{method} {path}: {type(error).__name__} {error}".strip()) from error
-        return model.model_validate_json(content, extra="ignore")
+        try:
+            return model.model_validate_json(content, extra="ignore")
+        except ValidationError as error:
+            text = f"{method} {path}: the answer is not the core's: is this its address, and its version ours?"
+            raise Unreachable(text) from error
 
     async def _once(
         self, method: str, path: str, raw: bytes, query: Mapping[str, str], idempotency_key: str | None
     ) -> bytes:
         """One signed request: each repeat has a nonce of its own, since the core refuses a replayed one."""
-        query_text = urlencode(sorted(query.items()))
+        # Written as the HTTP library sends it, which undoes needless escapes: what is signed is what is sent.
+        query_text = URL.build(query=sorted(query.items())).raw_query_string
         headers = signed_headers(
             method=method,
             path=path,
@@ -190,7 +200,7 @@ class FleetClient:
             body=raw,
             key_id=self._key_id,
             secret=self._secret,
-            timestamp=int(time.time()),
+            timestamp=int(self._clock()),
             nonce=secrets.token_urlsafe(16),
         )
         if raw:
