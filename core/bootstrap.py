@@ -38,6 +38,7 @@ from core.store.ledger import PostgresLedger
 from core.store.listener import listen_for_outbox
 from core.store.migrate import load_migrations
 from core.store.nonces import NonceStore
+from core.store.parking import PostgresParking
 from core.store.routes import RouteStore
 from core.store.vault import PostgresVault
 from core.store.wallets import WalletStore
@@ -164,6 +165,7 @@ def background(core: Core, client: Redis) -> BusDeps:
     """Wire the background roles: the bus to PostgreSQL and to the use cases, all under the worker role."""
     settings, database, ports = core.settings, core.worker_database, core.worker_ports
     memory = ResolverMemory(settings.voids_per_minute)
+    parking = PostgresParking(database, ports.vault)
 
     def unit_of_work() -> AbstractAsyncContextManager[Any]:
         return database.unit_of_work(Context(None, "core"))
@@ -177,9 +179,10 @@ def background(core: Core, client: Redis) -> BusDeps:
         client=client,
         store=PostgresDispatch(database),
         upkeep=PostgresUpkeep(database),
+        parking=parking,
         listen=partial(listen_for_outbox, settings.direct_url),
-        settle=ResultsReceiver(ports, unit_of_work, client),
-        receive_dead_letters=DeadLettersReceiver(ports.letters, unit_of_work),
+        settle=ResultsReceiver(ports, parking, unit_of_work, client),
+        receive_dead_letters=DeadLettersReceiver(ports.letters, parking, unit_of_work),
         resolve=resolve,
         instance=settings.instance or f"{socket.gethostname()}-{os.getpid()}",
     )

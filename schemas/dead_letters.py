@@ -9,6 +9,9 @@ from schemas.base import Contract
 
 DEAD_LETTER_TYPE = "dead_letter"
 
+UNKNOWN_VERSION = "unknown_version"
+"""The error class of an entry that nobody could read yet: it is parked, and no delivery of it counts."""
+
 
 class DeadLetter(Contract):
     """Why an entry was given up. The body is the entry's own, which carries a masked payee by contract."""

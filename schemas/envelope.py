@@ -1,9 +1,14 @@
 """The envelope of every stream entry: plain fields and one JSON body, so redis-cli can read and write it."""
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 ENVELOPE_VERSION = 1
+"""The version that this code writes, and the only one that it reads."""
+
+VERSION_MAX = 32_767
+"""No version is above this: what claims to be is garbage, and no newer consumer will ever come for it."""
 
 
 class EnvelopeError(ValueError):
@@ -12,6 +17,10 @@ class EnvelopeError(ValueError):
 
 class UnknownVersionError(EnvelopeError):
     """The entry is written in a schema version that this process does not know; a newer consumer may."""
+
+    def __init__(self, version: int) -> None:
+        super().__init__(f"schema version {version}, this process knows {ENVELOPE_VERSION}")
+        self.version = version
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,14 +44,23 @@ class Envelope:
         }
 
 
+def version_of(fields: Mapping[bytes, bytes]) -> int:
+    """The schema version that an entry claims, known or not. Raises EnvelopeError where it names none."""
+    try:
+        version = int(fields[b"v"])
+    except (KeyError, ValueError):
+        raise EnvelopeError("the entry names no schema version") from None
+    if not 1 <= version <= VERSION_MAX:
+        raise EnvelopeError("no schema version has this number")
+    return version
+
+
 def decode_envelope(fields: Mapping[bytes, bytes]) -> Envelope:
     """The envelope in a stream entry. Raises EnvelopeError; UnknownVersionError is one of them."""
     try:
-        version = int(fields[b"v"])
+        version = version_of(fields)
         if version != ENVELOPE_VERSION:
-            raise UnknownVersionError(  # noqa: TRY301 - one place decides what an unreadable entry is
-                f"schema version {version}, this process knows {ENVELOPE_VERSION}"
-            )
+            raise UnknownVersionError(version)
         return Envelope(
             id=fields[b"id"].decode(),
             type=fields[b"type"].decode(),
@@ -52,7 +70,28 @@ def decode_envelope(fields: Mapping[bytes, bytes]) -> Envelope:
         )
     except KeyError as missing:
         raise EnvelopeError(f"the entry has no field {missing}") from missing
-    except UnknownVersionError:
+    except EnvelopeError:
         raise
     except ValueError as garbage:
         raise EnvelopeError(f"the entry is not readable: {type(garbage).__name__}") from garbage
+
+
+def raw_text(fields: Mapping[bytes, bytes]) -> str:
+    """The fields as one ASCII text that keeps every byte: for entries that are no envelope we can read."""
+    return json.dumps({_text(name): _text(value) for name, value in fields.items()})
+
+
+def raw_fields(text: str) -> dict[bytes, bytes]:
+    """The fields that `raw_text` kept. Raises ValueError where the text is none of its making."""
+    kept = json.loads(text)
+    if not isinstance(kept, dict) or not kept or not all(isinstance(value, str) for value in kept.values()):
+        raise ValueError("not the fields of an entry")
+    return {_bytes(name): _bytes(value) for name, value in kept.items()}
+
+
+def _text(raw: bytes) -> str:
+    return raw.decode(errors="surrogateescape")
+
+
+def _bytes(text: str) -> bytes:
+    return text.encode(errors="surrogateescape")

@@ -7,6 +7,7 @@ from uuid import UUID
 from pydantic import Field
 
 from schemas.base import Contract
+from schemas.envelope import ENVELOPE_VERSION
 from schemas.jobs import AmountMinor, CurrencyCode, RailName
 from schemas.operations import OperationType
 
@@ -67,7 +68,7 @@ class RailRegistration(Contract):
     operations: dict[OperationType, Capabilities]
     payee_types: dict[str, PayeeType]
     timing: Timing
-    schema_versions: Annotated[tuple[int, ...], Field(min_length=1)] = (1,)
+    schema_versions: Annotated[tuple[int, ...], Field(min_length=1)] = (ENVELOPE_VERSION,)
     """Envelope versions that this adapter reads."""
 
 

@@ -16,7 +16,7 @@ from faststream.redis import RedisBroker
 from redis.asyncio import Redis
 from redis.exceptions import RedisError, ResponseError
 
-from schemas.envelope import Envelope, EnvelopeError, decode_envelope
+from schemas.envelope import Envelope, EnvelopeError, UnknownVersionError, decode_envelope, raw_text
 from wire import functions
 from wire.client import BLOCK_MS
 from wire.feed import BatchFeed, Entry
@@ -24,6 +24,8 @@ from wire.feed import BatchFeed, Entry
 log = logging.getLogger(__name__)
 
 BACKOFF_CAP_S = 5.0
+PARK_AFTER_IDLES = 10
+"""Claim idle times after which an entry of an unknown schema version is kept in PostgreSQL instead."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,12 +56,17 @@ class Delivery:
     first_seen_monotonic: float = field(default_factory=time.monotonic)
     started: bool = False
     raw: str = ""
-    """The fields as they came, where they are no envelope: evidence must outlive what cannot be read."""
+    """The fields as they came (`schemas.envelope.raw_text`), where they are no envelope that we can read."""
 
     @property
     def must_run_alone(self) -> bool:
         """A second delivery runs alone, so that a poison entry takes no neighbour along."""
         return self.deliveries > 1
+
+    def waits_for_newer(self, claim_idle_s: float) -> bool:
+        """Whether this is a version for a newer consumer that may still come; past the bound it is to be parked."""
+        age_s = time.time() - int(self.entry_id.partition("-")[0]) / 1000
+        return isinstance(self.error, UnknownVersionError) and age_s <= PARK_AFTER_IDLES * claim_idle_s
 
 
 def _report_deleted(entry_ids: list[str]) -> None:
@@ -268,7 +275,7 @@ class StreamConsumer:
         try:
             return Delivery(self._settings.stream, entry_id, decode_envelope(fields), None, count)
         except EnvelopeError as error:
-            return Delivery(self._settings.stream, entry_id, None, error, count, raw=repr(dict(fields)))
+            return Delivery(self._settings.stream, entry_id, None, error, count, raw=raw_text(fields))
 
     async def _beat(self) -> None:
         own, oldest = self._settings, time.monotonic() - self._settings.max_age_s

@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-import time
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -24,6 +23,7 @@ from adapters.runtime.messages import (
     result_completion,
 )
 from adapters.runtime.verdicts import Action
+from schemas.dead_letters import UNKNOWN_VERSION
 from schemas.envelope import UnknownVersionError
 from schemas.jobs import Job
 from schemas.permits import Closed, Granted, NotFound, Wait
@@ -127,10 +127,11 @@ class Lane:
 
     async def _take(self, batch: list[Delivery]) -> None:
         for delivery in batch:
-            if isinstance(delivery.error, UnknownVersionError):
-                await self._park(delivery)
+            if delivery.waits_for_newer(self._own.claim_idle_s):
+                await self._give_back([delivery])
             elif delivery.envelope is None:
-                await self._bury(delivery, None, "poison", str(delivery.error))
+                unknown = isinstance(delivery.error, UnknownVersionError)
+                await self._bury(delivery, None, UNKNOWN_VERSION if unknown else "poison", str(delivery.error))
             else:
                 await self._sort(delivery, delivery.envelope.body)
         self._changed.set()
@@ -148,14 +149,6 @@ class Lane:
             return
         held = Held(delivery, job)
         self._queue.append(held)
-
-    async def _park(self, delivery: Delivery) -> None:
-        """Leave a newer schema version to a newer adapter; past a bound, hand it to the core."""
-        age_s = time.time() - int(delivery.entry_id.partition("-")[0]) / 1000
-        if age_s > 10 * self._own.claim_idle_s:
-            await self._bury(delivery, None, "unknown_version", str(delivery.error))
-        else:
-            await self._give_back([delivery])
 
     async def _ask_forever(self) -> None:
         while True:

@@ -90,7 +90,7 @@ def dead_letter_completion(
         fingerprint=hashlib.sha256(f"{rail}|{error_class}|{message}".encode()).hexdigest()[:16],
         message=message[:500],
         deliveries=delivery.deliveries,
-        body=delivery.envelope.body if delivery.envelope is not None else "",
+        body=delivery.envelope.body if delivery.envelope is not None else delivery.raw,
     )
     name = str(job_id) if job_id is not None else delivery.entry_id
     return _completion(delivery, DEAD_LETTER_TYPE, name, letter.model_dump_json(), "dead")

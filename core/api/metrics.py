@@ -17,6 +17,7 @@ _GAUGES: Final[dict[str, Gauge]] = {
     "outbox_age": catalogue.OUTBOX_AGE,
     "alerts_open": catalogue.ALERTS_OPEN,
     "dead_letters_open": catalogue.DEAD_LETTERS_OPEN,
+    "entries_parked": catalogue.ENTRIES_PARKED,
 }
 _SINGLE: Final[dict[str, Gauge]] = {"parked": catalogue.UNRESOLVED, "parked_age": catalogue.UNRESOLVED_AGE}
 

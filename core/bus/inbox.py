@@ -7,16 +7,12 @@ import random
 from redis.asyncio import Redis
 
 from core.services.bus_ports import Receive
-from schemas.envelope import UnknownVersionError
 from schemas.streams import CORE_GROUP
 from wire import functions
 from wire.consumer import ConsumerSettings, Delivery, StreamConsumer
 from wire.failpoints import failpoint
 
 log = logging.getLogger(__name__)
-
-PARK_AFTER_DELIVERIES = 10
-"""Claims, one per claim idle time, after which an unknown version is kept in PostgreSQL instead."""
 
 
 class Inbox:
@@ -34,7 +30,7 @@ class Inbox:
         claim_idle_s: float = 60.0,
     ) -> None:
         self._client, self._rail, self._stream, self._name = client, rail, stream, consumer
-        self._receive = receive
+        self._receive, self._claim_idle_s = receive, claim_idle_s
         settings = ConsumerSettings(stream, CORE_GROUP, consumer, claim_idle_s=claim_idle_s, max_records=batch)
         self._consumer = StreamConsumer(client, settings, self._handle)
 
@@ -47,12 +43,12 @@ class Inbox:
         await self._consumer.drain(timeout_s)
 
     async def _handle(self, batch: list[Delivery]) -> None:
-        newer = [each.entry_id for each in batch if _waits_for_a_newer_consumer(each)]
+        newer = [each.entry_id for each in batch if each.waits_for_newer(self._claim_idle_s)]
+        known = [each for each in batch if not each.waits_for_newer(self._claim_idle_s)]
         if newer:
             # Not ours to judge: they stay pending for a newer consumer. Past the bound they are parked, raw.
             log.error("%d entries of %s have an unknown schema version", len(newer), self._stream)
-            self._consumer.forget(newer)
-        known = [each for each in batch if not _waits_for_a_newer_consumer(each)]
+            await self._consumer.release(newer)
         if not known:
             return
         for each in known:
@@ -74,7 +70,3 @@ class Inbox:
                     log.warning("%s cannot be received: %s: %s", self._stream, type(error).__name__, error)
                 ceiling_s = min(5.0, 0.1 * 2 ** min(failures, 6))
                 await asyncio.sleep(random.uniform(ceiling_s / 2, ceiling_s))  # noqa: S311 - jitter
-
-
-def _waits_for_a_newer_consumer(delivery: Delivery) -> bool:
-    return isinstance(delivery.error, UnknownVersionError) and delivery.deliveries < PARK_AFTER_DELIVERIES

@@ -1,20 +1,22 @@
 """From stream entries to use cases: parse what came in, run the use case, say what may be acked."""
 
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
+from uuid import UUID
 
 from pydantic import TypeAdapter, ValidationError
 from redis.asyncio import Redis
 
 from core.services import dead_letters, settle
+from core.services.bus_ports import Parked, ParkingStore
 from core.services.settle import SettlePorts
 from core.telemetry.catalogue import DEAD_LETTERS, UNUSABLE, VERDICTS
-from schemas.dead_letters import DEAD_LETTER_TYPE, DeadLetter
-from schemas.envelope import UnknownVersionError
+from schemas.dead_letters import DEAD_LETTER_TYPE, UNKNOWN_VERSION, DeadLetter
+from schemas.envelope import UnknownVersionError, raw_fields, version_of
 from schemas.results import RESULT_TYPE, Result
-from schemas.streams import results_dlq_stream
+from schemas.streams import control_stream, jobs_stream, results_dlq_stream
 from wire.consumer import Delivery
 from wire.failpoints import failpoint
 
@@ -27,12 +29,23 @@ _DEAD_LETTER: TypeAdapter[DeadLetter] = TypeAdapter(DeadLetter)
 class ResultsReceiver:
     """Settles a batch of verdicts; what is unusable is kept in PostgreSQL first and then mirrored for watchers."""
 
-    def __init__(self, ports: SettlePorts, unit_of_work: UnitOfWorkFactory, client: Redis) -> None:
-        self._ports, self._unit_of_work, self._client = ports, unit_of_work, client
+    def __init__(
+        self, ports: SettlePorts, parking: ParkingStore, unit_of_work: UnitOfWorkFactory, client: Redis
+    ) -> None:
+        self._ports, self._parking, self._unit_of_work, self._client = ports, parking, unit_of_work, client
 
     async def __call__(self, rail: str, deliveries: Sequence[Delivery]) -> Sequence[str]:
         """Return the entry ids that may be acked."""
-        settled = await settle.settle_batch(self._ports, self._committing, [_result(rail, each) for each in deliveries])
+        parked = [each for each in (_parked(rail, one) for one in deliveries) if each is not None]
+        if parked:
+            async with self._unit_of_work() as uow:
+                await self._parking.keep_parked(uow, parked)
+        away = {each.entry_id for each in parked}
+        readable = [_result(rail, each) for each in deliveries if each.entry_id not in away]
+        return [*away, *(await self._settle(rail, readable) if readable else ())]
+
+    async def _settle(self, rail: str, deliveries: Sequence[settle.Delivery]) -> Sequence[str]:
+        settled = await settle.settle_batch(self._ports, self._committing, deliveries)
         _count(rail, settled)
         for delivery, error in settled.unusable:
             fields: dict[Any, Any] = {
@@ -53,16 +66,30 @@ class ResultsReceiver:
 
 
 class DeadLettersReceiver:
-    """Keeps dead letters in PostgreSQL; an entry that is no dead letter is kept as one, raw."""
+    """Keeps dead letters in PostgreSQL; an entry that is no dead letter is kept as one, raw.
 
-    def __init__(self, store: dead_letters.Letters, unit_of_work: UnitOfWorkFactory) -> None:
-        self._store, self._unit_of_work = store, unit_of_work
+    What an adapter gave up only because nobody reads its schema version yet is no dead letter: it is parked.
+    """
+
+    def __init__(self, store: dead_letters.Letters, parking: ParkingStore, unit_of_work: UnitOfWorkFactory) -> None:
+        self._store, self._parking, self._unit_of_work = store, parking, unit_of_work
 
     async def __call__(self, rail: str, deliveries: Sequence[Delivery]) -> Sequence[str]:
         """Return the entry ids that may be acked: all, once they are committed."""
+        letters, parked = [], []
+        for each in deliveries:
+            entry = _parked(rail, each)
+            if entry is None:
+                letter = _letter(rail, each)
+                entry = _parked_by_adapter(letter)
+                if entry is None:
+                    letters.append(letter)
+                    continue
+            parked.append(entry)
         async with self._unit_of_work() as uow:
-            await dead_letters.receive(uow, self._store, [_letter(rail, each) for each in deliveries])
-        DEAD_LETTERS.labels(rail).inc(len(deliveries))
+            await self._parking.keep_parked(uow, parked)
+            await dead_letters.receive(uow, self._store, letters)
+        DEAD_LETTERS.labels(rail).inc(len(letters))
         return [each.entry_id for each in deliveries]
 
 
@@ -77,9 +104,7 @@ def _result(rail: str, delivery: Delivery) -> settle.Delivery:
     envelope = delivery.envelope
     body = envelope.body if envelope is not None else delivery.raw
     result, error = None, ""
-    if isinstance(delivery.error, UnknownVersionError):
-        error = "unknown_version"
-    elif envelope is None or envelope.type != RESULT_TYPE:
+    if envelope is None or envelope.type != RESULT_TYPE:
         error = "not_a_result"
     else:
         try:
@@ -93,9 +118,13 @@ def _letter(rail: str, delivery: Delivery) -> DeadLetter:
     envelope = delivery.envelope
     if envelope is not None and envelope.type == DEAD_LETTER_TYPE:
         try:
-            return _DEAD_LETTER.validate_json(envelope.body)
+            letter = _DEAD_LETTER.validate_json(envelope.body)
         except ValidationError:
             pass
+        else:
+            # An adapter speaks for its own rail alone: what names another's streams or jobs is not believed.
+            if letter.rail == rail and letter.stream in (jobs_stream(rail), control_stream(rail)):
+                return letter
     return DeadLetter(
         job_id=None,
         rail=rail,
@@ -107,3 +136,29 @@ def _letter(rail: str, delivery: Delivery) -> DeadLetter:
         deliveries=delivery.deliveries,
         body=envelope.body if envelope is not None else delivery.raw,
     )
+
+
+def _parked(rail: str, delivery: Delivery) -> Parked | None:
+    """Return an entry of the core's own streams that only a newer core can read."""
+    if not isinstance(delivery.error, UnknownVersionError):
+        return None
+    version = delivery.error.version
+    return Parked(rail, delivery.stream, delivery.entry_id, None, version, delivery.raw)
+
+
+def _parked_by_adapter(letter: DeadLetter) -> Parked | None:
+    """Return the entry that an adapter could not read, if it is one indeed; its job is what its id names."""
+    if letter.error_class != UNKNOWN_VERSION:
+        return None
+    try:
+        fields = raw_fields(letter.body)
+        return Parked(letter.rail, letter.stream, letter.entry_id, _uuid(fields), version_of(fields), letter.body)
+    except ValueError:
+        return None
+
+
+def _uuid(fields: Mapping[bytes, bytes]) -> UUID | None:
+    try:
+        return UUID(fields.get(b"id", b"").decode())
+    except ValueError:
+        return None

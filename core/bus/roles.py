@@ -11,9 +11,10 @@ from core.bus.healer import heal_rail
 from core.bus.inbox import Inbox
 from core.bus.janitor import drop_idle_consumers, trim_stream
 from core.bus.loop import forever
+from core.bus.parking import Readder
 from core.bus.relay import StreamRelay, relay_step
 from core.bus.sweeper import Sweeper
-from core.services.bus_ports import DispatchStore, Receive, Upkeep
+from core.services.bus_ports import DispatchStore, ParkingStore, Receive, Upkeep
 from core.settings import Settings
 from schemas.streams import ADAPTERS_GROUP, control_stream, groups_of, jobs_dlq_stream, jobs_stream, results_stream
 
@@ -30,6 +31,7 @@ class BusDeps:
     client: Redis
     store: DispatchStore
     upkeep: Upkeep
+    parking: ParkingStore
     listen: Callable[[asyncio.Event], Awaitable[None]]
     settle: Receive
     receive_dead_letters: Receive
@@ -40,7 +42,7 @@ class BusDeps:
 async def relay_role(deps: BusDeps) -> None:
     """Relay every rail's jobs and control stream, and heal the server's groups and functions."""
     own = deps.settings
-    bounds = GateBounds(own.backlog_high, own.backlog_low, own.stream_length_max, own.redis_memory_max_bytes)
+    bounds = _bounds(deps)
     async with asyncio.TaskGroup() as tasks:
         wakes = []
         for rail in own.rail_names:
@@ -83,6 +85,11 @@ async def resolver_role(deps: BusDeps) -> None:
             tasks.create_task(_clean(deps, rail))
 
 
+def _bounds(deps: BusDeps) -> GateBounds:
+    own = deps.settings
+    return GateBounds(own.backlog_high, own.backlog_low, own.stream_length_max, own.redis_memory_max_bytes)
+
+
 async def _then(step: Callable[[], Awaitable[None]], wait_s: float) -> float:
     await step()
     return wait_s
@@ -117,9 +124,11 @@ async def _listen(deps: BusDeps, woken: asyncio.Event) -> None:
 
 async def _sweep(deps: BusDeps, rail: str) -> None:
     sweeper = Sweeper(deps.client, deps.store, rail, deps.settings.sweeper_age_s)
+    readder = Readder(deps.client, deps.parking, rail, _bounds(deps))
 
     async def step() -> float:
         await sweeper.sweep_once()
+        await readder.readd_once()
         return deps.settings.sweeper_every_s
 
     await forever(f"the sweeper of {rail}", step)

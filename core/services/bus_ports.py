@@ -3,7 +3,7 @@
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 from uuid import UUID
 
 from wire.consumer import Delivery
@@ -61,6 +61,39 @@ class DispatchStore(Protocol):
 
     async def raise_stream_epoch(self, rail: str, expected: str | None, token: str) -> str:
         """Raise the epoch to a new token unless another healer did; return the token that counts now."""
+
+
+@dataclass(frozen=True, slots=True)
+class Parked:
+    """An entry that nobody could read yet; `fields` is `schemas.envelope.raw_text`."""
+
+    rail: str
+    stream: str
+    entry_id: str
+    job_id: UUID | None
+    version: int
+    fields: str
+
+
+class ParkedBatch(Protocol):
+    """Parked entries that this process alone holds until the surrounding transaction ends."""
+
+    @property
+    def entries(self) -> Sequence[Parked]:
+        """The entries, the longest parked first."""
+
+    async def mark(self, entry_ids: Sequence[str]) -> None:
+        """Record under which ids they were added again; their queued jobs follow."""
+
+
+class ParkingStore(Protocol):
+    """Where entries wait for a reader of their schema version."""
+
+    async def keep_parked(self, uow: Any, entries: Sequence[Parked]) -> None:
+        """Keep each entry once, in the caller's transaction."""
+
+    def take_readable(self, rail: str, stream: str, group: str, limit: int) -> AbstractAsyncContextManager[ParkedBatch]:
+        """Lock up to `limit` entries that the newest registration, or this core, reads."""
 
 
 class Upkeep(Protocol):

@@ -54,6 +54,8 @@ WHERE j.rail = $1 AND j.state = 'QUEUED' AND j.closed_at IS NULL AND j.entry_id 
     AND (coalesce(j.stream_epoch, 0) < e.epoch
         OR j.queued_at < now() - make_interval(secs => $2 * power(2, least(j.rounds, 8))))
     AND ($3::uuid IS NULL OR j.id > $3)
+    AND NOT EXISTS (SELECT FROM fleet.parked_entries p
+        WHERE p.stream = j.stream AND p.entry_id = j.entry_id AND p.readded_at IS NULL)
 ORDER BY j.id LIMIT $4
 """
 

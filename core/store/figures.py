@@ -18,6 +18,8 @@ UNION ALL
 SELECT 'alerts_open', severity, count(*)::float8 FROM fleet.alerts WHERE closed_at IS NULL GROUP BY severity
 UNION ALL
 SELECT 'dead_letters_open', rail, count(*)::float8 FROM fleet.dead_letters WHERE state = 'OPEN' GROUP BY rail
+UNION ALL
+SELECT 'entries_parked', stream, count(*)::float8 FROM fleet.parked_entries WHERE readded_at IS NULL GROUP BY stream
 """
 
 

@@ -17,6 +17,7 @@ UNRESOLVED: Final = Gauge("fleet_intents_parked", "Intents that wait for a perso
 UNRESOLVED_AGE: Final = Gauge("fleet_intents_parked_oldest_seconds", "How long the oldest has waited.")
 ALERTS_OPEN: Final = Gauge("fleet_alerts_open", "Alerts that nobody closed.", ["severity"])
 DEAD_LETTERS_OPEN: Final = Gauge("fleet_dead_letters_open", "Dead letters that nobody settled.", ["rail"])
+ENTRIES_PARKED: Final = Gauge("fleet_entries_parked", "Entries that nobody can read yet.", ["stream"])
 BACKLOG: Final = Gauge("fleet_stream_backlog", "Lag and pending of a stream's group.", ["stream", "group"])
 LAG_UNKNOWN: Final = Gauge("fleet_stream_lag_unknown", "1 where the server cannot tell the lag.", ["stream", "group"])
 GATE_CLOSED: Final = Gauge("fleet_gate_closed", "1 where nothing more may be added.", ["stream"])

@@ -8,10 +8,11 @@ from typing import Any
 import asyncpg
 import pytest
 
-from core.bus.inbox import PARK_AFTER_DELIVERIES, Inbox
+from core.bus.inbox import Inbox
 from core.bus.receivers import DeadLettersReceiver
 from core.domain.context import Context
 from core.store.dead_letters import DeadLetterStore
+from core.store.parking import PostgresParking
 from core.store.vault import PostgresVault
 from schemas.streams import CORE_GROUP, jobs_dlq_stream
 from tests.integration.bus.conftest import RAIL, World
@@ -38,7 +39,8 @@ async def running(inbox: Inbox) -> AsyncIterator[None]:
 
 def receiver(world: World) -> DeadLettersReceiver:
     letters = DeadLetterStore(PostgresVault(b"k" * 32))
-    return DeadLettersReceiver(letters, lambda: world.database.unit_of_work(Context(None, "core")))
+    parking = PostgresParking(world.database, PostgresVault(b"k" * 32))
+    return DeadLettersReceiver(letters, parking, lambda: world.database.unit_of_work(Context(None, "core")))
 
 
 async def kept(connection: asyncpg.Connection) -> list[str]:
@@ -88,33 +90,6 @@ async def test_a_database_that_is_away_costs_time_and_never_an_entry(
         await until(lambda: _nothing_left(world))
     assert left == [0]
     assert await kept(admin_connection) == [entry]
-
-
-async def test_an_unknown_version_stays_pending_until_it_is_parked_with_its_raw_fields(
-    world: World, admin_connection: asyncpg.Connection
-) -> None:
-    entry = (await world.redis.xadd(DLQ, GARBAGE | {"v": "2"})).decode()
-    received: list[Delivery] = []
-    store = receiver(world)
-
-    async def receive(rail: str, batch: Sequence[Delivery]) -> Sequence[str]:
-        received.extend(batch)
-        return await store(rail, batch)
-
-    async def is_pending() -> bool:
-        return bool((await world.redis.xpending(DLQ, CORE_GROUP))["pending"])
-
-    async with running(Inbox(world.redis, RAIL, DLQ, "c", receive)):
-        await until(is_pending)
-        await asyncio.sleep(0.1)
-        assert received == []
-        assert await is_pending()
-    assert await kept(admin_connection) == []
-    await world.redis.xclaim(DLQ, CORE_GROUP, "c", 0, [entry], retrycount=PARK_AFTER_DELIVERIES)
-    async with running(Inbox(world.redis, RAIL, DLQ, "c", receive)):
-        await until(lambda: _nothing_left(world))
-    assert await kept(admin_connection) == [entry]
-    assert "the raw text" in received[0].raw
 
 
 async def _nothing_left(world: World) -> bool:

@@ -18,7 +18,7 @@ from adapters.runtime.errors import Indeterminate, NotSent, Rejected
 from adapters.runtime.port import Order, Outcome
 from adapters.runtime.worker import Worker, WorkerSettings
 from schemas.dead_letters import DeadLetter
-from schemas.envelope import Envelope
+from schemas.envelope import Envelope, raw_fields
 from schemas.ids import mint_id
 from schemas.jobs import Job
 from schemas.operations import JobKind, OperationType
@@ -285,6 +285,24 @@ async def test_a_poison_entry_is_dead_lettered_and_its_neighbours_run(bench: Ben
     assert {letter.error_class for letter in await bench.dead(2)} == {"poison"}
     assert len(await bench.results(1)) == 1
     assert await bench.pending() == 0
+
+
+@pytest.mark.parametrize("stream", [jobs_stream(RAIL), control_stream(RAIL)])
+async def test_a_newer_schema_version_waits_for_a_newer_adapter_and_past_a_bound_goes_to_the_core_whole(
+    bench: Bench, stream: str
+) -> None:
+    fields = {"v": "2", "id": "x", "new": "field"}
+    await bench.admin.xadd(stream, dict[Any, Any](fields), id="1-1")
+    young = await bench.admin.xadd(stream, dict[Any, Any](fields))
+    await bench.work(ScriptedRail(pays))
+    [letter] = await bench.dead(1)
+    assert (letter.error_class, letter.stream, letter.entry_id) == ("unknown_version", stream, "1-1")
+    assert raw_fields(letter.body) == {name.encode(): value.encode() for name, value in fields.items()}
+    await asyncio.sleep(0.5)
+    assert await bench.admin.xlen(jobs_dlq_stream(RAIL)) == 1
+    [waiting] = await bench.admin.xpending_range(stream, ADAPTERS_GROUP, "-", "+", 10)
+    assert (waiting["message_id"], waiting["times_delivered"]) == (young, 0)
+    assert bench.core.request_ids == []
 
 
 async def test_an_entry_delivered_too_often_is_dead_lettered_without_a_permit(bench: Bench) -> None:
