@@ -79,13 +79,12 @@ def is_held(intent: IntentRow) -> bool:
     return IntentState(intent.state) in _HELD and intent.decision is None
 
 
-async def end_intents(uow: Any, ports: ClosePorts, endings: Sequence[Ending]) -> None:
-    """Resolve the holds, move the intents and close all their jobs.
+async def end_intents(uow: Any, ports: ClosePorts, endings: Sequence[Ending], further: Sequence[Transfer] = ()) -> None:
+    """Resolve the holds, move the intents and close all their jobs; apply `further` transfers with theirs.
 
-    The caller holds the locks and has proven each decision. Raises ResolutionRefusedError.
+    The caller holds the locks and has proven each decision. Once per transaction: accounts are locked in order only
+    within one application, and two would deadlock with an acceptance. Raises ResolutionRefusedError.
     """
-    if not endings:
-        return
     transfers: list[Transfer] = []
     for ending in endings:
         if not may_move(IntentState(ending.intent.state), ending.move.to):
@@ -96,10 +95,12 @@ async def end_intents(uow: Any, ports: ClosePorts, endings: Sequence[Ending]) ->
             transfers += post_transfers(ending.intent)
         elif ending.move.decision == "VOID":
             transfers += void_transfers(ending.intent)
-    moved = await ports.intents.move_intents(uow, [ending.move for ending in endings])
-    if len(moved) != len(endings):
-        raise ResolutionRefusedError("an intent moved under its lock")
-    await ports.jobs.close_jobs_of(uow, [(ending.intent.id, ending.outcome) for ending in endings])
+    if endings:
+        moved = await ports.intents.move_intents(uow, [ending.move for ending in endings])
+        if len(moved) != len(endings):
+            raise ResolutionRefusedError("an intent moved under its lock")
+        await ports.jobs.close_jobs_of(uow, [(ending.intent.id, ending.outcome) for ending in endings])
+    transfers += further
     if transfers:
         # Last, so that hot accounts are locked for the shortest time; a refusal undoes all of the above.
         refused = {answer for answer in await ports.ledger.apply(uow, transfers) if answer not in _DONE}
@@ -118,6 +119,27 @@ async def close_if_unsent(
     failure_message: str | None = None,
 ) -> set[UUID]:
     """Close jobs that no permit was ever given for, void their holds and end their intents; return the intents.
+
+    See `unsent_endings` for what is left as it is.
+    """
+    endings = await unsent_endings(
+        uow, ports, job_ids, to=to, type=type, failure_code=failure_code, failure_message=failure_message
+    )
+    await end_intents(uow, ports, endings)
+    return {ending.intent.id for ending in endings}
+
+
+async def unsent_endings(
+    uow: Any,
+    ports: ClosePorts,
+    job_ids: Sequence[UUID],
+    *,
+    to: IntentState,
+    type: str,  # noqa: A002 - the event's own word
+    failure_code: str | None = None,
+    failure_message: str | None = None,
+) -> list[Ending]:
+    """Return the endings, for `end_intents`, of the intents whose jobs no permit was ever given for.
 
     What was sent, is decided, has an unapplied "paid" fact, or is older than an uncleared ledger epoch is left
     as it is. Locks the jobs, then the intents: a permit and this door never both win.
@@ -146,5 +168,4 @@ async def close_if_unsent(
             parked=False,
         )
         endings[intent.id] = Ending(intent, move, failure_code or type)
-    await end_intents(uow, ports, list(endings.values()))
-    return set(endings)
+    return list(endings.values())

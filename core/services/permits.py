@@ -133,7 +133,18 @@ async def grant_permits(
     for job_id, (item, attempt) in repeated.items():
         if job_id in opened:
             answers[job_id] = _again(item, attempt, gates, opened[job_id])
-    return [answers[job_id] for job_id in request.job_ids]
+    return _each_once(request.job_ids, answers)
+
+
+def _each_once(asked: Sequence[UUID], answers: dict[UUID, PermitAnswer]) -> list[PermitAnswer]:
+    """Return the answers in the order asked: one permit is one sending, also where a job was asked for twice."""
+    given: set[UUID] = set()
+    each: list[PermitAnswer] = []
+    for job_id in asked:
+        answer = answers[job_id]
+        each.append(Wait(answer="BUSY", job_id=job_id) if job_id in given and isinstance(answer, Granted) else answer)
+        given.add(job_id)
+    return each
 
 
 def _decide(item: LockedJob, registration: RailRegistration, gates: Gates) -> Grant | Refused:

@@ -11,7 +11,7 @@ from core.domain.intents import Move
 from core.domain.jobs import JobRow, Waiting
 from core.domain.resolution import Due, Pace, decide_due
 from core.domain.verdicts import Case
-from core.services.close_job import ClosePorts, Ending, Jobs, close_if_unsent, end_intents, is_held
+from core.services.close_job import ClosePorts, Ending, Jobs, end_intents, is_held, unsent_endings
 from core.services.facts import Alert
 from core.services.rails import RailState
 from core.services.settle import UnitOfWorkFactory
@@ -82,28 +82,30 @@ async def resolve_due(ports: ResolvePorts, unit_of_work: UnitOfWorkFactory, memo
                 horizon_starts_at=state.epoch_raised_at if doubted else None,
             )
             steps[decide_due(case, waits=memory.waits(job.rail, state))].append(case)
-        await _voids(uow, ports, memory, steps)
-        await end_intents(uow, ports, [_unconfirmed(case) for case in steps[Due.EXPIRE_UNCONFIRMED]])
+        endings = await _voids(uow, ports, memory, steps)
+        unconfirmed = [_unconfirmed(case) for case in steps[Due.EXPIRE_UNCONFIRMED]]
         await _park(uow, ports, steps[Due.PARK])
         await _ask(uow, ports, [*steps[Due.INQUIRE], *steps[Due.PARK]], JobKind.INQUIRE)
         await _ask(uow, ports, steps[Due.CANCEL], JobKind.CANCEL)
         await _wait(uow, ports, steps[Due.WAIT])
+        # What moves money comes last, and at once: it locks accounts that every other transaction wants.
+        await end_intents(uow, ports, [*endings, *unconfirmed])
         failpoint("resolver.before_commit")
     return len(jobs)
 
 
-async def _voids(uow: Any, ports: ResolvePorts, memory: ResolverMemory, steps: dict[Due, list[Case]]) -> None:
-    """Expire what is proven unsent or refused; voids of held money stop above the rate, with one alert a minute."""
+async def _voids(uow: Any, ports: ResolvePorts, memory: ResolverMemory, steps: dict[Due, list[Case]]) -> list[Ending]:
+    """Return the ends of what is proven unsent or refused; voids of held money stop above the rate, with one alert."""
     wanted = [*steps[Due.EXPIRE_UNSENT], *steps[Due.VOID_NEGATIVE]]
     if not wanted:
-        return
+        return []
     held = [case for case in wanted if is_held(case.intent)]
     room, first_refusal = len(held), False
     if held:
         room, first_refusal = await ports.jobs.reserve_voids(uow, len(held), memory.voids_per_minute)
     refused = {case.job.id for case in held[room:]}
     unsent = [case.job.id for case in steps[Due.EXPIRE_UNSENT] if case.job.id not in refused]
-    await close_if_unsent(
+    endings = await unsent_endings(
         uow,
         ports,
         unsent,
@@ -113,12 +115,12 @@ async def _voids(uow: Any, ports: ResolvePorts, memory: ResolverMemory, steps: d
         failure_message="the deadline passed before anything was sent",
     )
     negative = [case for case in steps[Due.VOID_NEGATIVE] if case.job.id not in refused]
-    await end_intents(uow, ports, [_expiry(case) for case in negative])
     # What the door left as it is must not come back at once.
     await _wait(uow, ports, wanted)
     if first_refusal:
         detail = f"more than {memory.voids_per_minute} a minute: the rest waits"
         await ports.facts.raise_alerts(uow, [_alert(held[room], "page", "void_rate_exceeded", detail)])
+    return [*endings, *(_expiry(case) for case in negative)]
 
 
 async def _wait(uow: Any, ports: ResolvePorts, cases: Sequence[Case]) -> None:

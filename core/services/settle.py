@@ -15,7 +15,7 @@ from core.domain.operations import AccountCode, TransferCode, clearing_account, 
 from core.domain.resolution import Pace
 from core.domain.verdicts import AttemptView, Case, Decision, Step, decide_lookup, decide_payment, fact_key, money_hash
 from core.services.authorize import AuthorizePorts, authorize
-from core.services.close_job import ClosePorts, Ending, ResolutionRefusedError, end_intents, is_held
+from core.services.close_job import ClosePorts, Ending, end_intents, is_held
 from core.services.facts import Alert, Fact
 from core.services.rails import RailState
 from schemas.events import IntentState
@@ -105,11 +105,18 @@ class _Batch:
 
 
 async def settle_batch(ports: SettlePorts, unit_of_work: UnitOfWorkFactory, deliveries: Sequence[Delivery]) -> Settled:
-    """Settle the batch in one transaction, or item by item where one of them makes it fail.
+    """Settle the batch in one transaction, lookups in one of their own, or item by item where one makes it fail.
 
     Everything in the answer is committed and may be acked. Raises the ports' shared faults, such as a database
-    that is away or a deadlock: nothing of the batch was done then.
+    that is away or a deadlock: what was not committed by then is done when the batch is settled again.
     """
+    lookups = [each for each in deliveries if each.result is not None and each.result.kind is JobKind.LOOKUP]
+    if lookups and len(lookups) < len(deliveries):
+        # A lookup holds money, a payment's fact releases it: in one transaction that would lock accounts twice, out
+        # of order, and deadlock with every acceptance.
+        others = [each for each in deliveries if each.result is None or each.result.kind is not JobKind.LOOKUP]
+        parts = [await settle_batch(ports, unit_of_work, part) for part in (others, lookups)]
+        return Settled(deliveries, [each for part in parts for each in part.unusable])
     try:
         async with unit_of_work() as uow:
             unusable = await _settle(uow, ports, deliveries)
@@ -346,15 +353,14 @@ async def _apply(uow: Any, ports: SettlePorts, batch: _Batch) -> None:
         await ports.intents.move_intents(uow, [move for _, move in batch.confirmed])
     if batch.authorized:
         await authorize(uow, ports, batch.authorized)
-    # What moves money comes last: it locks accounts that every other transaction wants.
-    await end_intents(uow, ports, list(batch.endings.values()))
-    await _suspend(uow, ports, batch.suspended)
+    # What moves money comes last, and at once: it locks accounts that every other transaction wants.
+    await end_intents(uow, ports, list(batch.endings.values()), await _suspense(uow, ports, batch.suspended))
 
 
-async def _suspend(uow: Any, ports: SettlePorts, intents: Sequence[IntentRow]) -> None:
-    """Post money that proved paid after its void: suspense pays what the provider account paid out, once."""
+async def _suspense(uow: Any, ports: SettlePorts, intents: Sequence[IntentRow]) -> list[Transfer]:
+    """Return the postings of money that proved paid after its void: suspense pays what the provider paid, once."""
     if not intents:
-        return
+        return []
     transfers: list[Transfer] = []
     accounts: dict[Any, Account] = {}
     for intent in {intent.id: intent for intent in intents}.values():
@@ -374,6 +380,4 @@ async def _suspend(uow: Any, ports: SettlePorts, intents: Sequence[IntentRow]) -
             )
         )
     await ports.ledger.create_accounts(uow, [accounts[key] for key in sorted(accounts)])
-    refused = [answer for answer in await ports.ledger.apply(uow, transfers) if answer not in ("ok", "exists")]
-    if refused:
-        raise ResolutionRefusedError(f"the ledger answered {refused[0]} to a suspense posting")
+    return transfers

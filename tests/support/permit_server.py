@@ -90,7 +90,7 @@ class PermitServer:
             "reference": f"REF{uuid.UUID(int=job_id.int).hex[:21].upper()}",
             "amount_minor": job.amount_minor,
             "currency": job.currency,
-            "provider_account": "acct",
+            "provider_account": "noop" if job.rail == "noop" else "acct",
             "instruction": {"payee": {"type": "any", "value": "0812345678"}, "message": "rent"},
         }
         self.granted.append((job_id, mode))

@@ -1,10 +1,12 @@
 """How a payment ends: every proof, on a real database with the real ledger and vault."""
 
+import asyncio
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 
-from tests.integration.permits.conftest import H_S, World, pay_job
+from tests.integration.permits.conftest import H_S, World, lookup_job, pay_job
 
 PAID: dict[str, Any] = {"amount_minor": 100, "currency": "THB", "provider_tx_id": "T1"}
 
@@ -226,3 +228,39 @@ async def test_a_poisoned_item_fails_alone(world: World) -> None:
     assert (await world.state(good))[0] == "SETTLED"
     assert (await world.state(bad))[0] == "AUTHORIZED"
     assert await world.admin.fetchval("SELECT error_class FROM fleet.dead_letters") == "settlement_failed"
+
+
+async def test_a_job_asked_for_twice_in_one_request_is_sent_once(world: World) -> None:
+    await world.register()
+    job = pay_job(await world.pay(await world.wallet(1000)))
+    first, twin = await world.ask([job, job])
+    assert (first.answer, first.mode, twin.answer) == ("GRANTED", "SEND", "BUSY")
+    assert (await world.job(job))["fence"] == 1
+
+
+async def test_a_settled_batch_locks_accounts_in_the_order_of_an_acceptance(world: World) -> None:
+    await world.register(lookup=True)
+    wallet, other = [await world.wallet(1000) for _ in range(2)]
+    intent, looked_up = [await world.pay(each, auto_confirm={"max_fee_minor": 0}) for each in (wallet, other)]
+    expires_at = (datetime.now(UTC) + timedelta(minutes=5)).isoformat()
+
+    def found(intent_id: Any) -> Any:
+        lookup = {"lookup_id": "L1", "expires_at": expires_at}
+        return world.fact(lookup_job(intent_id), "FOUND", kind="lookup", fence=0, basis="LOOKUP", lookup=lookup)
+
+    await world.settle(found(intent))
+    await world.sent(intent)
+    async with world.admin.transaction():
+        lock = "SELECT FROM fleet.accounts WHERE {} ORDER BY id FOR NO KEY UPDATE"
+        await world.admin.execute(lock.format("id = $1"), wallet)
+        batch = [found(looked_up), world.fact(pay_job(intent), "SUCCEEDED", **PAID)]
+        settling = asyncio.create_task(world.settle(*batch))
+        async with asyncio.timeout(10):
+            waits = "SELECT count(*) FROM pg_locks WHERE NOT granted"
+            while not await world.admin.fetchval(waits):  # noqa: ASYNC110 - another session's lock sets no event
+                await asyncio.sleep(0.01)
+        # An acceptance goes on from its wallet to the hot accounts: the settler must not hold those meanwhile.
+        await world.admin.execute(lock.format("id <> $1"), wallet)
+    await settling
+    assert [(await world.state(each))[0] for each in (intent, looked_up)] == ["SETTLED", "AUTHORIZED"]
+    await world.prove()
