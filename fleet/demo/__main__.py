@@ -6,41 +6,51 @@ import sys
 import tempfile
 from collections.abc import Iterable
 from contextlib import AbstractContextManager, nullcontext
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
+from typing import NoReturn
 
 import orjson
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from adapters.promptpay.simulator.book import read_book
-from core.store.database import Database
+from core.store.database import AWAY, Database
 from fleet.client import FleetClient, FleetError
 from fleet.demo.example import payments
 from fleet.demo.payments_file import FileRefusedError, PaymentLine, RefusedLine, read_payments
 from fleet.demo.report import as_object, print_report
 from fleet.demo.runner import Run, WaitedTooLongError, run_payments
 from fleet.proof import BookPayment, Proof, prove
-from fleet.stack.stack import Stack, StackError, StackPlan
+from fleet.stack.interrupt import interruptible
+from fleet.stack.stack import Stack, StackError, StackPlan, running
+from schemas.money import AmountError, currency_of, to_minor
 
 SHIPPED = Path(__file__).parents[2] / "examples" / "payments.csv"
 _WAIT_S = 90
 
 
 def main() -> int:
-    """Run the demo. Exit code 0: the proof holds; 1: it does not; 2: wrong input; 3: the stack failed."""
+    """Run the demo.
+
+    Exit code 0: the proof holds; 1: it does not; 2: wrong input; 3: the stack failed; 130: interrupted.
+    """
     chosen = _arguments()
-    console = Console(stderr=chosen.json)
+    console, run = Console(stderr=chosen.json), Run()
     try:
         lines, total = _lines(chosen)
         with _home(chosen.data) as home:
-            run, proof = asyncio.run(_demo(StackPlan(home), lines, total, chosen.opening_balance, console))
+            proof = asyncio.run(_demo(StackPlan(home), run, lines, total, chosen.opening_balance, console))
     except FileRefusedError as error:
-        sys.stderr.write(f"demo: file_refused: {error}\n")
-        return 2
-    except (StackError, FleetError, WaitedTooLongError) as error:
-        sys.stderr.write(f"demo: {error}\n")
-        return 3
+        return _fail(f"file_refused: {error}", 2)
+    except (StackError, FleetError, WaitedTooLongError, OSError) as error:
+        return _fail(f"stack_failed: {error}", 3)
+    except AWAY as error:
+        return _fail(f"server_unreachable: PostgreSQL went away: {error}", 3)
+    except (asyncio.CancelledError, KeyboardInterrupt):
+        return _fail(
+            f"interrupted: {run.ended} of {len(run.accepted)} accepted payments had ended; {_go_on(chosen)}", 130
+        )
     if chosen.json:
         sys.stdout.write(orjson.dumps(as_object(run, proof), option=orjson.OPT_INDENT_2).decode() + "\n")
     else:
@@ -48,30 +58,58 @@ def main() -> int:
     return 0 if proof.holds else 1
 
 
+def _fail(text: str, code: int) -> int:
+    sys.stderr.write(f"demo: {' '.join(text.split())}\n")
+    return code
+
+
+def _go_on(chosen: argparse.Namespace) -> str:
+    if chosen.data is None:
+        return "its data is removed: with --data DIR the same command goes on where it stopped"
+    return "the same command goes on where it stopped, and pays nothing twice"
+
+
+class _OneLineParser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise SystemExit(_fail(f"usage: {message} (./dev demo --help shows how)", 2))
+
+
 def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="./dev demo", description=__doc__)
+    parser = _OneLineParser(prog="./dev demo", description=__doc__)
     parser.add_argument("--file", type=Path, help="CSV or NDJSON; default: examples/payments.csv")
     parser.add_argument("--count", type=_positive, help="pay this many: the first of the file, or generated ones")
     parser.add_argument("--json", action="store_true", help="print one JSON object on stdout")
     parser.add_argument("--data", type=Path, help="keep the data in this folder; default: a fresh one, removed after")
-    parser.add_argument("--opening-balance", default="1000000.00", help="of every wallet that the file names")
+    parser.add_argument(
+        "--opening-balance", type=_amount, default="1000000.00", help="of every wallet that the file names"
+    )
     return parser.parse_args()
 
 
 def _positive(text: str) -> int:
-    if not (text.isascii() and text.isdigit() and int(text) > 0):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above zero")
+    if not (text.isascii() and text.isdigit() and 0 < len(text) < 10 and int(text) > 0):
+        raise argparse.ArgumentTypeError(f"{text[:24]!r} is not a whole number above zero")
     return int(text)
+
+
+def _amount(text: str) -> str:
+    try:
+        to_minor(text, currency_of("THB"))
+    except AmountError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+    return text
 
 
 def _lines(chosen: argparse.Namespace) -> tuple[Iterable[PaymentLine | RefusedLine], int | None]:
     if chosen.file is None and chosen.count is not None:
         return islice(payments(), chosen.count), chosen.count
     path = chosen.file or SHIPPED
-    first = list(islice(read_payments(path), 1))  # refuses a bad file before anything is started
+    lines = read_payments(path)
+    first = list(islice(lines, 1))  # refuses a bad file before anything is started
     if not first:
         raise FileRefusedError(f"{path}: no payments in it")
-    return islice(read_payments(path), chosen.count), chosen.count
+    # Read once: the file may be a pipe.
+    return islice(chain(first, lines), chosen.count), chosen.count
 
 
 def _home(data: Path | None) -> AbstractContextManager[Path]:
@@ -93,24 +131,30 @@ class _AsPath(AbstractContextManager[Path]):
 
 
 async def _demo(
-    plan: StackPlan, lines: Iterable[PaymentLine | RefusedLine], total: int | None, balance: str, console: Console
-) -> tuple[Run, Proof]:
-    with console.status("starting PostgreSQL, Valkey, the core, two adapters and the provider …"):
-        stack = Stack(plan)
-        try:
-            await stack.start()
-        except BaseException:
-            await stack.stop()
-            raise
-    try:
-        return await _pay(stack, lines, total, balance, console)
-    finally:
-        await stack.stop()
+    plan: StackPlan,
+    run: Run,
+    lines: Iterable[PaymentLine | RefusedLine],
+    total: int | None,
+    balance: str,
+    console: Console,
+) -> Proof:
+    with (
+        interruptible(),
+        console.status("starting PostgreSQL, Valkey, the core, two adapters and the provider …") as busy,
+    ):
+        async with running(plan) as stack:
+            busy.stop()
+            return await _pay(stack, run, lines, total, balance, console)
 
 
 async def _pay(
-    stack: Stack, lines: Iterable[PaymentLine | RefusedLine], total: int | None, balance: str, console: Console
-) -> tuple[Run, Proof]:
+    stack: Stack,
+    run: Run,
+    lines: Iterable[PaymentLine | RefusedLine],
+    total: int | None,
+    balance: str,
+    console: Console,
+) -> Proof:
     info = stack.info
     database = await Database.connect(info.database_url, max_size=2, application_name="demo")
     bar = Progress(
@@ -126,11 +170,11 @@ async def _pay(
                     note = f"{run.ends['SETTLED']} settled, {sum(run.failed.values())} failed"
                     bar.update(task, completed=run.ended, total=total or len(run.accepted), note=note)
 
-                run = await run_payments(
-                    client, database, lines, opening_balance=balance, wait_s=_WAIT_S, progress=progress
+                await run_payments(
+                    client, database, lines, opening_balance=balance, wait_s=_WAIT_S, progress=progress, run=run
                 )
         book = (BookPayment(entry.reference, entry.amount_minor) for entry in read_book(stack.book))
-        return run, await prove(database, book)
+        return await prove(database, book)
     finally:
         await database.close()
 

@@ -7,7 +7,7 @@ import csv
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, BinaryIO, Final
 
 import orjson
 
@@ -15,6 +15,7 @@ from schemas.money import AmountError, currency_of, to_minor
 
 COLUMNS = ("reference", "wallet", "payee_type", "payee", "amount", "currency", "message")
 _REQUIRED = COLUMNS[:-1]
+_LINE_MAX_BYTES: Final = 64 * 1024
 _LONGEST = {"reference": 64, "wallet": 64, "payee_type": 31, "payee": 140, "message": 140}
 
 
@@ -55,16 +56,33 @@ def read_payments(path: Path) -> Iterator[PaymentLine | RefusedLine]:
     """Yield each line of the file, in order; memory is flat but for the references seen.
 
     The ending decides the format: `.ndjson` or `.jsonl`, else CSV with a header.
-    Raises FileRefusedError where the file is missing, not UTF-8 or has no usable header.
+    Raises FileRefusedError where the file cannot be opened or has no usable header.
     """
     try:
-        with path.open(encoding="utf-8-sig", newline="") as text:
-            rows = _json_rows(text) if path.suffix in (".ndjson", ".jsonl") else _csv_rows(text)
-            yield from _checked(rows)
+        with path.open("rb") as file:
+            lines = _lines(file)
+            yield from _checked(_json_rows(lines) if path.suffix in (".ndjson", ".jsonl") else _csv_rows(lines))
     except OSError as error:
         raise FileRefusedError(f"{path}: {error.strerror or error}; name a readable CSV or NDJSON file") from error
-    except UnicodeDecodeError as error:
-        raise FileRefusedError(f"{path}: not UTF-8 at byte {error.start}; save the file as UTF-8") from error
+
+
+def _lines(file: BinaryIO) -> Iterator[tuple[int, str | _LineError]]:
+    """Number and decode the lines that are not empty: one that is no UTF-8, or has no end, costs only itself."""
+    number = 0
+    while raw := file.readline(_LINE_MAX_BYTES):
+        number += 1
+        if len(raw) == _LINE_MAX_BYTES and not raw.endswith(b"\n"):
+            while (more := file.readline(_LINE_MAX_BYTES)) and not more.endswith(b"\n"):
+                pass
+            yield number, _malformed(f"longer than {_LINE_MAX_BYTES} bytes")
+            continue
+        try:
+            text = raw.decode("utf-8-sig" if number == 1 else "utf-8").rstrip("\r\n")
+        except UnicodeDecodeError as error:
+            yield number, _LineError("not_utf8", f"not UTF-8 at byte {error.start} of the line; save the file as UTF-8")
+            continue
+        if text.strip():
+            yield number, text
 
 
 def _checked(rows: Iterator[tuple[int, dict[str, Any] | _LineError]]) -> Iterator[PaymentLine | RefusedLine]:
@@ -76,16 +94,15 @@ def _checked(rows: Iterator[tuple[int, dict[str, Any] | _LineError]]) -> Iterato
             yield RefusedLine(number, error.code, str(error))
 
 
-def _csv_rows(text: TextIO) -> Iterator[tuple[int, dict[str, Any] | _LineError]]:
+def _csv_rows(
+    lines: Iterator[tuple[int, str | _LineError]],
+) -> Iterator[tuple[int, dict[str, Any] | _LineError]]:
     """Parse line by line: a quote that is never closed costs its own line, not the rest of the file."""
-    header = [name.strip() for name in _cells(next(text, ""), FileRefusedError)]
-    missing = [name for name in _REQUIRED if name not in header]
-    if missing:
-        raise FileRefusedError(f"line 1: the header lacks {', '.join(missing)}; it should be {','.join(COLUMNS)}")
-    for number, line in enumerate(text, start=2):
-        if not line.strip():
-            continue
+    header = _header(lines)
+    for number, line in lines:
         try:
+            if isinstance(line, _LineError):
+                raise line
             cells = _cells(line, _malformed)
             if len(cells) != len(header):
                 raise _malformed(f"{len(cells)} columns where the header has {len(header)}")
@@ -95,20 +112,41 @@ def _csv_rows(text: TextIO) -> Iterator[tuple[int, dict[str, Any] | _LineError]]
             yield number, dict(zip(header, cells, strict=True))
 
 
+def _header(lines: Iterator[tuple[int, str | _LineError]]) -> list[str]:
+    number, line = next(lines, (0, ""))
+    if number == 0:
+        raise FileRefusedError(f"the file is empty; its first line should be {','.join(COLUMNS)}")
+    if isinstance(line, _LineError):
+        raise FileRefusedError(f"line {number}: {line}")
+    header = [name.strip() for name in _cells(line, FileRefusedError)]
+    missing = [name for name in _REQUIRED if name not in header]
+    if missing:
+        raise FileRefusedError(
+            f"line {number}: the header lacks {', '.join(missing)}; it should be {','.join(COLUMNS)}"
+        )
+    twice = sorted({name for name in header if name in COLUMNS and header.count(name) > 1})
+    if twice:
+        raise FileRefusedError(f"line {number}: the header has {', '.join(twice)} twice; keep one of each")
+    return header
+
+
 def _cells(line: str, refusal: Callable[[str], Exception]) -> list[str]:
     try:
-        return next(csv.reader([line.rstrip("\r\n")], strict=True), [])
+        return next(csv.reader([line], strict=True), [])
     except csv.Error as error:
-        raise refusal(f"not CSV: {error}; quotes must close on their own line") from error
+        raise refusal(f"not CSV: {error}; quotes must close on their own line, and lines end in \\n") from error
 
 
 def _malformed(message: str) -> _LineError:
     return _LineError("malformed_line", message)
 
 
-def _json_rows(text: TextIO) -> Iterator[tuple[int, dict[str, Any] | _LineError]]:
-    for number, line in enumerate(text, start=1):
-        if not line.strip():
+def _json_rows(
+    lines: Iterator[tuple[int, str | _LineError]],
+) -> Iterator[tuple[int, dict[str, Any] | _LineError]]:
+    for number, line in lines:
+        if isinstance(line, _LineError):
+            yield number, line
             continue
         try:
             row = orjson.loads(line)

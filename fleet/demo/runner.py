@@ -60,12 +60,14 @@ async def run_payments(
     opening_balance: str,
     wait_s: int,
     progress: Callable[[Run], None],
+    run: Run | None = None,
 ) -> Run:
     """Send every line, wait until each intent is terminal or UNRESOLVED; memory grows by one id per payment.
 
-    Raises WaitedTooLongError after `wait_s` seconds without a change.
+    A `run` that is given is filled on the way, so that an interrupted one can be told. Raises WaitedTooLongError
+    after `wait_s` seconds without a change.
     """
-    run, wallets, started = Run(), _Wallets(client, opening_balance), time.monotonic()
+    run, wallets, started = run or Run(), _Wallets(client, opening_balance), time.monotonic()
     for chunk in _chunks(lines):
         run.refused.extend(line for line in chunk if isinstance(line, RefusedLine))
         payments = [line for line in chunk if isinstance(line, PaymentLine)]

@@ -2,11 +2,12 @@
 
 import argparse
 import asyncio
-import signal
 import sys
 import tempfile
 from pathlib import Path
+from typing import NoReturn
 
+from fleet.stack.interrupt import interruptible
 from fleet.stack.profile import SCALED, STANDARD
 from fleet.stack.stack import StackError, StackPlan, running
 
@@ -14,30 +15,49 @@ _DEFAULT_HOME = Path(".fleet/up")
 
 
 async def _up(plan: StackPlan) -> None:
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, stop.set)
-    sys.stdout.write("starting PostgreSQL, Valkey, the core, the adapters and the provider simulator …\n")
-    async with running(plan) as stack:
-        info = stack.info
-        sys.stdout.write(
-            f"API           {info.public_url}  (OpenAPI: {info.public_url}/docs)\n"
-            f"internal API  {info.internal_url}\n"
-            f"credentials   {stack.home / 'stack.json'}  (the fleet command finds it)\n"
-            f"logs          {stack.home / 'logs'}\n"
-            "Ctrl-C stops everything.\n"
-        )
-        sys.stdout.flush()
-        await stop.wait()
-        sys.stdout.write("draining …\n")
+    with interruptible():
+        _say("starting PostgreSQL, Valkey, the core, the adapters and the provider simulator …")
+        async with running(plan) as stack:
+            info = stack.info
+            _say(f"API           {info.public_url}  (OpenAPI: {info.public_url}/openapi.json)")
+            _say(f"internal API  {info.internal_url}")
+            for name, url in info.metrics.items():
+                _say(f"metrics       {url}  ({name})")
+            _say(f"credentials   {stack.home / 'stack.json'}  (the fleet command finds it)")
+            _say(f"logs          {stack.home / 'logs'}")
+            _say("Ctrl-C stops everything.")
+            try:
+                await asyncio.Event().wait()
+            finally:
+                _say("draining …")
+
+
+def _say(line: str) -> None:
+    sys.stdout.write(line + "\n")
+    sys.stdout.flush()
+
+
+class _OneLineParser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise SystemExit(_fail(f"usage: {message} (./dev up --help shows how)", 2))
+
+
+def _fail(text: str, code: int) -> int:
+    sys.stderr.write(f"up: {' '.join(text.split())}\n")
+    return code
+
+
+def _port(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and len(text) < 6 and int(text) < 65536):
+        raise argparse.ArgumentTypeError(f"{text[:24]!r} is no port: 1 to 65535, or 0 for a free one")
+    return int(text)
 
 
 def main() -> int:
-    """Run until told to stop; returns the exit code."""
-    parser = argparse.ArgumentParser(prog="./dev up", description=__doc__)
+    """Run until told to stop. Exit code 0: told to stop; 2: wrong usage; 3: the stack did not come up."""
+    parser = _OneLineParser(prog="./dev up", description=__doc__)
     parser.add_argument("--data", type=Path, help="keep data in this folder between runs; default: a fresh one")
-    parser.add_argument("--port", type=int, default=8080, help="of the public API; 0 takes a free one")
+    parser.add_argument("--port", type=_port, default=8080, help="of the public API; 0 takes a free one")
     parser.add_argument("--timing", choices=("scaled", "standard"), default="scaled", help="see docs/protocol.md, 4")
     chosen = parser.parse_args()
     profile = SCALED if chosen.timing == "scaled" else STANDARD
@@ -46,9 +66,10 @@ def main() -> int:
             home = chosen.data or Path(fresh)
             _announce(home)
             asyncio.run(_up(StackPlan(home, profile, public_port=chosen.port)))
-    except StackError as error:
-        sys.stderr.write(f"up: {error}\n")
-        return 1
+    except (StackError, OSError) as error:
+        return _fail(f"stack_failed: {error}", 3)
+    except (asyncio.CancelledError, KeyboardInterrupt):
+        return 0
     return 0
 
 

@@ -4,15 +4,18 @@ import asyncio
 import contextlib
 import json
 import os
+import socket
 import sys
 import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import asyncpg
 import httpx
+from redis.exceptions import RedisError
 
 from fleet.stack.installation import Installation, install
 from fleet.stack.postgres import EmbeddedPostgres
@@ -59,6 +62,8 @@ class StackInfo:
     redis_url: str
     master_key: str
     book: str
+    metrics: Mapping[str, str] = field(default_factory=dict)
+    """Process -> where its counters are."""
 
 
 class Stack:
@@ -87,7 +92,20 @@ class Stack:
         return self.home / "promptpay-book.sqlite"
 
     async def start(self) -> None:
-        """Start servers, bring schema, roles, users and keys up to date, start every process, wait until ready."""
+        """Start servers, bring schema, roles, users and keys up to date, start every process, wait until ready.
+
+        Raises StackError with what did not come up and why.
+        """
+        try:
+            await self._start()
+        except StackError:
+            raise
+        except (OSError, RuntimeError, asyncpg.PostgresError, asyncpg.InterfaceError, RedisError) as error:
+            raise StackError(f"{type(error).__name__}: {error}") from error
+
+    async def _start(self) -> None:
+        if self.plan.public_port:
+            _require_free(self.plan.public_port)
         self.home.mkdir(parents=True, exist_ok=True)
         kept = Secrets.load_or_create(self.home / "secrets.json")
         admin_url, redis_url = self._start_servers()
@@ -104,6 +122,10 @@ class Stack:
             redis_url=redis_url,
             master_key=kept.master_key,
             book=str(self.book),
+            metrics={
+                API: f"http://127.0.0.1:{internal}/metrics",
+                **{name: f"http://127.0.0.1:{free_port()}/metrics" for name in (WORKER, *self._adapter_names())},
+            },
         )
         self._write_info()
         for spec in (*self._core(urls, kept, public, internal), *self._adapters(installation, kept)):
@@ -158,8 +180,18 @@ class Stack:
         python = sys.executable
         return [
             ChildSpec(API, (python, "-m", "core", "api"), env),
-            ChildSpec(WORKER, (python, "-m", "core", "relay", "settler", "resolver"), env),
+            ChildSpec(
+                WORKER,
+                (python, "-m", "core", "relay", "settler", "resolver"),
+                {**env, "FLEET_METRICS_PORT": self._metrics_port(WORKER)},
+            ),
         ]
+
+    def _adapter_names(self) -> list[str]:
+        return [f"{rail}-{number}" for rail, count in self.plan.rails.items() for number in range(1, count + 1)]
+
+    def _metrics_port(self, name: str) -> str:
+        return str(urlsplit(self.info.metrics[name]).port)
 
     def _adapters(self, installation: Installation, kept: Secrets) -> list[ChildSpec]:
         specs: list[ChildSpec] = []
@@ -181,6 +213,7 @@ class Stack:
                     "CORE_KEY_ID": key.id,
                     "CORE_KEY_SECRET": key.secret,
                     "CONSUMER_NAME": f"{rail}-{number}",
+                    "FLEET_HEALTH_PORT": self._metrics_port(f"{rail}-{number}"),
                     **self.plan.profile.adapter_env(),
                     **rail_env[rail],
                     **self._failpoints_env(),
@@ -237,6 +270,19 @@ async def running(plan: StackPlan) -> AsyncIterator[Stack]:
         yield stack
     finally:
         await stack.stop()
+
+
+def _require_free(port: int) -> None:
+    """Raise StackError where somebody listens: their answers would pass for ours."""
+    with socket.socket() as probe:
+        # What a stack that just ended left in TIME_WAIT does not count.
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError as error:
+            raise StackError(
+                f"port {port} cannot be had ({error.strerror}): choose another by --port, 0 any"
+            ) from error
 
 
 def _adapter_user(rail: str) -> str:

@@ -1,13 +1,22 @@
 """What a newcomer types first, as processes of their own: the demo."""
 
 import json
+import os
+import signal
+import socket
+import sqlite3
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import httpx
+import psutil
 import pytest
 
+from adapters.promptpay.simulator.book import read_book
 from fleet.demo.example import rows
 from fleet.demo.payments_file import COLUMNS
 
@@ -65,9 +74,98 @@ def test_the_demo_pays_a_file_and_proves_it(tmp_path: Path) -> None:
     assert report["provider_book"] == {"paid_twice": 0, "paid_not_settled": 0, "settled_not_paid": 0}
 
 
-@pytest.mark.parametrize("name", ["absent.csv", "header.csv"])
-def test_a_file_that_cannot_be_read_is_refused_before_anything_starts(tmp_path: Path, name: str) -> None:
-    (tmp_path / "header.csv").write_text("a,b\n1,2\n")
-    done = demo("--file", str(tmp_path / name))
-    assert done.returncode == 2
-    assert done.stderr.startswith("demo: file_refused: ")
+@pytest.mark.timeout(200)
+def test_ctrl_c_ends_every_child_and_the_same_command_goes_on_without_paying_twice(tmp_path: Path) -> None:
+    arguments = ("--count", "60", "--json", "--data", str(tmp_path / "data"))
+    with subprocess.Popen(
+        [sys.executable, "-m", "fleet.demo", *arguments], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as running:
+        book = tmp_path / "data" / "promptpay-book.sqlite"
+        wait_until(lambda: payments_in(book) > 5, running)
+        children = psutil.Process(running.pid).children(recursive=True)
+        assert len(children) >= 6
+        # Twice, as impatient people do: the second must not cut the drain short.
+        for _ in range(2):
+            running.send_signal(signal.SIGINT)
+        out, err = running.communicate(timeout=60)
+    assert (running.returncode, out) == (130, b"")
+    assert b"demo: interrupted: " in err
+    assert b"the same command goes on where it stopped, and pays nothing twice" in err
+    assert b"Traceback" not in err
+    assert psutil.wait_procs(children, timeout=5)[1] == []
+    done = demo(*arguments)
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout)
+    assert report["accepted"] == 60
+    assert report["provider_book"] == {"paid_twice": 0, "paid_not_settled": 0, "settled_not_paid": 0}
+
+
+def payments_in(book: Path) -> int:
+    try:
+        return len(list(read_book(book))) if book.exists() else 0
+    except sqlite3.OperationalError:
+        return 0  # the simulator has made the file and not yet its tables
+
+
+def wait_until(look: Callable[[], bool], running: "subprocess.Popen[bytes]", within_s: float = 60) -> None:
+    deadline = time.monotonic() + within_s
+    while not look():
+        assert running.poll() is None, running.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+@pytest.mark.parametrize(
+    ("environment", "program", "arguments", "remedy"),
+    [
+        ({"DATABASE_URL": "postgresql://nobody@127.0.0.1:1/x"}, "fleet.demo", [], "demo: stack_failed: "),
+        ({"REDIS_URL": "redis://127.0.0.1:1/0"}, "fleet.demo", [], "demo: stack_failed: "),
+        ({}, "fleet.demo", ["--data", "/dev/null/x"], "demo: stack_failed: "),
+        ({}, "fleet.stack", ["--data", "/dev/null/x"], "up: stack_failed: "),
+        ({}, "fleet.stack", ["--port", "TAKEN"], "up: stack_failed: port "),
+    ],
+)
+def test_a_stack_that_cannot_start_is_one_line_and_exit_3(
+    environment: dict[str, str], program: str, arguments: list[str], remedy: str, tmp_path: Path
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        done = subprocess.run(
+            [sys.executable, "-m", program, *[port if word == "TAKEN" else word for word in arguments]],
+            cwd=tmp_path,
+            env={**os.environ, "PYTHONPATH": str(ROOT), **environment},
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+    assert done.returncode == 3, done.stderr
+    assert done.stderr.startswith(remedy)
+    assert done.stderr.count("\n") == 1, done.stderr
+
+
+@pytest.mark.timeout(60)
+def test_up_prints_every_address_and_each_of_them_answers(tmp_path: Path) -> None:
+    with subprocess.Popen(
+        [sys.executable, "-m", "fleet.stack", "--port", "0"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as running:
+        assert running.stdout is not None
+        lines = list(iter(running.stdout.readline, "Ctrl-C stops everything.\n"))
+        try:
+            urls = {line.split()[-1]: line.split()[1] for line in lines if line.startswith("metrics")}
+            assert set(urls) == {"(core-api)", "(core-worker)", "(promptpay-1)", "(promptpay-2)"}
+            for url in urls.values():
+                assert "fleet_" in httpx.get(url).raise_for_status().text
+            (api,) = [line.split()[1] for line in lines if line.startswith("API")]
+            assert httpx.get(f"{api}/readyz").is_success
+            (openapi,) = [line.split("OpenAPI: ")[1].strip(")\n") for line in lines if "OpenAPI" in line]
+            assert httpx.get(openapi).is_success
+            assert (tmp_path / ".fleet" / "up" / "stack.json").exists()
+        finally:
+            running.send_signal(signal.SIGTERM)
+        assert running.stdout.read() == "draining …\n"
+        assert running.wait(30) == 0

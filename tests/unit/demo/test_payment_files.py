@@ -1,7 +1,11 @@
 """A bad line is refused by number and code; its neighbours go on."""
 
+import os
+import re
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import orjson
 import pytest
 
 from fleet.demo.payments_file import COLUMNS, FileRefusedError, PaymentLine, RefusedLine, read_payments
@@ -57,14 +61,64 @@ def test_a_spreadsheets_byte_order_mark_and_windows_line_ends_are_taken(tmp_path
     assert [type(line) for line in read_payments(path)] == [PaymentLine]
 
 
-@pytest.mark.parametrize("content", [b"", b"a,b,c\n", b"\xff\xfe\x00"])
-def test_a_file_without_a_usable_header_is_refused_as_a_whole(tmp_path: Path, content: bytes) -> None:
+@pytest.mark.parametrize(
+    ("content", "remedy"),
+    [
+        (b"", "the file is empty; its first line should be reference,wallet"),
+        (b"a,b,c\n", "the header lacks reference, wallet"),
+        (b"\xff\xfer\x00e\x00f\x00", "save the file as UTF-8"),
+        (f"{HEADER},amount\n".encode(), "amount twice"),
+        (f"{HEADER}\r{GOOD}\r".encode(), "lines end in"),
+        (f'{HEADER},"\n'.encode(), "quotes must close"),
+    ],
+)
+def test_a_file_without_a_usable_header_is_refused_as_a_whole(tmp_path: Path, content: bytes, remedy: str) -> None:
     path = tmp_path / "payments.csv"
     path.write_bytes(content)
-    with pytest.raises(FileRefusedError):
+    with pytest.raises(FileRefusedError, match=re.escape(remedy)):
         list(read_payments(path))
 
 
+@pytest.mark.parametrize("name", ["payments.csv", "payments.ndjson"])
+def test_a_line_that_is_not_utf8_or_never_ends_costs_only_itself(tmp_path: Path, name: str) -> None:
+    if name.endswith(".csv"):
+        head, good = f"{HEADER}\n".encode(), GOOD.encode()
+    else:
+        head, good = b"", orjson.dumps(dict(zip(COLUMNS, GOOD.split(","), strict=True)))
+    lines = [good, good.replace(b"r1", b"r2").replace(b"lunch", b"caf\xe9"), b"x" * 200_000, good.replace(b"r1", b"r3")]
+    path = tmp_path / name
+    path.write_bytes(head + b"\n".join(lines))
+    read = list(read_payments(path))
+    assert [line.code for line in read if isinstance(line, RefusedLine)] == ["not_utf8", "malformed_line"]
+    assert [line.reference for line in read if isinstance(line, PaymentLine)] == ["r1", "r3"]
+
+
+def test_a_hundred_columns_and_quoted_commas_are_read(tmp_path: Path) -> None:
+    more = [f"more_{number}" for number in range(93)]
+    header = ",".join([*COLUMNS, *more])
+    lines = read(tmp_path, header, GOOD.replace("lunch", '"one, ""two"" and three"') + "," * 93, GOOD)
+    assert isinstance(lines[0], PaymentLine)
+    assert lines[0].message == 'one, "two" and three'
+    assert isinstance(lines[1], RefusedLine)
+    assert lines[1].message == "7 columns where the header has 100"
+
+
+def test_a_pipe_is_read_once_from_its_beginning(tmp_path: Path) -> None:
+    pipe = tmp_path / "payments.csv"
+    os.mkfifo(pipe)
+    with ThreadPoolExecutor(1) as writer:
+        writing = writer.submit(pipe.write_text, f"{HEADER}\n{GOOD}\n")
+        assert [type(line) for line in read_payments(pipe)] == [PaymentLine]
+        writing.result()
+
+
 def test_a_missing_file_is_refused_with_its_name(tmp_path: Path) -> None:
-    with pytest.raises(FileRefusedError, match=r"absent\.csv"):
+    with pytest.raises(FileRefusedError, match=r"absent\.csv: No such file"):
         list(read_payments(tmp_path / "absent.csv"))
+
+
+def test_a_file_that_cannot_be_read_is_refused_with_its_name(tmp_path: Path) -> None:
+    folder = tmp_path / "payments.csv"
+    folder.mkdir()
+    with pytest.raises(FileRefusedError, match=r"payments\.csv: Is a directory; name a readable"):
+        list(read_payments(folder))
