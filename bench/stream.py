@@ -74,7 +74,7 @@ async def run(jobs: int = 20_000) -> list[Measurement]:
         found.append(at_least("runtime against the best peer", ours / max(known.values()), "x", 8))
     missing = sorted(peers.keys() - known.keys())
     if missing:
-        hint = "python3 -m venv .venv-peers && .venv-peers/bin/pip install -r requirements/peers.in"
+        hint = "python3 -m venv .venv-peers && .venv-peers/bin/pip install --require-hashes -r requirements/peers.txt"
         found.append(Measurement(f"not measured: {', '.join(missing)} ({hint})", 0, "", "", None))
     return found
 
