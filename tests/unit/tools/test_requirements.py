@@ -16,7 +16,7 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 
 def locked(name: str) -> dict[str, Version]:
     lines = (ROOT / "requirements" / name).read_text().splitlines()
-    pins = [line.split("==") for line in lines if "==" in line]
+    pins = [line.split("==", 1) for line in lines if "==" in line]
     return {canonicalize_name(name): Version(rest.split(";")[0].rstrip(" \\")) for name, rest in pins}
 
 
