@@ -125,7 +125,8 @@ async def place_holds(
             continue
         agreed = terms[intent.id]
         deadline = moment.now + agreed.deadline
-        jobs.append(new_job(intent, kind, deadline, agreed.reference_length, moment.ledger_epoch))
+        # The intent's own epoch: one of before a restore may have been authorized and sent in the time that was lost.
+        jobs.append(new_job(intent, kind, deadline, agreed.reference_length, intent.ledger_epoch))
         outcomes[intent.id] = Outcome(intent.id, IntentState.AUTHORIZED, deadline)
     await ports.jobs.insert_jobs(uow, jobs)
     return outcomes

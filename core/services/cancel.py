@@ -56,4 +56,8 @@ async def _withdraw(uow: Any, ports: CancelPorts, intent_id: UUID) -> None:
     if intent.state not in _UNHELD:
         # It was confirmed or decided between our look and our lock: its pay job must be locked first, in a new try.
         raise Refusal("wrong_state", f"the intent has just become {intent.state}: repeat the cancel")
+    if intent.rail is not None:
+        state = await ports.rails.rail_state(uow, intent.rail)
+        if intent.ledger_epoch < state.ledger_epoch and not state.epoch_cleared:
+            raise Refusal("already_sent", "the database was restored: the payment may have been sent before that")
     await end_intents(uow, ports, [Ending(intent, Move(intent_id, IntentState.CANCELLED, _EVENT), _EVENT)])

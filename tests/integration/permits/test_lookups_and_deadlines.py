@@ -189,6 +189,26 @@ async def test_nothing_of_an_older_ledger_epoch_counts_as_unsent(world: World) -
     await world.prove()
 
 
+async def test_a_lookup_of_an_older_ledger_epoch_may_have_been_paid_since(world: World) -> None:
+    await world.register(lookup=True)
+    wallet = await world.wallet(1000)
+    refused, asked, withdrawn = [await world.pay(wallet, auto_confirm={"max_fee_minor": 0}) for _ in range(3)]
+    await world.admin.execute("INSERT INTO fleet.ledger_epochs (epoch, reason) VALUES (2, 'restored')")
+    lookup = {"kind": "lookup", "fence": 0, "basis": "LOOKUP"}
+    await world.settle(world.fact(lookup_job(refused), "DECLINED", **lookup), found(world, asked))
+    with pytest.raises(Refusal) as kept:
+        await cancel(world.core.ports, world.caller, withdrawn)
+    assert kept.value.code == "already_sent"
+    states = [(await world.state(each))[0] for each in (refused, asked, withdrawn)]
+    assert states == ["VALIDATED", "AUTHORIZED", "VALIDATED"]
+    (answer,) = await world.ask([pay_job(asked)])
+    assert answer.answer == "PAUSED", "it may have been sent before the restore, under the same reference"
+    await world.admin.execute("UPDATE fleet.ledger_epochs SET cleared_at = now()")
+    assert (await cancel(world.core.ports, world.caller, withdrawn)).state == "CANCELLED"
+    assert (await world.ask([pay_job(asked)]))[0].answer == "GRANTED"
+    await world.prove()
+
+
 async def test_a_lost_reply_burns_no_permit_and_another_account_gets_none(world: World) -> None:
     await world.register()
     intent = await world.pay(await world.wallet(1000))
