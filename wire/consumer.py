@@ -197,10 +197,11 @@ class StreamConsumer:
             self._took_back, self._take_back_after = False, "0"
             raise functions.typed_error(error) from error
         entries = answer[0][1] if answer else []
-        if since == ">":
-            await self._deliver(entries, counted=False)
-            return
+        # A group that was made anew delivers again what we still work on: once it is done, that one is acked.
         fresh = [(entry, fields) for entry, fields in entries if entry.decode() not in self.held]
+        if since == ">":
+            await self._deliver(fresh, counted=False)
+            return
         await self._deliver(fresh, counted=True)
         # Page by page, so that more than one page of our own pending is taken back once each.
         self._took_back = not entries

@@ -1,6 +1,6 @@
 #!lua name=fleet
 -- Steps that must be one step. Every function names keys of one rail only, so a cluster can run them.
-local VERSION = 1
+local VERSION = 2
 
 -- The pending record {id, consumer, idle, deliveries} if this consumer still owns the entry, else nil.
 local function owned(stream, group, consumer, id)
@@ -106,11 +106,15 @@ end
 
 redis.register_function('fleet_dispatch', dispatch)
 redis.register_function('fleet_settle', settle)
-redis.register_function('fleet_ack', ack)
-redis.register_function('fleet_release', release)
-redis.register_function('fleet_heartbeat', heartbeat)
-redis.register_function('fleet_deliveries', deliveries)
 redis.register_function('fleet_readd', readd)
-redis.register_function('fleet_drop_consumer', drop_consumer)
-redis.register_function { function_name = 'fleet_version', callback = function() return VERSION end,
-  flags = { 'no-writes' } }
+
+-- These add no entry, and a server that is full gets room again only by what they do: its memory must not refuse them.
+local function register(name, callback, flag)
+  redis.register_function { function_name = name, callback = callback, flags = { flag } }
+end
+register('fleet_ack', ack, 'allow-oom')
+register('fleet_release', release, 'allow-oom')
+register('fleet_heartbeat', heartbeat, 'allow-oom')
+register('fleet_drop_consumer', drop_consumer, 'allow-oom')
+register('fleet_deliveries', deliveries, 'no-writes')
+register('fleet_version', function() return VERSION end, 'no-writes')

@@ -11,7 +11,7 @@ from redis.exceptions import ResponseError
 from schemas.envelope import Envelope
 from schemas.streams import ADAPTERS_GROUP, groups_of, jobs_dlq_stream, results_stream
 
-LIBRARY_VERSION = 1
+LIBRARY_VERSION = 2
 
 
 class ServerUnpreparedError(Exception):

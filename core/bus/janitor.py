@@ -1,8 +1,10 @@
 """The janitor of streams: trims what is finished, never what is unread or pending, and drops idle consumers."""
 
+import contextlib
 from typing import Any
 
 from redis.asyncio import Redis
+from redis.exceptions import OutOfMemoryError
 
 from wire import functions
 
@@ -19,7 +21,9 @@ async def trim_stream(client: Redis, stream: str, group: str, blocking_after_ms:
     if oldest is not None:
         now_s, microseconds = await client.time()
         if now_s * 1000 + microseconds // 1000 - int(oldest.partition("-")[0]) > blocking_after_ms:
-            await functions.readd(client, stream, group, oldest)
+            # A full server cannot take a copy, and trimming what is finished is what makes room there.
+            with contextlib.suppress(OutOfMemoryError):
+                await functions.readd(client, stream, group, oldest)
             oldest = await _oldest_pending(client, stream, group)
     # What is pending was delivered, so the smallest pending id is never above the last delivered one.
     return int(await client.xtrim(stream, minid=oldest or last_delivered, approximate=False))

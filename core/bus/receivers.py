@@ -1,5 +1,6 @@
 """From stream entries to use cases: parse what came in, run the use case, say what may be acked."""
 
+import logging
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -8,6 +9,7 @@ from uuid import UUID
 
 from pydantic import TypeAdapter, ValidationError
 from redis.asyncio import Redis
+from redis.exceptions import RedisError
 
 from core.services import dead_letters, settle
 from core.services.bus_ports import Parked, ParkingStore
@@ -19,6 +21,8 @@ from schemas.results import RESULT_TYPE, Result
 from schemas.streams import control_stream, jobs_stream, results_dlq_stream
 from wire.consumer import Delivery
 from wire.failpoints import failpoint
+
+log = logging.getLogger(__name__)
 
 UnitOfWorkFactory = Callable[[], AbstractAsyncContextManager[Any]]
 
@@ -55,7 +59,11 @@ class ResultsReceiver:
                 "body": delivery.body,
                 "error": error,
             }
-            await self._client.xadd(results_dlq_stream(rail), fields, maxlen=10_000, approximate=True)
+            try:
+                await self._client.xadd(results_dlq_stream(rail), fields, maxlen=10_000, approximate=True)
+            except RedisError as refused:
+                # PostgreSQL holds it: a mirror that cannot be written must not hold up the verdicts behind it.
+                log.warning("an unusable result of %s is not mirrored: %s", rail, type(refused).__name__)
         return [delivery.entry_id for delivery in settled.acked]
 
     @asynccontextmanager
