@@ -144,7 +144,9 @@ class EmbeddedPostgres:
             if self._run_as is not None:
                 shutil.chown(handed_over.name, self._run_as)
             command = [str(self._bin / "initdb"), "-D", str(self._pgdata), "-U", "postgres", "--encoding=UTF8"]
-            command += ["--locale=C.UTF-8", "--auth=scram-sha-256", f"--pwfile={handed_over.name}"]
+            # The server's own locale: not every system, macOS among them, has a C.UTF-8 of its own.
+            command += ["--locale=C", "--locale-provider=builtin", "--builtin-locale=C.UTF-8"]
+            command += ["--auth=scram-sha-256", f"--pwfile={handed_over.name}"]
             done = subprocess.run(command, user=self._run_as, cwd=self._home, capture_output=True, check=False)
         if done.returncode != 0:
             raise RuntimeError(f"initdb failed: {done.stderr.decode(errors='replace').strip()}")
