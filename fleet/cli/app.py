@@ -29,13 +29,13 @@ app.command("recover")(recover.recover)
 def main(arguments: list[str] | None = None) -> int:
     """Run one command and return its exit code (see the package's docstring)."""
     try:
-        outcome = app(args=arguments, standalone_mode=False)
+        outcome = app(args=arguments, prog_name="fleet", standalone_mode=False)
         sys.stdout.flush()
     except CommandError as error:
         sys.stderr.write(error.line() + "\n")
         return int(error.exit_code)
     except TyperException as error:
-        sys.stderr.write(_usage(error) + "\n")
+        sys.stderr.write(_usage(error))
         return int(ExitCode.WRONG_INPUT)
     except typer.Abort:
         return int(ExitCode.INTERRUPTED)
@@ -56,7 +56,6 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _usage(error: TyperException) -> str:
-    message = error.format_message()
-    if "\n" in message:
-        return message  # a group without a command answers with its whole help
-    return f"fleet: usage: {message} (fleet --help shows how)"
+    message = " ".join(error.format_message().split())
+    # A group without a command has printed its help, and says nothing more.
+    return f"fleet: usage: {message} (fleet --help shows how)\n" if message else ""

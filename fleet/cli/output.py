@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Iterable, Sequence
+from datetime import datetime
 from enum import IntEnum
 from typing import Annotated, Any
 
@@ -9,9 +10,13 @@ import orjson
 import typer
 from pydantic import ValidationError
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+
+_NEVER_BROKEN = frozenset({"id", "key_id", "intent", "stream", "state"})
+_UNBOUNDED = 10_000
 
 
 class ExitCode(IntEnum):
@@ -53,13 +58,24 @@ def print_json(value: Any) -> None:
 
 
 def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    """Print a table; None shows as a dash."""
-    table = Table(title=title, title_justify="left", header_style="bold")
+    """Print a table; None shows as a dash. An id is never broken, and nothing is where the output is no terminal."""
+    table = Table(title=title, title_justify="left", header_style="bold", box=None, padding=(0, 2, 0, 0))
     for column in columns:
-        table.add_column(column, overflow="fold")
+        table.add_column(column, overflow="fold", no_wrap=column in _NEVER_BROKEN)
     for row in rows:
-        table.add_row(*("-" if cell is None else str(cell) for cell in row))
-    Console().print(table)
+        table.add_row(*(escape(_cell(value)) for value in row))
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=max(console.width, Console(width=_UNBOUNDED).measure(table).maximum))
+    console.print(table)
+
+
+def _cell(value: object) -> str:
+    if value is None:
+        return "-"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return f"{value:%Y-%m-%d %H:%M:%S}" if isinstance(value, datetime) else str(value)
 
 
 def print_fields(title: str, fields: dict[str, object]) -> None:

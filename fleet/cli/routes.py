@@ -39,7 +39,7 @@ def list_(tenant: Tenant = TENANT, as_json: JsonFlag = False) -> None:
     if as_json:
         print_json(found)
         return
-    columns = ("operation", "currency", "rail", "provider", "provider_account", "environment", "enabled", "valid_from")
+    columns = ("operation", "currency", "rail", "provider_account", "environment", "enabled")
     print_table("routes", columns, [[route[column] for column in columns] for route in found])
 
 

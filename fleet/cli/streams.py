@@ -43,8 +43,9 @@ def status(
     if as_json:
         print_json(rows)
     elif rows:
-        columns = ("stream", "group", "length", "lag", "pending", "oldest_idle_s", "consumers")
-        print_table("streams", columns, [[*(row[column] for column in columns[:-1]), _who(row)] for row in rows])
+        fields = ("stream", "group", "length", "lag", "pending", "oldest_idle_s")
+        columns = (*fields[:-1], "oldest_s", "consumers")
+        print_table("streams", columns, [[*(row[name] for name in fields), _who(row)] for row in rows])
     else:
         typer.echo("no rail has registered: start an adapter")
 

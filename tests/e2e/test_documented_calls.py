@@ -1,7 +1,8 @@
-"""The calls of docs/client.md and docs/signing.md, run as they are written."""
+"""The calls of README.md, docs/client.md, docs/signing.md and docs/cli.md, run as they are written."""
 
 import os
 import re
+import shlex
 import shutil
 import subprocess
 from pathlib import Path
@@ -10,13 +11,17 @@ from uuid import UUID, uuid4
 
 import orjson
 import pytest
+from typer.main import get_command
 
+from fleet.cli.app import app
 from fleet.client import FleetClient
 from fleet.stack.stack import Stack
 from schemas.api import IntentRequest, WalletRequest
 from schemas.operations import OperationType
+from tests.support.commands import Fleet
 
-DOCS = Path(__file__).parents[2] / "docs"
+ROOT = Path(__file__).parents[2]
+DOCS = ROOT / "docs"
 
 
 def example(page: str, language: str) -> str:
@@ -60,3 +65,32 @@ async def test_the_call_with_the_typed_client_pays(
     printed = capsys.readouterr().out.split()
     assert UUID(printed[0])
     assert printed[1] in ("CREATED", "VALIDATED", "AUTHORIZED", "DISPATCHED", "SETTLED")
+
+
+async def test_the_commands_of_the_readme_work_in_their_order(fleet: Fleet) -> None:
+    commands = re.findall(r"^\$ \./dev fleet (.*)$", (ROOT / "README.md").read_text(), re.MULTILINE)
+    assert len(commands) >= 6
+    wallet = (await fleet(*shlex.split(commands[0]), "--json")).document["id"]
+    for command in commands:
+        done = await fleet(*shlex.split(command.replace("WALLET_ID", wallet), comments=True))
+        assert (done.code, done.err) == (0, ""), command
+        assert done.out
+
+
+async def test_every_command_of_the_page_exists_and_every_command_is_on_the_page(fleet: Fleet) -> None:
+    page = (DOCS / "cli.md").read_text()
+    rows = [row.split("|")[1] for row in page.splitlines() if row.startswith("| `fleet ")]
+    told: set[tuple[str, ...]] = set()
+    for row in rows:
+        group = ""
+        for part in re.findall(r"`([^`]*)`", row):
+            words = part.split()
+            group, words = (words[1], words[2:]) if words[0] == "fleet" else (group, words)
+            told.add((group,) if not words or words[0].startswith("-") else (group, words[0]))
+    root = get_command(app)
+    existing = {
+        (name,) if not hasattr(command, "commands") else (name, sub)
+        for name, command in getattr(root, "commands", {}).items()
+        for sub in getattr(command, "commands", {"": None})
+    }
+    assert told == existing
