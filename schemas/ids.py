@@ -6,6 +6,7 @@ and the tables, partitioned by id, are partitioned by time while the primary key
 
 import hashlib
 import os
+from collections.abc import Sequence
 from uuid import UUID
 
 _TIME_MASK = ((1 << 48) - 1) << 80
@@ -34,3 +35,11 @@ def derive_id(parent: UUID, *parts: str) -> UUID:
 def id_time_ms(identifier: UUID) -> int:
     """Return the milliseconds since the epoch that the id carries."""
     return identifier.int >> 80
+
+
+def ids_of_that_time(ids: Sequence[UUID]) -> tuple[UUID, UUID]:
+    """Return the least and the greatest id that the moments of `ids` can have: bounds for what is derived from them.
+
+    Raises ValueError where `ids` is empty.
+    """
+    return UUID(int=min(ids).int & _TIME_MASK), UUID(int=max(ids).int | (1 << 80) - 1)

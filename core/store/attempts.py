@@ -33,7 +33,7 @@ WITH asked AS (
     UPDATE fleet.jobs j SET fence = j.fence + 1, permit_request = $3, incarnation = $4,
         first_granted_at = coalesce(j.first_granted_at, clock_timestamp()),
         busy_until = clock_timestamp() + $5::interval
-    FROM asked a WHERE j.id = a.job_id AND j.id BETWEEN $7 AND $8
+    FROM asked a WHERE j.id = ANY ($1::uuid[]) AND j.id = a.job_id AND j.id BETWEEN $7 AND $8
     RETURNING j.id, j.fence, j.tenant_id, a.mode, j.reference, j.provider_account, j.environment
 )
 INSERT INTO fleet.attempts (job_id, fence, tenant_id, mode, reference, provider_account, environment,

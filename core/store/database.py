@@ -31,8 +31,6 @@ AWAY: tuple[type[Exception], ...] = (
 )
 """Errors that say that the server is away or restarting: nobody's fault, and worth a repeat."""
 
-_SET_TENANT = "SELECT set_config('fleet.tenant', $1, true)"
-
 
 @dataclass(frozen=True, slots=True)
 class UnitOfWork:
@@ -68,6 +66,7 @@ class Database:
             max_size=max_size,
             statement_cache_size=statement_cache_size,
             server_settings={"application_name": application_name},
+            reset=_leave_as_it_is,
         )
         return cls(pool)
 
@@ -82,7 +81,20 @@ class Database:
     @asynccontextmanager
     async def unit_of_work(self, context: Context) -> AsyncIterator[UnitOfWork]:
         """BEGIN, confine the transaction to the context's tenant, COMMIT; ROLLBACK when the body raises."""
-        async with self._pool.acquire() as connection, connection.transaction():
-            if context.tenant_id is not None:
-                await connection.execute(_SET_TENANT, str(context.tenant_id))
-            yield UnitOfWork(connection, context)
+        begin = "BEGIN"
+        if context.tenant_id is not None:
+            # In the same round trip; the text of a UUID holds nothing to escape.
+            begin = f"BEGIN; SELECT set_config('fleet.tenant', '{context.tenant_id}', true)"
+        async with self._pool.acquire() as connection:
+            await connection.execute(begin)
+            try:
+                yield UnitOfWork(connection, context)
+            except BaseException:
+                if not connection.is_closed():
+                    await connection.execute("ROLLBACK")
+                raise
+            await connection.execute("COMMIT")
+
+
+async def _leave_as_it_is(_: "Connection") -> None:
+    """A connection comes back without session state: its transaction ended, and nothing else was set."""

@@ -6,6 +6,7 @@ from typing import Final
 from uuid import UUID
 
 from core.domain.context import Context
+from core.domain.ids import ids_of_that_time
 from core.services.bus_ports import Due, QueuedJob
 from core.store.database import Database, UnitOfWork
 
@@ -20,26 +21,23 @@ ORDER BY o.not_before LIMIT $3 FOR UPDATE OF o SKIP LOCKED
 
 # A result may have settled the job, or put it into its next round, before this runs: only what is still READY in the
 # round that was taken, and AUTHORIZED, moves on.
+# Each table is met by ANY of the ids within the bounds of their partitions, and joined to nothing that the planner
+# believes to be one row: what it plans while a partition is empty would else walk the whole range for every row.
+# The ids come sorted, so that jobs are locked in id order, as settlement does.
 _MARK: Final = """
 WITH gone AS (
     DELETE FROM fleet.outbox o USING unnest($1::uuid[], $7::int[]) AS e(id, round)
-    WHERE o.job_id = e.id AND o.round = e.round
-), held AS (
-    -- In id order, as settlement locks them: a fast provider's results may be settled while this runs.
-    SELECT j.id, e.entry_id FROM fleet.jobs j
-    JOIN unnest($1::uuid[], $2::text[], $7::int[]) AS e(id, entry_id, round) ON j.id = e.id AND j.rounds = e.round
-    WHERE j.id >= $4 AND j.id <= $5 AND j.state = 'READY' ORDER BY j.id FOR NO KEY UPDATE OF j
+    WHERE o.job_id = ANY ($1::uuid[]) AND o.job_id = e.id AND o.round = e.round
 ), sent AS (
     UPDATE fleet.jobs j SET state = 'QUEUED', entry_id = e.entry_id, stream_epoch = $3, queued_at = now()
-    FROM held e WHERE j.id = e.id AND j.id >= $4 AND j.id <= $5
+    FROM unnest($1::uuid[], $2::text[], $7::int[]) AS e(id, entry_id, round)
+    WHERE j.id = ANY ($1::uuid[]) AND j.id BETWEEN $4 AND $5 AND j.id = e.id AND j.rounds = e.round
+        AND j.state = 'READY'
     RETURNING j.intent_id, j.kind
-), span AS (
-    SELECT min(intent_id::text)::uuid AS first, max(intent_id::text)::uuid AS last FROM sent WHERE kind = 'pay'
 ), moved AS (
     UPDATE fleet.intents i SET state = 'DISPATCHED', version = i.version + 1, updated_at = now()
-    FROM sent s
-    WHERE s.kind = 'pay' AND i.id = s.intent_id AND i.state = 'AUTHORIZED'
-        AND i.id >= (SELECT first FROM span) AND i.id <= (SELECT last FROM span)
+    WHERE i.id = ANY (ARRAY(SELECT intent_id FROM sent WHERE kind = 'pay')) AND i.id BETWEEN $8 AND $9
+        AND i.state = 'AUTHORIZED'
     RETURNING i.id, i.version, i.tenant_id, i.traceparent
 )
 INSERT INTO fleet.intent_events (intent_id, seq, tenant_id, type, state, actor, traceparent)
@@ -63,11 +61,11 @@ ORDER BY j.id LIMIT $4
 _REQUEUE: Final = """
 WITH lost AS (
     SELECT j.id FROM fleet.jobs j JOIN unnest($1::uuid[], $2::text[]) AS g(id, entry_id) ON g.id = j.id
-    WHERE j.state = 'QUEUED' AND j.entry_id = g.entry_id AND j.closed_at IS NULL
+    WHERE j.id = ANY ($1::uuid[]) AND j.state = 'QUEUED' AND j.entry_id = g.entry_id AND j.closed_at IS NULL
     ORDER BY j.id FOR NO KEY UPDATE OF j SKIP LOCKED
 ), ready AS (
     UPDATE fleet.jobs j SET state = 'READY', entry_id = NULL, queued_at = NULL, rounds = j.rounds + 1
-    FROM lost WHERE j.id = lost.id
+    WHERE j.id = ANY (ARRAY(SELECT id FROM lost))
     RETURNING j.*
 )
 INSERT INTO fleet.outbox (job_id, round, tenant_id, rail, stream, body, traceparent)
@@ -98,10 +96,18 @@ class TakenBatch:
 
     async def mark(self, entry_ids: Sequence[str]) -> None:
         """Delete the rows, queue their jobs and dispatch their intents, in one statement."""
-        ids = [row.job_id for row in self._rows]
-        rounds = [row.round for row in self._rows]
+        marked = sorted(zip(self._rows, entry_ids, strict=True), key=lambda pair: pair[0].job_id.int)
+        ids = [row.job_id for row, _ in marked]
         await self._uow.connection.execute(
-            _MARK, ids, list(entry_ids), self._epoch, min(ids), max(ids), self._uow.context.actor, rounds
+            _MARK,
+            ids,
+            [entry_id for _, entry_id in marked],
+            self._epoch,
+            ids[0],
+            ids[-1],
+            self._uow.context.actor,
+            [row.round for row, _ in marked],
+            *ids_of_that_time(ids),
         )
 
 

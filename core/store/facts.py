@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Final
 from uuid import UUID
 
+from core.domain.ids import ids_of_that_time
 from core.domain.verdicts import AttemptView, FactKey
 from core.services.facts import Alert, Fact
 from core.store.database import UnitOfWork
@@ -16,8 +17,10 @@ WHERE job_id = ANY($1::uuid[]) AND job_id BETWEEN $2 AND $3
 """
 
 _NEGATIVE: Final = """
-UPDATE fleet.attempts a SET negative_at = now() FROM unnest($1::uuid[], $2::int[]) AS n(job_id, fence)
-WHERE a.job_id = n.job_id AND a.fence = n.fence AND a.job_id BETWEEN $3 AND $4 AND a.negative_at IS NULL
+UPDATE fleet.attempts a SET negative_at = now()
+FROM unnest($1::uuid[], $2::int[]) AS n(job_id, fence)
+WHERE a.job_id = ANY ($1::uuid[]) AND a.job_id = n.job_id AND a.fence = n.fence AND a.job_id BETWEEN $3 AND $4
+    AND a.negative_at IS NULL
 """
 
 _KNOWN: Final = """
@@ -82,9 +85,8 @@ async def unapplied_positives(uow: UnitOfWork, intent_ids: Sequence[UUID]) -> se
     """Return the intents for which a fact says "paid" that was not applied."""
     if not intent_ids:
         return set()
-    low = UUID(int=min(intent_ids).int >> 80 << 80)
-    high = UUID(int=max(intent_ids).int | (1 << 80) - 1)
-    return {row["intent_id"] for row in await uow.connection.fetch(_POSITIVE, intent_ids, low, high)}
+    found = await uow.connection.fetch(_POSITIVE, intent_ids, *ids_of_that_time(intent_ids))
+    return {row["intent_id"] for row in found}
 
 
 async def insert_facts(uow: UnitOfWork, facts: Sequence[Fact]) -> None:

@@ -75,7 +75,8 @@ WITH moved AS (
         $9::text[], $10::bigint[], $11::jsonb[], $12::timestamptz[], $13::bool[])
         AS m(id, state, allowed, type, data, failure_code, failure_message, decision, provider_reference, fee_minor,
              lookup, deadline, parked)
-    WHERE i.id = m.id AND i.id >= $14 AND i.id <= $15 AND i.state = ANY (string_to_array(m.allowed, ','))
+    WHERE i.id = ANY ($1::uuid[]) AND i.id = m.id AND i.id BETWEEN $14 AND $15
+        AND i.state = ANY (string_to_array(m.allowed, ','))
     RETURNING i.id, i.version, i.tenant_id, m.type, i.state, m.data, i.traceparent
 )
 INSERT INTO fleet.intent_events (intent_id, seq, tenant_id, type, state, actor, data, traceparent)

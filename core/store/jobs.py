@@ -5,6 +5,7 @@ from datetime import timedelta
 from typing import Any, Final
 from uuid import UUID
 
+from core.domain.ids import ids_of_that_time
 from core.domain.jobs import JobRow, JobState, Waiting
 from core.store.database import UnitOfWork
 from core.store.outbox import NOTIFY_OUTBOX, job_body
@@ -96,7 +97,8 @@ _CLOSE: Final = """
 WITH closed AS (
     UPDATE fleet.jobs j SET state = 'CLOSED', closed_at = now(), outcome = e.outcome, next_check_at = NULL
     FROM unnest($1::uuid[], $2::text[]) AS e(intent_id, outcome)
-    WHERE j.intent_id = e.intent_id AND j.id BETWEEN $3 AND $4 AND j.closed_at IS NULL
+    WHERE j.intent_id = ANY ($1::uuid[]) AND j.intent_id = e.intent_id AND j.id BETWEEN $3 AND $4
+        AND j.closed_at IS NULL
     RETURNING j.id
 ), unsent AS (
     -- A row that a relay holds is left to it: waiting here while it waits for our job would be a deadlock.
@@ -108,7 +110,7 @@ DELETE FROM fleet.outbox o USING unsent u WHERE o.job_id = u.job_id AND o.round 
 _CLOSE_THESE: Final = """
 UPDATE fleet.jobs j SET state = 'CLOSED', closed_at = now(), outcome = e.outcome, next_check_at = NULL
 FROM unnest($1::uuid[], $2::text[]) AS e(id, outcome)
-WHERE j.id = e.id AND j.id BETWEEN $3 AND $4 AND j.closed_at IS NULL
+WHERE j.id = ANY ($1::uuid[]) AND j.id = e.id AND j.id BETWEEN $3 AND $4 AND j.closed_at IS NULL
 """
 
 _WAIT: Final = """
@@ -116,7 +118,7 @@ UPDATE fleet.jobs j SET inquiries = j.inquiries + w.asked, next_check_at = now()
     tombstoned = j.tombstoned OR w.tombstone, outcome = coalesce(w.why, j.outcome),
     state = CASE WHEN w.why IS NULL THEN j.state ELSE 'WAITING' END
 FROM unnest($1::uuid[], $2::interval[], $3::int[], $4::bool[], $5::text[]) AS w(id, after, asked, tombstone, why)
-WHERE j.id = w.id AND j.id BETWEEN $6 AND $7 AND j.closed_at IS NULL
+WHERE j.id = ANY ($1::uuid[]) AND j.id = w.id AND j.id BETWEEN $6 AND $7 AND j.closed_at IS NULL
 """
 
 # The next round: the relay may not have committed its note about the last one yet, see 0006_rounds.sql.
@@ -125,7 +127,7 @@ WITH ready AS (
     UPDATE fleet.jobs j SET state = 'READY', not_before = now() + w.after, failures = j.failures + 1,
         rounds = j.rounds + 1, next_check_at = NULL
     FROM unnest($1::uuid[], $2::interval[]) AS w(id, after)
-    WHERE j.id = w.id AND j.id BETWEEN $4 AND $5 AND j.closed_at IS NULL
+    WHERE j.id = ANY ($1::uuid[]) AND j.id = w.id AND j.id BETWEEN $4 AND $5 AND j.closed_at IS NULL
     RETURNING j.id, j.rounds, j.tenant_id, j.rail, j.stream, j.not_before, j.traceparent
 )
 INSERT INTO fleet.outbox (job_id, round, tenant_id, rail, stream, not_before, body, traceparent)
@@ -194,9 +196,7 @@ async def close_jobs_of(uow: UnitOfWork, outcomes: Sequence[tuple[UUID, str]]) -
     if not outcomes:
         return
     ids = [intent_id for intent_id, _ in outcomes]
-    low = UUID(int=min(ids).int >> 80 << 80)
-    high = UUID(int=max(ids).int | (1 << 80) - 1)
-    await uow.connection.execute(_CLOSE, ids, [outcome for _, outcome in outcomes], low, high)
+    await uow.connection.execute(_CLOSE, ids, [outcome for _, outcome in outcomes], *ids_of_that_time(ids))
 
 
 async def close_jobs(uow: UnitOfWork, outcomes: Sequence[tuple[UUID, str]]) -> None:
