@@ -73,10 +73,20 @@ class _Process:
 
 def failpoint(name: str) -> None:
     """Do nothing, unless a test armed `name`: then send this process the signal."""
+    points = _of_this_process()
+    if points and (sent := points.due(name)) is not None:
+        os.kill(os.getpid(), sent)
+
+
+def may_fire() -> bool:
+    """Whether a test may arm points of this process at all: what only serves them can be left out otherwise."""
+    return bool(_of_this_process())
+
+
+def _of_this_process() -> Failpoints:
     points = _Process.failpoints
     if points is None:
         environ = os.environ
         points = Failpoints(environ.get("FLEET_FAILPOINTS", ""), environ.get("FLEET_FAILPOINTS_DIR", ""))
         _Process.failpoints = points
-    if points and (sent := points.due(name)) is not None:
-        os.kill(os.getpid(), sent)
+    return points

@@ -4,7 +4,10 @@ import asyncio
 import logging
 import time
 from dataclasses import dataclass
+from functools import cache
 from typing import Final
+
+from prometheus_client import Counter, Histogram
 
 from adapters.runtime import errors, metrics, verdicts
 from adapters.runtime.port import Cancels, Inquires, LooksUp, Order, Outcome, Rail
@@ -12,7 +15,8 @@ from adapters.runtime.timing import clock_s
 from adapters.runtime.verdicts import Action
 from schemas.jobs import Job
 from schemas.permits import Granted
-from wire.failpoints import failpoint
+from schemas.results import Verdict
+from wire.failpoints import failpoint, may_fire
 
 log = logging.getLogger(__name__)
 
@@ -53,6 +57,14 @@ def order_of(granted: Granted, action: Action) -> Order:
     )
 
 
+@cache
+def _counted(rail: str, action: Action, verdict: Verdict) -> tuple[Histogram, Counter]:
+    return (
+        metrics.CALL_SECONDS.labels(rail, action.value),
+        metrics.CALLS.labels(rail, action.value, verdict.value),
+    )
+
+
 class Executor:
     """Calls a rail under T_psp and never lets an error out: what is unclassified may have been executed."""
 
@@ -72,7 +84,9 @@ class Executor:
             foreign = errors.NotSent("the order is of another provider account", reason="other_account", after_s=5)
             return Executed(action, verdicts.of_error(action, foreign))
         begun_s = time.monotonic()
-        during = asyncio.get_running_loop().call_later(_DURING_S, failpoint, "adapter.during_call")
+        during = None
+        if may_fire():
+            during = asyncio.get_running_loop().call_later(_DURING_S, failpoint, "adapter.during_call")
         try:
             async with asyncio.timeout(self._call_total_s):
                 outcome = verdicts.checked(action, await self._call(action, order_of(granted, action)))
@@ -80,9 +94,11 @@ class Executor:
         except Exception as error:  # noqa: BLE001 - whatever a rail raises is a fact about money
             outcome = self._learn(action, error)
         finally:
-            during.cancel()
-        metrics.CALL_SECONDS.labels(self._name, action.value).observe(time.monotonic() - begun_s)
-        metrics.CALLS.labels(self._name, action.value, outcome.verdict.value).inc()
+            if during is not None:
+                during.cancel()
+        seconds, calls = _counted(self._name, action, outcome.verdict)
+        seconds.observe(time.monotonic() - begun_s)
+        calls.inc()
         return Executed(action, outcome)
 
     async def _call(self, action: Action, order: Order) -> Outcome:

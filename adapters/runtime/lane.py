@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -195,8 +195,9 @@ class Lane:
         released: list[Held] = []
         closed: list[Held] = []
         slow_s = 0.0
+        for word, count in Counter(each.answer for each in reply.answers).items():
+            metrics.PERMITS.labels(self._own.rail, word).inc(count)
         for held, answer in zip(chosen, reply.answers, strict=True):
-            metrics.PERMITS.labels(self._own.rail, answer.answer).inc()
             if isinstance(answer, Granted):
                 self._spawn(held, answer, reply)
             elif isinstance(answer, Closed):

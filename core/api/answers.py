@@ -2,6 +2,7 @@
 
 import logging
 import traceback
+from typing import Any
 
 import orjson
 from fastapi import FastAPI
@@ -17,10 +18,13 @@ _BY_STATUS = {404: "not_found", 405: "method_not_allowed", 413: "body_too_large"
 _RETRY_AFTER_S = {"idempotency_in_flight": "1", "unavailable": "1", "rail_unavailable": "5"}
 
 
-def json_answer(model: BaseModel, status: int = 200, headers: dict[str, str] | None = None) -> Response:
-    """Return the model as JSON."""
+def json_answer(
+    content: BaseModel | dict[str, Any], status: int = 200, headers: dict[str, str] | None = None
+) -> Response:
+    """Return a model, or what has a model's shape already, as JSON."""
+    body = content.model_dump() if isinstance(content, BaseModel) else content
     # Ids that asyncpg read are of a UUID class of its own, which orjson does not know.
-    return Response(orjson.dumps(model.model_dump(), default=str), status, headers, "application/json")
+    return Response(orjson.dumps(body, default=str), status, headers, "application/json")
 
 
 def problem_answer(refusal: Refusal, instance: str | None = None) -> Response:

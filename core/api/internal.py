@@ -19,7 +19,7 @@ from core.store import attempts, rails
 from core.store.database import UnitOfWork
 from core.store.evidence import EvidenceStore
 from core.telemetry.catalogue import PERMITS
-from schemas.permits import PermitRequest
+from schemas.permits import PermitRequest, PermitResponse
 from schemas.rails import EvidenceBatch, RailRegistration
 from wire.failpoints import failpoint
 
@@ -59,7 +59,7 @@ def internal_router(core: Core, throttle: Throttle) -> APIRouter:
         failpoint("permits.after_commit")
         for answer, count in Counter(answer.answer for answer in answers).items():
             PERMITS.labels(rail, answer).inc(count)
-        return _json({"answers": [answer.model_dump(mode="json") for answer in answers]})
+        return Response(PermitResponse.model_construct(answers=answers).model_dump_json(), media_type=_JSON)
 
     async def keep_evidence(request: Request) -> Response:
         body = await read_body(request, BATCH_BODY_MAX_BYTES)

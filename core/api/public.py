@@ -1,6 +1,5 @@
 """The public API: intents and wallets. Every route is signed; hot routes read and write JSON themselves."""
 
-import asyncio
 import re
 from typing import Annotated, Any, Final, TypeVar
 from uuid import UUID
@@ -22,7 +21,6 @@ from core.services.problems import Refusal
 from core.services.read_intents import IntentFilter, intent_view
 from schemas.api import (
     BatchItem,
-    BatchItemResult,
     ConfirmRequest,
     IntentBatchRequest,
     IntentBatchResponse,
@@ -127,19 +125,21 @@ class _Routes:
         """Ask for up to 1,000 payments; each has its own key and its own result."""
         caller, body = await self._read(request, BATCH_BODY_MAX_BYTES)
         batch = parse(IntentBatchRequest, body, request.headers.get("content-type"))
-        traceparent = _traceparent(request)
-        answers = await asyncio.gather(
-            *(self._one(caller, item, traceparent) for item in batch.items), return_exceptions=True
+        answers: dict[int, Accepted | Exception] = {}
+        valid: dict[int, tuple[str, IntentRequest]] = {}
+        for place, item in enumerate(batch.items):
+            try:
+                checked = _BATCH_ITEM.validate_python(item)
+            except ValidationError as error:
+                answers[place] = refusal_of(error)
+            else:
+                valid[place] = checked.idempotency_key, checked.intent
+        answers |= zip(
+            valid,
+            await self._core.accept.accept_all(caller, list(valid.values()), _traceparent(request)),
+            strict=True,
         )
-        results = [_result(index, answer) for index, answer in enumerate(answers)]
-        return json_answer(IntentBatchResponse.model_construct(results=results))
-
-    async def _one(self, caller: Caller, item: dict[str, Any], traceparent: str | None) -> Accepted:
-        try:
-            valid = _BATCH_ITEM.validate_python(item)
-        except ValidationError as error:
-            raise refusal_of(error) from error
-        return await self._core.accept.accept(caller, valid.idempotency_key, valid.intent, traceparent)
+        return json_answer({"results": [_result(place, answers[place]) for place in range(len(batch.items))]})
 
     async def list_intents(self, request: Request) -> Response:
         """List intents, newest first."""
@@ -154,8 +154,7 @@ class _Routes:
             accounts=None if caller.accounts is None else list(caller.accounts),
         )
         rows, following = await self._core.read.page(caller, wanted, query.cursor, query.limit)
-        items = [intent_view(row) for row in rows]
-        return json_answer(IntentPage.model_construct(items=items, next_cursor=following))
+        return json_answer({"items": [intent_view(row) for row in rows], "next_cursor": following})
 
     async def get_intent(self, request: Request) -> Response:
         """Show one intent."""
@@ -200,15 +199,16 @@ def _query(model: type[_Query], request: Request) -> _Query:
         raise refusal_of(error) from error
 
 
-def _result(index: int, answer: Accepted | BaseException) -> BatchItemResult:
+def _result(index: int, answer: Accepted | Exception) -> dict[str, Any]:
+    """Return one result in the shape of BatchItemResult."""
+    result: dict[str, Any] = {"index": index, "status": 201, "intent": None, "problem": None, "replayed": False}
     if isinstance(answer, Accepted):
-        view = intent_view(answer.intent)
-        return BatchItemResult.model_construct(index=index, status=201, intent=view, replayed=answer.replayed)
+        return result | {"intent": intent_view(answer.intent), "replayed": answer.replayed}
     if isinstance(answer, PASSING_FAULTS):
         answer = Refusal("unavailable", "repeat the request under the same key")
     if not isinstance(answer, Refusal):
         raise answer
-    return BatchItemResult.model_construct(index=index, status=answer.status, problem=answer.problem())
+    return result | {"status": answer.status, "problem": answer.problem().model_dump()}
 
 
 def _traceparent(request: Request) -> str | None:

@@ -11,6 +11,7 @@ from schemas.operations import JobKind, OperationType
 from schemas.streams import control_stream, jobs_stream
 
 _ALPHABET: Final = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+_PAIRS: Final = tuple(second + first for first in _ALPHABET for second in _ALPHABET)
 _SHORTEST: Final = 16  # 16 of 36 signs are 82 bits
 
 
@@ -74,11 +75,11 @@ def mint_reference(job_id: UUID, length: int) -> str:
     if length < _SHORTEST:
         raise ValueError(f"a reference of {length} signs is too short: the least is {_SHORTEST}")
     number = int.from_bytes(hashlib.blake2b(job_id.bytes, digest_size=40, person=b"reference").digest(), "big")
-    signs = []
-    for _ in range(length):
-        number, sign = divmod(number, len(_ALPHABET))
-        signs.append(_ALPHABET[sign])
-    return "".join(signs)
+    pairs = []
+    for _ in range((length + 1) // 2):
+        number, pair = divmod(number, len(_PAIRS))
+        pairs.append(_PAIRS[pair])
+    return "".join(pairs)[:length]
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,7 @@ Every id follows from the intent's: a repeated step names the same transfers, an
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
+from functools import lru_cache
 from typing import Final
 from uuid import UUID
 
@@ -35,6 +36,12 @@ class TransferCode(IntEnum):
     FEE = 2
     ADJUSTMENT = 3
     SUSPENSE = 4
+
+
+_RESOLVING: Final = frozenset({TransferFlags.POST_PENDING, TransferFlags.VOID_PENDING})
+_LINKED: Final = {
+    flags: flags | TransferFlags.LINKED for flags in (TransferFlags.NONE, TransferFlags.PENDING, *_RESOLVING)
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +78,7 @@ class Leg:
     code: TransferCode
 
 
+@lru_cache(maxsize=10_000)
 def system_account(tenant_id: UUID, currency: str, code: AccountCode, qualifier: str = "") -> Account:
     """Return a tenant's own account of this code; created on first use."""
     ledger = currency_of(currency).numeric
@@ -141,16 +149,16 @@ def void_transfers(intent: IntentRow) -> list[Transfer]:
 
 def _chain(intent: IntentRow, flags: TransferFlags) -> list[Transfer]:
     ledger = currency_of(intent.currency).numeric
-    resolves = bool(flags & (TransferFlags.POST_PENDING | TransferFlags.VOID_PENDING))
+    resolves, linked = flags in _RESOLVING, _LINKED[flags]
     legs: Sequence[Leg] = legs_of(intent)
     chain = []
     for place, leg in enumerate(legs, start=1):
-        held = hold_id(intent.id, leg.name)
-        if resolves:
-            # Post and void share one id: a hold has one resolution, and the ledger refuses the other.
-            transfer_id = derive_id(held, "resolution")
+        held = None if flags is TransferFlags.NONE else hold_id(intent.id, leg.name)
+        if held is None:
+            transfer_id = derive_id(intent.id, "posting", leg.name)
         else:
-            transfer_id = held if flags & TransferFlags.PENDING else derive_id(intent.id, "posting", leg.name)
+            # Post and void share one id: a hold has one resolution, and the ledger refuses the other.
+            transfer_id = derive_id(held, "resolution") if resolves else held
         chain.append(
             Transfer(
                 id=transfer_id,
@@ -160,7 +168,7 @@ def _chain(intent: IntentRow, flags: TransferFlags) -> list[Transfer]:
                 amount_minor=leg.amount_minor,
                 ledger=ledger,
                 code=leg.code,
-                flags=flags | TransferFlags.LINKED if place < len(legs) else flags,
+                flags=linked if place < len(legs) else flags,
                 pending_id=held if resolves else None,
                 user_data=intent.id,
             )

@@ -137,20 +137,38 @@ class AcceptService:
         self, caller: Caller, key: str, request: IntentRequest, traceparent: str | None = None
     ) -> Accepted:
         """Accept one request, or answer it as the first time. Raises Refusal; then nothing was changed."""
-        caller.require_operation(request.operation)
-        caller.require_account(request.wallet_id)
+        [answer] = await self.accept_all(caller, [(key, request)], traceparent)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    async def accept_all(
+        self, caller: Caller, requests: Sequence[tuple[str, IntentRequest]], traceparent: str | None = None
+    ) -> list[Accepted | Exception]:
+        """Accept many requests, each under its key. An answer that is a Refusal, or a fault, changed nothing."""
+        answers: dict[int, Accepted | Exception] = {}
+        asked: dict[int, Asked] = {}
+        now_ms = time.time_ns() // 1_000_000
+        for place, (key, request) in enumerate(requests):
+            try:
+                caller.require_operation(request.operation)
+                caller.require_account(request.wallet_id)
+                self._begin(caller, key)
+            except Refusal as refusal:
+                answers[place] = refusal
+                continue
+            asked[place] = Asked(caller, key, request, _hash(request), mint_id(now_ms), traceparent)
+        try:
+            answers |= zip(asked, await self._door(caller).submit_all(list(asked.values())), strict=True)
+        finally:
+            self._busy.difference_update((caller.key_id, each.key) for each in asked.values())
+        return [answers[place] for place in range(len(requests))]
+
+    def _begin(self, caller: Caller, key: str) -> None:
         claim = (caller.key_id, key)
         if claim in self._busy:
             raise Refusal("idempotency_in_flight", "the first request under this key is not answered yet: repeat soon")
-        asked = Asked(caller, key, request, _hash(request), mint_id(time.time_ns() // 1_000_000), traceparent)
         self._busy.add(claim)
-        try:
-            answer = await self._door(caller).submit(asked)
-        finally:
-            self._busy.discard(claim)
-        if isinstance(answer, Refusal):
-            raise answer
-        return answer
 
     def _door(self, caller: Caller) -> MicroBatcher[Asked, Accepted | Refusal]:
         door = self._doors.get(caller.key_id)

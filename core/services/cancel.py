@@ -60,4 +60,4 @@ async def _withdraw(uow: Any, ports: CancelPorts, intent_id: UUID) -> None:
         state = await ports.rails.rail_state(uow, intent.rail)
         if intent.ledger_epoch < state.ledger_epoch and not state.epoch_cleared:
             raise Refusal("already_sent", "the database was restored: the payment may have been sent before that")
-    await end_intents(uow, ports, [Ending(intent, Move(intent_id, IntentState.CANCELLED, _EVENT), _EVENT)])
+    await end_intents(uow, ports, [Ending.of(intent, Move(intent_id, IntentState.CANCELLED, _EVENT), _EVENT)])

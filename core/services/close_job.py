@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 from uuid import UUID
 
 from core.domain.intents import IntentRow, Move, may_move
@@ -67,11 +67,18 @@ class ClosePorts(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Ending:
-    """The end of one intent whose rows are locked; the move's decision POST or VOID resolves its hold."""
+    """The end of one intent whose rows are locked, as it was before; the move's decision resolves its hold."""
 
     intent: IntentRow
+    state: IntentState
+    held: bool
     move: Move
     outcome: str
+
+    @classmethod
+    def of(cls, intent: IntentRow, move: Move, outcome: str) -> Self:
+        """Return the end of an intent that is still as it was read."""
+        return cls(intent, IntentState(intent.state), is_held(intent), move, outcome)
 
 
 def is_held(intent: IntentRow) -> bool:
@@ -87,9 +94,9 @@ async def end_intents(uow: Any, ports: ClosePorts, endings: Sequence[Ending], fu
     """
     transfers: list[Transfer] = []
     for ending in endings:
-        if not may_move(IntentState(ending.intent.state), ending.move.to):
-            raise ResolutionRefusedError(f"{ending.intent.id} is {ending.intent.state}, not open")
-        if ending.move.decision is not None and not is_held(ending.intent):
+        if not may_move(ending.state, ending.move.to):
+            raise ResolutionRefusedError(f"{ending.intent.id} is {ending.state}, not open")
+        if ending.move.decision is not None and not ending.held:
             raise ResolutionRefusedError(f"{ending.intent.id} holds nothing to {ending.move.decision}")
         if ending.move.decision == "POST":
             transfers += post_transfers(ending.intent)
@@ -167,5 +174,5 @@ async def unsent_endings(
             decision="VOID" if is_held(intent) else None,
             parked=False,
         )
-        endings[intent.id] = Ending(intent, move, failure_code or type)
+        endings[intent.id] = Ending.of(intent, move, failure_code or type)
     return list(endings.values())

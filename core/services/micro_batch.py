@@ -37,11 +37,28 @@ class MicroBatcher(Generic[Item, Answer]):
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Answer] = loop.create_future()
         self._waiting.append((item, future))
+        self._schedule(loop)
+        return await future
+
+    async def submit_all(self, items: Sequence[Item]) -> list[Answer | Exception]:
+        """Return the answer of each item, or what its run raised."""
+        loop = asyncio.get_running_loop()
+        futures: list[asyncio.Future[Answer]] = [loop.create_future() for _ in items]
+        self._waiting.extend(zip(items, futures, strict=True))
+        self._schedule(loop)
+        answers: list[Answer | Exception] = []
+        for future in futures:
+            try:
+                answers.append(await future)
+            except Exception as error:  # noqa: BLE001 - each item hears its own
+                answers.append(error)
+        return answers
+
+    def _schedule(self, loop: asyncio.AbstractEventLoop) -> None:
         if not self._scheduled:
             # Started at the end of this turn of the loop: all that was read from the sockets at once goes together.
             self._scheduled = True
             loop.call_soon(self._start)
-        return await future
 
     def _start(self) -> None:
         self._scheduled = False

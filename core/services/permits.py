@@ -259,9 +259,11 @@ def _again(item: LockedJob, attempt: Attempt, gates: Gates, plain: tuple[Payee |
 
 
 def _granted(item: LockedJob, grant: Grant, fence: int, send_by_s: float, plain: tuple[Payee | None, str]) -> Granted:
+    """Return the grant; built without validation, since every field comes from our own tables."""
     job = item.job
     payee, message = plain
-    return Granted(
+    return Granted.model_construct(
+        answer="GRANTED",
         job_id=job.id,
         kind=job.kind,
         mode=grant.mode,
@@ -272,7 +274,7 @@ def _granted(item: LockedJob, grant: Grant, fence: int, send_by_s: float, plain:
         amount_minor=job.amount_minor,
         currency=job.currency,
         provider_account=item.target_account or job.provider_account,
-        instruction=Instruction(
+        instruction=Instruction.model_construct(
             payee=payee,
             message=message,
             lookup=_binding(item.lookup),

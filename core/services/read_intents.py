@@ -12,9 +12,8 @@ from core.domain.intents import IntentRow
 from core.services.cursors import decode_cursor, encode_cursor
 from core.services.keys import Caller
 from core.services.problems import Refusal
-from schemas.api import Failure, IntentView, LookupView
+from schemas.api import LookupView
 from schemas.events import IntentState
-from schemas.operations import OperationType
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,34 +76,34 @@ def visible(rows: dict[UUID, IntentRow], intent_id: UUID, caller: Caller) -> Int
     return row
 
 
-def intent_view(row: IntentRow) -> IntentView:
-    """Return the intent as the API shows it. Built without validation: every field comes from our own tables."""
+def intent_view(row: IntentRow) -> dict[str, Any]:
+    """Return the intent as the API shows it, in the shape of `schemas.api.IntentView`: plain, for the hot path."""
     lookup = None
     if row.lookup is not None:
         lookup = LookupView(
             payee_name_masked=row.lookup.get("payee_name_masked"),
             fee_minor=row.lookup.get("fee_minor", 0),
             expires_at=row.lookup.get("expires_at"),
-        )
+        ).model_dump()
     failure = None
     if row.failure_code is not None:
-        failure = Failure.model_construct(code=row.failure_code, message=row.failure_message or "")
-    return IntentView.model_construct(
-        id=row.id,
-        operation=OperationType(row.operation),
-        state=IntentState(row.state),
-        wallet_id=row.wallet_id,
-        amount_minor=row.amount_minor,
-        currency=row.currency,
-        fee_minor=row.fee_minor,
-        payee_type=row.payee_type,
-        payee_masked=row.payee_masked,
-        reference=row.client_reference,
-        rail=row.rail,
-        provider_reference=row.provider_reference,
-        lookup=lookup,
-        failure=failure,
-        created_at=row.created_at,
-        updated_at=row.updated_at,
-        deadline=row.deadline,
-    )
+        failure = {"code": row.failure_code, "message": row.failure_message or ""}
+    return {
+        "id": row.id,
+        "operation": row.operation,
+        "state": row.state,
+        "wallet_id": row.wallet_id,
+        "amount_minor": row.amount_minor,
+        "currency": row.currency,
+        "fee_minor": row.fee_minor,
+        "payee_type": row.payee_type,
+        "payee_masked": row.payee_masked,
+        "reference": row.client_reference,
+        "rail": row.rail,
+        "provider_reference": row.provider_reference,
+        "lookup": lookup,
+        "failure": failure,
+        "created_at": row.created_at,
+        "updated_at": row.updated_at,
+        "deadline": row.deadline,
+    }

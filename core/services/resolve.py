@@ -136,7 +136,7 @@ def _unconfirmed(case: Case) -> Ending:
         failure_code="confirmation_expired",
         failure_message="the lookup was not confirmed in time; nothing was held",
     )
-    return Ending(case.intent, move, "confirmation_expired")
+    return Ending.of(case.intent, move, "confirmation_expired")
 
 
 def _expiry(case: Case) -> Ending:
@@ -150,7 +150,7 @@ def _expiry(case: Case) -> Ending:
         decision="VOID" if is_held(case.intent) else None,
         parked=False,
     )
-    return Ending(case.intent, move, "deadline_unsent")
+    return Ending.of(case.intent, move, "deadline_unsent")
 
 
 async def _park(uow: Any, ports: ResolvePorts, cases: Sequence[Case]) -> None:

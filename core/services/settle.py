@@ -3,7 +3,6 @@
 import logging
 from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
-from copy import copy
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -306,7 +305,7 @@ def _effects(batch: _Batch, case: Case, decision: Decision, result: Result) -> N
 
 
 def _end(batch: _Batch, intent: IntentRow, move: Move, outcome: str) -> None:
-    batch.endings[intent.id] = Ending(copy(intent), move, outcome)
+    batch.endings[intent.id] = Ending.of(intent, move, outcome)
     intent.state, intent.decision = move.to, move.decision or intent.decision
 
 

@@ -1,8 +1,9 @@
 """Intents in PostgreSQL: inserted, moved and read in batches; every change writes its event in the same statement."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
 from datetime import datetime
+from operator import attrgetter
 from typing import Any, Final
 from uuid import UUID
 
@@ -87,6 +88,18 @@ _SELECT: Final = f"SELECT {', '.join(_COLUMNS)} FROM fleet.intents"  # noqa: S60
 _ALLOWED_TEXT: Final = {state: ",".join(sorted(sources)) for state, sources in ALLOWED.items()}
 
 
+def _json(value: Mapping[str, Any] | None) -> str | None:
+    return None if value is None else orjson.dumps(value).decode()
+
+
+def _json_reader(name: str) -> Callable[[IntentRow], str | None]:
+    read = attrgetter(name)
+    return lambda intent: _json(read(intent))
+
+
+_READERS: Final = [_json_reader(name) if name in _JSON_COLUMNS else attrgetter(name) for name in _INSERTED]
+
+
 class IntentStore:
     """The intents of the unit of work's tenant, or of all under the worker role."""
 
@@ -101,7 +114,7 @@ class IntentStore:
         """Insert intents that are new, each with its first event; sets `created_at` and `updated_at` on the rows."""
         if not intents:
             return
-        columns = [[_parameter(intent, name) for intent in intents] for name in _INSERTED]
+        columns = [list(map(read, intents)) for read in _READERS]
         made = await uow.connection.fetch(_INSERT, *columns, uow.context.actor)
         times = {row["id"]: row["created_at"] for row in made}
         for intent in intents:
@@ -179,18 +192,10 @@ class IntentStore:
         return [_intent(row) for row in await uow.connection.fetch(statement, *values)]
 
 
-def _parameter(intent: IntentRow, name: str) -> Any:
-    value = getattr(intent, name)
-    return _json(value) if name in _JSON_COLUMNS else value
-
-
-def _json(value: Mapping[str, Any] | None) -> str | None:
-    return None if value is None else orjson.dumps(value).decode()
-
-
 def _intent(row: asyncpg.Record) -> IntentRow:
     intent = IntentRow(*row)
-    for name in _JSON_COLUMNS:
-        if row[name] is not None:
-            setattr(intent, name, orjson.loads(row[name]))
+    if intent.auto_confirm is not None:
+        intent.auto_confirm = orjson.loads(row["auto_confirm"])
+    if intent.lookup is not None:
+        intent.lookup = orjson.loads(row["lookup"])
     return intent

@@ -8,6 +8,7 @@ import hashlib
 import hmac
 import os
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Final
 from uuid import UUID
 
@@ -20,6 +21,7 @@ from core.store.database import UnitOfWork
 from schemas.permits import Payee
 
 _NONCE_BYTES: Final = 12
+_KEYS_REMEMBERED: Final = 20_000
 _INSERT: Final = """
 INSERT INTO fleet.subjects (id, tenant_id, wrapped_key)
 SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::bytea[]) ON CONFLICT (id) DO NOTHING RETURNING id
@@ -33,6 +35,7 @@ class PostgresVault:
     def __init__(self, master_key: bytes) -> None:
         self._master = AESGCM(_derived(master_key, b"wrap"))
         self._subject_key = _derived(master_key, b"subject")
+        self._opened = lru_cache(maxsize=_KEYS_REMEMBERED)(self._unwrap)
 
     def subject_id(self, tenant_id: UUID, payee: Payee) -> UUID:
         """Return the id of whoever is paid: a keyed hash, so that the id tells nothing without the master key."""
@@ -53,13 +56,14 @@ class PostgresVault:
             return {plain.intent_id: Sealed(plain.intent_id, None, None) for plain in plains}
         tenants = {subjects[plain.intent_id]: plain.tenant_id for plain in plains if plain.intent_id in subjects}
         keys = await self._keys(uow, tenants)
-        sealed = {}
+        sealed: dict[UUID, Sealed] = {}
         for plain in plains:
             subject = subjects.get(plain.intent_id)
             text = None
             if subject is not None and plain.payee is not None:
-                body = orjson.dumps({"payee": plain.payee.model_dump(), "message": plain.message})
-                text = _seal(AESGCM(keys[subject]), body, plain.intent_id.bytes)
+                payee = {"type": plain.payee.type, "value": plain.payee.value}
+                body = orjson.dumps({"payee": payee, "message": plain.message})
+                text = _seal(keys[subject], body, plain.intent_id.bytes)
             sealed[plain.intent_id] = Sealed(plain.intent_id, subject, text)
         return sealed
 
@@ -76,8 +80,9 @@ class PostgresVault:
             key = keys.get(item.subject_id)
             if key is None:
                 raise VaultError(f"the subject of intent {item.intent_id} was erased")
-            body = orjson.loads(_open(AESGCM(key), item.ciphertext, item.intent_id.bytes))
-            opened[item.intent_id] = (Payee(**body["payee"]), body["message"])
+            body = orjson.loads(_open(key, item.ciphertext, item.intent_id.bytes))
+            # Validated before it was sealed, and proven unchanged by its tag.
+            opened[item.intent_id] = (Payee.model_construct(**body["payee"]), body["message"])
         return opened
 
     def seal_bytes(self, plain: bytes, *, bound_to: str) -> bytes:
@@ -88,7 +93,7 @@ class PostgresVault:
         """Decrypt what seal_bytes made. Raises VaultError."""
         return _open(self._master, ciphertext, bound_to.encode())
 
-    async def _keys(self, uow: UnitOfWork, tenants: dict[UUID, UUID]) -> dict[UUID, bytes]:
+    async def _keys(self, uow: UnitOfWork, tenants: dict[UUID, UUID]) -> dict[UUID, AESGCM]:
         keys = await self._load(uow, tenants)
         # In id order, so that two batches with the same new subjects never deadlock.
         missing = sorted((subject for subject in tenants if subject not in keys), key=lambda subject: subject.int)
@@ -97,7 +102,7 @@ class PostgresVault:
         fresh = {subject: os.urandom(32) for subject in missing}
         wrapped = [_seal(self._master, fresh[subject], subject.bytes) for subject in missing]
         made = await uow.connection.fetch(_INSERT, missing, [tenants[subject] for subject in missing], wrapped)
-        keys |= {row["id"]: fresh[row["id"]] for row in made}
+        keys |= {row["id"]: AESGCM(fresh[row["id"]]) for row in made}
         if len(made) < len(missing):
             keys |= await self._load(uow, [subject for subject in missing if subject not in keys])
         if len(keys) < len(tenants):
@@ -106,13 +111,14 @@ class PostgresVault:
 
     async def _load(
         self, uow: UnitOfWork, subjects: "Sequence[UUID] | set[UUID] | dict[UUID, UUID]"
-    ) -> dict[UUID, bytes]:
+    ) -> dict[UUID, AESGCM]:
+        # Read each time, though opened once: an erased subject has no wrapped key, whatever is remembered here.
         rows = await uow.connection.fetch(_SELECT, list(subjects)) if subjects else []
-        return {
-            row["id"]: _open(self._master, row["wrapped_key"], row["id"].bytes)
-            for row in rows
-            if row["wrapped_key"] is not None
-        }
+        alive = ((row["id"], row["wrapped_key"]) for row in rows)
+        return {subject: self._opened(subject, wrapped) for subject, wrapped in alive if wrapped is not None}
+
+    def _unwrap(self, subject: UUID, wrapped: bytes) -> AESGCM:
+        return AESGCM(_open(self._master, wrapped, subject.bytes))
 
 
 def _derived(master_key: bytes, purpose: bytes) -> bytes:
