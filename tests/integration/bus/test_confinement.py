@@ -94,4 +94,4 @@ async def test_even_the_owner_cannot_edit_an_event(
         "SELECT reloptions FROM pg_class WHERE relname LIKE 'jobs\\_p%' AND relkind = 'r'"
     )
     assert options
-    assert all("fillfactor=80" in row["reloptions"] for row in options)
+    assert all("fillfactor=40" in row["reloptions"] for row in options)
