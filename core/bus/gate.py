@@ -1,6 +1,7 @@
 """The backlog gate: work waits in PostgreSQL, not in a stream that would have to drop it."""
 
 import logging
+import time
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +19,8 @@ class GateBounds:
     low: int = 6_000
     length_max: int = 200_000
     memory_max_bytes: int = 2_000_000_000
+    remembered_s: float = 0.0
+    """How long an answer counts while the backlog is below half of high-water; what was added meanwhile is counted."""
 
 
 class BacklogGate:
@@ -32,9 +35,13 @@ class BacklogGate:
         self.open = True
         self.backlog: int | None = None
         self.lag_unknown = False
+        self._remembered_until_s = 0.0
 
     async def room(self) -> int:
         """Return how many entries may be added; 0 while closed, or while the server does not tell."""
+        backlog, high = self.backlog, self._bounds.high
+        if backlog is not None and 2 * backlog < high and time.monotonic() < self._remembered_until_s:
+            return high - backlog
         try:
             backlog, length, memory_bytes = await self._measure()
         except (RedisError, OSError, KeyError) as error:
@@ -45,7 +52,13 @@ class BacklogGate:
         limit = bounds.high if self.open else bounds.low
         wide = backlog < limit and length < bounds.length_max and memory_bytes < bounds.memory_max_bytes
         self._turn(wide, f"backlog {backlog}, length {length}, memory {memory_bytes}")
+        self._remembered_until_s = time.monotonic() + bounds.remembered_s if wide else 0.0
         return bounds.high - backlog if wide else 0
+
+    def added(self, entries: int) -> None:
+        """Count what was added since the last look."""
+        if self.backlog is not None:
+            self.backlog += entries
 
     def _turn(self, now_open: bool, why: str) -> None:
         if now_open != self.open:
@@ -53,16 +66,19 @@ class BacklogGate:
             self.open = now_open
 
     async def _measure(self) -> tuple[int, int, int]:
-        groups: list[dict[str, Any]] = await self._client.xinfo_groups(self.stream)
+        groups: list[dict[str, Any]]
+        async with self._client.pipeline(transaction=False) as pipe:
+            pipe.xinfo_groups(self.stream)
+            pipe.xlen(self.stream)
+            pipe.info("memory")
+            groups, length, memory = await pipe.execute()
         own = next((each for each in groups if each["name"].decode() == self.group), None)
         if own is None:
             raise ResponseError("NOGROUP")
-        length = int(await self._client.xlen(self.stream))
-        memory = await self._client.info("memory")
         lag = own.get("lag")
         self.lag_unknown = lag is None
         if lag is None:
             # Deleted entries made the server's own count unknown: count, but no further than the bound.
             after = "(" + own["last-delivered-id"].decode()
             lag = len(await self._client.xrange(self.stream, after, "+", count=self._bounds.high + 1) or ())
-        return int(lag) + int(own["pending"]), length, int(memory["used_memory"])
+        return int(lag) + int(own["pending"]), int(length), int(memory["used_memory"])

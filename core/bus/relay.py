@@ -13,6 +13,9 @@ from schemas.jobs import JOB_TYPE
 from wire import functions
 from wire.failpoints import failpoint
 
+_ROOM_POLL_S = 0.05
+"""How soon to look again where the gate left less room than a batch: nobody wakes us when an adapter has read."""
+
 
 class StreamRelay:
     """Relays one stream of one rail. Any number may run at once: rows are locked, never shared."""
@@ -21,7 +24,8 @@ class StreamRelay:
         self, store: DispatchStore, client: Redis, gate: BacklogGate, rail: str, stream: str, batch: int = 1000
     ) -> None:
         self._store, self._client, self.gate = store, client, gate
-        self._rail, self._stream, self._batch = rail, stream, batch
+        self._rail, self.stream, self.batch = rail, stream, batch
+        self.short_of_room = False
 
     async def relay_once(self) -> int:
         """Relay one batch and return its size; 0 where nothing is due or the gate is closed.
@@ -30,25 +34,28 @@ class StreamRelay:
         permit makes that harmless.
         """
         room = await self.gate.room()
+        self.short_of_room = room < self.batch
         if room <= 0:
             return 0
-        async with self._store.take_due(self._rail, self._stream, min(room, self._batch)) as batch:
+        async with self._store.take_due(self._rail, self.stream, min(room, self.batch)) as batch:
             if not batch.rows:
                 return 0
             envelopes = [Envelope(str(row.job_id), JOB_TYPE, row.body, row.traceparent) for row in batch.rows]
             failpoint("relay.before_xadd")
-            entry_ids = await functions.dispatch(self._client, self._stream, envelopes)
+            entry_ids = await functions.dispatch(self._client, self.stream, envelopes)
             failpoint("relay.after_xadd")
+            self.gate.added(len(entry_ids))
             await batch.mark(entry_ids)
-        DISPATCHED.labels(self._rail, self._stream).inc(len(entry_ids))
+        DISPATCHED.labels(self._rail, self.stream).inc(len(entry_ids))
         return len(entry_ids)
 
 
 async def relay_step(relay: StreamRelay, wake: asyncio.Event, poll_s: float) -> float:
     """Relay until nothing is due, then wait for a wake-up or the poll; for `forever`."""
     wake.clear()
-    while await relay.relay_once():
+    # What becomes due while a batch is relayed wakes this stream again: only a full batch asks for another look.
+    while await relay.relay_once() >= relay.batch:
         pass
     with contextlib.suppress(TimeoutError):
-        await asyncio.wait_for(wake.wait(), poll_s)
+        await asyncio.wait_for(wake.wait(), _ROOM_POLL_S if relay.short_of_room else poll_s)
     return 0.0

@@ -14,25 +14,26 @@ from core.bus.loop import forever
 from core.bus.parking import Readder
 from core.bus.relay import StreamRelay, relay_step
 from core.bus.sweeper import Sweeper
-from core.services.bus_ports import DispatchStore, ParkingStore, Receive, Upkeep
+from core.services.bus_ports import EVERY_STREAM, DispatchStore, ParkingStore, Receive, Upkeep
 from core.settings import Settings
 from schemas.streams import ADAPTERS_GROUP, control_stream, groups_of, jobs_dlq_stream, jobs_stream, results_stream
 
 NONCE_AGE_S = 600
 CONSUMER_IDLE_MS = 3_600_000
 BLOCKING_AFTER_MS = 600_000
+_GATE_REMEMBERED_S = 0.1
 
 
 @dataclass(frozen=True, slots=True)
 class BusDeps:
-    """What the roles need; bootstrap fills it. `listen` sets its event at each wake-up, until cancelled."""
+    """What the roles need; bootstrap fills it. `listen` names the stream of each wake-up, until cancelled."""
 
     settings: Settings
     client: Redis
     store: DispatchStore
     upkeep: Upkeep
     parking: ParkingStore
-    listen: Callable[[asyncio.Event], Awaitable[None]]
+    listen: Callable[[Callable[[str], None]], Awaitable[None]]
     settle: Receive
     receive_dead_letters: Receive
     resolve: Callable[[], Awaitable[None]]
@@ -44,16 +45,15 @@ async def relay_role(deps: BusDeps) -> None:
     own = deps.settings
     bounds = _bounds(deps)
     async with asyncio.TaskGroup() as tasks:
-        wakes = []
+        wakes: dict[str, asyncio.Event] = {}
         for rail in own.rail_names:
             tasks.create_task(_heal(deps, rail))
             for stream in (jobs_stream(rail), control_stream(rail)):
-                wake = asyncio.Event()
-                wakes.append(wake)
+                wake = wakes[stream] = asyncio.Event()
                 gate = BacklogGate(deps.client, stream, ADAPTERS_GROUP, bounds)
                 relay = StreamRelay(deps.store, deps.client, gate, rail, stream, own.relay_batch)
                 tasks.create_task(_relay(relay, wake, own.relay_poll_s))
-        tasks.create_task(_wake_all(deps, wakes))
+        tasks.create_task(_listen(deps, wakes))
 
 
 async def settler_role(deps: BusDeps) -> None:
@@ -87,7 +87,9 @@ async def resolver_role(deps: BusDeps) -> None:
 
 def _bounds(deps: BusDeps) -> GateBounds:
     own = deps.settings
-    return GateBounds(own.backlog_high, own.backlog_low, own.stream_length_max, own.redis_memory_max_bytes)
+    return GateBounds(
+        own.backlog_high, own.backlog_low, own.stream_length_max, own.redis_memory_max_bytes, _GATE_REMEMBERED_S
+    )
 
 
 async def _then(step: Callable[[], Awaitable[None]], wait_s: float) -> float:
@@ -107,19 +109,12 @@ async def _heal(deps: BusDeps, rail: str) -> None:
     await forever(f"the healer of {rail}", step)
 
 
-async def _wake_all(deps: BusDeps, wakes: list[asyncio.Event]) -> None:
-    woken = asyncio.Event()
-    async with asyncio.TaskGroup() as tasks:
-        tasks.create_task(_listen(deps, woken))
-        while True:
-            await woken.wait()
-            woken.clear()
-            for wake in wakes:
-                wake.set()
+async def _listen(deps: BusDeps, wakes: dict[str, asyncio.Event]) -> None:
+    def wake(stream: str) -> None:
+        for event in wakes.values() if stream == EVERY_STREAM else [wakes[stream]] if stream in wakes else []:
+            event.set()
 
-
-async def _listen(deps: BusDeps, woken: asyncio.Event) -> None:
-    await deps.listen(woken)
+    await deps.listen(wake)
 
 
 async def _sweep(deps: BusDeps, rail: str) -> None:

@@ -53,9 +53,11 @@ class Known:
 
 
 class Idempotency(Protocol):
-    """Claims keys. Raises InFlightError."""
+    """Claims keys and tells the transaction's moment. Raises InFlightError."""
 
-    async def claim(self, uow: Any, service_key_id: str, claims: Sequence[Claim]) -> dict[str, Known]: ...
+    async def claim(
+        self, uow: Any, service_key_id: str, claims: Sequence[Claim]
+    ) -> tuple[Moment, dict[str, Known]]: ...
 
 
 class AcceptedIntents(Intents, Protocol):
@@ -195,13 +197,12 @@ class AcceptService:
 
     async def _accept_batch(self, uow: Any, batch: Sequence[Asked]) -> list[Accepted | Refusal]:
         ports = self._ports
-        moment = await ports.intents.moment(uow)
         plans = await self._plans(uow, batch)
         claims = [
             Claim(asked.key, asked.request_hash, asked.intent_id, isinstance(plan, _Plan))
             for asked, plan in zip(batch, plans, strict=True)
         ]
-        known = await ports.idempotency.claim(uow, batch[0].caller.key_id, claims)
+        moment, known = await ports.idempotency.claim(uow, batch[0].caller.key_id, claims)
         fresh = {
             asked.intent_id: (asked, plan)
             for asked, plan in zip(batch, plans, strict=True)

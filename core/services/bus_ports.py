@@ -3,13 +3,17 @@
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 from uuid import UUID
 
 from wire.consumer import Delivery
 
 Receive = Callable[[str, Sequence[Delivery]], Awaitable[Sequence[str]]]
 """Takes a rail and deliveries; returns, after its commit, the entry ids that may be acked."""
+
+
+EVERY_STREAM: Final = ""
+"""The name under which a wake-up is for every stream: one may have been missed."""
 
 
 @dataclass(frozen=True, slots=True)

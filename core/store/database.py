@@ -79,12 +79,15 @@ class Database:
         return self._pool.acquire()
 
     @asynccontextmanager
-    async def unit_of_work(self, context: Context) -> AsyncIterator[UnitOfWork]:
-        """BEGIN, confine the transaction to the context's tenant, COMMIT; ROLLBACK when the body raises."""
-        begin = "BEGIN"
+    async def unit_of_work(self, context: Context, *, durable: bool = True) -> AsyncIterator[UnitOfWork]:
+        """BEGIN, confine the transaction to the context's tenant, COMMIT; ROLLBACK when the body raises.
+
+        What is not `durable` may be lost by a crash of the server within a moment after its commit.
+        """
+        begin = "BEGIN" if durable else "BEGIN; SET LOCAL synchronous_commit = off"
         if context.tenant_id is not None:
             # In the same round trip; the text of a UUID holds nothing to escape.
-            begin = f"BEGIN; SELECT set_config('fleet.tenant', '{context.tenant_id}', true)"
+            begin += f"; SELECT set_config('fleet.tenant', '{context.tenant_id}', true)"
         async with self._pool.acquire() as connection:
             await connection.execute(begin)
             try:

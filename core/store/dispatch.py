@@ -9,6 +9,7 @@ from core.domain.context import Context
 from core.domain.ids import ids_of_that_time
 from core.services.bus_ports import Due, QueuedJob
 from core.store.database import Database, UnitOfWork
+from core.store.outbox import NOTIFY_OUTBOX
 
 _CONTEXT: Final = Context(None, "relay")
 
@@ -120,8 +121,7 @@ class PostgresDispatch:
     @asynccontextmanager
     async def take_due(self, rail: str, stream: str, limit: int) -> AsyncIterator[TakenBatch]:
         """Lock due rows. The commit need not reach the disk: a row that comes back is the same job again."""
-        async with self._database.unit_of_work(_CONTEXT) as uow:
-            await uow.connection.execute("SET LOCAL synchronous_commit = off")
+        async with self._database.unit_of_work(_CONTEXT, durable=False) as uow:
             found = await uow.connection.fetch(_TAKE, stream, rail, limit)
             rows = [Due(row["job_id"], row["round"], row["body"], row["traceparent"]) for row in found]
             yield TakenBatch(uow, rows, found[0]["epoch"] if found else 0)
@@ -138,7 +138,7 @@ class PostgresDispatch:
             done: str = await uow.connection.execute(
                 _REQUEUE, [job.job_id for job in jobs], [job.entry_id for job in jobs]
             )
-            await uow.connection.execute("SELECT pg_notify('fleet_outbox', '')")
+            await uow.connection.execute(NOTIFY_OUTBOX, sorted({job.stream for job in jobs}))
         return int(done.rsplit(" ", 1)[1])
 
     async def stream_token(self, rail: str) -> str | None:

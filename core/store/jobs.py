@@ -34,8 +34,10 @@ WITH made AS (
     SELECT m.id, m.tenant_id, m.rail, m.stream, coalesce(m.not_before, now()), b.body, m.traceparent
     FROM made m JOIN unnest($1::uuid[], $20::text[]) AS b(id, body) ON b.id = m.id
     ON CONFLICT (job_id, round) DO NOTHING
+), woken AS (
+    SELECT pg_notify('fleet_outbox', stream) FROM (SELECT DISTINCT stream FROM made) AS streams
 )
-SELECT id FROM made
+SELECT array_agg(id) AS ids, (SELECT count(*) FROM woken) FROM made
 """
 
 
@@ -47,7 +49,7 @@ async def insert_jobs(uow: UnitOfWork, jobs: Sequence[JobRow]) -> list[UUID]:
     if not jobs:
         return []
     rows = sorted(jobs, key=lambda job: job.id.int)
-    found = await uow.connection.fetch(
+    made = await uow.connection.fetchval(
         _INSERT,
         [job.id for job in rows],
         [job.tenant_id for job in rows],
@@ -70,8 +72,7 @@ async def insert_jobs(uow: UnitOfWork, jobs: Sequence[JobRow]) -> list[UUID]:
         [job.traceparent for job in rows],
         [job_body(job) for job in rows],
     )
-    await uow.connection.execute(NOTIFY_OUTBOX)
-    return [row["id"] for row in found]
+    return made or []
 
 
 def job_of(row: Any) -> JobRow:
@@ -231,7 +232,7 @@ async def requeue_jobs(uow: UnitOfWork, jobs: Sequence[tuple[JobRow, float]]) ->
     ids = [job.id for job, _ in jobs]
     delays = [timedelta(seconds=after_s) for _, after_s in jobs]
     await uow.connection.execute(_REQUEUE, ids, delays, [job_body(job) for job, _ in jobs], min(ids), max(ids))
-    await uow.connection.execute(NOTIFY_OUTBOX)
+    await uow.connection.execute(NOTIFY_OUTBOX, sorted({job.stream for job, _ in jobs}))
 
 
 class JobStore:

@@ -4,16 +4,18 @@ import asyncio
 import contextlib
 import logging
 import random
+from collections.abc import Callable
 
 import asyncpg
 
+from core.services.bus_ports import EVERY_STREAM
 from core.store.outbox import OUTBOX_CHANNEL
 
 log = logging.getLogger(__name__)
 
 
-async def listen_for_outbox(url: str, wake: asyncio.Event, check_s: float = 5.0) -> None:
-    """Set `wake` at each notification, until cancelled. After a reconnect it is set too: one may have been missed."""
+async def listen_for_outbox(url: str, wake: Callable[[str], None], check_s: float = 5.0) -> None:
+    """Call `wake` with the stream of each notification, until cancelled; after a reconnect with EVERY_STREAM."""
     failures = 0
     while True:
         try:
@@ -34,11 +36,11 @@ async def listen_for_outbox(url: str, wake: asyncio.Event, check_s: float = 5.0)
                 connection.terminate()
 
 
-async def _hold(connection: "asyncpg.Connection[asyncpg.Record]", wake: asyncio.Event, check_s: float) -> None:
+async def _hold(connection: "asyncpg.Connection[asyncpg.Record]", wake: Callable[[str], None], check_s: float) -> None:
     ended = asyncio.Event()
     connection.add_termination_listener(lambda _: ended.set())
-    await connection.add_listener(OUTBOX_CHANNEL, lambda *_: wake.set())
-    wake.set()
+    await connection.add_listener(OUTBOX_CHANNEL, lambda _connection, _pid, _channel, payload: wake(payload))
+    wake(EVERY_STREAM)
     while not ended.is_set():
         try:
             await asyncio.wait_for(ended.wait(), check_s)

@@ -7,7 +7,8 @@ import orjson
 from core.domain.jobs import JobRow
 
 OUTBOX_CHANNEL: Final = "fleet_outbox"
-NOTIFY_OUTBOX: Final = f"SELECT pg_notify('{OUTBOX_CHANNEL}', '')"
+NOTIFY_OUTBOX: Final = "SELECT pg_notify('fleet_outbox', stream) FROM unnest($1::text[]) AS stream"
+"""Wakes the relays of these streams at commit."""
 
 
 def job_body(job: JobRow) -> str:

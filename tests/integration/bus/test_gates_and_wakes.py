@@ -97,7 +97,10 @@ async def test_a_wake_up_beats_the_poll_and_still_does_after_its_connection_was_
         while True:
             await relay_step(relay, wake, poll_s=30)
 
-    tasks = [asyncio.create_task(listen_for_outbox(fresh_database.worker, wake)), asyncio.create_task(relaying())]
+    tasks = [
+        asyncio.create_task(listen_for_outbox(fresh_database.worker, lambda _: wake.set())),
+        asyncio.create_task(relaying()),
+    ]
     listening = "SELECT pid FROM pg_stat_activity WHERE query LIKE 'LISTEN%' AND datname = current_database()"
 
     async def until_dispatched(count: int) -> float:
