@@ -2,10 +2,12 @@
 
 import asyncio
 import os
+import re
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
+from urllib.parse import urlsplit
 
 import orjson
 
@@ -37,6 +39,8 @@ _VARIABLES = {
     "redis_url": "REDIS_URL",
     "master_key": "FLEET_MASTER_KEY",
 }
+
+_KEY_ID = re.compile(r"[\x21-\x7e]{1,64}")
 
 
 def find_connection() -> Connection:
@@ -74,6 +78,19 @@ def require(connection: Connection, *names: str) -> None:
         )
 
 
+def _check(connection: Connection) -> None:
+    """Raise CommandError where address or key id cannot be what they stand for."""
+    try:
+        address = urlsplit(connection.public_url)
+        usable = address.scheme in ("http", "https") and address.hostname and address.port != 0
+    except ValueError:
+        usable = False
+    if not usable:
+        raise CommandError("address_malformed", "FLEET_URL should be the core's address, such as http://127.0.0.1:8080")
+    if _KEY_ID.fullmatch(connection.key_id) is None:
+        raise CommandError("key_malformed", "FLEET_KEY_ID should be a key's id as fleet keys create showed it")
+
+
 def with_client(work: Callable[[FleetClient], Awaitable[T]], *, if_unanswered: str = "") -> T:
     """Run `work` with a client; the core's refusals become one line and exit code 3.
 
@@ -81,8 +98,7 @@ def with_client(work: Callable[[FleetClient], Awaitable[T]], *, if_unanswered: s
     """
     connection = find_connection()
     require(connection, "public_url", "key_id", "key_secret")
-    if not connection.key_id.isascii():
-        raise CommandError("key_malformed", "FLEET_KEY_ID should be a key's id as fleet keys create showed it")
+    _check(connection)
 
     async def run() -> T:
         async with FleetClient(connection.public_url, connection.key_id, connection.key_secret) as client:

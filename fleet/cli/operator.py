@@ -55,8 +55,12 @@ def with_redis(work: Callable[[Redis, Connection], Awaitable[T]]) -> T:
 async def open_database(connection: Connection) -> AsyncIterator[Database]:
     """Lend a pool of the worker role. Raises CommandError, also where the server dies in the middle."""
     with _postgres_in_words():
-        async with asyncio.timeout(_CONNECT_WITHIN_S):
-            database = await Database.connect(connection.database_url, max_size=2, application_name="fleet-cli")
+        try:
+            async with asyncio.timeout(_CONNECT_WITHIN_S):
+                database = await Database.connect(connection.database_url, max_size=2, application_name="fleet-cli")
+        except ValueError as error:
+            text = f"DATABASE_WORKER_URL is no PostgreSQL address: {error}"
+            raise CommandError("address_malformed", text) from error
         try:
             yield database
         finally:
@@ -67,7 +71,10 @@ async def open_database(connection: Connection) -> AsyncIterator[Database]:
 async def open_redis(connection: Connection) -> AsyncIterator[Redis]:
     """Lend a client of Redis. Raises CommandError, also where the server dies in the middle."""
     with _redis_in_words():
-        client = connect_redis(connection.redis_url, "fleet-cli")
+        try:
+            client = connect_redis(connection.redis_url, "fleet-cli")
+        except ValueError as error:
+            raise CommandError("address_malformed", f"REDIS_URL is no Redis address: {error}") from error
         try:
             yield client
         finally:
@@ -85,8 +92,6 @@ def _run(work: Coroutine[None, None, T]) -> T:
 def _postgres_in_words() -> Iterator[None]:
     try:
         yield
-    except asyncpg.ClientConfigurationError as error:
-        raise CommandError("address_malformed", f"DATABASE_WORKER_URL is no PostgreSQL address: {error}") from error
     except _NOT_MIGRATED as error:
         text = f"this database is not one of this version ({error}): migrate it, or check DATABASE_WORKER_URL"
         raise CommandError("not_migrated", text, ExitCode.UNREACHABLE) from error
@@ -103,8 +108,6 @@ def _postgres_in_words() -> Iterator[None]:
 def _redis_in_words() -> Iterator[None]:
     try:
         yield
-    except ValueError as error:
-        raise CommandError("address_malformed", f"REDIS_URL is no Redis address: {error}") from error
     except (AuthenticationError, NoPermissionError) as error:
         text = f"Redis does not let this user in ({error}): check REDIS_URL"
         raise CommandError("server_refused", text, ExitCode.UNREACHABLE) from error
