@@ -24,7 +24,7 @@ class Settings(BaseSettings):
     ]
     """Worker role without a pooler between: LISTEN and session locks. Default: the worker's."""
     redis_url: Annotated[SecretStr, Field(validation_alias="REDIS_URL")]
-    """The core's admin user: it alone creates groups and loads functions."""
+    """The core's own user (`wire.acl.core_rules`): it alone creates groups and loads functions."""
     master_key: SecretStr
     """Base64 of 32 bytes; wraps the keys of subjects and encrypts secrets."""
 

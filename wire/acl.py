@@ -1,4 +1,6 @@
-"""What a rail's adapter may do on the server: one selector per right, so that it can forge nothing."""
+"""What each process may do on the server: an adapter can forge nothing, and the core touches its rails alone."""
+
+from collections.abc import Sequence
 
 from redis.asyncio import Redis
 from redis.exceptions import ResponseError
@@ -25,11 +27,35 @@ def adapter_rules(rail: str) -> list[str]:
     ]
 
 
+def core_rules(rails: Sequence[str]) -> list[str]:
+    """The ACL rules of the core: it moves, trims and heals its rails' streams, and empties or reconfigures nothing.
+
+    It may load functions, since it alone puts them back after a loss; it may not delete them.
+    """
+    return [
+        "-@all",
+        "+ping +hello +auth +client|setname +client|setinfo +client|no-evict +select +time +info",
+        "+xadd +xlen +xrange +xdel +xtrim +xpending +xinfo|groups +xinfo|consumers +xinfo|stream",
+        "+xreadgroup +xack +xclaim +xautoclaim +xgroup|create +xgroup|delconsumer",
+        "+fcall +function|load +get +set",
+        *(f"~{{{rail}}}:*" for rail in rails),
+    ]
+
+
+async def apply_core_acl(admin_client: Redis, user: str, password: str, rails: Sequence[str]) -> None:
+    """Create or replace the core's user."""
+    await _apply(admin_client, user, password, core_rules(rails))
+
+
 async def apply_acl(admin_client: Redis, user: str, password: str, rail: str) -> None:
     """Create or replace the adapter's user of one rail."""
+    await _apply(admin_client, user, password, adapter_rules(rail))
+
+
+async def _apply(admin_client: Redis, user: str, password: str, lines: Sequence[str]) -> None:
     rules: list[str] = []
-    for rule in adapter_rules(rail):
-        rules += [rule] if rule.startswith("(") else rule.split()
+    for line in lines:
+        rules += [line] if line.startswith("(") else line.split()
     try:
         await _set_user(admin_client, user, password, rules)
     except ResponseError as error:

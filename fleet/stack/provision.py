@@ -4,7 +4,7 @@ import json
 import os
 import secrets
 from base64 import b64encode
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from urllib.parse import quote, urlsplit, urlunsplit
 
@@ -21,6 +21,7 @@ class Secrets:
     worker_password: str
     master_key: str  # base64 of 32 bytes
     adapter_redis_password: str
+    core_redis_password: str
 
     @classmethod
     def generate(cls) -> "Secrets":
@@ -30,14 +31,18 @@ class Secrets:
             worker_password=secrets.token_urlsafe(24),
             master_key=b64encode(secrets.token_bytes(32)).decode(),
             adapter_redis_password=secrets.token_urlsafe(24),
+            core_redis_password=secrets.token_urlsafe(24),
         )
 
     @classmethod
     def load_or_create(cls, path: Path) -> "Secrets":
-        """Read the file, or write a new one that only its owner may read."""
-        if path.exists():
-            return cls(**json.loads(path.read_text()))
+        """Read the file, or write a new one that only its owner may read; what an older file lacks is added to it."""
         made = cls.generate()
+        if path.exists():
+            kept = json.loads(path.read_text())
+            if asdict(made).keys() == kept.keys():
+                return cls(**kept)
+            made = replace(made, **kept)
         path.parent.mkdir(parents=True, exist_ok=True)
         # Written aside and renamed: a reader never meets half a file, and the mode holds from the first byte.
         aside = path.with_suffix(".new")

@@ -24,10 +24,11 @@ from fleet.stack.profile import SCALED, Profile
 from fleet.stack.provision import RoleUrls, Secrets, create_database, provision
 from fleet.stack.supervisor import ChildSpec, Supervisor
 from fleet.stack.valkey import EmbeddedValkey
-from wire.acl import apply_acl
+from wire.acl import apply_acl, apply_core_acl
 from wire.client import connect_redis
 
 _READY_WITHIN_S = 60
+_CORE_USER = "fleet-core"
 API, WORKER, SIMULATOR = "core-api", "core-worker", "promptpay-simulator"
 
 
@@ -156,6 +157,7 @@ class Stack:
     async def _users(self, redis_url: str, kept: Secrets) -> None:
         client = connect_redis(redis_url, "fleet-stack")
         try:
+            await apply_core_acl(client, _CORE_USER, kept.core_redis_password, list(self.plan.rails))
             for rail in self.plan.rails:
                 await apply_acl(client, _adapter_user(rail), kept.adapter_redis_password, rail)
             if self.valkey is not None:
@@ -168,7 +170,7 @@ class Stack:
             "DATABASE_URL": urls.app,
             "DATABASE_WORKER_URL": urls.worker,
             "DATABASE_DIRECT_URL": urls.worker,
-            "REDIS_URL": self.info.redis_url,
+            "REDIS_URL": _as_user(self.info.redis_url, _CORE_USER, kept.core_redis_password),
             "FLEET_MASTER_KEY": kept.master_key,
             "FLEET_PUBLIC_PORT": str(public),
             "FLEET_INTERNAL_PORT": str(internal),

@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+from dataclasses import replace
 from pathlib import Path
 
 import asyncpg
@@ -74,4 +75,9 @@ def test_secrets_are_made_once_and_only_their_owner_reads_them(tmp_path: Path) -
     made = Secrets.load_or_create(path)
     assert path.stat().st_mode & 0o777 == 0o600
     assert Secrets.load_or_create(path) == made
+    older = {name: value for name, value in json.loads(path.read_text()).items() if name != "core_redis_password"}
+    path.write_text(json.dumps(older))
+    grown = Secrets.load_or_create(path)
+    assert replace(grown, core_redis_password=made.core_redis_password) == made
+    assert Secrets.load_or_create(path) == grown
     assert json.loads(path.read_text())["master_key"] == made.master_key
