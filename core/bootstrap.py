@@ -31,6 +31,7 @@ from core.store.database import AWAY, Database
 from core.store.dead_letters import DeadLetterStore
 from core.store.dispatch import PostgresDispatch, PostgresUpkeep
 from core.store.evidence import EvidenceStore
+from core.store.fees import FeeRuleStore
 from core.store.idempotency import IdempotencyStore
 from core.store.intents import IntentStore
 from core.store.keys import KeyStore
@@ -64,6 +65,7 @@ class Ports:
     idempotency: IdempotencyStore
     wallets: WalletStore
     routes: RouteStore
+    fee_rules: FeeRuleStore
     vault: PostgresVault
     jobs: Any
     attempts: Any
@@ -150,6 +152,7 @@ def _ports(database: Database, vault: PostgresVault, pace: Pace) -> Ports:
         idempotency=IdempotencyStore(),
         wallets=WalletStore(),
         routes=RouteStore(),
+        fee_rules=FeeRuleStore(),
         vault=vault,
         jobs=jobs,
         attempts=attempts,

@@ -10,6 +10,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from core.api.answers import install_problems, json_answer
+from core.api.fees import FeeRoutes, Route
 from core.api.health import install_health
 from core.api.requests import BATCH_BODY_MAX_BYTES, parse, path_id, read_body, refusal_of, signed_by
 from core.bootstrap import PASSING_FAULTS, Core
@@ -66,7 +67,7 @@ def public_app(core: Core) -> FastAPI:
     install_problems(app, PASSING_FAULTS)
     install_health(app, core)
     routes = _Routes(core)
-    for method, path, handler, model, status, body in (
+    table: list[Route] = [
         ("POST", "/v1/intents", routes.create_intent, IntentView, 201, IntentRequest),
         ("POST", "/v1/intents:batch", routes.create_intents, IntentBatchResponse, 200, IntentBatchRequest),
         ("GET", "/v1/intents", routes.list_intents, IntentPage, 200, None),
@@ -76,7 +77,9 @@ def public_app(core: Core) -> FastAPI:
         ("POST", "/v1/wallets", routes.create_wallet, WalletView, 201, WalletRequest),
         ("GET", "/v1/wallets/{wallet_id}", routes.get_wallet, WalletView, 200, None),
         ("GET", "/v1/wallets/{wallet_id}/history", routes.wallet_history, WalletHistory, 200, None),
-    ):
+        *FeeRoutes(core).table(),
+    ]
+    for method, path, handler, model, status, body in table:
         app.add_api_route(
             path,
             handler,

@@ -17,8 +17,10 @@ from wire.signing import TOLERANCE_S, canonical, verify
 
 ANY: Final = "*"
 """Every operation and scope, but those of NAMED_ONLY."""
-NAMED_ONLY: Final = frozenset({OperationType.MANUAL_ADJUSTMENT})
-"""What makes money out of equity is carried by a key that names it; `*` does not."""
+FEES_SCOPE: Final = "FEES"
+"""What a key must carry to set fee rules."""
+NAMED_ONLY: Final[frozenset[str]] = frozenset({OperationType.MANUAL_ADJUSTMENT, FEES_SCOPE})
+"""What makes money out of equity, or sets what others pay, is carried by a key that names it; `*` does not."""
 _SECRET_BYTES: Final = 32
 _NONCE_SIGNS: Final = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_")
 

@@ -1,0 +1,267 @@
+"""Fees: which rules apply to a payment, and which movements follow. Pure.
+
+Rules stand in an index by operation and currency; of a thousand, a payment meets the few of its own.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final
+from uuid import UUID
+from zoneinfo import ZoneInfo
+
+import cel
+
+from core.domain.fee_amounts import rate, split
+from core.domain.fee_language import Expression, FeeError, compile_expression
+from schemas.fees import FeePhase, FeeRate, FeeRuleOutcome, FeeRuleRequest, FeeShare
+from schemas.money import MAX_AMOUNT_MINOR
+
+
+@dataclass(frozen=True, slots=True)
+class BusinessTime:
+    """A moment, and its hour and day (1 is Monday) in the tenant's business timezone."""
+
+    at: datetime
+    hour: int
+    weekday: int
+
+
+@dataclass(frozen=True, slots=True)
+class FeeInput:
+    """What fees may depend on. `amount_minor` is in minor units of `currency`."""
+
+    amount_minor: int
+    currency: str
+    operation: str
+    time: BusinessTime
+    tier: str = ""
+    channel: str = ""
+    wallet_id: UUID | None = None
+    """The wallet that pays; a share of its own is not taken from it."""
+
+
+@dataclass(frozen=True, slots=True)
+class FeeAccount:
+    """Where a share goes: a wallet, or the tenant's own account of this code and qualifier."""
+
+    code: str
+    qualifier: str = ""
+    wallet_id: UUID | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class FeeLeg:
+    """One movement of a fee, in minor units, and the version of the rule that asks for it."""
+
+    name: str
+    phase: FeePhase
+    account: FeeAccount
+    amount_minor: int
+    rule_id: UUID
+    rule_version: int
+
+
+@dataclass(frozen=True, slots=True)
+class FeeRule:
+    """One version of a rule, compiled, in force from `from_at` until before `until_at`."""
+
+    id: UUID
+    version: int
+    name: str
+    operation: str
+    currency: str
+    phase: FeePhase
+    priority: int
+    last: bool
+    when: Expression
+    fee: FeeRate | Expression
+    minimum_minor: int
+    maximum_minor: int
+    accounts: tuple[FeeAccount, ...]
+    parts: tuple[int, ...]
+    from_at: datetime
+    until_at: datetime | None
+
+    @property
+    def variables(self) -> frozenset[str]:
+        """What the rule reads."""
+        return self.when.variables | (self.fee.variables if isinstance(self.fee, Expression) else frozenset())
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """A rule that was looked at, what became of it, and its fee in minor units."""
+
+    rule: FeeRule
+    outcome: FeeRuleOutcome
+    fee_minor: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Pricing:
+    """The fees of one payment; the legs of each rule that fired sum to its fee, all of them to the totals."""
+
+    legs: tuple[FeeLeg, ...]
+    fired: tuple[Judged, ...]
+
+    def minor(self, phase: FeePhase) -> int:
+        """Return the sum of the legs of a phase, in minor units."""
+        return sum(leg.amount_minor for leg in self.legs if leg.phase is phase)
+
+
+FREE: Final = Pricing((), ())
+"""The pricing of a payment that no rule applies to."""
+
+
+@dataclass(frozen=True, slots=True)
+class FeeShelf:
+    """The rules of one operation and currency, in the order in which they are looked at, and what they read."""
+
+    rules: tuple[FeeRule, ...]
+    variables: frozenset[str]
+
+
+FeeIndex = Mapping[tuple[str, str], FeeShelf]
+"""A tenant's rules by (operation, currency)."""
+
+
+def business_time(at: datetime, zone: ZoneInfo) -> BusinessTime:
+    """Return the moment with hour and weekday as clocks and calendars of the zone show them."""
+    local = at.astimezone(zone)
+    return BusinessTime(at, local.hour, local.isoweekday())
+
+
+def compile_rule(
+    request: FeeRuleRequest, rule_id: UUID, version: int, from_at: datetime, until_at: datetime | None
+) -> FeeRule:
+    """Return the rule, ready to be evaluated. Raises FeeError for an expression that cannot be kept."""
+    return FeeRule(
+        id=rule_id,
+        version=version,
+        name=request.name,
+        operation=request.operation,
+        currency=request.currency,
+        phase=request.phase,
+        priority=request.priority,
+        last=request.last,
+        when=compile_expression(request.when, "when"),
+        fee=request.fee
+        if isinstance(request.fee, FeeRate)
+        else compile_expression(request.fee.expression, "fee.expression"),
+        minimum_minor=request.minimum_minor or 0,
+        maximum_minor=MAX_AMOUNT_MINOR if request.maximum_minor is None else request.maximum_minor,
+        accounts=tuple(_account(share) for share in request.shares),
+        parts=tuple(share.parts for share in request.shares),
+        from_at=from_at,
+        until_at=until_at,
+    )
+
+
+def index_rules(rules: Iterable[FeeRule]) -> FeeIndex:
+    """Put rules on shelves by operation and currency, each in the order of priority, then name."""
+    shelves: dict[tuple[str, str], list[FeeRule]] = {}
+    for rule in sorted(rules, key=lambda rule: (rule.priority, rule.name, rule.version)):
+        shelves.setdefault((rule.operation, rule.currency), []).append(rule)
+    return {key: shelf_of(rules) for key, rules in shelves.items()}
+
+
+def shelf_of(rules: Sequence[FeeRule]) -> FeeShelf:
+    """Return the rules, in this order, as one shelf."""
+    return FeeShelf(tuple(rules), frozenset().union(*(rule.variables for rule in rules)))
+
+
+def price(index: FeeIndex, asked: FeeInput) -> Pricing:
+    """Return the fees of one payment.
+
+    Raises FeeError: fee_rule_fails (a rule has no value for this payment: none is guessed), fee_exceeds_amount (POST
+    fees leave nothing of the amount).
+    """
+    shelf = index.get((asked.operation, asked.currency))
+    if shelf is None:
+        return FREE
+    fired = tuple(judged for judged in judge(shelf, asked) if judged.outcome is FeeRuleOutcome.APPLIED)
+    return pricing_of(fired, asked) if fired else FREE
+
+
+def judge(shelf: FeeShelf, asked: FeeInput) -> Iterator[Judged]:
+    """Look at every rule of the shelf, in order. Raises FeeError `fee_rule_fails`."""
+    context = context_of(shelf.variables, asked)
+    at = asked.time.at
+    over: set[FeePhase] = set()
+    for rule in shelf.rules:
+        if at < rule.from_at or (rule.until_at is not None and at >= rule.until_at):
+            yield Judged(rule, FeeRuleOutcome.NOT_IN_FORCE)
+        elif rule.phase in over:
+            yield Judged(rule, FeeRuleOutcome.AFTER_LAST)
+        elif not applies(rule, context):
+            yield Judged(rule, FeeRuleOutcome.CONDITION_FALSE)
+        else:
+            if rule.last:
+                over.add(rule.phase)
+            fee_minor = fee_of(rule, asked.amount_minor, context)
+            yield Judged(rule, FeeRuleOutcome.APPLIED if fee_minor else FeeRuleOutcome.NOTHING_DUE, fee_minor)
+
+
+def pricing_of(fired: Sequence[Judged], asked: FeeInput) -> Pricing:
+    """Return the movements of the rules that fired. Raises FeeError `fee_exceeds_amount`."""
+    legs = tuple(leg for judged in fired for leg in _legs(judged, asked.wallet_id))
+    pricing = Pricing(legs, tuple(fired))
+    taken = pricing.minor(FeePhase.POST)
+    if taken >= asked.amount_minor:
+        text = f"fees of {taken} minor units out of an amount of {asked.amount_minor} leave nothing to pay"
+        raise FeeError("fee_exceeds_amount", text)
+    return pricing
+
+
+def context_of(variables: frozenset[str], asked: FeeInput) -> "cel.Context":
+    """Return the variables that are read, and no others: each costs its conversion."""
+    known = {
+        "amount_minor": asked.amount_minor,
+        "currency": asked.currency,
+        "operation": asked.operation,
+        "tier": asked.tier,
+        "channel": asked.channel,
+        "at": asked.time.at,
+        "hour": asked.time.hour,
+        "weekday": asked.time.weekday,
+    }
+    return cel.Context({name: known[name] for name in variables})
+
+
+def applies(rule: FeeRule, context: "cel.Context") -> bool:
+    """Whether the rule's condition holds. Raises FeeError `fee_rule_fails`, also where it is neither true nor false."""
+    if rule.when.is_true:
+        return True
+    value = rule.when.value(context)
+    if value is not True and value is not False:
+        raise FeeError("fee_rule_fails", f"rule {rule.name}: {rule.when.text!r} is neither true nor false", "when")
+    return value
+
+
+def fee_of(rule: FeeRule, amount_minor: int, context: "cel.Context") -> int:
+    """Return what the rule takes, in minor units, within its bounds. Raises FeeError `fee_rule_fails`."""
+    if isinstance(rule.fee, FeeRate):
+        fee_minor = rate(amount_minor, rule.fee.fixed_minor, rule.fee.basis_points, rule.fee.rounding)
+    else:
+        fee_minor = rule.fee.value(context)
+        # A truth value is an integer to Python, and no fee.
+        if type(fee_minor) is not int or fee_minor < 0:
+            text = f"rule {rule.name}: {rule.fee.text!r} is not a whole number of minor units, 0 or more"
+            raise FeeError("fee_rule_fails", text, "fee.expression")
+    return max(rule.minimum_minor, min(fee_minor, rule.maximum_minor))
+
+
+def _legs(judged: Judged, payer: UUID | None) -> Iterator[FeeLeg]:
+    rule = judged.rule
+    for place, (account, amount_minor) in enumerate(
+        zip(rule.accounts, split(judged.fee_minor, rule.parts), strict=True), start=1
+    ):
+        if amount_minor and (account.wallet_id is None or account.wallet_id != payer):
+            yield FeeLeg(f"fee:{rule.name}:{place}", rule.phase, account, amount_minor, rule.id, rule.version)
+
+
+def _account(share: FeeShare) -> FeeAccount:
+    if share.wallet_id is not None:
+        return FeeAccount("WALLET", "", share.wallet_id)
+    return FeeAccount(share.code, share.qualifier)

@@ -1,0 +1,158 @@
+"""`fleet fees`: what payments cost: list, set and disable rules, and try a payment on them."""
+
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Any
+from uuid import UUID
+
+import typer
+from pydantic import ValidationError
+
+from core.domain.context import Context
+from core.services.set_fees import disable_rule, dry_run, list_rules, list_versions, rule_id_of, set_rule
+from core.store.database import Database, UnitOfWork
+from core.store.fees import FeeRuleStore
+from core.store.wallets import WalletStore
+from fleet.cli.connection import Connection
+from fleet.cli.operator import with_database
+from fleet.cli.output import CommandError, JsonFlag, invalid_field, print_fields, print_json, print_table
+from fleet.stack.installation import TENANT
+from schemas.fees import FeeDryRunRequest, FeeDryRunView, FeeRuleRequest, FeeRuleView
+from schemas.operations import OperationType
+
+app = typer.Typer(help="What payments cost.", no_args_is_help=True)
+
+_ACTOR = "fleet-cli"
+_BOOK = FeeRuleStore()
+
+Tenant = Annotated[UUID, typer.Option(help="The tenant's id; left out, the one of ./dev up.")]
+Name = Annotated[str, typer.Argument(help="The rule's name.")]
+
+
+@app.command("list")
+def list_(
+    name: Annotated[str | None, typer.Argument(help="Show every version of this rule.")] = None,
+    tenant: Tenant = TENANT,
+    as_json: JsonFlag = False,
+) -> None:
+    """List the newest version of every rule, disabled ones too; or every version of one."""
+
+    async def work(database: Database, _: Connection) -> list[FeeRuleView]:
+        async with database.unit_of_work(Context(tenant, _ACTOR)) as uow:
+            if name is None:
+                return await list_rules(uow, _BOOK, tenant)
+            return await list_versions(uow, _BOOK, tenant, rule_id_of(tenant, name))
+
+    found = with_database(work)
+    if as_json:
+        print_json([view.model_dump(mode="json") for view in found])
+        return
+    columns = ("name", "version", "operation", "currency", "phase", "priority", "when", "fee", "enabled", "valid_from")
+    print_table("fee rules", columns, [[_fields(view)[column] for column in columns] for view in found])
+
+
+@app.command("set")
+def set_(
+    file: Annotated[str, typer.Argument(help="A JSON file with one rule (see docs/fees.md); - reads it from stdin.")],
+    tenant: Tenant = TENANT,
+    as_json: JsonFlag = False,
+) -> None:
+    """Check a rule and keep it as the next version of its name; obeyed within seconds."""
+    request = _rule(file)
+
+    async def work(database: Database, _: Connection) -> FeeRuleView:
+        async with database.unit_of_work(Context(tenant, _ACTOR)) as uow:
+            await _require_tenant(uow, tenant)
+            view, _new = await set_rule(uow, _BOOK, WalletStore(), tenant, _ACTOR, request)
+            return view
+
+    _show(with_database(work), as_json)
+
+
+@app.command()
+def disable(name: Name, tenant: Tenant = TENANT, as_json: JsonFlag = False) -> None:
+    """Take nothing by this rule any more; payments that were priced keep their fees."""
+
+    async def work(database: Database, _: Connection) -> FeeRuleView:
+        async with database.unit_of_work(Context(tenant, _ACTOR)) as uow:
+            await _require_tenant(uow, tenant)
+            return await disable_rule(uow, _BOOK, tenant, _ACTOR, rule_id_of(tenant, name))
+
+    _show(with_database(work), as_json)
+
+
+@app.command("dry-run")
+def dry_run_(
+    operation: Annotated[OperationType, typer.Argument(help="The operation, such as PAYOUT.")],
+    amount_minor: Annotated[int, typer.Argument(help="The amount in minor units.")],
+    currency: Annotated[str, typer.Argument(help="The currency, such as THB.")] = "THB",
+    tier: str = "",
+    channel: str = "",
+    at: Annotated[datetime | None, typer.Option(help="The moment, UTC; left out, now.")] = None,
+    tenant: Tenant = TENANT,
+    as_json: JsonFlag = False,
+) -> None:
+    """Show the fees of a payment that is not made, and why each rule applied or not."""
+    moment = None if at is None else at.replace(tzinfo=UTC)
+    try:
+        request = FeeDryRunRequest(
+            operation=operation,
+            amount_minor=amount_minor,
+            currency=currency.upper(),
+            tier=tier,
+            channel=channel,
+            at=moment,
+        )
+    except ValidationError as error:
+        raise invalid_field(error) from error
+
+    async def work(database: Database, _: Connection) -> FeeDryRunView:
+        async with database.unit_of_work(Context(tenant, _ACTOR)) as uow:
+            await _require_tenant(uow, tenant)
+            return await dry_run(uow, _BOOK, tenant, datetime.now(UTC), request)
+
+    view = with_database(work)
+    if as_json:
+        print_json(view.model_dump(mode="json"))
+        return
+    rules = [(rule.name, rule.version, rule.phase, rule.outcome, rule.fee_minor, rule.when) for rule in view.rules]
+    print_table("rules, in the order they are looked at", ("name", "version", "phase", "outcome", "fee", "when"), rules)
+    legs = [
+        (leg.name, leg.phase, leg.wallet_id or f"{leg.code} {leg.qualifier}", leg.amount_minor) for leg in view.legs
+    ]
+    print_table("legs (minor units)", ("leg", "phase", "to", "amount"), legs)
+    totals = {name: getattr(view, name) for name in ("pre_minor", "post_minor", "debited_minor", "received_minor")}
+    print_fields("totals", totals)
+
+
+async def _require_tenant(uow: UnitOfWork, tenant: UUID) -> None:
+    if not await uow.connection.fetchval("SELECT true FROM fleet.tenants WHERE tenant_id = $1", tenant):
+        raise CommandError("tenant_unknown", f"there is no tenant {tenant}: check --tenant")
+
+
+def _rule(file: str) -> FeeRuleRequest:
+    try:
+        text = sys.stdin.read() if file == "-" else Path(file).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise CommandError("file_unreadable", f"{file}: {error}") from error
+    try:
+        return FeeRuleRequest.model_validate_json(text)
+    except ValidationError as error:
+        raise invalid_field(error) from error
+
+
+def _show(view: FeeRuleView, as_json: bool) -> None:
+    if as_json:
+        print_json(view.model_dump(mode="json"))
+    else:
+        print_fields("fee rule", _fields(view))
+
+
+def _fields(view: FeeRuleView) -> dict[str, Any]:
+    fee = view.rule["fee"]
+    if fee["kind"] == "RATE":
+        text = f"{fee['fixed_minor']} + {fee['basis_points']} bp, {fee['rounding']}"
+    else:
+        text = fee["expression"]
+    return view.model_dump(exclude={"rule"}) | view.rule | {"fee": text, "valid_from": view.valid_from}
