@@ -67,7 +67,7 @@ class Payment:
 
 @dataclass(frozen=True, slots=True)
 class _Kept:
-    looked_at: float
+    looked_at_s: float
     state: BookState
     index: FeeIndex
 
@@ -96,7 +96,7 @@ class FeeBook:
     async def _fresh(self, uow: Any, tenant_id: UUID) -> _Kept:
         kept = self._kept.get(tenant_id)
         now = time.monotonic()
-        if kept is not None and now - kept.looked_at < self._fresh_s:
+        if kept is not None and now - kept.looked_at_s < self._fresh_s:
             return kept
         state = await self._rules.book_state(uow, tenant_id)
         if kept is not None and kept.state.revision == state.revision:
