@@ -1,7 +1,6 @@
 """`./dev bench [ledger|stream|loop|latency|memory …] [--json] [--report]`."""
 
 import argparse
-import asyncio
 import os
 import platform
 import sys
@@ -12,6 +11,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 import orjson
+import uvloop
 
 from bench import latency, ledger, loop, memory, stream
 from bench.measurement import BusyElsewhere, Measurement
@@ -62,7 +62,7 @@ def main() -> int:
     for name in chosen.sections or SECTIONS:
         print(f"{name} …", file=sys.stderr)
         with BusyElsewhere() as busy:
-            measured = asyncio.run(_await(SECTIONS[name]))
+            measured = uvloop.run(_await(SECTIONS[name]))
         found[name] = (measured, busy.share)
         for each in measured:
             print(f"  {_line(each)}", file=sys.stderr)
