@@ -29,7 +29,10 @@ app.command("recover")(recover.recover)
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one command and return its exit code (see the package's docstring)."""
+    arguments = sys.argv[1:] if arguments is None else arguments
     try:
+        # What the terminal sends in another encoding comes as lone surrogates, which nothing behind us takes.
+        "".join(arguments).encode()
         outcome = app(args=arguments, prog_name="fleet", standalone_mode=False)
         sys.stdout.flush()
     except CommandError as error:
@@ -37,6 +40,9 @@ def main(arguments: list[str] | None = None) -> int:
         return int(error.exit_code)
     except TyperException as error:
         sys.stderr.write(_usage(error))
+        return int(ExitCode.WRONG_INPUT)
+    except UnicodeEncodeError:
+        sys.stderr.write("fleet: usage: an argument is not UTF-8: set the terminal's encoding\n")
         return int(ExitCode.WRONG_INPUT)
     except typer.Abort:
         return int(ExitCode.INTERRUPTED)

@@ -76,7 +76,7 @@ def test_the_demo_pays_a_file_and_proves_it(tmp_path: Path) -> None:
 
 @pytest.mark.timeout(200)
 def test_ctrl_c_ends_every_child_and_the_same_command_goes_on_without_paying_twice(tmp_path: Path) -> None:
-    arguments = ("--count", "60", "--json", "--data", str(tmp_path / "data"))
+    arguments = ("--count", "40", "--json", "--data", str(tmp_path / "data"))
     with subprocess.Popen(
         [sys.executable, "-m", "fleet.demo", *arguments], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE
     ) as running:
@@ -96,7 +96,7 @@ def test_ctrl_c_ends_every_child_and_the_same_command_goes_on_without_paying_twi
     done = demo(*arguments)
     assert done.returncode == 0, done.stderr
     report = json.loads(done.stdout)
-    assert report["accepted"] == 60
+    assert report["accepted"] == 40
     assert report["provider_book"] == {"paid_twice": 0, "paid_not_settled": 0, "settled_not_paid": 0}
 
 

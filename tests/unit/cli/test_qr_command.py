@@ -35,6 +35,13 @@ def test_what_encode_prints_decode_reads(capsys: pytest.CaptureFixture[str]) -> 
     ("arguments", "code"),
     [
         (["qr", "encode", "mobile:081234"], "mobile_malformed"),
+        (["qr", "decode", ""], "qr_checksum_missing"),
+        (["qr", "decode", "\udcff"], "usage"),
+        (["qr", "decode"], "usage"),
+        (["fly"], "usage"),
+        (["--fly"], "usage"),
+        (["intents", "list", "--reference", "\udcff"], "usage"),
+        (["intents", "show", "not-an-id"], "usage"),
         (["qr", "encode", "pigeon:1"], "payee_malformed"),
         (["qr", "encode", "mobile:0812345678", "--amount", "1.005"], "qr_amount_malformed"),
         (["intents", "create", "--wallet", "0" * 32, "--amount", "1.005"], "amount_over_precise"),
