@@ -21,6 +21,8 @@ from schemas.permits import Payee
 
 CHUNK = 250
 _POLL_S = 0.25
+_PARKED_S = 10.0
+"""How long a parked payment is waited for: the core goes on asking, and the answer may be near."""
 _MAX_FEE_MINOR = 5_000
 
 _STATES = """
@@ -154,17 +156,20 @@ class _Wallets:
 async def _wait(database: Database, run: Run, wait_s: int, progress: Callable[[Run], None]) -> None:
     if not run.accepted:
         return
-    changed_at, before = time.monotonic(), -1
+    changed_at, before = time.monotonic(), (-1, -1)
     while True:
         # A database that restarts is one of the things that a demo may be tried with.
         with contextlib.suppress(*AWAY):
             await look(database, run)
         progress(run)
+        now = (run.ended, run.ends["UNRESOLVED"])
+        if now != before:
+            changed_at, before = time.monotonic(), now
+        unchanged_s = time.monotonic() - changed_at
         if run.ended == len(run.accepted):
-            return
-        if run.ended != before:
-            changed_at, before = time.monotonic(), run.ended
-        if time.monotonic() - changed_at > wait_s:
+            if not run.ends["UNRESOLVED"] or unchanged_s > _PARKED_S:
+                return
+        elif unchanged_s > wait_s:
             late = len(run.accepted) - run.ended
             raise WaitedTooLongError(f"{late} of {len(run.accepted)} payments did not end: no change for {wait_s} s")
         await asyncio.sleep(_POLL_S)

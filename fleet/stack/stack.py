@@ -135,7 +135,8 @@ class Stack:
 
     async def stop(self) -> None:
         """Drain every process, then stop the servers."""
-        await self.supervisor.stop()
+        # An adapter finishes its calls with the provider and the core's help; the workers take what it published.
+        await self.supervisor.stop(self._adapter_names(), [WORKER])
         for server in (self.valkey, self.postgres):
             if server is not None:
                 await asyncio.to_thread(server.stop)

@@ -6,7 +6,7 @@ import os
 import signal
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -60,18 +60,24 @@ class Supervisor:
         """Return the path of a child's log."""
         return self._log_dir / f"{name}.log"
 
-    async def stop(self, grace_s: float = 20) -> None:
-        """Ask every child to end, then kill what is left after `grace_s`."""
+    async def stop(self, *stages: Collection[str], grace_s: float = 20) -> None:
+        """Ask the children of each stage to end, and at last all others; kill what is left of a stage after `grace_s`.
+
+        Who needs another to finish its work comes in an earlier stage.
+        """
         self._stopping = True
         for watcher in self._watchers.values():
             watcher.cancel()
         await asyncio.gather(*self._watchers.values(), return_exceptions=True)
-        running = [process for process in self._processes.values() if process.returncode is None]
-        _signal_all(running, signal.SIGCONT)  # a stopped process would not hear what follows
-        _signal_all(running, signal.SIGTERM)
-        _, late = await _wait_all(running, grace_s)
-        _signal_all(late, signal.SIGKILL)
-        await _wait_all(late, grace_s)
+        for stage in (*stages, self._processes):
+            running = [
+                process for name, process in self._processes.items() if name in stage and process.returncode is None
+            ]
+            _signal_all(running, signal.SIGCONT)  # a stopped process would not hear what follows
+            _signal_all(running, signal.SIGTERM)
+            _, late = await _wait_all(running, grace_s)
+            _signal_all(late, signal.SIGKILL)
+            await _wait_all(late, grace_s)
 
     async def stop_one(self, name: str, grace_s: float = 20) -> None:
         """End one child for good."""
