@@ -32,16 +32,24 @@ INSERT INTO fleet.rail_pauses (rail, operation, paused_by, reason) VALUES ($1, $
 ON CONFLICT (rail, operation) DO NOTHING
 """
 
-# What waited because of the pause gets the time back: a pause never turns payouts into voids.
+# What waited because of the pause gets the time back: a pause never turns payouts into voids. Jobs, then intents, each
+# in the order of their ids, as settlement locks them; questions did not wait.
 _RESUME: Final = """
 WITH ended AS (
     DELETE FROM fleet.rail_pauses WHERE rail = $1 AND operation = $2 RETURNING now() - paused_at AS lasted
-), extended AS (
-    UPDATE fleet.jobs j SET deadline = j.deadline + e.lasted FROM ended e
+), waiting AS (
+    SELECT j.id, e.lasted FROM fleet.jobs j, ended e
     WHERE j.closed_at IS NULL AND j.fence = 0 AND j.rail = $1 AND ($2 = '*' OR j.operation = $2)
+        AND j.kind NOT IN ('inquire', 'cancel')
+    ORDER BY j.id FOR NO KEY UPDATE OF j
+), extended AS (
+    UPDATE fleet.jobs j SET deadline = j.deadline + w.lasted FROM waiting w WHERE j.id = w.id
     RETURNING j.intent_id, j.deadline
+), held AS (
+    SELECT i.id, x.deadline FROM fleet.intents i JOIN extended x ON x.intent_id = i.id
+    ORDER BY i.id FOR NO KEY UPDATE OF i
 )
-UPDATE fleet.intents i SET deadline = x.deadline FROM extended x WHERE i.id = x.intent_id
+UPDATE fleet.intents i SET deadline = h.deadline FROM held h WHERE i.id = h.id
 """
 
 # A registration changes once per deploy, so this stays small.

@@ -187,6 +187,9 @@ class Adapter:
     async def _publish(self, stream: Stream, completion: Completion) -> None:
         """The function fleet_settle, as Publisher calls it: repeated until an answer comes."""
         target = self._bus.dead if completion.target == "dead" else self._bus.results
+        if self._world.happens(self._world.rates.publish_delayed):
+            # The streams do not answer this host for a while; what it learned goes out late, and out of order.
+            await asyncio.sleep(self._world.chance.uniform(0, 60))
         while True:
             await self._host.step()
             body = completion.envelope.body

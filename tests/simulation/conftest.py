@@ -2,6 +2,10 @@
 
 import pytest
 
+from tests.simulation.scenario import DEFAULT_SEEDS
+
+_BLOCK = 40
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Add --seed and --seeds; they are known where this folder is named on the command line."""
@@ -19,10 +23,6 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     blocks = (
         [range(seed, seed + 1)]
         if seed is not None
-        else [range(start, min(start + BLOCK, seeds)) for start in range(0, seeds, BLOCK)]
+        else [range(start, min(start + _BLOCK, seeds)) for start in range(0, seeds, _BLOCK)]
     )
     metafunc.parametrize("block", blocks, ids=lambda block: f"{block.start}-{block.stop - 1}")
-
-
-DEFAULT_SEEDS = 240
-BLOCK = 40

@@ -31,6 +31,7 @@ class Rates:
     commit_unknown: float = 0.0
     lost_permit_reply: float = 0.0
     lost_publish_reply: float = 0.0
+    publish_delayed: float = 0.0
     evidence_refused: float = 0.0
     entry_doubled: float = 0.0
     entry_lost: float = 0.0

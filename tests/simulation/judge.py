@@ -3,7 +3,7 @@
 from collections import Counter
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 from uuid import UUID
 
 from core.domain.ids import derive_id
@@ -17,6 +17,8 @@ from tests.simulation.core_side import lookup_job_of, pay_job_of
 if TYPE_CHECKING:
     from tests.simulation.simulate import Simulation
 
+MONEY: Final = frozenset({"I1", "I2", "I3", "I4", "I6"})
+"""The rules that only money breaks."""
 _HELD = (IntentState.AUTHORIZED, IntentState.DISPATCHED, IntentState.UNRESOLVED)
 _UNPAID_ENDS = (IntentState.FAILED, IntentState.CANCELLED, IntentState.EXPIRED)
 
@@ -131,18 +133,19 @@ def _promises(simulation: "Simulation") -> list[Violation]:
     found = []
     rows = simulation.database.tables["intents"]
     for told in simulation.told:
-        if told.intent_id is None or _taken_away(simulation, told.accepted_at_s):
+        if told.accepted is None or _taken_away(simulation, told.accepted_in_s):
             continue
-        row = rows.get(told.intent_id)
+        row = rows.get(told.accepted)
         if row is None:
             found.append(Violation("I7", f"payment {told.order.number} was accepted and is not there"))
             continue
-        sticks = told.cancelled_at_s is not None and not _taken_away(simulation, told.cancelled_at_s)
-        if sticks and row.state != IntentState.CANCELLED:
+        cancelled = told.cancelled_in_s is not None and not _taken_away(simulation, told.cancelled_in_s)
+        if cancelled and row.state != IntentState.CANCELLED:
             found.append(Violation("I7", f"told CANCELLED, and it is {row.state}", row.id))
     return found
 
 
-def _taken_away(simulation: "Simulation", at_s: float) -> bool:
+def _taken_away(simulation: "Simulation", lasted_s: tuple[float, float]) -> bool:
+    """Whether the commit behind an answer may lie in the time that a restore took away."""
     since_s, until_s = simulation.restored_to_s, simulation.restored_at_s
-    return since_s is not None and until_s is not None and since_s - 1 <= at_s <= until_s + 1
+    return since_s is not None and until_s is not None and lasted_s[1] >= since_s and lasted_s[0] <= until_s

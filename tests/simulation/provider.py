@@ -10,9 +10,6 @@ from typing import Any, Final
 from adapters.runtime import errors
 from tests.simulation.hosts import Clockwork, Host
 
-KEPT_LONGER_S: Final = 120.0
-"""What the provider remembers beyond the window of its contract: no permit fences a request that is held up longer."""
-
 
 class Status(StrEnum):
     """What the provider's book says of a transfer."""
@@ -41,13 +38,17 @@ class Profile:
     lookup_lives_s: float = 100.0
     settles_within_s: float = 40.0
     """The latest settlement after acceptance."""
+    holds_back_s: float = 150.0
+    """How long a request may be on its way at most: longer than H, where an expiry or a tombstone makes that safe."""
+    remembers_longer_s: float = 300.0
+    """How long it really remembers beyond its contract: no permit fences a request that is held back for longer."""
 
 
 PROFILES: Final = {
     profile.name: profile
     for profile in (
         Profile("promptpay", lookup=True, expires=True, dialect=True),
-        Profile("forgetful", dedup_window_s=400.0),
+        Profile("forgetful", dedup_window_s=44.0, settles_within_s=10.0, holds_back_s=20.0, remembers_longer_s=45.0),
         Profile("no_cancel", lookup=True, expires=True, cancels=False),
         Profile("no_expiry", cancels=False),
         Profile("no_dedup", deduplicates=False),
@@ -75,7 +76,7 @@ class Moods:
     invisible: float = 0.0
     """Accepted, but shown to inquiries only later."""
     lies: float = 0.0
-    """Breaks its contract: a cancelled or failed transfer is paid after all."""
+    """Breaks its contract: says of a payment that it failed, or was cancelled."""
 
 
 @dataclass(slots=True)
@@ -146,7 +147,9 @@ class Provider:
             raise errors.Throttled("slow down", after_s=2)
         if self._strikes(self.moods.server_error / 2):
             raise errors.Indeterminate("HTTP 503", reason="provider_error")
-        late_s = self.chance.uniform(0, 20) if self._strikes(self.moods.slow_request) else self.chance.uniform(0, 0.3)
+        late_s = self.chance.uniform(0, 0.3)
+        if self._strikes(self.moods.slow_request):
+            late_s = self.chance.uniform(0, 20 if self._strikes(0.7) else self.profile.holds_back_s)
         arrived: asyncio.Future[Any] = self.world.loop.create_future()
         # On its way it no longer depends on the caller, who may give up or die.
         self.world.loop.call_later(late_s, self._arrive, arrived, act)
@@ -183,7 +186,7 @@ class Provider:
         """Take a payment. Raises LookupExpiredError or Rejected."""
         known = self._remembered(account, reference)
         if known is not None:
-            return replace(known)
+            return self._said(known)
         if (account, reference) in self.tombstones:
             return self._record(account, reference, subject, amount_minor, Status.CANCELED)
         if expires_at is not None and self.world.now >= expires_at:
@@ -195,17 +198,14 @@ class Provider:
             made.end = Status.FAILED
             if not self.profile.negative_is_final and self.profile.cancels and self._strikes(0.5):
                 made.flips_at = made.ends_at + timedelta(seconds=self.chance.uniform(0, 60))
-            elif self._strikes(self.moods.lies):
-                made.flips_at = made.ends_at + timedelta(seconds=self.chance.uniform(0, 60))
-                self.lied.add(subject)
         self.world.note("provider", f"takes {reference[:6]} of {account}: {made.end}", subject)
-        return made
+        return self._said(made)
 
     def inquire(self, account: str, reference: str) -> Transfer:
         """Return the newest transfer under a reference. Raises NoSuchTransferError."""
         for found in reversed(self._under(account, reference)):
             if found.shown_at <= self.world.now:
-                return replace(found)
+                return self._said(found)
         if (account, reference) in self.tombstones:
             return self._record(account, reference, "", 1, Status.CANCELED, kept=False)
         raise NoSuchTransferError
@@ -226,10 +226,18 @@ class Provider:
             self.world.note("provider", f"cancels {reference[:6]}", found.subject)
         return replace(found)
 
+    def _said(self, found: Transfer) -> Transfer:
+        """Return what is told of a transfer: the truth, or of a payment that it failed."""
+        if found.end is Status.SUCCEEDED and self._strikes(self.moods.lies):
+            self.lied.add(found.subject)
+            self.world.note("provider", f"says that {found.reference[:6]} failed", found.subject)
+            return replace(found, ends_at=self.world.now, end=Status.FAILED)
+        return replace(found)
+
     def _remembered(self, account: str, reference: str) -> Transfer | None:
         if not self.profile.deduplicates:
             return None
-        since = self.world.now - timedelta(seconds=self.profile.dedup_window_s + KEPT_LONGER_S)
+        since = self.world.now - timedelta(seconds=self.profile.dedup_window_s + self.profile.remembers_longer_s)
         own = self._under(account, reference)
         return own[-1] if own and own[0].accepted_at > since else None
 

@@ -21,7 +21,7 @@ from schemas.results import Basis, Verdict
 from tests.simulation.hosts import Host
 from tests.simulation.provider import LookupExpiredError, NoSuchTransferError, Profile, Provider, Status, Transfer
 
-TIMING: Final = Timing(send_by_s=4, call_total_s=8, claim_idle_s=20)
+TIMING: Final = Timing(send_by_s=4, call_total_s=8, claim_idle_s=30)
 _LATE_S: Final = 32.0
 """How long after its permit a request may still arrive: S, T_psp, and what the network holds it back."""
 _THB: Final = currency_of("THB")

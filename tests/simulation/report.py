@@ -6,11 +6,14 @@ from typing import Final
 
 from core.domain.jobs import mint_reference
 from tests.simulation.core_side import lookup_job_of, pay_job_of
+from tests.simulation.hosts import Event
 from tests.simulation.judge import Violation, judge
 from tests.simulation.scenario import FAULTS, Scenario
 from tests.simulation.simulate import Simulation
 
 _LINES: Final = 150
+_NEAR_S: Final = 0.5
+_ACCIDENTS: Final = frozenset({"world", "streams", "database", "operator"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +46,7 @@ def run(scenario: Scenario) -> Outcome:
 def fewest_faults(failed: Outcome) -> Outcome:
     """Return a failure by the same rule with as few kinds of faults and payments as can be left."""
     best = failed
-    for fault in FAULTS:
+    for fault in (*FAULTS, *FAULTS):
         if best.simulation.scenario.strikes(fault):
             without = best.simulation.scenario.without | {fault}
             best = _better(best, replace(best.simulation.scenario, without=without))
@@ -69,12 +72,23 @@ def told(outcome: Outcome) -> str:
         f"replay: pytest tests/simulation --seed {scenario.seed}",
         f"faults: {', '.join(faults) or 'none'}; {scenario.payments} payments",
     ]
-    subjects = {""}
+    subjects: set[str] = set()
     if broken.intent_id is not None:
         pay = pay_job_of(broken.intent_id)
         references = {mint_reference(job, 24) for job in (pay, lookup_job_of(broken.intent_id))}
-        subjects |= {str(broken.intent_id), str(pay), *references}
+        subjects = {str(broken.intent_id), str(pay), *references}
         lines.append(f"intent {broken.intent_id}")
-    shown = [event for event in outcome.simulation.trace if event.subject in subjects or not broken.intent_id]
+    shown = _shown(outcome.simulation.trace, subjects) if broken.intent_id is not None else outcome.simulation.trace
     lines += [f"{event.at_s:9.3f} s  {event.host:<11} {event.what}" for event in shown[-_LINES:]]
     return "\n".join(lines)
+
+
+def _shown(trace: list[Event], subjects: set[str]) -> list[Event]:
+    """Return what was about the intent, the accidents of all, and what befell other hosts at about those moments."""
+    own = [event.at_s for event in trace if event.subject in subjects]
+    return [
+        event
+        for event in trace
+        if event.subject in subjects
+        or (not event.subject and (event.host in _ACCIDENTS or any(abs(event.at_s - at_s) < _NEAR_S for at_s in own)))
+    ]

@@ -8,7 +8,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta, tzinfo
 from itertools import count
-from typing import Any
+from typing import Any, Final
 from unittest import mock
 from uuid import UUID
 
@@ -44,8 +44,8 @@ from tests.simulation.streams import Stream
 
 TENANT = UUID(int=0x5E11E4)
 CALLER = Caller("key", TENANT, "service", None, frozenset({"*"}), None)
-_FUNDS_MINOR = (1_000_000, 1_000_000, 900)
-_PATIENCE_S = 900.0
+_FUNDS_MINOR: Final = (1_000_000, 1_000_000, 900)
+_PATIENCE_S: Final = 900.0
 """How long after the calm the last intent may need."""
 _SKEW_S: ContextVar[float] = ContextVar("skew_s", default=0.0)
 
@@ -90,7 +90,6 @@ class Simulation:
     restored_at_s: float | None = None
     regressions: list[tuple[UUID, str]] = field(default_factory=list)
     """Intents that left an end."""
-    paused_expiries: list[UUID] = field(default_factory=list)
     took_s: float = 0.0
     world: Clockwork = field(init=False)
     database: Database = field(init=False)
@@ -262,15 +261,16 @@ class Simulation:
             row.auto_confirm = {"max_fee_minor": 0, "payee_name": "anong p." if order.number % 2 else None}
         lookup = self.scenario.profile.lookup
         for _ in range(6):
+            asked_at_s = self.loop.time()
             try:
                 payee = Payee(type="mobile", value="0812345678")
                 accepted = await self.api.accept(CALLER, f"key {order.number}", row, payee, lookup=lookup)
             except DatabaseError:
                 await asyncio.sleep(chance.uniform(0.5, 3))
                 continue
-            told.intent_id, told.accepted_at_s = accepted.id, self.loop.time()
+            told.accepted, told.accepted_in_s = accepted.id, (asked_at_s, self.loop.time())
             break
-        if told.intent_id is None:
+        if told.accepted is None:
             return
         await asyncio.gather(self._cancels(told, intent_id), self._confirms(told, intent_id))
 
@@ -279,16 +279,16 @@ class Simulation:
             return
         await asyncio.sleep(told.order.cancels_after_s)
         for _ in range(3):
+            asked_at_s = self.loop.time()
             try:
                 state = await self.api.cancel(CALLER, intent_id)
             except DatabaseError:
                 await asyncio.sleep(1)
                 continue
-            except Refusal as refused:
-                told.refused.append(refused.code)
+            except Refusal:
                 return
             if state is IntentState.CANCELLED:
-                told.cancelled_at_s = self.loop.time()
+                told.cancelled_in_s = (asked_at_s, self.loop.time())
                 self.world.note("client", "is told CANCELLED", intent_id)
             return
 

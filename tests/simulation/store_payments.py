@@ -212,20 +212,18 @@ class RailStore:
         if began is None:
             return 0
         uow.put("pauses", (rail, operation), None)
-        unsent = [each for each in sorted(uow.database.open_jobs) if uow.look("jobs", each).fence == 0]
+        rows = {each: uow.look("jobs", each) for each in sorted(uow.database.open_jobs)}
+        unsent = [each for each, job in rows.items() if job.fence == 0 and not job.kind.on_control_stream]
         await uow.lock("jobs", unsent)
-        moved = 0
-        for job_id in unsent:
-            job = uow.get("jobs", job_id)
-            if job.closed_at is None and job.fence == 0:
-                job.deadline += uow.now - began
-                uow.put("jobs", job_id, job)
-                await uow.lock("intents", [job.intent_id])
-                intent = uow.get("intents", job.intent_id)
-                intent.deadline = job.deadline
-                uow.put("intents", intent.id, intent)
-                moved += 1
-        return moved
+        waited = [job for each in unsent if (job := uow.get("jobs", each)).closed_at is None and job.fence == 0]
+        await uow.lock("intents", sorted(job.intent_id for job in waited))
+        for job in waited:
+            job.deadline += uow.now - began
+            uow.put("jobs", job.id, job)
+            intent = uow.get("intents", job.intent_id)
+            intent.deadline = job.deadline
+            uow.put("intents", intent.id, intent)
+        return len(waited)
 
     async def known_rails(self, uow: Transaction) -> Sequence[str]:
         """Return every rail that registered."""

@@ -47,7 +47,9 @@ class Stream:
         """XADD. By chance the entry is doubled, as by a client that repeats, or lost, as by a fail-over."""
         entry_id = self._append(body)
         if self.world.happens(self.world.rates.entry_doubled):
-            self._append(body)
+            # At once, or when a group that was made anew at 0 delivers again what was acked.
+            again_s = self.world.chance.choice((0.0, self.world.chance.uniform(0, 40)))
+            self.world.loop.call_later(again_s, self._add_again, body)
         if self.world.happens(self.world.rates.entry_lost):
             self.world.note(self.name, "loses the entry", entry_id)
             self._forget(entry_id)
@@ -107,6 +109,10 @@ class Stream:
         for entry_id in list(self.entries)[-count:]:
             self._forget(entry_id)
         self.epoch += 1
+
+    def _add_again(self, body: str) -> None:
+        self._append(body)
+        self.arrived.set()
 
     def _append(self, body: str) -> str:
         self._last += 1

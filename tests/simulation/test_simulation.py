@@ -2,8 +2,10 @@
 
 import pytest
 
+from tests.simulation.judge import MONEY
+from tests.simulation.planted import PLANTED, Planted
 from tests.simulation.report import fewest_faults, run, told
-from tests.simulation.scenario import Scenario
+from tests.simulation.scenario import DEFAULT_SEEDS, FAULTS, Scenario
 
 pytestmark = pytest.mark.timeout(1800)
 
@@ -20,3 +22,27 @@ def test_a_seed_is_one_history() -> None:
         first, second = run(Scenario(seed)), run(Scenario(seed))
         assert first.simulation.trace == second.simulation.trace
         assert first.simulation.world.steps == second.simulation.world.steps
+
+
+@pytest.mark.parametrize("bug", PLANTED, ids=lambda bug: bug.name)
+def test_a_planted_bug_is_found_within_the_default_seeds(bug: Planted) -> None:
+    for seed in range(DEFAULT_SEEDS):
+        if bug.may_show(Scenario(seed)):
+            with bug.plant():
+                broken = run(Scenario(seed)).rule
+            if broken in MONEY:
+                return
+    pytest.fail(f"{DEFAULT_SEEDS} seeds do not find that {bug.name}")
+
+
+def test_a_failure_is_told_with_as_few_faults_as_show_it() -> None:
+    bug = next(each for each in PLANTED if each.name == "a cancel skips the door")
+    with bug.plant():
+        failed = next(outcome for seed in range(DEFAULT_SEEDS) if (outcome := run(Scenario(seed))).rule == "I3")
+        fewest = fewest_faults(failed)
+    told_lines = told(fewest).splitlines()
+    assert "breaks I3" in told_lines[0]
+    assert told_lines[1] == f"replay: pytest tests/simulation --seed {failed.simulation.scenario.seed}"
+    before, left = [{fault for fault in FAULTS if each.simulation.scenario.strikes(fault)} for each in (failed, fewest)]
+    assert "cancel" in left < before
+    assert any("is told CANCELLED" in line for line in told_lines)
