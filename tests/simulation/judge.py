@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 MONEY: Final = frozenset({"I1", "I2", "I3", "I4", "I6"})
 """The rules that only money breaks."""
+WAITING: Final = "waiting is not failing"
 _HELD = (IntentState.AUTHORIZED, IntentState.DISPATCHED, IntentState.UNRESOLVED)
 _UNPAID_ENDS = (IntentState.FAILED, IntentState.CANCELLED, IntentState.EXPIRED)
 
@@ -48,6 +49,7 @@ def judge(simulation: "Simulation") -> list[Violation]:
     found += _books(tables)
     found += _promises(simulation)
     found += [Violation("an end is final", text, intent_id) for intent_id, text in simulation.regressions]
+    found += [Violation(WAITING, "voided while its rail was paused", each) for each in simulation.expired_in_pause]
     if simulation.database.deadlocks:
         found.append(Violation("no deadlock", f"{simulation.database.deadlocks} transactions waited for each other"))
     return found

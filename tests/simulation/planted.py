@@ -18,6 +18,7 @@ from core.services import close_job, permits
 from core.services.rails import RailState
 from schemas.permits import Granted, PermitMode
 from schemas.results import Verdict
+from tests.simulation.judge import WAITING
 from tests.simulation.provider import PROFILES
 from tests.simulation.scenario import Scenario
 from tests.simulation.store_jobs import Jobs
@@ -100,6 +101,10 @@ async def _without_doubt(self: Any, uow: Any, rail: str) -> RailState:
 _rail_state: Final = RailStore.rail_state
 
 
+def _never(*_: Any) -> bool:
+    return False
+
+
 def _every_time(asked: Any, answers: Any) -> list[Any]:
     return [answers[job_id] for job_id in asked]
 
@@ -112,6 +117,8 @@ class Planted:
     plant: Plant
     profiles: frozenset[str] = frozenset(PROFILES)
     fault: str | None = None
+    breaks: str = ""
+    """The rule that it breaks; empty for any rule that money breaks."""
 
     def may_show(self, scenario: Scenario) -> bool:
         """Whether the scenario has what the bug needs."""
@@ -156,6 +163,12 @@ PLANTED: Final = (
         "a restore raises no doubt",
         _patched(tests__simulation__store_payments__RailStore__rail_state=_without_doubt),
         fault="restore",
+    ),
+    Planted(
+        "a paused rail fails what waits",
+        _patched(core__services__resolve__ResolverMemory__waits=_never),
+        fault="rail_pause",
+        breaks=WAITING,
     ),
     Planted(
         "a job asked for twice is sent twice",

@@ -75,6 +75,8 @@ class Moods:
     fails_later: float = 0.0
     invisible: float = 0.0
     """Accepted, but shown to inquiries only later."""
+    wrong_amount: float = 0.0
+    """States another amount than it paid."""
     lies: float = 0.0
     """Breaks its contract: says of a payment that it failed, or was cancelled."""
 
@@ -232,6 +234,8 @@ class Provider:
             self.lied.add(found.subject)
             self.world.note("provider", f"says that {found.reference[:6]} failed", found.subject)
             return replace(found, ends_at=self.world.now, end=Status.FAILED)
+        if found.end is Status.SUCCEEDED and self._strikes(self.moods.wrong_amount):
+            return replace(found, amount_minor=found.amount_minor + 1)
         return replace(found)
 
     def _remembered(self, account: str, reference: str) -> Transfer | None:

@@ -39,6 +39,7 @@ _MOODS: Final[Mapping[str, float]] = {
     "late_settlement": 0.6,
     "fails_later": 0.3,
     "invisible": 0.5,
+    "wrong_amount": 0.3,
     "lies": 0.5,
 }
 """The same of the provider's side."""
@@ -60,8 +61,8 @@ class Scenario:
     @property
     def calm_at_s(self) -> float:
         """When the last fault is over."""
-        outage = self.accidents.get("outage", (0.0, 0.0))
-        return max(300.0, outage[0] + outage[1] + 20)
+        longest = [self.accidents.get(name, (0.0, 0.0)) for name in ("outage", "rail_pause")]
+        return max(300.0, *(at_s + lasts_s + 20 for at_s, lasts_s in longest))
 
     def chance(self, subject: str) -> random.Random:
         """Return the source of chance for one subject: switching another off does not change it."""
@@ -95,6 +96,9 @@ class Scenario:
             if self.strikes(name):
                 chance = self.chance(name)
                 found[name] = (chance.uniform(5, 150), chance.uniform(5, 130))
+        if "rail_pause" in found:
+            # Until after the deadline of what waits for it.
+            found["rail_pause"] = (found["rail_pause"][0], 2 * found["rail_pause"][1])
         long = self.chance("long outage")
         if "outage" in found and long.random() < 0.4:
             # Longer than the provider remembers, where it forgets soon.

@@ -90,6 +90,8 @@ class Simulation:
     restored_at_s: float | None = None
     regressions: list[tuple[UUID, str]] = field(default_factory=list)
     """Intents that left an end."""
+    expired_in_pause: list[UUID] = field(default_factory=list)
+    """Held intents that expired unsent although their rail had been paused for a while."""
     took_s: float = 0.0
     world: Clockwork = field(init=False)
     database: Database = field(init=False)
@@ -246,7 +248,15 @@ class Simulation:
                     self.regressions.append((key, f"{before} became {row.state}"))
                 if before != row.state:
                     self.world.note("core", f"intent is {row.state} {row.failure_code or ''}", key)
+                if row.failure_code == "deadline_unsent" and row.decision == "VOID" and before != row.state:
+                    self._note_waiting(key)
                 self._states[key] = IntentState(row.state)
+
+    def _note_waiting(self, intent_id: UUID) -> None:
+        began = self.database.tables["pauses"].get((RAIL, "*"))
+        # What a resolver had begun before the pause may end a little later.
+        if began is not None and self.world.now - began > timedelta(seconds=LONGEST_PAUSE_S + 20):
+            self.expired_in_pause.append(intent_id)
 
     _states: dict[UUID, IntentState] = field(default_factory=dict)
 
