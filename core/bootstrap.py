@@ -19,6 +19,7 @@ from core.bus.roles import BusDeps
 from core.domain.context import Context
 from core.domain.resolution import Pace
 from core.services.accept import AcceptService
+from core.services.fees import FeeBook
 from core.services.keys import Authenticator, KeyService
 from core.services.ledger_port import Ledger
 from core.services.nonces import NonceGate
@@ -66,6 +67,7 @@ class Ports:
     wallets: WalletStore
     routes: RouteStore
     fee_rules: FeeRuleStore
+    fees: FeeBook
     vault: PostgresVault
     jobs: Any
     attempts: Any
@@ -153,6 +155,7 @@ def _ports(database: Database, vault: PostgresVault, pace: Pace) -> Ports:
         wallets=WalletStore(),
         routes=RouteStore(),
         fee_rules=FeeRuleStore(),
+        fees=FeeBook(FeeRuleStore()),
         vault=vault,
         jobs=jobs,
         attempts=attempts,

@@ -47,7 +47,7 @@ class Proof:
 
 
 _PAYOUTS = """
-    SELECT i.id, i.state, i.amount_minor, i.parked_at, i.deadline < now() AS overdue, j.reference,
+    SELECT i.id, i.state, j.amount_minor, i.parked_at, i.deadline < now() AS overdue, j.reference,
            EXISTS (SELECT FROM fleet.alerts a WHERE a.intent_id = i.id) AS alerted
       FROM fleet.intents i
       JOIN fleet.jobs j ON j.intent_id = i.id AND j.kind = 'pay'

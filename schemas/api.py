@@ -8,6 +8,7 @@ from pydantic import Field
 
 from schemas.base import Contract
 from schemas.events import IntentState
+from schemas.fees import FeeLegView, Label
 from schemas.jobs import AmountMinor, CurrencyCode
 from schemas.operations import OperationType
 from schemas.permits import Payee
@@ -35,6 +36,8 @@ class IntentRequest(Contract):
     reference: ClientReference = ""
     """The client's own reference, shown in lists; it is no idempotency key."""
     auto_confirm: AutoConfirm | None = None
+    channel: Label = ""
+    """Where the payment came from, such as app or web; fees may depend on it."""
 
 
 class BatchItem(Contract):
@@ -76,6 +79,11 @@ class IntentView(Contract):
     amount_minor: int
     currency: str
     fee_minor: int
+    """What the payer pays beside the amount; before the lookup, without the provider's part."""
+    received_minor: int
+    """What the recipient gets: the amount less the fees that are taken out of it."""
+    fees: list[FeeLegView]
+    """The fees by rule."""
     payee_type: str | None
     payee_masked: str | None
     reference: str

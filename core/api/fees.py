@@ -1,7 +1,6 @@
 """Fees over HTTP: set, list and disable rules under a key that names FEES; try a payment without making it."""
 
 from collections.abc import Callable
-from datetime import UTC, datetime
 from typing import Any
 
 from pydantic import BaseModel
@@ -74,7 +73,7 @@ class FeeRoutes:
         asked = parse(FeeDryRunRequest, body, request.headers.get("content-type"))
         caller.require_operation(asked.operation)
         async with self._core.ports.unit_of_work(caller.context()) as uow:
-            view = await dry_run(uow, self._core.ports.fee_rules, caller.tenant_id, datetime.now(UTC), asked)
+            view = await dry_run(uow, self._core.ports.fee_rules, caller.tenant_id, asked)
         return json_answer(view)
 
     async def _signed(self, request: Request) -> tuple[Caller, bytes]:

@@ -14,6 +14,7 @@ import cel
 
 from core.domain.fee_amounts import rate, split
 from core.domain.fee_language import Expression, FeeError, compile_expression
+from core.domain.fee_legs import FeeAccount, FeeLeg, sum_minor
 from schemas.fees import FeePhase, FeeRate, FeeRuleOutcome, FeeRuleRequest, FeeShare
 from schemas.money import MAX_AMOUNT_MINOR
 
@@ -39,27 +40,6 @@ class FeeInput:
     channel: str = ""
     wallet_id: UUID | None = None
     """The wallet that pays; a share of its own is not taken from it."""
-
-
-@dataclass(frozen=True, slots=True)
-class FeeAccount:
-    """Where a share goes: a wallet, or the tenant's own account of this code and qualifier."""
-
-    code: str
-    qualifier: str = ""
-    wallet_id: UUID | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class FeeLeg:
-    """One movement of a fee, in minor units, and the version of the rule that asks for it."""
-
-    name: str
-    phase: FeePhase
-    account: FeeAccount
-    amount_minor: int
-    rule_id: UUID
-    rule_version: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +87,7 @@ class Pricing:
 
     def minor(self, phase: FeePhase) -> int:
         """Return the sum of the legs of a phase, in minor units."""
-        return sum(leg.amount_minor for leg in self.legs if leg.phase is phase)
+        return sum_minor(self.legs, phase)
 
 
 FREE: Final = Pricing((), ())

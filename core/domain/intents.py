@@ -6,7 +6,9 @@ from datetime import UTC, datetime
 from typing import Any, Final, Literal
 from uuid import UUID
 
+from core.domain.fee_legs import FeeLeg, sum_minor
 from schemas.events import TERMINAL_STATES, IntentState
+from schemas.fees import FeePhase
 
 _OPEN: Final = frozenset(IntentState) - TERMINAL_STATES
 
@@ -70,6 +72,18 @@ class IntentRow:
     traceparent: str | None = None
     created_at: datetime = NOT_STORED_YET
     updated_at: datetime = NOT_STORED_YET
+    fee_legs: tuple[FeeLeg, ...] = ()
+    """The fees by rule, as they were priced at acceptance; `fee_minor` includes those that are on top."""
+
+    @property
+    def fees_on_top_minor(self) -> int:
+        """The fees by rule that the payer pays beside the amount."""
+        return sum_minor(self.fee_legs, FeePhase.PRE) if self.fee_legs else 0
+
+    @property
+    def received_minor(self) -> int:
+        """What the recipient gets, and a provider is told to pay: the amount less the fees out of it."""
+        return self.amount_minor - sum_minor(self.fee_legs, FeePhase.POST) if self.fee_legs else self.amount_minor
 
 
 def confirmable_until(intent: IntentRow) -> datetime:

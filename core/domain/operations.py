@@ -10,6 +10,7 @@ from functools import lru_cache
 from typing import Final
 from uuid import UUID
 
+from core.domain.fee_legs import FeeAccount
 from core.domain.ids import derive_id
 from core.domain.intents import IntentRow
 from core.domain.ledger import Account, AccountFlags, Transfer, TransferFlags, system_account_id
@@ -50,6 +51,7 @@ class Operation:
 
     type: OperationType
     job_kind: JobKind | None
+    takes_fees: bool = True
 
     @property
     def needs_rail(self) -> bool:
@@ -61,7 +63,7 @@ OPERATIONS: Final = {
     operation.type: operation
     for operation in (
         Operation(OperationType.PAYOUT, JobKind.PAY),
-        Operation(OperationType.MANUAL_ADJUSTMENT, None),
+        Operation(OperationType.MANUAL_ADJUSTMENT, None, takes_fees=False),
     )
 }
 """What can be asked for today; any other type is refused as `operation_not_supported`."""
@@ -102,7 +104,8 @@ def accounts_of(intent: IntentRow) -> list[Account]:
     if intent.operation == OperationType.MANUAL_ADJUSTMENT:
         return [system_account(intent.tenant_id, intent.currency, AccountCode.EQUITY)]
     accounts = [clearing_account(intent)]
-    if intent.fee_minor:
+    accounts += [fee_account(intent, leg.account) for leg in intent.fee_legs if leg.account.wallet_id is None]
+    if intent.fee_minor > intent.fees_on_top_minor:
         accounts.append(system_account(intent.tenant_id, intent.currency, AccountCode.FEE_INCOME))
     return accounts
 
@@ -115,11 +118,34 @@ def legs_of(intent: IntentRow) -> list[Leg]:
         return [Leg("principal", equity.id, intent.wallet_id, amount, TransferCode.ADJUSTMENT)]
     if intent.operation != OperationType.PAYOUT:
         raise ValueError(f"operation {intent.operation} has no legs")
-    legs = [Leg("principal", intent.wallet_id, clearing_account(intent).id, amount, TransferCode.PRINCIPAL)]
-    if intent.fee_minor:
+    clearing = clearing_account(intent)
+    legs = [Leg("principal", intent.wallet_id, clearing.id, intent.received_minor, TransferCode.PRINCIPAL)]
+    legs += _fee_legs(intent)
+    # What the fees by rule do not explain is the fee that the provider's lookup named.
+    named_minor = intent.fee_minor - intent.fees_on_top_minor
+    if named_minor:
         income = system_account(intent.tenant_id, intent.currency, AccountCode.FEE_INCOME)
-        legs.append(Leg("fee", intent.wallet_id, income.id, intent.fee_minor, TransferCode.FEE))
+        legs.append(Leg("fee", intent.wallet_id, income.id, named_minor, TransferCode.FEE))
     return legs
+
+
+def fee_account(intent: IntentRow, account: FeeAccount) -> Account:
+    """Return the tenant's own account that gets a share of a fee."""
+    return system_account(intent.tenant_id, intent.currency, AccountCode[account.code], account.qualifier)
+
+
+def _fee_legs(intent: IntentRow) -> list[Leg]:
+    """Return the fees by rule: the payer pays them all, those out of the amount instead of the recipient's part."""
+    return [
+        Leg(
+            leg.name,
+            intent.wallet_id,
+            leg.account.wallet_id or fee_account(intent, leg.account).id,
+            leg.amount_minor,
+            TransferCode.FEE,
+        )
+        for leg in intent.fee_legs
+    ]
 
 
 def hold_id(intent_id: UUID, leg: str) -> UUID:

@@ -11,10 +11,13 @@ from typing import Any, Final, Protocol
 from uuid import UUID
 
 from core.domain.context import Context
+from core.domain.fee_legs import FeeLeg, sum_minor
+from core.domain.fees import FREE, Pricing
 from core.domain.ids import mint_id
 from core.domain.intents import IntentRow
 from core.domain.operations import OPERATIONS
 from core.services.authorize import AuthorizePorts, Intents, Moment, new_job, place_holds
+from core.services.fees import Payment
 from core.services.keys import Caller
 from core.services.micro_batch import MicroBatcher
 from core.services.problems import Refusal
@@ -23,6 +26,7 @@ from core.services.vault_port import Plain, Vault
 from core.services.wallets import Wallet
 from schemas.api import IntentRequest
 from schemas.events import IntentState
+from schemas.fees import FeePhase
 from schemas.money import AmountError, currency_of
 from schemas.operations import JobKind, OperationType
 from wire.failpoints import failpoint
@@ -74,6 +78,12 @@ class Wallets(Protocol):
     async def find_wallets(self, uow: Any, ids: Sequence[UUID]) -> dict[UUID, Wallet]: ...
 
 
+class Fees(Protocol):
+    """Prices payments of a tenant, each alone."""
+
+    async def fees_for(self, uow: Any, tenant_id: UUID, payments: Sequence[Payment]) -> Sequence[Pricing | Refusal]: ...
+
+
 class AcceptPorts(AuthorizePorts, Protocol):
     """What acceptance works with."""
 
@@ -85,6 +95,8 @@ class AcceptPorts(AuthorizePorts, Protocol):
     def wallets(self) -> Wallets: ...
     @property
     def vault(self) -> Vault: ...
+    @property
+    def fees(self) -> Fees: ...
     @property
     def unit_of_work(self) -> Callable[[Context], AbstractAsyncContextManager[Any]]: ...
     @property
@@ -118,6 +130,7 @@ class _Plan:
     operation: OperationType
     chosen: Chosen | None
     """None where no rail is needed."""
+    fee_legs: tuple[FeeLeg, ...] = ()
 
     @property
     def lookup(self) -> bool:
@@ -231,7 +244,23 @@ class AcceptService:
                 plans.append(_plan(asked, self._wallets.get(asked.request.wallet_id), routes))
             except Refusal as refusal:
                 plans.append(refusal)
+        await self._price(uow, batch, plans)
         return plans
+
+    async def _price(self, uow: Any, batch: Sequence[Asked], plans: list[_Plan | Refusal]) -> None:
+        """Put the fees into the plans; a payment that has no price becomes a refusal."""
+        priced = [
+            place
+            for place, plan in enumerate(plans)
+            if isinstance(plan, _Plan) and OPERATIONS[plan.operation].takes_fees
+        ]
+        if not priced:
+            return
+        payments = [_payment(batch[place].request) for place in priced]
+        answers = await self._ports.fees.fees_for(uow, batch[0].caller.tenant_id, payments)
+        for place, answer in zip(priced, answers, strict=True):
+            if answer is not FREE:
+                plans[place] = _with_fees(plans[place], batch[place].request, answer)
 
     async def _create(self, uow: Any, fresh: dict[UUID, tuple[Asked, _Plan]], moment: Moment) -> dict[UUID, IntentRow]:
         if not fresh:
@@ -275,7 +304,7 @@ class AcceptService:
             row.state, row.updated_at, row.deadline = row.accept_state, row.created_at, deadlines.get(row.id)
             row.provider_reference = row.lookup = None
             if row.accept_state == IntentState.VALIDATED:
-                row.fee_minor = 0
+                row.fee_minor = row.fees_on_top_minor
             if row.accept_state != IntentState.FAILED:
                 row.failure_code = row.failure_message = None
         return rows
@@ -302,6 +331,36 @@ def _plan(asked: Asked, wallet: Wallet | None, routes: Any) -> _Plan:
     return _Plan(request.operation, choose_route(routes, request))
 
 
+def _payment(request: IntentRequest) -> Payment:
+    return Payment(
+        request.amount_minor,
+        request.currency,
+        request.operation,
+        channel=request.channel,
+        wallet_id=request.wallet_id,
+    )
+
+
+def _with_fees(plan: _Plan | Refusal, request: IntentRequest, answer: Pricing | Refusal) -> _Plan | Refusal:
+    """Return the plan with its fees, or why they stop it."""
+    if isinstance(plan, Refusal):
+        return plan
+    if isinstance(answer, Refusal):
+        return answer
+    agreed, on_top_minor = request.auto_confirm, answer.minor(FeePhase.PRE)
+    if not plan.lookup and agreed is not None and on_top_minor > agreed.max_fee_minor:
+        text = f"the fee is {on_top_minor} minor units: raise max_fee_minor to agree"
+        return Refusal("fee_above_agreed", text, field="auto_confirm.max_fee_minor")
+    paid_minor = request.amount_minor - answer.minor(FeePhase.POST)
+    if plan.chosen is not None and paid_minor < plan.chosen.capabilities.min_amount_minor:
+        text = f"after fees {paid_minor} minor units are left, and the rail takes no less than "
+        return Refusal(
+            "amount_out_of_bounds", f"{text}{plan.chosen.capabilities.min_amount_minor}", field="amount_minor"
+        )
+    plan.fee_legs = answer.legs
+    return plan
+
+
 def _row(asked: Asked, plan: _Plan, moment: Moment) -> IntentRow:
     request, payee = asked.request, asked.request.payee
     route: Route | None = plan.chosen.route if plan.chosen else None
@@ -325,6 +384,8 @@ def _row(asked: Asked, plan: _Plan, moment: Moment) -> IntentRow:
         auto_confirm=request.auto_confirm.model_dump(mode="json") if request.auto_confirm else None,
         ledger_epoch=moment.ledger_epoch,
         traceparent=asked.traceparent,
+        fee_legs=plan.fee_legs,
+        fee_minor=sum_minor(plan.fee_legs, FeePhase.PRE),
     )
 
 

@@ -146,7 +146,7 @@ def new_job(intent: IntentRow, kind: JobKind, deadline: datetime, reference_leng
         provider_account=intent.provider_account or "",
         environment=intent.environment or "",
         reference=mint_reference(job_id, reference_length),
-        amount_minor=intent.amount_minor,
+        amount_minor=intent.received_minor,
         currency=intent.currency,
         deadline=deadline,
         payee_masked=intent.payee_masked or "",

@@ -71,11 +71,12 @@ async def confirm(ports: ConfirmPorts, caller: Caller, intent_id: UUID, request:
 
 def _check_binding(intent: IntentRow, request: ConfirmRequest) -> None:
     lookup = intent.lookup or {}
+    fee_minor = lookup.get("fee_minor", 0) + intent.fees_on_top_minor
     if request.amount_minor != intent.amount_minor:
         text = f"the lookup was about {intent.amount_minor} minor units"
         raise Refusal("lookup_mismatch", text, field="amount_minor")
-    if request.fee_minor != lookup.get("fee_minor", 0):
-        text = f"the lookup named a fee of {lookup.get('fee_minor', 0)} minor units"
+    if request.fee_minor != fee_minor:
+        text = f"the fee is {fee_minor} minor units"
         raise Refusal("lookup_mismatch", text, field="fee_minor")
     name = request.payee_name_masked
     if name is not None and name != lookup.get("payee_name_masked"):

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, Protocol
 from uuid import UUID
 from zoneinfo import ZoneInfo
@@ -34,6 +34,8 @@ class BookState:
 
     revision: int
     zone: ZoneInfo
+    now: datetime
+    """The database's time, by which validity is judged."""
 
 
 class FeeRuleReader(Protocol):
@@ -80,17 +82,16 @@ class FeeBook:
         self._kept: dict[UUID, _Kept] = {}
         self._compiled: dict[UUID, dict[tuple[UUID, int], FeeRule]] = {}
 
-    async def fees_for(
-        self, uow: Any, tenant_id: UUID, at: datetime, payments: Sequence[Payment]
-    ) -> list[Pricing | Refusal]:
-        """Return the fees of each payment at a moment, or why it has none: fee_rule_fails, fee_exceeds_amount.
+    async def fees_for(self, uow: Any, tenant_id: UUID, payments: Sequence[Payment]) -> list[Pricing | Refusal]:
+        """Return the fees of each payment now, or why it has none: fee_rule_fails, fee_exceeds_amount.
 
         A tenant without rules costs one small query a second.
         """
         kept = await self._fresh(uow, tenant_id)
         if not kept.index:
             return [FREE] * len(payments)
-        moment = business_time(at, kept.state.zone)
+        passed = timedelta(seconds=time.monotonic() - kept.looked_at_s)
+        moment = business_time(kept.state.now + passed, kept.state.zone)
         return [_priced(kept.index, payment.at(moment)) for payment in payments]
 
     async def _fresh(self, uow: Any, tenant_id: UUID) -> _Kept:

@@ -51,6 +51,7 @@ PROBLEMS: Final = {
     "fee_rule_fails": ProblemType(422, "A fee rule has no value for a payment"),
     "fee_sample_differs": ProblemType(422, "A sample's fee is another"),
     "fee_account_unknown": ProblemType(422, "A share's wallet is not the tenant's in this currency"),
+    "fee_above_agreed": ProblemType(422, "The fee is more than was agreed to"),
     "fee_exceeds_amount": ProblemType(422, "The fees leave nothing of the amount"),
     "cursor_malformed": ProblemType(422, "The cursor is not one of ours"),
     "internal": ProblemType(500, "The core failed"),

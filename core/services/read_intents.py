@@ -8,6 +8,7 @@ from typing import Any, Protocol
 from uuid import UUID
 
 from core.domain.context import Context
+from core.domain.fee_legs import plain_legs
 from core.domain.intents import IntentRow
 from core.services.cursors import decode_cursor, encode_cursor
 from core.services.keys import Caller
@@ -82,7 +83,7 @@ def intent_view(row: IntentRow) -> dict[str, Any]:
     if row.lookup is not None:
         lookup = LookupView(
             payee_name_masked=row.lookup.get("payee_name_masked"),
-            fee_minor=row.lookup.get("fee_minor", 0),
+            fee_minor=row.lookup.get("fee_minor", 0) + row.fees_on_top_minor,
             expires_at=row.lookup.get("expires_at"),
         ).model_dump()
     failure = None
@@ -96,6 +97,8 @@ def intent_view(row: IntentRow) -> dict[str, Any]:
         "amount_minor": row.amount_minor,
         "currency": row.currency,
         "fee_minor": row.fee_minor,
+        "received_minor": row.received_minor,
+        "fees": plain_legs(row.fee_legs) if row.fee_legs else [],
         "payee_type": row.payee_type,
         "payee_masked": row.payee_masked,
         "reference": row.client_reference,

@@ -7,8 +7,10 @@ from uuid import UUID
 
 from core.domain.fee_checks import check_rule
 from core.domain.fee_language import FeeError
-from core.domain.fees import FeeLeg, Judged, business_time, compile_rule, judge, pricing_of, shelf_of
+from core.domain.fee_legs import plain_legs
+from core.domain.fees import Judged, business_time, compile_rule, judge, pricing_of, shelf_of
 from core.domain.ids import derive_id
+from core.domain.operations import OPERATIONS
 from core.services.fees import BookState, FeeRuleReader, Payment, StoredRule, refusal_of, rules_in_force
 from core.services.problems import Refusal
 from core.services.wallets import Wallet
@@ -55,13 +57,16 @@ async def set_rule(
 ) -> tuple[FeeRuleView, bool]:
     """Keep a rule as the next version of its name; return it and whether it is new. A repeat changes nothing.
 
-    Raises Refusal, in this order: unknown_currency, fee_syntax, fee_expression_forbidden, fee_name_unknown,
-    fee_result_type, fee_rule_fails, fee_sample_differs, fee_account_unknown.
+    Raises Refusal, in this order: unknown_currency, operation_not_supported, fee_syntax, fee_expression_forbidden,
+    fee_name_unknown, fee_result_type, fee_rule_fails, fee_sample_differs, fee_account_unknown.
     """
     try:
         currency_of(request.currency)
     except AmountError as error:
         raise Refusal("unknown_currency", str(error), field="currency") from error
+    operation = OPERATIONS.get(request.operation)
+    if operation is not None and not operation.takes_fees:
+        raise Refusal("operation_not_supported", f"no fees are taken of {request.operation}", field="operation")
     rule_id = rule_id_of(tenant_id, request.name)
     now = await book.lock_book(uow, tenant_id)
     state = await book.book_state(uow, tenant_id)
@@ -117,15 +122,13 @@ async def list_versions(uow: Any, book: FeeRuleBook, tenant_id: UUID, rule_id: U
     return [view_of(rule) for rule in found]
 
 
-async def dry_run(
-    uow: Any, book: FeeRuleBook, tenant_id: UUID, now: datetime, request: FeeDryRunRequest
-) -> FeeDryRunView:
+async def dry_run(uow: Any, book: FeeRuleBook, tenant_id: UUID, request: FeeDryRunRequest) -> FeeDryRunView:
     """Return the fees of a payment that is not made, and what became of every rule of its operation and currency.
 
     Raises Refusal: fee_rule_fails, fee_exceeds_amount.
     """
     state: BookState = await book.book_state(uow, tenant_id)
-    at = request.at or now
+    at = request.at or state.now
     stored = [
         rule
         for rule in await book.load_rules(uow, tenant_id, at)
@@ -141,7 +144,7 @@ async def dry_run(
         raise Refusal(error.code, str(error)) from error
     pre_minor, post_minor = pricing.minor(FeePhase.PRE), pricing.minor(FeePhase.POST)
     return FeeDryRunView(
-        legs=[_leg(leg) for leg in pricing.legs],
+        legs=[FeeLegView.model_validate(leg) for leg in plain_legs(pricing.legs)],
         pre_minor=pre_minor,
         post_minor=post_minor,
         debited_minor=request.amount_minor + pre_minor,
@@ -179,19 +182,6 @@ async def _check_accounts(uow: Any, wallets: ShareWallets, tenant_id: UUID, requ
         if wallet is None or wallet.tenant_id != tenant_id or wallet.currency != request.currency:
             text = f"wallet {share.wallet_id} is none of this tenant's in {request.currency}"
             raise Refusal("fee_account_unknown", text, field=f"shares.{place}.wallet_id")
-
-
-def _leg(leg: FeeLeg) -> FeeLegView:
-    return FeeLegView(
-        name=leg.name,
-        phase=leg.phase,
-        code=leg.account.code,
-        qualifier=leg.account.qualifier,
-        wallet_id=leg.account.wallet_id,
-        amount_minor=leg.amount_minor,
-        rule_id=leg.rule_id,
-        rule_version=leg.rule_version,
-    )
 
 
 def _trace(judged: Judged) -> FeeRuleTrace:

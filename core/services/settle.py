@@ -254,7 +254,9 @@ def _case(batch: _Batch, job: JobRow) -> Case:
 
 async def _auto_confirm_holds(uow: Any, ports: SettlePorts, intent: IntentRow, result: Result) -> bool:
     wanted = intent.auto_confirm
-    if wanted is None or result.lookup is None or result.lookup.fee_minor > wanted["max_fee_minor"]:
+    if wanted is None or result.lookup is None:
+        return False
+    if intent.fees_on_top_minor + result.lookup.fee_minor > wanted["max_fee_minor"]:
         return False
     if wanted.get("payee_name") is None:
         return True
@@ -317,10 +319,10 @@ def _confirm(batch: _Batch, case: Case, decision: Decision, result: Result) -> N
         "payee_name_masked": result.payee_name_masked,
         "evidence_id": str(result.evidence_id) if result.evidence_id else None,
     }
-    move = Move(intent.id, IntentState.AWAITING_CONFIRMATION, "payee_found", lookup=lookup,
-                fee_minor=result.lookup.fee_minor)  # fmt: skip
+    fee_minor = intent.fees_on_top_minor + result.lookup.fee_minor
+    move = Move(intent.id, IntentState.AWAITING_CONFIRMATION, "payee_found", lookup=lookup, fee_minor=fee_minor)
     batch.confirmed.append((intent, move))
-    intent.state, intent.lookup, intent.fee_minor = move.to, lookup, result.lookup.fee_minor
+    intent.state, intent.lookup, intent.fee_minor = move.to, lookup, fee_minor
     if decision.reason == "auto":
         batch.closes.append((case.job.id, result.verdict))
         batch.authorized.append(intent)
@@ -372,7 +374,7 @@ async def _suspense(uow: Any, ports: SettlePorts, intents: Sequence[IntentRow]) 
                 tenant_id=intent.tenant_id,
                 debit_account_id=suspense.id,
                 credit_account_id=clearing.id,
-                amount_minor=intent.amount_minor,
+                amount_minor=intent.received_minor,
                 ledger=currency_of(intent.currency).numeric,
                 code=TransferCode.SUSPENSE,
                 user_data=intent.id,

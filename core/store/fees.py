@@ -14,7 +14,7 @@ from schemas.fees import FeeRuleRequest
 
 _COLUMNS: Final = "r.rule_id, r.version, r.name, r.enabled, r.body, r.valid_from, r.created_at, r.created_by"
 _STATE: Final = """
-SELECT coalesce(b.revision, 0) AS revision, t.business_timezone
+SELECT coalesce(b.revision, 0) AS revision, t.business_timezone, now() AS now
 FROM fleet.tenants t LEFT JOIN fleet.fee_books b USING (tenant_id) WHERE t.tenant_id = $1
 """
 # Serializes the writers of a tenant: the second waits here, and reads its predecessor's version afterwards.
@@ -54,7 +54,7 @@ class FeeRuleStore:
         row = await uow.connection.fetchrow(_STATE, tenant_id)
         if row is None:
             raise LookupError("there is no such tenant")
-        return BookState(row["revision"], ZoneInfo(row["business_timezone"]))
+        return BookState(row["revision"], ZoneInfo(row["business_timezone"]), row["now"])
 
     async def load_rules(self, uow: UnitOfWork, tenant_id: UUID, at: datetime | None = None) -> Sequence[StoredRule]:
         """Return every version in force at a moment (left out: now) or later, by rule, the newest first."""

@@ -10,6 +10,7 @@ from uuid import UUID
 import asyncpg
 import orjson
 
+from core.domain.fee_legs import legs_of_plain, plain_legs
 from core.domain.intents import ALLOWED, IntentRow, Move
 from core.services.authorize import Moment
 from core.services.read_intents import IntentFilter
@@ -45,6 +46,7 @@ _INSERTED: Final = {
     "deadline": "timestamptz",
     "ledger_epoch": "int",
     "traceparent": "text",
+    "fee_legs": "jsonb",
 }
 _INSERT: Final = f"""
 WITH made AS (
@@ -97,7 +99,14 @@ def _json_reader(name: str) -> Callable[[IntentRow], str | None]:
     return lambda intent: _json(read(intent))
 
 
-_READERS: Final = [_json_reader(name) if name in _JSON_COLUMNS else attrgetter(name) for name in _INSERTED]
+def _fee_legs(intent: IntentRow) -> str | None:
+    return orjson.dumps(plain_legs(intent.fee_legs)).decode() if intent.fee_legs else None
+
+
+_READERS: Final = [
+    _fee_legs if name == "fee_legs" else _json_reader(name) if name in _JSON_COLUMNS else attrgetter(name)
+    for name in _INSERTED
+]
 
 
 class IntentStore:
@@ -198,4 +207,5 @@ def _intent(row: asyncpg.Record) -> IntentRow:
         intent.auto_confirm = orjson.loads(row["auto_confirm"])
     if intent.lookup is not None:
         intent.lookup = orjson.loads(row["lookup"])
+    intent.fee_legs = legs_of_plain(orjson.loads(row["fee_legs"])) if row["fee_legs"] is not None else ()
     return intent

@@ -110,7 +110,7 @@ def dry_run_(
     async def work(database: Database, _: Connection) -> FeeDryRunView:
         async with database.unit_of_work(Context(tenant, _ACTOR)) as uow:
             await _require_tenant(uow, tenant)
-            return await dry_run(uow, _BOOK, tenant, datetime.now(UTC), request)
+            return await dry_run(uow, _BOOK, tenant, request)
 
     view = with_database(work)
     if as_json:

@@ -48,9 +48,8 @@ async def tried(operator: Signed, amount_minor: int = 10_000, **changed: Any) ->
 
 async def priced(world: World, book: FeeBook, amount_minor: int = 10_000) -> Pricing | Refusal:
     async with world.core.ports.unit_of_work(Context(world.tenant_id, "test")) as uow:
-        at = await uow.connection.fetchval("SELECT now()")
         payment = Payment(amount_minor, "THB", "PAYOUT")
-        return (await book.fees_for(uow, world.tenant_id, at, [payment]))[0]
+        return (await book.fees_for(uow, world.tenant_id, [payment]))[0]
 
 
 async def test_a_key_that_does_not_name_fees_neither_sets_nor_sees_rules(world: World) -> None:
@@ -221,7 +220,7 @@ async def test_one_payment_without_a_price_does_not_hold_up_its_neighbours(world
     assert isinstance(await priced(world, book), Pricing)
     async with world.core.ports.unit_of_work(Context(world.tenant_id, "test")) as uow:
         payments = [Payment(amount, "THB", "PAYOUT") for amount in (101, 100, 10_000)]
-        answers = await book.fees_for(uow, world.tenant_id, datetime.now(UTC), payments)
+        answers = await book.fees_for(uow, world.tenant_id, payments)
     assert [isinstance(answer, Pricing) for answer in answers] == [True, False, True]
     assert isinstance(answers[1], Refusal)
     assert answers[1].code == "fee_exceeds_amount"

@@ -1,5 +1,6 @@
 """Fees: arithmetic that loses nothing, rules in order, and expressions that use only what is offered."""
 
+import json
 import time
 from datetime import UTC, datetime, timedelta
 from decimal import ROUND_DOWN, ROUND_HALF_EVEN, ROUND_HALF_UP, ROUND_UP, Decimal
@@ -14,7 +15,11 @@ from hypothesis import strategies as st
 from core.domain.fee_amounts import rate, rounded_quotient, split
 from core.domain.fee_checks import check_rule
 from core.domain.fee_language import FeeError, compile_expression
+from core.domain.fee_legs import legs_of_plain, plain_legs
 from core.domain.fees import FREE, FeeInput, FeeRule, Pricing, business_time, compile_rule, index_rules, price
+from core.domain.intents import IntentRow
+from core.domain.ledger import TransferFlags
+from core.domain.operations import accounts_of, hold_transfers
 from schemas.fees import FeePhase, FeeRuleRequest, Rounding
 from schemas.money import MAX_AMOUNT_MINOR
 
@@ -102,6 +107,26 @@ def check_pricing(pricing: Pricing, amount_minor: int) -> None:
     assert len({leg.name for leg in pricing.legs}) == len(pricing.legs)
     assert pricing.minor(FeePhase.POST) < amount_minor
     assert sum(pricing.minor(phase) for phase in FeePhase) == sum(judged.fee_minor for judged in pricing.fired)
+    check_chain(pricing, amount_minor)
+
+
+def check_chain(pricing: Pricing, amount_minor: int) -> None:
+    """The payment's chain debits its wallet alone, by amount and fees on top, and pays each leg to its account."""
+    on_top_minor = pricing.minor(FeePhase.PRE)
+    named_minor = amount_minor % 7
+    intent = IntentRow(
+        id=uuid4(), tenant_id=uuid4(), service_key_id="k", operation="PAYOUT", state="VALIDATED", wallet_id=uuid4(),
+        amount_minor=amount_minor, currency="THB", accept_state="VALIDATED", fee_minor=on_top_minor + named_minor,
+        fee_legs=legs_of_plain(json.loads(json.dumps(plain_legs(pricing.legs)))),
+    )  # fmt: skip
+    assert intent.fee_legs == pricing.legs
+    chain = hold_transfers(intent)
+    assert {transfer.debit_account_id for transfer in chain} == {intent.wallet_id}
+    assert sum(transfer.amount_minor for transfer in chain) == amount_minor + on_top_minor + named_minor
+    assert chain[0].amount_minor == amount_minor - pricing.minor(FeePhase.POST) == intent.received_minor > 0
+    assert {transfer.credit_account_id for transfer in chain} <= {account.id for account in accounts_of(intent)}
+    assert len({transfer.id for transfer in chain}) == len(chain)
+    assert [bool(transfer.flags & TransferFlags.LINKED) for transfer in chain] == [True] * (len(chain) - 1) + [False]
 
 
 @pytest.mark.parametrize(

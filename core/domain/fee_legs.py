@@ -1,0 +1,68 @@
+"""The movements of a fee, as they are kept with the intent whose chain they are part of. Pure."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+from schemas.fees import FeePhase
+
+
+@dataclass(frozen=True, slots=True)
+class FeeAccount:
+    """Where a share goes: a wallet, or the tenant's own account of this code and qualifier."""
+
+    code: str
+    qualifier: str = ""
+    wallet_id: UUID | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class FeeLeg:
+    """One movement of a fee, in minor units, and the version of the rule that asks for it."""
+
+    name: str
+    phase: FeePhase
+    account: FeeAccount
+    amount_minor: int
+    rule_id: UUID
+    rule_version: int
+
+
+def sum_minor(legs: Iterable[FeeLeg], phase: FeePhase) -> int:
+    """Return the sum of the legs of a phase, in minor units."""
+    return sum(leg.amount_minor for leg in legs if leg.phase is phase)
+
+
+def plain_legs(legs: Sequence[FeeLeg]) -> list[dict[str, Any]]:
+    """Return the legs as plain values, in the shape of `schemas.fees.FeeLegView`."""
+    return [
+        {
+            "name": leg.name,
+            "phase": leg.phase.value,
+            "code": leg.account.code,
+            "qualifier": leg.account.qualifier,
+            "wallet_id": None if leg.account.wallet_id is None else str(leg.account.wallet_id),
+            "amount_minor": leg.amount_minor,
+            "rule_id": str(leg.rule_id),
+            "rule_version": leg.rule_version,
+        }
+        for leg in legs
+    ]
+
+
+def legs_of_plain(plain: Iterable[Mapping[str, Any]]) -> tuple[FeeLeg, ...]:
+    """Return the legs that `plain_legs` made these values of."""
+    return tuple(
+        FeeLeg(
+            name=leg["name"],
+            phase=FeePhase(leg["phase"]),
+            account=FeeAccount(
+                leg["code"], leg["qualifier"], None if leg["wallet_id"] is None else UUID(leg["wallet_id"])
+            ),
+            amount_minor=leg["amount_minor"],
+            rule_id=UUID(leg["rule_id"]),
+            rule_version=leg["rule_version"],
+        )
+        for leg in plain
+    )
