@@ -1,7 +1,6 @@
 """What a fee rule must pass before it is kept: its expressions give values, its samples their fees. Pure."""
 
 from collections.abc import Iterable, Iterator
-from dataclasses import replace
 from datetime import datetime
 from itertools import islice, product
 from typing import Any, Final
@@ -69,4 +68,4 @@ def _probes(rule: FeeRule, now: datetime) -> Iterator[FeeInput]:
     for chosen in islice(product(*(values[name] for name in read)), 0, None, step):
         case = dict(zip(read, chosen, strict=True))
         time = BusinessTime(now, case.pop("hour", 12), case.pop("weekday", 1))
-        yield replace(first, time=time, **case)
+        yield first._replace(time=time, **case)

@@ -6,7 +6,7 @@ Rules stand in an index by operation and currency; of a thousand, a payment meet
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Final
+from typing import Final, NamedTuple
 from uuid import UUID
 from zoneinfo import ZoneInfo
 
@@ -28,8 +28,7 @@ class BusinessTime:
     weekday: int
 
 
-@dataclass(frozen=True, slots=True)
-class FeeInput:
+class FeeInput(NamedTuple):
     """What fees may depend on. `amount_minor` is in minor units of `currency`."""
 
     amount_minor: int
@@ -60,6 +59,7 @@ class FeeRule:
     maximum_minor: int
     accounts: tuple[FeeAccount, ...]
     parts: tuple[int, ...]
+    leg_names: tuple[str, ...]
     from_at: datetime
     until_at: datetime | None
 
@@ -69,8 +69,7 @@ class FeeRule:
         return self.when.variables | (self.fee.variables if isinstance(self.fee, Expression) else frozenset())
 
 
-@dataclass(frozen=True, slots=True)
-class Judged:
+class Judged(NamedTuple):
     """A rule that was looked at, what became of it, and its fee in minor units."""
 
     rule: FeeRule
@@ -78,8 +77,7 @@ class Judged:
     fee_minor: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Pricing:
+class Pricing(NamedTuple):
     """The fees of one payment; the legs of each rule that fired sum to its fee, all of them to the totals."""
 
     legs: tuple[FeeLeg, ...]
@@ -133,6 +131,7 @@ def compile_rule(
         maximum_minor=MAX_AMOUNT_MINOR if request.maximum_minor is None else request.maximum_minor,
         accounts=tuple(_account(share) for share in request.shares),
         parts=tuple(share.parts for share in request.shares),
+        leg_names=tuple(f"fee:{request.name}:{place}" for place in range(1, len(request.shares) + 1)),
         from_at=from_at,
         until_at=until_at,
     )
@@ -234,11 +233,10 @@ def fee_of(rule: FeeRule, amount_minor: int, context: "cel.Context") -> int:
 
 def _legs(judged: Judged, payer: UUID | None) -> Iterator[FeeLeg]:
     rule = judged.rule
-    for place, (account, amount_minor) in enumerate(
-        zip(rule.accounts, split(judged.fee_minor, rule.parts), strict=True), start=1
-    ):
+    shares = split(judged.fee_minor, rule.parts) if len(rule.parts) > 1 else (judged.fee_minor,)
+    for name, account, amount_minor in zip(rule.leg_names, rule.accounts, shares, strict=True):
         if amount_minor and (account.wallet_id is None or account.wallet_id != payer):
-            yield FeeLeg(f"fee:{rule.name}:{place}", rule.phase, account, amount_minor, rule.id, rule.version)
+            yield FeeLeg(name, rule.phase, account, amount_minor, rule.id, rule.version)
 
 
 def _account(share: FeeShare) -> FeeAccount:

@@ -1,15 +1,26 @@
 """The fee book: a tenant's rules in memory, at most a second old, and the fees of a whole batch by them."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 from uuid import UUID
 from zoneinfo import ZoneInfo
 
 from core.domain.fee_language import FeeError
-from core.domain.fees import FREE, FeeIndex, FeeInput, FeeRule, Pricing, business_time, compile_rule, index_rules, price
+from core.domain.fees import (
+    FREE,
+    BusinessTime,
+    FeeIndex,
+    FeeInput,
+    FeeRule,
+    Pricing,
+    business_time,
+    compile_rule,
+    index_rules,
+    price,
+)
 from core.services.problems import Refusal
 from schemas.fees import FeeRuleRequest
 
@@ -43,28 +54,26 @@ class FeeRuleReader(Protocol):
 
     async def book_state(self, uow: Any, tenant_id: UUID) -> BookState: ...
 
+    async def tiers_of(self, uow: Any, wallet_ids: Sequence[UUID]) -> Mapping[UUID, str]: ...
+
     async def load_rules(self, uow: Any, tenant_id: UUID, at: datetime | None = None) -> Sequence[StoredRule]:
         """Return every version that is in force at a moment (left out: now) or will be later, newest first by rule."""
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class Payment:
+class Payment(NamedTuple):
     """A payment to be priced; `amount_minor` is in minor units of `currency`."""
 
     amount_minor: int
     currency: str
     operation: str
-    tier: str = ""
     channel: str = ""
     wallet_id: UUID | None = None
     """The wallet that pays."""
 
-    def at(self, moment: Any) -> FeeInput:
-        """Return what the rules see of it at a BusinessTime."""
-        return FeeInput(
-            self.amount_minor, self.currency, self.operation, moment, self.tier, self.channel, self.wallet_id
-        )
+    def at(self, moment: BusinessTime, tier: str) -> FeeInput:
+        """Return what the rules see of it at a moment, of a payer of this tier."""
+        return FeeInput(self.amount_minor, self.currency, self.operation, moment, tier, self.channel, self.wallet_id)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,14 +94,26 @@ class FeeBook:
     async def fees_for(self, uow: Any, tenant_id: UUID, payments: Sequence[Payment]) -> list[Pricing | Refusal]:
         """Return the fees of each payment now, or why it has none: fee_rule_fails, fee_exceeds_amount.
 
-        A tenant without rules costs one small query a second.
+        A tenant without rules costs one small query a second. Where rules of these payments read the tier, the tiers of
+        their wallets are read as they are now, at once for the whole batch.
         """
         kept = await self._fresh(uow, tenant_id)
         if not kept.index:
             return [FREE] * len(payments)
         passed = timedelta(seconds=time.monotonic() - kept.looked_at_s)
         moment = business_time(kept.state.now + passed, kept.state.zone)
-        return [_priced(kept.index, payment.at(moment)) for payment in payments]
+        tiers = await self._tiers(uow, kept.index, payments)
+        return [_priced(kept.index, payment.at(moment, _tier(tiers, payment))) for payment in payments]
+
+    async def _tiers(self, uow: Any, index: FeeIndex, payments: Sequence[Payment]) -> dict[UUID, str]:
+        wanted = {
+            payment.wallet_id
+            for payment in payments
+            if payment.wallet_id is not None
+            and (shelf := index.get((payment.operation, payment.currency))) is not None
+            and "tier" in shelf.variables
+        }
+        return dict(await self._rules.tiers_of(uow, sorted(wanted))) if wanted else {}
 
     async def _fresh(self, uow: Any, tenant_id: UUID) -> _Kept:
         kept = self._kept.get(tenant_id)
@@ -132,6 +153,10 @@ def rules_in_force(stored: Sequence[StoredRule], known: dict[tuple[UUID, int], F
             rules.append(rule if rule.until_at == until_at else replace(rule, until_at=until_at))
         succeeded_at = version.valid_from if succeeded_at is None else min(succeeded_at, version.valid_from)
     return rules
+
+
+def _tier(tiers: Mapping[UUID, str], payment: Payment) -> str:
+    return tiers.get(payment.wallet_id, "") if payment.wallet_id is not None else ""
 
 
 def _priced(index: FeeIndex, asked: FeeInput) -> Pricing | Refusal:

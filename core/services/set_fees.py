@@ -135,8 +135,8 @@ async def dry_run(uow: Any, book: FeeRuleBook, tenant_id: UUID, request: FeeDryR
         if (rule.request.operation, rule.request.currency) == (request.operation, request.currency)
     ]
     rules = sorted(rules_in_force(stored), key=lambda rule: (rule.priority, rule.name, rule.version))
-    payment = Payment(request.amount_minor, request.currency, request.operation, request.tier, request.channel)
-    asked = payment.at(business_time(at, state.zone))
+    payment = Payment(request.amount_minor, request.currency, request.operation, request.channel)
+    asked = payment.at(business_time(at, state.zone), request.tier)
     try:
         judged = list(judge(shelf_of(rules), asked))
         pricing = pricing_of([each for each in judged if each.outcome is FeeRuleOutcome.APPLIED], asked)

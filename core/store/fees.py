@@ -1,6 +1,6 @@
 """Fee rules in PostgreSQL: versions that are only added, and one revision per tenant that rises with each."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Final
 from uuid import UUID
@@ -55,6 +55,15 @@ class FeeRuleStore:
         if row is None:
             raise LookupError("there is no such tenant")
         return BookState(row["revision"], ZoneInfo(row["business_timezone"]), row["now"])
+
+    async def tiers_of(self, uow: UnitOfWork, wallet_ids: Sequence[UUID]) -> Mapping[UUID, str]:
+        """Return the tier of each wallet that exists, empty where none was given."""
+        rows = await uow.connection.fetch(
+            "SELECT id, tier FROM fleet.wallets WHERE tenant_id = $1 AND id = ANY ($2::uuid[])",
+            uow.context.tenant_id,
+            wallet_ids,
+        )
+        return {row["id"]: row["tier"] for row in rows}
 
     async def load_rules(self, uow: UnitOfWork, tenant_id: UUID, at: datetime | None = None) -> Sequence[StoredRule]:
         """Return every version in force at a moment (left out: now) or later, by rule, the newest first."""

@@ -122,11 +122,15 @@ def _show(view: IntentView, as_json: bool, **more: object) -> None:
     if as_json:
         print_json(document)
     else:
-        print_fields("intent", {**document, "amount": _money(view), "failure": _failure(view)})
+        print_fields("intent", {**document, "amount": _money(view), "fees": _fees(view), "failure": _failure(view)})
 
 
 def _money(view: IntentView) -> str:
     return f"{to_major_text(view.amount_minor, currency_of(view.currency))} {view.currency}"
+
+
+def _fees(view: IntentView) -> str | None:
+    return ", ".join(f"{leg.name} {leg.phase} {leg.amount_minor}" for leg in view.fees) or None
 
 
 def _failure(view: IntentView) -> str | None:

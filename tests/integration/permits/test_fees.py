@@ -193,6 +193,19 @@ async def test_money_that_proved_paid_after_its_void_is_what_the_provider_paid(w
     await world.prove()
 
 
+async def test_a_fee_follows_the_tier_and_the_channel_of_the_moment(world: World) -> None:
+    await world.register()
+    wallet, other = await world.wallet(1000), await world.wallet(1000)
+    await put(world, when="tier != 'gold' && channel == 'app'")
+    await world.pay(wallet, channel="web")
+    await world.pay(wallet, channel="app")
+    assert await world.money(wallet) == (1000, 203)
+    await world.admin.execute("UPDATE fleet.wallets SET tier = 'gold' WHERE id = $1", wallet)
+    await world.pay(wallet, channel="app")
+    await world.pay(other, channel="app")
+    assert (await world.money(wallet), await world.money(other)) == ((1000, 303), (1000, 103))
+
+
 async def test_a_wallets_own_share_is_not_taken_from_it(world: World) -> None:
     await world.register()
     wallet = await world.wallet(1000)
