@@ -16,7 +16,7 @@ from fleet.stack.provision import (
     role_urls,
     with_database,
 )
-from tests.support.servers import postgres_server, redis_server
+from tests.support.servers import postgres_server, redis_7_server, redis_server
 
 
 @pytest.fixture(scope="session")
@@ -26,10 +26,16 @@ def postgres_url() -> Iterator[str]:
         yield url
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """`--redis-7` runs everything that is chosen on Redis 7 instead of Valkey."""
+    parser.addoption("--redis-7", action="store_true", help="use the installed redis-server 7 instead of Valkey")
+
+
 @pytest.fixture(scope="session")
-def redis_url() -> Iterator[str]:
-    """The administrator's URL of a real Valkey or Redis; what others left in it stays. See `fresh_redis`."""
-    with redis_server() as url:
+def redis_url(request: pytest.FixtureRequest) -> Iterator[str]:
+    """The administrator's URL of a real server; what others left in it stays. See `fresh_redis`, `BOTH_FAMILIES`."""
+    usual = "redis-7" if request.config.getoption("--redis-7") else "valkey"
+    with redis_7_server() if getattr(request, "param", usual) == "redis-7" else redis_server() as url:
         yield url
 
 

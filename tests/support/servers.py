@@ -8,6 +8,8 @@ from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 
+import pytest
+
 
 @contextmanager
 def scratch_directory() -> Iterator[Path]:
@@ -40,6 +42,29 @@ def postgres_server() -> Iterator[str]:
 
         with PostgresContainer("postgres:18", driver=None) as container:
             yield container.get_connection_url()
+
+
+BOTH_FAMILIES = pytest.mark.parametrize("redis_url", ["valkey", "redis-7"], indirect=True, scope="session")
+"""Marks what runs on Valkey and on Redis 7: wherever the two families may differ."""
+
+
+@contextmanager
+def redis_7_server() -> Iterator[str]:
+    """Yield the administrator's URL of Debian's redis-server; skips, with the remedy, where it is not installed."""
+    if os.environ.get("REDIS_URL"):
+        pytest.skip("REDIS_URL names the one server of this run")
+    binary = shutil.which("redis-server")
+    if binary is None:
+        pytest.skip("redis-server is not installed: apt-get install -y redis-server")
+    from fleet.stack.valkey import EmbeddedValkey
+
+    with scratch_directory() as home:
+        server = EmbeddedValkey(home, Path(binary))
+        server.start()
+        try:
+            yield server.admin_url
+        finally:
+            server.stop()
 
 
 @contextmanager

@@ -10,6 +10,9 @@ from core.domain.context import Context
 from core.store.jobs import lock_jobs, requeue_jobs
 from schemas.streams import ADAPTERS_GROUP, CORE_GROUP, results_stream
 from tests.integration.bus.conftest import JOBS, RAIL, World
+from tests.support.servers import BOTH_FAMILIES
+
+pytestmark = BOTH_FAMILIES
 
 
 async def test_due_jobs_are_dispatched_once_and_marked(world: World) -> None:

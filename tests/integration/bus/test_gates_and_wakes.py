@@ -20,6 +20,7 @@ from core.store.listener import listen_for_outbox
 from fleet.stack.provision import RoleUrls
 from schemas.streams import ADAPTERS_GROUP, CORE_GROUP, results_stream
 from tests.integration.bus.conftest import JOBS, RAIL, World
+from tests.support.servers import BOTH_FAMILIES
 
 _RELAY_ONCE = """
 import asyncio, sys
@@ -57,6 +58,7 @@ async def test_jobs_wait_in_postgresql_while_ten_thousand_entries_are_queued(wor
     assert await relay.relay_once() == 5
 
 
+@BOTH_FAMILIES
 async def test_the_gate_counts_for_itself_where_the_server_cannot_tell_the_lag(world: World) -> None:
     await fill(world.redis, JOBS, 6)
     entries = await world.redis.xrange(JOBS)
@@ -161,6 +163,7 @@ async def test_an_old_pending_entry_moves_to_the_tail_so_that_what_is_finished_g
     assert (await world.redis.xpending(JOBS, ADAPTERS_GROUP))["pending"] == 1
 
 
+@BOTH_FAMILIES
 async def test_only_an_idle_consumer_with_nothing_pending_is_dropped(world: World) -> None:
     await world.queue(1)
     await world.relay().relay_once()

@@ -37,6 +37,7 @@ from schemas.streams import (
 from tests.integration.bus.conftest import JOBS, RAIL, World
 from tests.integration.bus.test_inbox import running, until
 from tests.support.cutting_proxy import cutting_proxy
+from tests.support.servers import BOTH_FAMILIES
 from wire import functions
 from wire.acl import apply_core_acl
 from wire.client import connect_redis
@@ -75,6 +76,7 @@ async def test_a_lost_answer_to_the_relay_adds_entries_twice_but_one_job_each(wo
     assert set((await world.states()).values()) == {"QUEUED"}
 
 
+@BOTH_FAMILIES
 async def test_a_server_that_refuses_writes_leaves_every_job_in_the_outbox(world: World) -> None:
     await world.queue(3)
     await world.redis.config_set("maxmemory", 1)
@@ -87,6 +89,7 @@ async def test_a_server_that_refuses_writes_leaves_every_job_in_the_outbox(world
     assert await world.relay().relay_once() == 3
 
 
+@BOTH_FAMILIES
 async def test_healers_at_once_agree_on_one_token_and_sweepers_at_once_put_back_each_job_once(
     world: World, admin_connection: asyncpg.Connection
 ) -> None:
@@ -121,6 +124,7 @@ async def test_janitors_at_once_move_an_old_entry_once_and_trim_nothing_that_is_
     assert (await world.redis.xpending(JOBS, ADAPTERS_GROUP))["pending"] == 0
 
 
+@BOTH_FAMILIES
 async def test_a_full_server_is_trimmed_although_an_old_entry_cannot_move(world: World) -> None:
     await world.queue(3)
     await world.relay().relay_once()
@@ -235,6 +239,7 @@ async def as_core(admin: Redis, url: str) -> AsyncIterator[Redis]:
         await client.aclose()
 
 
+@BOTH_FAMILIES
 async def test_the_cores_own_user_can_heal_relay_receive_sweep_and_clean(world: World, fresh_redis: str) -> None:
     await world.redis.flushall()
     await world.redis.function_flush("SYNC")
@@ -296,6 +301,7 @@ FORBIDDEN: list[tuple[str | int, ...]] = [
 ]
 
 
+@BOTH_FAMILIES
 async def test_the_cores_own_user_can_empty_or_reconfigure_nothing(fresh_redis: str) -> None:
     async with Redis.from_url(fresh_redis) as admin, as_core(admin, fresh_redis) as core:
         await functions.load_functions(core)

@@ -26,6 +26,7 @@ from schemas.rails import Capabilities, PayeeType, RailRegistration, Timing
 from schemas.results import Basis, Result, Verdict
 from schemas.streams import ADAPTERS_GROUP, control_stream, jobs_dlq_stream, jobs_stream, results_stream
 from tests.support.permit_server import KEY_ID, SECRET, PermitServer
+from tests.support.servers import BOTH_FAMILIES
 from wire import functions
 from wire.acl import apply_acl
 from wire.client import connect_redis
@@ -428,6 +429,7 @@ async def _noop(bench: Bench, name: str, **more: str) -> asyncio.subprocess.Proc
     )
 
 
+@BOTH_FAMILIES
 async def test_a_killed_adapter_leaves_its_job_to_another_that_inquires(bench: Bench) -> None:
     job = a_job(rail="noop")
     bench.core.know(job)
@@ -446,6 +448,7 @@ async def test_a_killed_adapter_leaves_its_job_to_another_that_inquires(bench: B
     assert await bench.pending("noop") == 0
 
 
+@BOTH_FAMILIES
 async def test_sigterm_loses_nothing_under_the_adapters_own_user(bench: Bench) -> None:
     jobs = [a_job(rail="noop") for _ in range(30)]
     for job in jobs:

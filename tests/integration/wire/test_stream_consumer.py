@@ -12,11 +12,14 @@ from redis.exceptions import NoPermissionError, ResponseError
 
 from schemas.envelope import Envelope
 from schemas.streams import ADAPTERS_GROUP, jobs_dlq_stream, jobs_stream, results_stream
+from tests.support.servers import BOTH_FAMILIES
 from wire import functions
 from wire.acl import apply_acl
 from wire.client import connect_redis
 from wire.consumer import ConsumerSettings, Delivery, StreamConsumer
 from wire.publisher import Publisher
+
+pytestmark = BOTH_FAMILIES
 
 RAIL = "testrail"
 JOBS = jobs_stream(RAIL)

@@ -15,11 +15,14 @@ from schemas.envelope import Envelope
 from schemas.streams import ADAPTERS_GROUP, jobs_dlq_stream, results_stream
 from tests.integration.wire.test_stream_consumer import JOBS, ONE, RAIL, admin, reader, until
 from tests.support.cutting_proxy import cutting_proxy
+from tests.support.servers import BOTH_FAMILIES
 from wire import functions
 from wire.client import connect_redis
 from wire.consumer import ConsumerSettings, Delivery, StreamConsumer
 from wire.functions import Completion
 from wire.publisher import Publisher
+
+pytestmark = BOTH_FAMILIES
 
 __all__ = ["admin"]
 
