@@ -36,6 +36,7 @@ from schemas.api import (
     WalletRequest,
     WalletView,
 )
+from schemas.fees import FeeDryRunRequest, FeeDryRunView
 from wire.signing import signed_headers
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -154,6 +155,10 @@ class FleetClient:
         """Return one page of a wallet's entries, newest first."""
         query = {} if cursor is None else {"cursor": cursor}
         return await self._send("GET", f"/v1/wallets/{wallet_id}/history", WalletHistory, query=query)
+
+    async def dry_run_fees(self, payment: FeeDryRunRequest) -> FeeDryRunView:
+        """Return the fees of a payment that is not made, and why each rule applied or not."""
+        return await self._send("POST", "/v1/fees:dry-run", FeeDryRunView, body=payment)
 
     async def _send(
         self,

@@ -1,6 +1,6 @@
 """Fees: rules as they are set, listed and tried. Amounts are integers of minor units of the rule's currency."""
 
-from datetime import datetime
+from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Annotated, Any, Literal, Self
 from uuid import UUID
@@ -15,7 +15,11 @@ from schemas.operations import OperationType
 EXPRESSION_MAX_SIGNS = 1000
 """The longest expression that a rule may have."""
 RuleName = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[a-z0-9][a-z0-9._-]*$")]
-Expression = Annotated[str, Field(min_length=1, max_length=EXPRESSION_MAX_SIGNS)]
+Expression = Annotated[
+    str, Field(min_length=1, max_length=EXPRESSION_MAX_SIGNS, pattern=r"^[^\x00-\x08\x0b-\x1f\x7f]+$")
+]
+Moment = Annotated[AwareDatetime, Field(ge=datetime(2000, 1, 1, tzinfo=UTC), lt=datetime(2200, 1, 1, tzinfo=UTC))]
+"""A moment that every timezone has a date for."""
 Label = Annotated[str, Field(max_length=32, pattern=r"^[A-Za-z0-9._-]*$")]
 """A tier or a channel; empty where none is known."""
 FeeMinor = Annotated[int, Field(strict=True, ge=0, le=MAX_AMOUNT_MINOR)]
@@ -74,7 +78,7 @@ class FeeSample(Contract):
     amount_minor: AmountMinor
     tier: Label = ""
     channel: Label = ""
-    at: AwareDatetime | None = None
+    at: Moment | None = None
     """Left out: the moment of saving."""
     fee_minor: FeeMinor
 
@@ -95,9 +99,9 @@ class FeeRuleRequest(Contract):
     minimum_minor: FeeMinor | None = None
     maximum_minor: FeeMinor | None = None
     shares: Annotated[tuple[FeeShare, ...], Field(min_length=1, max_length=16)] = (FeeShare(),)
-    valid_from: AwareDatetime | None = None
+    valid_from: Moment | None = None
     """Left out: from the moment of saving. Until then the version before it stays in force."""
-    valid_until: AwareDatetime | None = None
+    valid_until: Moment | None = None
     samples: Annotated[tuple[FeeSample, ...], Field(max_length=50)] = ()
 
     @model_validator(mode="after")
@@ -140,7 +144,7 @@ class FeeDryRunRequest(Contract):
     currency: CurrencyCode
     tier: Label = ""
     channel: Label = ""
-    at: AwareDatetime | None = None
+    at: Moment | None = None
     """Left out: now."""
 
 

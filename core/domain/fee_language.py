@@ -76,7 +76,7 @@ class Expression:
         """Evaluate. Raises FeeError `fee_rule_fails` where CEL finds no value."""
         try:
             return self.program.execute(context)
-        except (ValueError, TypeError, RuntimeError, ArithmeticError) as error:
+        except (ValueError, TypeError, LookupError, RuntimeError, ArithmeticError) as error:
             reason = " ".join(str(error).split(". ")[0].split())
             raise FeeError("fee_rule_fails", f"{self.text!r} has no value here: {reason}", self.field) from error
 

@@ -5,12 +5,16 @@ import re
 from pathlib import Path
 from typing import Any
 
+from fleet.client import FleetClient
+from fleet.stack.stack import Stack
+from schemas.fees import FeeDryRunRequest
+from schemas.operations import OperationType
 from tests.support.commands import Fleet
 
 PAGE = (Path(__file__).parents[2] / "docs/fees.md").read_text()
 
 
-async def test_a_rule_lives_by_commands_alone(fleet: Fleet, tmp_path: Path) -> None:
+async def test_a_rule_lives_by_commands_alone(stack: Stack, fleet: Fleet, tmp_path: Path) -> None:
     (text,) = re.findall(r"```json\n(.*?)```", PAGE, re.DOTALL)
     # Of an operation that no other test of this stack pays by.
     rule: dict[str, Any] = json.loads(text) | {"operation": "DIRECT_DEBIT"}
@@ -22,6 +26,9 @@ async def test_a_rule_lives_by_commands_alone(fleet: Fleet, tmp_path: Path) -> N
     tried = (await fleet("fees", "dry-run", "DIRECT_DEBIT", "100000", "thb", "--json")).document
     assert (tried["pre_minor"], tried["debited_minor"]) == (1750, 101_750)
     assert [leg["amount_minor"] for leg in tried["legs"]] == [1225, 525]
+    asked = FeeDryRunRequest(operation=OperationType.DIRECT_DEBIT, amount_minor=100_000, currency="THB")
+    async with FleetClient(stack.info.public_url, stack.info.key_id, stack.info.key_secret) as client:
+        assert (await client.dry_run_fees(asked)).model_dump(mode="json") == tried
     shown = (await fleet("fees", "dry-run", "DIRECT_DEBIT", "100000", "--tier", "gold")).out
     assert "CONDITION_FALSE" in shown
     assert "payout-basic" in (await fleet("fees", "list")).out

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from core.domain.fee_amounts import rate, rounded_quotient, split
 from core.domain.fee_checks import check_rule
-from core.domain.fee_language import FeeError, compile_expression
+from core.domain.fee_language import VARIABLES, FeeError, compile_expression
 from core.domain.fee_legs import legs_of_plain, plain_legs
 from core.domain.fees import FREE, FeeInput, FeeRule, Pricing, business_time, compile_rule, index_rules, price
 from core.domain.intents import IntentRow
@@ -253,9 +253,42 @@ def test_any_text_is_kept_or_refused_in_words(text: str) -> None:
     assert answer in (text, "fee_syntax", "fee_name_unknown", "fee_expression_forbidden")
 
 
+_LEAVES = st.sampled_from(
+    [*VARIABLES, "0", "1", "-1", "9223372036854775807", "'gold'", "''", "true", "[1, 2]", "[tier]", "[]",
+     "timestamp('2026-01-01T00:00:00Z')", "timestamp(tier)"]
+)  # fmt: skip
+_OPERATORS = ["+", "-", "*", "/", "%", "==", "!=", "<", ">=", "&&", "||", "in"]
+
+
+def _grown(inner: st.SearchStrategy[str]) -> st.SearchStrategy[str]:
+    return st.one_of(
+        st.tuples(inner, st.sampled_from(_OPERATORS), inner).map(lambda parts: f"({' '.join(parts)})"),
+        st.tuples(inner, inner, inner).map(lambda parts: f"({parts[0]} ? {parts[1]} : {parts[2]})"),
+        st.tuples(inner, inner).map(lambda parts: f"{parts[0]}[{parts[1]}]"),
+        st.tuples(inner, st.sampled_from(["contains", "startsWith", "endsWith"]), inner).map(
+            lambda parts: f"{parts[0]}.{parts[1]}({parts[2]})"
+        ),
+        inner.map(lambda part: f"size({part})"),
+        inner.map(lambda part: f"!{part}"),
+        inner.map(lambda part: f"-({part})"),
+    )
+
+
+@given(st.recursive(_LEAVES, _grown, max_leaves=8), st.booleans())
+def test_any_expression_of_what_is_offered_is_kept_or_refused_in_words(text: str, as_fee: bool) -> None:
+    changed: dict[str, Any] = {"fee": {"kind": "FORMULA", "expression": text}} if as_fee else {"when": text}
+    try:
+        check_rule(rule(**changed), [], NOW, BANGKOK)
+        answer = ""
+    except FeeError as error:
+        answer = error.code
+    assert answer in ("", "fee_syntax", "fee_result_type", "fee_rule_fails")
+
+
 @pytest.mark.parametrize(
     ("changed", "code"),
     [
+        ({"when": "[true][amount_minor - 100]"}, "fee_rule_fails"),
         ({"when": "amount_minor + 1"}, "fee_result_type"),
         ({"when": "'true'"}, "fee_result_type"),
         ({"when": "tier == 'gold' ? 1 > 0 : amount_minor"}, "fee_result_type"),
@@ -294,7 +327,9 @@ def test_samples_say_what_a_rule_shall_take() -> None:
         {"minimum_minor": 5, "maximum_minor": 4}, {"shares": [{}, {}]}, {"shares": []}, {"name": "Ä"},
         {"valid_from": "2026-01-02T00:00:00Z", "valid_until": "2026-01-02T00:00:00Z"},
         {"fee": {"basis_points": 1.5}}, {"fee": {"basis_points": 10_001}}, {"when": "x" * 1001},
-        {"shares": [{"wallet_id": str(uuid4()), "qualifier": "x"}]}, {"fee": {"kind": "FORMULA"}},
+        {"shares": [{"wallet_id": str(uuid4()), "qualifier": "x"}]}, {"when": "tier == '\0'"},
+        {"valid_from": "0001-01-01T00:00:00+14:00"}, {"valid_until": "9999-12-31T23:59:59-12:00"},
+        {"fee": {"kind": "FORMULA"}},
     ],
 )  # fmt: skip
 def test_a_rule_that_contradicts_itself_is_no_rule(changed: dict[str, Any]) -> None:
