@@ -50,7 +50,8 @@ def decide_due(case: Case, *, waits: bool) -> Due:
     if late and case.intent.state != IntentState.UNRESOLVED:
         return Due.PARK
     unknown_there = job.outcome in ("not_found", "negative_not_final")
-    if unknown_there and horizon_passed(case) and case.capabilities.cancel_by_reference and not job.tombstoned:
+    if unknown_there and horizon_passed(case) and case.capabilities.cancel_by_reference:
+        # Also where a cancel was asked for before: its answer may be lost, and burying twice is harmless.
         return Due.CANCEL
     return Due.INQUIRE if case.capabilities.inquiry else Due.WAIT
 

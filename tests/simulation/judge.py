@@ -93,7 +93,7 @@ def _ended(simulation: "Simulation", row: IntentRow) -> list[Violation]:
         alerts = tables["alerts"].values()
         if not any(alert.intent_id == row.id and alert.kind == "unresolved" for alert in alerts):
             return [Violation("I5", "UNRESOLVED, and nobody was alerted", row.id)]
-        return []
+        return _resolvable(simulation, row)
     newest = max(tables["epochs"])
     if row.ledger_epoch < newest and tables["epochs"][newest][1] is None:
         return []  # held until reconciliation clears the epoch
@@ -101,6 +101,21 @@ def _ended(simulation: "Simulation", row: IntentRow) -> list[Violation]:
     if late < timedelta(seconds=120):
         return []
     return [Violation("I5", f"still {state} {late.total_seconds():.0f} s after its deadline", row.id)]
+
+
+def _resolvable(simulation: "Simulation", row: IntentRow) -> list[Violation]:
+    """What the provider can tell for certain is found out: after the calm, asking was all that it took."""
+    profile, tables = simulation.scenario.profile, simulation.database.tables
+    newest = max(tables["epochs"])
+    doubted = row.ledger_epoch < newest and tables["epochs"][newest][1] is None
+    if not profile.inquiry or doubted or row.provider_account != simulation.account:
+        return []
+    facts = [fact for job in tables["jobs_of"].get(row.id, ()) for fact in tables["facts"].get(job, ())]
+    if any(fact.quarantine for fact in facts) and not simulation.paid(row.id):
+        return []  # a "paid" that could not be used forbids the void: a person decides
+    if simulation.paid(row.id) or profile.cancels or profile.expires:
+        return [Violation("I5", "UNRESOLVED, although the provider can tell", row.id)]
+    return []
 
 
 def _books(tables: Any) -> list[Violation]:

@@ -13,6 +13,7 @@ from adapters.runtime.port import Outcome
 from core.domain import permits as permit_rules
 from core.domain.jobs import JobRow
 from core.domain.permits import Grant, Refused
+from core.domain.resolution import Due, decide_due
 from core.domain.verdicts import horizon_passed
 from core.services import close_job, permits
 from core.services.rails import RailState
@@ -101,6 +102,11 @@ async def _without_doubt(self: Any, uow: Any, rail: str) -> RailState:
 _rail_state: Final = RailStore.rail_state
 
 
+def _one_cancel(case: Any, *, waits: bool) -> Due:
+    step = decide_due(case, waits=waits)
+    return Due.INQUIRE if step is Due.CANCEL and case.job.tombstoned else step
+
+
 def _never(*_: Any) -> bool:
     return False
 
@@ -169,6 +175,12 @@ PLANTED: Final = (
         _patched(core__services__resolve__ResolverMemory__waits=_never),
         fault="rail_pause",
         breaks=WAITING,
+    ),
+    Planted(
+        "a tombstone is asked for once",
+        _patched(core__services__resolve__decide_due=_one_cancel),
+        frozenset({"forgetful", "no_dedup", "fickle"}),
+        breaks="I5",
     ),
     Planted(
         "a job asked for twice is sent twice",

@@ -220,7 +220,8 @@ class Provider:
         if found is None:
             self.world.note("provider", f"buries {reference[:6]} of {account}")
             return self._record(account, reference, "", 1, Status.CANCELED, kept=False)
-        if found.status(now) is Status.PROCESSING or (found.flips_at is not None and found.flips_at > now):
+        stands = found.status(now)
+        if stands is Status.PROCESSING or (stands is Status.FAILED and not self.profile.negative_is_final):
             if self._strikes(self.moods.lies):
                 self.lied.add(found.subject)
                 return replace(found, ends_at=now, end=Status.CANCELED, flips_at=None)

@@ -168,7 +168,7 @@ class Simulation:
             states = {IntentState(row.state) for row in self.database.tables["intents"].values()}
             if all(state.is_terminal or state is IntentState.UNRESOLVED for state in states):
                 # What still is on its way must find an end unmoved; what is in doubt is asked about a few times more.
-                longer_s = 200 if IntentState.UNRESOLVED in states else 40
+                longer_s = 300 if IntentState.UNRESOLVED in states else 40
                 until_s = min(until_s, self.loop.time() + longer_s)
 
     def _raise_failures(self) -> None:

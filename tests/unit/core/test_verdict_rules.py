@@ -152,6 +152,17 @@ def test_a_pause_refuses_first_permits_only() -> None:
     assert isinstance(later, Grant)
 
 
+def test_a_tombstone_whose_answer_is_lost_is_asked_for_again() -> None:
+    case = _case(1, cancel_by_reference=True)
+    case.now = NOW + timedelta(seconds=121)
+    case.job.outcome = "not_found"
+    for asked_before in (False, True):
+        case.job.tombstoned = asked_before
+        assert decide_due(case, waits=False) is Due.CANCEL
+    case.job.outcome = "unknown"
+    assert decide_due(case, waits=False) is Due.INQUIRE
+
+
 def test_a_late_unsent_job_waits_while_its_rail_waits() -> None:
     case = _case(0)
     case.now = NOW + timedelta(hours=2)
