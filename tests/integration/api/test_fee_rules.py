@@ -122,6 +122,9 @@ async def test_the_hours_of_rules_are_those_of_the_tenants_timezone(world: World
     assert (await tried(operator, at=noon))["pre_minor"] == 0
     await world.admin.execute("UPDATE fleet.tenants SET business_timezone = 'Asia/Bangkok'")
     assert (await tried(operator, at=noon))["pre_minor"] == 105
+    for unknown in ("Asia/Bankok", "PST8PDT,M3", ""):
+        with pytest.raises((asyncpg.CheckViolationError, asyncpg.InvalidParameterValueError)):
+            await world.admin.execute("UPDATE fleet.tenants SET business_timezone = $1", unknown)
 
 
 @pytest.mark.parametrize(
