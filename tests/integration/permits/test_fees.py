@@ -1,5 +1,6 @@
 """Fees in the chain of their payment: held, posted and voided as one, on a real database with the real ledger."""
 
+import asyncio
 from typing import Any
 from uuid import UUID
 
@@ -204,6 +205,18 @@ async def test_a_fee_follows_the_tier_and_the_channel_of_the_moment(world: World
     await world.pay(wallet, channel="app")
     await world.pay(other, channel="app")
     assert (await world.money(wallet), await world.money(other)) == ((1000, 303), (1000, 103))
+
+
+async def test_fifty_payments_at_once_never_spend_what_their_fees_need(world: World) -> None:
+    await world.register()
+    wallet, partner = await world.wallet(1000), await world.wallet(1)
+    await put_both(world, partner)
+    intents = await asyncio.gather(*(world.pay(wallet) for _ in range(50)))
+    states = [await world.state(intent) for intent in intents]
+    # Nine times 103 fit into 1000, and a tenth without its fee is none.
+    assert sorted(states) == [("AUTHORIZED", None)] * 9 + [("FAILED", "insufficient_funds")] * 41
+    assert await world.money(wallet) == (1000, 927)
+    await world.prove()
 
 
 async def test_a_wallets_own_share_is_not_taken_from_it(world: World) -> None:
