@@ -185,23 +185,21 @@ def decide_lookup(case: Case, result: Result, *, auto_confirm_holds: bool) -> De
     """Return what a lookup's answer does. CONFIRM with the reason `auto` authorizes at once. No money is held."""
     if case.decided or case.intent.state != IntentState.VALIDATED:
         return Decision(Step.IGNORE)
+    if case.epoch_doubted:
+        # What a restore made young again may have been confirmed and paid in the time that was lost.
+        return Decision(Step.WAIT, "epoch_doubted")
     if result.verdict is Verdict.FOUND:
         if result.lookup is None:
             return Decision(Step.QUARANTINE, "found_without_lookup")
         return Decision(Step.CONFIRM, "auto" if auto_confirm_holds else "by_client")
     if result.verdict in (Verdict.DECLINED, Verdict.NOT_FOUND):
-        return _refused(case, result.reason or "payee_not_found")
+        return Decision(Step.REFUSE, result.reason or "payee_not_found")
     if result.verdict in (Verdict.NOT_SENT, Verdict.UNKNOWN, Verdict.PENDING):
         if case.now >= case.job.deadline:
-            return _refused(case, "lookup_unanswered")
+            return Decision(Step.REFUSE, "lookup_unanswered")
         backoff_s = min(_BACKOFF_LONGEST_S, _BACKOFF_FIRST_S * 2 ** min(case.job.failures, 10))
         return Decision(Step.RETRY, result.reason, max(float(result.retry_after_s or 0), backoff_s))
     return Decision(Step.QUARANTINE, "verdict_not_of_a_lookup")
-
-
-def _refused(case: Case, reason: str) -> Decision:
-    """What a restore made young again may have been confirmed and paid in the time that was lost."""
-    return Decision(Step.WAIT, "epoch_doubted") if case.epoch_doubted else Decision(Step.REFUSE, reason)
 
 
 def money_hash(result: Result, provider_account: str) -> bytes:

@@ -47,7 +47,8 @@ class ConfirmPorts(AuthorizePorts, Protocol):
 async def confirm(ports: ConfirmPorts, caller: Caller, intent_id: UUID, request: ConfirmRequest) -> IntentRow:
     """Authorize a looked-up intent; a repeat of the same confirmation returns the intent as it is.
 
-    Raises Refusal: not_found, operation_not_permitted, wrong_state, lookup_mismatch, lookup_expired.
+    Raises Refusal: not_found, operation_not_permitted, wrong_state, lookup_mismatch, lookup_expired,
+    already_sent (the database was restored since it was accepted).
     """
     lookup_job = derive_id(intent_id, "job", JobKind.LOOKUP)
     async with ports.unit_of_work(caller.context()) as uow:
@@ -62,7 +63,10 @@ async def confirm(ports: ConfirmPorts, caller: Caller, intent_id: UUID, request:
         _check_binding(intent, request)
         if repeated:
             return intent
-        _check_time(intent, await ports.intents.moment(uow))
+        moment = await ports.intents.moment(uow)
+        _check_time(intent, moment)
+        if intent.ledger_epoch < moment.ledger_epoch:
+            raise Refusal("already_sent", "the database was restored: the payment may have been sent before that")
         intent.fee_minor = request.fee_minor
         await authorize(uow, ports, [intent])
         await ports.jobs.close_jobs(uow, [(lookup_job, "confirmed")])

@@ -193,19 +193,24 @@ async def test_a_lookup_of_an_older_ledger_epoch_may_have_been_paid_since(world:
     await world.register(lookup=True)
     wallet = await world.wallet(1000)
     refused, asked, withdrawn = [await world.pay(wallet, auto_confirm={"max_fee_minor": 0}) for _ in range(3)]
+    shown = await world.pay(wallet)
+    await world.settle(found(world, shown))
     await world.admin.execute("INSERT INTO fleet.ledger_epochs (epoch, reason) VALUES (2, 'restored')")
     lookup = {"kind": "lookup", "fence": 0, "basis": "LOOKUP"}
     await world.settle(world.fact(lookup_job(refused), "DECLINED", **lookup), found(world, asked))
-    with pytest.raises(Refusal) as kept:
+    with pytest.raises(Refusal, match="restored"):
         await cancel(world.core.ports, world.caller, withdrawn)
-    assert kept.value.code == "already_sent"
-    states = [(await world.state(each))[0] for each in (refused, asked, withdrawn)]
-    assert states == ["VALIDATED", "AUTHORIZED", "VALIDATED"]
-    (answer,) = await world.ask([pay_job(asked)])
-    assert answer.answer == "PAUSED", "it may have been sent before the restore, under the same reference"
+    with pytest.raises(Refusal, match="restored"):
+        await confirm(world.core.ports, world.caller, shown, ConfirmRequest(amount_minor=100, fee_minor=0))
+    states = [(await world.state(each))[0] for each in (refused, asked, withdrawn, shown)]
+    assert states == ["VALIDATED", "VALIDATED", "VALIDATED", "AWAITING_CONFIRMATION"]
+    assert await world.money(wallet) == (1000, 0)
     await world.admin.execute("UPDATE fleet.ledger_epochs SET cleared_at = now()")
     assert (await cancel(world.core.ports, world.caller, withdrawn)).state == "CANCELLED"
-    assert (await world.ask([pay_job(asked)]))[0].answer == "GRANTED"
+    await world.pass_time(601)
+    await world.check_now()
+    await world.resolve()
+    assert [await world.state(each) for each in (refused, asked)] == [("EXPIRED", "deadline_unsent")] * 2
     await world.prove()
 
 
