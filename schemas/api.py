@@ -32,6 +32,8 @@ class IntentRequest(Contract):
     amount_minor: AmountMinor
     currency: CurrencyCode
     payee: Payee | None = None
+    counterparty_wallet_id: UUID | None = None
+    """The wallet that gets the money of an operation between two wallets; in the currency of the first."""
     message: Annotated[str, Field(max_length=140)] = ""
     reference: ClientReference = ""
     """The client's own reference, shown in lists; it is no idempotency key."""
@@ -84,6 +86,7 @@ class IntentView(Contract):
     """What the recipient gets: the amount less the fees that are taken out of it."""
     fees: list[FeeLegView]
     """The fees by rule."""
+    counterparty_wallet_id: UUID | None = None
     payee_type: str | None
     payee_masked: str | None
     reference: str

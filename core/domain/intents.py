@@ -74,6 +74,8 @@ class IntentRow:
     updated_at: datetime = NOT_STORED_YET
     fee_legs: tuple[FeeLeg, ...] = ()
     """The fees by rule, as they were priced at acceptance; `fee_minor` includes those that are on top."""
+    counterparty_wallet_id: UUID | None = None
+    """The other wallet of an operation between two."""
 
     @property
     def fees_on_top_minor(self) -> int:

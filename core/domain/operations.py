@@ -5,7 +5,7 @@ Every id follows from the intent's: a repeated step names the same transfers, an
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from enum import IntEnum
+from enum import IntEnum, StrEnum
 from functools import lru_cache
 from typing import Final
 from uuid import UUID
@@ -45,28 +45,101 @@ _LINKED: Final = {
 }
 
 
+class Role(StrEnum):
+    """Whose account a leg debits or credits, as seen from the intent."""
+
+    WALLET = "the wallet"
+    COUNTERPARTY = "the counterparty's wallet"
+    CLEARING = "provider clearing"
+    EQUITY = "equity"
+
+
+@dataclass(frozen=True, slots=True)
+class Steps:
+    """What happens to an intent of an operation, in words, for the table of the docs."""
+
+    start: str
+    start_result: str
+    execute: str
+    execute_result: str
+
+
+_AT_ONCE: Final = Steps(
+    "post the whole chain", "SETTLED, or FAILED with nothing moved", "none: settled when accepted", "none"
+)
+_THROUGH_A_RAIL: Final = Steps(
+    "look the payee up and wait for `confirm`, where the rail does so; hold the whole chain, queue a `pay` job",
+    "AUTHORIZED and held, or FAILED with nothing held",
+    "the provider pays what the recipient receives",
+    "SETTLED and posted; FAILED and voided; UNRESOLVED and held while in doubt",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class LegKind:
+    """The movement of an operation's principal: what the recipient receives goes from one role to the other."""
+
+    debit: Role
+    credit: Role
+    code: TransferCode = TransferCode.PRINCIPAL
+
+
 @dataclass(frozen=True, slots=True)
 class Operation:
     """How an operation is carried out. Without a job kind it needs no rail and settles when it is accepted."""
 
     type: OperationType
     job_kind: JobKind | None
+    principal: LegKind
+    steps: Steps
     takes_fees: bool = True
+    asked_for: Role = Role.WALLET
+    """Whose wallet a key that is confined to wallets must cover to ask for it."""
 
     @property
     def needs_rail(self) -> bool:
         """Whether a provider carries it out."""
         return self.job_kind is not None
 
+    @property
+    def needs_payee(self) -> bool:
+        """Whether it names somebody outside, whom a provider pays."""
+        return self.principal.credit is Role.CLEARING
+
+    @property
+    def needs_counterparty(self) -> bool:
+        """Whether it names another wallet of the tenant."""
+        return Role.COUNTERPARTY in (self.principal.debit, self.principal.credit)
+
+    @property
+    def confirms_first(self) -> bool:
+        """Whether a rail that looks payees up makes it wait for a confirmation."""
+        return self.job_kind is JobKind.PAY
+
+
+_OUTSIDE: Final = LegKind(Role.WALLET, Role.CLEARING)
+_INSIDE: Final = LegKind(Role.WALLET, Role.COUNTERPARTY)
 
 OPERATIONS: Final = {
     operation.type: operation
     for operation in (
-        Operation(OperationType.PAYOUT, JobKind.PAY),
-        Operation(OperationType.MANUAL_ADJUSTMENT, None, takes_fees=False),
+        Operation(OperationType.PAYOUT, JobKind.PAY, _OUTSIDE, _THROUGH_A_RAIL),
+        Operation(OperationType.WITHDRAWAL, JobKind.PAY, _OUTSIDE, _THROUGH_A_RAIL),
+        Operation(OperationType.BILL_PAYMENT, JobKind.PAY, _OUTSIDE, _THROUGH_A_RAIL),
+        Operation(OperationType.INTERNAL_P2P, None, _INSIDE, _AT_ONCE),
+        # A merchant takes from a user's wallet what is owed to its own.
+        Operation(OperationType.MINIAPP_CHARGE, None, _INSIDE, _AT_ONCE, asked_for=Role.COUNTERPARTY),
+        Operation(OperationType.MINIAPP_CREDIT, None, _INSIDE, _AT_ONCE),
+        Operation(
+            OperationType.MANUAL_ADJUSTMENT,
+            None,
+            LegKind(Role.EQUITY, Role.WALLET, TransferCode.ADJUSTMENT),
+            _AT_ONCE,
+            takes_fees=False,
+        ),
     )
 }
-"""What can be asked for today; any other type is refused as `operation_not_supported`."""
+"""What can be asked for today, each declared here alone; any other type is refused as `operation_not_supported`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,9 +174,11 @@ def clearing_account(intent: IntentRow) -> Account:
 
 def accounts_of(intent: IntentRow) -> list[Account]:
     """Return the system accounts that the intent's legs touch."""
-    if intent.operation == OperationType.MANUAL_ADJUSTMENT:
-        return [system_account(intent.tenant_id, intent.currency, AccountCode.EQUITY)]
-    accounts = [clearing_account(intent)]
+    principal = _operation(intent).principal
+    roles = (principal.debit, principal.credit)
+    accounts = [clearing_account(intent)] if Role.CLEARING in roles else []
+    if Role.EQUITY in roles:
+        accounts.append(system_account(intent.tenant_id, intent.currency, AccountCode.EQUITY))
     accounts += [fee_account(intent, leg.account) for leg in intent.fee_legs if leg.account.wallet_id is None]
     if intent.fee_minor > intent.fees_on_top_minor:
         accounts.append(system_account(intent.tenant_id, intent.currency, AccountCode.FEE_INCOME))
@@ -112,14 +187,9 @@ def accounts_of(intent: IntentRow) -> list[Account]:
 
 def legs_of(intent: IntentRow) -> list[Leg]:
     """Return the movements of the intent. Raises ValueError for an operation that is not in OPERATIONS."""
-    amount = intent.amount_minor
-    if intent.operation == OperationType.MANUAL_ADJUSTMENT:
-        equity = system_account(intent.tenant_id, intent.currency, AccountCode.EQUITY)
-        return [Leg("principal", equity.id, intent.wallet_id, amount, TransferCode.ADJUSTMENT)]
-    if intent.operation != OperationType.PAYOUT:
-        raise ValueError(f"operation {intent.operation} has no legs")
-    clearing = clearing_account(intent)
-    legs = [Leg("principal", intent.wallet_id, clearing.id, intent.received_minor, TransferCode.PRINCIPAL)]
+    principal = _operation(intent).principal
+    debit, credit = _account_id(intent, principal.debit), _account_id(intent, principal.credit)
+    legs = [Leg("principal", debit, credit, intent.received_minor, principal.code)]
     legs += _fee_legs(intent)
     # What the fees by rule do not explain is the fee that the provider's lookup named.
     named_minor = intent.fee_minor - intent.fees_on_top_minor
@@ -127,6 +197,25 @@ def legs_of(intent: IntentRow) -> list[Leg]:
         income = system_account(intent.tenant_id, intent.currency, AccountCode.FEE_INCOME)
         legs.append(Leg("fee", intent.wallet_id, income.id, named_minor, TransferCode.FEE))
     return legs
+
+
+def _operation(intent: IntentRow) -> Operation:
+    operation = OPERATIONS.get(OperationType(intent.operation))
+    if operation is None:
+        raise ValueError(f"operation {intent.operation} has no legs")
+    return operation
+
+
+def _account_id(intent: IntentRow, role: Role) -> UUID:
+    if role is Role.WALLET:
+        return intent.wallet_id
+    if role is Role.CLEARING:
+        return clearing_account(intent).id
+    if role is Role.EQUITY:
+        return system_account(intent.tenant_id, intent.currency, AccountCode.EQUITY).id
+    if intent.counterparty_wallet_id is None:
+        raise ValueError(f"operation {intent.operation} has no counterparty")
+    return intent.counterparty_wallet_id
 
 
 def fee_account(intent: IntentRow, account: FeeAccount) -> Account:

@@ -3,7 +3,7 @@
 import asyncio
 import hashlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -15,7 +15,7 @@ from core.domain.fee_legs import FeeLeg, sum_minor
 from core.domain.fees import FREE, Pricing
 from core.domain.ids import mint_id
 from core.domain.intents import IntentRow
-from core.domain.operations import OPERATIONS
+from core.domain.operations import OPERATIONS, Operation, Role
 from core.services.authorize import AuthorizePorts, Intents, Moment, new_job, place_holds
 from core.services.fees import Payment
 from core.services.keys import Caller
@@ -167,7 +167,7 @@ class AcceptService:
         for place, (key, request) in enumerate(requests):
             try:
                 caller.require_operation(request.operation)
-                caller.require_account(request.wallet_id)
+                caller.require_account(_asking_wallet(request))
                 self._begin(caller, key)
             except Refusal as refusal:
                 answers[place] = refusal
@@ -232,6 +232,7 @@ class AcceptService:
     async def _plans(self, uow: Any, batch: Sequence[Asked]) -> list[_Plan | Refusal]:
         routes = await self._ports.routes.routes_of(uow, batch[0].caller.tenant_id)
         wanted = {asked.request.wallet_id for asked in batch}
+        wanted |= {other for asked in batch if (other := asked.request.counterparty_wallet_id) is not None}
         unknown = [wallet_id for wallet_id in wanted if wallet_id not in self._wallets]
         if unknown:
             if len(self._wallets) > _WALLETS_KEPT:
@@ -241,7 +242,7 @@ class AcceptService:
         plans: list[_Plan | Refusal] = []
         for asked in batch:
             try:
-                plans.append(_plan(asked, self._wallets.get(asked.request.wallet_id), routes))
+                plans.append(_plan(asked, self._wallets, routes))
             except Refusal as refusal:
                 plans.append(refusal)
         await self._price(uow, batch, plans)
@@ -310,7 +311,15 @@ class AcceptService:
         return rows
 
 
-def _plan(asked: Asked, wallet: Wallet | None, routes: Any) -> _Plan:
+def _asking_wallet(request: IntentRequest) -> UUID:
+    """Return the wallet that a key confined to wallets must cover."""
+    operation = OPERATIONS.get(request.operation)
+    if operation is not None and operation.asked_for is Role.COUNTERPARTY:
+        return request.counterparty_wallet_id or request.wallet_id
+    return request.wallet_id
+
+
+def _plan(asked: Asked, wallets: Mapping[UUID, Wallet], routes: Any) -> _Plan:
     request = asked.request
     operation = OPERATIONS.get(request.operation)
     if operation is None:
@@ -320,15 +329,35 @@ def _plan(asked: Asked, wallet: Wallet | None, routes: Any) -> _Plan:
         currency_of(request.currency)
     except AmountError as error:
         raise Refusal("unknown_currency", str(error), field="currency") from error
+    wallet = wallets.get(request.wallet_id)
     if wallet is None or wallet.tenant_id != asked.caller.tenant_id:
         raise Refusal("wallet_not_found", "create the wallet first: POST /v1/wallets", field="wallet_id")
     if wallet.currency != request.currency:
         raise Refusal("currency_mismatch", f"the wallet holds {wallet.currency}", field="currency")
+    _check_counterparty(asked, operation, wallets)
     if not operation.needs_rail:
         if request.payee is not None:
             raise Refusal("payee_not_expected", f"{request.operation} has no payee: leave it out", field="payee")
         return _Plan(request.operation, None)
     return _Plan(request.operation, choose_route(routes, request))
+
+
+def _check_counterparty(asked: Asked, operation: Operation, wallets: Mapping[UUID, Wallet]) -> None:
+    request, at = asked.request, "counterparty_wallet_id"
+    if request.counterparty_wallet_id is None:
+        if operation.needs_counterparty:
+            text = f"{request.operation} goes to another wallet: name it in counterparty_wallet_id"
+            raise Refusal("counterparty_missing", text, field=at)
+        return
+    if not operation.needs_counterparty:
+        raise Refusal("counterparty_not_expected", f"{request.operation} has no counterparty: leave it out", field=at)
+    if request.counterparty_wallet_id == request.wallet_id:
+        raise Refusal("counterparty_same", "a wallet cannot pay itself: name another one", field=at)
+    other = wallets.get(request.counterparty_wallet_id)
+    if other is None or other.tenant_id != asked.caller.tenant_id:
+        raise Refusal("wallet_not_found", "create the wallet first: POST /v1/wallets", field=at)
+    if other.currency != request.currency:
+        raise Refusal("currency_mismatch", f"the counterparty's wallet holds {other.currency}", field=at)
 
 
 def _payment(request: IntentRequest) -> Payment:
@@ -386,6 +415,7 @@ def _row(asked: Asked, plan: _Plan, moment: Moment) -> IntentRow:
         traceparent=asked.traceparent,
         fee_legs=plan.fee_legs,
         fee_minor=sum_minor(plan.fee_legs, FeePhase.PRE),
+        counterparty_wallet_id=request.counterparty_wallet_id,
     )
 
 

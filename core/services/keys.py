@@ -19,8 +19,11 @@ ANY: Final = "*"
 """Every operation and scope, but those of NAMED_ONLY."""
 FEES_SCOPE: Final = "FEES"
 """What a key must carry to set fee rules."""
-NAMED_ONLY: Final[frozenset[str]] = frozenset({OperationType.MANUAL_ADJUSTMENT, FEES_SCOPE})
-"""What makes money out of equity, or sets what others pay, is carried by a key that names it; `*` does not."""
+NAMED_ONLY: Final[frozenset[str]] = frozenset(
+    {OperationType.MANUAL_ADJUSTMENT, OperationType.MINIAPP_CHARGE, FEES_SCOPE}
+)
+"""What makes money out of equity, takes from another's wallet, or sets what others pay, is carried by a key that names
+it; `*` does not."""
 _SECRET_BYTES: Final = 32
 _NONCE_SIGNS: Final = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_")
 

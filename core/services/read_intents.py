@@ -72,7 +72,9 @@ class ReadService:
 def visible(rows: dict[UUID, IntentRow], intent_id: UUID, caller: Caller) -> IntentRow:
     """Return the intent that the caller may see. Raises Refusal `not_found`."""
     row = rows.get(intent_id)
-    if row is None or (caller.accounts is not None and row.wallet_id not in caller.accounts):
+    if row is None or (
+        caller.accounts is not None and not caller.accounts & {row.wallet_id, row.counterparty_wallet_id}
+    ):
         raise Refusal("not_found", "there is no such intent")
     return row
 
@@ -99,6 +101,7 @@ def intent_view(row: IntentRow) -> dict[str, Any]:
         "fee_minor": row.fee_minor,
         "received_minor": row.received_minor,
         "fees": plain_legs(row.fee_legs) if row.fee_legs else [],
+        "counterparty_wallet_id": row.counterparty_wallet_id,
         "payee_type": row.payee_type,
         "payee_masked": row.payee_masked,
         "reference": row.client_reference,

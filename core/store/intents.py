@@ -47,6 +47,7 @@ _INSERTED: Final = {
     "ledger_epoch": "int",
     "traceparent": "text",
     "fee_legs": "jsonb",
+    "counterparty_wallet_id": "uuid",
 }
 _INSERT: Final = f"""
 WITH made AS (
@@ -191,7 +192,7 @@ class IntentStore:
             ("created_at >= {}", wanted.created_after),
             ("id >= fleet.first_id_at({}::timestamptz - interval '1 minute')", wanted.created_after),
             ("created_at < {}", wanted.created_before),
-            ("wallet_id = ANY ({}::uuid[])", wanted.accounts),
+            ("(wallet_id = ANY ({0}::uuid[]) OR counterparty_wallet_id = ANY ({0}::uuid[]))", wanted.accounts),
             ("id < {}", before),
         ):
             if value is not None:

@@ -1,0 +1,135 @@
+"""Operations between wallets, and the other outgoing ones, on a real database with the real ledger."""
+
+import asyncio
+from dataclasses import replace
+from typing import Any
+from uuid import UUID
+
+import pytest
+
+from core.services.keys import Caller
+from core.services.problems import Refusal
+from core.services.read_intents import IntentFilter
+from schemas.api import IntentRequest, WalletRequest
+from tests.integration.permits.conftest import World, pay_job
+from tests.integration.permits.test_fees import income, put
+
+
+async def move(
+    world: World, operation: str, wallet: UUID, other: UUID, amount_minor: int = 100, caller: Caller | None = None
+) -> Any:
+    """Move money between two wallets; return the intent as it was accepted."""
+    request = IntentRequest.model_validate({
+        "operation": operation, "wallet_id": wallet, "counterparty_wallet_id": other,
+        "amount_minor": amount_minor, "currency": "THB",
+    })  # fmt: skip
+    accepted = await world.core.accept.accept(caller or world.caller, f"move-{next(world.numbers)}", request)
+    return accepted.intent
+
+
+@pytest.mark.parametrize("operation", ["INTERNAL_P2P", "MINIAPP_CREDIT"])
+async def test_money_between_wallets_moves_at_once_with_its_fees(world: World, operation: str) -> None:
+    wallet, other = await world.wallet(1000), await world.wallet(1)
+    await put(world, operation=operation)
+    await put(world, operation=operation, name="out-of", phase="POST", fee={"basis_points": 1000})
+    intent = await move(world, operation, wallet, other)
+    assert (intent.state, intent.fee_minor, intent.counterparty_wallet_id) == ("SETTLED", 3, other)
+    assert (await world.money(wallet), await world.money(other)) == ((897, 0), (91, 0))
+    assert await income(world) == 13
+    assert (await world.core.read.get(world.caller, intent.id)).counterparty_wallet_id == other
+    await world.prove()
+
+
+async def test_money_that_is_not_there_does_not_move(world: World) -> None:
+    wallet, other = await world.wallet(99), await world.wallet(1)
+    intent = await move(world, "INTERNAL_P2P", wallet, other)
+    assert (intent.state, intent.failure_code) == ("FAILED", "insufficient_funds")
+    assert (await world.money(wallet), await world.money(other)) == ((99, 0), (1, 0))
+
+
+async def test_fifty_transfers_both_ways_at_once_lose_nothing_and_overdraw_nothing(world: World) -> None:
+    wallet, other = await world.wallet(1000), await world.wallet(1000)
+    pairs = [(wallet, other) if n % 2 else (other, wallet) for n in range(50)]
+    intents = await asyncio.gather(*(move(world, "INTERNAL_P2P", *pair, 150) for pair in pairs))
+    assert {intent.state for intent in intents} <= {"SETTLED", "FAILED"}
+    settled = [intent.wallet_id for intent in intents if intent.state == "SETTLED"]
+    expected = 1000 + 150 * (settled.count(other) - settled.count(wallet))
+    assert settled
+    assert (await world.money(wallet), await world.money(other)) == ((expected, 0), (2000 - expected, 0))
+    await world.prove()
+
+
+async def test_a_merchant_charges_with_a_key_that_names_it_and_covers_its_own_wallet(world: World) -> None:
+    user, shop = await world.wallet(1000), await world.wallet(1)
+    merchant = replace(world.caller, operations=frozenset({"MINIAPP_CHARGE"}), accounts=frozenset({shop}))
+    intent = await move(world, "MINIAPP_CHARGE", user, shop, caller=merchant)
+    assert intent.state == "SETTLED"
+    assert (await world.money(user), await world.money(shop)) == ((900, 0), (101, 0))
+    assert (await world.core.read.get(merchant, intent.id)).id == intent.id
+    page, _ = await world.core.read.page(merchant, IntentFilter(accounts=[shop]), None, 10)
+    assert intent.id in {each.id for each in page}
+    with pytest.raises(Refusal) as caught:
+        await move(world, "MINIAPP_CHARGE", shop, user, caller=merchant)
+    assert caught.value.code == "account_not_permitted"
+    everything = replace(world.caller, operations=frozenset({"*"}))
+    with pytest.raises(Refusal) as caught:
+        await move(world, "MINIAPP_CHARGE", user, shop, caller=everything)
+    assert caught.value.code == "operation_not_permitted"
+
+
+async def test_a_transfer_that_cannot_be_meant_is_refused_and_moves_nothing(world: World) -> None:
+    wallet, other = await world.wallet(1000), await world.wallet(1)
+    rouble, _ = await world.core.wallets.create(world.caller, WalletRequest(owner="anna", currency="RUB"))
+    for changed, code in (
+        ({"counterparty_wallet_id": None}, "counterparty_missing"),
+        ({"counterparty_wallet_id": wallet}, "counterparty_same"),
+        ({"counterparty_wallet_id": UUID(int=7)}, "wallet_not_found"),
+        ({"counterparty_wallet_id": rouble.id}, "currency_mismatch"),
+        ({"operation": "PAYOUT"}, "counterparty_not_expected"),
+        ({"payee": {"type": "mobile", "value": "0812345678"}}, "payee_not_expected"),
+    ):
+        body = {
+            "operation": "INTERNAL_P2P", "wallet_id": wallet, "counterparty_wallet_id": other,
+            "amount_minor": 100, "currency": "THB",
+        }  # fmt: skip
+        request = IntentRequest.model_validate(body | changed)
+        with pytest.raises(Refusal) as caught:
+            await world.core.accept.accept(world.caller, "refused", request)
+        assert caught.value.code == code
+    assert (await world.money(wallet), await world.money(other)) == ((1000, 0), (1, 0))
+
+
+async def test_a_wallet_of_another_tenant_is_no_counterparty(world: World) -> None:
+    wallet, stranger = await world.wallet(1000), UUID(int=77)
+    await world.admin.execute("INSERT INTO fleet.tenants (tenant_id, name) VALUES ($1, 'other')", stranger)
+    theirs, _ = await world.core.wallets.create(
+        replace(world.caller, tenant_id=stranger), WalletRequest(owner="ben", currency="THB")
+    )
+    for pair in ((wallet, theirs.id), (theirs.id, wallet)):
+        with pytest.raises(Refusal) as caught:
+            await move(world, "INTERNAL_P2P", *pair)
+        assert caught.value.code == "wallet_not_found"
+    assert await world.money(wallet) == (1000, 0)
+
+
+@pytest.mark.parametrize("operation", ["WITHDRAWAL", "BILL_PAYMENT"])
+async def test_an_outgoing_operation_goes_where_its_own_route_says_or_nowhere(world: World, operation: str) -> None:
+    await world.register(also=(operation,))
+    wallet = await world.wallet(1000)
+    with pytest.raises(Refusal) as caught:
+        await world.pay(wallet, operation=operation)
+    assert caught.value.code == "no_route"
+    assert await world.money(wallet) == (1000, 0)
+    await world.admin.execute(
+        "INSERT INTO fleet.routes (tenant_id, operation, currency, rail, provider, provider_account)"
+        " SELECT tenant_id, $1, currency, rail, provider, provider_account FROM fleet.routes",
+        operation,
+    )
+    await world.admin.execute("SELECT pg_sleep(1.1)")
+    intent = await world.pay(wallet, operation=operation)
+    assert await world.money(wallet) == (1000, 100)
+    await world.sent(intent)
+    await world.tell(pay_job(intent), "SUCCEEDED", amount_minor=100, currency="THB", provider_tx_id="T1")
+    assert (await world.state(intent))[0] == "SETTLED"
+    assert await world.money(wallet) == (900, 0)
+    await world.prove()

@@ -1,0 +1,100 @@
+"""The registry of operations: every one conserves money, and the docs say what it declares."""
+
+from collections import Counter
+from uuid import UUID
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from core.domain.fee_legs import FeeAccount, FeeLeg, sum_minor
+from core.domain.intents import IntentRow
+from core.domain.ledger import TransferFlags
+from core.domain.operations import (
+    OPERATIONS,
+    AccountCode,
+    accounts_of,
+    hold_transfers,
+    legs_of,
+    post_transfers,
+    posting_transfers,
+    system_account,
+    void_transfers,
+)
+from schemas.fees import FeePhase
+from schemas.money import currency_of
+from schemas.operations import OperationType
+from tools.operations import TARGET, render
+
+TENANT, WALLET, OTHER, PARTNER = UUID(int=1), UUID(int=2), UUID(int=3), UUID(int=4)
+ACCOUNTS = (FeeAccount("FEE_INCOME"), FeeAccount("FEE_INCOME", "cards"), FeeAccount("", wallet_id=PARTNER))
+
+
+@st.composite
+def intents(draw: st.DrawFn) -> IntentRow:
+    """Any intent that could have been accepted: fees leave something of the amount."""
+    operation = draw(st.sampled_from(sorted(OPERATIONS)))
+    declared = OPERATIONS[operation]
+    amount_minor = draw(st.integers(2, 10**12))
+    legs: list[FeeLeg] = []
+    left_minor = amount_minor - 1
+    for n in range(draw(st.integers(0, 5)) if declared.takes_fees else 0):
+        phase = draw(st.sampled_from(FeePhase))
+        most = left_minor if phase is FeePhase.POST else 10**9
+        if most == 0:
+            continue
+        fee_minor = draw(st.integers(1, most))
+        left_minor -= fee_minor if phase is FeePhase.POST else 0
+        legs.append(FeeLeg(f"fee:{n}", phase, draw(st.sampled_from(ACCOUNTS)), fee_minor, UUID(int=9), 1))
+    named_minor = draw(st.integers(0, 10**6)) if declared.needs_rail else 0
+    return IntentRow(
+        UUID(int=5), TENANT, "key", operation, "VALIDATED", WALLET, amount_minor,
+        draw(st.sampled_from(["THB", "JPY", "RUB"])), "VALIDATED",
+        rail="r", provider="p", provider_account="main", environment="sandbox",
+        fee_legs=tuple(legs), fee_minor=sum_minor(legs, FeePhase.PRE) + named_minor,
+        counterparty_wallet_id=OTHER if declared.needs_counterparty else None,
+    )  # fmt: skip
+
+
+@given(intents())
+def test_the_payer_loses_amount_and_fee_and_everybody_else_gets_it(intent: IntentRow) -> None:
+    legs = legs_of(intent)
+    changes: Counter[UUID] = Counter()
+    for leg in legs:
+        changes[leg.debit_account_id] -= leg.amount_minor
+        changes[leg.credit_account_id] += leg.amount_minor
+    assert sum(changes.values()) == 0
+    assert all(leg.amount_minor > 0 and leg.debit_account_id != leg.credit_account_id for leg in legs)
+    assert len({leg.name for leg in legs}) == len(legs)
+    paid_minor = intent.amount_minor + intent.fee_minor
+    if intent.operation == OperationType.MANUAL_ADJUSTMENT:
+        equity = system_account(TENANT, intent.currency, AccountCode.EQUITY)
+        assert changes == {WALLET: paid_minor, equity.id: -paid_minor}
+    else:
+        assert changes[WALLET] == -paid_minor
+    fees_minor = sum(leg.amount_minor for leg in legs if leg.name != "principal")
+    assert fees_minor == intent.fee_minor + sum_minor(intent.fee_legs, FeePhase.POST)
+    if OPERATIONS[OperationType(intent.operation)].needs_counterparty:
+        assert changes[OTHER] == intent.received_minor
+
+
+@given(intents())
+def test_each_chain_is_whole_and_stays_in_one_ledger(intent: IntentRow) -> None:
+    wallets = {WALLET, OTHER, PARTNER}
+    known = {account.id for account in accounts_of(intent)} | wallets
+    for chain in (hold_transfers(intent), posting_transfers(intent), post_transfers(intent), void_transfers(intent)):
+        assert {transfer.ledger for transfer in chain} == {currency_of(intent.currency).numeric}
+        assert [bool(t.flags & TransferFlags.LINKED) for t in chain] == [True] * (len(chain) - 1) + [False]
+        assert {account for t in chain for account in (t.debit_account_id, t.credit_account_id)} <= known
+    assert {account.ledger for account in accounts_of(intent)} <= {currency_of(intent.currency).numeric}
+
+
+@pytest.mark.parametrize("operation", sorted(set(OperationType) - set(OPERATIONS)))
+def test_what_is_not_declared_has_no_legs(operation: OperationType) -> None:
+    intent = IntentRow(UUID(int=5), TENANT, "key", operation, "VALIDATED", WALLET, 1, "THB", "VALIDATED")
+    with pytest.raises(ValueError, match="has no legs"):
+        legs_of(intent)
+
+
+def test_the_table_in_the_docs_is_the_registrys() -> None:
+    assert TARGET.read_text(encoding="utf-8") == render()

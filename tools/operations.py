@@ -1,0 +1,86 @@
+"""Writes docs/operations.md, the table of operations, from their registry.
+
+python -m tools.operations           write it
+python -m tools.operations --check   exit 1 where it differs from the registry
+"""
+
+import sys
+from pathlib import Path
+
+from core.domain.operations import OPERATIONS, Operation
+from schemas.operations import OperationType
+
+TARGET = Path(__file__).parent.parent / "docs" / "operations.md"
+
+_HEAD = """# Operations
+
+Generated from the registry in `core/domain/operations.py` by `python -m tools.operations`; `./dev check` compares them.
+
+Each moves its money in one chain of legs: all of them, or none. The wallet is `wallet_id`, the counterparty's is
+`counterparty_wallet_id`: another one of the tenant, in the same currency. The principal's leg carries what the
+recipient receives: the amount less the fees out of it. Each fee leg goes from the wallet to the account that its rule
+names, and the fee that a provider's lookup named from the wallet to fee income. An operation that needs a route is
+refused as `no_route` where there is none, before anything is held.
+"""
+
+
+def _yes(value: bool) -> str:
+    return "yes" if value else "no"
+
+
+def _needs(operation: Operation) -> str:
+    needs = [name for name, needed in (("payee", operation.needs_payee), ("route", operation.needs_rail)) if needed]
+    if operation.needs_counterparty:
+        needs.append("counterparty")
+    return ", ".join(needs) or "nothing more"
+
+
+def render() -> str:
+    """Return the document's text."""
+    lines = [
+        _HEAD,
+        "| operation | principal: debit | credit | job | needs | fees by rule | confirms first | key must cover |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for operation in OPERATIONS.values():
+        cells = (
+            operation.type.value,
+            operation.principal.debit.value,
+            operation.principal.credit.value,
+            operation.job_kind.value if operation.job_kind else "none",
+            _needs(operation),
+            _yes(operation.takes_fees),
+            "where the rail looks payees up" if operation.confirms_first else "no",
+            operation.asked_for.value,
+        )
+        lines.append(f"| {' | '.join(cells)} |")
+    lines += [
+        "",
+        "## Steps",
+        "",
+        "| operation | start | start result | execute | execute result |",
+        "|---|---|---|---|---|",
+    ]
+    for operation in OPERATIONS.values():
+        steps = operation.steps
+        words = (operation.type.value, steps.start, steps.start_result, steps.execute, steps.execute_result)
+        lines.append(f"| {' | '.join(words)} |")
+    missing = [kind.value for kind in OperationType if kind not in OPERATIONS]
+    lines += ["", f"Refused as `operation_not_supported` until they are declared: {', '.join(missing)}.", ""]
+    return "\n".join(lines)
+
+
+def main(arguments: list[str]) -> int:
+    """Write or check the document; returns the exit code."""
+    wanted = render()
+    if arguments == ["--check"]:
+        if TARGET.exists() and TARGET.read_text(encoding="utf-8") == wanted:
+            return 0
+        sys.stderr.write("docs/operations.md differs from the registry: run python -m tools.operations\n")
+        return 1
+    TARGET.write_text(wanted, encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
