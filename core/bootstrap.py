@@ -128,7 +128,7 @@ async def open_core(settings: Settings) -> AsyncIterator[Core]:
                 confirm_within=timedelta(seconds=settings.confirm_within_s),
             ),
             read=ReadService(ports.unit_of_work, ports.intents),
-            wallets=WalletService(ports.unit_of_work, ports.wallets, ports.ledger),
+            wallets=WalletService(ports.unit_of_work, ports.wallets, ports.ledger, ports.intents),
             keys=KeyService(worker.unit_of_work, KeyStore(worker), vault),
         )
 

@@ -170,6 +170,12 @@ class WalletEntry(Contract):
     intent_id: UUID | None
     amount_minor: int
     balance_minor: int
+    operation: OperationType | None
+    """What moved it; absent where no intent stands behind it."""
+    from_name: str
+    """Who paid: the owner of the wallet, or nothing where the money came out of an account of the tenant's own."""
+    to_name: str
+    """Who got it: the owner of the wallet, or the masked payee outside."""
     at: datetime
 
 

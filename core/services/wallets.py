@@ -1,6 +1,6 @@
 """Wallets: an owner's account in one currency, its balance and its history."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -10,14 +10,16 @@ from uuid import UUID
 
 from core.domain.context import Context
 from core.domain.ids import id_time_ms, mint_id
+from core.domain.intents import IntentRow
 from core.domain.ledger import AccountBalance, AccountResult
-from core.domain.operations import wallet_account
+from core.domain.operations import TransferCode, wallet_account
 from core.services.cursors import decode_cursor, encode_cursor
 from core.services.keys import Caller
 from core.services.ledger_port import HistoryCursor, HistoryEntry, Ledger
 from core.services.problems import Refusal
 from schemas.api import WalletEntry, WalletHistory, WalletRequest, WalletView
 from schemas.money import AmountError, currency_of
+from schemas.operations import OperationType
 
 WALLETS_SCOPE = "WALLETS"
 """What a key must carry to create wallets, beside the operations it carries."""
@@ -43,6 +45,12 @@ class WalletStore(Protocol):
     async def find_by_external_id(self, uow: Any, external_id: str) -> Wallet | None: ...
 
 
+class Intents(Protocol):
+    """Tells what a movement was for."""
+
+    async def load_intents(self, uow: Any, ids: Sequence[UUID]) -> dict[UUID, IntentRow]: ...
+
+
 class WalletService:
     """Creates and shows the wallets of the caller's tenant."""
 
@@ -51,8 +59,10 @@ class WalletService:
         unit_of_work: Callable[[Context], AbstractAsyncContextManager[Any]],
         wallets: WalletStore,
         ledger: Ledger,
+        intents: Intents,
     ) -> None:
         self._unit_of_work, self._wallets, self._ledger = unit_of_work, wallets, ledger
+        self._intents = intents
 
     async def create(self, caller: Caller, request: WalletRequest) -> tuple[WalletView, bool]:
         """Open a wallet; with an external id a repeat gives the same one. Return it and whether it is new.
@@ -105,9 +115,14 @@ class WalletService:
         async with self._unit_of_work(caller.context()) as uow:
             await self._find(uow, wallet_id)
             page = await self._ledger.account_history(uow, wallet_id, after, limit)
+            moved = [entry.transfer for entry in page.entries]
+            sides = {side for each in moved for side in (each.debit_account_id, each.credit_account_id)}
+            wallets = await self._wallets.find_wallets(uow, sorted(sides))
+            causes = {each.user_data for each in moved if each.user_data is not None}
+            intents = await self._intents.load_intents(uow, sorted(causes))
         following = page.next_cursor
         return WalletHistory(
-            items=[_entry(entry) for entry in page.entries],
+            items=[_entry(entry, wallets, intents) for entry in page.entries],
             next_cursor=encode_cursor(str(following.transfer_id), str(following.balance_minor)) if following else None,
         )
 
@@ -131,11 +146,18 @@ def _view(wallet: Wallet, balance: AccountBalance) -> WalletView:
     )
 
 
-def _entry(entry: HistoryEntry) -> WalletEntry:
+def _entry(entry: HistoryEntry, wallets: Mapping[UUID, Wallet], intents: Mapping[UUID, IntentRow]) -> WalletEntry:
+    transfer = entry.transfer
+    intent = intents.get(transfer.user_data) if transfer.user_data is not None else None
+    payer, payee = wallets.get(transfer.debit_account_id), wallets.get(transfer.credit_account_id)
+    outside = intent.payee_masked if intent is not None and transfer.code == TransferCode.PRINCIPAL else None
     return WalletEntry(
         transfer_id=entry.transfer.id,
         intent_id=entry.transfer.user_data,
         amount_minor=entry.delta_minor,
         balance_minor=entry.balance_minor,
+        operation=OperationType(intent.operation) if intent is not None else None,
+        from_name=payer.owner if payer is not None else "",
+        to_name=payee.owner if payee is not None else outside or "",
         at=datetime.fromtimestamp(id_time_ms(entry.transfer.id) // 1000, UTC),
     )

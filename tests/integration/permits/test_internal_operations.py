@@ -133,3 +133,25 @@ async def test_an_outgoing_operation_goes_where_its_own_route_says_or_nowhere(wo
     assert (await world.state(intent))[0] == "SETTLED"
     assert await world.money(wallet) == (900, 0)
     await world.prove()
+
+
+async def test_the_history_tells_what_moved_the_money_and_between_whom(world: World) -> None:
+    await world.register()
+    wallet = await world.wallet(1000)
+    ben, _ = await world.core.wallets.create(world.caller, WalletRequest(owner="ben", currency="THB"))
+    await put(world, operation="INTERNAL_P2P")
+    await move(world, "INTERNAL_P2P", wallet, ben.id)
+    intent = await world.pay(wallet)
+    await world.sent(intent)
+    await world.tell(pay_job(intent), "SUCCEEDED", amount_minor=100, currency="THB", provider_tx_id="T1")
+    masked = (await world.core.read.get(world.caller, intent)).payee_masked
+    entries = (await world.core.wallets.history(world.caller, wallet, None, 10)).items
+    told = {(e.operation, e.from_name, e.to_name, e.amount_minor) for e in entries}
+    assert told == {
+        ("PAYOUT", "anna", masked, -100),
+        ("INTERNAL_P2P", "anna", "ben", -100),
+        ("INTERNAL_P2P", "anna", "", -3),
+        ("MANUAL_ADJUSTMENT", "", "anna", 1000),
+    }
+    (received,) = (await world.core.wallets.history(world.caller, ben.id, None, 10)).items
+    assert (received.from_name, received.to_name, received.amount_minor) == ("anna", "ben", 100)
