@@ -42,8 +42,11 @@ def history(wallet_id: UUID, cursor: str | None = None, as_json: JsonFlag = Fals
     if as_json:
         print_json(page.model_dump(mode="json"))
         return
-    rows = [(entry.at, entry.amount_minor, entry.balance_minor, entry.intent_id) for entry in page.items]
-    print_table("entries (minor units)", ("at", "amount", "balance", "intent"), rows)
+    rows = [
+        (e.at, e.amount_minor, e.balance_minor, e.operation or "", e.from_name, e.to_name, e.intent_id)
+        for e in page.items
+    ]
+    print_table("entries (minor units)", ("at", "amount", "balance", "operation", "from", "to", "intent"), rows)
     if page.next_cursor:
         typer.echo(f"more: --cursor {page.next_cursor}")
 
