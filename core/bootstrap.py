@@ -22,7 +22,9 @@ from core.services.accept import AcceptService
 from core.services.fees import FeeBook
 from core.services.keys import Authenticator, KeyService
 from core.services.ledger_port import Ledger
+from core.services.limits import LimitBook
 from core.services.nonces import NonceGate
+from core.services.quotas import Quotas
 from core.services.read_intents import ReadService
 from core.services.resolve import ResolverMemory, resolve_due
 from core.services.wallets import WalletService
@@ -37,6 +39,7 @@ from core.store.idempotency import IdempotencyStore
 from core.store.intents import IntentStore
 from core.store.keys import KeyStore
 from core.store.ledger import PostgresLedger
+from core.store.limits import LimitStore
 from core.store.listener import listen_for_outbox
 from core.store.migrate import load_migrations
 from core.store.nonces import NonceStore
@@ -68,6 +71,8 @@ class Ports:
     routes: RouteStore
     fee_rules: FeeRuleStore
     fees: FeeBook
+    limits: LimitBook
+    limit_store: LimitStore
     vault: PostgresVault
     jobs: Any
     attempts: Any
@@ -128,8 +133,16 @@ async def open_core(settings: Settings) -> AsyncIterator[Core]:
                 confirm_within=timedelta(seconds=settings.confirm_within_s),
             ),
             read=ReadService(ports.unit_of_work, ports.intents),
-            wallets=WalletService(ports.unit_of_work, ports.wallets, ports.ledger, ports.intents),
-            keys=KeyService(worker.unit_of_work, KeyStore(worker), vault),
+            wallets=WalletService(
+                ports.unit_of_work,
+                ports.wallets,
+                ports.ledger,
+                ports.intents,
+                Quotas(ports.limits, ports.limit_store),
+            ),
+            keys=KeyService(
+                worker.unit_of_work, KeyStore(worker), vault, Quotas(worker_ports.limits, worker_ports.limit_store)
+            ),
         )
 
 
@@ -156,6 +169,8 @@ def _ports(database: Database, vault: PostgresVault, pace: Pace) -> Ports:
         routes=RouteStore(),
         fee_rules=FeeRuleStore(),
         fees=FeeBook(FeeRuleStore()),
+        limits=LimitBook(LimitStore()),
+        limit_store=LimitStore(),
         vault=vault,
         jobs=jobs,
         attempts=attempts,

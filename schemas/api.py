@@ -10,6 +10,7 @@ from schemas.base import Contract
 from schemas.events import IntentState
 from schemas.fees import FeeLegView, Label
 from schemas.jobs import AmountMinor, CurrencyCode
+from schemas.limits import LimitExceeded
 from schemas.operations import OperationType
 from schemas.permits import Payee
 
@@ -57,10 +58,11 @@ class IntentBatchRequest(Contract):
 
 
 class Failure(Contract):
-    """Why an intent ended unpaid: a stable code and a sentence."""
+    """Why an intent ended unpaid: a stable code and a sentence; with `limit_exceeded` the limit."""
 
     code: str
     message: str
+    limit: LimitExceeded | None = None
 
 
 class LookupView(Contract):
@@ -109,6 +111,11 @@ class Problem(Contract):
     detail: str
     field: str | None = None
     instance: str | None = None
+    limit_id: UUID | None = None
+    """With `limit_exceeded`: which limit, what is left of it and when it renews."""
+    remaining_minor: int | None = None
+    remaining_count: int | None = None
+    renews_at: datetime | None = None
 
 
 class BatchItemResult(Contract):

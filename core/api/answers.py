@@ -29,7 +29,7 @@ def json_answer(
 
 def problem_answer(refusal: Refusal, instance: str | None = None) -> Response:
     """Return a refusal as application/problem+json, with Retry-After where waiting helps."""
-    body = refusal.problem(instance).model_dump(exclude_none=True)
+    body = refusal.problem(instance).model_dump(mode="json", exclude_none=True)
     headers = {"Retry-After": _RETRY_AFTER_S[refusal.code]} if refusal.code in _RETRY_AFTER_S else None
     return Response(orjson.dumps(body), refusal.status, headers, "application/problem+json")
 

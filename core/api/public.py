@@ -12,6 +12,7 @@ from starlette.responses import Response
 from core.api.answers import install_problems, json_answer
 from core.api.fees import FeeRoutes, Route
 from core.api.health import install_health
+from core.api.limits import LimitRoutes
 from core.api.requests import BATCH_BODY_MAX_BYTES, parse, path_id, read_body, refusal_of, signed_by
 from core.bootstrap import PASSING_FAULTS, Core
 from core.services.accept import Accepted
@@ -78,6 +79,7 @@ def public_app(core: Core) -> FastAPI:
         ("GET", "/v1/wallets/{wallet_id}", routes.get_wallet, WalletView, 200, None),
         ("GET", "/v1/wallets/{wallet_id}/history", routes.wallet_history, WalletHistory, 200, None),
         *FeeRoutes(core).table(),
+        *LimitRoutes(core).table(),
     ]
     for method, path, handler, model, status, body in table:
         app.add_api_route(

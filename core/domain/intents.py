@@ -68,6 +68,8 @@ class IntentRow:
     decision: str | None = None
     deadline: datetime | None = None
     parked_at: datetime | None = None
+    limits: dict[str, Any] | None = None
+    """What it has at the counters of limits (`held`), or the limit that it did not fit (`exceeded`)."""
     ledger_epoch: int = 1
     traceparent: str | None = None
     created_at: datetime = NOT_STORED_YET
@@ -110,5 +112,6 @@ class Move:
     provider_reference: str | None = None
     fee_minor: int | None = None
     lookup: Mapping[str, Any] | None = None
+    limits: Mapping[str, Any] | None = None
     deadline: datetime | None = None
     parked: bool | None = None

@@ -12,6 +12,7 @@ from core.domain.jobs import JobRow, mint_reference
 from core.domain.ledger import Transfer, TransferResult
 from core.domain.operations import OPERATIONS, accounts_of, hold_transfers, posting_transfers
 from core.services.ledger_port import Ledger
+from core.services.limits import Desk, LimitBook
 from core.services.routes import RailTerms, Routes
 from schemas.events import IntentState
 from schemas.operations import JobKind, OperationType
@@ -58,6 +59,8 @@ class AuthorizePorts(Protocol):
     def jobs(self) -> Jobs: ...
     @property
     def routes(self) -> Routes: ...
+    @property
+    def limits(self) -> LimitBook: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +73,7 @@ class Outcome:
     failure_code: str | None = None
     failure_message: str | None = None
 
-    def move(self, fee_minor: int) -> Move:
+    def move(self, intent: IntentRow) -> Move:
         """Return the change of state that this outcome is."""
         return Move(
             intent_id=self.intent_id,
@@ -80,7 +83,8 @@ class Outcome:
             failure_code=self.failure_code,
             failure_message=self.failure_message,
             decision="POST" if self.state is IntentState.SETTLED else None,
-            fee_minor=fee_minor,
+            fee_minor=intent.fee_minor,
+            limits=intent.limits,
             deadline=self.deadline,
         )
 
@@ -88,7 +92,8 @@ class Outcome:
 async def authorize(uow: Any, ports: AuthorizePorts, intents: Sequence[IntentRow]) -> dict[UUID, Outcome]:
     """Hold, queue and move intents that are stored already; the fee to hold is each row's `fee_minor`.
 
-    The caller has locked the rows and seen that they may be authorized. Insufficient funds move to FAILED.
+    The caller has locked the rows and seen that they may be authorized. Limits and funds that do not suffice move to
+    FAILED.
     Raises LedgerRefusedError when the batch must not commit, and Refusal `rail_unavailable` before the first write.
     """
     # Before anything is written: a rail that is not there refuses here, and leaves nothing to undo.
@@ -98,20 +103,22 @@ async def authorize(uow: Any, ports: AuthorizePorts, intents: Sequence[IntentRow
         if intent.rail is not None
     }
     outcomes = await place_holds(uow, ports, intents, terms, await ports.intents.moment(uow))
-    await ports.intents.move_intents(uow, [outcomes[intent.id].move(intent.fee_minor) for intent in intents])
+    await ports.intents.move_intents(uow, [outcomes[intent.id].move(intent) for intent in intents])
     return outcomes
 
 
 async def place_holds(
     uow: Any, ports: AuthorizePorts, intents: Sequence[IntentRow], terms: Mapping[UUID, RailTerms], moment: Moment
 ) -> dict[UUID, Outcome]:
-    """Hold the money and insert the pay jobs, without moving the intents: acceptance writes them afterwards.
+    """Hold limits and money and insert the pay jobs, without moving the intents: acceptance writes them afterwards.
 
-    `terms` has those of every intent that needs a rail.
+    Counters of limits are locked before accounts, here and where intents end. `terms` has those of every intent that
+    needs a rail.
     """
     if not intents:
         return {}
-    failures = await _hold(uow, ports.ledger, intents)
+    desk = await ports.limits.open(uow, intents, terms, moment.now)
+    failures = await _admit(uow, ports.ledger, desk, intents)
     outcomes: dict[UUID, Outcome] = {}
     jobs: list[JobRow] = []
     for intent in intents:
@@ -128,6 +135,8 @@ async def place_holds(
         # The intent's own epoch: one of before a restore may have been authorized and sent in the time that was lost.
         jobs.append(new_job(intent, kind, deadline, agreed.reference_length, intent.ledger_epoch))
         outcomes[intent.id] = Outcome(intent.id, IntentState.AUTHORIZED, deadline)
+    if desk is not None:
+        await desk.write(uow, [(intent, outcomes[intent.id].state) for intent in intents])
     await ports.jobs.insert_jobs(uow, jobs)
     return outcomes
 
@@ -153,6 +162,32 @@ def new_job(intent: IntentRow, kind: JobKind, deadline: datetime, reference_leng
         ledger_epoch=ledger_epoch,
         traceparent=intent.traceparent,
     )
+
+
+async def _admit(
+    uow: Any, ledger: Ledger, desk: Desk | None, intents: Sequence[IntentRow]
+) -> dict[UUID, tuple[str, str]]:
+    """Hold what fits its limits, in the order given; return code and text of the intents that failed.
+
+    A limit that a payment does not fit comes before the funds that it lacks. A payment without funds takes nothing of
+    its limits: what it seemed to take is offered once more to those that did not fit.
+    """
+    if desk is None:
+        return await _hold(uow, ledger, intents)
+    failures: dict[UUID, tuple[str, str]] = {}
+    waiting = list(intents)
+    while waiting:
+        refused = {intent.id: text for intent in waiting if (text := desk.admit(intent)) is not None}
+        admitted = [intent for intent in waiting if intent.id not in refused]
+        lacking = await _hold(uow, ledger, admitted) if admitted else {}
+        for intent in admitted:
+            if intent.id in lacking:
+                desk.release(intent)
+        failures |= lacking
+        if not lacking:
+            return failures | {intent_id: ("limit_exceeded", text) for intent_id, text in refused.items()}
+        waiting = [intent for intent in waiting if intent.id in refused]
+    return failures
 
 
 async def _hold(uow: Any, ledger: Ledger, intents: Sequence[IntentRow]) -> dict[UUID, tuple[str, str]]:

@@ -11,6 +11,7 @@ from core.domain.ledger import Transfer, TransferResult
 from core.domain.operations import post_transfers, void_transfers
 from core.services.facts import Facts
 from core.services.ledger_port import Ledger
+from core.services.limits import LimitBook
 from core.services.rails import Rails
 from schemas.events import IntentState
 
@@ -63,6 +64,8 @@ class ClosePorts(Protocol):
     def ledger(self) -> Ledger: ...
     @property
     def rails(self) -> Rails: ...
+    @property
+    def limits(self) -> LimitBook: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +110,7 @@ async def end_intents(uow: Any, ports: ClosePorts, endings: Sequence[Ending], fu
         if len(moved) != len(endings):
             raise ResolutionRefusedError("an intent moved under its lock")
         await ports.jobs.close_jobs_of(uow, [(ending.intent.id, ending.outcome) for ending in endings])
+        await ports.limits.end(uow, [(ending.intent, ending.move.to) for ending in endings])
     transfers += further
     if transfers:
         # Last, so that hot accounts are locked for the shortest time; a refusal undoes all of the above.

@@ -11,7 +11,9 @@ from uuid import UUID
 
 from core.domain.context import Context
 from core.services.problems import Refusal
+from core.services.quotas import Quotas
 from core.services.vault_port import Vault
+from schemas.limits import QuotaObject
 from schemas.operations import OperationType
 from wire.signing import TOLERANCE_S, canonical, verify
 
@@ -19,11 +21,13 @@ ANY: Final = "*"
 """Every operation and scope, but those of NAMED_ONLY."""
 FEES_SCOPE: Final = "FEES"
 """What a key must carry to set fee rules."""
+LIMITS_SCOPE: Final = "LIMITS"
+"""What a key must carry to set limits and the tiers of wallets."""
 NAMED_ONLY: Final[frozenset[str]] = frozenset(
-    {OperationType.MANUAL_ADJUSTMENT, OperationType.MINIAPP_CHARGE, FEES_SCOPE}
+    {OperationType.MANUAL_ADJUSTMENT, OperationType.MINIAPP_CHARGE, FEES_SCOPE, LIMITS_SCOPE}
 )
-"""What makes money out of equity, takes from another's wallet, or sets what others pay, is carried by a key that names
-it; `*` does not."""
+"""What makes money out of equity, takes from another's wallet, or sets what others pay or may pay, is carried by a key
+that names it; `*` does not."""
 _SECRET_BYTES: Final = 32
 _NONCE_SIGNS: Final = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_")
 
@@ -195,9 +199,14 @@ class KeyService:
     """Creates, rotates and revokes keys, under the worker role."""
 
     def __init__(
-        self, unit_of_work: Callable[[Context], AbstractAsyncContextManager[Any]], keyring: Keyring, vault: Vault
+        self,
+        unit_of_work: Callable[[Context], AbstractAsyncContextManager[Any]],
+        keyring: Keyring,
+        vault: Vault,
+        quotas: Quotas,
     ) -> None:
         self._unit_of_work, self._keyring, self._vault = unit_of_work, keyring, vault
+        self._quotas = quotas
 
     async def create(
         self,
@@ -209,7 +218,10 @@ class KeyService:
         accounts: Sequence[UUID] | None = None,
         rail: str | None = None,
     ) -> NewKey:
-        """Make a key of a tenant, or of a rail's adapter where `rail` is given."""
+        """Make a key of a tenant, or of a rail's adapter where `rail` is given.
+
+        Raises Refusal `limit_exceeded` where the tenant's quota of keys leaves no room; adapters' keys are not counted.
+        """
         key_id = f"{'rk' if rail else 'fk'}_{secrets.token_urlsafe(12)}"
         secret = secrets.token_urlsafe(_SECRET_BYTES)
         stored = StoredKey(
@@ -224,6 +236,8 @@ class KeyService:
         )
         async with self._unit_of_work(context) as uow:
             await self._keyring.insert_key(uow, stored)
+            if rail is None:
+                await self._quotas.check(uow, tenant_id, QuotaObject.KEYS)
         return NewKey(key_id, secret)
 
     async def rotate(self, context: Context, key_id: str) -> NewKey:

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from schemas.api import Problem
+from schemas.limits import LimitExceeded
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +57,8 @@ PROBLEMS: Final = {
     "fee_account_unknown": ProblemType(422, "A share's wallet is not the tenant's in this currency"),
     "fee_above_agreed": ProblemType(422, "The fee is more than was agreed to"),
     "fee_exceeds_amount": ProblemType(422, "The fees leave nothing of the amount"),
+    "limit_exceeded": ProblemType(422, "A limit leaves no room"),
+    "limit_shape_fixed": ProblemType(422, "A limit of this name counts something else"),
     "cursor_malformed": ProblemType(422, "The cursor is not one of ours"),
     "internal": ProblemType(500, "The core failed"),
     "rail_unavailable": ProblemType(503, "The rail is not there yet"),
@@ -66,11 +69,12 @@ PROBLEMS: Final = {
 class Refusal(Exception):  # noqa: N818 - named by outcome
     """A request is refused and nothing was changed. `code` is a key of PROBLEMS; the text names the remedy."""
 
-    def __init__(self, code: str, detail: str, *, field: str | None = None) -> None:
+    def __init__(self, code: str, detail: str, *, field: str | None = None, limit: LimitExceeded | None = None) -> None:
         super().__init__(detail)
         self.code = code
         self.detail = detail
         self.field = field
+        self.limit = limit
 
     @property
     def status(self) -> int:
@@ -88,4 +92,5 @@ class Refusal(Exception):  # noqa: N818 - named by outcome
             detail=self.detail,
             field=self.field,
             instance=instance,
+            **(self.limit.model_dump(exclude={"limit"}) if self.limit else {}),
         )

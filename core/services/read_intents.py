@@ -90,7 +90,8 @@ def intent_view(row: IntentRow) -> dict[str, Any]:
         ).model_dump()
     failure = None
     if row.failure_code is not None:
-        failure = {"code": row.failure_code, "message": row.failure_message or ""}
+        exceeded = (row.limits or {}).get("exceeded")
+        failure = {"code": row.failure_code, "message": row.failure_message or "", "limit": exceeded}
     return {
         "id": row.id,
         "operation": row.operation,

@@ -34,6 +34,8 @@ class RailTerms:
     reference_length: int
     deadline: timedelta
     """From authorization until the core decides without an adapter: 3·I + H."""
+    timezone: str = "UTC"
+    """Where the rail's business days begin."""
 
 
 class Routes(Protocol):
@@ -64,7 +66,8 @@ def terms(registration: RailRegistration, operation: str) -> RailTerms:
 
 def _terms(registration: RailRegistration, capabilities: Capabilities) -> RailTerms:
     deadline_s = 3 * registration.timing.claim_idle_s + capabilities.not_found_horizon_s
-    return RailTerms(capabilities.reference_length, timedelta(seconds=deadline_s))
+    deadline = timedelta(seconds=deadline_s)
+    return RailTerms(capabilities.reference_length, deadline, capabilities.business_timezone)
 
 
 def capabilities_of(registration: RailRegistration, operation: str) -> Capabilities:

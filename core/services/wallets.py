@@ -17,7 +17,9 @@ from core.services.cursors import decode_cursor, encode_cursor
 from core.services.keys import Caller
 from core.services.ledger_port import HistoryCursor, HistoryEntry, Ledger
 from core.services.problems import Refusal
+from core.services.quotas import Quotas
 from schemas.api import WalletEntry, WalletHistory, WalletRequest, WalletView
+from schemas.limits import QuotaObject
 from schemas.money import AmountError, currency_of
 from schemas.operations import OperationType
 
@@ -60,14 +62,15 @@ class WalletService:
         wallets: WalletStore,
         ledger: Ledger,
         intents: Intents,
+        quotas: Quotas,
     ) -> None:
         self._unit_of_work, self._wallets, self._ledger = unit_of_work, wallets, ledger
-        self._intents = intents
+        self._intents, self._quotas = intents, quotas
 
     async def create(self, caller: Caller, request: WalletRequest) -> tuple[WalletView, bool]:
         """Open a wallet; with an external id a repeat gives the same one. Return it and whether it is new.
 
-        Raises Refusal: operation_not_permitted, unknown_currency, external_id_taken.
+        Raises Refusal: operation_not_permitted, unknown_currency, external_id_taken, limit_exceeded.
         """
         caller.require_operation(WALLETS_SCOPE)
         try:
@@ -85,6 +88,7 @@ class WalletService:
                 answer = (await self._ledger.create_accounts(uow, [account]))[0]
                 if answer is not AccountResult.OK:
                     raise RuntimeError(f"the ledger answered {answer} to a new wallet")
+                await self._quotas.check(uow, wallet.tenant_id, QuotaObject.WALLETS)
                 return _view(wallet, AccountBalance(account)), True
             return await self._same_wallet(uow, request), False
 

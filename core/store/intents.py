@@ -17,7 +17,7 @@ from core.services.read_intents import IntentFilter
 from core.store.database import UnitOfWork
 
 _COLUMNS: Final = tuple(field.name for field in fields(IntentRow))
-_JSON_COLUMNS: Final = ("auto_confirm", "lookup")
+_JSON_COLUMNS: Final = ("auto_confirm", "lookup", "limits")
 _INSERTED: Final = {
     "id": "uuid",
     "tenant_id": "uuid",
@@ -39,6 +39,7 @@ _INSERTED: Final = {
     "payee_type": "text",
     "payee_masked": "text",
     "auto_confirm": "jsonb",
+    "limits": "jsonb",
     "accept_state": "text",
     "failure_code": "text",
     "failure_message": "text",
@@ -73,18 +74,20 @@ WITH moved AS (
         provider_reference = coalesce(m.provider_reference, i.provider_reference),
         fee_minor = coalesce(m.fee_minor, i.fee_minor),
         lookup = coalesce(m.lookup, i.lookup),
+        limits = coalesce(m.limits, i.limits),
         deadline = coalesce(m.deadline, i.deadline),
         parked_at = CASE WHEN m.parked IS NULL THEN i.parked_at WHEN m.parked THEN now() END
     FROM unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::jsonb[], $6::text[], $7::text[], $8::text[],
-        $9::text[], $10::bigint[], $11::jsonb[], $12::timestamptz[], $13::bool[])
+        $9::text[], $10::bigint[], $11::jsonb[], $12::jsonb[], $13::timestamptz[],
+        $14::bool[])
         AS m(id, state, allowed, type, data, failure_code, failure_message, decision, provider_reference, fee_minor,
-             lookup, deadline, parked)
-    WHERE i.id = ANY ($1::uuid[]) AND i.id = m.id AND i.id BETWEEN $14 AND $15
+             lookup, limits, deadline, parked)
+    WHERE i.id = ANY ($1::uuid[]) AND i.id = m.id AND i.id BETWEEN $15 AND $16
         AND i.state = ANY (string_to_array(m.allowed, ','))
     RETURNING i.id, i.version, i.tenant_id, m.type, i.state, m.data, i.traceparent
 )
 INSERT INTO fleet.intent_events (intent_id, seq, tenant_id, type, state, actor, data, traceparent)
-SELECT id, version, tenant_id, type, state, $16, data, traceparent FROM moved
+SELECT id, version, tenant_id, type, state, $17, data, traceparent FROM moved
 RETURNING intent_id
 """
 _SELECT: Final = f"SELECT {', '.join(_COLUMNS)} FROM fleet.intents"  # noqa: S608 - the names are the row's own
@@ -151,6 +154,7 @@ class IntentStore:
             [move.provider_reference for move in moves],
             [move.fee_minor for move in moves],
             [_json(move.lookup) for move in moves],
+            [_json(move.limits) for move in moves],
             [move.deadline for move in moves],
             [move.parked for move in moves],
             moves[0].intent_id,
@@ -209,4 +213,6 @@ def _intent(row: asyncpg.Record) -> IntentRow:
     if intent.lookup is not None:
         intent.lookup = orjson.loads(row["lookup"])
     intent.fee_legs = legs_of_plain(orjson.loads(row["fee_legs"])) if row["fee_legs"] is not None else ()
+    if intent.limits is not None:
+        intent.limits = orjson.loads(row["limits"])
     return intent

@@ -9,10 +9,11 @@ from uuid import UUID
 import typer
 
 from core.domain.context import Context
-from core.services.keys import ANY, FEES_SCOPE, NAMED_ONLY, KeyService, NewKey, StoredKey
+from core.services.keys import ANY, FEES_SCOPE, LIMITS_SCOPE, NAMED_ONLY, KeyService, NewKey, StoredKey
 from core.services.wallets import WALLETS_SCOPE
 from core.store.database import Database
 from core.store.keys import KeyStore
+from core.store.limits import stored_quotas
 from core.store.vault import PostgresVault
 from fleet.cli.connection import Connection
 from fleet.cli.operator import with_database
@@ -26,7 +27,7 @@ T = TypeVar("T")
 app = typer.Typer(help="Service keys: create, list, rotate, revoke.", no_args_is_help=True)
 
 _CONTEXT = Context(None, "fleet-cli")
-_KNOWN = frozenset({ANY, WALLETS_SCOPE, FEES_SCOPE, *OperationType})
+_KNOWN = frozenset({ANY, WALLETS_SCOPE, FEES_SCOPE, LIMITS_SCOPE, *OperationType})
 _MASTER_KEY_BYTES = 32
 _OPERATIONS_HELP = f"Permitted operations, divided by commas; * permits all but {', '.join(sorted(NAMED_ONLY))}."
 
@@ -99,7 +100,7 @@ def revoke(key_id: Annotated[str, typer.Argument(help="The key's id.")], as_json
 def _with_keys(work: Callable[[Database, KeyService], Awaitable[T]]) -> T:
     async def run(database: Database, connection: Connection) -> T:
         vault = PostgresVault(master_key(connection))
-        return await work(database, KeyService(database.unit_of_work, KeyStore(database), vault))
+        return await work(database, KeyService(database.unit_of_work, KeyStore(database), vault, stored_quotas()))
 
     return with_database(run, "master_key")
 

@@ -14,6 +14,7 @@ from core.domain.context import Context
 from core.services.keys import ANY, KeyService
 from core.store.database import Database
 from core.store.keys import KeyStore
+from core.store.limits import stored_quotas
 from core.store.vault import PostgresVault
 from fleet.stack.provision import RoleUrls, Secrets
 from schemas.operations import OperationType
@@ -50,9 +51,8 @@ async def install(path: Path, urls: RoleUrls, kept: Secrets, rails: Sequence[str
     saved = _read(path)
     database = await Database.connect(urls.worker, max_size=2, application_name="fleet-stack")
     try:
-        service = KeyService(
-            database.unit_of_work, KeyStore(database), PostgresVault(base64.b64decode(kept.master_key))
-        )
+        vault = PostgresVault(base64.b64decode(kept.master_key))
+        service = KeyService(database.unit_of_work, KeyStore(database), vault, stored_quotas())
         for name in ("client", *rails):
             if name not in saved:
                 made = await service.create(

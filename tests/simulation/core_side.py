@@ -18,6 +18,7 @@ from core.services.cancel import cancel
 from core.services.confirm import confirm
 from core.services.dead_letters import receive
 from core.services.keys import Caller
+from core.services.limits import LimitBook
 from core.services.permits import grant_permits
 from core.services.problems import Refusal
 from core.services.resolve import ResolverMemory, resolve_due
@@ -33,7 +34,7 @@ from schemas.results import Result
 from tests.simulation.database import ConnectionLostError, Database, DatabaseError, Transaction
 from tests.simulation.hosts import Host
 from tests.simulation.store_jobs import Attempts, Jobs, due_at, mark_dispatched, requeue_lost, take_due
-from tests.simulation.store_payments import Evidence, Facts, Intents, Ledger, Letters, RailStore, Routes, Vault
+from tests.simulation.store_payments import Evidence, Facts, Intents, Ledger, Letters, Limits, RailStore, Routes, Vault
 from tests.simulation.streams import Stream
 
 RAIL = "simulated"
@@ -66,6 +67,7 @@ class Ports:
     evidence: Any = field(default_factory=Evidence)
     vault: Any = field(default_factory=Vault)
     routes: Any = field(default_factory=lambda: Routes(RAIL))
+    limits: LimitBook = field(default_factory=lambda: LimitBook(Limits()))
     throttle: Any = field(default_factory=Open)
     shared_faults: tuple[type[Exception], ...] = (DatabaseError,)
 

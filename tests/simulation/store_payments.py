@@ -5,15 +5,18 @@ from copy import copy
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
+from zoneinfo import ZoneInfo
 
 import orjson
 
 from core.domain.intents import ALLOWED, IntentRow, Move
 from core.domain.ledger import Account, AccountBalance, AccountResult, Transfer, TransferResult
 from core.domain.ledger_rules import LedgerState, judge
+from core.domain.limits import Payer, Usage, UsageKey
 from core.domain.verdicts import AttemptView, FactKey
 from core.services.authorize import Moment
 from core.services.facts import Alert, Fact
+from core.services.limits import BookState, StoredLimit, UsageMove
 from core.services.rails import RailState
 from core.services.routes import RailTerms, Route, terms
 from core.services.settle import Delivery
@@ -246,6 +249,30 @@ class Routes:
     async def terms_of(self, uow: Transaction, rail: str, operation: str) -> RailTerms:
         """Return the rail's terms."""
         return terms(uow.look("registrations", rail)[-1], operation)
+
+
+class Limits:
+    """No tenant has set a limit."""
+
+    async def book_state(self, uow: Transaction, tenant_id: UUID) -> BookState:
+        """Return the state of a book without limits."""
+        return BookState(0, ZoneInfo("UTC"))
+
+    async def latest_limits(self, uow: Transaction, tenant_id: UUID) -> Sequence[StoredLimit]:
+        """Return none."""
+        return ()
+
+    async def payers_of(self, uow: Transaction, wallet_ids: Sequence[UUID]) -> dict[UUID, Payer]:
+        """Return none: nobody is limited."""
+        return {}
+
+    async def lock_usage(self, uow: Transaction, keys: Sequence[tuple[UUID, UsageKey]]) -> dict[UsageKey, Usage]:
+        """Return none: nothing is counted."""
+        return {}
+
+    async def move_usage(self, uow: Transaction, moves: Mapping[UsageKey, UsageMove]) -> bool:
+        """Find no counter."""
+        return False
 
 
 class Vault:

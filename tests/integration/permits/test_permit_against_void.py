@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID, uuid4
@@ -15,6 +15,7 @@ from core.domain.jobs import JobRow, mint_reference
 from core.domain.resolution import Pace
 from core.services.close_job import close_if_unsent
 from core.services.dead_letters import LetterFilter, Redrive
+from core.services.limits import LimitBook
 from core.services.permits import grant_permits
 from core.services.rails import register
 from core.services.resolve import ResolverMemory, resolve_due
@@ -23,6 +24,7 @@ from core.store import attempts, facts, jobs, rails
 from core.store.database import Database
 from core.store.dead_letters import DeadLetterStore
 from core.store.intents import IntentStore
+from core.store.limits import LimitStore
 from fleet.stack.provision import RoleUrls
 from schemas.events import IntentState
 from schemas.operations import JobKind, OperationType
@@ -56,6 +58,7 @@ class _Ports:
     facts: Any = facts
     jobs: Any = jobs
     rails: Any = rails
+    limits: LimitBook = field(default_factory=lambda: LimitBook(LimitStore()))
     intents: Any = None
     ledger: Any = None
     vault: Any = None

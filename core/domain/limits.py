@@ -1,0 +1,238 @@
+"""Limits: which count a payment, and whether it fits. Pure; every amount is in minor units of the limit's currency."""
+
+from collections.abc import Mapping, MutableMapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
+from functools import lru_cache
+from typing import Any, Final, Self
+from uuid import UUID
+from zoneinfo import ZoneInfo
+
+from schemas.limits import LimitKind, LimitRequest, LimitSubject
+from schemas.operations import OperationType
+
+NOT_COUNTED_UNNAMED: Final = frozenset({OperationType.REFUND, OperationType.MANUAL_ADJUSTMENT})
+"""Operations that a limit counts only where it names them."""
+_PRECEDENCE: Final = {kind: place for place, kind in enumerate(LimitKind)}
+_LONGEST: Final = {LimitKind.DAY: timedelta(days=3), LimitKind.MONTH: timedelta(days=33)}
+
+
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """One version of a limit that is in force."""
+
+    id: UUID
+    version: int
+    name: str
+    kind: LimitKind
+    subject: LimitSubject
+    currency: str
+    operation: str | None
+    tier: str | None
+    max_amount_minor: int | None
+    max_count: int | None
+    zone: ZoneInfo | None
+    refund_gives_back: bool
+
+    @classmethod
+    def of(cls, limit_id: UUID, version: int, request: LimitRequest) -> Self:
+        """Return the limit of payments that a request asks for; a quota is none. Raises ValueError for a quota."""
+        if request.currency is None:
+            raise ValueError("a quota counts no payments")
+        return cls(
+            id=limit_id,
+            version=version,
+            name=request.name,
+            kind=request.kind,
+            subject=request.subject,
+            currency=request.currency,
+            operation=request.operation,
+            tier=request.tier,
+            max_amount_minor=request.max_amount_minor,
+            max_count=request.max_count,
+            zone=ZoneInfo(request.timezone) if request.timezone else None,
+            refund_gives_back=request.refund_gives_back,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Payer:
+    """Whose wallet a payment debits, and its tier."""
+
+    wallet_id: UUID
+    owner: str = ""
+    tier: str = ""
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class UsageKey:
+    """One counter: a limit, whose payments it counts, and the first day of the period."""
+
+    limit_id: UUID
+    subject: str
+    period: date
+
+
+@dataclass(slots=True)
+class Usage:
+    """What a counter says; `amount_minor` and `count` are held and used together."""
+
+    amount_minor: int = 0
+    count: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """What one payment asks of one limit; `key` is None for a limit per transaction, which counts nothing."""
+
+    limit: Limit
+    key: UsageKey | None
+    zone: ZoneInfo
+
+
+@dataclass(frozen=True, slots=True)
+class Exceeded:
+    """The limit that a payment does not fit; what is left is None where that is not limited."""
+
+    limit: Limit
+    remaining_minor: int | None
+    remaining_count: int | None
+    renews_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """What an intent has at one counter. An amount below zero gives back what another intent had used."""
+
+    key: UsageKey
+    amount_minor: int
+    count: int
+
+    def record(self) -> list[Any]:
+        """Return it as it is kept with the intent."""
+        key = self.key
+        return [str(key.limit_id), key.subject, key.period.isoformat(), self.amount_minor, self.count]
+
+    @classmethod
+    def of_record(cls, record: Sequence[Any]) -> Self:
+        """Return what was kept with an intent."""
+        limit_id, subject, period, amount_minor, count = record
+        return cls(UsageKey(UUID(limit_id), subject, date.fromisoformat(period)), amount_minor, count)
+
+
+def counts(limit: Limit, operation: str, currency: str) -> bool:
+    """Whether the limit is about such payments, whoever pays."""
+    if limit.currency != currency:
+        return False
+    if limit.operation is None:
+        return operation not in NOT_COUNTED_UNNAMED
+    return limit.operation == operation
+
+
+def claim(limit: Limit, tenant_id: UUID, payer: Payer, at: datetime, zone: ZoneInfo) -> Claim | None:
+    """Return what a payment asks of a limit that counts it; None where the payer's tier is another.
+
+    `zone` is where days begin for a limit that names no zone.
+    """
+    if limit.tier is not None and limit.tier != payer.tier:
+        return None
+    zone = limit.zone or zone
+    if limit.kind is LimitKind.TRANSACTION:
+        return Claim(limit, None, zone)
+    subjects = {LimitSubject.WALLET: str(payer.wallet_id), LimitSubject.OWNER: payer.owner}
+    subject = subjects.get(limit.subject, str(tenant_id))
+    return Claim(limit, UsageKey(limit.id, subject, period_of(limit.kind, at, zone)), zone)
+
+
+def period_of(kind: LimitKind, at: datetime, zone: ZoneInfo) -> date:
+    """Return the first day of the day or month that calendars of the zone show at a moment."""
+    day = at.astimezone(zone).date()
+    return day.replace(day=1) if kind is LimitKind.MONTH else day
+
+
+@lru_cache(maxsize=4096)
+def renewal_of(kind: LimitKind, period: date, zone: ZoneInfo) -> datetime:
+    """Return the first moment after the period, to the second, in UTC.
+
+    Searched for, and not built from "midnight": where clocks jump, a day may have no midnight, or there may be no
+    next day. Calendars that step back over midnight, as some did until 2011, count by the date they show.
+    """
+    low = datetime(period.year, period.month, period.day, tzinfo=UTC) - timedelta(days=1)
+    high = low + _LONGEST[kind] + timedelta(days=1)
+    while high - low > timedelta(seconds=1):
+        middle = low + timedelta(seconds=(high - low).total_seconds() // 2)
+        if period_of(kind, middle, zone) > period:
+            high = middle
+        else:
+            low = middle
+    return high
+
+
+def fit(
+    amount_minor: int, claims: Sequence[Claim], usage: MutableMapping[UsageKey, Usage]
+) -> tuple[Held, ...] | Exceeded:
+    """Take what a payment asks of all its limits, or of none of them; `usage` is changed where it fits.
+
+    Of several that it does not fit, the first is named: per transaction, by month, by day, then the one with the
+    least left, then by name.
+    """
+    exceeded = [each for each in (_exceeded(amount_minor, one, usage) for one in claims) if each is not None]
+    if exceeded:
+        return min(exceeded, key=_precedence)
+    held = tuple(Held(one.key, amount_minor, 1) for one in claims if one.key is not None)
+    for each in held:
+        _add(usage, each, 1)
+    return held
+
+
+def release(held: Sequence[Held], usage: MutableMapping[UsageKey, Usage]) -> None:
+    """Undo a `fit` whose payment failed for another reason."""
+    for each in held:
+        _add(usage, each, -1)
+
+
+def given_back(
+    original: Sequence[Held], limits: Mapping[UUID, Limit], refund_minor: int, amount_minor: int
+) -> tuple[Held, ...]:
+    """Return what a refund gives back to the periods in which its original was counted; counts stay.
+
+    Of an original of `amount_minor`, `refund_minor` are paid back; only limits with that rule, in force now, give.
+    """
+    return tuple(
+        Held(each.key, -min(refund_minor, each.amount_minor), 0)
+        for each in original
+        if 0 < refund_minor <= amount_minor
+        and each.amount_minor > 0
+        and (limit := limits.get(each.key.limit_id)) is not None
+        and limit.refund_gives_back
+    )
+
+
+def left(limit: Limit, usage: Usage) -> tuple[int | None, int | None]:
+    """Return the amount and the number of payments that still fit; None where that is not limited."""
+    amount = None if limit.max_amount_minor is None else max(0, limit.max_amount_minor - usage.amount_minor)
+    count = None if limit.max_count is None else max(0, limit.max_count - usage.count)
+    return amount, count
+
+
+def _exceeded(amount_minor: int, one: Claim, usage: Mapping[UsageKey, Usage]) -> Exceeded | None:
+    limit, key = one.limit, one.key
+    if key is None:
+        if limit.max_amount_minor is None or amount_minor <= limit.max_amount_minor:
+            return None
+        return Exceeded(limit, limit.max_amount_minor, None, None)
+    minor, number = left(limit, usage.get(key, Usage()))
+    if (minor is None or amount_minor <= minor) and (number is None or number > 0):
+        return None
+    return Exceeded(limit, minor, number, renewal_of(limit.kind, key.period, one.zone))
+
+
+def _precedence(each: Exceeded) -> tuple[int, int, str]:
+    least = 0 if each.remaining_count == 0 or each.remaining_minor is None else each.remaining_minor
+    return _PRECEDENCE[each.limit.kind], least, each.limit.name
+
+
+def _add(usage: MutableMapping[UsageKey, Usage], held: Held, sign: int) -> None:
+    counter = usage.setdefault(held.key, Usage())
+    counter.amount_minor += sign * held.amount_minor
+    counter.count += sign * held.count

@@ -1,0 +1,190 @@
+"""`fleet limits`: what may be paid: list, set and disable limits, show what a wallet has left, prove the counters."""
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+from uuid import UUID
+
+import typer
+from pydantic import ValidationError
+
+from core.domain.context import Context
+from core.services.set_limits import (
+    disable_limit,
+    limit_id_of,
+    list_limits,
+    list_versions,
+    set_limit,
+    set_tier,
+    wallet_limits,
+)
+from core.store.database import Database, UnitOfWork
+from core.store.intents import IntentStore
+from core.store.limits import LimitStore, UsageDiffers
+from core.store.routes import RouteStore
+from fleet.cli.connection import Connection
+from fleet.cli.operator import with_database
+from fleet.cli.output import CommandError, ExitCode, JsonFlag, invalid_field, print_fields, print_json, print_table
+from fleet.stack.installation import TENANT
+from schemas.limits import LimitRequest, LimitView, TierRequest, WalletLimits
+
+app = typer.Typer(help="What may be paid.", no_args_is_help=True)
+
+_ACTOR = "fleet-cli"
+_STORE = LimitStore()
+
+Tenant = Annotated[UUID, typer.Option(help="The tenant's id; left out, the one of ./dev up.")]
+Wallet = Annotated[UUID, typer.Argument(help="The wallet's id.")]
+
+
+@app.command("list")
+def list_(
+    name: Annotated[str | None, typer.Argument(help="Show every version of this limit.")] = None,
+    tenant: Tenant = TENANT,
+    as_json: JsonFlag = False,
+) -> None:
+    """List the newest version of every limit, disabled ones too; or every version of one."""
+
+    async def work(database: Database, _: Connection) -> list[LimitView]:
+        async with database.unit_of_work(Context(tenant, _ACTOR)) as uow:
+            if name is None:
+                return await list_limits(uow, _STORE, tenant)
+            return await list_versions(uow, _STORE, tenant, limit_id_of(tenant, name))
+
+    found = with_database(work)
+    if as_json:
+        print_json([view.model_dump(mode="json") for view in found])
+        return
+    columns = ("name", "version", "kind", "subject", "operation", "tier", "currency", "amount", "count", "enabled")
+    rows = [_fields(view) for view in found]
+    print_table("limits", columns, [[row[column] for column in columns] for row in rows])
+
+
+@app.command("set")
+def set_(
+    file: Annotated[str, typer.Argument(help="A JSON file with one limit (docs/limits.md); - reads it from stdin.")],
+    tenant: Tenant = TENANT,
+    as_json: JsonFlag = False,
+) -> None:
+    """Keep a limit as the next version of its name; obeyed within seconds."""
+    request = _limit(file)
+
+    async def work(database: Database, _: Connection) -> LimitView:
+        async with database.unit_of_work(Context(tenant, _ACTOR)) as uow:
+            await _require_tenant(uow, tenant)
+            view, _new = await set_limit(uow, _STORE, tenant, _ACTOR, request)
+            return view
+
+    _show(with_database(work), as_json)
+
+
+@app.command()
+def disable(
+    name: Annotated[str, typer.Argument(help="The limit's name.")], tenant: Tenant = TENANT, as_json: JsonFlag = False
+) -> None:
+    """Limit nothing by this any more; what payments hold of it ends with them."""
+
+    async def work(database: Database, _: Connection) -> LimitView:
+        async with database.unit_of_work(Context(tenant, _ACTOR)) as uow:
+            await _require_tenant(uow, tenant)
+            return await disable_limit(uow, _STORE, tenant, _ACTOR, limit_id_of(tenant, name))
+
+    _show(with_database(work), as_json)
+
+
+@app.command()
+def show(wallet: Wallet, tenant: Tenant = TENANT, as_json: JsonFlag = False) -> None:
+    """Show every limit of a wallet now: used, held, left and when it renews."""
+
+    async def work(database: Database, _: Connection) -> WalletLimits:
+        async with database.unit_of_work(Context(tenant, _ACTOR)) as uow:
+            now = (await IntentStore().moment(uow)).now
+            return await wallet_limits(uow, _STORE, RouteStore(), tenant, wallet, now)
+
+    _show_wallet(with_database(work), as_json)
+
+
+@app.command()
+def tier(
+    wallet: Wallet,
+    name: Annotated[str, typer.Argument(help="The tier, such as basic; an empty text takes it away.")],
+    tenant: Tenant = TENANT,
+    as_json: JsonFlag = False,
+) -> None:
+    """Give a wallet its tier, for payments from now on."""
+    try:
+        wanted = TierRequest(tier=name).tier
+    except ValidationError as error:
+        raise invalid_field(error) from error
+
+    async def work(database: Database, _: Connection) -> WalletLimits:
+        async with database.unit_of_work(Context(tenant, _ACTOR)) as uow:
+            await set_tier(uow, _STORE, tenant, wallet, wanted)
+            now = (await IntentStore().moment(uow)).now
+            return await wallet_limits(uow, _STORE, RouteStore(), tenant, wallet, now)
+
+    _show_wallet(with_database(work), as_json)
+
+
+@app.command()
+def verify(as_json: JsonFlag = False) -> int:
+    """Prove that every counter is the sum of what intents have at it; exit code 1 names each that is not."""
+
+    async def work(database: Database, _: Connection) -> list[UsageDiffers]:
+        async with database.unit_of_work(Context(None, _ACTOR)) as uow:
+            return await _STORE.verify(uow)
+
+    wrong = with_database(work)
+    if as_json:
+        print_json(
+            {
+                "holds": not wrong,
+                "discrepancies": [
+                    {"limit_id": w.limit_id, "subject": w.subject, "period": w.period, "detail": w.detail}
+                    for w in wrong
+                ],
+            }
+        )
+    else:
+        print_fields("limits", {"holds": not wrong})
+        if wrong:
+            rows = [(w.limit_id, w.subject, w.period, w.detail) for w in wrong]
+            print_table("discrepancies", ("limit", "subject", "period", "held/used minor and count"), rows)
+    return ExitCode.CHECK_FAILED if wrong else ExitCode.DONE
+
+
+async def _require_tenant(uow: UnitOfWork, tenant: UUID) -> None:
+    if not await uow.connection.fetchval("SELECT true FROM fleet.tenants WHERE tenant_id = $1", tenant):
+        raise CommandError("tenant_unknown", f"there is no tenant {tenant}: check --tenant")
+
+
+def _limit(file: str) -> LimitRequest:
+    try:
+        text = sys.stdin.read() if file == "-" else Path(file).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise CommandError("file_unreadable", f"{file}: {error}") from error
+    try:
+        return LimitRequest.model_validate_json(text)
+    except ValidationError as error:
+        raise invalid_field(error) from error
+
+
+def _show(view: LimitView, as_json: bool) -> None:
+    if as_json:
+        print_json(view.model_dump(mode="json"))
+    else:
+        print_fields("limit", _fields(view))
+
+
+def _show_wallet(view: WalletLimits, as_json: bool) -> None:
+    if as_json:
+        print_json(view.model_dump(mode="json"))
+        return
+    print_fields("wallet", {"wallet_id": view.wallet_id, "tier": view.tier})
+    columns = ("name", "kind", "subject", "used_minor", "held_minor", "left_minor", "left_count", "renews_at")
+    print_table("limits", columns, [[getattr(item, column) for column in columns] for item in view.items])
+
+
+def _fields(view: LimitView) -> dict[str, Any]:
+    fields = view.model_dump(exclude={"limit"}) | view.limit
+    return fields | {"amount": fields.pop("max_amount_minor"), "count": fields.pop("max_count")}
