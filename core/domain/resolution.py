@@ -43,7 +43,7 @@ def decide_due(case: Case, *, waits: bool) -> Due:
         # No money is held and no rail is needed: only the client's time runs.
         until = confirmable_until(case.intent)
         return Due.EXPIRE_UNCONFIRMED if case.now >= until and not case.epoch_doubted else Due.WAIT
-    if job.kind is JobKind.LOOKUP or job.fence == 0:
+    if job.kind is JobKind.LOOKUP or (job.fence == 0 and not case.epoch_doubted):
         return Due.EXPIRE_UNSENT if late and not waits and not case.epoch_doubted else Due.WAIT
     if late and case.attempts and all_negative(case.attempts.values()) and not _doubted(case):
         return Due.WAIT if waits else Due.VOID_NEGATIVE

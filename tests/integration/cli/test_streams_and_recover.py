@@ -69,3 +69,17 @@ async def test_recover_changes_nothing_until_it_is_told_yes(fleet: Fleet, admin_
     done = (await fleet("recover", "--reason", reason, "--yes", "--json")).document
     assert (done["dry_run"], done["raised_to"]) == (False, shown["epoch"] + 1)
     assert [row["epoch"] for row in await admin_connection.fetch(epochs, reason)] == [done["raised_to"]]
+
+
+async def test_an_epoch_is_cleared_once_and_only_after_it_was_raised(
+    fleet: Fleet, admin_connection: asyncpg.Connection
+) -> None:
+    clear = ("recover", "--clear", "--reason", "the register was compared")
+    (await fleet(*clear, "--yes")).must_fail(2, "epoch_not_raised")
+    await fleet("recover", "--reason", "restored", "--yes")
+    shown = (await fleet(*clear, "--json")).document
+    assert (shown["dry_run"], shown["cleared"], shown["unanswered"]) == (True, False, 0)
+    done = (await fleet(*clear, "--yes", "--json")).document
+    assert done["cleared"]
+    assert await admin_connection.fetchval("SELECT count(*) FROM fleet.ledger_epochs WHERE cleared_at IS NULL") == 0
+    (await fleet(*clear, "--yes")).must_fail(2, "epoch_not_raised")

@@ -180,7 +180,9 @@ async def test_nothing_of_an_older_ledger_epoch_counts_as_unsent(world: World) -
     assert refused.value.code == "already_sent"
     await world.pass_time(10_000)
     await world.resolve()
-    assert (await world.state(intent))[0] == "AUTHORIZED"
+    # At its deadline a person is told, and the provider is asked: nothing of it is voided.
+    assert (await world.state(intent))[0] == "UNRESOLVED"
+    assert ("page", "unresolved") in await world.alerts()
     assert await world.money(wallet) == (1000, 100)
     await world.admin.execute("UPDATE fleet.ledger_epochs SET cleared_at = now()")
     await world.check_now()
