@@ -18,6 +18,7 @@ from fleet.demo.runner import Run, look, run_payments
 from fleet.proof import BookPayment, Proof, prove
 from fleet.stack.stack import Stack, StackPlan, running
 
+CANARY = "rent of Somchai"
 LOST_ANSWER, ERROR_BEFORE_PAYING = "0899990002", "0899990004"
 
 
@@ -45,7 +46,7 @@ class Fleet:
                 payee=faults.get(place, f"08{number:08d}"),
                 amount_minor=100 + number,
                 currency="THB",
-                message="",
+                message=CANARY,
             )
             for place, number in enumerate(itertools.islice(self.numbers, count))
         ]

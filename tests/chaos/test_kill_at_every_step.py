@@ -1,8 +1,10 @@
 """Every process is killed at every step while payments flow; nothing is lost, paid twice or voided though paid."""
 
+import re
+
 import pytest
 
-from tests.chaos.conftest import Fleet, check
+from tests.chaos.conftest import CANARY, Fleet, check
 
 STEPS = [
     "api.before_commit",
@@ -32,3 +34,12 @@ async def test_a_kill_at_any_step_loses_nothing_and_pays_nothing_twice(fleet: Fl
     assert await fleet.until_struck(step), f"{step} was never reached: the test would prove nothing"
     assert fleet.stack.supervisor.restarts.total() > restarts
     await check(fleet, run, 40, refused=refused)
+
+
+async def test_no_log_names_a_payee_or_a_message_whatever_was_killed(fleet: Fleet) -> None:
+    await check(fleet, await fleet.pay(10), 10)
+    logs = {name: fleet.stack.supervisor.log(name).read_text() for name in fleet.stack.supervisor.pids()}
+    assert {name for name, text in logs.items() if text} >= {"core-api", "core-worker"}
+    for name, text in logs.items():
+        assert CANARY not in text, name
+        assert re.search(r"(?<![0-9a-zA-Z-])08\d{8}(?![0-9a-zA-Z-])", text) is None, name
