@@ -1,28 +1,18 @@
 """Fees over HTTP: set, list and disable rules under a key that names FEES; try a payment without making it."""
 
-from collections.abc import Callable
-from typing import Any
-
-from pydantic import BaseModel
 from starlette.requests import Request
 from starlette.responses import Response
 
 from core.api.answers import json_answer
-from core.api.requests import parse, path_id, read_body, signed_by
-from core.bootstrap import Core
-from core.services.keys import FEES_SCOPE, Caller
+from core.api.requests import parse, path_id
+from core.api.signed_routes import Route, SignedRoutes
+from core.services.keys import FEES_SCOPE
 from core.services.set_fees import disable_rule, dry_run, list_rules, list_versions, set_rule
 from schemas.fees import FeeDryRunRequest, FeeDryRunView, FeeRuleList, FeeRuleRequest, FeeRuleView
 
-Route = tuple[str, str, Callable[..., Any], type[BaseModel], int, type[BaseModel] | None]
-"""Method, path, handler, answer, status and body of one route."""
 
-
-class FeeRoutes:
+class FeeRoutes(SignedRoutes):
     """The routes of fees."""
-
-    def __init__(self, core: Core) -> None:
-        self._core = core
 
     def table(self) -> tuple[Route, ...]:
         """Return each route."""
@@ -36,7 +26,7 @@ class FeeRoutes:
 
     async def set_rule(self, request: Request) -> Response:
         """Keep a fee rule as the next version of its name; a repeat answers 200 and changes nothing."""
-        caller, body = await self._operator(request)
+        caller, body = await self._operator(request, FEES_SCOPE)
         asked = parse(FeeRuleRequest, body, request.headers.get("content-type"))
         ports = self._core.ports
         async with ports.unit_of_work(caller.context()) as uow:
@@ -46,14 +36,14 @@ class FeeRoutes:
 
     async def list_rules(self, request: Request) -> Response:
         """List the newest version of every rule, disabled ones too."""
-        caller, _ = await self._operator(request)
+        caller, _ = await self._operator(request, FEES_SCOPE)
         async with self._core.ports.unit_of_work(caller.context()) as uow:
             found = await list_rules(uow, self._core.ports.fee_rules, caller.tenant_id)
         return json_answer(FeeRuleList(items=found))
 
     async def list_versions(self, request: Request) -> Response:
         """List every version of a rule, the newest first."""
-        caller, _ = await self._operator(request)
+        caller, _ = await self._operator(request, FEES_SCOPE)
         async with self._core.ports.unit_of_work(caller.context()) as uow:
             rule_id = path_id(request, "rule_id")
             found = await list_versions(uow, self._core.ports.fee_rules, caller.tenant_id, rule_id)
@@ -61,7 +51,7 @@ class FeeRoutes:
 
     async def disable_rule(self, request: Request) -> Response:
         """Take nothing by this rule any more; payments that were priced keep their fees."""
-        caller, _ = await self._operator(request)
+        caller, _ = await self._operator(request, FEES_SCOPE)
         async with self._core.ports.unit_of_work(caller.context()) as uow:
             rule_id, actor = path_id(request, "rule_id"), caller.context().actor
             view = await disable_rule(uow, self._core.ports.fee_rules, caller.tenant_id, actor, rule_id)
@@ -75,12 +65,3 @@ class FeeRoutes:
         async with self._core.ports.unit_of_work(caller.context()) as uow:
             view = await dry_run(uow, self._core.ports.fee_rules, caller.tenant_id, asked)
         return json_answer(view)
-
-    async def _signed(self, request: Request) -> tuple[Caller, bytes]:
-        body = await read_body(request)
-        return await signed_by(request, body, self._core.authenticator, "service"), body
-
-    async def _operator(self, request: Request) -> tuple[Caller, bytes]:
-        caller, body = await self._signed(request)
-        caller.require_operation(FEES_SCOPE)
-        return caller, body

@@ -4,19 +4,15 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from core.api.answers import json_answer
-from core.api.fees import Route
-from core.api.requests import parse, path_id, read_body, signed_by
-from core.bootstrap import Core
+from core.api.requests import parse, path_id
+from core.api.signed_routes import Route, SignedRoutes
 from core.services.keys import LIMITS_SCOPE, Caller
 from core.services.set_limits import disable_limit, list_limits, list_versions, set_limit, set_tier, wallet_limits
 from schemas.limits import LimitList, LimitRequest, LimitView, TierRequest, WalletLimits
 
 
-class LimitRoutes:
+class LimitRoutes(SignedRoutes):
     """The routes of limits."""
-
-    def __init__(self, core: Core) -> None:
-        self._core = core
 
     def table(self) -> tuple[Route, ...]:
         """Return each route."""
@@ -31,7 +27,7 @@ class LimitRoutes:
 
     async def set_limit(self, request: Request) -> Response:
         """Keep a limit as the next version of its name; a repeat answers 200 and changes nothing."""
-        caller, body = await self._operator(request)
+        caller, body = await self._operator(request, LIMITS_SCOPE)
         asked = parse(LimitRequest, body, request.headers.get("content-type"))
         async with self._core.ports.unit_of_work(caller.context()) as uow:
             store, actor = self._core.ports.limit_store, caller.context().actor
@@ -41,14 +37,14 @@ class LimitRoutes:
 
     async def list_limits(self, request: Request) -> Response:
         """List the newest version of every limit, disabled ones too."""
-        caller, _ = await self._operator(request)
+        caller, _ = await self._operator(request, LIMITS_SCOPE)
         async with self._core.ports.unit_of_work(caller.context()) as uow:
             found = await list_limits(uow, self._core.ports.limit_store, caller.tenant_id)
         return json_answer(LimitList(items=found))
 
     async def list_versions(self, request: Request) -> Response:
         """List every version of a limit, the newest first."""
-        caller, _ = await self._operator(request)
+        caller, _ = await self._operator(request, LIMITS_SCOPE)
         limit_id = path_id(request, "limit_id")
         async with self._core.ports.unit_of_work(caller.context()) as uow:
             found = await list_versions(uow, self._core.ports.limit_store, caller.tenant_id, limit_id)
@@ -56,7 +52,7 @@ class LimitRoutes:
 
     async def disable_limit(self, request: Request) -> Response:
         """Limit nothing by this any more; what payments hold of it ends with them."""
-        caller, _ = await self._operator(request)
+        caller, _ = await self._operator(request, LIMITS_SCOPE)
         limit_id, actor = path_id(request, "limit_id"), caller.context().actor
         async with self._core.ports.unit_of_work(caller.context()) as uow:
             view = await disable_limit(uow, self._core.ports.limit_store, caller.tenant_id, actor, limit_id)
@@ -72,7 +68,7 @@ class LimitRoutes:
 
     async def set_tier(self, request: Request) -> Response:
         """Give a wallet its tier, for payments from now on."""
-        caller, body = await self._operator(request)
+        caller, body = await self._operator(request, LIMITS_SCOPE)
         asked = parse(TierRequest, body, request.headers.get("content-type"))
         wallet_id = path_id(request, "wallet_id")
         caller.require_account(wallet_id)
@@ -90,12 +86,3 @@ class LimitRoutes:
         async with ports.unit_of_work(caller.context()) as uow:
             now = (await ports.intents.moment(uow)).now
             return await wallet_limits(uow, ports.limit_store, ports.routes, caller.tenant_id, wallet_id, now)
-
-    async def _signed(self, request: Request) -> tuple[Caller, bytes]:
-        body = await read_body(request)
-        return await signed_by(request, body, self._core.authenticator, "service"), body
-
-    async def _operator(self, request: Request) -> tuple[Caller, bytes]:
-        caller, body = await self._signed(request)
-        caller.require_operation(LIMITS_SCOPE)
-        return caller, body

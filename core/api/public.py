@@ -10,15 +10,15 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from core.api.answers import install_problems, json_answer
-from core.api.fees import FeeRoutes, Route
+from core.api.fees import FeeRoutes
 from core.api.health import install_health
 from core.api.limits import LimitRoutes
-from core.api.requests import BATCH_BODY_MAX_BYTES, parse, path_id, read_body, refusal_of, signed_by
+from core.api.requests import BATCH_BODY_MAX_BYTES, parse, path_id, refusal_of
+from core.api.signed_routes import Route, SignedRoutes
 from core.bootstrap import PASSING_FAULTS, Core
 from core.services.accept import Accepted
 from core.services.cancel import cancel
 from core.services.confirm import confirm
-from core.services.keys import Caller
 from core.services.problems import Refusal
 from core.services.read_intents import IntentFilter, intent_view
 from schemas.api import (
@@ -107,17 +107,10 @@ def _described(path: str, body: type[BaseModel] | None) -> dict[str, Any]:
     return described
 
 
-class _Routes:
-    def __init__(self, core: Core) -> None:
-        self._core = core
-
-    async def _read(self, request: Request, limit_bytes: int | None = None) -> tuple[Caller, bytes]:
-        body = await (read_body(request) if limit_bytes is None else read_body(request, limit_bytes))
-        return await signed_by(request, body, self._core.authenticator, "service"), body
-
+class _Routes(SignedRoutes):
     async def create_intent(self, request: Request) -> Response:
         """Ask for one payment under an Idempotency-Key."""
-        caller, body = await self._read(request)
+        caller, body = await self._signed(request)
         key = request.headers.get("Idempotency-Key", "")
         if _KEY_PATTERN.fullmatch(key) is None:
             text = "send Idempotency-Key: 1 to 128 visible ASCII characters, one key for each payment"
@@ -128,7 +121,7 @@ class _Routes:
 
     async def create_intents(self, request: Request) -> Response:
         """Ask for up to 1,000 payments; each has its own key and its own result."""
-        caller, body = await self._read(request, BATCH_BODY_MAX_BYTES)
+        caller, body = await self._signed(request, BATCH_BODY_MAX_BYTES)
         batch = parse(IntentBatchRequest, body, request.headers.get("content-type"))
         answers: dict[int, Accepted | Exception] = {}
         valid: dict[int, tuple[str, IntentRequest]] = {}
@@ -148,7 +141,7 @@ class _Routes:
 
     async def list_intents(self, request: Request) -> Response:
         """List intents, newest first."""
-        caller, _ = await self._read(request)
+        caller, _ = await self._signed(request)
         query = _query(_IntentQuery, request)
         wanted = IntentFilter(
             state=query.state,
@@ -163,35 +156,35 @@ class _Routes:
 
     async def get_intent(self, request: Request) -> Response:
         """Show one intent."""
-        caller, _ = await self._read(request)
+        caller, _ = await self._signed(request)
         return json_answer(intent_view(await self._core.read.get(caller, path_id(request, "intent_id"))))
 
     async def confirm_intent(self, request: Request) -> Response:
         """Confirm what the lookup found."""
-        caller, body = await self._read(request)
+        caller, body = await self._signed(request)
         asked = parse(ConfirmRequest, body, request.headers.get("content-type"))
         return json_answer(intent_view(await confirm(self._core.ports, caller, path_id(request, "intent_id"), asked)))
 
     async def cancel_intent(self, request: Request) -> Response:
         """Cancel what was provably not sent."""
-        caller, _ = await self._read(request)
+        caller, _ = await self._signed(request)
         return json_answer(intent_view(await cancel(self._core.ports, caller, path_id(request, "intent_id"))))
 
     async def create_wallet(self, request: Request) -> Response:
         """Open a wallet."""
-        caller, body = await self._read(request)
+        caller, body = await self._signed(request)
         asked = parse(WalletRequest, body, request.headers.get("content-type"))
         wallet, is_new = await self._core.wallets.create(caller, asked)
         return json_answer(wallet, 201 if is_new else 200)
 
     async def get_wallet(self, request: Request) -> Response:
         """Show a wallet with its balances."""
-        caller, _ = await self._read(request)
+        caller, _ = await self._signed(request)
         return json_answer(await self._core.wallets.get(caller, path_id(request, "wallet_id")))
 
     async def wallet_history(self, request: Request) -> Response:
         """List a wallet's posted entries, newest first."""
-        caller, _ = await self._read(request)
+        caller, _ = await self._signed(request)
         query = _query(_Page, request)
         wallet_id = path_id(request, "wallet_id")
         return json_answer(await self._core.wallets.history(caller, wallet_id, query.cursor, query.limit))

@@ -20,14 +20,13 @@ from core.services.authorize import AuthorizePorts, Intents, Moment, new_job, pl
 from core.services.fees import Payment
 from core.services.keys import Caller
 from core.services.micro_batch import MicroBatcher
-from core.services.problems import Refusal
+from core.services.problems import Refusal, require_currency
 from core.services.routes import Chosen, Route, choose_route, mask_payee
 from core.services.vault_port import Plain, Vault
 from core.services.wallets import Wallet
 from schemas.api import IntentRequest
 from schemas.events import IntentState
 from schemas.fees import FeePhase
-from schemas.money import AmountError, currency_of
 from schemas.operations import JobKind, OperationType
 from wire.failpoints import failpoint
 
@@ -325,10 +324,7 @@ def _plan(asked: Asked, wallets: Mapping[UUID, Wallet], routes: Any) -> _Plan:
     if operation is None:
         text = f"{request.operation} is not offered yet: use one of {', '.join(sorted(OPERATIONS))}"
         raise Refusal("operation_not_supported", text, field="operation")
-    try:
-        currency_of(request.currency)
-    except AmountError as error:
-        raise Refusal("unknown_currency", str(error), field="currency") from error
+    require_currency(request.currency)
     wallet = wallets.get(request.wallet_id)
     if wallet is None or wallet.tenant_id != asked.caller.tenant_id:
         raise Refusal("wallet_not_found", "create the wallet first: POST /v1/wallets", field="wallet_id")

@@ -5,6 +5,7 @@ from typing import Final
 
 from schemas.api import Problem
 from schemas.limits import LimitExceeded
+from schemas.money import AmountError, currency_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,3 +95,11 @@ class Refusal(Exception):  # noqa: N818 - named by outcome
             instance=instance,
             **(self.limit.model_dump(exclude={"limit"}) if self.limit else {}),
         )
+
+
+def require_currency(code: str) -> None:
+    """Raise Refusal `unknown_currency` unless it is one that is known here."""
+    try:
+        currency_of(code)
+    except AmountError as error:
+        raise Refusal("unknown_currency", str(error), field="currency") from error

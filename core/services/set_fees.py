@@ -12,7 +12,7 @@ from core.domain.fees import Judged, business_time, compile_rule, judge, pricing
 from core.domain.ids import derive_id
 from core.domain.operations import OPERATIONS
 from core.services.fees import BookState, FeeRuleReader, Payment, StoredRule, refusal_of, rules_in_force
-from core.services.problems import Refusal
+from core.services.problems import Refusal, require_currency
 from core.services.wallets import Wallet
 from schemas.fees import (
     FeeDryRunRequest,
@@ -24,7 +24,6 @@ from schemas.fees import (
     FeeRuleTrace,
     FeeRuleView,
 )
-from schemas.money import AmountError, currency_of
 
 
 class FeeRuleBook(FeeRuleReader, Protocol):
@@ -60,10 +59,7 @@ async def set_rule(
     Raises Refusal, in this order: unknown_currency, operation_not_supported, fee_syntax, fee_expression_forbidden,
     fee_name_unknown, fee_result_type, fee_rule_fails, fee_sample_differs, fee_account_unknown.
     """
-    try:
-        currency_of(request.currency)
-    except AmountError as error:
-        raise Refusal("unknown_currency", str(error), field="currency") from error
+    require_currency(request.currency)
     operation = OPERATIONS.get(request.operation)
     if operation is not None and not operation.takes_fees:
         raise Refusal("operation_not_supported", f"no fees are taken of {request.operation}", field="operation")

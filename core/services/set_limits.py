@@ -9,7 +9,7 @@ from core.domain.ids import derive_id
 from core.domain.limits import Limit, UsageKey, claim, left, renewal_of
 from core.domain.limits import Usage as Counted
 from core.services.limits import LimitBook, LimitReader, StoredLimit, UsageMove, Zoned
-from core.services.problems import Refusal
+from core.services.problems import Refusal, require_currency
 from core.services.routes import Routes, terms
 from schemas.limits import (
     LimitRequest,
@@ -17,7 +17,6 @@ from schemas.limits import (
     WalletLimits,
     WalletLimitView,
 )
-from schemas.money import AmountError, currency_of
 from schemas.operations import OperationType
 
 _SHAPE: Final = ("kind", "subject", "currency", "object")
@@ -55,10 +54,7 @@ async def set_limit(
     Raises Refusal: unknown_currency, limit_shape_fixed.
     """
     if request.currency is not None:
-        try:
-            currency_of(request.currency)
-        except AmountError as error:
-            raise Refusal("unknown_currency", str(error), field="currency") from error
+        require_currency(request.currency)
     limit_id = limit_id_of(tenant_id, request.name)
     now = await limits.lock_book(uow, tenant_id)
     versions = await limits.versions_of(uow, tenant_id, limit_id)

@@ -16,11 +16,10 @@ from core.domain.operations import TransferCode, wallet_account
 from core.services.cursors import decode_cursor, encode_cursor
 from core.services.keys import Caller
 from core.services.ledger_port import HistoryCursor, HistoryEntry, Ledger
-from core.services.problems import Refusal
+from core.services.problems import Refusal, require_currency
 from core.services.quotas import Quotas
 from schemas.api import WalletEntry, WalletHistory, WalletRequest, WalletView
 from schemas.limits import QuotaObject
-from schemas.money import AmountError, currency_of
 from schemas.operations import OperationType
 
 WALLETS_SCOPE = "WALLETS"
@@ -73,10 +72,7 @@ class WalletService:
         Raises Refusal: operation_not_permitted, unknown_currency, external_id_taken, limit_exceeded.
         """
         caller.require_operation(WALLETS_SCOPE)
-        try:
-            currency_of(request.currency)
-        except AmountError as error:
-            raise Refusal("unknown_currency", str(error), field="currency") from error
+        require_currency(request.currency)
         now_ms = time_ns() // 1_000_000
         created_at = datetime.fromtimestamp(now_ms // 1000, UTC)
         wallet = Wallet(

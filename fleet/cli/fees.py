@@ -1,8 +1,6 @@
 """`fleet fees`: what payments cost: list, set and disable rules, and try a payment on them."""
 
-import sys
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Annotated, Any
 from uuid import UUID
 
@@ -11,12 +9,12 @@ from pydantic import ValidationError
 
 from core.domain.context import Context
 from core.services.set_fees import disable_rule, dry_run, list_rules, list_versions, rule_id_of, set_rule
-from core.store.database import Database, UnitOfWork
+from core.store.database import Database
 from core.store.fees import FeeRuleStore
 from core.store.wallets import WalletStore
 from fleet.cli.connection import Connection
-from fleet.cli.operator import with_database
-from fleet.cli.output import CommandError, JsonFlag, invalid_field, print_fields, print_json, print_table
+from fleet.cli.operator import read_model, require_tenant, with_database
+from fleet.cli.output import JsonFlag, invalid_field, print_fields, print_json, print_table
 from fleet.stack.installation import TENANT
 from schemas.fees import FeeDryRunRequest, FeeDryRunView, FeeRuleRequest, FeeRuleView
 from schemas.operations import OperationType
@@ -59,11 +57,11 @@ def set_(
     as_json: JsonFlag = False,
 ) -> None:
     """Check a rule and keep it as the next version of its name; obeyed within seconds."""
-    request = _rule(file)
+    request = read_model(FeeRuleRequest, file)
 
     async def work(database: Database, _: Connection) -> FeeRuleView:
         async with database.unit_of_work(Context(tenant, _ACTOR)) as uow:
-            await _require_tenant(uow, tenant)
+            await require_tenant(uow, tenant)
             view, _new = await set_rule(uow, _BOOK, WalletStore(), tenant, _ACTOR, request)
             return view
 
@@ -76,7 +74,7 @@ def disable(name: Name, tenant: Tenant = TENANT, as_json: JsonFlag = False) -> N
 
     async def work(database: Database, _: Connection) -> FeeRuleView:
         async with database.unit_of_work(Context(tenant, _ACTOR)) as uow:
-            await _require_tenant(uow, tenant)
+            await require_tenant(uow, tenant)
             return await disable_rule(uow, _BOOK, tenant, _ACTOR, rule_id_of(tenant, name))
 
     _show(with_database(work), as_json)
@@ -109,7 +107,7 @@ def dry_run_(
 
     async def work(database: Database, _: Connection) -> FeeDryRunView:
         async with database.unit_of_work(Context(tenant, _ACTOR)) as uow:
-            await _require_tenant(uow, tenant)
+            await require_tenant(uow, tenant)
             return await dry_run(uow, _BOOK, tenant, request)
 
     view = with_database(work)
@@ -124,22 +122,6 @@ def dry_run_(
     print_table("legs (minor units)", ("leg", "phase", "to", "amount"), legs)
     totals = {name: getattr(view, name) for name in ("pre_minor", "post_minor", "debited_minor", "received_minor")}
     print_fields("totals", totals)
-
-
-async def _require_tenant(uow: UnitOfWork, tenant: UUID) -> None:
-    if not await uow.connection.fetchval("SELECT true FROM fleet.tenants WHERE tenant_id = $1", tenant):
-        raise CommandError("tenant_unknown", f"there is no tenant {tenant}: check --tenant")
-
-
-def _rule(file: str) -> FeeRuleRequest:
-    try:
-        text = sys.stdin.read() if file == "-" else Path(file).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise CommandError("file_unreadable", f"{file}: {error}") from error
-    try:
-        return FeeRuleRequest.model_validate_json(text)
-    except ValidationError as error:
-        raise invalid_field(error) from error
 
 
 def _show(view: FeeRuleView, as_json: bool) -> None:

@@ -16,7 +16,7 @@ from core.store.keys import KeyStore
 from core.store.limits import stored_quotas
 from core.store.vault import PostgresVault
 from fleet.cli.connection import Connection
-from fleet.cli.operator import with_database
+from fleet.cli.operator import require_tenant, with_database
 from fleet.cli.output import CommandError, JsonFlag, print_fields, print_json, print_table
 from fleet.stack.installation import TENANT
 from schemas.operations import OperationType
@@ -52,9 +52,7 @@ def create(
 
     async def work(database: Database, service: KeyService) -> NewKey:
         async with database.unit_of_work(_CONTEXT) as uow:
-            known = await uow.connection.fetchval("SELECT true FROM fleet.tenants WHERE tenant_id = $1", tenant)
-        if not known:
-            raise CommandError("tenant_unknown", f"there is no tenant {tenant}: check --tenant")
+            await require_tenant(uow, tenant)
         return await service.create(
             _CONTEXT, tenant_id=tenant, name=name, operations=chosen, accounts=wallet or None, rail=rail
         )

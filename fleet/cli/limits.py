@@ -1,7 +1,5 @@
 """`fleet limits`: what may be paid: list, set and disable limits, show what a wallet has left, prove the counters."""
 
-import sys
-from pathlib import Path
 from typing import Annotated, Any
 from uuid import UUID
 
@@ -18,13 +16,13 @@ from core.services.set_limits import (
     set_tier,
     wallet_limits,
 )
-from core.store.database import Database, UnitOfWork
+from core.store.database import Database
 from core.store.intents import IntentStore
 from core.store.limits import LimitStore, UsageDiffers
 from core.store.routes import RouteStore
 from fleet.cli.connection import Connection
-from fleet.cli.operator import with_database
-from fleet.cli.output import CommandError, ExitCode, JsonFlag, invalid_field, print_fields, print_json, print_table
+from fleet.cli.operator import read_model, require_tenant, with_database
+from fleet.cli.output import ExitCode, JsonFlag, invalid_field, print_fields, print_json, print_table
 from fleet.stack.installation import TENANT
 from schemas.limits import LimitRequest, LimitView, TierRequest, WalletLimits
 
@@ -67,11 +65,11 @@ def set_(
     as_json: JsonFlag = False,
 ) -> None:
     """Keep a limit as the next version of its name; obeyed within seconds."""
-    request = _limit(file)
+    request = read_model(LimitRequest, file)
 
     async def work(database: Database, _: Connection) -> LimitView:
         async with database.unit_of_work(Context(tenant, _ACTOR)) as uow:
-            await _require_tenant(uow, tenant)
+            await require_tenant(uow, tenant)
             view, _new = await set_limit(uow, _STORE, tenant, _ACTOR, request)
             return view
 
@@ -86,7 +84,7 @@ def disable(
 
     async def work(database: Database, _: Connection) -> LimitView:
         async with database.unit_of_work(Context(tenant, _ACTOR)) as uow:
-            await _require_tenant(uow, tenant)
+            await require_tenant(uow, tenant)
             return await disable_limit(uow, _STORE, tenant, _ACTOR, limit_id_of(tenant, name))
 
     _show(with_database(work), as_json)
@@ -151,22 +149,6 @@ def verify(as_json: JsonFlag = False) -> int:
             rows = [(w.limit_id, w.subject, w.period, w.detail) for w in wrong]
             print_table("discrepancies", ("limit", "subject", "period", "held/used minor and count"), rows)
     return ExitCode.CHECK_FAILED if wrong else ExitCode.DONE
-
-
-async def _require_tenant(uow: UnitOfWork, tenant: UUID) -> None:
-    if not await uow.connection.fetchval("SELECT true FROM fleet.tenants WHERE tenant_id = $1", tenant):
-        raise CommandError("tenant_unknown", f"there is no tenant {tenant}: check --tenant")
-
-
-def _limit(file: str) -> LimitRequest:
-    try:
-        text = sys.stdin.read() if file == "-" else Path(file).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise CommandError("file_unreadable", f"{file}: {error}") from error
-    try:
-        return LimitRequest.model_validate_json(text)
-    except ValidationError as error:
-        raise invalid_field(error) from error
 
 
 def _show(view: LimitView, as_json: bool) -> None:

@@ -1,21 +1,26 @@
-"""What operator commands share: connections to PostgreSQL and Redis, and what to say when they fail."""
+"""What operator commands share: PostgreSQL and Redis, the file of a rule, and what to say when they fail."""
 
 import asyncio
+import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
 from typing import TypeVar
+from uuid import UUID
 
 import asyncpg
+from pydantic import BaseModel, ValidationError
 from redis.asyncio import Redis
 from redis.exceptions import AuthenticationError, NoPermissionError, RedisError
 
 from core.services.problems import Refusal
-from core.store.database import AWAY, Database
+from core.store.database import AWAY, Database, UnitOfWork
 from fleet.cli.connection import Connection, find_connection, require
-from fleet.cli.output import CommandError, ExitCode
+from fleet.cli.output import CommandError, ExitCode, invalid_field
 from wire.client import connect_redis
 
 T = TypeVar("T")
+Model = TypeVar("Model", bound=BaseModel)
 
 _CONNECT_WITHIN_S = 10
 _NOT_MIGRATED = (asyncpg.InvalidSchemaNameError, asyncpg.UndefinedTableError, asyncpg.UndefinedColumnError)
@@ -79,6 +84,24 @@ async def open_redis(connection: Connection) -> AsyncIterator[Redis]:
             yield client
         finally:
             await client.aclose()
+
+
+def read_model(model: type[Model], file: str) -> Model:
+    """Return the model in a JSON file; - reads stdin. Raises CommandError: file_unreadable, invalid_field."""
+    try:
+        text = sys.stdin.read() if file == "-" else Path(file).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise CommandError("file_unreadable", f"{file}: {error}") from error
+    try:
+        return model.model_validate_json(text)
+    except ValidationError as error:
+        raise invalid_field(error) from error
+
+
+async def require_tenant(uow: UnitOfWork, tenant: UUID) -> None:
+    """Raise CommandError `tenant_unknown` where there is no such tenant."""
+    if not await uow.connection.fetchval("SELECT true FROM fleet.tenants WHERE tenant_id = $1", tenant):
+        raise CommandError("tenant_unknown", f"there is no tenant {tenant}: check --tenant")
 
 
 def _run(work: Coroutine[None, None, T]) -> T:

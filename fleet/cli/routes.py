@@ -12,7 +12,7 @@ from core.store import rails
 from core.store.database import Database
 from core.store.routes import RouteStore
 from fleet.cli.connection import Connection
-from fleet.cli.operator import with_database
+from fleet.cli.operator import require_tenant, with_database
 from fleet.cli.output import CommandError, JsonFlag, print_fields, print_json, print_table
 from fleet.stack.installation import TENANT
 from schemas.money import AmountError, currency_of
@@ -56,9 +56,7 @@ def set_(
 
     async def work(database: Database, _: Connection) -> RouteView:
         async with database.unit_of_work(_CONTEXT) as uow:
-            known = await uow.connection.fetchval("SELECT true FROM fleet.tenants WHERE tenant_id = $1", tenant)
-            if not known:
-                raise CommandError("tenant_unknown", f"there is no tenant {tenant}: check --tenant")
+            await require_tenant(uow, tenant)
             return await set_route(uow, RouteStore(), rails, tenant, operation, code, rail)
 
     route = asdict(with_database(work))

@@ -1,0 +1,30 @@
+"""What the routes of the public listener share: how one is declared, and who has signed the request."""
+
+from collections.abc import Callable
+from typing import Any
+
+from pydantic import BaseModel
+from starlette.requests import Request
+
+from core.api.requests import BODY_MAX_BYTES, read_body, signed_by
+from core.bootstrap import Core
+from core.services.keys import Caller
+
+Route = tuple[str, str, Callable[..., Any], type[BaseModel], int, type[BaseModel] | None]
+"""Method, path, handler, answer, status and body of one route."""
+
+
+class SignedRoutes:
+    """Routes whose requests are signed with a service key of this core."""
+
+    def __init__(self, core: Core) -> None:
+        self._core = core
+
+    async def _signed(self, request: Request, limit_bytes: int = BODY_MAX_BYTES) -> tuple[Caller, bytes]:
+        body = await read_body(request, limit_bytes)
+        return await signed_by(request, body, self._core.authenticator, "service"), body
+
+    async def _operator(self, request: Request, scope: str) -> tuple[Caller, bytes]:
+        caller, body = await self._signed(request)
+        caller.require_operation(scope)
+        return caller, body
