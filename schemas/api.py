@@ -1,7 +1,7 @@
 """The public HTTP contract, shared by the API and the typed client."""
 
 from datetime import datetime
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 from uuid import UUID
 
 from pydantic import Field
@@ -11,7 +11,7 @@ from schemas.events import IntentState
 from schemas.fees import FeeLegView, Label
 from schemas.jobs import AmountMinor, CurrencyCode
 from schemas.limits import LimitExceeded
-from schemas.operations import OperationType
+from schemas.operations import Direction, OperationType
 from schemas.permits import Payee
 
 IdempotencyKey = Annotated[str, Field(min_length=1, max_length=128, pattern=r"^[\x21-\x7e]+$")]
@@ -41,6 +41,8 @@ class IntentRequest(Contract):
     auto_confirm: AutoConfirm | None = None
     channel: Label = ""
     """Where the payment came from, such as app or web; fees may depend on it."""
+    direction: Literal[Direction.CREDIT, Direction.DEBIT] | None = None
+    """Of MANUAL_ADJUSTMENT: whether the wallet gets the amount (left out, too) or gives it."""
 
 
 class BatchItem(Contract):
@@ -89,6 +91,7 @@ class IntentView(Contract):
     fees: list[FeeLegView]
     """The fees by rule."""
     counterparty_wallet_id: UUID | None = None
+    direction: Direction | None = None
     payee_type: str | None
     payee_masked: str | None
     reference: str

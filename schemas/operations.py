@@ -20,6 +20,17 @@ class OperationType(StrEnum):
     MANUAL_ADJUSTMENT = "MANUAL_ADJUSTMENT"
 
 
+class Direction(StrEnum):
+    """Which way an operation moves its money that knows several. A client chooses between the first two."""
+
+    CREDIT = "CREDIT"
+    DEBIT = "DEBIT"
+    RETURN = "RETURN"
+    """A provider gave a payment back: to the wallet that paid it."""
+    SUSPENSE = "SUSPENSE"
+    """A provider gave a payment back whose wallet cannot have it, or whose tenant wants to look first."""
+
+
 class JobKind(StrEnum):
     """One unit of work for an adapter. `inquire` and `cancel` travel on the control stream."""
 

@@ -7,7 +7,7 @@ python -m tools.operations --check   exit 1 where it differs from the registry
 import sys
 from pathlib import Path
 
-from core.domain.operations import OPERATIONS, Operation
+from core.domain.operations import OPERATIONS, LegKind, Operation
 from schemas.operations import OperationType
 
 TARGET = Path(__file__).parent.parent / "docs" / "operations.md"
@@ -35,6 +35,15 @@ def _needs(operation: Operation) -> str:
     return ", ".join(needs) or "nothing more"
 
 
+def _movements() -> list[tuple[Operation, str, LegKind]]:
+    """Return each operation with its usual movement, then with those by direction."""
+    return [
+        (operation, direction, principal)
+        for operation in OPERATIONS.values()
+        for direction, principal in (("", operation.principal), *operation.otherwise.items())
+    ]
+
+
 def render() -> str:
     """Return the document's text."""
     lines = [
@@ -42,11 +51,11 @@ def render() -> str:
         "| operation | principal: debit | credit | job | needs | fees by rule | confirms first | key must cover |",
         "|---|---|---|---|---|---|---|---|",
     ]
-    for operation in OPERATIONS.values():
+    for operation, direction, principal in _movements():
         cells = (
-            operation.type.value,
-            operation.principal.debit.value,
-            operation.principal.credit.value,
+            operation.type.value + (f", {direction}" if direction else ""),
+            principal.debit.value,
+            principal.credit.value,
             operation.job_kind.value if operation.job_kind else "none",
             _needs(operation),
             _yes(operation.takes_fees),

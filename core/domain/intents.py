@@ -78,6 +78,8 @@ class IntentRow:
     """The fees by rule, as they were priced at acceptance; `fee_minor` includes those that are on top."""
     counterparty_wallet_id: UUID | None = None
     """The other wallet of an operation between two."""
+    direction: str | None = None
+    """Which way the money goes, of an operation that knows several."""
 
     @property
     def fees_on_top_minor(self) -> int:

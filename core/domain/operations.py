@@ -3,8 +3,8 @@
 Every id follows from the intent's: a repeated step names the same transfers, and the ledger answers `exists`.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from enum import IntEnum, StrEnum
 from functools import lru_cache
 from typing import Final
@@ -15,7 +15,7 @@ from core.domain.ids import derive_id
 from core.domain.intents import IntentRow
 from core.domain.ledger import Account, AccountFlags, Transfer, TransferFlags, system_account_id
 from schemas.money import currency_of
-from schemas.operations import JobKind, OperationType
+from schemas.operations import Direction, JobKind, OperationType
 
 
 class AccountCode(IntEnum):
@@ -95,6 +95,8 @@ class Operation:
     takes_fees: bool = True
     asked_for: Role = Role.WALLET
     """Whose wallet a key that is confined to wallets must cover to ask for it."""
+    otherwise: Mapping[str, LegKind] = field(default_factory=dict)
+    """The principal's movement by directions in which it is another."""
 
     @property
     def needs_rail(self) -> bool:
@@ -136,6 +138,7 @@ OPERATIONS: Final = {
             LegKind(Role.EQUITY, Role.WALLET, TransferCode.ADJUSTMENT),
             _AT_ONCE,
             takes_fees=False,
+            otherwise={Direction.DEBIT: LegKind(Role.WALLET, Role.EQUITY, TransferCode.ADJUSTMENT)},
         ),
     )
 }
@@ -174,7 +177,7 @@ def clearing_account(intent: IntentRow) -> Account:
 
 def accounts_of(intent: IntentRow) -> list[Account]:
     """Return the system accounts that the intent's legs touch."""
-    principal = _operation(intent).principal
+    principal = _principal(intent)
     roles = (principal.debit, principal.credit)
     accounts = [clearing_account(intent)] if Role.CLEARING in roles else []
     if Role.EQUITY in roles:
@@ -187,7 +190,7 @@ def accounts_of(intent: IntentRow) -> list[Account]:
 
 def legs_of(intent: IntentRow) -> list[Leg]:
     """Return the movements of the intent. Raises ValueError for an operation that is not in OPERATIONS."""
-    principal = _operation(intent).principal
+    principal = _principal(intent)
     debit, credit = _account_id(intent, principal.debit), _account_id(intent, principal.credit)
     legs = [Leg("principal", debit, credit, intent.received_minor, principal.code)]
     legs += _fee_legs(intent)
@@ -199,11 +202,13 @@ def legs_of(intent: IntentRow) -> list[Leg]:
     return legs
 
 
-def _operation(intent: IntentRow) -> Operation:
+def _principal(intent: IntentRow) -> LegKind:
     operation = OPERATIONS.get(OperationType(intent.operation))
     if operation is None:
         raise ValueError(f"operation {intent.operation} has no legs")
-    return operation
+    if intent.direction is None:
+        return operation.principal
+    return operation.otherwise.get(intent.direction, operation.principal)
 
 
 def _account_id(intent: IntentRow, role: Role) -> UUID:

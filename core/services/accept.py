@@ -1,7 +1,6 @@
 """Accept payments: many requests in one transaction, each under its idempotency key, each with its own answer."""
 
 import asyncio
-import hashlib
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
@@ -18,16 +17,17 @@ from core.domain.intents import IntentRow
 from core.domain.operations import OPERATIONS, Operation, Role
 from core.services.authorize import AuthorizePorts, Intents, Moment, new_job, place_holds
 from core.services.fees import Payment
-from core.services.keys import Caller
+from core.services.keys import DEBIT_SCOPE, Caller
 from core.services.micro_batch import MicroBatcher
 from core.services.problems import Refusal, require_currency
+from core.services.request_hash import request_hash
 from core.services.routes import Chosen, Route, choose_route, mask_payee
 from core.services.vault_port import Plain, Vault
 from core.services.wallets import Wallet
 from schemas.api import IntentRequest
 from schemas.events import IntentState
 from schemas.fees import FeePhase
-from schemas.operations import JobKind, OperationType
+from schemas.operations import Direction, JobKind, OperationType
 from wire.failpoints import failpoint
 
 _WALLETS_KEPT: Final = 50_000
@@ -165,13 +165,13 @@ class AcceptService:
         now_ms = time.time_ns() // 1_000_000
         for place, (key, request) in enumerate(requests):
             try:
-                caller.require_operation(request.operation)
+                _require_operation(caller, request)
                 caller.require_account(_asking_wallet(request))
                 self._begin(caller, key)
             except Refusal as refusal:
                 answers[place] = refusal
                 continue
-            asked[place] = Asked(caller, key, request, _hash(request), mint_id(now_ms), traceparent)
+            asked[place] = Asked(caller, key, request, request_hash(request), mint_id(now_ms), traceparent)
         try:
             answers |= zip(asked, await self._door(caller).submit_all(list(asked.values())), strict=True)
         finally:
@@ -310,6 +310,12 @@ class AcceptService:
         return rows
 
 
+def _require_operation(caller: Caller, request: IntentRequest) -> None:
+    caller.require_operation(request.operation)
+    if request.direction is Direction.DEBIT:
+        caller.require_operation(DEBIT_SCOPE)
+
+
 def _asking_wallet(request: IntentRequest) -> UUID:
     """Return the wallet that a key confined to wallets must cover."""
     operation = OPERATIONS.get(request.operation)
@@ -331,6 +337,10 @@ def _plan(asked: Asked, wallets: Mapping[UUID, Wallet], routes: Any) -> _Plan:
     if wallet.currency != request.currency:
         raise Refusal("currency_mismatch", f"the wallet holds {wallet.currency}", field="currency")
     _check_counterparty(asked, operation, wallets)
+    if request.direction is not None and not operation.otherwise:
+        raise Refusal(
+            "direction_not_expected", f"{request.operation} has one direction: leave it out", field="direction"
+        )
     if not operation.needs_rail:
         if request.payee is not None:
             raise Refusal("payee_not_expected", f"{request.operation} has no payee: leave it out", field="payee")
@@ -412,6 +422,7 @@ def _row(asked: Asked, plan: _Plan, moment: Moment) -> IntentRow:
         fee_legs=plan.fee_legs,
         fee_minor=sum_minor(plan.fee_legs, FeePhase.PRE),
         counterparty_wallet_id=request.counterparty_wallet_id,
+        direction=request.direction,
     )
 
 
@@ -431,7 +442,3 @@ def _answer(
         text = "this Idempotency-Key was used for another request: use a key of its own for each payment"
         return Refusal("idempotency_conflict", text, field="Idempotency-Key")
     return Accepted(first[known.intent_id], replayed=True)
-
-
-def _hash(request: IntentRequest) -> bytes:
-    return hashlib.sha256(request.model_dump_json().encode()).digest()

@@ -23,8 +23,10 @@ FEES_SCOPE: Final = "FEES"
 """What a key must carry to set fee rules."""
 LIMITS_SCOPE: Final = "LIMITS"
 """What a key must carry to set limits and the tiers of wallets."""
+DEBIT_SCOPE: Final = "ADJUSTMENT_DEBIT"
+"""What a key must carry, beside MANUAL_ADJUSTMENT, to take money out of a wallet by hand."""
 NAMED_ONLY: Final[frozenset[str]] = frozenset(
-    {OperationType.MANUAL_ADJUSTMENT, OperationType.MINIAPP_CHARGE, FEES_SCOPE, LIMITS_SCOPE}
+    {OperationType.MANUAL_ADJUSTMENT, DEBIT_SCOPE, OperationType.MINIAPP_CHARGE, FEES_SCOPE, LIMITS_SCOPE}
 )
 """What makes money out of equity, takes from another's wallet, or sets what others pay or may pay, is carried by a key
 that names it; `*` does not."""

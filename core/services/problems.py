@@ -43,6 +43,7 @@ PROBLEMS: Final = {
     "counterparty_missing": ProblemType(422, "The operation needs another wallet"),
     "counterparty_not_expected": ProblemType(422, "The operation has no other wallet"),
     "counterparty_same": ProblemType(422, "A wallet cannot pay itself"),
+    "direction_not_expected": ProblemType(422, "The operation has one direction"),
     "no_route": ProblemType(422, "No rail carries this payment"),
     "amount_out_of_bounds": ProblemType(422, "The rail does not take this amount"),
     "payee_missing": ProblemType(422, "The operation needs a payee"),

@@ -103,6 +103,7 @@ def intent_view(row: IntentRow) -> dict[str, Any]:
         "received_minor": row.received_minor,
         "fees": plain_legs(row.fee_legs) if row.fee_legs else [],
         "counterparty_wallet_id": row.counterparty_wallet_id,
+        "direction": row.direction,
         "payee_type": row.payee_type,
         "payee_masked": row.payee_masked,
         "reference": row.client_reference,

@@ -49,6 +49,7 @@ _INSERTED: Final = {
     "traceparent": "text",
     "fee_legs": "jsonb",
     "counterparty_wallet_id": "uuid",
+    "direction": "text",
 }
 _INSERT: Final = f"""
 WITH made AS (

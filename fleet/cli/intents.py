@@ -11,7 +11,7 @@ from fleet.cli.output import CommandError, JsonFlag, invalid_field, print_fields
 from schemas.api import AutoConfirm, ConfirmRequest, IdempotencyKey, IntentRequest, IntentView
 from schemas.events import IntentState
 from schemas.money import AmountError, currency_of, to_major_text, to_minor
-from schemas.operations import OperationType
+from schemas.operations import Direction, OperationType
 from schemas.permits import Payee
 
 _KEY: TypeAdapter[str] = TypeAdapter(IdempotencyKey)
@@ -25,6 +25,7 @@ def create(
     amount: Annotated[str, typer.Option(help="Decimal major units, such as 125.50.")],
     payee: Annotated[str, typer.Option(help="TYPE:VALUE, such as mobile:0812345678.")] = "",
     to: Annotated[UUID | None, typer.Option(help="The other wallet, of an operation between two.")] = None,
+    debit: Annotated[bool, typer.Option("--debit", help="Of an adjustment: out of the wallet, not into it.")] = False,
     currency: str = "THB",
     operation: OperationType = OperationType.PAYOUT,
     message: str = "",
@@ -43,6 +44,7 @@ def create(
             currency=currency,
             payee=_payee(payee),
             counterparty_wallet_id=to,
+            direction=Direction.DEBIT if debit else None,
             message=message,
             reference=reference,
             auto_confirm=AutoConfirm(max_fee_minor=max_fee_minor) if auto_confirm and payee else None,

@@ -155,3 +155,43 @@ async def test_the_history_tells_what_moved_the_money_and_between_whom(world: Wo
     }
     (received,) = (await world.core.wallets.history(world.caller, ben.id, None, 10)).items
     assert (received.from_name, received.to_name, received.amount_minor) == ("anna", "ben", 100)
+
+
+async def adjust(world: World, wallet: UUID, amount_minor: int, direction: str | None, caller: Caller) -> Any:
+    """Adjust a wallet by hand; return the intent as it was accepted."""
+    request = IntentRequest.model_validate({
+        "operation": "MANUAL_ADJUSTMENT", "wallet_id": wallet, "amount_minor": amount_minor, "currency": "THB",
+        "direction": direction,
+    })  # fmt: skip
+    return (await world.core.accept.accept(caller, f"adjust-{next(world.numbers)}", request)).intent
+
+
+async def test_an_adjustment_takes_money_out_by_a_key_that_names_it_and_never_below_zero(world: World) -> None:
+    wallet = await world.wallet(1000)
+    debits = replace(world.caller, operations=frozenset({"MANUAL_ADJUSTMENT", "ADJUSTMENT_DEBIT"}))
+    assert (await adjust(world, wallet, 400, "DEBIT", debits)).state == "SETTLED"
+    assert (await adjust(world, wallet, 50, "CREDIT", world.caller)).state == "SETTLED"
+    assert await world.money(wallet) == (650, 0)
+    more = await adjust(world, wallet, 651, "DEBIT", debits)
+    assert (more.state, more.failure_code) == ("FAILED", "insufficient_funds")
+    for operations in ({"*", "MANUAL_ADJUSTMENT"}, {"ADJUSTMENT_DEBIT"}):
+        with pytest.raises(Refusal) as caught:
+            await adjust(world, wallet, 1, "DEBIT", replace(world.caller, operations=frozenset(operations)))
+        assert caught.value.code == "operation_not_permitted"
+    assert await world.money(wallet) == (650, 0)
+    entries = (await world.core.wallets.history(world.caller, wallet, None, 10)).items
+    assert [(e.amount_minor, e.from_name, e.to_name) for e in entries] == [
+        (50, "", "anna"), (-400, "anna", ""), (1000, "", "anna"),
+    ]  # fmt: skip
+    await world.prove()
+
+
+async def test_what_has_one_direction_takes_none(world: World) -> None:
+    wallet, other = await world.wallet(1000), await world.wallet(1)
+    request = IntentRequest.model_validate({
+        "operation": "INTERNAL_P2P", "wallet_id": wallet, "counterparty_wallet_id": other, "amount_minor": 1,
+        "currency": "THB", "direction": "CREDIT",
+    })  # fmt: skip
+    with pytest.raises(Refusal) as caught:
+        await world.core.accept.accept(world.caller, "directed", request)
+    assert caught.value.code == "direction_not_expected"

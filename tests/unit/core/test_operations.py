@@ -23,7 +23,7 @@ from core.domain.operations import (
 )
 from schemas.fees import FeePhase
 from schemas.money import currency_of
-from schemas.operations import OperationType
+from schemas.operations import Direction, OperationType
 from tools.operations import TARGET, render
 
 TENANT, WALLET, OTHER, PARTNER = UUID(int=1), UUID(int=2), UUID(int=3), UUID(int=4)
@@ -53,6 +53,7 @@ def intents(draw: st.DrawFn) -> IntentRow:
         rail="r", provider="p", provider_account="main", environment="sandbox",
         fee_legs=tuple(legs), fee_minor=sum_minor(legs, FeePhase.PRE) + named_minor,
         counterparty_wallet_id=OTHER if declared.needs_counterparty else None,
+        direction=draw(st.sampled_from([None, *declared.otherwise])),
     )  # fmt: skip
 
 
@@ -69,7 +70,8 @@ def test_the_payer_loses_amount_and_fee_and_everybody_else_gets_it(intent: Inten
     paid_minor = intent.amount_minor + intent.fee_minor
     if intent.operation == OperationType.MANUAL_ADJUSTMENT:
         equity = system_account(TENANT, intent.currency, AccountCode.EQUITY)
-        assert changes == {WALLET: paid_minor, equity.id: -paid_minor}
+        sign = -1 if intent.direction == Direction.DEBIT else 1
+        assert changes == {WALLET: sign * paid_minor, equity.id: -sign * paid_minor}
     else:
         assert changes[WALLET] == -paid_minor
     fees_minor = sum(leg.amount_minor for leg in legs if leg.name != "principal")
