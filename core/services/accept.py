@@ -423,6 +423,8 @@ def _row(asked: Asked, plan: _Plan, moment: Moment) -> IntentRow:
         fee_minor=sum_minor(plan.fee_legs, FeePhase.PRE),
         counterparty_wallet_id=request.counterparty_wallet_id,
         direction=request.direction,
+        created_at=moment.now,
+        updated_at=moment.now,
     )
 
 

@@ -45,7 +45,7 @@ class Intents(Protocol):
 class Jobs(Protocol):
     """What authorization needs of the jobs' store."""
 
-    async def insert_jobs(self, uow: Any, jobs: Sequence[JobRow]) -> Sequence[UUID]: ...
+    async def insert_jobs(self, uow: Any, jobs: Sequence[JobRow]) -> None: ...
 
 
 class AuthorizePorts(Protocol):

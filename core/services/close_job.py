@@ -20,7 +20,7 @@ _DONE = frozenset({TransferResult.OK, TransferResult.EXISTS})
 
 
 class ResolutionRefusedError(RuntimeError):
-    """The ledger or the intent's state refused a decision that its locked rows allowed; nothing may commit."""
+    """The ledger or an intent's state refused a decision that its locked rows allowed; nothing may commit."""
 
 
 class Jobs(Protocol):
@@ -28,7 +28,7 @@ class Jobs(Protocol):
 
     async def lock_jobs(self, uow: Any, ids: Sequence[UUID]) -> dict[UUID, JobRow]: ...
 
-    async def insert_jobs(self, uow: Any, jobs: Sequence[JobRow]) -> Sequence[UUID]: ...
+    async def insert_jobs(self, uow: Any, jobs: Sequence[JobRow]) -> None: ...
 
     async def due_jobs(self, uow: Any, limit: int) -> Sequence[JobRow]: ...
 
@@ -49,6 +49,8 @@ class Intents(Protocol):
     async def load_intents(self, uow: Any, ids: Sequence[UUID], *, lock: bool = False) -> dict[UUID, IntentRow]: ...
 
     async def move_intents(self, uow: Any, moves: Sequence[Move]) -> set[UUID]: ...
+
+    async def move_locked_intents(self, uow: Any, moves: Sequence[Move]) -> None: ...
 
 
 class ClosePorts(Protocol):
@@ -106,11 +108,9 @@ async def end_intents(uow: Any, ports: ClosePorts, endings: Sequence[Ending], fu
         elif ending.move.decision == "VOID":
             transfers += void_transfers(ending.intent)
     if endings:
-        moved = await ports.intents.move_intents(uow, [ending.move for ending in endings])
-        if len(moved) != len(endings):
-            raise ResolutionRefusedError("an intent moved under its lock")
-        await ports.jobs.close_jobs_of(uow, [(ending.intent.id, ending.outcome) for ending in endings])
         await ports.limits.end(uow, [(ending.intent, ending.move.to) for ending in endings])
+        await ports.intents.move_locked_intents(uow, [ending.move for ending in endings])
+        await ports.jobs.close_jobs_of(uow, [(ending.intent.id, ending.outcome) for ending in endings])
     transfers += further
     if transfers:
         # Last, so that hot accounts are locked for the shortest time; a refusal undoes all of the above.

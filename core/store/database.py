@@ -6,17 +6,19 @@ nothing is prepared by hand. A transaction pooler works with `statement_cache_si
 
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
 import asyncpg
 
 from core.domain.context import Context
+from core.store.unit_of_work import UnitOfWork
 
 if TYPE_CHECKING:
     from asyncpg.pool import PoolConnectionProxy
 
-    Connection = asyncpg.Connection[asyncpg.Record] | PoolConnectionProxy[asyncpg.Record]
+    from core.store.unit_of_work import Connection
+
+__all__ = ["AWAY", "Database", "UnitOfWork"]
 
 AWAY: tuple[type[Exception], ...] = (
     OSError,
@@ -30,14 +32,6 @@ AWAY: tuple[type[Exception], ...] = (
     asyncpg.TooManyConnectionsError,
 )
 """Errors that say that the server is away or restarting: nobody's fault, and worth a repeat."""
-
-
-@dataclass(frozen=True, slots=True)
-class UnitOfWork:
-    """One open transaction; `connection` belongs to it until it ends."""
-
-    connection: "Connection"
-    context: Context
 
 
 class Database:
@@ -91,7 +85,9 @@ class Database:
         async with self._pool.acquire() as connection:
             await connection.execute(begin)
             try:
-                yield UnitOfWork(connection, context)
+                uow = UnitOfWork(connection, context)
+                yield uow
+                await uow.flush()
             except BaseException:
                 if not connection.is_closed():
                     await connection.execute("ROLLBACK")

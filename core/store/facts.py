@@ -7,7 +7,7 @@ from uuid import UUID
 from core.domain.ids import ids_of_that_time
 from core.domain.verdicts import AttemptView, FactKey
 from core.services.facts import Alert, Fact
-from core.store.database import UnitOfWork
+from core.store.unit_of_work import UnitOfWork, Write
 from schemas.permits import PermitMode
 from schemas.results import Verdict
 
@@ -16,12 +16,17 @@ SELECT job_id, fence, mode, granted_at, negative_at IS NOT NULL AS negative FROM
 WHERE job_id = ANY($1::uuid[]) AND job_id BETWEEN $2 AND $3
 """
 
-_NEGATIVE: Final = """
-UPDATE fleet.attempts a SET negative_at = now()
-FROM unnest($1::uuid[], $2::int[]) AS n(job_id, fence)
-WHERE a.job_id = ANY ($1::uuid[]) AND a.job_id = n.job_id AND a.fence = n.fence AND a.job_id BETWEEN $3 AND $4
-    AND a.negative_at IS NULL
-"""
+_NEGATIVE: Final = Write(
+    """
+negatives AS (
+    UPDATE fleet.attempts a SET negative_at = now()
+    FROM unnest($1::uuid[], $2::int[]) AS n(job_id, fence)
+    WHERE a.job_id = ANY ($1::uuid[]) AND a.job_id = n.job_id AND a.fence = n.fence AND a.job_id BETWEEN $3 AND $4
+        AND a.negative_at IS NULL
+)
+""",
+    frozenset({"attempts"}),
+)
 
 _KNOWN: Final = """
 SELECT job_id, fence, verdict, money_hash, applied_at IS NOT NULL AS applied FROM fleet.facts
@@ -35,15 +40,21 @@ WHERE j.intent_id = ANY($1::uuid[]) AND j.id BETWEEN $2 AND $3 AND f.job_id BETW
     AND f.applied_at IS NULL AND f.verdict IN ('SUCCEEDED', 'PAID')
 """
 
-_INSERT: Final = """
-INSERT INTO fleet.facts (job_id, fence, verdict, money_hash, tenant_id, intent_id, rail, body, evidence_id, applied_at,
-    quarantine)
-SELECT f.job_id, f.fence, f.verdict, f.money_hash, f.tenant_id, f.intent_id, f.rail, f.body, f.evidence_id,
-    CASE WHEN f.quarantine IS NULL THEN now() END, f.quarantine
-FROM unnest($1::uuid[], $2::int[], $3::text[], $4::bytea[], $5::uuid[], $6::uuid[], $7::text[], $8::jsonb[], $9::uuid[],
-    $10::text[]) AS f(job_id, fence, verdict, money_hash, tenant_id, intent_id, rail, body, evidence_id, quarantine)
-ON CONFLICT (job_id, fence, verdict, money_hash) DO NOTHING
-"""
+_INSERT: Final = Write(
+    """
+made_facts AS (
+    INSERT INTO fleet.facts (job_id, fence, verdict, money_hash, tenant_id, intent_id, rail, body, evidence_id,
+        applied_at, quarantine)
+    SELECT f.job_id, f.fence, f.verdict, f.money_hash, f.tenant_id, f.intent_id, f.rail, f.body, f.evidence_id,
+        CASE WHEN f.quarantine IS NULL THEN now() END, f.quarantine
+    FROM unnest($1::uuid[], $2::int[], $3::text[], $4::bytea[], $5::uuid[], $6::uuid[], $7::text[], $8::jsonb[],
+        $9::uuid[], $10::text[])
+        AS f(job_id, fence, verdict, money_hash, tenant_id, intent_id, rail, body, evidence_id, quarantine)
+    ON CONFLICT (job_id, fence, verdict, money_hash) DO NOTHING
+)
+""",
+    frozenset({"facts"}),
+)
 
 _ALERT: Final = """
 INSERT INTO fleet.alerts (id, tenant_id, severity, kind, intent_id, job_id, detail)
@@ -68,7 +79,7 @@ async def mark_negative(uow: UnitOfWork, fences: Sequence[tuple[UUID, int]]) -> 
     if not fences:
         return
     ids = [job_id for job_id, _ in fences]
-    await uow.connection.execute(_NEGATIVE, ids, [fence for _, fence in fences], min(ids), max(ids))
+    await uow.later(_NEGATIVE, ids, [fence for _, fence in fences], min(ids), max(ids))
 
 
 async def known_facts(uow: UnitOfWork, job_ids: Sequence[UUID]) -> dict[FactKey, set[bytes]]:
@@ -93,7 +104,7 @@ async def insert_facts(uow: UnitOfWork, facts: Sequence[Fact]) -> None:
     """Keep facts, applied or quarantined; a repeat changes nothing."""
     if not facts:
         return
-    await uow.connection.execute(
+    await uow.later(
         _INSERT,
         [fact.result.job_id for fact in facts],
         [fact.result.fence for fact in facts],

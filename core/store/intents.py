@@ -14,7 +14,7 @@ from core.domain.fee_legs import legs_of_plain, plain_legs
 from core.domain.intents import ALLOWED, IntentRow, Move
 from core.services.authorize import Moment
 from core.services.read_intents import IntentFilter
-from core.store.database import UnitOfWork
+from core.store.unit_of_work import UnitOfWork, Write
 
 _COLUMNS: Final = tuple(field.name for field in fields(IntentRow))
 _JSON_COLUMNS: Final = ("auto_confirm", "lookup", "limits")
@@ -50,23 +50,28 @@ _INSERTED: Final = {
     "fee_legs": "jsonb",
     "counterparty_wallet_id": "uuid",
     "direction": "text",
+    "created_at": "timestamptz",
+    "updated_at": "timestamptz",
 }
-_INSERT: Final = f"""
-WITH made AS (
+_INSERT: Final = Write(
+    f"""
+made_intents AS (
     INSERT INTO fleet.intents ({", ".join(_INSERTED)})
     SELECT * FROM unnest({", ".join(f"${n}::{kind}[]" for n, kind in enumerate(_INSERTED.values(), start=1))})
-    RETURNING id, version, tenant_id, state, deadline, traceparent, failure_code, created_at
-), told AS (
+    RETURNING id, version, tenant_id, state, deadline, traceparent, failure_code
+), told_intents AS (
     INSERT INTO fleet.intent_events (intent_id, seq, tenant_id, type, state, actor, data, traceparent)
     SELECT id, version, tenant_id, 'accepted', state, ${len(_INSERTED) + 1},
         jsonb_strip_nulls(jsonb_build_object('deadline', deadline, 'reason', failure_code)), traceparent
-    FROM made
+    FROM made_intents
 )
-SELECT id, created_at FROM made
-"""  # noqa: S608 - the names are this module's own
+""",  # noqa: S608 - the names are this module's own
+    frozenset({"intents", "intent_events"}),
+)
 
-_MOVE: Final = """
-WITH moved AS (
+_MOVE: Final = Write(
+    """
+moved_intents AS (
     UPDATE fleet.intents i SET
         state = m.state, version = i.version + 1, updated_at = now(),
         failure_code = coalesce(m.failure_code, i.failure_code),
@@ -86,11 +91,15 @@ WITH moved AS (
     WHERE i.id = ANY ($1::uuid[]) AND i.id = m.id AND i.id BETWEEN $15 AND $16
         AND i.state = ANY (string_to_array(m.allowed, ','))
     RETURNING i.id, i.version, i.tenant_id, m.type, i.state, m.data, i.traceparent
+), told_moves AS (
+    INSERT INTO fleet.intent_events (intent_id, seq, tenant_id, type, state, actor, data, traceparent)
+    SELECT id, version, tenant_id, type, state, $17, data, traceparent FROM moved_intents
 )
-INSERT INTO fleet.intent_events (intent_id, seq, tenant_id, type, state, actor, data, traceparent)
-SELECT id, version, tenant_id, type, state, $17, data, traceparent FROM moved
-RETURNING intent_id
-"""
+""",
+    frozenset({"intents", "intent_events"}),
+    "SELECT count(*) FROM moved_intents",
+)
+_MOVE_NOW: Final = f"WITH {_MOVE.parts} SELECT id FROM moved_intents"  # noqa: S608 - a constant
 _SELECT: Final = f"SELECT {', '.join(_COLUMNS)} FROM fleet.intents"  # noqa: S608 - the names are the row's own
 _ALLOWED_TEXT: Final = {state: ",".join(sorted(sources)) for state, sources in ALLOWED.items()}
 
@@ -125,14 +134,9 @@ class IntentStore:
         return Moment(rows[0]["now"], rows[0]["epoch"])
 
     async def insert_intents(self, uow: UnitOfWork, intents: Sequence[IntentRow]) -> None:
-        """Insert intents that are new, each with its first event; sets `created_at` and `updated_at` on the rows."""
-        if not intents:
-            return
-        columns = [list(map(read, intents)) for read in _READERS]
-        made = await uow.connection.fetch(_INSERT, *columns, uow.context.actor)
-        times = {row["id"]: row["created_at"] for row in made}
-        for intent in intents:
-            intent.created_at = intent.updated_at = times[intent.id]
+        """Insert intents that are new, each with its first event."""
+        if intents:
+            await uow.later(_INSERT, *(list(map(read, intents)) for read in _READERS), uow.context.actor)
 
     async def move_intents(self, uow: UnitOfWork, moves: Sequence[Move]) -> set[UUID]:
         """Move intents whose state allows it and write one event each; return which moved.
@@ -141,28 +145,15 @@ class IntentStore:
         """
         if not moves:
             return set()
-        moves = sorted(moves, key=lambda move: move.intent_id.int)
-        moved = await uow.connection.fetch(
-            _MOVE,
-            [move.intent_id for move in moves],
-            [move.to for move in moves],
-            [_ALLOWED_TEXT[move.to] for move in moves],
-            [move.type for move in moves],
-            [_json(move.data) for move in moves],
-            [move.failure_code for move in moves],
-            [move.failure_message for move in moves],
-            [move.decision for move in moves],
-            [move.provider_reference for move in moves],
-            [move.fee_minor for move in moves],
-            [_json(move.lookup) for move in moves],
-            [_json(move.limits) for move in moves],
-            [move.deadline for move in moves],
-            [move.parked for move in moves],
-            moves[0].intent_id,
-            moves[-1].intent_id,
-            uow.context.actor,
-        )
-        return {row["intent_id"] for row in moved}
+        return {row["id"] for row in await uow.connection.fetch(_MOVE_NOW, *_move_columns(uow, moves))}
+
+    async def move_locked_intents(self, uow: UnitOfWork, moves: Sequence[Move]) -> None:
+        """Move intents that are locked and in a state that allows it, at the latest with the commit.
+
+        Raises WriteMissedError, now or then, where one does not move: the caller saw what is not there.
+        """
+        if moves:
+            await uow.later(_MOVE, *_move_columns(uow, moves), expected=len(moves))
 
     async def load_intents(self, uow: UnitOfWork, ids: Sequence[UUID], *, lock: bool = False) -> dict[UUID, IntentRow]:
         """Return the intents that exist and are visible; with `lock`, locked in id order until the end."""
@@ -205,6 +196,29 @@ class IntentStore:
                 conditions.append(text.format(f"${len(values)}"))
         statement = f"{_SELECT} WHERE {' AND '.join(conditions)} ORDER BY id DESC LIMIT {int(limit)}"
         return [_intent(row) for row in await uow.connection.fetch(statement, *values)]
+
+
+def _move_columns(uow: UnitOfWork, moves: Sequence[Move]) -> list[Any]:
+    moves = sorted(moves, key=lambda move: move.intent_id.int)
+    return [
+        [move.intent_id for move in moves],
+        [move.to for move in moves],
+        [_ALLOWED_TEXT[move.to] for move in moves],
+        [move.type for move in moves],
+        [_json(move.data) for move in moves],
+        [move.failure_code for move in moves],
+        [move.failure_message for move in moves],
+        [move.decision for move in moves],
+        [move.provider_reference for move in moves],
+        [move.fee_minor for move in moves],
+        [_json(move.lookup) for move in moves],
+        [_json(move.limits) for move in moves],
+        [move.deadline for move in moves],
+        [move.parked for move in moves],
+        moves[0].intent_id,
+        moves[-1].intent_id,
+        uow.context.actor,
+    ]
 
 
 def _intent(row: asyncpg.Record) -> IntentRow:

@@ -7,8 +7,8 @@ from uuid import UUID
 
 from core.domain.ids import ids_of_that_time
 from core.domain.jobs import JobRow, JobState, Waiting
-from core.store.database import UnitOfWork
 from core.store.outbox import NOTIFY_OUTBOX, job_body
+from core.store.unit_of_work import UnitOfWork, Write
 from schemas.operations import JobKind, OperationType
 
 _FIELDS: Final = tuple(JobRow.__dataclass_fields__)
@@ -19,8 +19,9 @@ _ENUMS: Final = tuple(
 JOB_COLUMNS: Final = ", ".join(f"j.{name}" for name in _FIELDS)
 """The columns of a JobRow, under the alias j."""
 
-_INSERT: Final = """
-WITH made AS (
+_INSERT: Final = Write(
+    """
+made_jobs AS (
     INSERT INTO fleet.jobs (id, tenant_id, intent_id, target_job_id, kind, operation, rail, provider, provider_account,
         environment, reference, amount_minor, currency, payee_masked, deadline, not_before, stream, ledger_epoch,
         traceparent)
@@ -29,27 +30,26 @@ WITH made AS (
         $15::timestamptz[], $16::timestamptz[], $17::text[], $18::int[], $19::text[])
     ON CONFLICT (id) DO NOTHING
     RETURNING id, tenant_id, rail, stream, not_before, traceparent
-), queued AS (
+), queued_jobs AS (
     INSERT INTO fleet.outbox (job_id, tenant_id, rail, stream, not_before, body, traceparent)
     SELECT m.id, m.tenant_id, m.rail, m.stream, coalesce(m.not_before, now()), b.body, m.traceparent
-    FROM made m JOIN unnest($1::uuid[], $20::text[]) AS b(id, body) ON b.id = m.id
+    FROM made_jobs m JOIN unnest($1::uuid[], $20::text[]) AS b(id, body) ON b.id = m.id
     ON CONFLICT (job_id, round) DO NOTHING
-), woken AS (
-    SELECT pg_notify('fleet_outbox', stream) FROM (SELECT DISTINCT stream FROM made) AS streams
+), woken_relays AS (
+    SELECT pg_notify('fleet_outbox', stream) FROM (SELECT DISTINCT stream FROM made_jobs) AS streams
 )
-SELECT array_agg(id) AS ids, (SELECT count(*) FROM woken) FROM made
-"""
+""",
+    frozenset({"jobs", "outbox"}),
+    "SELECT count(*) FROM woken_relays",
+)
 
 
-async def insert_jobs(uow: UnitOfWork, jobs: Sequence[JobRow]) -> list[UUID]:
-    """Insert jobs and their outbox rows and wake the relay at commit. Return the ids that were new.
-
-    Idempotent by id: a repeat changes nothing.
-    """
+async def insert_jobs(uow: UnitOfWork, jobs: Sequence[JobRow]) -> None:
+    """Insert jobs and their outbox rows and wake the relay at commit. Idempotent by id: a repeat changes nothing."""
     if not jobs:
-        return []
+        return
     rows = sorted(jobs, key=lambda job: job.id.int)
-    made = await uow.connection.fetchval(
+    await uow.later(
         _INSERT,
         [job.id for job in rows],
         [job.tenant_id for job in rows],
@@ -72,7 +72,6 @@ async def insert_jobs(uow: UnitOfWork, jobs: Sequence[JobRow]) -> list[UUID]:
         [job.traceparent for job in rows],
         [job_body(job) for job in rows],
     )
-    return made or []
 
 
 def job_of(row: Any) -> JobRow:
@@ -94,19 +93,23 @@ WHERE id = ANY($1::uuid[]) AND id BETWEEN $2 AND $3 AND target_job_id IS NOT NUL
 """
 
 # A job's id keeps its intent's time prefix: the bounds leave out the partitions of other months.
-_CLOSE: Final = """
-WITH closed AS (
+_CLOSE: Final = Write(
+    """
+closed_jobs AS (
     UPDATE fleet.jobs j SET state = 'CLOSED', closed_at = now(), outcome = e.outcome, next_check_at = NULL
     FROM unnest($1::uuid[], $2::text[]) AS e(intent_id, outcome)
     WHERE j.intent_id = ANY ($1::uuid[]) AND j.intent_id = e.intent_id AND j.id BETWEEN $3 AND $4
         AND j.closed_at IS NULL
     RETURNING j.id
-), unsent AS (
+), unsent_rows AS (
     -- A row that a relay holds is left to it: waiting here while it waits for our job would be a deadlock.
-    SELECT o.job_id, o.round FROM fleet.outbox o JOIN closed c ON c.id = o.job_id FOR UPDATE OF o SKIP LOCKED
+    SELECT o.job_id, o.round FROM fleet.outbox o JOIN closed_jobs c ON c.id = o.job_id FOR UPDATE OF o SKIP LOCKED
+), withdrawn_rows AS (
+    DELETE FROM fleet.outbox o USING unsent_rows u WHERE o.job_id = u.job_id AND o.round = u.round
 )
-DELETE FROM fleet.outbox o USING unsent u WHERE o.job_id = u.job_id AND o.round = u.round
-"""
+""",
+    frozenset({"jobs", "outbox"}),
+)
 
 _CLOSE_THESE: Final = """
 UPDATE fleet.jobs j SET state = 'CLOSED', closed_at = now(), outcome = e.outcome, next_check_at = NULL
@@ -197,7 +200,7 @@ async def close_jobs_of(uow: UnitOfWork, outcomes: Sequence[tuple[UUID, str]]) -
     if not outcomes:
         return
     ids = [intent_id for intent_id, _ in outcomes]
-    await uow.connection.execute(_CLOSE, ids, [outcome for _, outcome in outcomes], *ids_of_that_time(ids))
+    await uow.later(_CLOSE, ids, [outcome for _, outcome in outcomes], *ids_of_that_time(ids))
 
 
 async def close_jobs(uow: UnitOfWork, outcomes: Sequence[tuple[UUID, str]]) -> None:

@@ -25,9 +25,9 @@ from core.store.ledger_reads import read_history
 from core.store.ledger_rows import balance_of, transfer_columns, transfer_of
 
 if TYPE_CHECKING:
-    from core.store.database import Connection
+    from core.store.unit_of_work import Connection
 
-_APPLY = """SELECT fleet.ledger_apply($1, $2::uuid[], $3::uuid[], $4::uuid[], $5::uuid[], $6::bigint[],
+_APPLY = """fleet.ledger_apply($1, $2::uuid[], $3::uuid[], $4::uuid[], $5::uuid[], $6::bigint[],
     $7::integer[], $8::integer[], $9::smallint[], $10::uuid[], $11::integer[], $12::uuid[], $13::uuid[],
     $14::integer[])"""
 
@@ -152,7 +152,7 @@ async def _apply_in_order(uow: UnitOfWork, transfers: Sequence[Transfer]) -> lis
 
 
 async def _call(uow: UnitOfWork, transfers: Sequence[Transfer], *, exact: bool) -> bool:
-    return bool(await uow.connection.fetchval(_APPLY, exact, *transfer_columns(transfers)))
+    return bool(await uow.value_after_writes(_APPLY, exact, *transfer_columns(transfers)))
 
 
 async def _lock_state(uow: UnitOfWork, transfers: Sequence[Transfer]) -> LedgerState:

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 from core.services.ledger_port import Discrepancy, LedgerReport
 
 if TYPE_CHECKING:
-    from core.store.database import Connection
+    from core.store.unit_of_work import Connection
 
 # One statement is one snapshot. A hold counts as pending until a resolution names it.
 _PROOF = """

@@ -7,7 +7,7 @@ from core.services.ledger_port import HistoryCursor, HistoryEntry, HistoryPage
 from core.store.ledger_rows import transfer_of
 
 if TYPE_CHECKING:
-    from core.store.database import Connection
+    from core.store.unit_of_work import Connection
 
 # Holds (2) and voids (8) move nothing that is posted. Each side has its own index, newest id first.
 _PAGE = """

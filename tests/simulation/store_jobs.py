@@ -50,21 +50,18 @@ class AttemptRow(AttemptView):
 class Jobs:
     """The jobs."""
 
-    async def insert_jobs(self, uow: Transaction, jobs: Sequence[JobRow]) -> list[UUID]:
+    async def insert_jobs(self, uow: Transaction, jobs: Sequence[JobRow]) -> None:
         """Insert jobs and their outbox rows; a repeat changes nothing."""
         await uow.step()
-        made = []
         for job in sorted(jobs, key=lambda each: each.id):
             await uow.lock("jobs", [job.id])
             if uow.look("jobs", job.id) is not None:
                 continue
-            made.append(job.id)
             uow.put("jobs", job.id, copy(job))
             uow.append("jobs_of", job.intent_id, job.id)
             uow.put("dispatch", job.id, Dispatch())
             row = OutboxRow(job.id, 0, job.stream, job.not_before or uow.now, job_body(job))
             uow.put("outbox", (job.id, 0), row)
-        return made
 
     async def lock_jobs(self, uow: Transaction, ids: Sequence[UUID]) -> dict[UUID, JobRow]:
         """Lock jobs in id order, waiting for their holders."""

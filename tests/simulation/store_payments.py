@@ -60,6 +60,10 @@ class Intents:
         await uow.lock("intents", sorted(move.intent_id for move in moves))
         return {move.intent_id for move in moves if self._move(uow, move)}
 
+    async def move_locked_intents(self, uow: Transaction, moves: Sequence[Move]) -> None:
+        """Move intents that are locked and may move."""
+        assert len(await self.move_intents(uow, moves)) == len(moves), "an intent moved under its lock"
+
     def _move(self, uow: Transaction, move: Move) -> bool:
         row: IntentRow | None = uow.get("intents", move.intent_id)
         if row is None or IntentState(row.state) not in ALLOWED[move.to]:

@@ -101,7 +101,7 @@ async def test_a_permit_and_a_void_never_both_win(
         for intent_id in intents
     ]  # fmt: skip
     async with database.unit_of_work(context) as uow:
-        assert len(await jobs.insert_jobs(uow, rows)) == 2_000
+        await jobs.insert_jobs(uow, rows)
 
     granted: set[UUID] = set()
     voided: set[UUID] = set()

@@ -1,0 +1,127 @@
+"""One open transaction of one tenant, and the writes that wait for its next statement.
+
+A round trip costs a lone payment more than the work it asks for. A write whose answer nobody needs is therefore queued
+by `later`, and travels with the next statement, as one WITH. Whatever is asked of `connection` sends it first: no
+statement of the transaction ever runs before a write that was queued before it.
+"""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, Final, cast
+
+import asyncpg
+
+from core.domain.context import Context
+
+if TYPE_CHECKING:
+    from asyncpg.pool import PoolConnectionProxy
+
+    Connection = asyncpg.Connection[asyncpg.Record] | PoolConnectionProxy[asyncpg.Record]
+
+_PARAMETER: Final = re.compile(r"\$(\d+)")
+
+
+class WriteMissedError(RuntimeError):
+    """A queued write met fewer rows than its caller had locked and seen; the transaction must not commit."""
+
+
+@dataclass(frozen=True, slots=True)
+class Write:
+    """Changes as the named parts of a WITH: `name AS (INSERT …), …`, with parameters of their own from $1 on.
+
+    Parts of one statement do not see each other's changes, and a row that two of them change is changed once:
+    `tables` are those that it changes, and no two writes of one statement share any. `count` is a number that the
+    statement reads from its parts; what is not a change, such as a notification, runs only where it is read.
+    """
+
+    parts: str
+    tables: frozenset[str]
+    count: str = "0"
+
+
+@dataclass(frozen=True, slots=True)
+class _Queued:
+    write: Write
+    arguments: Sequence[Any]
+    expected: int | None
+
+
+class UnitOfWork:
+    """One open transaction. It belongs to one task, and its connection to it until it ends."""
+
+    __slots__ = ("_connection", "_queue", "context")
+
+    def __init__(self, connection: "Connection", context: Context) -> None:
+        self._connection, self.context = connection, context
+        self._queue: list[_Queued] = []
+
+    @property
+    def connection(self) -> "Connection":
+        """The connection; its next statement comes after everything that was queued."""
+        return cast("Connection", _AfterWrites(self, self._connection)) if self._queue else self._connection
+
+    async def later(self, write: Write, *arguments: Any, expected: int | None = None) -> None:
+        """Queue a write for the next statement. WriteMissedError is raised then unless its count is `expected`."""
+        if any(write.tables & queued.write.tables for queued in self._queue):
+            await self.flush()
+        self._queue.append(_Queued(write, arguments, expected))
+
+    async def flush(self) -> None:
+        """Send what is queued."""
+        if self._queue:
+            await self.value_after_writes("true")
+
+    async def value_after_writes(self, expression: str, *arguments: Any) -> Any:
+        """Return the value of one SQL expression, in the statement that sends what is queued."""
+        queue, self._queue = self._queue, []
+        text = _statement(expression, len(arguments), tuple((each.write, len(each.arguments)) for each in queue))
+        row = await self._connection.fetchrow(text, *arguments, *(value for each in queue for value in each.arguments))
+        if row is None:
+            raise WriteMissedError("a SELECT of one row returned none")
+        for place, each in enumerate(queue, start=1):
+            if each.expected is not None and row[place] != each.expected:
+                raise WriteMissedError(f"{row[place]} of {each.expected} rows changed in {sorted(each.write.tables)}")
+        return row[0]
+
+
+class _AfterWrites:
+    """Stands for the connection while writes are queued: each statement sends them first."""
+
+    __slots__ = ("_connection", "_uow")
+
+    def __init__(self, uow: UnitOfWork, connection: "Connection") -> None:
+        self._uow, self._connection = uow, connection
+
+    async def fetch(self, query: str, *arguments: Any) -> Any:
+        await self._uow.flush()
+        return await self._connection.fetch(query, *arguments)
+
+    async def fetchrow(self, query: str, *arguments: Any) -> Any:
+        await self._uow.flush()
+        return await self._connection.fetchrow(query, *arguments)
+
+    async def fetchval(self, query: str, *arguments: Any) -> Any:
+        await self._uow.flush()
+        return await self._connection.fetchval(query, *arguments)
+
+    async def execute(self, query: str, *arguments: Any) -> Any:
+        await self._uow.flush()
+        return await self._connection.execute(query, *arguments)
+
+
+@lru_cache(maxsize=1024)
+def _statement(expression: str, arguments: int, writes: tuple[tuple[Write, int], ...]) -> str:
+    parts, counts = [], [expression]
+    for write, own in writes:
+        shift = arguments
+        parts.append(_shifted(write.parts, shift))
+        counts.append(f"({write.count})")
+        arguments += own
+    opening = f"WITH {', '.join(parts)} " if parts else ""
+    return f"{opening}SELECT {', '.join(counts)}"
+
+
+def _shifted(text: str, by: int) -> str:
+    return _PARAMETER.sub(lambda found: f"${int(found[1]) + by}", text)

@@ -1,0 +1,86 @@
+"""Writes that travel with the next statement: in order, all or nothing, and never silently short."""
+
+from collections.abc import AsyncIterator
+
+import pytest
+
+from core.domain.context import Context
+from core.store.database import Database
+from core.store.unit_of_work import UnitOfWork, Write, WriteMissedError
+from fleet.stack.provision import RoleUrls
+
+_CONTEXT = Context(None, "test")
+_ADD = Write("added AS (INSERT INTO noted SELECT unnest($1::int[]))", frozenset({"noted"}))
+_RAISE = Write(
+    "raised AS (UPDATE counted SET n = n + $1 WHERE id = ANY ($2::int[]) RETURNING id)",
+    frozenset({"counted"}),
+    "SELECT count(*) FROM raised",
+)
+
+
+@pytest.fixture
+async def database(fresh_database: RoleUrls) -> AsyncIterator[Database]:
+    """A database with two small tables."""
+    made = await Database.connect(fresh_database.admin, max_size=2)
+    async with made.acquire() as connection:
+        await connection.execute(
+            "CREATE TABLE noted (n int); CREATE TABLE counted (id int, n int);INSERT INTO counted VALUES (1, 0), (2, 0)"
+        )
+    yield made
+    await made.close()
+
+
+async def _noted(uow: UnitOfWork) -> list[int]:
+    return [row["n"] for row in await uow.connection.fetch("SELECT n FROM noted ORDER BY n")]
+
+
+async def test_a_queued_write_is_there_for_the_next_statement_and_after_the_commit(database: Database) -> None:
+    async with database.unit_of_work(_CONTEXT) as uow:
+        await uow.later(_ADD, [1, 2])
+        assert await _noted(uow) == [1, 2]
+        await uow.later(_RAISE, 5, [1], expected=1)
+        await uow.later(_ADD, [3])
+    async with database.unit_of_work(_CONTEXT) as uow:
+        assert await _noted(uow) == [1, 2, 3]
+        assert await uow.connection.fetchval("SELECT n FROM counted WHERE id = 1") == 5
+
+
+async def test_a_value_is_read_in_the_statement_that_sends_the_writes(database: Database) -> None:
+    async with database.unit_of_work(_CONTEXT) as uow:
+        await uow.later(_ADD, [7])
+        await uow.later(_RAISE, 2, [1, 2], expected=2)
+        assert await uow.value_after_writes("$1::int + $2::int", 40, 2) == 42
+        assert await _noted(uow) == [7]
+
+
+async def test_writes_to_one_table_follow_each_other(database: Database) -> None:
+    async with database.unit_of_work(_CONTEXT) as uow:
+        for _ in range(3):
+            await uow.later(_RAISE, 1, [1], expected=1)
+    async with database.unit_of_work(_CONTEXT) as uow:
+        assert await uow.connection.fetchval("SELECT n FROM counted WHERE id = 1") == 3
+
+
+async def test_a_write_that_meets_too_few_rows_undoes_the_transaction(database: Database) -> None:
+    async def write() -> None:
+        async with database.unit_of_work(_CONTEXT) as uow:
+            await uow.later(_ADD, [9])
+            await uow.later(_RAISE, 1, [1, 99], expected=2)
+
+    with pytest.raises(WriteMissedError, match="1 of 2 rows"):
+        await write()
+    async with database.unit_of_work(_CONTEXT) as uow:
+        assert await _noted(uow) == []
+        assert await uow.connection.fetchval("SELECT n FROM counted WHERE id = 1") == 0
+
+
+async def test_nothing_that_was_queued_survives_an_error(database: Database) -> None:
+    async def write() -> None:
+        async with database.unit_of_work(_CONTEXT) as uow:
+            await uow.later(_ADD, [9])
+            raise ValueError("stop")
+
+    with pytest.raises(ValueError, match="stop"):
+        await write()
+    async with database.unit_of_work(_CONTEXT) as uow:
+        assert await _noted(uow) == []
