@@ -92,10 +92,15 @@ class IntentRow:
         return self.amount_minor - sum_minor(self.fee_legs, FeePhase.POST) if self.fee_legs else self.amount_minor
 
 
+def lookup_expiry(intent: IntentRow) -> datetime | None:
+    """Return when the provider stops taking a payment that is bound to the intent's lookup; None without one."""
+    told = (intent.lookup or {}).get("expires_at")
+    return datetime.fromisoformat(told) if told else None
+
+
 def confirmable_until(intent: IntentRow) -> datetime:
     """Return when a looked-up intent can no longer be confirmed: its lookup's expiry or its deadline."""
-    told = (intent.lookup or {}).get("expires_at")
-    ends = [intent.deadline, datetime.fromisoformat(told) if told else None]
+    ends = [intent.deadline, lookup_expiry(intent)]
     return min((end for end in ends if end is not None), default=NOT_STORED_YET)
 
 

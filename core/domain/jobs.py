@@ -60,6 +60,8 @@ class JobRow:
     incarnation: UUID | None = None
     queued_at: datetime | None = None
     outcome: str | None = None
+    created_at: datetime | None = None
+    """None before the database gave it a time."""
 
     @property
     def stream(self) -> str:

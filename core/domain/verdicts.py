@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from uuid import UUID
 
-from core.domain.intents import IntentRow
+from core.domain.intents import IntentRow, lookup_expiry
 from core.domain.jobs import JobRow
 from schemas.events import IntentState
 from schemas.operations import JobKind
@@ -66,6 +66,8 @@ class Case:
     """A fact that says "paid" is kept unapplied: nothing may be voided over it."""
     horizon_starts_at: datetime | None = None
     """A later start of H than the last permit's: when the epoch was raised."""
+    asked_at: datetime | None = None
+    """When the question that a fact answers was put, at the earliest; None where the fact answers none."""
 
     @property
     def decided(self) -> bool:
@@ -167,18 +169,24 @@ def all_negative(attempts: Iterable[AttemptView], besides: int = 0) -> bool:
 
 
 def not_found_is_final(case: Case) -> bool:
-    """Whether "not found" proves that nothing was paid: after H, and only if the request carried an expiry."""
-    return horizon_passed(case) and case.capabilities.request_expiry and not case.capabilities.cancel_by_reference
+    """Whether "not found" proves that nothing was paid: asked after H, and after an expiry that the request carried.
+
+    When the answer was given decides, not when it is settled: it may have waited in a stream for longer than H.
+    """
+    if case.asked_at is None or not case.capabilities.request_expiry or case.capabilities.cancel_by_reference:
+        return False
+    expires_at = lookup_expiry(case.intent)
+    return horizon_passed(case, case.asked_at) and (expires_at is None or case.asked_at >= expires_at)
 
 
-def horizon_passed(case: Case) -> bool:
-    """Whether H has passed since the last permit, or since the ledger epoch was raised."""
+def horizon_passed(case: Case, at: datetime | None = None) -> bool:
+    """Whether H has passed, now or `at` a time, since the last permit, or since the ledger epoch was raised."""
     starts = [view.granted_at for view in case.attempts.values()]
     if case.horizon_starts_at is not None:
         starts.append(case.horizon_starts_at)
     if not starts:
         return False
-    return case.now >= max(starts) + timedelta(seconds=case.capabilities.not_found_horizon_s)
+    return (at or case.now) >= max(starts) + timedelta(seconds=case.capabilities.not_found_horizon_s)
 
 
 def decide_lookup(case: Case, result: Result, *, auto_confirm_holds: bool) -> Decision:

@@ -4,6 +4,7 @@ import logging
 from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any, Protocol
 
 from core.domain.ids import derive_id
@@ -189,7 +190,7 @@ async def _take(uow: Any, ports: SettlePorts, batch: _Batch, delivery: Delivery)
                 batch.positives.add(job.intent_id)
         return
     subject = batch.jobs[batch.targets[job.id]] if job.id in batch.targets else job
-    case = _case(batch, subject)
+    case = _case(batch, subject, asked_at=job.created_at if job.id != subject.id else None)
     hashed = money_hash(result, subject.provider_account)
     known = batch.known.setdefault(fact_key(result), set())
     # A lookup has no fence that would tell its rounds apart; asked again, it may be NOT_SENT again.
@@ -237,7 +238,7 @@ def _operations(batch: _Batch, job: JobRow) -> Any:
     return registration.operations if registration is not None else {}
 
 
-def _case(batch: _Batch, job: JobRow) -> Case:
+def _case(batch: _Batch, job: JobRow, asked_at: datetime | None) -> Case:
     state = batch.states[job.rail]
     doubted = job.ledger_epoch < state.ledger_epoch
     return Case(
@@ -249,6 +250,7 @@ def _case(batch: _Batch, job: JobRow) -> Case:
         epoch_doubted=doubted and not state.epoch_cleared,
         unapplied_positive=job.intent_id in batch.positives,
         horizon_starts_at=state.epoch_raised_at if doubted else None,
+        asked_at=asked_at,
     )
 
 

@@ -1,7 +1,6 @@
 """Jobs, permits and the outbox behind the services' own ports, in memory. Each method does what its SQL does."""
 
 from collections.abc import Sequence
-from copy import copy
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from uuid import UUID
@@ -57,7 +56,7 @@ class Jobs:
             await uow.lock("jobs", [job.id])
             if uow.look("jobs", job.id) is not None:
                 continue
-            uow.put("jobs", job.id, copy(job))
+            uow.put("jobs", job.id, replace(job, created_at=uow.now))
             uow.append("jobs_of", job.intent_id, job.id)
             uow.put("dispatch", job.id, Dispatch())
             row = OutboxRow(job.id, 0, job.stream, job.not_before or uow.now, job_body(job))

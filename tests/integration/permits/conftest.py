@@ -136,7 +136,7 @@ class World:
         await self.admin.execute(
             f"UPDATE fleet.jobs SET deadline = deadline - {span}, busy_until = busy_until - {span},"
             f" first_granted_at = first_granted_at - {span}, next_check_at = next_check_at - {span},"
-            f" not_before = not_before - {span};"
+            f" not_before = not_before - {span}, created_at = created_at - {span};"
             f"UPDATE fleet.attempts SET granted_at = granted_at - {span};"
             f"UPDATE fleet.intents SET deadline = deadline - {span}"
         )

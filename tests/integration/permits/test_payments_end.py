@@ -91,6 +91,24 @@ async def test_not_found_counts_after_the_horizon_and_only_with_an_expiry(world:
     await world.prove()
 
 
+async def test_a_not_found_that_waited_in_the_stream_for_longer_than_the_horizon_proves_nothing(world: World) -> None:
+    await world.register(inquiry=True, request_expiry=True)
+    wallet = await world.wallet(1000)
+    intent = await world.pay(wallet)
+    await world.sent(intent)
+    assert (await world.sent(intent)).mode == "INQUIRE_ONLY"
+    await world.tell(pay_job(intent), "UNKNOWN")
+    await world.check_now()
+    await world.resolve()
+    await world.pass_time(H_S + 1)
+    await world.tell(pay_job(intent), "NOT_FOUND", fence=2, basis="REFERENCE_STATUS")
+    await world.answer_question(intent, "NOT_FOUND")
+    assert await world.state(intent) == ("AUTHORIZED", None)
+    await world.tell(pay_job(intent), "SUCCEEDED")
+    assert await world.state(intent) == ("SETTLED", None)
+    await world.prove()
+
+
 async def test_a_tombstone_precedes_the_void_where_not_found_is_no_proof(world: World) -> None:
     await world.register(inquiry=True, cancel_by_reference=True, deduplicates_reference=True)
     wallet = await world.wallet(1000)

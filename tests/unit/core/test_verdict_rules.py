@@ -84,12 +84,35 @@ def test_a_status_of_the_reference_voids_only_where_it_is_final() -> None:
 def test_not_found_counts_after_the_horizon_and_only_with_an_expiry() -> None:
     fact = _result(Verdict.NOT_FOUND, 0, Basis.REFERENCE_STATUS, kind=JobKind.INQUIRE)
     case = _case(1, request_expiry=True)
+    case.asked_at = case.now
     assert decide_payment(case, fact).step is Step.WAIT
-    case.now = NOW + timedelta(seconds=121)
+    case.now = case.asked_at = NOW + timedelta(seconds=121)
     assert decide_payment(case, fact).step is Step.VOID
     plain = _case(1)
-    plain.now = case.now
+    plain.now = plain.asked_at = case.now
     assert decide_payment(plain, fact).step is Step.WAIT
+
+
+def test_not_found_counts_from_when_it_was_asked_not_from_when_it_is_settled() -> None:
+    fact = _result(Verdict.NOT_FOUND, 0, Basis.REFERENCE_STATUS, kind=JobKind.INQUIRE)
+    case = _case(1, request_expiry=True)
+    case.now = NOW + timedelta(hours=2)
+    for asked_at in (None, NOW, NOW + timedelta(seconds=119)):
+        case.asked_at = asked_at
+        assert decide_payment(case, fact).step is Step.WAIT
+    case.asked_at = NOW + timedelta(seconds=120)
+    assert decide_payment(case, fact).step is Step.VOID
+
+
+def test_not_found_counts_only_once_the_payments_lookup_has_expired() -> None:
+    fact = _result(Verdict.NOT_FOUND, 0, Basis.REFERENCE_STATUS, kind=JobKind.INQUIRE)
+    case = _case(1, request_expiry=True)
+    case.intent.lookup = {"expires_at": (NOW + timedelta(seconds=300)).isoformat()}
+    case.now = NOW + timedelta(hours=2)
+    case.asked_at = NOW + timedelta(seconds=299)
+    assert decide_payment(case, fact).step is Step.WAIT
+    case.asked_at = NOW + timedelta(seconds=300)
+    assert decide_payment(case, fact).step is Step.VOID
 
 
 def test_an_unapplied_success_blocks_every_void() -> None:

@@ -71,7 +71,7 @@ def _case(state: str, permits: Permits, rail: Rail) -> Case:
     if permits.second:
         views[2] = AttemptView(2, PermitMode.SEND, SENT_AT, negative=False)
     now = SENT_AT + timedelta(seconds=H_S if rail.late else H_S - 1)
-    return Case(job, intent, views, _capabilities(rail), now, rail.epoch_doubted, rail.unapplied_positive)
+    return Case(job, intent, views, _capabilities(rail), now, rail.epoch_doubted, rail.unapplied_positive, asked_at=now)
 
 
 def _may_void(state: str, permits: Permits, rail: Rail, result: Result) -> bool:
