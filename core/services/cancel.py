@@ -27,37 +27,43 @@ class CancelPorts(ClosePorts, Protocol):
 
 
 async def cancel(ports: CancelPorts, caller: Caller, intent_id: UUID) -> IntentRow:
-    """Return the cancelled intent; a repeat returns it again.
+    """Return the cancelled intent; a repeat, or another cancel at the same moment, returns it again.
 
-    Raises Refusal: not_found, operation_not_permitted, wrong_state (another end), already_sent.
+    Raises Refusal: not_found, operation_not_permitted, wrong_state (another end), already_sent (a permit came first).
     """
-    async with ports.unit_of_work(caller.context()) as uow:
-        intent = visible(await ports.intents.load_intents(uow, [intent_id]), intent_id, caller)
-        caller.require_operation(intent.operation)
-        if intent.state == IntentState.CANCELLED:
-            return intent
-        if intent.state in TERMINAL_STATES:
-            raise Refusal("wrong_state", f"the intent is {intent.state} already")
-        if intent.state in _UNHELD:
-            await _withdraw(uow, ports, intent_id)
-        else:
-            pay_job = derive_id(intent_id, "job", JobKind.PAY)
-            ended = await close_if_unsent(uow, ports, [pay_job], to=IntentState.CANCELLED, type=_EVENT)
-            if intent_id not in ended:
-                text = "the payment may have been sent: wait for its end, then ask for a refund"
-                raise Refusal("already_sent", text)
-        return (await ports.intents.load_intents(uow, [intent_id]))[intent_id]
+    while True:
+        async with ports.unit_of_work(caller.context()) as uow:
+            intent = visible(await ports.intents.load_intents(uow, [intent_id]), intent_id, caller)
+            caller.require_operation(intent.operation)
+            if intent.state in _UNHELD:
+                if not await _withdraw(uow, ports, intent_id):
+                    # Confirmed or decided between our look and our lock: held money has another lock to take first,
+                    # so it is looked at anew. A state never comes back, so this ends.
+                    continue
+            elif intent.state not in TERMINAL_STATES:
+                pay_job = derive_id(intent_id, "job", JobKind.PAY)
+                await close_if_unsent(uow, ports, [pay_job], to=IntentState.CANCELLED, type=_EVENT)
+            return _ended((await ports.intents.load_intents(uow, [intent_id]))[intent_id])
 
 
-async def _withdraw(uow: Any, ports: CancelPorts, intent_id: UUID) -> None:
-    """End an intent that holds no money. Jobs are locked before intents, as settlement does."""
+def _ended(intent: IntentRow) -> IntentRow:
+    """Return a cancelled intent. Raises Refusal for what ended otherwise before our lock, or was left as it is."""
+    if intent.state == IntentState.CANCELLED:
+        return intent
+    if intent.state in TERMINAL_STATES:
+        raise Refusal("wrong_state", f"the intent is {intent.state} already")
+    raise Refusal("already_sent", "the payment may have been sent: wait for its end, then ask for a refund")
+
+
+async def _withdraw(uow: Any, ports: CancelPorts, intent_id: UUID) -> bool:
+    """End an intent that holds no money; False where it no longer is one. Jobs are locked before intents."""
     await ports.jobs.lock_jobs(uow, [derive_id(intent_id, "job", JobKind.LOOKUP)])
     intent = (await ports.intents.load_intents(uow, [intent_id], lock=True))[intent_id]
     if intent.state not in _UNHELD:
-        # It was confirmed or decided between our look and our lock: its pay job must be locked first, in a new try.
-        raise Refusal("wrong_state", f"the intent has just become {intent.state}: repeat the cancel")
+        return False
     if intent.rail is not None:
         state = await ports.rails.rail_state(uow, intent.rail)
         if intent.ledger_epoch < state.ledger_epoch and not state.epoch_cleared:
             raise Refusal("already_sent", "the database was restored: the payment may have been sent before that")
     await end_intents(uow, ports, [Ending.of(intent, Move(intent_id, IntentState.CANCELLED, _EVENT), _EVENT)])
+    return True
