@@ -41,6 +41,8 @@ class IntentRequest(Contract):
     auto_confirm: AutoConfirm | None = None
     channel: Label = ""
     """Where the payment came from, such as app or web; fees may depend on it."""
+    original_intent_id: UUID | None = None
+    """Of REFUND: the settled payment to give back, in part or whole. `wallet_id` is the wallet that received it."""
     direction: Literal[Direction.CREDIT, Direction.DEBIT] | None = None
     """Of MANUAL_ADJUSTMENT: whether the wallet gets the amount (left out, too) or gives it."""
 
@@ -92,6 +94,8 @@ class IntentView(Contract):
     """The fees by rule."""
     counterparty_wallet_id: UUID | None = None
     direction: Direction | None = None
+    original_intent_id: UUID | None = None
+    """The payment that a refund is about; `fees` are then those that went back."""
     payee_type: str | None
     payee_masked: str | None
     reference: str

@@ -41,6 +41,13 @@ class Rounding(StrEnum):
     DOWN = "DOWN"
 
 
+class FeeOnRefund(StrEnum):
+    """What becomes of a fee when its payment is refunded: the tenant keeps it, or it goes back in proportion."""
+
+    KEPT = "KEPT"
+    RETURNED = "RETURNED"
+
+
 class FeeRate(Contract):
     """A fixed part plus basis points (hundredths of a percent) of the amount; the sum is rounded once."""
 
@@ -99,6 +106,7 @@ class FeeRuleRequest(Contract):
     minimum_minor: FeeMinor | None = None
     maximum_minor: FeeMinor | None = None
     shares: Annotated[tuple[FeeShare, ...], Field(min_length=1, max_length=16)] = (FeeShare(),)
+    on_refund: FeeOnRefund = FeeOnRefund.KEPT
     valid_from: Moment | None = None
     """Left out: from the moment of saving. Until then the version before it stays in force."""
     valid_until: Moment | None = None

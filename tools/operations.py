@@ -32,6 +32,8 @@ def _needs(operation: Operation) -> str:
     needs = [name for name, needed in (("payee", operation.needs_payee), ("route", operation.needs_rail)) if needed]
     if operation.needs_counterparty:
         needs.append("counterparty")
+    if operation.refunds:
+        needs.append("original")
     return ", ".join(needs) or "nothing more"
 
 

@@ -55,6 +55,7 @@ class _IntentQuery(_Page):
     state: IntentState | None = None
     wallet_id: UUID | None = None
     reference: Annotated[str, Field(max_length=64)] | None = None
+    original_intent_id: UUID | None = None
     created_after: AwareDatetime | None = None
     created_before: AwareDatetime | None = None
 
@@ -147,6 +148,7 @@ class _Routes(SignedRoutes):
             state=query.state,
             wallet_id=query.wallet_id,
             reference=query.reference,
+            original_intent_id=query.original_intent_id,
             created_after=query.created_after,
             created_before=query.created_before,
             accounts=None if caller.accounts is None else list(caller.accounts),

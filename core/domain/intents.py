@@ -80,16 +80,31 @@ class IntentRow:
     """The other wallet of an operation between two."""
     direction: str | None = None
     """Which way the money goes, of an operation that knows several."""
+    original_intent_id: UUID | None = None
+    """The payment that a refund is about; its fee legs are then those that go back."""
 
     @property
     def fees_on_top_minor(self) -> int:
         """The fees by rule that the payer pays beside the amount."""
-        return sum_minor(self.fee_legs, FeePhase.PRE) if self.fee_legs else 0
+        return sum_minor(self.fee_legs, FeePhase.PRE) if self.fee_legs and not self.is_refund else 0
+
+    @property
+    def principal_minor(self) -> int:
+        """What goes from one party to the other, and a provider is told to pay: the amount less the fees out of it."""
+        if not self.fee_legs or self.is_refund:
+            return self.amount_minor
+        return self.amount_minor - sum_minor(self.fee_legs, FeePhase.POST)
 
     @property
     def received_minor(self) -> int:
-        """What the recipient gets, and a provider is told to pay: the amount less the fees out of it."""
-        return self.amount_minor - sum_minor(self.fee_legs, FeePhase.POST) if self.fee_legs else self.amount_minor
+        """What the recipient gets: the principal and, of a refund, the fees that go back."""
+        back_minor = sum(leg.amount_minor for leg in self.fee_legs) if self.is_refund else 0
+        return self.principal_minor + back_minor
+
+    @property
+    def is_refund(self) -> bool:
+        """Whether it gives back what another payment moved."""
+        return self.original_intent_id is not None
 
 
 def lookup_expiry(intent: IntentRow) -> datetime | None:

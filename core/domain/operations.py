@@ -52,6 +52,10 @@ class Role(StrEnum):
     COUNTERPARTY = "the counterparty's wallet"
     CLEARING = "provider clearing"
     EQUITY = "equity"
+    SUSPENSE = "suspense"
+
+
+_OWN_ACCOUNTS: Final = {Role.EQUITY: AccountCode.EQUITY, Role.SUSPENSE: AccountCode.SUSPENSE}
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +76,14 @@ _THROUGH_A_RAIL: Final = Steps(
     "AUTHORIZED and held, or FAILED with nothing held",
     "the provider pays what the recipient receives",
     "SETTLED and posted; FAILED and voided; UNRESOLVED and held while in doubt",
+)
+
+
+_GIVEN_BACK: Final = Steps(
+    "lock the original, count what was refunded of it, post the whole chain, with the fees that go back",
+    "SETTLED, or FAILED with nothing moved",
+    "where a provider returns a payment, the core makes the refund itself: RETURN, or SUSPENSE",
+    "SETTLED",
 )
 
 
@@ -111,7 +123,17 @@ class Operation:
     @property
     def needs_counterparty(self) -> bool:
         """Whether it names another wallet of the tenant."""
-        return Role.COUNTERPARTY in (self.principal.debit, self.principal.credit)
+        return self.principal == _INSIDE and not self.refunds
+
+    @property
+    def refunds(self) -> bool:
+        """Whether it gives back what another payment moved, and names that one."""
+        return self.type is OperationType.REFUND
+
+    @property
+    def refundable(self) -> bool:
+        """Whether who received it can give it back."""
+        return self.needs_counterparty
 
     @property
     def confirms_first(self) -> bool:
@@ -132,6 +154,18 @@ OPERATIONS: Final = {
         # A merchant takes from a user's wallet what is owed to its own.
         Operation(OperationType.MINIAPP_CHARGE, None, _INSIDE, _AT_ONCE, asked_for=Role.COUNTERPARTY),
         Operation(OperationType.MINIAPP_CREDIT, None, _INSIDE, _AT_ONCE),
+        # From who received the original to who paid it.
+        Operation(
+            OperationType.REFUND,
+            None,
+            _INSIDE,
+            _GIVEN_BACK,
+            takes_fees=False,
+            otherwise={
+                Direction.RETURN: LegKind(Role.CLEARING, Role.WALLET),
+                Direction.SUSPENSE: LegKind(Role.CLEARING, Role.SUSPENSE, TransferCode.SUSPENSE),
+            },
+        ),
         Operation(
             OperationType.MANUAL_ADJUSTMENT,
             None,
@@ -180,8 +214,11 @@ def accounts_of(intent: IntentRow) -> list[Account]:
     principal = _principal(intent)
     roles = (principal.debit, principal.credit)
     accounts = [clearing_account(intent)] if Role.CLEARING in roles else []
-    if Role.EQUITY in roles:
-        accounts.append(system_account(intent.tenant_id, intent.currency, AccountCode.EQUITY))
+    accounts += [
+        system_account(intent.tenant_id, intent.currency, _OWN_ACCOUNTS[role])
+        for role in roles
+        if role in _OWN_ACCOUNTS
+    ]
     accounts += [fee_account(intent, leg.account) for leg in intent.fee_legs if leg.account.wallet_id is None]
     if intent.fee_minor > intent.fees_on_top_minor:
         accounts.append(system_account(intent.tenant_id, intent.currency, AccountCode.FEE_INCOME))
@@ -192,7 +229,7 @@ def legs_of(intent: IntentRow) -> list[Leg]:
     """Return the movements of the intent. Raises ValueError for an operation that is not in OPERATIONS."""
     principal = _principal(intent)
     debit, credit = _account_id(intent, principal.debit), _account_id(intent, principal.credit)
-    legs = [Leg("principal", debit, credit, intent.received_minor, principal.code)]
+    legs = [Leg("principal", debit, credit, intent.principal_minor, principal.code)]
     legs += _fee_legs(intent)
     # What the fees by rule do not explain is the fee that the provider's lookup named.
     named_minor = intent.fee_minor - intent.fees_on_top_minor
@@ -216,8 +253,8 @@ def _account_id(intent: IntentRow, role: Role) -> UUID:
         return intent.wallet_id
     if role is Role.CLEARING:
         return clearing_account(intent).id
-    if role is Role.EQUITY:
-        return system_account(intent.tenant_id, intent.currency, AccountCode.EQUITY).id
+    if role in _OWN_ACCOUNTS:
+        return system_account(intent.tenant_id, intent.currency, _OWN_ACCOUNTS[role]).id
     if intent.counterparty_wallet_id is None:
         raise ValueError(f"operation {intent.operation} has no counterparty")
     return intent.counterparty_wallet_id
@@ -229,17 +266,17 @@ def fee_account(intent: IntentRow, account: FeeAccount) -> Account:
 
 
 def _fee_legs(intent: IntentRow) -> list[Leg]:
-    """Return the fees by rule: the payer pays them all, those out of the amount instead of the recipient's part."""
-    return [
-        Leg(
-            leg.name,
-            intent.wallet_id,
-            leg.account.wallet_id or fee_account(intent, leg.account).id,
-            leg.amount_minor,
-            TransferCode.FEE,
-        )
-        for leg in intent.fee_legs
-    ]
+    """Return the fees by rule: the payer pays them all, those out of the amount instead of the recipient's part.
+
+    Those of a refund go back to who paid them.
+    """
+    legs = []
+    for leg in intent.fee_legs:
+        debit, credit = intent.wallet_id, leg.account.wallet_id or fee_account(intent, leg.account).id
+        if intent.is_refund:
+            debit, credit = credit, _account_id(intent, _principal(intent).credit)
+        legs.append(Leg(leg.name, debit, credit, leg.amount_minor, TransferCode.FEE))
+    return legs
 
 
 def hold_id(intent_id: UUID, leg: str) -> UUID:

@@ -15,11 +15,13 @@ from core.domain.fees import FREE, Pricing
 from core.domain.ids import mint_id
 from core.domain.intents import IntentRow
 from core.domain.operations import OPERATIONS, Operation, Role
-from core.services.authorize import AuthorizePorts, Intents, Moment, new_job, place_holds
+from core.domain.refunds import Refundable
+from core.services.authorize import AuthorizePorts, Intents, Moment, Outcome, new_job, place_holds
 from core.services.fees import Payment
 from core.services.keys import DEBIT_SCOPE, Caller
 from core.services.micro_batch import MicroBatcher
 from core.services.problems import Refusal, require_currency
+from core.services.refunds import EXCEEDS, FeeRules, check_refund, exceeds_text, lock_originals
 from core.services.request_hash import request_hash
 from core.services.routes import Chosen, Route, choose_route, mask_payee
 from core.services.vault_port import Plain, Vault
@@ -67,7 +69,8 @@ class AcceptedIntents(Intents, Protocol):
     """What acceptance needs of the intents' store."""
 
     async def insert_intents(self, uow: Any, intents: Sequence[IntentRow]) -> None: ...
-    async def load_intents(self, uow: Any, ids: Sequence[UUID]) -> dict[UUID, IntentRow]: ...
+    async def load_intents(self, uow: Any, ids: Sequence[UUID], *, lock: bool = False) -> dict[UUID, IntentRow]: ...
+    async def refunds_of(self, uow: Any, originals: Sequence[UUID]) -> list[IntentRow]: ...
     async def accept_deadlines(self, uow: Any, ids: Sequence[UUID]) -> dict[UUID, datetime | None]: ...
 
 
@@ -96,6 +99,8 @@ class AcceptPorts(AuthorizePorts, Protocol):
     def vault(self) -> Vault: ...
     @property
     def fees(self) -> Fees: ...
+    @property
+    def fee_rules(self) -> FeeRules: ...
     @property
     def unit_of_work(self) -> Callable[[Context], AbstractAsyncContextManager[Any]]: ...
     @property
@@ -130,6 +135,8 @@ class _Plan:
     chosen: Chosen | None
     """None where no rail is needed."""
     fee_legs: tuple[FeeLeg, ...] = ()
+    refunds: Refundable | None = None
+    """The payment that it gives back."""
 
     @property
     def lookup(self) -> bool:
@@ -238,10 +245,11 @@ class AcceptService:
                 self._wallets.clear()
             # Kept for good: a wallet's tenant and currency never change.
             self._wallets |= await self._ports.wallets.find_wallets(uow, unknown)
+        originals = await lock_originals(uow, self._ports, batch[0].caller.tenant_id, [each.request for each in batch])
         plans: list[_Plan | Refusal] = []
         for asked in batch:
             try:
-                plans.append(_plan(asked, self._wallets, routes))
+                plans.append(_plan(asked, self._wallets, routes, originals))
             except Refusal as refusal:
                 plans.append(refusal)
         await self._price(uow, batch, plans)
@@ -274,12 +282,19 @@ class AcceptService:
         for intent_id, (asked, plan) in fresh.items():
             row = rows[intent_id] = _row(asked, plan, moment)
             row.subject_id, row.instruction = sealed[intent_id].subject_id, sealed[intent_id].ciphertext
-        direct = [row for intent_id, row in rows.items() if not fresh[intent_id][1].lookup]
+        exceeding = {row.id: text for row in rows.values() if (text := _take_refund(row, fresh[row.id][1])) is not None}
+        direct = [row for intent_id, row in rows.items() if not fresh[intent_id][1].lookup and row.id not in exceeding]
         # The terms are those that each payment was planned by: no item can fail on them here, among its neighbours.
         terms = {intent_id: plan.chosen.terms for intent_id, (_, plan) in fresh.items() if plan.chosen is not None}
-        outcomes = await place_holds(uow, self._ports, direct, terms, moment)
-        for row in direct:
-            outcome = outcomes[row.id]
+        originals = {
+            intent_id: plan.refunds.original for intent_id, (_, plan) in fresh.items() if plan.refunds is not None
+        }
+        outcomes = await place_holds(uow, self._ports, direct, terms, moment, originals)
+        failed = {each: Outcome(each, IntentState.FAILED, None, EXCEEDS, text) for each, text in exceeding.items()}
+        for row in rows.values():
+            if fresh[row.id][1].lookup:
+                continue
+            outcome = failed.get(row.id) or outcomes[row.id]
             row.state = row.accept_state = outcome.state
             row.deadline = outcome.deadline
             row.failure_code, row.failure_message = outcome.failure_code, outcome.failure_message
@@ -324,7 +339,7 @@ def _asking_wallet(request: IntentRequest) -> UUID:
     return request.wallet_id
 
 
-def _plan(asked: Asked, wallets: Mapping[UUID, Wallet], routes: Any) -> _Plan:
+def _plan(asked: Asked, wallets: Mapping[UUID, Wallet], routes: Any, originals: Mapping[UUID, Refundable]) -> _Plan:
     request = asked.request
     operation = OPERATIONS.get(request.operation)
     if operation is None:
@@ -337,14 +352,15 @@ def _plan(asked: Asked, wallets: Mapping[UUID, Wallet], routes: Any) -> _Plan:
     if wallet.currency != request.currency:
         raise Refusal("currency_mismatch", f"the wallet holds {wallet.currency}", field="currency")
     _check_counterparty(asked, operation, wallets)
-    if request.direction is not None and not operation.otherwise:
+    refunds = check_refund(request, originals)
+    if request.direction is not None and request.operation is not OperationType.MANUAL_ADJUSTMENT:
         raise Refusal(
             "direction_not_expected", f"{request.operation} has one direction: leave it out", field="direction"
         )
     if not operation.needs_rail:
         if request.payee is not None:
             raise Refusal("payee_not_expected", f"{request.operation} has no payee: leave it out", field="payee")
-        return _Plan(request.operation, None)
+        return _Plan(request.operation, None, refunds=refunds)
     return _Plan(request.operation, choose_route(routes, request))
 
 
@@ -421,11 +437,26 @@ def _row(asked: Asked, plan: _Plan, moment: Moment) -> IntentRow:
         traceparent=asked.traceparent,
         fee_legs=plan.fee_legs,
         fee_minor=sum_minor(plan.fee_legs, FeePhase.PRE),
-        counterparty_wallet_id=request.counterparty_wallet_id,
+        counterparty_wallet_id=plan.refunds.original.wallet_id if plan.refunds else request.counterparty_wallet_id,
         direction=request.direction,
+        original_intent_id=request.original_intent_id,
         created_at=moment.now,
         updated_at=moment.now,
     )
+
+
+def _take_refund(row: IntentRow, plan: _Plan) -> str | None:
+    """Count a new refund against its original, and note the fees that go back; why not, where too little is left.
+
+    It was found to fit before, but other refunds of the same batch may have come first.
+    """
+    if plan.refunds is None:
+        return None
+    legs = plan.refunds.take(row.amount_minor)
+    if legs is None:
+        return exceeds_text(plan.refunds)
+    row.fee_legs = legs
+    return None
 
 
 def _answer(

@@ -108,16 +108,21 @@ async def authorize(uow: Any, ports: AuthorizePorts, intents: Sequence[IntentRow
 
 
 async def place_holds(
-    uow: Any, ports: AuthorizePorts, intents: Sequence[IntentRow], terms: Mapping[UUID, RailTerms], moment: Moment
+    uow: Any,
+    ports: AuthorizePorts,
+    intents: Sequence[IntentRow],
+    terms: Mapping[UUID, RailTerms],
+    moment: Moment,
+    originals: Mapping[UUID, IntentRow] | None = None,
 ) -> dict[UUID, Outcome]:
     """Hold limits and money and insert the pay jobs, without moving the intents: acceptance writes them afterwards.
 
     Counters of limits are locked before accounts, here and where intents end. `terms` has those of every intent that
-    needs a rail.
+    needs a rail, `originals` the payments that refunds are about.
     """
     if not intents:
         return {}
-    desk = await ports.limits.open(uow, intents, terms, moment.now)
+    desk = await ports.limits.open(uow, intents, terms, moment.now, originals)
     failures = await _admit(uow, ports.ledger, desk, intents)
     outcomes: dict[UUID, Outcome] = {}
     jobs: list[JobRow] = []

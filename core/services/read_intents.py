@@ -24,6 +24,7 @@ class IntentFilter:
     state: IntentState | None = None
     wallet_id: UUID | None = None
     reference: str | None = None
+    original_intent_id: UUID | None = None
     created_after: datetime | None = None
     created_before: datetime | None = None
     accounts: Sequence[UUID] | None = None
@@ -104,6 +105,7 @@ def intent_view(row: IntentRow) -> dict[str, Any]:
         "fees": plain_legs(row.fee_legs) if row.fee_legs else [],
         "counterparty_wallet_id": row.counterparty_wallet_id,
         "direction": row.direction,
+        "original_intent_id": row.original_intent_id,
         "payee_type": row.payee_type,
         "payee_masked": row.payee_masked,
         "reference": row.client_reference,

@@ -8,6 +8,7 @@ from zoneinfo import ZoneInfo
 
 import asyncpg
 
+from core.domain.refunds import RuleVersion
 from core.services.fees import BookState, StoredRule
 from core.store.database import UnitOfWork
 from schemas.fees import FeeRuleRequest
@@ -41,6 +42,11 @@ _INSERT: Final = """
 INSERT INTO fleet.fee_rules
     (tenant_id, rule_id, version, name, operation, currency, enabled, body, valid_from, created_at, created_by)
 VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)
+"""
+_RETURNING: Final = """
+SELECT r.rule_id, r.version
+FROM unnest($1::uuid[], $2::int[]) AS v(rule_id, version) JOIN fleet.fee_rules r USING (rule_id, version)
+WHERE r.body->>'on_refund' = 'RETURNED'
 """
 _SKEW: Final = timedelta(minutes=1)
 """A transaction that began earlier prices at its own beginning: what was in force then is kept as well."""
@@ -81,6 +87,11 @@ class FeeRuleStore:
     async def latest_rules(self, uow: UnitOfWork, tenant_id: UUID) -> Sequence[StoredRule]:
         """Return the newest version of every rule."""
         return [_rule(row) for row in await uow.connection.fetch(_LATEST, tenant_id)]
+
+    async def rules_that_return(self, uow: UnitOfWork, versions: Sequence[RuleVersion]) -> frozenset[RuleVersion]:
+        """Return those of the versions whose fees go back with a refund."""
+        rows = await uow.connection.fetch(_RETURNING, [each[0] for each in versions], [each[1] for each in versions])
+        return frozenset((row["rule_id"], row["version"]) for row in rows)
 
     async def insert_version(self, uow: UnitOfWork, tenant_id: UUID, rule: StoredRule) -> None:
         """Add a version."""

@@ -50,6 +50,7 @@ _INSERTED: Final = {
     "fee_legs": "jsonb",
     "counterparty_wallet_id": "uuid",
     "direction": "text",
+    "original_intent_id": "uuid",
     "created_at": "timestamptz",
     "updated_at": "timestamptz",
 }
@@ -58,11 +59,12 @@ _INSERT: Final = Write(
 made_intents AS (
     INSERT INTO fleet.intents ({", ".join(_INSERTED)})
     SELECT * FROM unnest({", ".join(f"${n}::{kind}[]" for n, kind in enumerate(_INSERTED.values(), start=1))})
-    RETURNING id, version, tenant_id, state, deadline, traceparent, failure_code
+    RETURNING id, version, tenant_id, state, deadline, traceparent, failure_code, original_intent_id
 ), told_intents AS (
     INSERT INTO fleet.intent_events (intent_id, seq, tenant_id, type, state, actor, data, traceparent)
     SELECT id, version, tenant_id, 'accepted', state, ${len(_INSERTED) + 1},
-        jsonb_strip_nulls(jsonb_build_object('deadline', deadline, 'reason', failure_code)), traceparent
+        jsonb_strip_nulls(jsonb_build_object('deadline', deadline, 'reason', failure_code,
+            'original_intent_id', original_intent_id)), traceparent
     FROM made_intents
 )
 """,  # noqa: S608 - the names are this module's own
@@ -166,6 +168,15 @@ class IntentStore:
         rows = await uow.connection.fetch(text, ids, ordered[0], ordered[-1])
         return {row["id"]: _intent(row) for row in rows}
 
+    async def refunds_of(self, uow: UnitOfWork, originals: Sequence[UUID]) -> list[IntentRow]:
+        """Return the refunds of payments, but those that failed, were cancelled or expired, oldest first."""
+        rows = await uow.connection.fetch(
+            f"{_SELECT} WHERE original_intent_id = ANY ($1::uuid[])"
+            " AND state NOT IN ('FAILED', 'CANCELLED', 'EXPIRED') ORDER BY id",
+            originals,
+        )
+        return [_intent(row) for row in rows]
+
     async def accept_deadlines(self, uow: UnitOfWork, ids: Sequence[UUID]) -> dict[UUID, datetime | None]:
         """Return the deadline that each intent had when it was accepted, for replays of the first answer."""
         rows = await uow.connection.fetch(
@@ -185,6 +196,7 @@ class IntentStore:
             ("state = {}", wanted.state),
             ("wallet_id = {}", wanted.wallet_id),
             ("client_reference = {}", wanted.reference),
+            ("original_intent_id = {}", wanted.original_intent_id),
             ("created_at >= {}", wanted.created_after),
             ("id >= fleet.first_id_at({}::timestamptz - interval '1 minute')", wanted.created_after),
             ("created_at < {}", wanted.created_before),

@@ -1,4 +1,4 @@
-"""`fleet intents`: create, show, list, confirm, cancel."""
+"""`fleet intents`: create, show, list, confirm, cancel, refund."""
 
 from typing import Annotated, Any
 from uuid import UUID, uuid4
@@ -49,16 +49,11 @@ def create(
             reference=reference,
             auto_confirm=AutoConfirm(max_fee_minor=max_fee_minor) if auto_confirm and payee else None,
         )
-        used_key = _KEY.validate_python(key) if key else uuid4().hex
     except AmountError as error:
         raise CommandError(error.code, str(error)) from error
     except ValidationError as error:
         raise invalid_field(error) from error
-    view = with_client(
-        lambda client: client.create_intent(request, idempotency_key=used_key),
-        if_unanswered=f"It may have taken the payment: repeat it with --key {used_key}",
-    )
-    _show(view, as_json, idempotency_key=used_key)
+    _create(request, key, as_json)
 
 
 @app.command()
@@ -110,6 +105,45 @@ def confirm(
 def cancel(intent_id: UUID, as_json: JsonFlag = False) -> None:
     """Cancel a payment that was provably not sent; refused otherwise."""
     _show(with_client(lambda client: client.cancel_intent(intent_id)), as_json)
+
+
+@app.command()
+def refund(
+    intent_id: UUID,
+    amount: Annotated[str, typer.Option(help="Decimal major units; left out, all that was received.")] = "",
+    reference: str = "",
+    key: Annotated[str, typer.Option(help="Idempotency key; a new one is minted where it is left out.")] = "",
+    as_json: JsonFlag = False,
+) -> None:
+    """Give a settled payment between wallets back, in part or whole, out of the wallet that received it."""
+    original = with_client(lambda client: client.get_intent(intent_id))
+    try:
+        request = IntentRequest(
+            operation=OperationType.REFUND,
+            original_intent_id=intent_id,
+            # Where there was no other wallet, the core says why such a payment is not refunded.
+            wallet_id=original.counterparty_wallet_id or original.wallet_id,
+            amount_minor=to_minor(amount, currency_of(original.currency)) if amount else original.received_minor,
+            currency=original.currency,
+            reference=reference,
+        )
+    except AmountError as error:
+        raise CommandError(error.code, str(error)) from error
+    except ValidationError as error:
+        raise invalid_field(error) from error
+    _create(request, key, as_json)
+
+
+def _create(request: IntentRequest, key: str, as_json: bool) -> None:
+    try:
+        used_key = _KEY.validate_python(key) if key else uuid4().hex
+    except ValidationError as error:
+        raise invalid_field(error) from error
+    view = with_client(
+        lambda client: client.create_intent(request, idempotency_key=used_key),
+        if_unanswered=f"It may have taken the payment: repeat it with --key {used_key}",
+    )
+    _show(view, as_json, idempotency_key=used_key)
 
 
 def _payee(text: str) -> Payee | None:

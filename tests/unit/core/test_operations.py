@@ -38,7 +38,7 @@ def intents(draw: st.DrawFn) -> IntentRow:
     amount_minor = draw(st.integers(2, 10**12))
     legs: list[FeeLeg] = []
     left_minor = amount_minor - 1
-    for n in range(draw(st.integers(0, 5)) if declared.takes_fees else 0):
+    for n in range(draw(st.integers(0, 5)) if declared.takes_fees or declared.refunds else 0):
         phase = draw(st.sampled_from(FeePhase))
         most = left_minor if phase is FeePhase.POST else 10**9
         if most == 0:
@@ -51,9 +51,10 @@ def intents(draw: st.DrawFn) -> IntentRow:
         UUID(int=5), TENANT, "key", operation, "VALIDATED", WALLET, amount_minor,
         draw(st.sampled_from(["THB", "JPY", "RUB"])), "VALIDATED",
         rail="r", provider="p", provider_account="main", environment="sandbox",
-        fee_legs=tuple(legs), fee_minor=sum_minor(legs, FeePhase.PRE) + named_minor,
-        counterparty_wallet_id=OTHER if declared.needs_counterparty else None,
+        fee_legs=tuple(legs), fee_minor=0 if declared.refunds else sum_minor(legs, FeePhase.PRE) + named_minor,
+        counterparty_wallet_id=OTHER if declared.needs_counterparty or declared.refunds else None,
         direction=draw(st.sampled_from([None, *declared.otherwise])),
+        original_intent_id=UUID(int=6) if declared.refunds else None,
     )  # fmt: skip
 
 
@@ -67,14 +68,22 @@ def test_the_payer_loses_amount_and_fee_and_everybody_else_gets_it(intent: Inten
     assert sum(changes.values()) == 0
     assert all(leg.amount_minor > 0 and leg.debit_account_id != leg.credit_account_id for leg in legs)
     assert len({leg.name for leg in legs}) == len(legs)
+    fees_minor = sum(leg.amount_minor for leg in legs if leg.name != "principal")
     paid_minor = intent.amount_minor + intent.fee_minor
+    if intent.is_refund:
+        assert fees_minor == sum(leg.amount_minor for leg in intent.fee_legs)
+        assert sum(leg.amount_minor for leg in legs) == intent.received_minor == intent.amount_minor + fees_minor
+        if intent.direction is None:
+            assert (changes[WALLET], changes[OTHER]) == (-intent.amount_minor, intent.received_minor)
+        if intent.direction == Direction.RETURN:
+            assert (changes[WALLET], changes[OTHER]) == (intent.received_minor, 0)
+        return
     if intent.operation == OperationType.MANUAL_ADJUSTMENT:
         equity = system_account(TENANT, intent.currency, AccountCode.EQUITY)
         sign = -1 if intent.direction == Direction.DEBIT else 1
         assert changes == {WALLET: sign * paid_minor, equity.id: -sign * paid_minor}
     else:
         assert changes[WALLET] == -paid_minor
-    fees_minor = sum(leg.amount_minor for leg in legs if leg.name != "principal")
     assert fees_minor == intent.fee_minor + sum_minor(intent.fee_legs, FeePhase.POST)
     if OPERATIONS[OperationType(intent.operation)].needs_counterparty:
         assert changes[OTHER] == intent.received_minor

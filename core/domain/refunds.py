@@ -1,0 +1,58 @@
+"""What is left of a payment to refund, and which part of its fees goes back with it. Pure."""
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from uuid import UUID
+
+from core.domain.fee_legs import FeeLeg
+from core.domain.intents import IntentRow
+
+RuleVersion = tuple[UUID, int]
+"""The id of a fee rule and its version."""
+
+
+@dataclass(slots=True)
+class Refundable:
+    """A settled payment with what was refunded of it, open refunds included; amounts are minor units.
+
+    Refunds count against what its recipient received: that is what there is to give back.
+    """
+
+    original: IntentRow
+    returning: frozenset[RuleVersion] = frozenset()
+    """The versions of fee rules whose fees go back with a refund."""
+    refunded_minor: int = 0
+    returned: Counter[str] = field(default_factory=Counter)
+    """What went back of each fee, by the name of its leg."""
+
+    def count(self, refunds: Iterable[IntentRow]) -> None:
+        """Count refunds that exist."""
+        for refund in refunds:
+            self.refunded_minor += refund.amount_minor
+            self.returned.update({leg.name: leg.amount_minor for leg in refund.fee_legs})
+
+    @property
+    def left_minor(self) -> int:
+        """What may still be refunded."""
+        return self.original.received_minor - self.refunded_minor
+
+    def take(self, amount_minor: int) -> tuple[FeeLeg, ...] | None:
+        """Count a refund and return the fees that go back with it; None, and nothing counted, where it is too much.
+
+        Of each fee goes back what all refunds together have earned of it, in proportion and rounded DOWN, less what
+        went back before: so parts never add up to more than was taken, and the last one brings what is left.
+        """
+        if amount_minor > self.left_minor:
+            return None
+        self.refunded_minor += amount_minor
+        legs = []
+        for leg in self.original.fee_legs:
+            if (leg.rule_id, leg.rule_version) not in self.returning:
+                continue
+            earned_minor = leg.amount_minor * self.refunded_minor // self.original.received_minor
+            back_minor = earned_minor - self.returned[leg.name]
+            if back_minor > 0:
+                self.returned[leg.name] += back_minor
+                legs.append(leg._replace(amount_minor=back_minor))
+        return tuple(legs)
