@@ -31,6 +31,10 @@ NAMED_ONLY: Final[frozenset[str]] = frozenset(
 """What makes money out of equity, takes from another's wallet, or sets what others pay or may pay, is carried by a key
 that names it; `*` does not."""
 _SECRET_BYTES: Final = 32
+_KEY_ID_LONGEST: Final = 64
+_PAUSE_S: Final = 0.1
+"""Between two look-ups of one key: bad signatures cost the database no more than this, however many come."""
+_REMEMBERED: Final = 10_000
 _NONCE_SIGNS: Final = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_")
 
 
@@ -114,14 +118,24 @@ class Keyring(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class _Kept:
-    at: float
+class _Live:
     caller: Caller
     secrets: tuple[str, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class _LookedUp:
+    at_s: float
+    """When the look-up began: what was committed before is in it."""
+    found: _Live | None
+
+
 class Authenticator:
-    """Checks signatures. A key is looked up anew after `fresh_s` seconds, so a revocation holds within them."""
+    """Checks signatures. A key is looked up anew after `fresh_s` seconds, so a revocation holds within them.
+
+    A signature that does not fit is refused only after a look-up that began since its request came, so a key and a
+    secret count from the moment they are made. Such look-ups are one per key and `_PAUSE_S`, whoever waits for them.
+    """
 
     def __init__(
         self,
@@ -134,15 +148,21 @@ class Authenticator:
     ) -> None:
         self._finder, self._nonces, self._vault = finder, nonces, vault
         self._fresh_s, self._clock = fresh_s, clock
-        self._kept: dict[str, _Kept] = {}
-        self._looking: dict[str, asyncio.Task[_Kept]] = {}
+        self._known: dict[str, _LookedUp] = {}
+        self._looking: dict[str, asyncio.Task[None]] = {}
 
     async def authenticate(self, request: SignedRequest) -> Caller:
         """Return who signed. Raises Refusal: unauthenticated, stale_timestamp, replayed_nonce."""
         self._check_time(request.timestamp)
         if not 8 <= len(request.nonce) <= 64 or not _NONCE_SIGNS.issuperset(request.nonce):
             raise _unauthenticated("the nonce is 8 to 64 characters out of A-Z a-z 0-9 _ -")
-        kept = await self._key(request.key_id)
+        caller = await self._signer(request)
+        # Claimed after the signature is checked: a stranger can burn nobody's nonces.
+        if not await self._nonces.claim(caller.tenant_id, request.key_id, request.nonce):
+            raise Refusal("replayed_nonce", "sign every request, repeats too, with a nonce of its own")
+        return caller
+
+    async def _signer(self, request: SignedRequest) -> Caller:
         text = canonical(
             method=request.method,
             path=request.path,
@@ -152,12 +172,12 @@ class Authenticator:
             timestamp=request.timestamp,
             nonce=request.nonce,
         )
-        if not verify(kept.secrets, text, request.signature):
-            raise _unauthenticated("no live key made this signature: see docs/signing.md")
-        # Claimed after the signature is checked: a stranger can burn nobody's nonces.
-        if not await self._nonces.claim(kept.caller.tenant_id, request.key_id, request.nonce):
-            raise Refusal("replayed_nonce", "sign every request, repeats too, with a nonce of its own")
-        return kept.caller
+        came_at_s = time.monotonic()
+        for since_s in (came_at_s - self._fresh_s, came_at_s):
+            live = await self._key(request.key_id, since_s)
+            if live is not None and verify(live.secrets, text, request.signature):
+                return live.caller
+        raise _unauthenticated("no live key made this signature: see docs/signing.md")
 
     def _check_time(self, timestamp: str) -> None:
         if not (timestamp.isascii() and timestamp.isdigit() and len(timestamp) <= 12):
@@ -165,28 +185,36 @@ class Authenticator:
         if abs(self._clock() - int(timestamp)) > TOLERANCE_S:
             raise Refusal("stale_timestamp", f"the timestamp is more than {TOLERANCE_S} s off: set the clock by NTP")
 
-    async def _key(self, key_id: str) -> _Kept:
-        kept = self._kept.get(key_id)
-        if kept is not None and time.monotonic() - kept.at < self._fresh_s:
-            return kept
-        task = self._looking.get(key_id)
-        if task is None:
-            # One look-up for all the requests that wait for it.
-            task = self._looking[key_id] = asyncio.create_task(self._look_up(key_id))
-            task.add_done_callback(lambda _: self._looking.pop(key_id, None))
-        return await asyncio.shield(task)
+    async def _key(self, key_id: str, since_s: float) -> _Live | None:
+        """Return the key as it was looked up at `since_s` or later, None where none lives."""
+        if not 0 < len(key_id) <= _KEY_ID_LONGEST:
+            return None
+        while (known := self._known.get(key_id)) is None or known.at_s < since_s:
+            task = self._looking.get(key_id)
+            if task is None:
+                # One look-up for all the requests that wait for it.
+                wait_s = 0.0 if known is None else known.at_s + _PAUSE_S - time.monotonic()
+                task = self._looking[key_id] = asyncio.create_task(self._look_up(key_id, wait_s))
+                task.add_done_callback(lambda _: self._looking.pop(key_id, None))
+            await asyncio.shield(task)
+        return known.found
 
-    async def _look_up(self, key_id: str) -> _Kept:
-        self._kept.pop(key_id, None)
-        stored = await self._finder.find_key(key_id) if 0 < len(key_id) <= 64 else None
-        if stored is None or stored.revoked:
-            raise _unauthenticated("no live key made this signature: see docs/signing.md")
+    async def _look_up(self, key_id: str, wait_s: float) -> None:
+        if wait_s > 0:
+            await asyncio.sleep(wait_s)
+        at_s = time.monotonic()
+        stored = await self._finder.find_key(key_id)
+        found = None if stored is None or stored.revoked else self._live(stored)
+        if found is None and len(self._known) >= _REMEMBERED:
+            # Only strangers name keys without end: what is forgotten of them is looked up again.
+            self._known = {name: known for name, known in self._known.items() if known.found is not None}
+        self._known[key_id] = _LookedUp(at_s, found)
+
+    def _live(self, stored: StoredKey) -> _Live:
         sealed = [text for text in (stored.secret, stored.secret_next) if text is not None]
-        live = tuple(self._vault.open_bytes(text, bound_to=_binding(stored.id)).decode() for text in sealed)
+        opened = tuple(self._vault.open_bytes(text, bound_to=_binding(stored.id)).decode() for text in sealed)
         caller = Caller(stored.id, stored.tenant_id, stored.kind, stored.rail, stored.operations, stored.accounts)
-        kept = _Kept(time.monotonic(), caller, live)
-        self._kept[key_id] = kept
-        return kept
+        return _Live(caller, opened)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,135 @@
+"""The authenticator: a secret counts from the moment it is made, and bad signatures cost next to nothing."""
+
+import asyncio
+import time
+from dataclasses import replace
+from typing import Any
+from uuid import UUID
+
+import pytest
+
+from core.services import keys
+from core.services.keys import Authenticator, Caller, SignedRequest, StoredKey
+from core.services.problems import Refusal
+from wire.signing import canonical, sign
+
+KEY = StoredKey("fk_1", UUID(int=1), "service", None, "shop", frozenset({"*"}), None, b"old")
+
+
+class Finder:
+    """The keys as they are now; counts who asks."""
+
+    def __init__(self, *stored: StoredKey) -> None:
+        self.keys = {key.id: key for key in stored}
+        self.asked: list[str] = []
+        self.was_asked, self.answers = asyncio.Event(), asyncio.Event()
+        self.answers.set()
+
+    async def find_key(self, key_id: str) -> StoredKey | None:
+        found = self.keys.get(key_id)
+        self.asked.append(key_id)
+        self.was_asked.set()
+        await self.answers.wait()
+        return found
+
+
+class Nonces:
+    """Every nonce is new."""
+
+    async def claim(self, tenant_id: UUID, key_id: str, nonce: str) -> bool:
+        return True
+
+
+class Vault:
+    """Secrets lie open."""
+
+    def open_bytes(self, ciphertext: bytes, *, bound_to: str) -> bytes:
+        return ciphertext
+
+
+def authenticator(finder: Finder) -> Authenticator:
+    return Authenticator(finder, Nonces(), Vault())  # type: ignore[arg-type]
+
+
+def signed(secret: str, key_id: str = KEY.id) -> SignedRequest:
+    fields: dict[str, Any] = {"method": "GET", "path": "/", "query": "", "body": b"", "key_id": key_id,
+                              "timestamp": str(int(time.time())), "nonce": "n" * 8}  # fmt: skip
+    return SignedRequest(**fields, signature=sign(secret, canonical(**fields)))
+
+
+async def refused(asked: Authenticator, request: SignedRequest) -> str:
+    with pytest.raises(Refusal) as refusal:
+        await asked.authenticate(request)
+    return refusal.value.code
+
+
+async def test_a_new_secret_counts_at_once_beside_the_old_one() -> None:
+    finder = Finder(KEY)
+    asked = authenticator(finder)
+    await asked.authenticate(signed("old"))
+    finder.keys[KEY.id] = replace(KEY, secret=b"new", secret_next=b"old")
+    callers = [await asked.authenticate(signed(secret)) for secret in ("new", "old", "new")]
+    assert [caller.key_id for caller in callers] == [KEY.id] * 3
+    assert len(finder.asked) == 2
+
+
+async def test_a_look_up_that_began_before_the_rotation_refuses_nobody() -> None:
+    finder = Finder(KEY)
+    asked = authenticator(finder)
+    finder.answers.clear()
+    early = asyncio.create_task(asked.authenticate(signed("old")))
+    await finder.was_asked.wait()
+    finder.keys[KEY.id] = replace(KEY, secret=b"new", secret_next=b"old")
+    late = asyncio.create_task(asked.authenticate(signed("new")))
+    await asyncio.sleep(0)
+    finder.answers.set()
+    assert {(await each).key_id for each in (early, late)} == {KEY.id}
+
+
+async def test_a_key_that_was_made_a_moment_ago_is_known_though_it_was_refused_before() -> None:
+    finder = Finder()
+    asked = authenticator(finder)
+    assert await refused(asked, signed("old")) == "unauthenticated"
+    finder.keys[KEY.id] = KEY
+    assert (await asked.authenticate(signed("old"))).key_id == KEY.id
+
+
+async def test_bad_signatures_without_end_cost_one_look_up_per_key_and_pause() -> None:
+    finder = Finder(KEY)
+    asked = authenticator(finder)
+    await asked.authenticate(signed("old"))
+    began_s = time.monotonic()
+
+    async def attack(key_id: str) -> None:
+        for _ in range(3):
+            assert await refused(asked, signed("guess", key_id)) == "unauthenticated"
+
+    attacks = [attack(key_id) for key_id in (KEY.id, "fk_nobody") for _ in range(100)]
+
+    async def work() -> list[Caller]:
+        return [await asked.authenticate(signed("old")) for _ in range(100)]
+
+    await asyncio.gather(work(), *attacks)
+    pauses = (time.monotonic() - began_s) / keys._PAUSE_S
+    for key_id in (KEY.id, "fk_nobody"):
+        assert finder.asked.count(key_id) <= 2 + pauses
+    assert len(finder.asked) < 40
+
+
+async def test_a_revoked_key_is_refused_by_the_first_request_after_it_was_looked_up_anew() -> None:
+    finder = Finder(KEY)
+    asked = Authenticator(finder, Nonces(), Vault(), fresh_s=0)  # type: ignore[arg-type]
+    await asked.authenticate(signed("old"))
+    finder.keys[KEY.id] = replace(KEY, revoked=True)
+    assert await refused(asked, signed("old")) == "unauthenticated"
+
+
+async def test_the_names_of_strangers_are_forgotten_and_a_known_key_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(keys, "_REMEMBERED", 10)
+    finder = Finder(KEY)
+    asked = authenticator(finder)
+    await asked.authenticate(signed("old"))
+    await asyncio.gather(*(refused(asked, signed("guess", f"fk_{n}")) for n in range(100, 150)))
+    assert len(asked._known) <= 11
+    await asked.authenticate(signed("old"))
+    assert finder.asked.count(KEY.id) == 1
