@@ -53,11 +53,18 @@ class Gates:
         return "*" in self.paused or operation in self.paused
 
 
-def decide_permit(job: JobRow, intent_state: IntentState, capabilities: Capabilities, gates: Gates) -> Grant | Refused:
+def decide_permit(
+    job: JobRow,
+    intent_state: IntentState,
+    capabilities: Capabilities,
+    gates: Gates,
+    unsent: bool = False,
+) -> Grant | Refused:
     """Return the permit that the job may have now. The caller holds the row's lock.
 
     SEND on a permit that is not proven to be the first needs a provider that deduplicates the reference, for
-    longer than the sending can last. A job whose tombstone was asked for is never sent.
+    longer than the sending can last, or the proof that nothing was sent: `unsent` says that every permit before
+    has a definite negative of its own (docs/adr/0009). A job whose tombstone was asked for is never sent.
     """
     if refused := _refused(job, intent_state, gates):
         return refused
@@ -70,7 +77,8 @@ def decide_permit(job: JobRow, intent_state: IntentState, capabilities: Capabili
         not job.tombstoned
         and intent_state is not IntentState.UNRESOLVED
         and (not doubted or gates.epoch_cleared)
-        and _resend_is_deduplicated(job, capabilities, gates)
+        # A restore may have lost permits, so that negatives for those that are known prove nothing.
+        and ((unsent and not doubted) or _resend_is_deduplicated(job, capabilities, gates))
     )
     return Grant(PermitMode.SEND if may_send else PermitMode.INQUIRE_ONLY, first=False)
 

@@ -64,6 +64,8 @@ class Attempts(Protocol):
         self, uow: Any, ids: Sequence[UUID], request_id: UUID, incarnation: UUID
     ) -> dict[UUID, Attempt]: ...
 
+    async def unsent_jobs(self, uow: Any, ids: Sequence[UUID]) -> set[UUID]: ...
+
     async def write_attempts(
         self,
         uow: Any,
@@ -112,11 +114,12 @@ async def grant_permits(
     repeats = await _repeats(uow, ports, request, locked)
     grants: dict[UUID, tuple[LockedJob, Grant]] = {}
     repeated: dict[UUID, tuple[LockedJob, Attempt]] = {}
+    unsent = await _unsent(uow, ports, locked)
     for job_id, item in locked.items():
         if job_id in repeats and item.job.closed_at is None and not item.intent_state.is_terminal:
             repeated[job_id] = (item, repeats[job_id])
             continue
-        decision = _decide(item, state.registration, gates)
+        decision = _decide(item, state.registration, gates, unsent=job_id in unsent)
         if isinstance(decision, Grant):
             grants[job_id] = (item, decision)
         else:
@@ -147,14 +150,20 @@ def _each_once(asked: Sequence[UUID], answers: dict[UUID, PermitAnswer]) -> list
     return each
 
 
-def _decide(item: LockedJob, registration: RailRegistration, gates: Gates) -> Grant | Refused:
+async def _unsent(uow: Any, ports: PermitPorts, locked: dict[UUID, LockedJob]) -> set[UUID]:
+    """Return the payments whose every permit is proven unsent; asked only where one had a permit before."""
+    again = [job_id for job_id, item in locked.items() if item.job.fence > 0 and item.job.kind.moves_money]
+    return await ports.attempts.unsent_jobs(uow, again) if again else set()
+
+
+def _decide(item: LockedJob, registration: RailRegistration, gates: Gates, *, unsent: bool) -> Grant | Refused:
     capabilities = registration.operations.get(OperationType(item.job.operation))
     if capabilities is None:
         return Refused(Refusal.PAUSED, after_s=5)  # the operation was withdrawn: it waits, it does not fail
     if item.job.kind.moves_money and item.job.provider_account != registration.provider_account:
         # The adapter speaks for another account now; only the one that was chosen may be used.
         return Refused(Refusal.PAUSED, after_s=5)
-    return decide_permit(item.job, item.intent_state, capabilities, gates)
+    return decide_permit(item.job, item.intent_state, capabilities, gates, unsent)
 
 
 async def _missing(

@@ -5,6 +5,7 @@ from datetime import timedelta
 from typing import Any, Final
 from uuid import UUID
 
+from core.domain.ids import ids_of_that_time
 from core.services.permits import Attempt, LockedJob
 from core.services.vault_port import Sealed
 from core.store.database import UnitOfWork
@@ -48,6 +49,17 @@ WHERE job_id = ANY($1::uuid[]) AND job_id BETWEEN $2 AND $3 AND request_id = $4 
 ORDER BY job_id, fence DESC
 """
 
+# A "paid" of any job of the intent, applied or not, contradicts the negatives: then nothing is proven.
+_UNSENT: Final = """
+SELECT j.id FROM fleet.jobs j
+WHERE j.id = ANY($1::uuid[]) AND j.id BETWEEN $2 AND $3
+    AND NOT EXISTS (SELECT FROM fleet.attempts a
+        WHERE a.job_id = j.id AND a.job_id BETWEEN $2 AND $3 AND a.mode = 'SEND' AND a.negative_at IS NULL)
+    AND NOT EXISTS (SELECT FROM fleet.jobs q JOIN fleet.facts f ON f.job_id = q.id
+        WHERE q.intent_id = j.intent_id AND q.id BETWEEN $2 AND $3 AND f.job_id BETWEEN $2 AND $3
+            AND f.verdict IN ('SUCCEEDED', 'PAID'))
+"""
+
 
 async def lock_jobs(uow: UnitOfWork, rail: str, ids: Sequence[UUID]) -> dict[UUID, LockedJob]:
     """Lock the rail's jobs in id order; what another transaction holds is left out, never waited for."""
@@ -78,6 +90,12 @@ async def repeated_attempts(
     """Return the permits that this request of this process was given already."""
     rows = await uow.connection.fetch(_REPEATED, ids, min(ids), max(ids), request_id, incarnation)
     return {row["job_id"]: Attempt(row["fence"], PermitMode(row["mode"]), row["granted_at"]) for row in rows}
+
+
+async def unsent_jobs(uow: UnitOfWork, ids: Sequence[UUID]) -> set[UUID]:
+    """Return those whose every permit to send has a definite negative, with no fact that says "paid"."""
+    rows = await uow.connection.fetch(_UNSENT, ids, *ids_of_that_time(ids))
+    return {row["id"] for row in rows}
 
 
 async def write_attempts(

@@ -15,6 +15,7 @@ from core.store.outbox import job_body
 from schemas.events import IntentState
 from schemas.operations import JobKind
 from schemas.permits import PermitMode
+from schemas.results import Verdict
 from tests.simulation.database import Transaction
 
 
@@ -213,6 +214,11 @@ class Attempts:
                     found.setdefault(job_id, Attempt(row.fence, row.mode, row.granted_at))
         return found
 
+    async def unsent_jobs(self, uow: Transaction, ids: Sequence[UUID]) -> set[UUID]:
+        """Return those whose every permit to send has a definite negative, with no fact that says "paid"."""
+        await uow.step()
+        return {each for each in ids if not _may_be_sent(uow, uow.look("jobs", each))}
+
     async def write_attempts(
         self,
         uow: Transaction,
@@ -234,6 +240,14 @@ class Attempts:
             row = AttemptRow(job.fence, mode, uow.clock, False, request_id, incarnation)
             uow.put("attempts", (job_id, job.fence), row)
         return {job_id: uow.look("jobs", job_id).fence for job_id, _ in modes}
+
+
+def _may_be_sent(uow: Transaction, job: JobRow) -> bool:
+    rows: list[AttemptRow] = [uow.look("attempts", (job.id, fence)) for fence in range(1, job.fence + 1)]
+    facts = [fact for each in uow.look("jobs_of", job.intent_id) for fact in uow.look("facts", each) or ()]
+    return any(row.mode is PermitMode.SEND and not row.negative for row in rows if row is not None) or any(
+        fact.result.verdict in (Verdict.SUCCEEDED, Verdict.PAID) for fact in facts
+    )
 
 
 async def take_due(uow: Transaction, stream: str, limit: int) -> list[OutboxRow]:
