@@ -24,7 +24,7 @@ from core.services.problems import Refusal, require_currency
 from core.services.refunds import EXCEEDS, FeeRules, check_refund, exceeds_text, lock_originals
 from core.services.request_hash import request_hash
 from core.services.routes import Chosen, Route, choose_route, mask_payee
-from core.services.vault_port import Plain, Vault
+from core.services.vault_port import Plain, Sealed, SubjectRacedError, Vault
 from core.services.wallets import Wallet
 from schemas.api import IntentRequest
 from schemas.events import IntentState
@@ -33,6 +33,8 @@ from schemas.operations import Direction, JobKind, OperationType
 from wire.failpoints import failpoint
 
 _WALLETS_KEPT: Final = 50_000
+_RACES: Final = 5
+"""A race is another transaction making the same payee's key first: the next attempt finds it."""
 
 
 class InFlightError(RuntimeError):
@@ -57,12 +59,22 @@ class Known:
     intent_id: UUID
 
 
+@dataclass(frozen=True, slots=True)
+class Claimed:
+    """What acceptance is told at its beginning, in one call: a round trip costs a lone payment more than the work."""
+
+    moment: Moment
+    known: Mapping[str, Known]
+    wrapped_keys: Mapping[UUID, bytes | None]
+    """The keys of the subjects that exist; None for one that was erased."""
+
+
 class Idempotency(Protocol):
-    """Claims keys and tells the transaction's moment. Raises InFlightError."""
+    """Claims keys, and tells the transaction's moment and the subjects' keys. Raises InFlightError."""
 
     async def claim(
-        self, uow: Any, service_key_id: str, claims: Sequence[Claim]
-    ) -> tuple[Moment, dict[str, Known]]: ...
+        self, uow: Any, service_key_id: str, claims: Sequence[Claim], subjects: Sequence[UUID]
+    ) -> Claimed: ...
 
 
 class AcceptedIntents(Intents, Protocol):
@@ -200,12 +212,9 @@ class AcceptService:
         return door
 
     async def _run(self, batch: Sequence[Asked]) -> list[Accepted | Refusal]:
-        context = batch[0].caller.context()
         async with self._slots:
             try:
-                async with self._ports.unit_of_work(context) as uow:
-                    answers = await self._accept_batch(uow, batch)
-                    failpoint("api.before_commit")
+                answers = await self._committed(batch)
             except InFlightError:
                 if len(batch) > 1:
                     raise
@@ -214,6 +223,19 @@ class AcceptService:
         failpoint("api.after_commit")
         return answers
 
+    async def _committed(self, batch: Sequence[Asked]) -> list[Accepted | Refusal]:
+        for races_left in reversed(range(_RACES)):
+            try:
+                async with self._ports.unit_of_work(batch[0].caller.context()) as uow:
+                    answers = await self._accept_batch(uow, batch)
+                    failpoint("api.before_commit")
+            except SubjectRacedError:
+                if not races_left:
+                    raise
+            else:
+                return answers
+        raise AssertionError("the last race is raised")
+
     async def _accept_batch(self, uow: Any, batch: Sequence[Asked]) -> list[Accepted | Refusal]:
         ports = self._ports
         plans = await self._plans(uow, batch)
@@ -221,19 +243,36 @@ class AcceptService:
             Claim(asked.key, asked.request_hash, asked.intent_id, isinstance(plan, _Plan))
             for asked, plan in zip(batch, plans, strict=True)
         ]
-        moment, known = await ports.idempotency.claim(uow, batch[0].caller.key_id, claims)
+        plains = {
+            asked.intent_id: plain
+            for asked, plan in zip(batch, plans, strict=True)
+            if isinstance(plan, _Plan) and (plain := self._plain(asked)) is not None
+        }
+        subjects = list({plain.subject_id for plain in plains.values()})
+        claimed = await ports.idempotency.claim(uow, batch[0].caller.key_id, claims, subjects)
+        known = claimed.known
         fresh = {
             asked.intent_id: (asked, plan)
             for asked, plan in zip(batch, plans, strict=True)
             if isinstance(plan, _Plan) and known[asked.key].intent_id == asked.intent_id
         }
-        rows = await self._create(uow, fresh, moment)
+        sealed = await ports.vault.seal_instructions(
+            uow, [plain for intent_id, plain in plains.items() if intent_id in fresh], claimed.wrapped_keys
+        )
+        rows = await self._create(uow, fresh, claimed.moment, sealed)
         first = await self._first_answers(
             uow, [item.intent_id for item in known.values() if item.intent_id not in fresh]
         )
         return [
             _answer(asked, plan, known.get(asked.key), rows, first) for asked, plan in zip(batch, plans, strict=True)
         ]
+
+    def _plain(self, asked: Asked) -> Plain | None:
+        payee, tenant_id = asked.request.payee, asked.caller.tenant_id
+        if payee is None:
+            return None
+        subject_id = self._ports.vault.subject_id(tenant_id, payee)
+        return Plain(asked.intent_id, tenant_id, subject_id, payee, asked.request.message)
 
     async def _plans(self, uow: Any, batch: Sequence[Asked]) -> list[_Plan | Refusal]:
         routes = await self._ports.routes.routes_of(uow, batch[0].caller.tenant_id)
@@ -270,18 +309,20 @@ class AcceptService:
             if answer is not FREE:
                 plans[place] = _with_fees(plans[place], batch[place].request, answer)
 
-    async def _create(self, uow: Any, fresh: dict[UUID, tuple[Asked, _Plan]], moment: Moment) -> dict[UUID, IntentRow]:
+    async def _create(
+        self,
+        uow: Any,
+        fresh: Mapping[UUID, tuple[Asked, _Plan]],
+        moment: Moment,
+        sealed: Mapping[UUID, Sealed],
+    ) -> dict[UUID, IntentRow]:
         if not fresh:
             return {}
-        plains = [
-            Plain(intent_id, asked.caller.tenant_id, asked.request.payee, asked.request.message)
-            for intent_id, (asked, _) in fresh.items()
-        ]
-        sealed = await self._ports.vault.seal_instructions(uow, plains)
         rows: dict[UUID, IntentRow] = {}
         for intent_id, (asked, plan) in fresh.items():
             row = rows[intent_id] = _row(asked, plan, moment)
-            row.subject_id, row.instruction = sealed[intent_id].subject_id, sealed[intent_id].ciphertext
+            if intent_id in sealed:
+                row.subject_id, row.instruction = sealed[intent_id].subject_id, sealed[intent_id].ciphertext
         exceeding = {row.id: text for row in rows.values() if (text := _take_refund(row, fresh[row.id][1])) is not None}
         direct = [row for intent_id, row in rows.items() if not fresh[intent_id][1].lookup and row.id not in exceeding]
         # The terms are those that each payment was planned by: no item can fail on them here, among its neighbours.

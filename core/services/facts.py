@@ -7,6 +7,7 @@ from uuid import UUID
 
 from core.domain.ids import derive_id
 from core.domain.verdicts import AttemptView, FactKey
+from core.services.rails import RailState
 from schemas.results import Result
 
 
@@ -39,6 +40,16 @@ class Alert:
         return derive_id(self.intent_id, "alert", self.kind, self.detail)
 
 
+@dataclass(frozen=True, slots=True)
+class Histories:
+    """What the facts of a batch are judged by: the rail's state, each payment's permits, the facts known before."""
+
+    state: RailState
+    attempts: dict[UUID, dict[int, AttemptView]]
+    known: dict[FactKey, set[bytes]]
+    """The hashes of the money by inbox key."""
+
+
 class Facts(Protocol):
     """The inbox, the negatives and the alerts."""
 
@@ -46,7 +57,9 @@ class Facts(Protocol):
 
     async def mark_negative(self, uow: Any, fences: Sequence[tuple[UUID, int]]) -> None: ...
 
-    async def known_facts(self, uow: Any, job_ids: Sequence[UUID]) -> dict[FactKey, set[bytes]]: ...
+    async def histories_of(
+        self, uow: Any, rail: str, payments: Sequence[UUID], executed: Sequence[UUID]
+    ) -> Histories: ...
 
     async def unapplied_positives(self, uow: Any, intent_ids: Sequence[UUID]) -> set[UUID]: ...
 

@@ -11,7 +11,7 @@ from pydantic import ConfigDict
 
 from core.domain.jobs import JobRow
 from core.domain.permits import Gates, Grant, Refusal, Refused, decide_permit
-from core.services.rails import Rails, RailUnknownError
+from core.services.rails import RailState, RailUnknownError
 from core.services.vault_port import Sealed, Vault, VaultError
 from schemas.events import IntentState
 from schemas.operations import OperationType
@@ -56,7 +56,7 @@ class Attempt:
 class Attempts(Protocol):
     """What permits need of their store."""
 
-    async def lock_jobs(self, uow: Any, rail: str, ids: Sequence[UUID]) -> dict[UUID, LockedJob]: ...
+    async def lock_jobs(self, uow: Any, rail: str, ids: Sequence[UUID]) -> tuple[RailState, dict[UUID, LockedJob]]: ...
 
     async def existing_jobs(self, uow: Any, rail: str, ids: Sequence[UUID]) -> set[UUID]: ...
 
@@ -90,8 +90,6 @@ class PermitPorts(Protocol):
     @property
     def attempts(self) -> Attempts: ...
     @property
-    def rails(self) -> Rails: ...
-    @property
     def vault(self) -> Vault: ...
     @property
     def throttle(self) -> Throttle: ...
@@ -104,12 +102,11 @@ async def grant_permits(
 
     Idempotent per (job, incarnation, request id). Raises RailUnknownError for a rail without registration.
     """
-    state = await ports.rails.rail_state(uow, rail)
+    ids = list(dict.fromkeys(request.job_ids))
+    state, locked = await ports.attempts.lock_jobs(uow, rail, ids)
     gates = state.gates(throttled=ports.throttle.throttled(rail))
     if state.registration is None:
         raise RailUnknownError(rail)
-    ids = list(dict.fromkeys(request.job_ids))
-    locked = await ports.attempts.lock_jobs(uow, rail, ids)
     answers: dict[UUID, PermitAnswer] = await _missing(uow, ports, rail, service_key_id, ids, locked)
     repeats = await _repeats(uow, ports, request, locked)
     grants: dict[UUID, tuple[LockedJob, Grant]] = {}
@@ -124,7 +121,7 @@ async def grant_permits(
             grants[job_id] = (item, decision)
         else:
             answers[job_id] = _refusal(job_id, decision)
-    opened = await _open(uow, ports.vault, [*(item for item, _ in grants.values()), *(i for i, _ in repeated.values())])
+    opened = _open(ports.vault, [*(item for item, _ in grants.values()), *(i for i, _ in repeated.values())])
     for job_id in [*grants, *repeated]:
         if job_id not in opened:
             # What cannot be read cannot be sent; a dead letter keeps it in sight.
@@ -196,7 +193,7 @@ async def _repeats(
     return await ports.attempts.repeated_attempts(uow, ids, request.request_id, request.incarnation)
 
 
-async def _open(uow: Any, vault: Vault, items: Sequence[LockedJob]) -> dict[UUID, tuple[Payee | None, str]]:
+def _open(vault: Vault, items: Sequence[LockedJob]) -> dict[UUID, tuple[Payee | None, str]]:
     """Return payee and message by job id; what cannot be opened is left out. A cancel or inquiry needs none."""
     opened: dict[UUID, tuple[Payee | None, str]] = {
         item.job.id: (None, "") for item in items if item.job.kind.on_control_stream
@@ -205,18 +202,18 @@ async def _open(uow: Any, vault: Vault, items: Sequence[LockedJob]) -> dict[UUID
     if not sealed:
         return opened
     try:
-        plain = await vault.open_instructions(uow, [item.sealed for item in sealed])
+        plain = vault.open_instructions([item.sealed for item in sealed])
     except VaultError:
-        plain = await _open_apart(uow, vault, sealed)
+        plain = _open_apart(vault, sealed)
     opened |= {item.job.id: plain[item.job.intent_id] for item in sealed if item.job.intent_id in plain}
     return opened
 
 
-async def _open_apart(uow: Any, vault: Vault, items: Sequence[LockedJob]) -> dict[UUID, tuple[Payee | None, str]]:
+def _open_apart(vault: Vault, items: Sequence[LockedJob]) -> dict[UUID, tuple[Payee | None, str]]:
     plain: dict[UUID, tuple[Payee | None, str]] = {}
     for item in items:
         try:
-            plain |= await vault.open_instructions(uow, [item.sealed])
+            plain |= vault.open_instructions([item.sealed])
         except VaultError:
             _log.exception("the instruction of job %s cannot be opened", item.job.id)
     return plain

@@ -105,7 +105,7 @@ class _Batch:
 
 
 async def settle_batch(ports: SettlePorts, unit_of_work: UnitOfWorkFactory, deliveries: Sequence[Delivery]) -> Settled:
-    """Settle the batch in one transaction, lookups in one of their own, or item by item where one makes it fail.
+    """Settle a rail's batch in one transaction, lookups in one of their own, or item by item where one makes it fail.
 
     Everything in the answer is committed and may be acked. Raises the ports' shared faults, such as a database
     that is away or a deadlock: what was not committed by then is done when the batch is settled again.
@@ -142,7 +142,8 @@ async def _keep(ports: SettlePorts, unit_of_work: UnitOfWorkFactory, delivery: D
 
 async def _settle(uow: Any, ports: SettlePorts, deliveries: Sequence[Delivery]) -> list[tuple[Delivery, str]]:
     usable = [delivery for delivery in deliveries if delivery.result is not None]
-    batch = await _load(uow, ports, [delivery.result for delivery in usable if delivery.result is not None])
+    results = [delivery.result for delivery in usable if delivery.result is not None]
+    batch = await _load(uow, ports, deliveries[0].rail, results)
     batch.unusable = [(delivery, delivery.error or "unparseable") for delivery in deliveries if delivery.result is None]
     for delivery in usable:
         await _take(uow, ports, batch, delivery)
@@ -150,24 +151,32 @@ async def _settle(uow: Any, ports: SettlePorts, deliveries: Sequence[Delivery]) 
     return batch.unusable
 
 
-async def _load(uow: Any, ports: SettlePorts, results: Sequence[Result]) -> _Batch:
+async def _load(uow: Any, ports: SettlePorts, rail: str, results: Sequence[Result]) -> _Batch:
     executed = sorted({result.job_id for result in results})
     asking = [result.job_id for result in results if result.kind.on_control_stream]
     targets = await ports.jobs.targets_of(uow, sorted(set(asking)))
-    # Payments before the inquiries about them: whoever holds the payment may close every job of its intent.
-    jobs = await ports.jobs.lock_jobs(uow, sorted({*executed, *targets.values()} - {*asking}))
-    jobs |= await ports.jobs.lock_jobs(uow, sorted(set(asking)))
-    intents = await ports.intents.load_intents(uow, sorted({job.intent_id for job in jobs.values()}), lock=True)
+    jobs: dict[Any, JobRow] = {}
+    if asking:
+        # Payments before the inquiries about them: whoever holds the payment may close every job of its intent.
+        jobs = await ports.jobs.lock_jobs(uow, sorted({*executed, *targets.values()} - {*asking}))
+    others = sorted({job.intent_id for job in jobs.values()})
+    locked, intents = await ports.jobs.lock_jobs_and_intents(uow, sorted(set(asking or executed)), others)
+    jobs |= locked
+    # Read after the locks are held: what an earlier holder wrote must be seen.
     money = [job.id for job in jobs.values() if job.kind.moves_money]
-    states = {rail: await ports.rails.rail_state(uow, rail) for rail in sorted({job.rail for job in jobs.values()})}
+    histories = await ports.facts.histories_of(uow, rail, money, executed)
+    states = {rail: histories.state} | {
+        other: await ports.rails.rail_state(uow, other)
+        for other in sorted({job.rail for job in jobs.values()} - {rail})
+    }
     # What voids must not pass is read only where something may be voided.
     doubtful = {jobs[r.job_id].intent_id for r in results if r.verdict is not Verdict.SUCCEEDED and r.job_id in jobs}
     return _Batch(
         jobs=jobs,
         intents=intents,
         targets=targets,
-        attempts=await ports.facts.attempts_of(uow, money),
-        known=await ports.facts.known_facts(uow, executed),
+        attempts=histories.attempts,
+        known=histories.known,
         states=states,
         positives=await ports.facts.unapplied_positives(uow, sorted(doubtful)),
         pace=ports.pace,

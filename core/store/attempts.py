@@ -7,20 +7,27 @@ from uuid import UUID
 
 from core.domain.ids import ids_of_that_time
 from core.services.permits import Attempt, LockedJob
+from core.services.rails import RailState
 from core.services.vault_port import Sealed
 from core.store.database import UnitOfWork
 from core.store.jobs import JOB_COLUMNS, job_of
+from core.store.rails import state_of, state_sql
 from schemas.events import IntentState
 from schemas.permits import PermitMode
 
+# The rail's state and the subjects' keys come in the same round trip: nothing here waits for a lock.
 _LOCK: Final = f"""
-SELECT {JOB_COLUMNS}, i.state AS intent_state, i.subject_id, i.instruction, i.lookup::text AS lookup,
-    t.reference AS target_reference, t.provider_account AS target_account
-FROM fleet.jobs j
-JOIN fleet.intents i ON i.id = j.intent_id
-LEFT JOIN fleet.jobs t ON t.id = j.target_job_id
-WHERE j.id = ANY($1::uuid[]) AND j.id BETWEEN $2 AND $3 AND j.rail = $4
-ORDER BY j.id FOR UPDATE OF j SKIP LOCKED
+WITH state AS ({state_sql("$4")}), locked AS (
+    SELECT {JOB_COLUMNS}, i.state AS intent_state, i.subject_id, i.instruction, s.wrapped_key, i.lookup::text AS lookup,
+        t.reference AS target_reference, t.provider_account AS target_account
+    FROM fleet.jobs j
+    JOIN fleet.intents i ON i.id = j.intent_id
+    LEFT JOIN fleet.subjects s ON s.id = i.subject_id
+    LEFT JOIN fleet.jobs t ON t.id = j.target_job_id
+    WHERE j.id = ANY($1::uuid[]) AND j.id BETWEEN $2 AND $3 AND j.rail = $4
+    ORDER BY j.id FOR UPDATE OF j SKIP LOCKED
+)
+SELECT locked.*, state.* FROM state LEFT JOIN locked ON true ORDER BY locked.id
 """  # noqa: S608 - a constant list of columns
 
 _EXISTING: Final = """
@@ -61,17 +68,18 @@ WHERE j.id = ANY($1::uuid[]) AND j.id BETWEEN $2 AND $3
 """
 
 
-async def lock_jobs(uow: UnitOfWork, rail: str, ids: Sequence[UUID]) -> dict[UUID, LockedJob]:
+async def lock_jobs(uow: UnitOfWork, rail: str, ids: Sequence[UUID]) -> tuple[RailState, dict[UUID, LockedJob]]:
     """Lock the rail's jobs in id order; what another transaction holds is left out, never waited for."""
     rows = await uow.connection.fetch(_LOCK, ids, min(ids), max(ids), rail)
-    return {row["id"]: _locked(row) for row in rows}
+    state = await state_of(uow, rail, rows[0] if rows else None)
+    return state, {row["id"]: _locked(row) for row in rows if row["id"] is not None}
 
 
 def _locked(row: Any) -> LockedJob:
     return LockedJob(
         job_of(row),
         IntentState(row["intent_state"]),
-        Sealed(row["intent_id"], row["subject_id"], row["instruction"]),
+        Sealed(row["intent_id"], row["subject_id"], row["instruction"], row["wrapped_key"]),
         row["lookup"],
         row["target_reference"],
         row["target_account"],

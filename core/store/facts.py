@@ -1,12 +1,13 @@
 """Facts, negatives and alerts in PostgreSQL: each fact once, under its inbox key."""
 
-from collections.abc import Sequence
-from typing import Final
+from collections.abc import Iterator, Sequence
+from typing import Any, Final
 from uuid import UUID
 
 from core.domain.ids import ids_of_that_time
 from core.domain.verdicts import AttemptView, FactKey
-from core.services.facts import Alert, Fact
+from core.services.facts import Alert, Fact, Histories
+from core.store.rails import state_of, state_sql
 from core.store.unit_of_work import UnitOfWork, Write
 from schemas.permits import PermitMode
 from schemas.results import Verdict
@@ -28,10 +29,18 @@ negatives AS (
     frozenset({"attempts"}),
 )
 
-_KNOWN: Final = """
-SELECT job_id, fence, verdict, money_hash, applied_at IS NOT NULL AS applied FROM fleet.facts
-WHERE job_id = ANY($1::uuid[]) AND job_id BETWEEN $2 AND $3
-"""
+# One row: what is found comes as columns of arrays.
+_HISTORIES: Final = f"""
+SELECT state.*, a.*, f.* FROM ({state_sql("$1")}) AS state, (
+    SELECT array_agg(job_id) AS a_jobs, array_agg(fence) AS a_fences, array_agg(mode) AS a_modes,
+        array_agg(granted_at) AS a_times, array_agg(negative_at IS NOT NULL) AS a_negatives
+    FROM fleet.attempts WHERE job_id = ANY ($2::uuid[]) AND job_id BETWEEN $3 AND $4
+) AS a, (
+    SELECT array_agg(job_id) AS f_jobs, array_agg(fence) AS f_fences, array_agg(verdict) AS f_verdicts,
+        array_agg(money_hash) AS f_hashes
+    FROM fleet.facts WHERE job_id = ANY ($5::uuid[]) AND job_id BETWEEN $6 AND $7
+) AS f
+"""  # noqa: S608 - a constant
 
 # Found through the intent's jobs: facts are kept in the order of jobs and have no index of their own by intent.
 _POSITIVE: Final = """
@@ -82,14 +91,24 @@ async def mark_negative(uow: UnitOfWork, fences: Sequence[tuple[UUID, int]]) -> 
     await uow.later(_NEGATIVE, ids, [fence for _, fence in fences], min(ids), max(ids))
 
 
-async def known_facts(uow: UnitOfWork, job_ids: Sequence[UUID]) -> dict[FactKey, set[bytes]]:
-    """Return the money hashes that are known under each inbox key of the jobs."""
+async def histories_of(uow: UnitOfWork, rail: str, payments: Sequence[UUID], executed: Sequence[UUID]) -> Histories:
+    """Return what the facts of a batch are judged by: permits of the payments, facts of the executed jobs."""
+    bounds = [bound for ids in (payments, executed) for bound in (min(ids, default=None), max(ids, default=None))]
+    row = await uow.connection.fetchrow(_HISTORIES, rail, payments, *bounds[:2], executed, *bounds[2:])
+    state = await state_of(uow, rail, row)
+    attempts: dict[UUID, dict[int, AttemptView]] = {job_id: {} for job_id in payments}
+    for job_id, fence, mode, granted_at, negative in _rows(
+        row, "a_jobs", "a_fences", "a_modes", "a_times", "a_negatives"
+    ):
+        attempts[job_id][fence] = AttemptView(fence, PermitMode(mode), granted_at, negative)
     known: dict[FactKey, set[bytes]] = {}
-    if not job_ids:
-        return known
-    for row in await uow.connection.fetch(_KNOWN, job_ids, min(job_ids), max(job_ids)):
-        known.setdefault((row["job_id"], row["fence"], Verdict(row["verdict"])), set()).add(row["money_hash"])
-    return known
+    for job_id, fence, verdict, hashed in _rows(row, "f_jobs", "f_fences", "f_verdicts", "f_hashes"):
+        known.setdefault((job_id, fence, Verdict(verdict)), set()).add(hashed)
+    return Histories(state, attempts, known)
+
+
+def _rows(row: Any, *columns: str) -> Iterator[tuple[Any, ...]]:
+    return zip(*(row[column] or () for column in columns), strict=True)
 
 
 async def unapplied_positives(uow: UnitOfWork, intent_ids: Sequence[UUID]) -> set[UUID]:

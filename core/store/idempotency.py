@@ -1,18 +1,22 @@
-"""Idempotency keys: claimed and looked up in one call."""
+"""Idempotency keys: claimed and looked up in one call, with all else that acceptance reads in its transaction."""
 
 from collections.abc import Sequence
 from typing import Final
+from uuid import UUID
 
 import asyncpg
 
-from core.services.accept import Claim, InFlightError, Known
+from core.services.accept import Claim, Claimed, InFlightError, Known
 from core.services.authorize import Moment
 from core.store.database import UnitOfWork
 
-# One round trip tells the moment too: a payment that comes alone pays for each.
+# One round trip tells the moment and the subjects' keys too: a payment that comes alone pays for each.
 _CLAIM: Final = """
-SELECT now() AS now, coalesce((SELECT max(epoch) FROM fleet.ledger_epochs), 1) AS epoch, k.*
+SELECT now() AS now, coalesce((SELECT max(epoch) FROM fleet.ledger_epochs), 1) AS epoch, k.key, k.request_hash AS bytes,
+    k.intent_id AS id
 FROM (SELECT) AS once LEFT JOIN fleet.claim_idempotency_keys($1, $2, $3, $4, $5, $6) k ON true
+UNION ALL
+SELECT now(), 0, NULL, wrapped_key, id FROM fleet.subjects WHERE id = ANY ($7::uuid[])
 """
 
 
@@ -20,9 +24,9 @@ class IdempotencyStore:
     """The keys of money requests; they never expire."""
 
     async def claim(
-        self, uow: UnitOfWork, service_key_id: str, claims: Sequence[Claim]
-    ) -> tuple[Moment, dict[str, Known]]:
-        """Claim what is valid and new; return the transaction's moment and what each key stands for.
+        self, uow: UnitOfWork, service_key_id: str, claims: Sequence[Claim], subjects: Sequence[UUID]
+    ) -> Claimed:
+        """Claim what is valid and new; return the moment, what each key stands for, and the subjects' keys.
 
         Raises InFlightError.
         """
@@ -35,8 +39,16 @@ class IdempotencyStore:
                 [claim.request_hash for claim in claims],
                 [claim.intent_id for claim in claims],
                 [claim.valid for claim in claims],
+                subjects,
             )
         except asyncpg.LockNotAvailableError as error:
             raise InFlightError from error
-        known = {row["key"]: Known(row["request_hash"], row["intent_id"]) for row in rows if row["key"] is not None}
-        return Moment(rows[0]["now"], rows[0]["epoch"]), known
+        known: dict[str, Known] = {}
+        wrapped_keys: dict[UUID, bytes | None] = {}
+        for row in rows:
+            if row["key"] is not None:
+                known[row["key"]] = Known(row["bytes"], row["id"])
+            elif row["id"] is not None:
+                wrapped_keys[row["id"]] = row["bytes"]
+        epoch = max(row["epoch"] for row in rows)
+        return Claimed(Moment(rows[0]["now"], epoch), known, wrapped_keys)

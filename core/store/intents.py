@@ -1,13 +1,12 @@
 """Intents in PostgreSQL: inserted, moved and read in batches; every change writes its event in the same statement."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import fields
 from datetime import datetime
 from operator import attrgetter
-from typing import Any, Final
+from typing import Any, Final, cast
 from uuid import UUID
 
-import asyncpg
 import orjson
 
 from core.domain.fee_legs import legs_of_plain, plain_legs
@@ -16,7 +15,8 @@ from core.services.authorize import Moment
 from core.services.read_intents import IntentFilter
 from core.store.unit_of_work import UnitOfWork, Write
 
-_COLUMNS: Final = tuple(field.name for field in fields(IntentRow))
+INTENT_COLUMNS: Final = tuple(field.name for field in fields(IntentRow))
+"""The columns that make an IntentRow, in its order."""
 _JSON_COLUMNS: Final = ("auto_confirm", "lookup", "limits")
 _INSERTED: Final = {
     "id": "uuid",
@@ -102,7 +102,7 @@ moved_intents AS (
     "SELECT count(*) FROM moved_intents",
 )
 _MOVE_NOW: Final = f"WITH {_MOVE.parts} SELECT id FROM moved_intents"  # noqa: S608 - a constant
-_SELECT: Final = f"SELECT {', '.join(_COLUMNS)} FROM fleet.intents"  # noqa: S608 - the names are the row's own
+_SELECT: Final = f"SELECT {', '.join(INTENT_COLUMNS)} FROM fleet.intents"  # noqa: S608 - the names are the row's own
 _ALLOWED_TEXT: Final = {state: ",".join(sorted(sources)) for state, sources in ALLOWED.items()}
 
 
@@ -166,7 +166,7 @@ class IntentStore:
             text += " FOR NO KEY UPDATE"
         ordered = sorted(ids, key=lambda identifier: identifier.int)
         rows = await uow.connection.fetch(text, ids, ordered[0], ordered[-1])
-        return {row["id"]: _intent(row) for row in rows}
+        return {row["id"]: intent_of(row) for row in rows}
 
     async def refunds_of(self, uow: UnitOfWork, originals: Sequence[UUID]) -> list[IntentRow]:
         """Return the refunds of payments, but those that failed, were cancelled or expired, oldest first."""
@@ -207,7 +207,7 @@ class IntentStore:
                 values.append(value)
                 conditions.append(text.format(f"${len(values)}"))
         statement = f"{_SELECT} WHERE {' AND '.join(conditions)} ORDER BY id DESC LIMIT {int(limit)}"
-        return [_intent(row) for row in await uow.connection.fetch(statement, *values)]
+        return [intent_of(row) for row in await uow.connection.fetch(statement, *values)]
 
 
 def _move_columns(uow: UnitOfWork, moves: Sequence[Move]) -> list[Any]:
@@ -233,13 +233,11 @@ def _move_columns(uow: UnitOfWork, moves: Sequence[Move]) -> list[Any]:
     ]
 
 
-def _intent(row: asyncpg.Record) -> IntentRow:
-    intent = IntentRow(*row)
-    if intent.auto_confirm is not None:
-        intent.auto_confirm = orjson.loads(row["auto_confirm"])
-    if intent.lookup is not None:
-        intent.lookup = orjson.loads(row["lookup"])
-    intent.fee_legs = legs_of_plain(orjson.loads(row["fee_legs"])) if row["fee_legs"] is not None else ()
-    if intent.limits is not None:
-        intent.limits = orjson.loads(row["limits"])
+def intent_of(values: Iterable[Any]) -> IntentRow:
+    """Return the intent in the values of INTENT_COLUMNS."""
+    intent = IntentRow(*values)
+    for name in _JSON_COLUMNS:
+        if (text := getattr(intent, name)) is not None:
+            setattr(intent, name, orjson.loads(text))
+    intent.fee_legs = legs_of_plain(orjson.loads(cast("str", intent.fee_legs))) if intent.fee_legs is not None else ()
     return intent

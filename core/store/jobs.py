@@ -6,7 +6,9 @@ from typing import Any, Final
 from uuid import UUID
 
 from core.domain.ids import ids_of_that_time
+from core.domain.intents import IntentRow
 from core.domain.jobs import JobRow, JobState, Waiting
+from core.store.intents import INTENT_COLUMNS, intent_of
 from core.store.outbox import NOTIFY_OUTBOX, job_body
 from core.store.unit_of_work import UnitOfWork, Write
 from schemas.operations import JobKind, OperationType
@@ -16,6 +18,7 @@ _ENUMS: Final = tuple(
     (_FIELDS.index(name), {member.value: member for member in kind})
     for name, kind in (("kind", JobKind), ("operation", OperationType), ("state", JobState))
 )
+_INTENT_AT: Final = len(_FIELDS)
 JOB_COLUMNS: Final = ", ".join(f"j.{name}" for name in _FIELDS)
 """The columns of a JobRow, under the alias j."""
 
@@ -86,6 +89,20 @@ _LOCK: Final = f"""
 SELECT {JOB_COLUMNS} FROM fleet.jobs j WHERE j.id = ANY($1::uuid[]) AND j.id BETWEEN $2 AND $3
 ORDER BY j.id FOR UPDATE OF j
 """  # noqa: S608 - a constant list of columns
+
+# The jobs first, all of them, then their intents: the list of the second needs the whole first. A row that had to be
+# waited for comes as its holder left it.
+_LOCK_BOTH: Final = f"""
+WITH locked_jobs AS (
+    SELECT {JOB_COLUMNS} FROM fleet.jobs j WHERE j.id = ANY($1::uuid[]) AND j.id BETWEEN $2 AND $3
+    ORDER BY j.id FOR UPDATE OF j
+), locked_intents AS (
+    SELECT {", ".join(INTENT_COLUMNS)} FROM fleet.intents
+    WHERE id = ANY (ARRAY(SELECT intent_id FROM locked_jobs) || $4::uuid[]) AND id BETWEEN $5 AND $6
+    ORDER BY id FOR NO KEY UPDATE
+)
+SELECT j.*, i.* FROM locked_jobs j FULL JOIN locked_intents i ON i.id = j.intent_id
+"""  # noqa: S608 - constant lists of columns
 
 _TARGETS: Final = """
 SELECT id, target_job_id FROM fleet.jobs
@@ -182,6 +199,28 @@ async def lock_jobs(uow: UnitOfWork, ids: Sequence[UUID]) -> dict[UUID, JobRow]:
     return {row["id"]: job_of(row) for row in rows}
 
 
+async def lock_jobs_and_intents(
+    uow: UnitOfWork, ids: Sequence[UUID], more_intents: Sequence[UUID]
+) -> tuple[dict[UUID, JobRow], dict[UUID, IntentRow]]:
+    """Lock jobs in id order, then their intents and `more_intents` in theirs; return those that exist."""
+    everything = [*ids, *more_intents]
+    if not everything:
+        return {}, {}
+    rows = await uow.connection.fetch(
+        _LOCK_BOTH,
+        ids,
+        min(ids, default=None),
+        max(ids, default=None),
+        more_intents,
+        *ids_of_that_time(everything),
+    )
+    intents = {row[_INTENT_AT]: row for row in rows if row[_INTENT_AT] is not None}
+    return (
+        {row[0]: job_of(row) for row in rows if row[0] is not None},
+        {intent_id: intent_of(row[_INTENT_AT:]) for intent_id, row in intents.items()},
+    )
+
+
 async def due_jobs(uow: UnitOfWork, limit: int) -> list[JobRow]:
     """Lock and return open jobs whose check or deadline is due; what another resolver holds is left to it."""
     return [job_of(row) for row in await uow.connection.fetch(_DUE, limit)]
@@ -243,6 +282,7 @@ class JobStore:
 
     insert_jobs = staticmethod(insert_jobs)
     lock_jobs = staticmethod(lock_jobs)
+    lock_jobs_and_intents = staticmethod(lock_jobs_and_intents)
     due_jobs = staticmethod(due_jobs)
     targets_of = staticmethod(targets_of)
     close_jobs_of = staticmethod(close_jobs_of)

@@ -3,19 +3,27 @@
 from collections.abc import Mapping
 from typing import Final
 
+import asyncpg
+
 from core.services.rails import RailState
 from core.store.database import UnitOfWork
 from schemas.rails import RailRegistration
 
-_STATE: Final = """
-SELECT now() AS now, r.version, r.body::text AS body,
-    ARRAY(SELECT operation FROM fleet.rail_pauses WHERE rail = $1) AS paused,
-    e.epoch, e.cleared_at IS NOT NULL AS cleared, e.raised_at
+
+def state_sql(rail: str) -> str:
+    """Return the SELECT of the one row that `state_of` reads; `rail` is a parameter, such as `$1`."""
+    return f"""
+SELECT now() AS now, r.version AS registered, r.body_hash, e.epoch, e.cleared_at IS NOT NULL AS cleared, e.raised_at,
+    ARRAY(SELECT operation FROM fleet.rail_pauses WHERE rail = {rail}) AS paused
 FROM (SELECT epoch, cleared_at, raised_at FROM fleet.ledger_epochs ORDER BY epoch DESC LIMIT 1) e
 LEFT JOIN LATERAL (
-    SELECT version, body FROM fleet.rail_registrations WHERE rail = $1 ORDER BY version DESC LIMIT 1
+    SELECT version, body_hash FROM fleet.rail_registrations WHERE rail = {rail} ORDER BY version DESC LIMIT 1
 ) r ON true
-"""
+"""  # noqa: S608 - the name of a parameter
+
+
+_STATE: Final = state_sql("$1")
+_BODY: Final = "SELECT body::text FROM fleet.rail_registrations WHERE rail = $1 AND version = $2"
 
 _REGISTER: Final = """
 INSERT INTO fleet.rail_registrations (rail, version, body, body_hash)
@@ -58,19 +66,21 @@ _PARSED: dict[tuple[str, bytes], RailRegistration] = {}
 
 async def rail_state(uow: UnitOfWork, rail: str) -> RailState:
     """Return registration, pauses and ledger epoch of a rail; the registration is None for an unknown rail."""
-    row = await uow.connection.fetchrow(_STATE, rail)
+    return await state_of(uow, rail, await uow.connection.fetchrow(_STATE, rail))
+
+
+async def state_of(uow: UnitOfWork, rail: str, row: asyncpg.Record | None) -> RailState:
+    """Return the rail's state out of a row of `state_sql`; a registration not met before is read."""
     if row is None:
         raise LookupError("fleet.ledger_epochs is empty: the database was not migrated")
-    registration = None if row["body"] is None else _parse(rail, row["body"])
+    registration = None
+    if row["registered"] is not None:
+        key = (rail, row["body_hash"])
+        registration = _PARSED.get(key)
+        if registration is None:
+            body = await uow.connection.fetchval(_BODY, rail, row["registered"])
+            registration = _PARSED[key] = RailRegistration.model_validate_json(body)
     return RailState(row["now"], registration, frozenset(row["paused"]), row["epoch"], row["cleared"], row["raised_at"])
-
-
-def _parse(rail: str, body: str) -> RailRegistration:
-    key = (rail, body.encode())
-    known = _PARSED.get(key)
-    if known is None:
-        known = _PARSED[key] = RailRegistration.model_validate_json(body)
-    return known
 
 
 async def rail_states(uow: UnitOfWork, rails: frozenset[str]) -> Mapping[str, RailState]:

@@ -46,6 +46,7 @@ class _Queued:
     write: Write
     arguments: Sequence[Any]
     expected: int | None
+    missed: type[Exception]
 
 
 class UnitOfWork:
@@ -62,11 +63,17 @@ class UnitOfWork:
         """The connection; its next statement comes after everything that was queued."""
         return cast("Connection", _AfterWrites(self, self._connection)) if self._queue else self._connection
 
-    async def later(self, write: Write, *arguments: Any, expected: int | None = None) -> None:
-        """Queue a write for the next statement. WriteMissedError is raised then unless its count is `expected`."""
+    async def later(
+        self,
+        write: Write,
+        *arguments: Any,
+        expected: int | None = None,
+        missed: type[Exception] = WriteMissedError,
+    ) -> None:
+        """Queue a write for the next statement, which raises `missed` unless the write's count is `expected`."""
         if any(write.tables & queued.write.tables for queued in self._queue):
             await self.flush()
-        self._queue.append(_Queued(write, arguments, expected))
+        self._queue.append(_Queued(write, arguments, expected, missed))
 
     async def flush(self) -> None:
         """Send what is queued."""
@@ -82,7 +89,7 @@ class UnitOfWork:
             raise WriteMissedError("a SELECT of one row returned none")
         for place, each in enumerate(queue, start=1):
             if each.expected is not None and row[place] != each.expected:
-                raise WriteMissedError(f"{row[place]} of {each.expected} rows changed in {sorted(each.write.tables)}")
+                raise each.missed(f"{row[place]} of {each.expected} rows changed in {sorted(each.write.tables)}")
         return row[0]
 
 

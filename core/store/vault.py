@@ -7,7 +7,7 @@ another intent does not open.
 import hashlib
 import hmac
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Final
 from uuid import UUID
@@ -16,17 +16,22 @@ import orjson
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from core.services.vault_port import Plain, Sealed, VaultError
-from core.store.database import UnitOfWork
+from core.services.vault_port import Plain, Sealed, SubjectRacedError, VaultError
+from core.store.unit_of_work import UnitOfWork, Write
 from schemas.permits import Payee
 
 _NONCE_BYTES: Final = 12
 _KEYS_REMEMBERED: Final = 20_000
-_INSERT: Final = """
-INSERT INTO fleet.subjects (id, tenant_id, wrapped_key)
-SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::bytea[]) ON CONFLICT (id) DO NOTHING RETURNING id
-"""
-_SELECT: Final = "SELECT id, wrapped_key FROM fleet.subjects WHERE id = ANY ($1::uuid[])"
+_INSERT: Final = Write(
+    """
+made_subjects AS (
+    INSERT INTO fleet.subjects (id, tenant_id, wrapped_key)
+    SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::bytea[]) ON CONFLICT (id) DO NOTHING RETURNING id
+)
+""",
+    frozenset({"subjects"}),
+    "SELECT count(*) FROM made_subjects",
+)
 
 
 class PostgresVault:
@@ -45,41 +50,29 @@ class PostgresVault:
         digest[8] = digest[8] & 0x3F | 0x80
         return UUID(bytes=bytes(digest))
 
-    async def seal_instructions(self, uow: UnitOfWork, plains: Sequence[Plain]) -> dict[UUID, Sealed]:
-        """Seal each under its subject's key, made where it is new; without a payee there is nothing to seal."""
-        subjects = {
-            plain.intent_id: self.subject_id(plain.tenant_id, plain.payee)
-            for plain in plains
-            if plain.payee is not None
-        }
-        if not subjects:
-            return {plain.intent_id: Sealed(plain.intent_id, None, None) for plain in plains}
-        tenants = {subjects[plain.intent_id]: plain.tenant_id for plain in plains if plain.intent_id in subjects}
-        keys = await self._keys(uow, tenants)
+    async def seal_instructions(
+        self, uow: UnitOfWork, plains: Sequence[Plain], wrapped_keys: Mapping[UUID, bytes | None]
+    ) -> dict[UUID, Sealed]:
+        """Seal each under its subject's key, made where it is new."""
+        keys = await self._keys(uow, {plain.subject_id: plain.tenant_id for plain in plains}, wrapped_keys)
         sealed: dict[UUID, Sealed] = {}
         for plain in plains:
-            subject = subjects.get(plain.intent_id)
-            text = None
-            if subject is not None and plain.payee is not None:
-                payee = {"type": plain.payee.type, "value": plain.payee.value}
-                body = orjson.dumps({"payee": payee, "message": plain.message})
-                text = _seal(keys[subject], body, plain.intent_id.bytes)
-            sealed[plain.intent_id] = Sealed(plain.intent_id, subject, text)
+            payee = {"type": plain.payee.type, "value": plain.payee.value}
+            body = orjson.dumps({"payee": payee, "message": plain.message})
+            text = _seal(keys[plain.subject_id], body, plain.intent_id.bytes)
+            sealed[plain.intent_id] = Sealed(plain.intent_id, plain.subject_id, text)
         return sealed
 
-    async def open_instructions(
-        self, uow: UnitOfWork, sealed: Sequence[Sealed]
-    ) -> dict[UUID, tuple[Payee | None, str]]:
+    def open_instructions(self, sealed: Sequence[Sealed]) -> dict[UUID, tuple[Payee | None, str]]:
         """Return payee and message by intent id. Raises VaultError where a subject was erased or a text is not ours."""
-        keys = await self._load(uow, {item.subject_id for item in sealed if item.subject_id is not None})
         opened: dict[UUID, tuple[Payee | None, str]] = {}
         for item in sealed:
             if item.subject_id is None or item.ciphertext is None:
                 opened[item.intent_id] = (None, "")
                 continue
-            key = keys.get(item.subject_id)
-            if key is None:
+            if item.wrapped_key is None:
                 raise VaultError(f"the subject of intent {item.intent_id} was erased")
+            key = self._opened(item.subject_id, item.wrapped_key)
             body = orjson.loads(_open(key, item.ciphertext, item.intent_id.bytes))
             # Validated before it was sealed, and proven unchanged by its tag.
             opened[item.intent_id] = (Payee.model_construct(**body["payee"]), body["message"])
@@ -93,29 +86,24 @@ class PostgresVault:
         """Decrypt what seal_bytes made. Raises VaultError."""
         return _open(self._master, ciphertext, bound_to.encode())
 
-    async def _keys(self, uow: UnitOfWork, tenants: dict[UUID, UUID]) -> dict[UUID, AESGCM]:
-        keys = await self._load(uow, tenants)
+    async def _keys(
+        self, uow: UnitOfWork, tenants: Mapping[UUID, UUID], wrapped_keys: Mapping[UUID, bytes | None]
+    ) -> dict[UUID, AESGCM]:
+        keys: dict[UUID, AESGCM] = {}
+        for subject in tenants.keys() & wrapped_keys.keys():
+            wrapped = wrapped_keys[subject]
+            if wrapped is None:
+                raise VaultError("a subject of this batch was erased: paying it again needs its key made anew")
+            keys[subject] = self._opened(subject, wrapped)
         # In id order, so that two batches with the same new subjects never deadlock.
         missing = sorted((subject for subject in tenants if subject not in keys), key=lambda subject: subject.int)
-        if not missing:
-            return keys
-        fresh = {subject: os.urandom(32) for subject in missing}
-        wrapped = [_seal(self._master, fresh[subject], subject.bytes) for subject in missing]
-        made = await uow.connection.fetch(_INSERT, missing, [tenants[subject] for subject in missing], wrapped)
-        keys |= {row["id"]: AESGCM(fresh[row["id"]]) for row in made}
-        if len(made) < len(missing):
-            keys |= await self._load(uow, [subject for subject in missing if subject not in keys])
-        if len(keys) < len(tenants):
-            raise VaultError("a subject of this batch was erased: paying it again needs its key made anew")
+        if missing:
+            fresh = {subject: os.urandom(32) for subject in missing}
+            made = [_seal(self._master, fresh[subject], subject.bytes) for subject in missing]
+            owners = [tenants[subject] for subject in missing]
+            await uow.later(_INSERT, missing, owners, made, expected=len(missing), missed=SubjectRacedError)
+            keys |= {subject: AESGCM(fresh[subject]) for subject in missing}
         return keys
-
-    async def _load(
-        self, uow: UnitOfWork, subjects: "Sequence[UUID] | set[UUID] | dict[UUID, UUID]"
-    ) -> dict[UUID, AESGCM]:
-        # Read each time, though opened once: an erased subject has no wrapped key, whatever is remembered here.
-        rows = await uow.connection.fetch(_SELECT, list(subjects)) if subjects else []
-        alive = ((row["id"], row["wrapped_key"]) for row in rows)
-        return {subject: self._opened(subject, wrapped) for subject, wrapped in alive if wrapped is not None}
 
     def _unwrap(self, subject: UUID, wrapped: bytes) -> AESGCM:
         return AESGCM(_open(self._master, wrapped, subject.bytes))

@@ -122,7 +122,9 @@ class Api:
             uow.put("keys", key, row.id)
             moment = await self._ports.intents.moment(uow)
             row.ledger_epoch = moment.ledger_epoch
-            await self._ports.vault.seal_instructions(uow, [Plain(row.id, row.tenant_id, payee, "")])
+            plain = Plain(row.id, row.tenant_id, self._ports.vault.subject_id(row.tenant_id, payee), payee, "")
+            sealed = (await self._ports.vault.seal_instructions(uow, [plain], {}))[row.id]
+            row.subject_id, row.instruction = sealed.subject_id, sealed.ciphertext
             if lookup:
                 row.deadline = moment.now + CONFIRM_WITHIN
             await self._ports.intents.insert_intents(uow, [row])

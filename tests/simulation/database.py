@@ -29,7 +29,6 @@ TABLES = (
     "alerts",
     "letters",
     "evidence",
-    "instructions",
     "keys",
     "registrations",
     "pauses",

@@ -1,15 +1,17 @@
 """Jobs, permits and the outbox behind the services' own ports, in memory. Each method does what its SQL does."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from uuid import UUID
 
 import orjson
 
+from core.domain.intents import IntentRow
 from core.domain.jobs import JobRow, JobState, Waiting
 from core.domain.verdicts import AttemptView
 from core.services.permits import Attempt, LockedJob
+from core.services.rails import RailState
 from core.services.vault_port import Sealed
 from core.store.outbox import job_body
 from schemas.events import IntentState
@@ -17,6 +19,7 @@ from schemas.operations import JobKind
 from schemas.permits import PermitMode
 from schemas.results import Verdict
 from tests.simulation.database import Transaction
+from tests.simulation.store_payments import Intents, RailStore
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +72,14 @@ class Jobs:
         wanted = [each for each in sorted(ids) if uow.look("jobs", each) is not None]
         await uow.lock("jobs", wanted)
         return {each: uow.get("jobs", each) for each in wanted}
+
+    async def lock_jobs_and_intents(
+        self, uow: Transaction, ids: Sequence[UUID], more_intents: Sequence[UUID]
+    ) -> tuple[dict[UUID, JobRow], dict[UUID, IntentRow]]:
+        """Lock jobs, then their intents and more."""
+        jobs = await self.lock_jobs(uow, ids)
+        intent_ids = sorted({*more_intents, *(job.intent_id for job in jobs.values())})
+        return jobs, await Intents().load_intents(uow, intent_ids, lock=True)
 
     async def due_jobs(self, uow: Transaction, limit: int) -> list[JobRow]:
         """Lock and return open payments whose check or deadline is due; what another holds is left to it."""
@@ -172,12 +183,17 @@ def _close(uow: Transaction, job_id: UUID, outcome: str) -> bool:
     return True
 
 
+@dataclass(slots=True)
 class Attempts:
     """What permits need."""
 
-    async def lock_jobs(self, uow: Transaction, rail: str, ids: Sequence[UUID]) -> dict[UUID, LockedJob]:
+    rails: RailStore = field(default_factory=RailStore)
+
+    async def lock_jobs(
+        self, uow: Transaction, rail: str, ids: Sequence[UUID]
+    ) -> tuple[RailState, dict[UUID, LockedJob]]:
         """Lock the rail's jobs; what another transaction holds is left out."""
-        await uow.step()
+        state = await self.rails.rail_state(uow, rail)
         locked = {}
         for job_id in sorted(ids):
             job: JobRow | None = uow.look("jobs", job_id)
@@ -189,12 +205,12 @@ class Attempts:
             locked[job_id] = LockedJob(
                 job,
                 IntentState(intent.state),
-                Sealed(intent.id, intent.subject_id, intent.instruction),
+                Sealed(intent.id, intent.subject_id, intent.instruction, b""),
                 None if intent.lookup is None else orjson.dumps(intent.lookup).decode(),
                 target.reference if target is not None else None,
                 target.provider_account if target is not None else None,
             )
-        return locked
+        return state, locked
 
     async def existing_jobs(self, uow: Transaction, rail: str, ids: Sequence[UUID]) -> set[UUID]:
         """Return which of the ids are jobs of the rail."""

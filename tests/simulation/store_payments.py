@@ -15,7 +15,7 @@ from core.domain.ledger_rules import LedgerState, judge
 from core.domain.limits import Payer, Usage, UsageKey
 from core.domain.verdicts import AttemptView, FactKey
 from core.services.authorize import Moment
-from core.services.facts import Alert, Fact
+from core.services.facts import Alert, Fact, Histories
 from core.services.limits import BookState, StoredLimit, UsageMove
 from core.services.rails import RailState
 from core.services.routes import RailTerms, Route, terms
@@ -138,15 +138,17 @@ class Facts:
                 attempt.negative = True
                 uow.put("attempts", key, attempt)
 
-    async def known_facts(self, uow: Transaction, job_ids: Sequence[UUID]) -> dict[FactKey, set[bytes]]:
-        """Return the money hashes known under each inbox key."""
-        await uow.step()
+    async def histories_of(
+        self, uow: Transaction, rail: str, payments: Sequence[UUID], executed: Sequence[UUID]
+    ) -> Histories:
+        """Return the rail's state, each payment's permits, and the money hashes known under each inbox key."""
+        state = await RailStore().rail_state(uow, rail)
         known: dict[FactKey, set[bytes]] = {}
-        for job_id in job_ids:
+        for job_id in executed:
             for fact in uow.look("facts", job_id) or ():
                 key = (job_id, fact.result.fence, fact.result.verdict)
                 known.setdefault(key, set()).add(fact.money_hash)
-        return known
+        return Histories(state, {job_id: dict(_attempts(uow, job_id)) for job_id in payments}, known)
 
     async def unapplied_positives(self, uow: Transaction, intent_ids: Sequence[UUID]) -> set[UUID]:
         """Return the intents with a "paid" that was not applied."""
@@ -282,18 +284,22 @@ class Limits:
 class Vault:
     """Instructions; nothing is encrypted where nothing leaves the process."""
 
-    async def seal_instructions(self, uow: Transaction, plains: Sequence[Plain]) -> dict[UUID, Sealed]:
-        """Keep what is to be done."""
-        for plain in plains:
-            uow.put("instructions", plain.intent_id, (plain.payee, plain.message))
-        return {plain.intent_id: Sealed(plain.intent_id, plain.tenant_id, b"") for plain in plains}
+    def subject_id(self, tenant_id: UUID, payee: Payee) -> UUID:
+        """Everybody of a tenant is one subject: nothing here is encrypted."""
+        return tenant_id
 
-    async def open_instructions(
-        self, uow: Transaction, sealed: Sequence[Sealed]
-    ) -> dict[UUID, tuple[Payee | None, str]]:
+    async def seal_instructions(
+        self, uow: Transaction, plains: Sequence[Plain], wrapped_keys: Mapping[UUID, bytes | None]
+    ) -> dict[UUID, Sealed]:
+        """Write what is to be done as it is."""
+        return {
+            plain.intent_id: Sealed(plain.intent_id, plain.subject_id, plain.payee.model_dump_json().encode(), b"")
+            for plain in plains
+        }
+
+    def open_instructions(self, sealed: Sequence[Sealed]) -> dict[UUID, tuple[Payee | None, str]]:
         """Return payee and message by intent."""
-        await uow.step()
-        return {item.intent_id: uow.look("instructions", item.intent_id) for item in sealed}
+        return {item.intent_id: (Payee.model_validate_json(item.ciphertext or b""), "") for item in sealed}
 
     def seal_bytes(self, plain: bytes, *, bound_to: str) -> bytes:
         """Return it as it is."""

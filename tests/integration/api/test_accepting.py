@@ -1,6 +1,7 @@
 """Accepting payments over the real API, on real PostgreSQL, as the application's own role."""
 
 import asyncio
+from collections import Counter
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -8,6 +9,7 @@ import orjson
 import pytest
 
 from core.domain.context import Context
+from core.services.vault_port import Sealed
 from tests.integration.api.conftest import ROUTES_FRESH_S, World, payout
 from tests.support.signed import Signed
 
@@ -208,3 +210,23 @@ async def test_another_tenant_sees_nothing(world: World) -> None:
     assert (await stranger.get(f"/v1/wallets/{wallet}")).status_code == 404
     assert (await stranger.post("/v1/intents", payout(wallet), key="a")).json()["code"] == "wallet_not_found"
     assert (await stranger.get("/v1/intents")).json()["items"] == []
+
+
+async def test_a_payee_whom_two_keys_pay_for_the_first_time_at_once_gets_one_subject(world: World) -> None:
+    wallet, other = await world.funded_wallet(10_000), await world.other()
+    payees = [{"type": "mobile", "value": f"08{n:08d}"} for n in range(20)]
+    answers = await asyncio.gather(
+        *(
+            client.post("/v1/intents", payout(wallet, payee=payee), key=f"{client.key_id}-{n}")
+            for n, payee in enumerate(payees)
+            for client in (world.api, other)
+        )
+    )
+    assert {answer.status_code for answer in answers} == {201}
+    assert await world.admin.fetchval("SELECT count(*) FROM fleet.subjects") == len(payees)
+    rows = await world.admin.fetch(
+        "SELECT i.id, i.subject_id, i.instruction, s.wrapped_key"
+        " FROM fleet.intents i JOIN fleet.subjects s ON s.id = i.subject_id"
+    )
+    opened = world.core.worker_ports.vault.open_instructions([Sealed(*row) for row in rows])
+    assert Counter(payee.value for payee, _ in opened.values() if payee) == {each["value"]: 2 for each in payees}

@@ -43,7 +43,7 @@ class _Ledger:
 
 
 class _Vault:
-    async def open_instructions(self, uow: Any, sealed: Any) -> dict[UUID, tuple[Payee | None, str]]:
+    def open_instructions(self, sealed: Any) -> dict[UUID, tuple[Payee | None, str]]:
         return {item.intent_id: (None, "") for item in sealed}
 
 
