@@ -10,26 +10,33 @@ from typing import Any, Final, Protocol
 from uuid import UUID
 
 from core.domain.context import Context
-from core.domain.fee_legs import FeeLeg, sum_minor
 from core.domain.fees import FREE, Pricing
 from core.domain.ids import mint_id
 from core.domain.intents import IntentRow
-from core.domain.operations import OPERATIONS, Operation, Role
-from core.domain.refunds import Refundable
+from core.domain.operations import OPERATIONS
 from core.services.authorize import AuthorizePorts, Intents, Moment, Outcome, new_job, place_holds
 from core.services.fees import Payment
-from core.services.keys import DEBIT_SCOPE, Caller
+from core.services.keys import Caller
 from core.services.micro_batch import MicroBatcher
-from core.services.problems import Refusal, require_currency
-from core.services.refunds import EXCEEDS, FeeRules, check_refund, exceeds_text, lock_originals
+from core.services.plans import (
+    Asked,
+    Plan,
+    asking_wallet,
+    plan_payment,
+    priced_as,
+    require_operation,
+    row_of,
+    take_refund,
+    with_fees,
+)
+from core.services.problems import Refusal
+from core.services.refunds import EXCEEDS, FeeRules, lock_originals
 from core.services.request_hash import request_hash
-from core.services.routes import Chosen, Route, choose_route, mask_payee
 from core.services.vault_port import Plain, Sealed, SubjectRacedError, Vault
 from core.services.wallets import Wallet
 from schemas.api import IntentRequest
 from schemas.events import IntentState
-from schemas.fees import FeePhase
-from schemas.operations import Direction, JobKind, OperationType
+from schemas.operations import JobKind
 from wire.failpoints import failpoint
 
 _WALLETS_KEPT: Final = 50_000
@@ -120,40 +127,11 @@ class AcceptPorts(AuthorizePorts, Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
-    """One request of one caller."""
-
-    caller: Caller
-    key: str
-    request: IntentRequest
-    request_hash: bytes
-    intent_id: UUID
-    traceparent: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
 class Accepted:
     """The answer: the intent as it was when it was accepted."""
 
     intent: IntentRow
     replayed: bool
-
-
-@dataclass(slots=True)
-class _Plan:
-    """What becomes of one valid request."""
-
-    operation: OperationType
-    chosen: Chosen | None
-    """None where no rail is needed."""
-    fee_legs: tuple[FeeLeg, ...] = ()
-    refunds: Refundable | None = None
-    """The payment that it gives back."""
-
-    @property
-    def lookup(self) -> bool:
-        """Whether the payee is looked up before anything is held."""
-        return self.chosen is not None and self.chosen.capabilities.lookup
 
 
 class AcceptService:
@@ -184,8 +162,8 @@ class AcceptService:
         now_ms = time.time_ns() // 1_000_000
         for place, (key, request) in enumerate(requests):
             try:
-                _require_operation(caller, request)
-                caller.require_account(_asking_wallet(request))
+                require_operation(caller, request)
+                caller.require_account(asking_wallet(request))
                 self._begin(caller, key)
             except Refusal as refusal:
                 answers[place] = refusal
@@ -240,13 +218,13 @@ class AcceptService:
         ports = self._ports
         plans = await self._plans(uow, batch)
         claims = [
-            Claim(asked.key, asked.request_hash, asked.intent_id, isinstance(plan, _Plan))
+            Claim(asked.key, asked.request_hash, asked.intent_id, isinstance(plan, Plan))
             for asked, plan in zip(batch, plans, strict=True)
         ]
         plains = {
             asked.intent_id: plain
             for asked, plan in zip(batch, plans, strict=True)
-            if isinstance(plan, _Plan) and (plain := self._plain(asked)) is not None
+            if isinstance(plan, Plan) and (plain := self._plain(asked)) is not None
         }
         subjects = list({plain.subject_id for plain in plains.values()})
         claimed = await ports.idempotency.claim(uow, batch[0].caller.key_id, claims, subjects)
@@ -254,7 +232,7 @@ class AcceptService:
         fresh = {
             asked.intent_id: (asked, plan)
             for asked, plan in zip(batch, plans, strict=True)
-            if isinstance(plan, _Plan) and known[asked.key].intent_id == asked.intent_id
+            if isinstance(plan, Plan) and known[asked.key].intent_id == asked.intent_id
         }
         sealed = await ports.vault.seal_instructions(
             uow, [plain for intent_id, plain in plains.items() if intent_id in fresh], claimed.wrapped_keys
@@ -274,7 +252,7 @@ class AcceptService:
         subject_id = self._ports.vault.subject_id(tenant_id, payee)
         return Plain(asked.intent_id, tenant_id, subject_id, payee, asked.request.message)
 
-    async def _plans(self, uow: Any, batch: Sequence[Asked]) -> list[_Plan | Refusal]:
+    async def _plans(self, uow: Any, batch: Sequence[Asked]) -> list[Plan | Refusal]:
         routes = await self._ports.routes.routes_of(uow, batch[0].caller.tenant_id)
         wanted = {asked.request.wallet_id for asked in batch}
         wanted |= {other for asked in batch if (other := asked.request.counterparty_wallet_id) is not None}
@@ -285,34 +263,34 @@ class AcceptService:
             # Kept for good: a wallet's tenant and currency never change.
             self._wallets |= await self._ports.wallets.find_wallets(uow, unknown)
         originals = await lock_originals(uow, self._ports, batch[0].caller.tenant_id, [each.request for each in batch])
-        plans: list[_Plan | Refusal] = []
+        plans: list[Plan | Refusal] = []
         for asked in batch:
             try:
-                plans.append(_plan(asked, self._wallets, routes, originals))
+                plans.append(plan_payment(asked, self._wallets, routes, originals))
             except Refusal as refusal:
                 plans.append(refusal)
         await self._price(uow, batch, plans)
         return plans
 
-    async def _price(self, uow: Any, batch: Sequence[Asked], plans: list[_Plan | Refusal]) -> None:
+    async def _price(self, uow: Any, batch: Sequence[Asked], plans: list[Plan | Refusal]) -> None:
         """Put the fees into the plans; a payment that has no price becomes a refusal."""
         priced = [
             place
             for place, plan in enumerate(plans)
-            if isinstance(plan, _Plan) and OPERATIONS[plan.operation].takes_fees
+            if isinstance(plan, Plan) and OPERATIONS[plan.operation].takes_fees
         ]
         if not priced:
             return
-        payments = [_payment(batch[place].request) for place in priced]
+        payments = [priced_as(batch[place].request) for place in priced]
         answers = await self._ports.fees.fees_for(uow, batch[0].caller.tenant_id, payments)
         for place, answer in zip(priced, answers, strict=True):
             if answer is not FREE:
-                plans[place] = _with_fees(plans[place], batch[place].request, answer)
+                plans[place] = with_fees(plans[place], batch[place].request, answer)
 
     async def _create(
         self,
         uow: Any,
-        fresh: Mapping[UUID, tuple[Asked, _Plan]],
+        fresh: Mapping[UUID, tuple[Asked, Plan]],
         moment: Moment,
         sealed: Mapping[UUID, Sealed],
     ) -> dict[UUID, IntentRow]:
@@ -320,10 +298,10 @@ class AcceptService:
             return {}
         rows: dict[UUID, IntentRow] = {}
         for intent_id, (asked, plan) in fresh.items():
-            row = rows[intent_id] = _row(asked, plan, moment)
+            row = rows[intent_id] = row_of(asked, plan, moment)
             if intent_id in sealed:
                 row.subject_id, row.instruction = sealed[intent_id].subject_id, sealed[intent_id].ciphertext
-        exceeding = {row.id: text for row in rows.values() if (text := _take_refund(row, fresh[row.id][1])) is not None}
+        exceeding = {row.id: text for row in rows.values() if (text := take_refund(row, fresh[row.id][1])) is not None}
         direct = [row for intent_id, row in rows.items() if not fresh[intent_id][1].lookup and row.id not in exceeding]
         # The terms are those that each payment was planned by: no item can fail on them here, among its neighbours.
         terms = {intent_id: plan.chosen.terms for intent_id, (_, plan) in fresh.items() if plan.chosen is not None}
@@ -366,143 +344,9 @@ class AcceptService:
         return rows
 
 
-def _require_operation(caller: Caller, request: IntentRequest) -> None:
-    caller.require_operation(request.operation)
-    if request.direction is Direction.DEBIT:
-        caller.require_operation(DEBIT_SCOPE)
-
-
-def _asking_wallet(request: IntentRequest) -> UUID:
-    """Return the wallet that a key confined to wallets must cover."""
-    operation = OPERATIONS.get(request.operation)
-    if operation is not None and operation.asked_for is Role.COUNTERPARTY:
-        return request.counterparty_wallet_id or request.wallet_id
-    return request.wallet_id
-
-
-def _plan(asked: Asked, wallets: Mapping[UUID, Wallet], routes: Any, originals: Mapping[UUID, Refundable]) -> _Plan:
-    request = asked.request
-    operation = OPERATIONS.get(request.operation)
-    if operation is None:
-        text = f"{request.operation} is not offered yet: use one of {', '.join(sorted(OPERATIONS))}"
-        raise Refusal("operation_not_supported", text, field="operation")
-    require_currency(request.currency)
-    wallet = wallets.get(request.wallet_id)
-    if wallet is None or wallet.tenant_id != asked.caller.tenant_id:
-        raise Refusal("wallet_not_found", "create the wallet first: POST /v1/wallets", field="wallet_id")
-    if wallet.currency != request.currency:
-        raise Refusal("currency_mismatch", f"the wallet holds {wallet.currency}", field="currency")
-    _check_counterparty(asked, operation, wallets)
-    refunds = check_refund(request, originals)
-    if request.direction is not None and request.operation is not OperationType.MANUAL_ADJUSTMENT:
-        raise Refusal(
-            "direction_not_expected", f"{request.operation} has one direction: leave it out", field="direction"
-        )
-    if not operation.needs_rail:
-        if request.payee is not None:
-            raise Refusal("payee_not_expected", f"{request.operation} has no payee: leave it out", field="payee")
-        return _Plan(request.operation, None, refunds=refunds)
-    return _Plan(request.operation, choose_route(routes, request))
-
-
-def _check_counterparty(asked: Asked, operation: Operation, wallets: Mapping[UUID, Wallet]) -> None:
-    request, at = asked.request, "counterparty_wallet_id"
-    if request.counterparty_wallet_id is None:
-        if operation.needs_counterparty:
-            text = f"{request.operation} goes to another wallet: name it in counterparty_wallet_id"
-            raise Refusal("counterparty_missing", text, field=at)
-        return
-    if not operation.needs_counterparty:
-        raise Refusal("counterparty_not_expected", f"{request.operation} has no counterparty: leave it out", field=at)
-    if request.counterparty_wallet_id == request.wallet_id:
-        raise Refusal("counterparty_same", "a wallet cannot pay itself: name another one", field=at)
-    other = wallets.get(request.counterparty_wallet_id)
-    if other is None or other.tenant_id != asked.caller.tenant_id:
-        raise Refusal("wallet_not_found", "create the wallet first: POST /v1/wallets", field=at)
-    if other.currency != request.currency:
-        raise Refusal("currency_mismatch", f"the counterparty's wallet holds {other.currency}", field=at)
-
-
-def _payment(request: IntentRequest) -> Payment:
-    return Payment(
-        request.amount_minor,
-        request.currency,
-        request.operation,
-        channel=request.channel,
-        wallet_id=request.wallet_id,
-    )
-
-
-def _with_fees(plan: _Plan | Refusal, request: IntentRequest, answer: Pricing | Refusal) -> _Plan | Refusal:
-    """Return the plan with its fees, or why they stop it."""
-    if isinstance(plan, Refusal):
-        return plan
-    if isinstance(answer, Refusal):
-        return answer
-    agreed, on_top_minor = request.auto_confirm, answer.minor(FeePhase.PRE)
-    if not plan.lookup and agreed is not None and on_top_minor > agreed.max_fee_minor:
-        text = f"the fee is {on_top_minor} minor units: raise max_fee_minor to agree"
-        return Refusal("fee_above_agreed", text, field="auto_confirm.max_fee_minor")
-    paid_minor = request.amount_minor - answer.minor(FeePhase.POST)
-    if plan.chosen is not None and paid_minor < plan.chosen.capabilities.min_amount_minor:
-        text = f"after fees {paid_minor} minor units are left, and the rail takes no less than "
-        return Refusal(
-            "amount_out_of_bounds", f"{text}{plan.chosen.capabilities.min_amount_minor}", field="amount_minor"
-        )
-    plan.fee_legs = answer.legs
-    return plan
-
-
-def _row(asked: Asked, plan: _Plan, moment: Moment) -> IntentRow:
-    request, payee = asked.request, asked.request.payee
-    route: Route | None = plan.chosen.route if plan.chosen else None
-    return IntentRow(
-        id=asked.intent_id,
-        tenant_id=asked.caller.tenant_id,
-        service_key_id=asked.caller.key_id,
-        operation=request.operation,
-        state=IntentState.VALIDATED,
-        accept_state=IntentState.VALIDATED,
-        wallet_id=request.wallet_id,
-        amount_minor=request.amount_minor,
-        currency=request.currency,
-        client_reference=request.reference,
-        rail=route.rail if route else None,
-        provider=route.provider if route else None,
-        provider_account=route.provider_account if route else None,
-        environment=route.environment if route else None,
-        payee_type=payee.type if payee else None,
-        payee_masked=mask_payee(payee.value) if payee else None,
-        auto_confirm=request.auto_confirm.model_dump(mode="json") if request.auto_confirm else None,
-        ledger_epoch=moment.ledger_epoch,
-        traceparent=asked.traceparent,
-        fee_legs=plan.fee_legs,
-        fee_minor=sum_minor(plan.fee_legs, FeePhase.PRE),
-        counterparty_wallet_id=plan.refunds.original.wallet_id if plan.refunds else request.counterparty_wallet_id,
-        direction=request.direction,
-        original_intent_id=request.original_intent_id,
-        created_at=moment.now,
-        updated_at=moment.now,
-    )
-
-
-def _take_refund(row: IntentRow, plan: _Plan) -> str | None:
-    """Count a new refund against its original, and note the fees that go back; why not, where too little is left.
-
-    It was found to fit before, but other refunds of the same batch may have come first.
-    """
-    if plan.refunds is None:
-        return None
-    legs = plan.refunds.take(row.amount_minor)
-    if legs is None:
-        return exceeds_text(plan.refunds)
-    row.fee_legs = legs
-    return None
-
-
 def _answer(
     asked: Asked,
-    plan: _Plan | Refusal,
+    plan: Plan | Refusal,
     known: Known | None,
     rows: dict[UUID, IntentRow],
     first: dict[UUID, IntentRow],

@@ -175,7 +175,7 @@ class IntentStore:
             " AND state NOT IN ('FAILED', 'CANCELLED', 'EXPIRED') ORDER BY id",
             originals,
         )
-        return [_intent(row) for row in rows]
+        return [intent_of(row) for row in rows]
 
     async def accept_deadlines(self, uow: UnitOfWork, ids: Sequence[UUID]) -> dict[UUID, datetime | None]:
         """Return the deadline that each intent had when it was accepted, for replays of the first answer."""

@@ -1,0 +1,192 @@
+"""Plan a payment: whether a request is valid, and what becomes of it, before anything of it is stored."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+from core.domain.fee_legs import FeeLeg, sum_minor
+from core.domain.fees import Pricing
+from core.domain.intents import IntentRow
+from core.domain.operations import OPERATIONS, Operation, Role
+from core.domain.refunds import Refundable
+from core.services.authorize import Moment
+from core.services.fees import Payment
+from core.services.keys import DEBIT_SCOPE, Caller
+from core.services.problems import Refusal, require_currency
+from core.services.refunds import check_refund, exceeds_text
+from core.services.routes import Chosen, Route, choose_route, mask_payee
+from core.services.wallets import Wallet
+from schemas.api import IntentRequest
+from schemas.events import IntentState
+from schemas.fees import FeePhase
+from schemas.operations import Direction, OperationType
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """One request of one caller."""
+
+    caller: Caller
+    key: str
+    request: IntentRequest
+    request_hash: bytes
+    intent_id: UUID
+    traceparent: str | None = None
+
+
+@dataclass(slots=True)
+class Plan:
+    """What becomes of one valid request."""
+
+    operation: OperationType
+    chosen: Chosen | None
+    """None where no rail is needed."""
+    fee_legs: tuple[FeeLeg, ...] = ()
+    refunds: Refundable | None = None
+    """The payment that it gives back."""
+
+    @property
+    def lookup(self) -> bool:
+        """Whether the payee is looked up before anything is held."""
+        return self.chosen is not None and self.chosen.capabilities.lookup
+
+
+def require_operation(caller: Caller, request: IntentRequest) -> None:
+    """Raise Refusal `operation_not_permitted` unless the key carries what the request asks for."""
+    caller.require_operation(request.operation)
+    if request.direction is Direction.DEBIT:
+        caller.require_operation(DEBIT_SCOPE)
+
+
+def asking_wallet(request: IntentRequest) -> UUID:
+    """Return the wallet that a key confined to wallets must cover."""
+    operation = OPERATIONS.get(request.operation)
+    if operation is not None and operation.asked_for is Role.COUNTERPARTY:
+        return request.counterparty_wallet_id or request.wallet_id
+    return request.wallet_id
+
+
+def plan_payment(
+    asked: Asked, wallets: Mapping[UUID, Wallet], routes: Any, originals: Mapping[UUID, Refundable]
+) -> Plan:
+    """Return what becomes of the request. Raises Refusal, in the order of docs/errors.md."""
+    request = asked.request
+    operation = OPERATIONS.get(request.operation)
+    if operation is None:
+        text = f"{request.operation} is not offered yet: use one of {', '.join(sorted(OPERATIONS))}"
+        raise Refusal("operation_not_supported", text, field="operation")
+    require_currency(request.currency)
+    wallet = wallets.get(request.wallet_id)
+    if wallet is None or wallet.tenant_id != asked.caller.tenant_id:
+        raise Refusal("wallet_not_found", "create the wallet first: POST /v1/wallets", field="wallet_id")
+    if wallet.currency != request.currency:
+        raise Refusal("currency_mismatch", f"the wallet holds {wallet.currency}", field="currency")
+    _check_counterparty(asked, operation, wallets)
+    refunds = check_refund(request, originals)
+    if request.direction is not None and request.operation is not OperationType.MANUAL_ADJUSTMENT:
+        raise Refusal(
+            "direction_not_expected", f"{request.operation} has one direction: leave it out", field="direction"
+        )
+    if not operation.needs_rail:
+        if request.payee is not None:
+            raise Refusal("payee_not_expected", f"{request.operation} has no payee: leave it out", field="payee")
+        return Plan(request.operation, None, refunds=refunds)
+    return Plan(request.operation, choose_route(routes, request))
+
+
+def _check_counterparty(asked: Asked, operation: Operation, wallets: Mapping[UUID, Wallet]) -> None:
+    request, at = asked.request, "counterparty_wallet_id"
+    if request.counterparty_wallet_id is None:
+        if operation.needs_counterparty:
+            text = f"{request.operation} goes to another wallet: name it in counterparty_wallet_id"
+            raise Refusal("counterparty_missing", text, field=at)
+        return
+    if not operation.needs_counterparty:
+        raise Refusal("counterparty_not_expected", f"{request.operation} has no counterparty: leave it out", field=at)
+    if request.counterparty_wallet_id == request.wallet_id:
+        raise Refusal("counterparty_same", "a wallet cannot pay itself: name another one", field=at)
+    other = wallets.get(request.counterparty_wallet_id)
+    if other is None or other.tenant_id != asked.caller.tenant_id:
+        raise Refusal("wallet_not_found", "create the wallet first: POST /v1/wallets", field=at)
+    if other.currency != request.currency:
+        raise Refusal("currency_mismatch", f"the counterparty's wallet holds {other.currency}", field=at)
+
+
+def priced_as(request: IntentRequest) -> Payment:
+    """Return what the fee rules are asked about."""
+    return Payment(
+        request.amount_minor,
+        request.currency,
+        request.operation,
+        channel=request.channel,
+        wallet_id=request.wallet_id,
+    )
+
+
+def with_fees(plan: Plan | Refusal, request: IntentRequest, answer: Pricing | Refusal) -> Plan | Refusal:
+    """Return the plan with its fees, or why they stop it."""
+    if isinstance(plan, Refusal):
+        return plan
+    if isinstance(answer, Refusal):
+        return answer
+    agreed, on_top_minor = request.auto_confirm, answer.minor(FeePhase.PRE)
+    if not plan.lookup and agreed is not None and on_top_minor > agreed.max_fee_minor:
+        text = f"the fee is {on_top_minor} minor units: raise max_fee_minor to agree"
+        return Refusal("fee_above_agreed", text, field="auto_confirm.max_fee_minor")
+    paid_minor = request.amount_minor - answer.minor(FeePhase.POST)
+    if plan.chosen is not None and paid_minor < plan.chosen.capabilities.min_amount_minor:
+        text = f"after fees {paid_minor} minor units are left, and the rail takes no less than "
+        return Refusal(
+            "amount_out_of_bounds", f"{text}{plan.chosen.capabilities.min_amount_minor}", field="amount_minor"
+        )
+    plan.fee_legs = answer.legs
+    return plan
+
+
+def row_of(asked: Asked, plan: Plan, moment: Moment) -> IntentRow:
+    """Return the intent as it is before anything is held."""
+    request, payee = asked.request, asked.request.payee
+    route: Route | None = plan.chosen.route if plan.chosen else None
+    return IntentRow(
+        id=asked.intent_id,
+        tenant_id=asked.caller.tenant_id,
+        service_key_id=asked.caller.key_id,
+        operation=request.operation,
+        state=IntentState.VALIDATED,
+        accept_state=IntentState.VALIDATED,
+        wallet_id=request.wallet_id,
+        amount_minor=request.amount_minor,
+        currency=request.currency,
+        client_reference=request.reference,
+        rail=route.rail if route else None,
+        provider=route.provider if route else None,
+        provider_account=route.provider_account if route else None,
+        environment=route.environment if route else None,
+        payee_type=payee.type if payee else None,
+        payee_masked=mask_payee(payee.value) if payee else None,
+        auto_confirm=request.auto_confirm.model_dump(mode="json") if request.auto_confirm else None,
+        ledger_epoch=moment.ledger_epoch,
+        traceparent=asked.traceparent,
+        fee_legs=plan.fee_legs,
+        fee_minor=sum_minor(plan.fee_legs, FeePhase.PRE),
+        counterparty_wallet_id=plan.refunds.original.wallet_id if plan.refunds else request.counterparty_wallet_id,
+        direction=request.direction,
+        original_intent_id=request.original_intent_id,
+        created_at=moment.now,
+        updated_at=moment.now,
+    )
+
+
+def take_refund(row: IntentRow, plan: Plan) -> str | None:
+    """Count a new refund against its original, and note the fees that go back; why not, where too little is left.
+
+    It was found to fit before, but other refunds of the same batch may have come first.
+    """
+    if plan.refunds is None:
+        return None
+    legs = plan.refunds.take(row.amount_minor)
+    if legs is None:
+        return exceeds_text(plan.refunds)
+    row.fee_legs = legs
+    return None
