@@ -45,6 +45,7 @@ from core.store.migrate import load_migrations
 from core.store.nonces import NonceStore
 from core.store.parking import PostgresParking
 from core.store.routes import RouteStore
+from core.store.tenants import TenantStore
 from core.store.vault import PostgresVault
 from core.store.wallets import WalletStore
 
@@ -73,6 +74,7 @@ class Ports:
     fees: FeeBook
     limits: LimitBook
     limit_store: LimitStore
+    tenants: TenantStore
     vault: PostgresVault
     jobs: Any
     attempts: Any
@@ -171,6 +173,7 @@ def _ports(database: Database, vault: PostgresVault, pace: Pace) -> Ports:
         fees=FeeBook(FeeRuleStore()),
         limits=LimitBook(LimitStore()),
         limit_store=LimitStore(),
+        tenants=TenantStore(),
         vault=vault,
         jobs=jobs,
         attempts=attempts,

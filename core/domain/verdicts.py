@@ -29,6 +29,8 @@ class Step(StrEnum):
     CONFIRM = "CONFIRM"
     REFUSE = "REFUSE"
     IGNORE = "IGNORE"
+    RETURN = "RETURN"
+    """It was paid and came back: posted where it was not yet, then refunded by a refund of the core's own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +68,8 @@ class Case:
     """A fact that says "paid" is kept unapplied: nothing may be voided over it."""
     horizon_starts_at: datetime | None = None
     """A later start of H than the last permit's: when the epoch was raised."""
+    returned_minor: int = 0
+    """What the provider gave back before, in minor units."""
     asked_at: datetime | None = None
     """When the question that a fact answers was put, at the earliest; None where the fact answers none."""
 
@@ -87,7 +91,7 @@ def decide_payment(case: Case, result: Result) -> Decision:
     if verdict is Verdict.SUCCEEDED:
         return _succeeded(case, result)
     if verdict is Verdict.RETURNED:
-        return Decision(Step.QUARANTINE, "returned_needs_an_intent_of_its_own")
+        return _returned(case, result)
     if verdict not in _NEGATIVE | _DOUBT | {Verdict.NOT_SENT, Verdict.NOT_FOUND}:
         return Decision(Step.QUARANTINE, "verdict_not_of_a_payment")
     if case.decided:
@@ -121,6 +125,26 @@ def _succeeded(case: Case, result: Result) -> Decision:
     if case.decided:
         return Decision(Step.SUSPEND, "success_after_void")
     return Decision(Step.POST)
+
+
+def _returned(case: Case, result: Result) -> Decision:
+    """A payment comes back once: another return of it is for a person to look at."""
+    job, amount_minor = case.job, result.amount_minor or case.job.amount_minor
+    if not case.attempts:
+        return Decision(Step.QUARANTINE, "return_without_attempt")
+    if result.currency is not None and result.currency != job.currency:
+        return Decision(Step.QUARANTINE, "currency_differs")
+    if result.reference and result.reference != job.reference:
+        return Decision(Step.QUARANTINE, "reference_differs")
+    if case.returned_minor:
+        same = amount_minor == case.returned_minor
+        return Decision(Step.IGNORE) if same else Decision(Step.QUARANTINE, "second_return")
+    if amount_minor > job.amount_minor:
+        return Decision(Step.QUARANTINE, "amount_differs")
+    if case.decided and case.intent.decision != "POST":
+        # Paid and back after its void: the wallet has its money, and the provider has given up what it took.
+        return Decision(Step.QUARANTINE, "returned_after_void")
+    return Decision(Step.RETURN, "returned")
 
 
 def _negative(case: Case, result: Result) -> Decision:

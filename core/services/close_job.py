@@ -95,8 +95,16 @@ def is_held(intent: IntentRow) -> bool:
     return IntentState(intent.state) in _HELD and intent.decision is None
 
 
-async def end_intents(uow: Any, ports: ClosePorts, endings: Sequence[Ending], further: Sequence[Transfer] = ()) -> None:
+async def end_intents(
+    uow: Any,
+    ports: ClosePorts,
+    endings: Sequence[Ending],
+    further: Sequence[Transfer] = (),
+    settled: Sequence[IntentRow] = (),
+) -> None:
     """Resolve the holds, move the intents and close all their jobs; apply `further` transfers with theirs.
+
+    `settled` are intents that were made settled: what they have at limits is committed too.
 
     The caller holds the locks and has proven each decision. Once per transaction: accounts are locked in order only
     within one application, and two would deadlock with an acceptance. Raises ResolutionRefusedError.
@@ -111,8 +119,10 @@ async def end_intents(uow: Any, ports: ClosePorts, endings: Sequence[Ending], fu
             transfers += post_transfers(ending.intent)
         elif ending.move.decision == "VOID":
             transfers += void_transfers(ending.intent)
+    ends = [(ending.intent, ending.move.to) for ending in endings]
+    if endings or settled:
+        await ports.limits.end(uow, ends + [(intent, IntentState.SETTLED) for intent in settled])
     if endings:
-        await ports.limits.end(uow, [(ending.intent, ending.move.to) for ending in endings])
         await ports.intents.move_locked_intents(uow, [ending.move for ending in endings])
         await ports.jobs.close_jobs_of(uow, [(ending.intent.id, ending.outcome) for ending in endings])
     transfers += further

@@ -189,6 +189,12 @@ class LimitBook:
         usage = await self._reader.lock_usage(uow, [(keys[key], key) for key in sorted(keys)]) if keys else {}
         return Desk(self._reader, claims, usage, refunds)
 
+    async def note_refund(self, uow: Any, refund: IntentRow, original: IntentRow) -> None:
+        """Note with a refund of the core's own what it gives back once `end` is told that it settled."""
+        books = {refund.tenant_id: await self.book_of(uow, refund.tenant_id)}
+        back = _refunds(books, [refund], {refund.id: original}).get(refund.id, ())
+        refund.limits = {"held": [each.record() for each in back]} if back else None
+
     async def end(self, uow: Any, endings: Sequence[tuple[IntentRow, IntentState]]) -> None:
         """Commit what intents held that settle, give back what the others held that end; one statement, or none.
 

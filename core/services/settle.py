@@ -18,6 +18,7 @@ from core.services.authorize import AuthorizePorts, authorize
 from core.services.close_job import ClosePorts, Ending, end_intents, is_held
 from core.services.facts import Alert, Fact
 from core.services.rails import RailState
+from core.services.returns import Returned, ReturnPorts, make_refunds, returned_before
 from schemas.events import IntentState
 from schemas.money import currency_of
 from schemas.operations import JobKind, OperationType
@@ -59,7 +60,7 @@ class Evidence(Protocol):
     async def payee_name(self, uow: Any, evidence_id: Any) -> str | None: ...
 
 
-class SettlePorts(ClosePorts, AuthorizePorts, Protocol):
+class SettlePorts(ClosePorts, AuthorizePorts, ReturnPorts, Protocol):
     """What settlement works with."""
 
     @property
@@ -90,6 +91,7 @@ class _Batch:
     known: dict[Any, set[bytes]]
     states: dict[str, RailState]
     positives: set[Any]
+    returned_minor: dict[Any, int]
     pace: Pace
     facts: list[Fact] = field(default_factory=list)
     negatives: list[tuple[Any, int]] = field(default_factory=list)
@@ -99,6 +101,7 @@ class _Batch:
     closes: list[tuple[Any, str]] = field(default_factory=list)
     alerts: list[Alert] = field(default_factory=list)
     suspended: list[IntentRow] = field(default_factory=list)
+    returned: dict[Any, Returned] = field(default_factory=dict)
     confirmed: list[tuple[IntentRow, Move]] = field(default_factory=list)
     authorized: list[IntentRow] = field(default_factory=list)
     unusable: list[tuple[Delivery, str]] = field(default_factory=list)
@@ -170,6 +173,7 @@ async def _load(uow: Any, ports: SettlePorts, rail: str, results: Sequence[Resul
         for other in sorted({job.rail for job in jobs.values()} - {rail})
     }
     # What voids must not pass is read only where something may be voided.
+    back = {jobs[r.job_id].intent_id for r in results if r.verdict is Verdict.RETURNED and r.job_id in jobs}
     doubtful = {jobs[r.job_id].intent_id for r in results if r.verdict is not Verdict.SUCCEEDED and r.job_id in jobs}
     return _Batch(
         jobs=jobs,
@@ -179,6 +183,7 @@ async def _load(uow: Any, ports: SettlePorts, rail: str, results: Sequence[Resul
         known=histories.known,
         states=states,
         positives=await ports.facts.unapplied_positives(uow, sorted(doubtful)),
+        returned_minor=await returned_before(uow, ports, sorted(back)) if back else {},
         pace=ports.pace,
     )
 
@@ -259,6 +264,7 @@ def _case(batch: _Batch, job: JobRow, asked_at: datetime | None) -> Case:
         epoch_doubted=doubted and not state.epoch_cleared,
         unapplied_positive=job.intent_id in batch.positives,
         horizon_starts_at=state.epoch_raised_at if doubted else None,
+        returned_minor=batch.returned_minor.get(job.intent_id, 0),
         asked_at=asked_at,
     )
 
@@ -289,9 +295,9 @@ def _effects(batch: _Batch, case: Case, decision: Decision, result: Result) -> N
         batch.negatives.append((job.id, decision.negative_fence))
     match decision.step:
         case Step.POST:
-            move = Move(intent.id, IntentState.SETTLED, "settled", decision="POST", parked=False,
-                        provider_reference=result.provider_tx_id)  # fmt: skip
-            _end(batch, intent, move, result.verdict)
+            _post(batch, intent, result)
+        case Step.RETURN:
+            _return(batch, case, result)
         case Step.VOID | Step.REFUSE:
             move = Move(intent.id, IntentState.FAILED, "failed", data={"reason": decision.reason}, parked=False,
                         failure_code=decision.reason, failure_message=f"the provider answered {result.verdict}",
@@ -313,8 +319,20 @@ def _effects(batch: _Batch, case: Case, decision: Decision, result: Result) -> N
             _alert(batch, case, "page", decision.reason)
         case Step.ALERT:
             _alert(batch, case, "page", decision.reason)
-        case Step.IGNORE:
-            pass
+
+
+def _post(batch: _Batch, intent: IntentRow, result: Result) -> None:
+    move = Move(intent.id, IntentState.SETTLED, "settled", decision="POST", parked=False,
+                provider_reference=result.provider_tx_id)  # fmt: skip
+    _end(batch, intent, move, result.verdict)
+
+
+def _return(batch: _Batch, case: Case, result: Result) -> None:
+    job, intent = case.job, case.intent
+    if not case.decided:
+        _post(batch, intent, result)
+    amount_minor = batch.returned_minor[intent.id] = result.amount_minor or job.amount_minor
+    batch.returned[intent.id] = Returned(intent, amount_minor, result.provider_tx_id, job.id, case.now)
 
 
 def _end(batch: _Batch, intent: IntentRow, move: Move, outcome: str) -> None:
@@ -366,7 +384,9 @@ async def _apply(uow: Any, ports: SettlePorts, batch: _Batch) -> None:
     if batch.authorized:
         await authorize(uow, ports, batch.authorized)
     # What moves money comes last, and at once: it locks accounts that every other transaction wants.
-    await end_intents(uow, ports, list(batch.endings.values()), await _suspense(uow, ports, batch.suspended))
+    refunds, transfers = await make_refunds(uow, ports, list(batch.returned.values()))
+    transfers += await _suspense(uow, ports, batch.suspended)
+    await end_intents(uow, ports, list(batch.endings.values()), transfers, refunds)
 
 
 async def _suspense(uow: Any, ports: SettlePorts, intents: Sequence[IntentRow]) -> list[Transfer]:

@@ -51,6 +51,7 @@ _INSERTED: Final = {
     "counterparty_wallet_id": "uuid",
     "direction": "text",
     "original_intent_id": "uuid",
+    "provider_reference": "text",
     "created_at": "timestamptz",
     "updated_at": "timestamptz",
 }

@@ -67,6 +67,8 @@ class Ports:
     evidence: Any = field(default_factory=Evidence)
     vault: Any = field(default_factory=Vault)
     routes: Any = field(default_factory=lambda: Routes(RAIL))
+    fee_rules: Any = None
+    tenants: Any = None
     limits: LimitBook = field(default_factory=lambda: LimitBook(Limits()))
     throttle: Any = field(default_factory=Open)
     shared_faults: tuple[type[Exception], ...] = (DatabaseError,)

@@ -114,5 +114,21 @@ def test_every_fact_voids_exactly_where_the_protocol_proves_it(verdict: Verdict,
         paid_may_post = verdict is Verdict.SUCCEEDED and STATES[state] is None
         assert (decision.step is Step.POST) == paid_may_post, where
         assert (decision.step is Step.SUSPEND) == (verdict is Verdict.SUCCEEDED and STATES[state] == "VOID"), where
+        # What was paid and came back: once more than that, or after a void, it is looked at.
+        back = verdict is Verdict.RETURNED and STATES[state] != "VOID"
+        assert (decision.step is Step.RETURN) == back, where
         if STATES[state] is not None:
-            assert decision.step in {Step.IGNORE, Step.ALERT, Step.SUSPEND, Step.QUARANTINE}, where
+            assert decision.step in {Step.RETURN, Step.IGNORE, Step.ALERT, Step.SUSPEND, Step.QUARANTINE}, where
+
+
+def test_what_came_back_before_comes_back_no_more() -> None:
+    permits, rail = PERMITS[0], RAILS[0]
+    for amount_minor, before, step in (
+        (None, 100, Step.IGNORE), (100, 100, Step.IGNORE), (40, 40, Step.IGNORE), (60, 40, Step.QUARANTINE),
+        (40, 100, Step.QUARANTINE), (101, 0, Step.QUARANTINE), (40, 0, Step.RETURN), (None, 0, Step.RETURN),
+    ):  # fmt: skip
+        case = _case("SETTLED", permits, rail)
+        case.returned_minor = before
+        result = Result(job_id=JOB, rail="testrail", kind=JobKind.INQUIRE, fence=1, verdict=Verdict.RETURNED,
+                        basis=Basis.REFERENCE_STATUS, amount_minor=amount_minor, observed_at=SENT_AT)  # fmt: skip
+        assert decide_payment(case, result).step is step, (amount_minor, before)

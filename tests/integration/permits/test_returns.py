@@ -1,0 +1,172 @@
+"""What a provider gives back of a payment, on a real database with the real ledger."""
+
+from typing import Any
+from uuid import UUID
+
+import pytest
+
+from core.domain.ledger import AccountFlags
+from core.domain.operations import AccountCode, system_account
+from core.services.read_intents import IntentFilter
+from core.services.set_limits import set_limit
+from schemas.limits import LimitRequest
+from tests.integration.permits.conftest import World, pay_job
+from tests.integration.permits.test_fees import income, put
+
+
+async def paid(world: World, wallet: UUID, amount_minor: int = 100) -> UUID:
+    """Let a payout settle; return the intent."""
+    intent = await world.pay(wallet, amount_minor)
+    await world.sent(intent)
+    await world.tell(pay_job(intent), "SUCCEEDED", amount_minor=amount_minor, currency="THB", provider_tx_id="T1")
+    assert (await world.state(intent))[0] == "SETTLED"
+    return intent
+
+
+async def returned(world: World, intent: UUID, **more: Any) -> None:
+    """Let the provider say that the payment came back."""
+    await world.tell(pay_job(intent), "RETURNED", basis="REFERENCE_STATUS", provider_tx_id="R1", **more)
+
+
+async def refunds(world: World, intent: UUID) -> list[Any]:
+    """Return the refunds of a payment, newest first."""
+    rows, _ = await world.core.read.page(world.caller, IntentFilter(original_intent_id=intent), None, 10)
+    return rows
+
+
+async def clearing_and_suspense(world: World) -> tuple[int, int]:
+    """Return what the provider's account and suspense hold."""
+    tenant = world.caller.tenant_id
+    ids = [
+        system_account(tenant, "THB", AccountCode.CLEARING, "p:main:sandbox").id,
+        system_account(tenant, "THB", AccountCode.SUSPENSE).id,
+    ]
+    async with world.uow() as uow:
+        found = await world.core.worker_ports.ledger.lookup_accounts(uow, ids)
+    clearing, suspense = (found[each].posted_minor if each in found else 0 for each in ids)
+    return clearing, suspense
+
+
+async def test_a_payment_that_comes_back_after_its_end_is_refunded_to_its_wallet_once(world: World) -> None:
+    await world.register()
+    wallet = await world.wallet(1000)
+    intent = await paid(world, wallet)
+    await returned(world, intent, amount_minor=100, currency="THB")
+    assert await world.money(wallet) == (1000, 0)
+    assert await clearing_and_suspense(world) == (0, 0)
+    (refund,) = await refunds(world, intent)
+    assert (refund.operation, refund.state, refund.direction, refund.amount_minor) == (
+        "REFUND",
+        "SETTLED",
+        "RETURN",
+        100,
+    )
+    assert refund.provider_reference == "R1"
+    event = await world.admin.fetchrow(
+        "SELECT type, state, data FROM fleet.intent_events WHERE intent_id = $1", refund.id
+    )
+    assert event is not None
+    assert (event["type"], event["state"]) == ("accepted", "SETTLED")
+    assert str(intent) in event["data"]
+    # Told once more, nothing moves; the payment itself stays as it was.
+    await returned(world, intent, amount_minor=100, currency="THB")
+    assert len(await refunds(world, intent)) == 1
+    assert (await world.state(intent))[0] == "SETTLED"
+    assert await world.alerts() == [("ticket", "payment_returned")]
+    entries = (await world.core.wallets.history(world.caller, wallet, None, 10)).items
+    assert (entries[0].operation, entries[0].amount_minor, entries[0].balance_minor) == ("REFUND", 100, 1000)
+    await world.prove()
+
+
+async def test_a_part_that_comes_back_brings_its_part_of_the_fee_and_of_the_limit(world: World) -> None:
+    await world.register()
+    wallet = await world.wallet(1000)
+    await put(world, fee={"kind": "RATE", "fixed_minor": 10}, on_refund="RETURNED")
+    body = {"name": "daily", "kind": "DAY", "currency": "THB", "max_amount_minor": 100, "refund_gives_back": True}
+    ports = world.core.ports
+    async with ports.unit_of_work(world.caller.context()) as uow:
+        request = LimitRequest.model_validate(body)
+        await set_limit(uow, ports.limit_store, world.caller.tenant_id, "test", request)
+    for each in (ports, world.core.worker_ports):
+        each.limits.forget(world.caller.tenant_id)
+    intent = await paid(world, wallet)
+    assert await world.state(await world.pay(wallet, 1)) == ("FAILED", "limit_exceeded")
+    assert await world.money(wallet) == (890, 0)
+    await returned(world, intent, amount_minor=45)
+    assert (await world.money(wallet), await income(world)) == ((890 + 45 + 4, 0), 6)
+    assert (await world.state(await world.pay(wallet, 45)))[0] == "AUTHORIZED"
+    async with world.uow() as uow:
+        assert await ports.limit_store.verify(uow) == []
+    await world.prove()
+
+
+async def test_what_comes_back_before_it_settled_is_posted_and_refunded_in_one(world: World) -> None:
+    await world.register()
+    wallet = await world.wallet(1000)
+    body = {"name": "daily", "kind": "DAY", "currency": "THB", "max_amount_minor": 100, "refund_gives_back": True}
+    ports = world.core.ports
+    async with ports.unit_of_work(world.caller.context()) as uow:
+        request = LimitRequest.model_validate(body)
+        await set_limit(uow, ports.limit_store, world.caller.tenant_id, "test", request)
+    ports.limits.forget(world.caller.tenant_id)
+    intent = await world.pay(wallet)
+    await world.sent(intent)
+    await returned(world, intent)
+    assert (await world.state(intent))[0] == "SETTLED"
+    assert (await world.money(wallet), await clearing_and_suspense(world)) == ((1000, 0), (0, 0))
+    (refund,) = await refunds(world, intent)
+    assert refund.amount_minor == 100
+    async with world.uow() as uow:
+        assert await ports.limit_store.verify(uow) == []
+    await world.prove()
+
+
+@pytest.mark.parametrize("why", ["the tenant looks first", "the wallet is closed"])
+async def test_a_return_goes_to_suspense_where_its_wallet_may_not_have_it(world: World, why: str) -> None:
+    await world.register()
+    wallet = await world.wallet(1000)
+    await put(world, fee={"kind": "RATE", "fixed_minor": 10}, on_refund="RETURNED")
+    intent = await paid(world, wallet)
+    if why == "the wallet is closed":
+        await world.admin.execute(
+            "UPDATE fleet.accounts SET flags = flags | $2 WHERE id = $1", wallet, int(AccountFlags.CLOSED)
+        )
+    else:
+        await world.admin.execute("UPDATE fleet.tenants SET returns_to = 'SUSPENSE'")
+    await returned(world, intent)
+    assert (await world.money(wallet), await income(world)) == ((890, 0), 10)
+    assert await clearing_and_suspense(world) == (0, 100)
+    (refund,) = await refunds(world, intent)
+    assert (refund.direction, refund.state, refund.fee_legs) == ("SUSPENSE", "SETTLED", ())
+    assert await world.alerts() == [("page", "return_in_suspense")]
+    await world.prove()
+
+
+async def test_a_return_that_cannot_be_is_quarantined_and_moves_nothing(world: World) -> None:
+    await world.register()
+    wallet = await world.wallet(1000)
+    intent = await paid(world, wallet)
+    await returned(world, intent, amount_minor=101)
+    await returned(world, intent, amount_minor=100, currency="RUB")
+    assert (await world.money(wallet), await refunds(world, intent)) == ((900, 0), [])
+    other = await world.pay(wallet)
+    await world.sent(other)
+    await world.tell(pay_job(other), "DECLINED", reason="account_closed")
+    await world.tell(pay_job(other), "RETURNED", basis="REFERENCE_STATUS")
+    assert (await world.money(wallet), await refunds(world, other)) == ((900, 0), [])
+    reasons = {row["quarantine"] for row in await world.admin.fetch("SELECT quarantine FROM fleet.facts")}
+    assert {"amount_differs", "returned_after_void"} <= reasons
+    assert {severity for severity, _ in await world.alerts()} == {"page"}
+    await world.prove()
+
+
+async def test_a_second_return_of_another_amount_is_for_a_person_to_look_at(world: World) -> None:
+    await world.register(inquiry=True)
+    wallet = await world.wallet(1000)
+    intent = await paid(world, wallet)
+    await returned(world, intent, amount_minor=40)
+    await returned(world, intent, amount_minor=60)
+    assert len(await refunds(world, intent)) == 1
+    assert await world.money(wallet) == (940, 0)
+    assert ("page", "same_fact_other_money") in await world.alerts()
+    await world.prove()
