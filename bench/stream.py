@@ -120,6 +120,7 @@ def _granted(job_id: UUID) -> Granted:
         amount_minor=100,
         currency="THB",
         provider_account=RAIL,
+        environment="sandbox",
         instruction=_INSTRUCTION,
     )
 

@@ -69,6 +69,8 @@ class Granted(Contract):
     amount_minor: AmountMinor
     currency: CurrencyCode
     provider_account: str
+    environment: str
+    """With the account, the scope that the payment belongs to: an adapter of another one does nothing."""
     instruction: Instruction
 
 

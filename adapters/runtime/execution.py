@@ -70,16 +70,17 @@ class Executor:
 
     def __init__(self, rail: Rail, name: str, call_total_s: float) -> None:
         self._rail, self._name, self._call_total_s = rail, name, call_total_s
-        self._account = rail.registration().provider_account
+        registration = rail.registration()
+        self._scope = (registration.provider_account, registration.environment)
         self.misconfigured = False
 
     async def execute(self, granted: Granted, sent_at_s: float) -> Executed:
-        """Do what the permit allows, unless S has passed since it was asked for or it names another account."""
+        """Do what the permit allows, unless S has passed since it was asked for or it is of another scope."""
         action = verdicts.action_of(granted.kind, granted.mode)
         if clock_s() - sent_at_s >= granted.send_by_s:
             lapsed = errors.NotSent("the permit lapsed before it was used", reason="permit_lapsed")
             return Executed(action, verdicts.of_error(action, lapsed))
-        if granted.provider_account != self._account:
+        if (granted.provider_account, granted.environment) != self._scope:
             # Asked under other credentials, a provider truthfully denies, or buries, what another account paid.
             foreign = errors.NotSent("the order is of another provider account", reason="other_account", after_s=5)
             return Executed(action, verdicts.of_error(action, foreign))

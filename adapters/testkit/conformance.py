@@ -61,6 +61,7 @@ def permit(
         amount_minor=amount_minor,
         currency=harness.currency,
         provider_account=harness.rail.registration().provider_account,
+        environment=harness.rail.registration().environment,
         instruction=Instruction(payee=harness.payee, message="conformance", lookup=lookup),
     )
 

@@ -157,8 +157,9 @@ def _decide(item: LockedJob, registration: RailRegistration, gates: Gates, *, un
     capabilities = registration.operations.get(OperationType(item.job.operation))
     if capabilities is None:
         return Refused(Refusal.PAUSED, after_s=5)  # the operation was withdrawn: it waits, it does not fail
-    if item.job.kind.moves_money and item.job.provider_account != registration.provider_account:
-        # The adapter speaks for another account now; only the one that was chosen may be used.
+    moved = item.job.provider_account != registration.provider_account
+    if item.job.environment != registration.environment or (item.job.kind.moves_money and moved):
+        # The adapter speaks for another account or environment now; only the one that was chosen may be used.
         return Refused(Refusal.PAUSED, after_s=5)
     return decide_permit(item.job, item.intent_state, capabilities, gates, unsent)
 
@@ -280,6 +281,7 @@ def _granted(item: LockedJob, grant: Grant, fence: int, send_by_s: float, plain:
         amount_minor=job.amount_minor,
         currency=job.currency,
         provider_account=item.target_account or job.provider_account,
+        environment=job.environment,
         instruction=Instruction.model_construct(
             payee=payee,
             message=message,

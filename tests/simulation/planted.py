@@ -83,7 +83,7 @@ def _doubt_is_not_sent(action: Any, error: BaseException) -> Outcome:
 
 
 async def _any_account(self: Any, granted: Granted, sent_at_s: float) -> Any:
-    self._account = granted.provider_account
+    self._scope = (granted.provider_account, granted.environment)
     return await _execute(self, granted, sent_at_s)
 
 

@@ -7,6 +7,7 @@ from uuid import UUID
 
 from aiohttp import web
 
+from adapters.runtime.timing import clock_s
 from schemas.jobs import Job
 from schemas.permits import PermitMode, PermitRequest
 from schemas.rails import EvidenceBatch, EvidenceItem, RailRegistration
@@ -23,6 +24,8 @@ class PermitServer:
         self.script: dict[UUID, dict[str, Any]] = {}
         self.granted: list[tuple[UUID, str]] = []
         self.request_ids: list[UUID] = []
+        self.asked_at_s: list[float] = []
+        """When each request arrived, on the clock that S is measured with."""
         self.registrations: list[RailRegistration] = []
         self.evidence: list[EvidenceItem] = []
         self.away = False
@@ -60,6 +63,7 @@ class PermitServer:
             return web.Response(status=503)
         asked = PermitRequest.model_validate_json(await request.read())
         self.request_ids.append(asked.request_id)
+        self.asked_at_s.append(clock_s())
         answer = self._answers.get(asked.request_id)
         if answer is None:
             answer = {"answers": [self._answer(job_id) for job_id in asked.job_ids]}
@@ -91,6 +95,7 @@ class PermitServer:
             "amount_minor": job.amount_minor,
             "currency": job.currency,
             "provider_account": "noop" if job.rail == "noop" else "acct",
+            "environment": "sandbox",
             "instruction": {"payee": {"type": "any", "value": "0812345678"}, "message": "rent"},
         }
         self.granted.append((job_id, mode))

@@ -57,13 +57,16 @@ class World:
         """Open a transaction as background work does."""
         return self.core.worker_database.unit_of_work(Context(None, "test"))
 
-    async def register(self, account: str = "main", also: Sequence[str] = (), **capabilities: Any) -> None:
+    async def register(
+        self, account: str = "main", also: Sequence[str] = (), environment: str = "sandbox", **capabilities: Any
+    ) -> None:
         """Register the rail for payouts, and `also` other operations, with these capabilities beside the least ones."""
         base = {"not_found_horizon_s": H_S, "max_amount_minor": 10**9, "currencies": ["THB"]}
         body = {
             "rail": RAIL,
             "provider": "p",
             "provider_account": account,
+            "environment": environment,
             "payee_types": {"mobile": {"pattern": "0[0-9]{9}", "example": "0812345678", "remedy": "ten digits"}},
             "operations": dict.fromkeys(("PAYOUT", *also), base | capabilities),
             "timing": {"send_by_s": 5, "call_total_s": 10, "claim_idle_s": I_S},

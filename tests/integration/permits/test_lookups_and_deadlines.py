@@ -231,6 +231,23 @@ async def test_a_lost_reply_burns_no_permit_and_another_account_gets_none(world:
     assert moved.answer == "PAUSED"
 
 
+async def test_what_was_accepted_for_one_environment_is_neither_sent_nor_asked_about_in_another(world: World) -> None:
+    await world.register(inquiry=True)
+    wallet = await world.wallet(1000)
+    waiting, asked = await world.pay(wallet), await world.pay(wallet)
+    assert (await world.sent(asked)).environment == "sandbox"
+    await world.tell(pay_job(asked), "UNKNOWN")
+    await world.check_now()
+    await world.resolve()
+    question = await world.admin.fetchval("SELECT id FROM fleet.jobs WHERE kind = 'inquire'")
+    await world.register(inquiry=True, environment="production")
+    answers = await world.ask([pay_job(waiting), question])
+    assert [answer.answer for answer in answers] == ["PAUSED", "PAUSED"]
+    await world.register(inquiry=True)
+    answers = await world.ask([pay_job(waiting), question])
+    assert [(answer.answer, answer.environment) for answer in answers] == [("GRANTED", "sandbox")] * 2
+
+
 async def test_a_dead_letter_buries_its_job_and_the_resolver_goes_on(world: World) -> None:
     await world.register(inquiry=True)
     wallet = await world.wallet(1000)

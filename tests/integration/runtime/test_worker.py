@@ -276,6 +276,17 @@ async def test_a_lost_reply_is_asked_again_under_the_same_request_id(bench: Benc
     assert result.fence == 1
 
 
+async def test_s_runs_from_sending_the_first_request_though_its_reply_was_lost(bench: Bench) -> None:
+    job = a_job()
+    bench.core.know(job)
+    bench.core.lose_replies = 1
+    core = CoreClient(bench.core.url, key_id=KEY_ID, secret=SECRET, timeout_s=0.5, budget_s=1.0)
+    reply = await core.request([job.job_id])
+    await core.close()
+    assert len(bench.core.asked_at_s) == 2
+    assert reply.sent_at_s <= bench.core.asked_at_s[0]
+
+
 async def test_a_poison_entry_is_dead_lettered_and_its_neighbours_run(bench: Bench) -> None:
     job, rail = a_job(), ScriptedRail(pays)
     bench.core.know(job)
