@@ -38,7 +38,9 @@ RAIL = "testrail"
 I_S, H_S = 60, 120
 
 
-class _NeverThrottled:
+class NeverThrottled:
+    """A results stream with room."""
+
     def throttled(self, rail: str) -> bool:
         return False
 
@@ -94,7 +96,7 @@ class World:
     async def ask(self, ids: Sequence[UUID], request: UUID | None = None, incarnation: UUID | None = None) -> list[Any]:
         """Ask permits for jobs, as the rail's adapter does."""
         vault = self.core.worker_ports.vault
-        ports = InternalPorts(attempts, rails, vault, _NeverThrottled(), EvidenceStore(vault))
+        ports = InternalPorts(attempts, rails, vault, NeverThrottled(), EvidenceStore(vault))
         asked = PermitRequest(request_id=request or uuid4(), incarnation=incarnation or uuid4(), job_ids=list(ids))
         async with self.uow() as uow:
             return list(await grant_permits(uow, ports, RAIL, "key", asked))

@@ -104,6 +104,20 @@ def test_not_found_counts_from_when_it_was_asked_not_from_when_it_is_settled() -
     assert decide_payment(case, fact).step is Step.VOID
 
 
+def test_the_horizon_begins_with_the_last_permit_and_again_with_a_raised_epoch() -> None:
+    fact = _result(Verdict.NOT_FOUND, 0, Basis.REFERENCE_STATUS, kind=JobKind.INQUIRE)
+    case = _case(2, request_expiry=True)
+    case.attempts[2].granted_at = NOW + timedelta(seconds=50)
+    case.now = case.asked_at = NOW + timedelta(seconds=169)
+    assert decide_payment(case, fact).step is Step.WAIT
+    case.now = case.asked_at = NOW + timedelta(seconds=170)
+    assert decide_payment(case, fact).step is Step.VOID
+    case.horizon_starts_at = NOW + timedelta(seconds=60)
+    assert decide_payment(case, fact).step is Step.WAIT
+    case.now = case.asked_at = NOW + timedelta(seconds=180)
+    assert decide_payment(case, fact).step is Step.VOID
+
+
 def test_not_found_counts_only_once_the_payments_lookup_has_expired() -> None:
     fact = _result(Verdict.NOT_FOUND, 0, Basis.REFERENCE_STATUS, kind=JobKind.INQUIRE)
     case = _case(1, request_expiry=True)
