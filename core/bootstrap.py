@@ -27,6 +27,7 @@ from core.services.nonces import NonceGate
 from core.services.quotas import Quotas
 from core.services.read_intents import ReadService
 from core.services.resolve import ResolverMemory, resolve_due
+from core.services.reviews import expire_reviews
 from core.services.wallets import WalletService
 from core.settings import Settings
 from core.store import attempts, facts, jobs, rails
@@ -83,6 +84,7 @@ class Ports:
     letters: DeadLetterStore
     evidence: EvidenceStore
     pace: Pace
+    review_within: timedelta
     shared_faults: tuple[type[Exception], ...] = PASSING_FAULTS
 
 
@@ -119,7 +121,7 @@ async def open_core(settings: Settings) -> AsyncIterator[Core]:
         worker = await _connect(stack, settings, settings.database_worker_url.get_secret_value(), "fleet-worker")
         vault = PostgresVault(base64.b64decode(settings.master_key.get_secret_value()))
         pace = Pace(settings.inquiry_first_s, settings.inquiry_longest_s)
-        ports, worker_ports = _ports(app, vault, pace), _ports(worker, vault, pace)
+        ports, worker_ports = (_ports(each, vault, pace, settings) for each in (app, worker))
         yield Core(
             settings=settings,
             app_database=app,
@@ -160,7 +162,7 @@ async def _connect(stack: AsyncExitStack, settings: Settings, url: str, name: st
     return database
 
 
-def _ports(database: Database, vault: PostgresVault, pace: Pace) -> Ports:
+def _ports(database: Database, vault: PostgresVault, pace: Pace, settings: Settings) -> Ports:
     return Ports(
         unit_of_work=database.unit_of_work,
         # The engine joins our own unit of work, which is narrower than what the port asks of any engine.
@@ -182,6 +184,7 @@ def _ports(database: Database, vault: PostgresVault, pace: Pace) -> Ports:
         letters=DeadLetterStore(vault),
         evidence=EvidenceStore(vault),
         pace=pace,
+        review_within=timedelta(seconds=settings.review_within_s),
     )
 
 
@@ -196,6 +199,8 @@ def background(core: Core, client: Redis) -> BusDeps:
 
     async def resolve() -> None:
         while await resolve_due(ports, unit_of_work, memory, _RESOLVE_BATCH) == _RESOLVE_BATCH:
+            pass
+        while await expire_reviews(ports, unit_of_work, _RESOLVE_BATCH) == _RESOLVE_BATCH:
             pass
 
     return BusDeps(

@@ -62,6 +62,8 @@ class Settings(BaseSettings):
     """The first inquiry after a doubt; each next one waits longer, up to inquiry_longest_s."""
     inquiry_longest_s: Seconds = 2700
     confirm_within_s: Seconds = 600
+    review_within_s: Seconds = 86_400
+    """How long an intent waits in REVIEW, held, before it expires."""
     voids_per_minute: Annotated[int, Field(ge=1)] = 600
     """Automatic voids stop, with an alert, above this rate."""
     deliveries_max: Annotated[int, Field(ge=1)] = 3

@@ -32,6 +32,7 @@ from schemas.api import (
     IntentRequest,
     IntentView,
     Problem,
+    ReviewRequest,
     WalletHistory,
     WalletRequest,
     WalletView,
@@ -125,6 +126,15 @@ class FleetClient:
     async def cancel_intent(self, intent_id: UUID) -> IntentView:
         """Cancel what was provably not sent. Raises Refused `already_sent` otherwise."""
         return await self._send("POST", f"/v1/intents/{intent_id}/cancel", IntentView, body={})
+
+    async def review_intent(self, intent_id: UUID, decision: ReviewRequest) -> IntentView:
+        """Approve or reject an intent in REVIEW; the same decision again is harmless."""
+        return await self._send("POST", f"/v1/intents/{intent_id}/review", IntentView, body=decision)
+
+    async def page_of_reviews(self, *, cursor: str | None = None) -> IntentPage:
+        """Return one page of what waits in REVIEW, newest first."""
+        query = {} if cursor is None else {"cursor": cursor}
+        return await self._send("GET", "/v1/reviews", IntentPage, query=query)
 
     async def list_intents(self, **filters: str) -> AsyncIterator[IntentView]:
         """Yield intents, newest first, page after page. Filters: state, wallet_id, reference, created_after/before."""

@@ -58,7 +58,8 @@ _HOLDS = """
     SELECT (SELECT coalesce(sum(a.debits_pending), 0) FROM fleet.accounts a JOIN fleet.wallets w ON w.id = a.id)::bigint
                AS held,
            (SELECT coalesce(sum(amount_minor + fee_minor), 0) FROM fleet.intents
-             WHERE state IN ('AUTHORIZED', 'DISPATCHED', 'UNRESOLVED'))::bigint AS asked
+             WHERE state IN ('REVIEW', 'AUTHORIZED', 'DISPATCHED', 'UNRESOLVED')
+               AND NOT (operation = 'MANUAL_ADJUSTMENT' AND direction IS DISTINCT FROM 'DEBIT'))::bigint AS asked
 """
 
 

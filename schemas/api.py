@@ -1,10 +1,11 @@
 """The public HTTP contract, shared by the API and the typed client."""
 
 from datetime import datetime
-from typing import Annotated, Any, Literal
+from enum import StrEnum
+from typing import Annotated, Any, Literal, Self
 from uuid import UUID
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from schemas.base import Contract
 from schemas.events import IntentState
@@ -23,6 +24,15 @@ class AutoConfirm(Contract):
 
     payee_name: Annotated[str, Field(max_length=140)] | None = None
     max_fee_minor: Annotated[int, Field(strict=True, ge=0)]
+
+
+class OnBehalfOf(Contract):
+    """Whom a payment is made for. The key acts on that user's wallets alone; events and views tell it."""
+
+    user: Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[\x21-\x7e]+$")]
+    """The owner of the wallet."""
+    agent: Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[\x21-\x7e]+$")] | None = None
+    """Who acts for the user in the tenant's house, such as an employee's id."""
 
 
 class IntentRequest(Contract):
@@ -45,6 +55,9 @@ class IntentRequest(Contract):
     """Of REFUND: the settled payment to give back, in part or whole. `wallet_id` is the wallet that received it."""
     direction: Literal[Direction.CREDIT, Direction.DEBIT] | None = None
     """Of MANUAL_ADJUSTMENT: whether the wallet gets the amount (left out, too) or gives it."""
+    requires_monitoring: bool = False
+    """Hold the money and wait for a decision of another key before the payment goes on."""
+    on_behalf_of: OnBehalfOf | None = None
 
 
 class BatchItem(Contract):
@@ -96,6 +109,8 @@ class IntentView(Contract):
     direction: Direction | None = None
     original_intent_id: UUID | None = None
     """The payment that a refund is about; `fees` are then those that went back."""
+    requires_monitoring: bool = False
+    on_behalf_of: OnBehalfOf | None = None
     payee_type: str | None
     payee_masked: str | None
     reference: str
@@ -154,6 +169,26 @@ class ConfirmRequest(Contract):
     amount_minor: AmountMinor
     fee_minor: Annotated[int, Field(strict=True, ge=0)]
     payee_name_masked: str | None = None
+
+
+class ReviewDecision(StrEnum):
+    """What becomes of an intent in REVIEW."""
+
+    APPROVE = "APPROVE"
+    REJECT = "REJECT"
+
+
+class ReviewRequest(Contract):
+    """A decision about an intent in REVIEW. Rejecting needs a reason: the client is told it."""
+
+    decision: ReviewDecision
+    reason: Annotated[str, Field(max_length=200)] = ""
+
+    @model_validator(mode="after")
+    def _says_why(self) -> Self:
+        if self.decision is ReviewDecision.REJECT and not self.reason.strip():
+            raise ValueError("say why it is rejected")
+        return self
 
 
 class WalletRequest(Contract):

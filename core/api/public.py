@@ -1,11 +1,11 @@
 """The public API: intents and wallets. Every route is signed; hot routes read and write JSON themselves."""
 
 import re
-from typing import Annotated, Any, Final, TypeVar
+from typing import Annotated, Any, Final
 from uuid import UUID
 
 from fastapi import FastAPI
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import AwareDatetime, BaseModel, Field, TypeAdapter, ValidationError
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -13,7 +13,8 @@ from core.api.answers import install_problems, json_answer
 from core.api.fees import FeeRoutes
 from core.api.health import install_health
 from core.api.limits import LimitRoutes
-from core.api.requests import BATCH_BODY_MAX_BYTES, parse, path_id, refusal_of
+from core.api.requests import BATCH_BODY_MAX_BYTES, Page, parse, path_id, query_of, refusal_of
+from core.api.reviews import ReviewRoutes
 from core.api.signed_routes import Route, SignedRoutes
 from core.bootstrap import PASSING_FAULTS, Core
 from core.services.accept import Accepted
@@ -45,22 +46,13 @@ _PROBLEMS: Final[dict[int | str, dict[str, Any]]] = {
 }
 
 
-class _Page(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-    cursor: Annotated[str, Field(max_length=400)] | None = None
-    limit: Annotated[int, Field(ge=1, le=500)] = 100
-
-
-class _IntentQuery(_Page):
+class _IntentQuery(Page):
     state: IntentState | None = None
     wallet_id: UUID | None = None
     reference: Annotated[str, Field(max_length=64)] | None = None
     original_intent_id: UUID | None = None
     created_after: AwareDatetime | None = None
     created_before: AwareDatetime | None = None
-
-
-_Query = TypeVar("_Query", bound=_Page)
 
 
 def public_app(core: Core) -> FastAPI:
@@ -81,6 +73,7 @@ def public_app(core: Core) -> FastAPI:
         ("GET", "/v1/wallets/{wallet_id}/history", routes.wallet_history, WalletHistory, 200, None),
         *FeeRoutes(core).table(),
         *LimitRoutes(core).table(),
+        *ReviewRoutes(core).table(),
     ]
     for method, path, handler, model, status, body in table:
         app.add_api_route(
@@ -143,7 +136,7 @@ class _Routes(SignedRoutes):
     async def list_intents(self, request: Request) -> Response:
         """List intents, newest first."""
         caller, _ = await self._signed(request)
-        query = _query(_IntentQuery, request)
+        query = query_of(_IntentQuery, request)
         wanted = IntentFilter(
             state=query.state,
             wallet_id=query.wallet_id,
@@ -187,16 +180,9 @@ class _Routes(SignedRoutes):
     async def wallet_history(self, request: Request) -> Response:
         """List a wallet's posted entries, newest first."""
         caller, _ = await self._signed(request)
-        query = _query(_Page, request)
+        query = query_of(Page, request)
         wallet_id = path_id(request, "wallet_id")
         return json_answer(await self._core.wallets.history(caller, wallet_id, query.cursor, query.limit))
-
-
-def _query(model: type[_Query], request: Request) -> _Query:
-    try:
-        return model.model_validate(dict(request.query_params))
-    except ValidationError as error:
-        raise refusal_of(error) from error
 
 
 def _result(index: int, answer: Accepted | Exception) -> dict[str, Any]:

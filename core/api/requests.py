@@ -1,9 +1,9 @@
 """How a request is read: bounded body, signature, trace. Nothing of a body is ever logged."""
 
-from typing import Final, TypeVar
+from typing import Annotated, Final, TypeVar
 from uuid import UUID
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from starlette.requests import Request
 
 from core.services.keys import Authenticator, Caller, SignedRequest
@@ -16,6 +16,14 @@ BATCH_BODY_MAX_BYTES: Final = 4 * 1024 * 1024
 """The largest body of a batch, of evidence or of permits."""
 
 Model = TypeVar("Model", bound=BaseModel)
+
+
+class Page(BaseModel):
+    """Which page of a list is asked for."""
+
+    model_config = ConfigDict(extra="forbid")
+    cursor: Annotated[str, Field(max_length=400)] | None = None
+    limit: Annotated[int, Field(ge=1, le=500)] = 100
 
 
 async def read_body(request: Request, limit_bytes: int = BODY_MAX_BYTES) -> bytes:
@@ -70,6 +78,14 @@ def refusal_of(error: ValidationError) -> Refusal:
         return Refusal("malformed_json", "the body is not JSON: check quotes and commas")
     field = ".".join(str(part) for part in fault["loc"])
     return Refusal("invalid_request", f"{field or 'body'}: {fault['msg']}", field=field or None)
+
+
+def query_of(model: type[Model], request: Request) -> Model:
+    """Return what the query asks for. Raises Refusal `invalid_request`."""
+    try:
+        return model.model_validate(dict(request.query_params))
+    except ValidationError as error:
+        raise refusal_of(error) from error
 
 
 def path_id(request: Request, name: str) -> UUID:

@@ -16,9 +16,12 @@ ALLOWED: Final[Mapping[IntentState, frozenset[IntentState]]] = {
     IntentState.CREATED: frozenset(),
     IntentState.VALIDATED: frozenset({IntentState.CREATED}),
     IntentState.AWAITING_CONFIRMATION: frozenset({IntentState.VALIDATED}),
-    IntentState.AUTHORIZED: frozenset({IntentState.VALIDATED, IntentState.AWAITING_CONFIRMATION}),
+    IntentState.REVIEW: frozenset({IntentState.VALIDATED, IntentState.AWAITING_CONFIRMATION}),
+    IntentState.AUTHORIZED: frozenset({IntentState.VALIDATED, IntentState.AWAITING_CONFIRMATION, IntentState.REVIEW}),
     IntentState.DISPATCHED: frozenset({IntentState.AUTHORIZED}),
-    IntentState.SETTLED: frozenset({IntentState.AUTHORIZED, IntentState.DISPATCHED, IntentState.UNRESOLVED}),
+    IntentState.SETTLED: frozenset(
+        {IntentState.REVIEW, IntentState.AUTHORIZED, IntentState.DISPATCHED, IntentState.UNRESOLVED}
+    ),
     IntentState.FAILED: _OPEN,
     IntentState.CANCELLED: _OPEN,
     IntentState.EXPIRED: _OPEN,
@@ -82,6 +85,12 @@ class IntentRow:
     """Which way the money goes, of an operation that knows several."""
     original_intent_id: UUID | None = None
     """The payment that a refund is about; its fee legs are then those that go back."""
+    requires_monitoring: bool = False
+    """Whether it waits, held, for a decision before it goes on."""
+    review_until: datetime | None = None
+    """When that wait ends; None where it does not wait."""
+    on_behalf_of: dict[str, Any] | None = None
+    """The user that it is made for, and who acts."""
 
     @property
     def fees_on_top_minor(self) -> int:

@@ -316,6 +316,7 @@ class AcceptService:
             outcome = failed.get(row.id) or outcomes[row.id]
             row.state = row.accept_state = outcome.state
             row.deadline = outcome.deadline
+            row.review_until = outcome.deadline if outcome.state is IntentState.REVIEW else None
             row.failure_code, row.failure_message = outcome.failure_code, outcome.failure_message
             row.decision = "POST" if outcome.state is IntentState.SETTLED else None
         lookups = []

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, Protocol
 from uuid import UUID
 
@@ -61,11 +61,13 @@ class AuthorizePorts(Protocol):
     def routes(self) -> Routes: ...
     @property
     def limits(self) -> LimitBook: ...
+    @property
+    def review_within(self) -> timedelta: ...
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What became of one intent. `state` is AUTHORIZED, SETTLED (no rail needed) or FAILED."""
+    """What became of one intent. `state` is AUTHORIZED, SETTLED (no rail needed), REVIEW or FAILED."""
 
     intent_id: UUID
     state: IntentState
@@ -130,6 +132,9 @@ async def place_holds(
         failure = failures.get(intent.id)
         if failure is not None:
             outcomes[intent.id] = Outcome(intent.id, IntentState.FAILED, None, *failure)
+            continue
+        if intent.requires_monitoring:
+            outcomes[intent.id] = Outcome(intent.id, IntentState.REVIEW, moment.now + ports.review_within)
             continue
         kind = OPERATIONS[OperationType(intent.operation)].job_kind
         if kind is None:
@@ -210,7 +215,7 @@ async def _hold(uow: Any, ledger: Ledger, intents: Sequence[IntentRow]) -> dict[
 
 def _transfers(intent: IntentRow) -> list[Transfer]:
     needs_rail = OPERATIONS[OperationType(intent.operation)].needs_rail
-    return hold_transfers(intent) if needs_rail else posting_transfers(intent)
+    return hold_transfers(intent) if needs_rail or intent.requires_monitoring else posting_transfers(intent)
 
 
 async def _apply(

@@ -8,7 +8,7 @@ from uuid import UUID
 from core.domain.context import Context
 from core.domain.ids import derive_id
 from core.domain.intents import IntentRow, Move
-from core.services.close_job import ClosePorts, Ending, close_if_unsent, end_intents
+from core.services.close_job import ClosePorts, Ending, close_if_unsent, end_intents, is_held
 from core.services.keys import Caller
 from core.services.problems import Refusal
 from core.services.read_intents import visible
@@ -16,7 +16,8 @@ from schemas.events import TERMINAL_STATES, IntentState
 from schemas.operations import JobKind
 
 _EVENT: Final = "cancelled_by_client"
-_UNHELD: Final = frozenset({IntentState.VALIDATED, IntentState.AWAITING_CONFIRMATION})
+_UNSENT: Final = frozenset({IntentState.VALIDATED, IntentState.AWAITING_CONFIRMATION, IntentState.REVIEW})
+"""States in which there is no payment job yet."""
 
 
 class CancelPorts(ClosePorts, Protocol):
@@ -35,10 +36,10 @@ async def cancel(ports: CancelPorts, caller: Caller, intent_id: UUID) -> IntentR
         async with ports.unit_of_work(caller.context()) as uow:
             intent = visible(await ports.intents.load_intents(uow, [intent_id]), intent_id, caller)
             caller.require_operation(intent.operation)
-            if intent.state in _UNHELD:
+            if intent.state in _UNSENT:
                 if not await _withdraw(uow, ports, intent_id):
-                    # Confirmed or decided between our look and our lock: held money has another lock to take first,
-                    # so it is looked at anew. A state never comes back, so this ends.
+                    # Confirmed or decided between our look and our lock: its payment job is to be locked first, so
+                    # it is looked at anew. A state never comes back, so this ends.
                     continue
             elif intent.state not in TERMINAL_STATES:
                 pay_job = derive_id(intent_id, "job", JobKind.PAY)
@@ -56,14 +57,15 @@ def _ended(intent: IntentRow) -> IntentRow:
 
 
 async def _withdraw(uow: Any, ports: CancelPorts, intent_id: UUID) -> bool:
-    """End an intent that holds no money; False where it no longer is one. Jobs are locked before intents."""
+    """End an intent that has no payment job; False where it has one by now. Jobs are locked before intents."""
     await ports.jobs.lock_jobs(uow, [derive_id(intent_id, "job", JobKind.LOOKUP)])
     intent = (await ports.intents.load_intents(uow, [intent_id], lock=True))[intent_id]
-    if intent.state not in _UNHELD:
+    if intent.state not in _UNSENT:
         return False
     if intent.rail is not None:
         state = await ports.rails.rail_state(uow, intent.rail)
         if intent.ledger_epoch < state.ledger_epoch and not state.epoch_cleared:
             raise Refusal("already_sent", "the database was restored: the payment may have been sent before that")
-    await end_intents(uow, ports, [Ending.of(intent, Move(intent_id, IntentState.CANCELLED, _EVENT), _EVENT)])
+    move = Move(intent_id, IntentState.CANCELLED, _EVENT, decision="VOID" if is_held(intent) else None)
+    await end_intents(uow, ports, [Ending.of(intent, move, _EVENT)])
     return True

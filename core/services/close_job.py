@@ -15,7 +15,7 @@ from core.services.limits import LimitBook
 from core.services.rails import Rails
 from schemas.events import IntentState
 
-_HELD = frozenset({IntentState.AUTHORIZED, IntentState.DISPATCHED, IntentState.UNRESOLVED})
+_HELD = frozenset({IntentState.REVIEW, IntentState.AUTHORIZED, IntentState.DISPATCHED, IntentState.UNRESOLVED})
 _DONE = frozenset({TransferResult.OK, TransferResult.EXISTS})
 
 

@@ -16,7 +16,15 @@ from schemas.api import ConfirmRequest
 from schemas.events import IntentState
 from schemas.operations import JobKind
 
-_CONFIRMED = frozenset({IntentState.AUTHORIZED, IntentState.DISPATCHED, IntentState.SETTLED, IntentState.UNRESOLVED})
+_CONFIRMED = frozenset(
+    {
+        IntentState.REVIEW,
+        IntentState.AUTHORIZED,
+        IntentState.DISPATCHED,
+        IntentState.SETTLED,
+        IntentState.UNRESOLVED,
+    }
+)
 
 
 class ConfirmedIntents(Intents, Protocol):

@@ -25,8 +25,20 @@ LIMITS_SCOPE: Final = "LIMITS"
 """What a key must carry to set limits and the tiers of wallets."""
 DEBIT_SCOPE: Final = "ADJUSTMENT_DEBIT"
 """What a key must carry, beside MANUAL_ADJUSTMENT, to take money out of a wallet by hand."""
+REVIEW_SCOPE: Final = "REVIEW"
+"""What a key must carry to see and decide reviews."""
+TENANTS_SCOPE: Final = "TENANTS"
+"""What a key must carry to make tenants and see them all."""
 NAMED_ONLY: Final[frozenset[str]] = frozenset(
-    {OperationType.MANUAL_ADJUSTMENT, DEBIT_SCOPE, OperationType.MINIAPP_CHARGE, FEES_SCOPE, LIMITS_SCOPE}
+    {
+        OperationType.MANUAL_ADJUSTMENT,
+        DEBIT_SCOPE,
+        OperationType.MINIAPP_CHARGE,
+        FEES_SCOPE,
+        LIMITS_SCOPE,
+        REVIEW_SCOPE,
+        TENANTS_SCOPE,
+    }
 )
 """What makes money out of equity, takes from another's wallet, or sets what others pay or may pay, is carried by a key
 that names it; `*` does not."""

@@ -82,6 +82,9 @@ def plan_payment(
         raise Refusal("wallet_not_found", "create the wallet first: POST /v1/wallets", field="wallet_id")
     if wallet.currency != request.currency:
         raise Refusal("currency_mismatch", f"the wallet holds {wallet.currency}", field="currency")
+    if request.on_behalf_of is not None and request.on_behalf_of.user != wallet.owner:
+        text = "the wallet is not this user's: a key acts for a user on that user's wallets alone"
+        raise Refusal("on_behalf_of_differs", text, field="on_behalf_of.user")
     _check_counterparty(asked, operation, wallets)
     refunds = check_refund(request, originals)
     if request.direction is not None and request.operation is not OperationType.MANUAL_ADJUSTMENT:
@@ -173,6 +176,8 @@ def row_of(asked: Asked, plan: Plan, moment: Moment) -> IntentRow:
         counterparty_wallet_id=plan.refunds.original.wallet_id if plan.refunds else request.counterparty_wallet_id,
         direction=request.direction,
         original_intent_id=request.original_intent_id,
+        requires_monitoring=request.requires_monitoring,
+        on_behalf_of=request.on_behalf_of.model_dump(exclude_none=True) if request.on_behalf_of else None,
         created_at=moment.now,
         updated_at=moment.now,
     )

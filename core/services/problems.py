@@ -23,6 +23,8 @@ PROBLEMS: Final = {
     "replayed_nonce": ProblemType(401, "The nonce was used before"),
     "operation_not_permitted": ProblemType(403, "The key may not do this"),
     "account_not_permitted": ProblemType(403, "The key may not use this account"),
+    "on_behalf_of_differs": ProblemType(403, "The wallet is not this user's"),
+    "review_own_intent": ProblemType(403, "Another key must decide about this payment"),
     "not_found": ProblemType(404, "There is no such thing"),
     "method_not_allowed": ProblemType(405, "The method is not offered here"),
     "idempotency_in_flight": ProblemType(409, "The first request is still in flight"),

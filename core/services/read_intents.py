@@ -106,6 +106,8 @@ def intent_view(row: IntentRow) -> dict[str, Any]:
         "counterparty_wallet_id": row.counterparty_wallet_id,
         "direction": row.direction,
         "original_intent_id": row.original_intent_id,
+        "requires_monitoring": row.requires_monitoring,
+        "on_behalf_of": row.on_behalf_of,
         "payee_type": row.payee_type,
         "payee_masked": row.payee_masked,
         "reference": row.client_reference,

@@ -14,10 +14,11 @@ from core.domain.intents import ALLOWED, IntentRow, Move
 from core.services.authorize import Moment
 from core.services.read_intents import IntentFilter
 from core.store.unit_of_work import UnitOfWork, Write
+from schemas.events import IntentState
 
 INTENT_COLUMNS: Final = tuple(field.name for field in fields(IntentRow))
 """The columns that make an IntentRow, in its order."""
-_JSON_COLUMNS: Final = ("auto_confirm", "lookup", "limits")
+_JSON_COLUMNS: Final = ("auto_confirm", "lookup", "limits", "on_behalf_of")
 _INSERTED: Final = {
     "id": "uuid",
     "tenant_id": "uuid",
@@ -52,6 +53,9 @@ _INSERTED: Final = {
     "direction": "text",
     "original_intent_id": "uuid",
     "provider_reference": "text",
+    "requires_monitoring": "boolean",
+    "review_until": "timestamptz",
+    "on_behalf_of": "jsonb",
     "created_at": "timestamptz",
     "updated_at": "timestamptz",
 }
@@ -60,12 +64,13 @@ _INSERT: Final = Write(
 made_intents AS (
     INSERT INTO fleet.intents ({", ".join(_INSERTED)})
     SELECT * FROM unnest({", ".join(f"${n}::{kind}[]" for n, kind in enumerate(_INSERTED.values(), start=1))})
-    RETURNING id, version, tenant_id, state, deadline, traceparent, failure_code, original_intent_id
+    RETURNING id, version, tenant_id, state, deadline, traceparent, failure_code, original_intent_id,
+        on_behalf_of
 ), told_intents AS (
     INSERT INTO fleet.intent_events (intent_id, seq, tenant_id, type, state, actor, data, traceparent)
     SELECT id, version, tenant_id, 'accepted', state, ${len(_INSERTED) + 1},
         jsonb_strip_nulls(jsonb_build_object('deadline', deadline, 'reason', failure_code,
-            'original_intent_id', original_intent_id)), traceparent
+            'original_intent_id', original_intent_id, 'on_behalf_of', on_behalf_of)), traceparent
     FROM made_intents
 )
 """,  # noqa: S608 - the names are this module's own
@@ -85,6 +90,7 @@ moved_intents AS (
         lookup = coalesce(m.lookup, i.lookup),
         limits = coalesce(m.limits, i.limits),
         deadline = coalesce(m.deadline, i.deadline),
+        review_until = CASE WHEN m.state = 'REVIEW' THEN coalesce(m.deadline, i.deadline) END,
         parked_at = CASE WHEN m.parked IS NULL THEN i.parked_at WHEN m.parked THEN now() END
     FROM unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::jsonb[], $6::text[], $7::text[], $8::text[],
         $9::text[], $10::bigint[], $11::jsonb[], $12::jsonb[], $13::timestamptz[],
@@ -178,6 +184,26 @@ class IntentStore:
         )
         return [intent_of(row) for row in rows]
 
+    async def has_event(self, uow: UnitOfWork, intent_id: UUID, kind: str, actor: str) -> bool:
+        """Whether this actor caused an event of this kind."""
+        return bool(
+            await uow.connection.fetchval(
+                "SELECT true FROM fleet.intent_events WHERE intent_id = $1 AND type = $2 AND actor = $3 LIMIT 1",
+                intent_id,
+                kind,
+                actor,
+            )
+        )
+
+    async def lock_unreviewed(self, uow: UnitOfWork, limit: int) -> list[UUID]:
+        """Lock intents whose review has not come in time, but those that another transaction has locked."""
+        rows = await uow.connection.fetch(
+            "SELECT id FROM fleet.intents WHERE review_until IS NOT NULL AND review_until <= now()"
+            " ORDER BY id LIMIT $1 FOR NO KEY UPDATE SKIP LOCKED",
+            limit,
+        )
+        return [row["id"] for row in rows]
+
     async def accept_deadlines(self, uow: UnitOfWork, ids: Sequence[UUID]) -> dict[UUID, datetime | None]:
         """Return the deadline that each intent had when it was accepted, for replays of the first answer."""
         rows = await uow.connection.fetch(
@@ -207,6 +233,8 @@ class IntentStore:
             if value is not None:
                 values.append(value)
                 conditions.append(text.format(f"${len(values)}"))
+        if wanted.state is IntentState.REVIEW:
+            conditions.append("review_until IS NOT NULL")  # the index over the few that wait
         statement = f"{_SELECT} WHERE {' AND '.join(conditions)} ORDER BY id DESC LIMIT {int(limit)}"
         return [intent_of(row) for row in await uow.connection.fetch(statement, *values)]
 

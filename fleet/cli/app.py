@@ -6,7 +6,7 @@ import sys
 import typer
 from typer.exceptions import TyperException
 
-from fleet.cli import dlq, fees, intents, keys, ledger, limits, qr, recover, routes, streams, wallets
+from fleet.cli import dlq, fees, intents, keys, ledger, limits, qr, recover, reviews, routes, streams, wallets
 from fleet.cli.output import CommandError, ExitCode
 
 app = typer.Typer(
@@ -16,6 +16,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(intents.app, name="intents")
+app.add_typer(reviews.app, name="reviews")
 app.add_typer(wallets.app, name="wallets")
 app.add_typer(streams.app, name="streams")
 app.add_typer(dlq.app, name="dlq")

@@ -8,7 +8,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from fleet.cli.connection import with_client
 from fleet.cli.output import CommandError, JsonFlag, invalid_field, print_fields, print_json, print_table
-from schemas.api import AutoConfirm, ConfirmRequest, IdempotencyKey, IntentRequest, IntentView
+from schemas.api import AutoConfirm, ConfirmRequest, IdempotencyKey, IntentRequest, IntentView, OnBehalfOf
 from schemas.events import IntentState
 from schemas.money import AmountError, currency_of, to_major_text, to_minor
 from schemas.operations import Direction, OperationType
@@ -26,6 +26,9 @@ def create(
     payee: Annotated[str, typer.Option(help="TYPE:VALUE, such as mobile:0812345678.")] = "",
     to: Annotated[UUID | None, typer.Option(help="The other wallet, of an operation between two.")] = None,
     debit: Annotated[bool, typer.Option("--debit", help="Of an adjustment: out of the wallet, not into it.")] = False,
+    review: Annotated[bool, typer.Option("--review", help="Hold it until another key approves it.")] = False,
+    user: Annotated[str, typer.Option(help="Whom it is made for: the wallet's owner.")] = "",
+    agent: Annotated[str, typer.Option(help="Who acts for --user in the house.")] = "",
     currency: str = "THB",
     operation: OperationType = OperationType.PAYOUT,
     message: str = "",
@@ -45,6 +48,8 @@ def create(
             payee=_payee(payee),
             counterparty_wallet_id=to,
             direction=Direction.DEBIT if debit else None,
+            requires_monitoring=review,
+            on_behalf_of=OnBehalfOf(user=user, agent=agent or None) if user or agent else None,
             message=message,
             reference=reference,
             auto_confirm=AutoConfirm(max_fee_minor=max_fee_minor) if auto_confirm and payee else None,
@@ -59,7 +64,7 @@ def create(
 @app.command()
 def show(intent_id: UUID, as_json: JsonFlag = False) -> None:
     """Show one payment."""
-    _show(with_client(lambda client: client.get_intent(intent_id)), as_json)
+    show_intent(with_client(lambda client: client.get_intent(intent_id)), as_json)
 
 
 @app.command("list")
@@ -78,7 +83,7 @@ def list_(
         print_json(page.model_dump(mode="json"))
         return
     rows = [
-        (intent.id, intent.state, _money(intent), intent.payee_masked, intent.reference, _failure(intent))
+        (intent.id, intent.state, money_of(intent), intent.payee_masked, intent.reference, _failure(intent))
         for intent in page.items
     ]
     print_table("intents", ("id", "state", "amount", "payee", "reference", "failure"), rows)
@@ -98,13 +103,13 @@ def confirm(
         request = ConfirmRequest(amount_minor=amount_minor, fee_minor=fee_minor)
     except ValidationError as error:
         raise invalid_field(error) from error
-    _show(with_client(lambda client: client.confirm_intent(intent_id, request)), as_json)
+    show_intent(with_client(lambda client: client.confirm_intent(intent_id, request)), as_json)
 
 
 @app.command()
 def cancel(intent_id: UUID, as_json: JsonFlag = False) -> None:
     """Cancel a payment that was provably not sent; refused otherwise."""
-    _show(with_client(lambda client: client.cancel_intent(intent_id)), as_json)
+    show_intent(with_client(lambda client: client.cancel_intent(intent_id)), as_json)
 
 
 @app.command()
@@ -143,7 +148,7 @@ def _create(request: IntentRequest, key: str, as_json: bool) -> None:
         lambda client: client.create_intent(request, idempotency_key=used_key),
         if_unanswered=f"It may have taken the payment: repeat it with --key {used_key}",
     )
-    _show(view, as_json, idempotency_key=used_key)
+    show_intent(view, as_json, idempotency_key=used_key)
 
 
 def _payee(text: str) -> Payee | None:
@@ -155,15 +160,17 @@ def _payee(text: str) -> Payee | None:
     return Payee(type=kind, value=value)
 
 
-def _show(view: IntentView, as_json: bool, **more: object) -> None:
+def show_intent(view: IntentView, as_json: bool, **more: object) -> None:
+    """Print a payment."""
     document: dict[str, Any] = {**view.model_dump(mode="json"), **more}
     if as_json:
         print_json(document)
     else:
-        print_fields("intent", {**document, "amount": _money(view), "fees": _fees(view), "failure": _failure(view)})
+        print_fields("intent", {**document, "amount": money_of(view), "fees": _fees(view), "failure": _failure(view)})
 
 
-def _money(view: IntentView) -> str:
+def money_of(view: IntentView) -> str:
+    """Return the amount in major units, with its currency."""
     return f"{to_major_text(view.amount_minor, currency_of(view.currency))} {view.currency}"
 
 

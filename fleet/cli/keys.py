@@ -9,7 +9,7 @@ from uuid import UUID
 import typer
 
 from core.domain.context import Context
-from core.services.keys import ANY, DEBIT_SCOPE, FEES_SCOPE, LIMITS_SCOPE, NAMED_ONLY, KeyService, NewKey, StoredKey
+from core.services.keys import ANY, NAMED_ONLY, KeyService, NewKey, StoredKey
 from core.services.wallets import WALLETS_SCOPE
 from core.store.database import Database
 from core.store.keys import KeyStore
@@ -27,7 +27,7 @@ T = TypeVar("T")
 app = typer.Typer(help="Service keys: create, list, rotate, revoke.", no_args_is_help=True)
 
 _CONTEXT = Context(None, "fleet-cli")
-_KNOWN = frozenset({ANY, WALLETS_SCOPE, DEBIT_SCOPE, FEES_SCOPE, LIMITS_SCOPE, *OperationType})
+_KNOWN = frozenset({ANY, WALLETS_SCOPE, *NAMED_ONLY, *OperationType})
 _MASTER_KEY_BYTES = 32
 _OPERATIONS_HELP = f"Permitted operations, divided by commas; * permits all but {', '.join(sorted(NAMED_ONLY))}."
 

@@ -57,6 +57,7 @@ class Ports:
 
     unit_of_work: Callable[[Context], Transaction]
     pace: Pace = field(default_factory=lambda: Pace(8, 60))
+    review_within: timedelta = timedelta(days=1)
     ledger: Any = field(default_factory=Ledger)
     intents: Any = field(default_factory=Intents)
     jobs: Any = field(default_factory=Jobs)

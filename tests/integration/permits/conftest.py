@@ -194,7 +194,7 @@ class World:
         assert left == 0
         held = await self.admin.fetchval(
             "SELECT coalesce(sum(amount_minor + fee_minor), 0) FROM fleet.intents"
-            " WHERE state IN ('AUTHORIZED', 'DISPATCHED', 'UNRESOLVED')"
+            " WHERE state IN ('REVIEW', 'AUTHORIZED', 'DISPATCHED', 'UNRESOLVED')"
         )
         assert report.pending_minor == held
 

@@ -1,0 +1,58 @@
+"""`fleet reviews`: what waits for a decision, and the decision."""
+
+from typing import Annotated
+from uuid import UUID
+
+import typer
+from pydantic import ValidationError
+
+from fleet.cli.connection import with_client
+from fleet.cli.intents import money_of, show_intent
+from fleet.cli.output import JsonFlag, invalid_field, print_json, print_table
+from schemas.api import ReviewDecision, ReviewRequest
+
+app = typer.Typer(help="Payments that wait, held, for a decision.", no_args_is_help=True)
+
+
+@app.command("list")
+def list_(cursor: str | None = None, as_json: JsonFlag = False) -> None:
+    """List what waits, newest first, a page at a time."""
+    page = with_client(lambda client: client.page_of_reviews(cursor=cursor))
+    if as_json:
+        print_json(page.model_dump(mode="json"))
+        return
+    rows = [
+        (intent.id, intent.operation, money_of(intent), intent.payee_masked, intent.reference, intent.deadline)
+        for intent in page.items
+    ]
+    print_table("reviews", ("id", "operation", "amount", "payee", "reference", "expires"), rows)
+    if page.next_cursor:
+        typer.echo(f"more: --cursor {page.next_cursor}")
+
+
+@app.command()
+def approve(
+    intent_id: UUID,
+    reason: Annotated[str, typer.Option(help="Why; kept with the decision.")] = "",
+    as_json: JsonFlag = False,
+) -> None:
+    """Let a payment go on. The key must be another one than the payment's."""
+    _decide(intent_id, ReviewDecision.APPROVE, reason, as_json)
+
+
+@app.command()
+def reject(
+    intent_id: UUID,
+    reason: Annotated[str, typer.Option(help="Why; the client is told it.")],
+    as_json: JsonFlag = False,
+) -> None:
+    """Release what a payment holds and end it."""
+    _decide(intent_id, ReviewDecision.REJECT, reason, as_json)
+
+
+def _decide(intent_id: UUID, decision: ReviewDecision, reason: str, as_json: bool) -> None:
+    try:
+        request = ReviewRequest(decision=decision, reason=reason)
+    except ValidationError as error:
+        raise invalid_field(error) from error
+    show_intent(with_client(lambda client: client.review_intent(intent_id, request)), as_json)
