@@ -161,8 +161,7 @@ async def test_not_sent_comes_again_under_its_reference_until_the_deadline(world
     assert (early.answer, early.reason) == ("CLOSED", "rescheduled")
     await world.pass_time(4)
     second = await world.sent(intent)
-    # Without deduplication nothing is sent under a second permit, though the first is proven unsent.
-    assert (second.reference, second.fence, second.mode) == (first.reference, 2, "INQUIRE_ONLY")
+    assert (second.reference, second.fence, second.mode) == (first.reference, 2, "SEND")
     await world.pass_time(10_000)
     await world.tell(pay_job(intent), "NOT_SENT", fence=2, retry_after_s=3)
     assert (await world.state(intent))[0] == "FAILED"

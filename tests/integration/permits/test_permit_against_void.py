@@ -179,7 +179,7 @@ async def test_facts_settle_retry_wait_and_become_dead_letters(
                 TENANT,
             )
             rows.append(
-                JobRow(mint_id(now), TENANT, intent_id, JobKind.PAY, OperationType.PAYOUT, RAIL, "p", "a", "s",
+                JobRow(mint_id(now), TENANT, intent_id, JobKind.PAY, OperationType.PAYOUT, RAIL, "p", "a", "sandbox",
                        mint_reference(intent_id, 24), 100, "THB", deadline)
             )  # fmt: skip
         await jobs.insert_jobs(uow, rows)
