@@ -34,32 +34,27 @@ def problem_answer(refusal: Refusal, instance: str | None = None) -> Response:
     return Response(orjson.dumps(body), refusal.status, headers, "application/problem+json")
 
 
-def install_problems(app: FastAPI, unavailable: tuple[type[Exception], ...]) -> None:
-    """Answer every failure of the app with problem details; `unavailable` are faults that pass."""
-
-    async def on_refusal(request: Request, error: Exception) -> Response:
-        assert isinstance(error, Refusal)  # noqa: S101 - registered for this class alone
-        return problem_answer(error, request.url.path)
-
-    async def on_http(request: Request, error: Exception) -> Response:
-        assert isinstance(error, HTTPException)  # noqa: S101 - registered for this class alone
+def answer_to(error: Exception, path: str, passing: tuple[type[Exception], ...]) -> Response:
+    """Return the problem that tells of a failure; `passing` are faults that pass, such as a database that is away."""
+    if isinstance(error, Refusal):
+        return problem_answer(error, path)
+    if isinstance(error, HTTPException):
         code = _BY_STATUS.get(error.status_code, "invalid_request")
-        return problem_answer(Refusal(code, str(error.detail)), request.url.path)
-
-    async def on_unavailable(request: Request, error: Exception) -> Response:
+        return problem_answer(Refusal(code, str(error.detail)), path)
+    if isinstance(error, passing):
         _log.warning("a request found the database away: %s", type(error).__name__)
-        return problem_answer(Refusal("unavailable", "repeat the request under the same key"), request.url.path)
+        return problem_answer(Refusal("unavailable", "repeat the request under the same key"), path)
+    # The text of an error may quote a payee: its class and the places it passed are logged, never the text.
+    places = " <- ".join(f"{f.filename}:{f.lineno}" for f in reversed(traceback.extract_tb(error.__traceback__)[-8:]))
+    _log.error("a request failed: %s at %s", type(error).__name__, places)
+    return problem_answer(Refusal("internal", "repeat the request under the same key"), path)
 
-    async def on_defect(request: Request, error: Exception) -> Response:
-        # The text of an error may quote a payee: its class and the places it passed are logged, never the text.
-        places = " <- ".join(
-            f"{f.filename}:{f.lineno}" for f in reversed(traceback.extract_tb(error.__traceback__)[-8:])
-        )
-        _log.error("a request failed: %s at %s", type(error).__name__, places)
-        return problem_answer(Refusal("internal", "repeat the request under the same key"), request.url.path)
 
-    app.add_exception_handler(Refusal, on_refusal)
-    app.add_exception_handler(HTTPException, on_http)
-    for fault in unavailable:
-        app.add_exception_handler(fault, on_unavailable)
-    app.add_exception_handler(Exception, on_defect)
+def install_problems(app: FastAPI, passing: tuple[type[Exception], ...]) -> None:
+    """Answer every failure of the app with problem details."""
+
+    async def answer(request: Request, error: Exception) -> Response:
+        return answer_to(error, request.url.path, passing)
+
+    for kind in (Refusal, HTTPException, *passing, Exception):
+        app.add_exception_handler(kind, answer)

@@ -6,10 +6,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import orjson
-from fastapi import APIRouter, Request, Response
+from fastapi import FastAPI, Request, Response
 
+from core.api.hot_paths import HotPaths
 from core.api.requests import BATCH_BODY_MAX_BYTES, parse, read_body, signed_by
-from core.bootstrap import Core
+from core.bootstrap import PASSING_FAULTS, Core
 from core.domain.context import Context
 from core.services.permits import Attempts, Throttle, grant_permits
 from core.services.problems import Refusal
@@ -37,9 +38,8 @@ class InternalPorts:
     evidence: EvidenceStore
 
 
-def internal_router(core: Core, throttle: Throttle) -> APIRouter:
-    """Return the routes under /internal/v1."""
-    router = APIRouter(prefix="/internal/v1")
+def install_internal(app: FastAPI, core: Core, throttle: Throttle) -> HotPaths:
+    """Add the routes under /internal/v1; return the application with those that every payment asks in front."""
     vault = core.worker_ports.vault
     ports = InternalPorts(attempts, rails, vault, throttle, EvidenceStore(vault))
 
@@ -88,10 +88,11 @@ def internal_router(core: Core, throttle: Throttle) -> APIRouter:
             raise Refusal("operation_not_permitted", "a rail's key is needed here")
         return caller.rail, caller.key_id
 
-    router.add_api_route("/permits", ask_permits, methods=["POST"])
-    router.add_api_route("/evidence", keep_evidence, methods=["POST"])
-    router.add_api_route("/rails/{rail}", registration, methods=["PUT"])
-    return router
+    app.add_api_route("/internal/v1/rails/{rail}", registration, methods=["PUT"])
+    hot = {("POST", "/internal/v1/permits"): ask_permits, ("POST", "/internal/v1/evidence"): keep_evidence}
+    for (method, path), handler in hot.items():
+        app.add_api_route(path, handler, methods=[method])
+    return HotPaths(app, hot, PASSING_FAULTS)
 
 
 def _json(content: dict[str, Any]) -> Response:

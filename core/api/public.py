@@ -8,10 +8,12 @@ from fastapi import FastAPI
 from pydantic import AwareDatetime, BaseModel, Field, TypeAdapter, ValidationError
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.types import ASGIApp
 
 from core.api.answers import install_problems, json_answer
 from core.api.fees import FeeRoutes
 from core.api.health import install_health
+from core.api.hot_paths import HotPaths
 from core.api.limits import LimitRoutes
 from core.api.requests import BATCH_BODY_MAX_BYTES, Page, parse, path_id, query_of, refusal_of
 from core.api.reviews import ReviewRoutes
@@ -55,7 +57,7 @@ class _IntentQuery(Page):
     created_before: AwareDatetime | None = None
 
 
-def public_app(core: Core) -> FastAPI:
+def public_app(core: Core) -> ASGIApp:
     """Return the application of the public listener."""
     app = FastAPI(title="psp-fleet", version="1", docs_url=None, redoc_url=None)
     install_problems(app, PASSING_FAULTS)
@@ -85,7 +87,8 @@ def public_app(core: Core) -> FastAPI:
             responses=_PROBLEMS,
             openapi_extra=_described(path, body),
         )
-    return app
+    hot = {("POST", "/v1/intents"): routes.create_intent, ("POST", "/v1/intents:batch"): routes.create_intents}
+    return HotPaths(app, hot, PASSING_FAULTS)
 
 
 def _described(path: str, body: type[BaseModel] | None) -> dict[str, Any]:

@@ -7,10 +7,11 @@ from contextlib import contextmanager
 import uvicorn
 from fastapi import FastAPI
 from redis.asyncio import Redis
+from starlette.types import ASGIApp
 
 from core.api.answers import install_problems
 from core.api.health import install_health
-from core.api.internal import internal_router
+from core.api.internal import install_internal
 from core.api.metrics import install_metrics
 from core.api.public import public_app
 from core.bootstrap import PASSING_FAULTS, Core
@@ -22,14 +23,13 @@ from schemas.streams import ADAPTERS_GROUP, groups_of
 from wire.client import connect_redis
 
 
-def internal_app(core: Core, throttle: Throttle, gates: Sequence[BacklogGate]) -> FastAPI:
+def internal_app(core: Core, throttle: Throttle, gates: Sequence[BacklogGate]) -> ASGIApp:
     """Return the application of the internal listener."""
     app = FastAPI(title="psp-fleet internal", version="1", docs_url=None, redoc_url=None, openapi_url=None)
     install_problems(app, PASSING_FAULTS)
     install_health(app, core)
     install_metrics(app, core, gates)
-    app.include_router(internal_router(core, throttle))
-    return app
+    return install_internal(app, core, throttle)
 
 
 async def serve_api(core: Core, stopping: asyncio.Event) -> None:
@@ -63,7 +63,7 @@ def _results_bounds(settings: Settings) -> GateBounds:
     return GateBounds(high, high * 3 // 4, settings.stream_length_max, settings.redis_memory_max_bytes)
 
 
-async def _serve(core: Core, internal: FastAPI, stopping: asyncio.Event) -> None:
+async def _serve(core: Core, internal: ASGIApp, stopping: asyncio.Event) -> None:
     settings = core.settings
     servers = [
         _Server(_config(public_app(core), settings.host, settings.public_port, settings.drain_s)),
@@ -86,7 +86,7 @@ class _Server(uvicorn.Server):
         yield
 
 
-def _config(app: FastAPI, host: str, port: int, drain_s: float) -> uvicorn.Config:
+def _config(app: ASGIApp, host: str, port: int, drain_s: float) -> uvicorn.Config:
     return uvicorn.Config(
         app,
         host=host,
