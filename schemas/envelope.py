@@ -2,10 +2,12 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from typing import NamedTuple
 
 ENVELOPE_VERSION = 1
 """The version that this code writes, and the only one that it reads."""
+
+_WRITTEN_VERSION = str(ENVELOPE_VERSION).encode()
 
 VERSION_MAX = 32_767
 """No version is above this: what claims to be is garbage, and no newer consumer will ever come for it."""
@@ -23,8 +25,7 @@ class UnknownVersionError(EnvelopeError):
         self.version = version
 
 
-@dataclass(frozen=True, slots=True)
-class Envelope:
+class Envelope(NamedTuple):
     """One message. `body` is a JSON text that only its own contract model parses."""
 
     id: str
@@ -58,15 +59,13 @@ def version_of(fields: Mapping[bytes, bytes]) -> int:
 def decode_envelope(fields: Mapping[bytes, bytes]) -> Envelope:
     """The envelope in a stream entry. Raises EnvelopeError; UnknownVersionError is one of them."""
     try:
-        version = version_of(fields)
-        if version != ENVELOPE_VERSION:
+        if fields.get(b"v") != _WRITTEN_VERSION and (version := version_of(fields)) != ENVELOPE_VERSION:
             raise UnknownVersionError(version)
         return Envelope(
-            id=fields[b"id"].decode(),
-            type=fields[b"type"].decode(),
-            body=fields[b"body"].decode(),
-            traceparent=fields.get(b"traceparent", b"").decode(),
-            v=version,
+            fields[b"id"].decode(),
+            fields[b"type"].decode(),
+            fields[b"body"].decode(),
+            fields.get(b"traceparent", b"").decode(),
         )
     except KeyError as missing:
         raise EnvelopeError(f"the entry has no field {missing}") from missing

@@ -65,8 +65,10 @@ class Delivery:
 
     def waits_for_newer(self, claim_idle_s: float) -> bool:
         """Whether this is a version for a newer consumer that may still come; past the bound it is to be parked."""
+        if not isinstance(self.error, UnknownVersionError):
+            return False
         age_s = time.time() - int(self.entry_id.partition("-")[0]) / 1000
-        return isinstance(self.error, UnknownVersionError) and age_s <= PARK_AFTER_IDLES * claim_idle_s
+        return age_s <= PARK_AFTER_IDLES * claim_idle_s
 
 
 def _report_deleted(entry_ids: list[str]) -> None:

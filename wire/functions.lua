@@ -1,6 +1,6 @@
 #!lua name=fleet
 -- Steps that must be one step. Every function names keys of one rail only, so a cluster can run them.
-local VERSION = 2
+local VERSION = 3
 
 -- The pending record {id, consumer, idle, deliveries} if this consumer still owns the entry, else nil.
 local function owned(stream, group, consumer, id)
@@ -21,16 +21,31 @@ local function dispatch(keys, argv)
   return ids
 end
 
+-- Which of many entries this consumer owns, as a set. What a batch completes mostly lies side by side, so one
+-- question is asked for all from the first to the last; who is not in its answer is asked about alone.
+local function owned_among(stream, group, consumer, ids)
+  local mine = {}
+  for _, each in ipairs(redis.call('XPENDING', stream, group, ids[1], ids[#ids], #ids, consumer)) do
+    mine[each[1]] = true
+  end
+  for _, id in ipairs(ids) do
+    if not mine[id] and owned(stream, group, consumer, id) then mine[id] = true end
+  end
+  return mine
+end
+
 -- keys: source, results, dead letters; argv: group, consumer, (entry, target, v, id, type, body, traceparent)*.
 -- Facts about money are never fenced: a lost entry's result is published, only not acked.
 local function settle(keys, argv)
-  local group, consumer, answers = argv[1], argv[2], {}
+  local group, consumer, answers, ids = argv[1], argv[2], {}, {}
+  for at = 3, #argv, 7 do ids[#ids + 1] = argv[at] end
+  local mine = owned_among(keys[1], group, consumer, ids)
   for at = 3, #argv, 7 do
-    local mine = owned(keys[1], group, consumer, argv[at])
-    local target = argv[at + 1] == 'dead' and keys[3] or keys[2]
+    local id, target = argv[at], argv[at + 1] == 'dead' and keys[3] or keys[2]
     local published = add(target, argv, at + 2)
-    if mine then redis.call('XACK', keys[1], group, argv[at]) end
-    answers[#answers + 1] = { mine and 1 or 0, published }
+    if mine[id] then redis.call('XACK', keys[1], group, id) end
+    answers[#answers + 1] = { mine[id] and 1 or 0, published }
+    mine[id] = nil
   end
   return answers
 end

@@ -1,9 +1,8 @@
 """The server-side function library `fleet`: loaded by the core alone, called by both sides."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from importlib.resources import files
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from redis.asyncio import Redis
 from redis.exceptions import ResponseError
@@ -11,7 +10,7 @@ from redis.exceptions import ResponseError
 from schemas.envelope import Envelope
 from schemas.streams import ADAPTERS_GROUP, groups_of, jobs_dlq_stream, results_stream
 
-LIBRARY_VERSION = 2
+LIBRARY_VERSION = 3
 
 
 class ServerUnpreparedError(Exception):
@@ -26,8 +25,7 @@ class FunctionMissingError(ServerUnpreparedError):
     """The function library is not loaded."""
 
 
-@dataclass(frozen=True, slots=True)
-class Completion:
+class Completion(NamedTuple):
     """What becomes of one held entry: a result, or a dead letter."""
 
     entry_id: str
@@ -35,8 +33,7 @@ class Completion:
     target: Literal["result", "dead"] = "result"
 
 
-@dataclass(frozen=True, slots=True)
-class Settled:
+class Settled(NamedTuple):
     """What happened: published always; acked only where the caller still owned the entry."""
 
     entry_id: str
@@ -77,8 +74,8 @@ async def settle(
 ) -> list[Settled]:
     """Publish and ack in one step. Safe to repeat: what was acked is published again only."""
     arguments = [ADAPTERS_GROUP, consumer]
-    for completion in completions:
-        arguments += [completion.entry_id, completion.target, *_flat(completion.envelope)]
+    for entry_id, envelope, target in completions:
+        arguments += (entry_id, target, *_flat(envelope))
     keys = [stream, results_stream(rail), jobs_dlq_stream(rail)]
     answers = await call_function(client, "fleet_settle", keys, arguments)
     return [

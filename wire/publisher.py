@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections import deque
+from itertools import islice
 
 from redis.asyncio import Redis
 from redis.exceptions import NoPermissionError, RedisError
@@ -29,7 +30,8 @@ class Publisher:
         self._client, self._rail, self._stream = client, rail, stream
         self._consumer_name, self._consumer = consumer_name, consumer
         self._waiting: deque[Completion] = deque()
-        self._room = asyncio.Semaphore(max_waiting)
+        self._max_waiting = max_waiting
+        self._room = asyncio.Event()
         self._arrived = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
 
@@ -37,11 +39,14 @@ class Publisher:
         """Begin to publish."""
         self._task = asyncio.create_task(self._run())
 
-    async def publish(self, completion: Completion) -> None:
-        """Queue one completion; waits where the memory bound is reached."""
-        await self._room.acquire()
-        self._waiting.append(completion)
-        self._arrived.set()
+    async def publish(self, *completions: Completion) -> None:
+        """Queue completions; waits where the memory bound is reached."""
+        while len(self._waiting) >= self._max_waiting:
+            self._room.clear()
+            await self._room.wait()
+        if completions:
+            self._waiting.extend(completions)
+            self._arrived.set()
 
     async def stop(self, timeout_s: float) -> None:
         """Publish what waits, then end. What could not be published stays owned and is claimed later."""
@@ -60,7 +65,7 @@ class Publisher:
         backoff_s = 0.05
         while True:
             await self._arrived.wait()
-            batch = [self._waiting[at] for at in range(min(500, len(self._waiting)))]
+            batch = list(islice(self._waiting, 500))
             try:
                 settled = await settle(self._client, self._rail, self._stream, self._consumer_name, batch)
             except NoPermissionError:
@@ -80,7 +85,7 @@ class Publisher:
     def _done(self, batch: list[Completion], entry_ids: list[str]) -> None:
         for _ in batch:
             self._waiting.popleft()
-            self._room.release()
+        self._room.set()
         self._consumer.forget(entry_ids)
         if not self._waiting:
             self._arrived.clear()

@@ -5,6 +5,7 @@ adapter, it does not know what it "paid". Never point real money at it.
 """
 
 import asyncio
+from collections.abc import Sequence
 
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
@@ -54,8 +55,16 @@ class NoopRail:
 
     async def pay(self, order: Order) -> Outcome:
         """Write the payment into the book, once per reference."""
+        [paid] = await self.pay_many([order])
+        return paid
+
+    async def pay_many(self, orders: Sequence[Order]) -> list[Outcome]:
+        """Write the payments into the book, each once per reference."""
         if self._delay_s:
             await asyncio.sleep(self._delay_s)
+        return [self._pay(order) for order in orders]
+
+    def _pay(self, order: Order) -> Outcome:
         paid = self._book.get(order.reference)
         if paid is None:
             paid = Outcome(

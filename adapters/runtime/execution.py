@@ -3,14 +3,15 @@
 import asyncio
 import logging
 import time
-from dataclasses import dataclass
+from collections import Counter as Tally
+from collections.abc import Awaitable, Sequence
 from functools import cache
-from typing import Final
+from typing import Final, NamedTuple, TypeVar
 
 from prometheus_client import Counter, Histogram
 
 from adapters.runtime import errors, metrics, verdicts
-from adapters.runtime.port import Cancels, Inquires, LooksUp, Order, Outcome, Rail
+from adapters.runtime.port import Cancels, Inquires, LooksUp, Order, Outcome, PaysMany, Rail
 from adapters.runtime.timing import clock_s
 from adapters.runtime.verdicts import Action
 from schemas.jobs import Job
@@ -20,12 +21,13 @@ from wire.failpoints import failpoint, may_fire
 
 log = logging.getLogger(__name__)
 
+_Answer = TypeVar("_Answer")
+
 _DURING_S: Final = 0.02
 """How long into a call the failpoint `adapter.during_call` lies."""
 
 
-@dataclass(frozen=True, slots=True)
-class Executed:
+class Executed(NamedTuple):
     """What was done and what came of it."""
 
     action: Action
@@ -46,23 +48,25 @@ def order_of(granted: Granted, action: Action) -> Order:
     told = granted.instruction
     asks = action in (Action.INQUIRE, Action.CANCEL)
     return Order(
-        job_id=granted.job_id,
-        reference=(told.target_reference if asks else None) or granted.reference,
-        amount_minor=granted.amount_minor,
-        currency=granted.currency,
-        provider_account=granted.provider_account,
-        payee=told.payee,
-        message=told.message,
-        lookup=told.lookup,
+        granted.job_id,
+        (told.target_reference if asks else None) or granted.reference,
+        granted.amount_minor,
+        granted.currency,
+        granted.provider_account,
+        told.payee,
+        told.message,
+        told.lookup,
     )
 
 
 @cache
-def _counted(rail: str, action: Action, verdict: Verdict) -> tuple[Histogram, Counter]:
-    return (
-        metrics.CALL_SECONDS.labels(rail, action.value),
-        metrics.CALLS.labels(rail, action.value, verdict.value),
-    )
+def _seconds(rail: str, action: Action) -> Histogram:
+    return metrics.CALL_SECONDS.labels(rail, action.value)
+
+
+@cache
+def _calls(rail: str, action: Action, verdict: Verdict) -> Counter:
+    return metrics.CALLS.labels(rail, action.value, verdict.value)
 
 
 class Executor:
@@ -70,6 +74,7 @@ class Executor:
 
     def __init__(self, rail: Rail, name: str, call_total_s: float) -> None:
         self._rail, self._name, self._call_total_s = rail, name, call_total_s
+        self._pays_many = rail if isinstance(rail, PaysMany) else None
         registration = rail.registration()
         self._scope = (registration.provider_account, registration.environment)
         self.misconfigured = False
@@ -77,30 +82,82 @@ class Executor:
     async def execute(self, granted: Granted, sent_at_s: float) -> Executed:
         """Do what the permit allows, unless S has passed since it was asked for or it is of another scope."""
         action = verdicts.action_of(granted.kind, granted.mode)
-        if clock_s() - sent_at_s >= granted.send_by_s:
+        refused = self._refused(action, granted, clock_s() - sent_at_s)
+        if refused is not None:
+            return Executed(action, refused)
+        begun_s = time.monotonic()
+        try:
+            outcome = verdicts.checked(action, await self._bounded(self._call(action, order_of(granted, action))))
+            self.misconfigured = False
+        except Exception as error:  # noqa: BLE001 - whatever a rail raises is a fact about money
+            outcome = self._learn(action, error)
+        _seconds(self._name, action).observe(time.monotonic() - begun_s)
+        _calls(self._name, action, outcome.verdict).inc()
+        return Executed(action, outcome)
+
+    def pays_together(self, granted: Granted) -> bool:
+        """Whether this permit may share one call of the rail with others: a submission, where the rail takes many."""
+        return self._pays_many is not None and verdicts.action_of(granted.kind, granted.mode) is Action.SUBMIT
+
+    async def execute_many(self, permits: Sequence[Granted], sent_at_s: float) -> list[Executed]:
+        """Submit these payments in one call under one T_psp. Each is refused and judged as `execute` would alone.
+
+        Every permit is one that `pays_together`.
+        """
+        age_s, told, sent = clock_s() - sent_at_s, dict[int, Outcome](), list[int]()
+        for at, granted in enumerate(permits):
+            refused = self._refused(Action.SUBMIT, granted, age_s)
+            if refused is None:
+                sent.append(at)
+            else:
+                told[at] = refused
+        if sent:
+            orders = [order_of(permits[at], Action.SUBMIT) for at in sent]
+            told.update(zip(sent, await self._submit(orders), strict=True))
+        return [Executed(Action.SUBMIT, told[at]) for at in range(len(permits))]
+
+    async def _submit(self, orders: Sequence[Order]) -> list[Outcome]:
+        assert self._pays_many is not None  # noqa: S101 - `pays_together` was asked first
+        begun_s = time.monotonic()
+        try:
+            answers = await self._bounded(self._pays_many.pay_many(orders))
+            self.misconfigured = False
+            outcomes = [self._judged(answer) for _, answer in zip(orders, answers, strict=True)]
+        except Exception as error:  # noqa: BLE001 - whatever a rail raises is a fact about money
+            outcomes = [self._learn(Action.SUBMIT, error)] * len(orders)
+        _seconds(self._name, Action.SUBMIT).observe(time.monotonic() - begun_s)
+        for verdict, count in Tally(outcome.verdict for outcome in outcomes).items():
+            _calls(self._name, Action.SUBMIT, verdict).inc(count)
+        return outcomes
+
+    def _judged(self, answer: Outcome | Exception) -> Outcome:
+        if isinstance(answer, Exception):
+            return self._learn(Action.SUBMIT, answer)
+        try:
+            return verdicts.checked(Action.SUBMIT, answer)
+        except Exception as error:  # noqa: BLE001 - an answer that is none may stand for a payment that was made
+            return self._learn(Action.SUBMIT, error)
+
+    def _refused(self, action: Action, granted: Granted, age_s: float) -> Outcome | None:
+        if age_s >= granted.send_by_s:
             lapsed = errors.NotSent("the permit lapsed before it was used", reason="permit_lapsed")
-            return Executed(action, verdicts.of_error(action, lapsed))
+            return verdicts.of_error(action, lapsed)
         if (granted.provider_account, granted.environment) != self._scope:
             # Asked under other credentials, a provider truthfully denies, or buries, what another account paid.
             foreign = errors.NotSent("the order is of another provider account", reason="other_account", after_s=5)
-            return Executed(action, verdicts.of_error(action, foreign))
-        begun_s = time.monotonic()
+            return verdicts.of_error(action, foreign)
+        return None
+
+    async def _bounded(self, call: Awaitable[_Answer]) -> _Answer:
         during = None
         if may_fire():
             during = asyncio.get_running_loop().call_later(_DURING_S, failpoint, "adapter.during_call")
         try:
             async with asyncio.timeout(self._call_total_s):
-                outcome = verdicts.checked(action, await self._call(action, order_of(granted, action)))
-            self.misconfigured = False
-        except Exception as error:  # noqa: BLE001 - whatever a rail raises is a fact about money
-            outcome = self._learn(action, error)
+                return await call
         finally:
             if during is not None:
                 during.cancel()
-        seconds, calls = _counted(self._name, action, outcome.verdict)
-        seconds.observe(time.monotonic() - begun_s)
-        calls.inc()
-        return Executed(action, outcome)
 
     async def _call(self, action: Action, order: Order) -> Outcome:
         rail = self._rail

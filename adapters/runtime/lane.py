@@ -3,9 +3,9 @@
 import asyncio
 import logging
 from collections import Counter, deque
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 from uuid import UUID
 
 from pydantic import ValidationError
@@ -13,12 +13,13 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from adapters.runtime import metrics
-from adapters.runtime.core_client import CoreRefusedError, CoreUnavailableError, PermitPort, PermitReply
+from adapters.runtime.core_client import CoreRefusedError, CoreUnavailableError, PermitPort
 from adapters.runtime.evidence import EvidenceKeeper
-from adapters.runtime.execution import Executor, disagreement
+from adapters.runtime.execution import Executed, Executor, disagreement
 from adapters.runtime.messages import (
     dead_letter_completion,
     evidence_of,
+    has_evidence,
     lookup_without_evidence,
     result_completion,
 )
@@ -30,7 +31,7 @@ from schemas.permits import Closed, Granted, NotFound, Wait
 from schemas.streams import ADAPTERS_GROUP
 from wire.consumer import ConsumerSettings, Delivery, StreamConsumer
 from wire.failpoints import failpoint
-from wire.functions import ServerUnpreparedError, ack
+from wire.functions import Completion, ServerUnpreparedError, ack
 from wire.publisher import Publisher
 
 log = logging.getLogger(__name__)
@@ -60,6 +61,9 @@ class Held:
 
     delivery: Delivery
     job: Job
+
+
+Permitted = tuple[Held, Granted]
 
 
 class Lane:
@@ -194,12 +198,16 @@ class Lane:
         self._core_failures = 0
         released: list[Held] = []
         closed: list[Held] = []
+        together: list[Permitted] = []
         slow_s = 0.0
         for word, count in Counter(each.answer for each in reply.answers).items():
             metrics.PERMITS.labels(self._own.rail, word).inc(count)
         for held, answer in zip(chosen, reply.answers, strict=True):
             if isinstance(answer, Granted):
-                self._spawn(held, answer, reply)
+                if self._executor.pays_together(answer):
+                    together.append((held, answer))
+                else:
+                    self._spawn(self._work(held, answer, reply.sent_at_s))
             elif isinstance(answer, Closed):
                 closed.append(held)
             elif isinstance(answer, NotFound):
@@ -208,6 +216,8 @@ class Lane:
             else:
                 released.append(held)
                 slow_s = max(slow_s, _slowing_s(answer))
+        if together:
+            self._spawn(self._work_together(together, reply.sent_at_s))
         await self._acknowledge(closed)
         await self._release(released)
         if slow_s:
@@ -268,32 +278,61 @@ class Lane:
             self._solo_runs = False
         self._changed.set()
 
-    def _spawn(self, held: Held, granted: Granted, reply: PermitReply) -> None:
-        task = asyncio.create_task(self._work(held, granted, reply.sent_at_s))
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
     async def _work(self, held: Held, granted: Granted, sent_at_s: float) -> None:
         try:
-            if differs := disagreement(held.job, granted):
-                message = f"the stream's {differs} is not the permit's"
-                await self._bury(held.delivery, held.job.job_id, "permit_mismatch", message)
+            if await self._disagrees(held, granted):
                 return
             executed = await self._executor.execute(granted, sent_at_s)
-            failpoint("adapter.after_call")
-            if self._executor.misconfigured:
-                self._slow_down(SLOWEST_S)
-            item = evidence_of(granted, executed)
-            kept = item is not None and await self._evidence.keep(item)
-            if item is not None and not kept and executed.action is Action.LOOKUP:
-                executed = lookup_without_evidence(executed)
-            evidence_id = item.id if item is not None and kept else None
-            own = self._own
-            await self._publisher.publish(
-                result_completion(held.delivery, own.rail, granted, executed, evidence_id, own.incarnation)
-            )
+            self._called()
+            await self._tell(held, granted, executed)
         finally:
             self._freed([held])
+
+    async def _work_together(self, permitted: Sequence[Permitted], sent_at_s: float) -> None:
+        try:
+            agreed = [(held, granted) for held, granted in permitted if not await self._disagrees(held, granted)]
+            executed = await self._executor.execute_many([granted for _, granted in agreed], sent_at_s)
+            self._called()
+            bare: list[Completion] = []
+            evident: list[tuple[Held, Granted, Executed]] = []
+            for (held, granted), each in zip(agreed, executed, strict=True):
+                if has_evidence(each):
+                    evident.append((held, granted, each))
+                else:
+                    bare.append(self._completion(held, granted, each, None))
+            await self._publisher.publish(*bare)
+            await asyncio.gather(*(self._tell(*each) for each in evident))
+        finally:
+            self._freed([held for held, _ in permitted])
+
+    async def _disagrees(self, held: Held, granted: Granted) -> bool:
+        differs = disagreement(held.job, granted)
+        if differs:
+            message = f"the stream's {differs} is not the permit's"
+            await self._bury(held.delivery, held.job.job_id, "permit_mismatch", message)
+        return bool(differs)
+
+    def _called(self) -> None:
+        failpoint("adapter.after_call")
+        if self._executor.misconfigured:
+            self._slow_down(SLOWEST_S)
+
+    async def _tell(self, held: Held, granted: Granted, executed: Executed) -> None:
+        """Publish what was learned, once the core has the evidence behind it or had its time to take it."""
+        item = evidence_of(granted, executed)
+        kept = item is not None and await self._evidence.keep(item)
+        if item is not None and not kept and executed.action is Action.LOOKUP:
+            executed = lookup_without_evidence(executed)
+        await self._publisher.publish(self._completion(held, granted, executed, item.id if item and kept else None))
+
+    def _completion(self, held: Held, granted: Granted, executed: Executed, evidence_id: UUID | None) -> Completion:
+        own = self._own
+        return result_completion(held.delivery, own.rail, granted, executed, evidence_id, own.incarnation)
 
     async def _bury(self, delivery: Delivery, job_id: UUID | None, error_class: str, message: str) -> None:
         metrics.DEAD_LETTERS.labels(self._own.rail, error_class).inc()

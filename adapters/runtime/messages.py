@@ -20,10 +20,15 @@ from wire.consumer import Delivery
 from wire.functions import Completion
 
 
+def has_evidence(executed: Executed) -> bool:
+    """Whether there is anything behind this outcome that must be kept encrypted."""
+    return bool(executed.outcome.payee_name or executed.outcome.evidence)
+
+
 def evidence_of(granted: Granted, executed: Executed) -> EvidenceItem | None:
     """Return what must be kept encrypted behind this outcome, if there is anything."""
     outcome = executed.outcome
-    if not (outcome.payee_name or outcome.evidence):
+    if not has_evidence(executed):
         return None
     return EvidenceItem(
         id=mint_id(time.time_ns() // 1_000_000),

@@ -5,8 +5,8 @@ about the money; the runtime turns both into verdicts in one place. A power that
 small protocol of its own: a rail that has it simply has the method.
 """
 
-from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from collections.abc import Sequence
+from typing import NamedTuple, Protocol, runtime_checkable
 from uuid import UUID
 
 from schemas.permits import LookupBinding, Payee
@@ -14,8 +14,7 @@ from schemas.rails import RailRegistration
 from schemas.results import Basis, Verdict
 
 
-@dataclass(frozen=True, slots=True)
-class Order:
+class Order(NamedTuple):
     """One thing to do, as the permit states it. The stream's entry contributes nothing to it.
 
     `reference` is the payment's own; for an inquiry or a cancel it is that of the payment asked about.
@@ -31,8 +30,7 @@ class Order:
     lookup: LookupBinding | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
+class Outcome(NamedTuple):
     """What the provider said.
 
     `amount_minor` is what the provider stated, never an echo of the order. `payee_name` and `evidence` (the
@@ -65,6 +63,19 @@ class Rail(Protocol):
 
     async def close(self) -> None:
         """Let go of connections; nothing is in flight any more."""
+        ...
+
+
+@runtime_checkable
+class PaysMany(Protocol):
+    """Can submit many payments in one exchange, such as a file or a bulk call."""
+
+    async def pay_many(self, orders: Sequence[Order]) -> Sequence[Outcome | Exception]:
+        """Submit each order once, under its own reference; one answer an order, in the orders' order.
+
+        An exception among the answers speaks of its order alone; one that is raised speaks of all of them. The whole
+        exchange has the time of one call.
+        """
         ...
 
 
