@@ -45,6 +45,7 @@ from core.store.listener import listen_for_outbox
 from core.store.migrate import load_migrations
 from core.store.nonces import NonceStore
 from core.store.parking import PostgresParking
+from core.store.rates import RateStore
 from core.store.routes import RouteStore
 from core.store.tenants import TenantStore
 from core.store.vault import PostgresVault
@@ -75,6 +76,7 @@ class Ports:
     fees: FeeBook
     limits: LimitBook
     limit_store: LimitStore
+    exchange_rates: RateStore
     tenants: TenantStore
     vault: PostgresVault
     jobs: Any
@@ -175,6 +177,7 @@ def _ports(database: Database, vault: PostgresVault, pace: Pace, settings: Setti
         fees=FeeBook(FeeRuleStore()),
         limits=LimitBook(LimitStore()),
         limit_store=LimitStore(),
+        exchange_rates=RateStore(),
         tenants=TenantStore(),
         vault=vault,
         jobs=jobs,

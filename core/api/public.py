@@ -15,6 +15,7 @@ from core.api.fees import FeeRoutes
 from core.api.health import install_health
 from core.api.hot_paths import HotPaths
 from core.api.limits import LimitRoutes
+from core.api.rates import RateRoutes
 from core.api.requests import BATCH_BODY_MAX_BYTES, Page, parse, path_id, query_of, refusal_of
 from core.api.reviews import ReviewRoutes
 from core.api.signed_routes import Route, SignedRoutes
@@ -75,6 +76,7 @@ def public_app(core: Core) -> ASGIApp:
         ("GET", "/v1/wallets/{wallet_id}/history", routes.wallet_history, WalletHistory, 200, None),
         *FeeRoutes(core).table(),
         *LimitRoutes(core).table(),
+        *RateRoutes(core).table(),
         *ReviewRoutes(core).table(),
     ]
     for method, path, handler, model, status, body in table:

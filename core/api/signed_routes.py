@@ -24,7 +24,7 @@ class SignedRoutes:
         body = await read_body(request, limit_bytes)
         return await signed_by(request, body, self._core.authenticator, "service"), body
 
-    async def _operator(self, request: Request, scope: str) -> tuple[Caller, bytes]:
-        caller, body = await self._signed(request)
+    async def _operator(self, request: Request, scope: str, limit_bytes: int = BODY_MAX_BYTES) -> tuple[Caller, bytes]:
+        caller, body = await self._signed(request, limit_bytes)
         caller.require_operation(scope)
         return caller, body

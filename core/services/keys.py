@@ -23,6 +23,8 @@ FEES_SCOPE: Final = "FEES"
 """What a key must carry to set fee rules."""
 LIMITS_SCOPE: Final = "LIMITS"
 """What a key must carry to set limits and the tiers of wallets."""
+RATES_SCOPE: Final = "RATES"
+"""What a key must carry to set pairs and rates of exchange and liquidity, and to see what they leave exposed."""
 DEBIT_SCOPE: Final = "ADJUSTMENT_DEBIT"
 """What a key must carry, beside MANUAL_ADJUSTMENT, to take money out of a wallet by hand."""
 REVIEW_SCOPE: Final = "REVIEW"
@@ -36,6 +38,7 @@ NAMED_ONLY: Final[frozenset[str]] = frozenset(
         OperationType.MINIAPP_CHARGE,
         FEES_SCOPE,
         LIMITS_SCOPE,
+        RATES_SCOPE,
         REVIEW_SCOPE,
         TENANTS_SCOPE,
     }

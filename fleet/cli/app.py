@@ -6,7 +6,7 @@ import sys
 import typer
 from typer.exceptions import TyperException
 
-from fleet.cli import dlq, fees, intents, keys, ledger, limits, qr, recover, reviews, routes, streams, wallets
+from fleet.cli import dlq, fees, intents, keys, ledger, limits, qr, rates, recover, reviews, routes, streams, wallets
 from fleet.cli.output import CommandError, ExitCode
 
 app = typer.Typer(
@@ -25,6 +25,7 @@ app.add_typer(keys.app, name="keys")
 app.add_typer(routes.app, name="routes")
 app.add_typer(fees.app, name="fees")
 app.add_typer(limits.app, name="limits")
+app.add_typer(rates.app, name="rates")
 app.add_typer(qr.app, name="qr")
 app.command("recover")(recover.recover)
 
