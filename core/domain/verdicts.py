@@ -81,6 +81,8 @@ class Case:
 
 _BACKOFF_FIRST_S = 1.0
 _BACKOFF_LONGEST_S = 60.0
+PAID = frozenset({Verdict.SUCCEEDED, Verdict.PAID, Verdict.RETURNED})
+"""Verdicts that say that money moved, also where it came back."""
 _NEGATIVE = frozenset({Verdict.DECLINED, Verdict.CANCELLED})
 _DOUBT = frozenset({Verdict.PENDING, Verdict.UNKNOWN})
 
@@ -168,6 +170,8 @@ def _not_sent(case: Case, result: Result) -> Decision:
         return _own_fence(case, result.fence, reason)
     if case.now >= case.job.deadline:
         return _own_fence(case, result.fence, "deadline_unsent")
+    if case.unapplied_positive:
+        return Decision(Step.WAIT, "unapplied_positive_fact", negative_fence=result.fence)
     waited_s = min(_BACKOFF_LONGEST_S, _BACKOFF_FIRST_S * 2 ** min(case.job.failures, 10))
     return Decision(Step.RETRY, reason, max(float(result.retry_after_s), waited_s), negative_fence=result.fence)
 

@@ -13,7 +13,17 @@ from core.domain.jobs import JobRow, JobState, Waiting
 from core.domain.ledger import Account, Transfer
 from core.domain.operations import AccountCode, TransferCode, clearing_account, system_account
 from core.domain.resolution import Pace
-from core.domain.verdicts import AttemptView, Case, Decision, Step, decide_lookup, decide_payment, fact_key, money_hash
+from core.domain.verdicts import (
+    PAID,
+    AttemptView,
+    Case,
+    Decision,
+    Step,
+    decide_lookup,
+    decide_payment,
+    fact_key,
+    money_hash,
+)
 from core.services.authorize import AuthorizePorts, authorize
 from core.services.close_job import ClosePorts, Ending, end_intents, is_held
 from core.services.facts import Alert, Fact
@@ -200,7 +210,7 @@ async def _take(uow: Any, ports: SettlePorts, batch: _Batch, delivery: Delivery)
             # Kept unapplied: a "paid" that could not be used still blocks every void.
             hashed = money_hash(result, job.provider_account)
             batch.facts.append(Fact(result, delivery.body, hashed, job.tenant_id, job.intent_id, error))
-            if result.verdict in (Verdict.SUCCEEDED, Verdict.PAID):
+            if result.verdict in PAID:
                 batch.positives.add(job.intent_id)
         return
     subject = batch.jobs[batch.targets[job.id]] if job.id in batch.targets else job
@@ -314,8 +324,10 @@ def _effects(batch: _Batch, case: Case, decision: Decision, result: Result) -> N
             batch.suspended.append(intent)
             _alert(batch, case, "page", decision.reason)
         case Step.QUARANTINE:
-            if result.verdict in (Verdict.SUCCEEDED, Verdict.PAID):
+            if result.verdict in PAID:
                 batch.positives.add(intent.id)
+                # It was paid, whatever is wrong with the fact: asked about from here on, and never sent again.
+                batch.waits[job.id] = Waiting(job.id, batch.pace.after_s(job.inquiries), why=decision.reason)
             _alert(batch, case, "page", decision.reason)
         case Step.ALERT:
             _alert(batch, case, "page", decision.reason)

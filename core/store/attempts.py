@@ -64,7 +64,7 @@ WHERE j.id = ANY($1::uuid[]) AND j.id BETWEEN $2 AND $3
         WHERE a.job_id = j.id AND a.job_id BETWEEN $2 AND $3 AND a.mode = 'SEND' AND a.negative_at IS NULL)
     AND NOT EXISTS (SELECT FROM fleet.jobs q JOIN fleet.facts f ON f.job_id = q.id
         WHERE q.intent_id = j.intent_id AND q.id BETWEEN $2 AND $3 AND f.job_id BETWEEN $2 AND $3
-            AND f.verdict IN ('SUCCEEDED', 'PAID'))
+            AND f.verdict IN ('SUCCEEDED', 'PAID', 'RETURNED'))
 """
 
 

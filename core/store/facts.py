@@ -46,7 +46,7 @@ SELECT state.*, a.*, f.* FROM ({state_sql("$1")}) AS state, (
 _POSITIVE: Final = """
 SELECT DISTINCT f.intent_id FROM fleet.jobs j JOIN fleet.facts f ON f.job_id = j.id
 WHERE j.intent_id = ANY($1::uuid[]) AND j.id BETWEEN $2 AND $3 AND f.job_id BETWEEN $2 AND $3
-    AND f.applied_at IS NULL AND f.verdict IN ('SUCCEEDED', 'PAID')
+    AND f.applied_at IS NULL AND f.verdict IN ('SUCCEEDED', 'PAID', 'RETURNED')
 """
 
 _INSERT: Final = Write(

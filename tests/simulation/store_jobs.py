@@ -9,7 +9,7 @@ import orjson
 
 from core.domain.intents import IntentRow
 from core.domain.jobs import JobRow, JobState, Waiting
-from core.domain.verdicts import AttemptView
+from core.domain.verdicts import PAID, AttemptView
 from core.services.permits import Attempt, LockedJob
 from core.services.rails import RailState
 from core.services.vault_port import Sealed
@@ -17,7 +17,6 @@ from core.store.outbox import job_body
 from schemas.events import IntentState
 from schemas.operations import JobKind
 from schemas.permits import PermitMode
-from schemas.results import Verdict
 from tests.simulation.database import Transaction
 from tests.simulation.store_payments import Intents, RailStore
 
@@ -262,7 +261,7 @@ def _may_be_sent(uow: Transaction, job: JobRow) -> bool:
     rows: list[AttemptRow] = [uow.look("attempts", (job.id, fence)) for fence in range(1, job.fence + 1)]
     facts = [fact for each in uow.look("jobs_of", job.intent_id) for fact in uow.look("facts", each) or ()]
     return any(row.mode is PermitMode.SEND and not row.negative for row in rows if row is not None) or any(
-        fact.result.verdict in (Verdict.SUCCEEDED, Verdict.PAID) for fact in facts
+        fact.result.verdict in PAID for fact in facts
     )
 
 

@@ -13,7 +13,7 @@ from core.domain.intents import ALLOWED, IntentRow, Move
 from core.domain.ledger import Account, AccountBalance, AccountResult, Transfer, TransferResult
 from core.domain.ledger_rules import LedgerState, judge
 from core.domain.limits import Payer, Usage, UsageKey
-from core.domain.verdicts import AttemptView, FactKey
+from core.domain.verdicts import PAID, AttemptView, FactKey
 from core.services.authorize import Moment
 from core.services.facts import Alert, Fact, Histories
 from core.services.limits import BookState, StoredLimit, UsageMove
@@ -25,10 +25,7 @@ from schemas.dead_letters import DeadLetter
 from schemas.events import IntentState
 from schemas.permits import Payee
 from schemas.rails import RailRegistration
-from schemas.results import Verdict
 from tests.simulation.database import Transaction
-
-_PAID = (Verdict.SUCCEEDED, Verdict.PAID)
 
 
 class Intents:
@@ -179,7 +176,7 @@ def _attempts(uow: Transaction, job_id: UUID) -> list[tuple[int, AttemptView]]:
 
 def _unapplied(uow: Transaction, job_id: UUID) -> bool:
     facts: Sequence[Fact] = uow.look("facts", job_id) or ()
-    return any(fact.quarantine is not None and fact.result.verdict in _PAID for fact in facts)
+    return any(fact.quarantine is not None and fact.result.verdict in PAID for fact in facts)
 
 
 class RailStore:

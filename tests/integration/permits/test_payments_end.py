@@ -192,6 +192,18 @@ async def test_a_success_about_other_money_is_quarantined_and_blocks_every_void(
     await world.prove()
 
 
+async def test_a_return_that_could_not_be_used_says_that_it_was_paid_and_blocks_every_void(world: World) -> None:
+    await world.register()
+    wallet = await world.wallet(1000)
+    intent = await world.pay(wallet)
+    await world.sent(intent)
+    await world.tell(pay_job(intent), "RETURNED", amount_minor=101)
+    await world.tell(pay_job(intent), "DECLINED", reason="refused")
+    assert (await world.state(intent))[0] == "AUTHORIZED"
+    assert await world.money(wallet) == (1000, 100)
+    assert await world.alerts() == [("page", "amount_differs")]
+
+
 async def test_another_transaction_under_the_same_key_is_quarantined(world: World) -> None:
     await world.register()
     intent = await world.pay(await world.wallet(1000))

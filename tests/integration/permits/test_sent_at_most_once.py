@@ -2,6 +2,7 @@
 
 import pytest
 
+from core.store import attempts
 from tests.integration.permits.conftest import World, pay_job
 
 
@@ -32,11 +33,12 @@ async def test_one_permit_in_doubt_forbids_every_further_sending(world: World) -
     assert (await world.sent(intent)).mode == "INQUIRE_ONLY"
 
 
+@pytest.mark.parametrize("deduplicates", [False, True])
 @pytest.mark.parametrize("from_a_question", [False, True])
 async def test_a_paid_that_could_not_be_used_forbids_what_a_negative_would_allow(
-    world: World, from_a_question: bool
+    world: World, from_a_question: bool, deduplicates: bool
 ) -> None:
-    await world.register(inquiry=True)
+    await world.register(inquiry=True, deduplicates_reference=deduplicates)
     wallet = await world.wallet(1000)
     intent = await world.pay(wallet)
     await world.sent(intent)
@@ -47,10 +49,19 @@ async def test_a_paid_that_could_not_be_used_forbids_what_a_negative_would_allow
         await world.answer_question(intent, "SUCCEEDED", amount_minor=99)
     else:
         await world.tell(pay_job(intent), "SUCCEEDED", amount_minor=99)
-    await world.tell(pay_job(intent), "NOT_SENT", retry_after_s=1)
-    await world.pass_time(61)
-    assert (await world.sent(intent)).mode == "INQUIRE_ONLY"
-    assert await world.money(wallet) == (1000, 100)
+    for retried in (False, True):
+        if retried:
+            await world.tell(pay_job(intent), "NOT_SENT", retry_after_s=1)
+        await world.pass_time(61)
+        (answer,) = await world.ask([pay_job(intent)])
+        assert (answer.answer, answer.reason) == ("CLOSED", "waiting_for_resolver")
+        async with world.uow() as uow:
+            assert await attempts.unsent_jobs(uow, [pay_job(intent)]) == set()
+    await world.check_now()
+    await world.resolve()
+    await world.answer_question(intent, "SUCCEEDED")
+    assert await world.state(intent) == ("SETTLED", None)
+    assert await world.money(wallet) == (900, 0)
 
 
 async def test_a_negative_of_before_a_restore_proves_nothing_about_permits_that_were_lost(world: World) -> None:
