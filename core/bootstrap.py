@@ -28,6 +28,7 @@ from core.services.quotas import Quotas
 from core.services.read_intents import ReadService
 from core.services.resolve import ResolverMemory, resolve_due
 from core.services.reviews import expire_reviews
+from core.services.tenants import TenantService
 from core.services.wallets import WalletService
 from core.settings import Settings
 from core.store import attempts, facts, jobs, rails
@@ -107,6 +108,7 @@ class Core:
     read: ReadService
     wallets: WalletService
     keys: KeyService
+    tenants: TenantService
 
     async def missing_migrations(self) -> list[str]:
         """Return the migrations that this code needs and the database has not got."""
@@ -124,6 +126,8 @@ async def open_core(settings: Settings) -> AsyncIterator[Core]:
         vault = PostgresVault(base64.b64decode(settings.master_key.get_secret_value()))
         pace = Pace(settings.inquiry_first_s, settings.inquiry_longest_s)
         ports, worker_ports = (_ports(each, vault, pace, settings) for each in (app, worker))
+        quotas = Quotas(worker_ports.limits, worker_ports.limit_store)
+        keys = KeyService(worker.unit_of_work, KeyStore(worker), vault, quotas)
         yield Core(
             settings=settings,
             app_database=app,
@@ -146,9 +150,8 @@ async def open_core(settings: Settings) -> AsyncIterator[Core]:
                 ports.intents,
                 Quotas(ports.limits, ports.limit_store),
             ),
-            keys=KeyService(
-                worker.unit_of_work, KeyStore(worker), vault, Quotas(worker_ports.limits, worker_ports.limit_store)
-            ),
+            keys=keys,
+            tenants=TenantService(worker.unit_of_work, worker_ports.tenants, keys),
         )
 
 

@@ -44,6 +44,15 @@ class QuotaObject(StrEnum):
     """Service keys that are not revoked."""
 
 
+def known_timezone(name: str) -> str:
+    """Return the name. Raises ValueError where no calendar knows it."""
+    try:
+        ZoneInfo(name)
+    except (ValueError, OSError, KeyError) as error:
+        raise ValueError("no such timezone: use a name of the IANA database, such as Asia/Bangkok") from error
+    return name
+
+
 class LimitRequest(Contract):
     """A limit; setting one of a name that exists adds a version, and what was counted stays counted."""
 
@@ -67,12 +76,7 @@ class LimitRequest(Contract):
     @field_validator("timezone")
     @classmethod
     def _known_zone(cls, name: str | None) -> str | None:
-        if name is not None:
-            try:
-                ZoneInfo(name)
-            except (ValueError, OSError, KeyError) as error:
-                raise ValueError("no such timezone: use a name of the IANA database, such as Asia/Bangkok") from error
-        return name
+        return None if name is None else known_timezone(name)
 
     @model_validator(mode="after")
     def _whole(self) -> Self:

@@ -19,6 +19,7 @@ from core.api.rates import RateRoutes
 from core.api.requests import BATCH_BODY_MAX_BYTES, Page, parse, path_id, query_of, refusal_of
 from core.api.reviews import ReviewRoutes
 from core.api.signed_routes import Route, SignedRoutes
+from core.api.tenants import TenantRoutes
 from core.bootstrap import PASSING_FAULTS, Core
 from core.services.accept import Accepted
 from core.services.cancel import cancel
@@ -78,6 +79,7 @@ def public_app(core: Core) -> ASGIApp:
         *LimitRoutes(core).table(),
         *RateRoutes(core).table(),
         *ReviewRoutes(core).table(),
+        *TenantRoutes(core).table(),
     ]
     for method, path, handler, model, status, body in table:
         app.add_api_route(

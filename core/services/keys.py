@@ -19,6 +19,8 @@ from wire.signing import TOLERANCE_S, canonical, verify
 
 ANY: Final = "*"
 """Every operation and scope, but those of NAMED_ONLY."""
+WALLETS_SCOPE: Final = "WALLETS"
+"""What a key must carry to open wallets."""
 FEES_SCOPE: Final = "FEES"
 """What a key must carry to set fee rules."""
 LIMITS_SCOPE: Final = "LIMITS"
@@ -45,6 +47,8 @@ NAMED_ONLY: Final[frozenset[str]] = frozenset(
 )
 """What makes money out of equity, takes from another's wallet, or sets what others pay or may pay, is carried by a key
 that names it; `*` does not."""
+KNOWN_SCOPES: Final[frozenset[str]] = frozenset({ANY, WALLETS_SCOPE, *NAMED_ONLY, *OperationType})
+"""Whatever a key may carry."""
 _SECRET_BYTES: Final = 32
 _KEY_ID_LONGEST: Final = 64
 _PAUSE_S: Final = 0.1
@@ -267,6 +271,22 @@ class KeyService:
 
         Raises Refusal `limit_exceeded` where the tenant's quota of keys leaves no room; adapters' keys are not counted.
         """
+        async with self._unit_of_work(context) as uow:
+            return await self.create_in(
+                uow, tenant_id=tenant_id, name=name, operations=operations, accounts=accounts, rail=rail
+            )
+
+    async def create_in(
+        self,
+        uow: Any,
+        *,
+        tenant_id: UUID,
+        name: str,
+        operations: Sequence[str] = (ANY,),
+        accounts: Sequence[UUID] | None = None,
+        rail: str | None = None,
+    ) -> NewKey:
+        """Make a key within a transaction; see `create`."""
         key_id = f"{'rk' if rail else 'fk'}_{secrets.token_urlsafe(12)}"
         secret = secrets.token_urlsafe(_SECRET_BYTES)
         stored = StoredKey(
@@ -279,10 +299,9 @@ class KeyService:
             accounts=None if accounts is None else frozenset(accounts),
             secret=self._seal(key_id, secret),
         )
-        async with self._unit_of_work(context) as uow:
-            await self._keyring.insert_key(uow, stored)
-            if rail is None:
-                await self._quotas.check(uow, tenant_id, QuotaObject.KEYS)
+        await self._keyring.insert_key(uow, stored)
+        if rail is None:
+            await self._quotas.check(uow, tenant_id, QuotaObject.KEYS)
         return NewKey(key_id, secret)
 
     async def rotate(self, context: Context, key_id: str) -> NewKey:

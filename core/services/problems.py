@@ -33,6 +33,7 @@ PROBLEMS: Final = {
     "original_not_settled": ProblemType(409, "Only a settled payment is refunded"),
     "lookup_mismatch": ProblemType(409, "The confirmation differs from the lookup"),
     "lookup_expired": ProblemType(409, "The lookup has expired"),
+    "tenant_name_taken": ProblemType(409, "The name is another tenant's"),
     "external_id_taken": ProblemType(409, "The external id names another wallet"),
     "body_too_large": ProblemType(413, "The body is too large"),
     "unsupported_media_type": ProblemType(415, "The body is not JSON"),

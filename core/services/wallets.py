@@ -14,16 +14,13 @@ from core.domain.intents import IntentRow
 from core.domain.ledger import AccountBalance, AccountResult
 from core.domain.operations import TransferCode, wallet_account
 from core.services.cursors import decode_cursor, encode_cursor
-from core.services.keys import Caller
+from core.services.keys import WALLETS_SCOPE, Caller
 from core.services.ledger_port import HistoryCursor, HistoryEntry, Ledger
 from core.services.problems import Refusal, require_currency
 from core.services.quotas import Quotas
 from schemas.api import WalletEntry, WalletHistory, WalletRequest, WalletView
 from schemas.limits import QuotaObject
 from schemas.operations import OperationType
-
-WALLETS_SCOPE = "WALLETS"
-"""What a key must carry to create wallets, beside the operations it carries."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,22 @@ import sys
 import typer
 from typer.exceptions import TyperException
 
-from fleet.cli import dlq, fees, intents, keys, ledger, limits, qr, rates, recover, reviews, routes, streams, wallets
+from fleet.cli import (
+    dlq,
+    fees,
+    intents,
+    keys,
+    ledger,
+    limits,
+    qr,
+    rates,
+    recover,
+    reviews,
+    routes,
+    streams,
+    tenants,
+    wallets,
+)
 from fleet.cli.output import CommandError, ExitCode
 
 app = typer.Typer(
@@ -22,6 +37,7 @@ app.add_typer(streams.app, name="streams")
 app.add_typer(dlq.app, name="dlq")
 app.add_typer(ledger.app, name="ledger")
 app.add_typer(keys.app, name="keys")
+app.add_typer(tenants.app, name="tenants")
 app.add_typer(routes.app, name="routes")
 app.add_typer(fees.app, name="fees")
 app.add_typer(limits.app, name="limits")

@@ -9,8 +9,7 @@ from uuid import UUID
 import typer
 
 from core.domain.context import Context
-from core.services.keys import ANY, NAMED_ONLY, KeyService, NewKey, StoredKey
-from core.services.wallets import WALLETS_SCOPE
+from core.services.keys import ANY, KNOWN_SCOPES, NAMED_ONLY, KeyService, NewKey, StoredKey
 from core.store.database import Database
 from core.store.keys import KeyStore
 from core.store.limits import stored_quotas
@@ -19,7 +18,6 @@ from fleet.cli.connection import Connection
 from fleet.cli.operator import require_tenant, with_database
 from fleet.cli.output import CommandError, JsonFlag, print_fields, print_json, print_table
 from fleet.stack.installation import TENANT
-from schemas.operations import OperationType
 from schemas.streams import RAIL_PATTERN
 
 T = TypeVar("T")
@@ -27,7 +25,6 @@ T = TypeVar("T")
 app = typer.Typer(help="Service keys: create, list, rotate, revoke.", no_args_is_help=True)
 
 _CONTEXT = Context(None, "fleet-cli")
-_KNOWN = frozenset({ANY, WALLETS_SCOPE, *NAMED_ONLY, *OperationType})
 _MASTER_KEY_BYTES = 32
 _OPERATIONS_HELP = f"Permitted operations, divided by commas; * permits all but {', '.join(sorted(NAMED_ONLY))}."
 
@@ -47,8 +44,8 @@ def create(
         raise CommandError("name_missing", "say whose key it is, such as --name shop")
     if rail is not None and RAIL_PATTERN.fullmatch(rail) is None:
         raise CommandError("rail_malformed", f"{rail[:40]!r} is no rail's name, such as promptpay")
-    if unknown := sorted(set(chosen) - _KNOWN) or ([] if chosen else [operations]):
-        raise CommandError("operation_unknown", f"{', '.join(unknown)}: choose among {', '.join(sorted(_KNOWN))}")
+    if unknown := sorted(set(chosen) - KNOWN_SCOPES) or ([] if chosen else [operations]):
+        raise CommandError("operation_unknown", f"{', '.join(unknown)}: choose among {', '.join(sorted(KNOWN_SCOPES))}")
 
     async def work(database: Database, service: KeyService) -> NewKey:
         async with database.unit_of_work(_CONTEXT) as uow:
@@ -97,10 +94,15 @@ def revoke(key_id: Annotated[str, typer.Argument(help="The key's id.")], as_json
 
 def _with_keys(work: Callable[[Database, KeyService], Awaitable[T]]) -> T:
     async def run(database: Database, connection: Connection) -> T:
-        vault = PostgresVault(master_key(connection))
-        return await work(database, KeyService(database.unit_of_work, KeyStore(database), vault, stored_quotas()))
+        return await work(database, key_service(database, connection))
 
     return with_database(run, "master_key")
+
+
+def key_service(database: Database, connection: Connection) -> KeyService:
+    """Return the service of keys. Raises CommandError `master_key_malformed`."""
+    vault = PostgresVault(master_key(connection))
+    return KeyService(database.unit_of_work, KeyStore(database), vault, stored_quotas())
 
 
 def master_key(connection: Connection) -> bytes:

@@ -1,0 +1,78 @@
+"""`fleet tenants`: make, list and set tenants."""
+
+from typing import Annotated
+from uuid import UUID
+
+import typer
+from pydantic import ValidationError
+
+from core.services.keys import ANY
+from core.services.tenants import TenantService
+from core.store.database import Database
+from core.store.tenants import TenantStore
+from fleet.cli.connection import Connection
+from fleet.cli.keys import key_service
+from fleet.cli.operator import with_database
+from fleet.cli.output import JsonFlag, invalid_field, print_fields, print_json, print_table
+from schemas.tenants import ReturnsTo, TenantRequest
+
+app = typer.Typer(help="Tenants: unaware of each other.", no_args_is_help=True)
+
+_ACTOR = "fleet-cli"
+
+
+def _service(database: Database, connection: Connection) -> TenantService:
+    return TenantService(database.unit_of_work, TenantStore(), key_service(database, connection))
+
+
+@app.command()
+def create(
+    name: Annotated[str, typer.Argument(help="Its own among all tenants.")],
+    timezone: Annotated[str, typer.Option(help="Where its days and months begin.")] = "UTC",
+    returns_to: Annotated[ReturnsTo, typer.Option(help="Where returned payments go.")] = ReturnsTo.WALLET,
+    operations: Annotated[str, typer.Option(help="What its first key carries, divided by commas.")] = ANY,
+    as_json: JsonFlag = False,
+) -> None:
+    """Make a tenant with its first key, whose secret is shown this once."""
+    chosen = tuple(part.strip() for part in operations.split(",") if part.strip())
+    try:
+        asked = TenantRequest(name=name, business_timezone=timezone, returns_to=returns_to, operations=chosen)
+    except ValidationError as error:
+        raise invalid_field(error) from error
+    made = with_database(
+        lambda database, connection: _service(database, connection).create(_ACTOR, asked), "master_key"
+    )
+    if as_json:
+        print_json(made.model_dump(mode="json"))
+        return
+    print_fields("tenant", {**made.tenant.model_dump(mode="json"), "key_id": made.key_id, "secret": made.secret})
+    typer.echo("keep the secret now: it is not shown again")
+
+
+@app.command("list")
+def list_(as_json: JsonFlag = False) -> None:
+    """List tenants, oldest first."""
+    found = with_database(lambda database, connection: _service(database, connection).all(_ACTOR), "master_key")
+    documents = [tenant.model_dump(mode="json") for tenant in found]
+    if as_json:
+        print_json(documents)
+        return
+    columns = ("id", "name", "business_timezone", "returns_to", "created_at", "created_by")
+    print_table("tenants", columns, [[document[column] for column in columns] for document in documents])
+
+
+@app.command("set")
+def set_(
+    tenant: Annotated[UUID, typer.Argument(help="The tenant's id.")],
+    returns_to: Annotated[ReturnsTo, typer.Option(help="Where returned payments go.")],
+    as_json: JsonFlag = False,
+) -> None:
+    """Say where a tenant wants what providers give back."""
+    with_database(
+        lambda database, connection: _service(database, connection).set_returns_to(_ACTOR, tenant, returns_to),
+        "master_key",
+    )
+    if as_json:
+        print_json({"id": str(tenant), "returns_to": returns_to})
+    else:
+        typer.echo(f"what providers give back of {tenant} goes to {returns_to}")
