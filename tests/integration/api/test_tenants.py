@@ -9,10 +9,11 @@ import orjson
 import pytest
 
 from core.domain.context import Context
+from core.services.keys import KNOWN_SCOPES, TENANTS_SCOPE
 from tests.integration.api.conftest import World, payout
 from tests.support.signed import Signed
 
-SCOPES = ["*", "MANUAL_ADJUSTMENT", "ADJUSTMENT_DEBIT", "MINIAPP_CHARGE", "FEES", "LIMITS", "REVIEW"]
+SCOPES = sorted(KNOWN_SCOPES - {TENANTS_SCOPE})
 FEE_RULE = {"name": "on-top", "operation": "PAYOUT", "currency": "THB", "fee": {"fixed_minor": 3}}
 LIMIT = {"name": "daily", "kind": "DAY", "currency": "THB", "max_amount_minor": 10**6}
 
@@ -114,6 +115,9 @@ async def things_of(world: World) -> Things:
     assert paid["state"] == "SETTLED", paid
     rule = (await owner.post("/v1/fee-rules", FEE_RULE)).json()
     limit = (await owner.post("/v1/limits", LIMIT)).json()
+    pair = {"base": "USD", "counter": "THB"}
+    await owner.post("/v1/exchange-pairs", pair | {"spread_basis_points": 0, "rate_max_age_s": 60})
+    await owner.post("/v1/rates", {"rates": [pair | {"rate": "35.1", "source": "feed"}]})
     refund = {"operation": "REFUND", "original_intent_id": paid["id"], "wallet_id": other, "amount_minor": 5,
               "currency": "THB"}  # fmt: skip
     share = FEE_RULE | {"name": "theirs", "shares": [{"wallet_id": wallet}]}
@@ -188,7 +192,7 @@ async def test_a_key_of_its_own_tenant_finds_all_of_it_on_the_same_walk(world: W
             answer = await owner.get(things.path(named))
             assert answer.status_code == 200, (named, answer.text)
             if "{" not in named:
-                assert answer.json()["items"], named
+                assert answer.json()["items"], f"{named}: make one of what it lists"
 
 
 async def test_the_database_itself_shows_the_application_one_tenant_alone(world: World) -> None:
