@@ -60,6 +60,7 @@ class Database:
             max_size=max_size,
             statement_cache_size=statement_cache_size,
             server_settings={"application_name": application_name},
+            init=_learn_types,
             reset=_leave_as_it_is,
         )
         return cls(pool)
@@ -93,6 +94,14 @@ class Database:
                     await connection.execute("ROLLBACK")
                 raise
             await connection.execute("COMMIT")
+
+
+async def _learn_types(connection: "Connection") -> None:
+    """Ask for the types of arrays now: at their first use it would be in the middle of somebody's payment."""
+    await connection.fetchrow(
+        "SELECT NULL::uuid[], NULL::text[], NULL::bytea[], NULL::boolean[], NULL::smallint[], NULL::integer[],"
+        " NULL::bigint[], NULL::timestamptz[], NULL::interval[], NULL::jsonb[]"
+    )
 
 
 async def _leave_as_it_is(_: "Connection") -> None:
