@@ -19,7 +19,11 @@ _GAUGES: Final[dict[str, Gauge]] = {
     "dead_letters_open": catalogue.DEAD_LETTERS_OPEN,
     "entries_parked": catalogue.ENTRIES_PARKED,
 }
-_SINGLE: Final[dict[str, Gauge]] = {"parked": catalogue.UNRESOLVED, "parked_age": catalogue.UNRESOLVED_AGE}
+_SINGLE: Final[dict[str, Gauge]] = {
+    "parked": catalogue.UNRESOLVED,
+    "parked_age": catalogue.UNRESOLVED_AGE,
+    "in_review": catalogue.IN_REVIEW,
+}
 
 
 def install_metrics(app: FastAPI, core: Core, gates: Sequence[BacklogGate]) -> None:

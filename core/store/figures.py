@@ -15,6 +15,8 @@ UNION ALL
 SELECT 'parked_age', '', coalesce(extract(epoch FROM now() - min(parked_at)), 0)::float8
 FROM fleet.intents WHERE parked_at IS NOT NULL AND state = 'UNRESOLVED'
 UNION ALL
+SELECT 'in_review', '', count(*)::float8 FROM fleet.intents WHERE review_until IS NOT NULL
+UNION ALL
 SELECT 'alerts_open', severity, count(*)::float8 FROM fleet.alerts WHERE closed_at IS NULL GROUP BY severity
 UNION ALL
 SELECT 'dead_letters_open', rail, count(*)::float8 FROM fleet.dead_letters WHERE state = 'OPEN' GROUP BY rail

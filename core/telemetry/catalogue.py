@@ -15,6 +15,7 @@ OUTBOX_DEPTH: Final = Gauge("fleet_outbox_depth", "Jobs that wait for a stream."
 OUTBOX_AGE: Final = Gauge("fleet_outbox_oldest_due_seconds", "How long the oldest due job has been due.", ["stream"])
 UNRESOLVED: Final = Gauge("fleet_intents_parked", "Intents that wait for a person.")
 UNRESOLVED_AGE: Final = Gauge("fleet_intents_parked_oldest_seconds", "How long the oldest has waited.")
+IN_REVIEW: Final = Gauge("fleet_intents_in_review", "Intents that wait, held, for a decision.")
 ALERTS_OPEN: Final = Gauge("fleet_alerts_open", "Alerts that nobody closed.", ["severity"])
 DEAD_LETTERS_OPEN: Final = Gauge("fleet_dead_letters_open", "Dead letters that nobody settled.", ["rail"])
 ENTRIES_PARKED: Final = Gauge("fleet_entries_parked", "Entries that nobody can read yet.", ["stream"])

@@ -45,6 +45,7 @@ async def test_what_waits_is_shown_and_goes_when_it_is_done(
     assert f'fleet_stream_backlog{{group="adapters",{stream}}} 3.0' in after
     assert f"fleet_gate_closed{{{stream}}} 0.0" in after
     assert "fleet_intents_parked 0.0" in after
+    assert "fleet_intents_in_review 0.0" in after
 
 
 async def test_a_process_without_the_api_shows_its_counters_on_a_port_of_its_own(
