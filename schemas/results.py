@@ -14,6 +14,9 @@ from schemas.permits import LookupBinding
 
 RESULT_TYPE = "result"
 
+TRANSACTION_LENGTH_MAX = 64
+"""The longest name of a provider's own transaction, in characters."""
+
 
 class Verdict(StrEnum):
     """What is known about the money, never what we hope."""
@@ -56,7 +59,7 @@ class Result(Contract):
     amount_minor: AmountMinor | None = None
     """What the provider confirmed, present wherever it states one."""
     currency: CurrencyCode | None = None
-    provider_tx_id: Annotated[str, Field(max_length=64)] | None = None
+    provider_tx_id: Annotated[str, Field(max_length=TRANSACTION_LENGTH_MAX)] | None = None
     reason: Annotated[str, Field(pattern=r"^[a-z0-9_]{0,60}$")] = ""
     """A stable code of ours, such as `payee_not_found`."""
     retry_after_s: Annotated[int | float, Field(ge=0, le=86_400)] | None = None

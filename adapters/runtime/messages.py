@@ -3,8 +3,11 @@
 import hashlib
 import time
 from datetime import UTC, datetime
+from functools import lru_cache
+from typing import Any
 from uuid import UUID
 
+import orjson
 from pydantic import ValidationError
 
 from adapters.runtime.errors import ProtocolViolation
@@ -13,9 +16,11 @@ from adapters.runtime.verdicts import basis_of, of_error
 from schemas.dead_letters import DEAD_LETTER_TYPE, DeadLetter
 from schemas.envelope import Envelope
 from schemas.ids import mint_id
+from schemas.money import MAX_AMOUNT_MINOR
+from schemas.operations import JobKind
 from schemas.permits import Granted
 from schemas.rails import EvidenceItem
-from schemas.results import RESULT_TYPE, Result, Verdict
+from schemas.results import RESULT_TYPE, TRANSACTION_LENGTH_MAX, Basis, Result, Verdict
 from wire.consumer import Delivery
 from wire.functions import Completion
 
@@ -43,17 +48,81 @@ def result_completion(
     delivery: Delivery, rail: str, granted: Granted, executed: Executed, evidence_id: UUID | None, incarnation: UUID
 ) -> Completion:
     """Return the verdict about one held entry. The payee's name goes masked, its evidence only by id."""
+    job_id, observed_at = str(granted.job_id), datetime.now(UTC)
+    body = plain_result(rail, granted, executed, evidence_id, incarnation, observed_at)
+    if body is None:
+        try:
+            result = result_of(rail, granted, executed, evidence_id, incarnation, observed_at)
+        except ValidationError:
+            # A rail's outcome that the contract cannot carry must not strand the entry: it proves nothing.
+            nonsense = ProtocolViolation("the outcome does not fit the contract")
+            executed = Executed(executed.action, of_error(executed.action, nonsense))
+            result = result_of(rail, granted, executed, evidence_id, incarnation, observed_at)
+        body = result.model_dump_json(exclude_none=True)
+    return _completion(delivery, RESULT_TYPE, job_id, body)
+
+
+def plain_result(
+    rail: str,
+    granted: Granted,
+    executed: Executed,
+    evidence_id: UUID | None,
+    incarnation: UUID,
+    observed_at: datetime,
+) -> str | None:
+    """Return the text that `result_of` would have, written at a fifth of its cost; None where only that can judge.
+
+    It takes the common outcome alone: no lookup, no name, no wait, and money facts that fit the contract.
+    """
+    outcome = executed.outcome
+    amount_minor, transaction = outcome.amount_minor, outcome.provider_tx_id
+    if outcome.lookup is not None or outcome.payee_name or outcome.retry_after_s is not None:
+        return None
+    if amount_minor is not None and not (type(amount_minor) is int and 0 < amount_minor <= MAX_AMOUNT_MINOR):
+        return None
+    if transaction is not None and not (type(transaction) is str and len(transaction) <= TRANSACTION_LENGTH_MAX):
+        return None
+    basis = basis_of(executed.action, outcome)
+    told: dict[str, Any] = {
+        "job_id": granted.job_id,
+        "rail": rail,
+        "kind": granted.kind,
+        "fence": granted.fence,
+        "verdict": outcome.verdict,
+        "basis": basis,
+        "reference": granted.instruction.target_reference or granted.reference,
+        "amount_minor": amount_minor,
+        "currency": outcome.currency,
+        "provider_tx_id": transaction,
+        "reason": outcome.reason,
+        "evidence_id": evidence_id,
+        "incarnation": incarnation,
+        "observed_at": observed_at,
+    }
     try:
-        result = _result(rail, granted, executed, evidence_id, incarnation)
+        if not _fits(rail, outcome.verdict, basis, outcome.currency, outcome.reason):
+            return None
+        present = {name: value for name, value in told.items() if value is not None}
+        return orjson.dumps(present, option=orjson.OPT_UTC_Z).decode()
+    except TypeError:  # not hashable, or not JSON: the model says what is wrong with it
+        return None
+
+
+@lru_cache(maxsize=1_000)
+def _fits(rail: str, verdict: Verdict, basis: Basis, currency: str | None, reason: str) -> bool:
+    """Whether the contract takes these words. They come from short lists, so the model is asked once for each."""
+    words: dict[str, Any] = {"rail": rail, "verdict": verdict, "basis": basis, "currency": currency, "reason": reason}
+    try:
+        Result(job_id=UUID(int=0), kind=JobKind.PAY, fence=0, observed_at=datetime.now(UTC), **words)
     except ValidationError:
-        # A rail's outcome that the contract cannot carry must not strand the entry: it proves nothing.
-        nonsense = ProtocolViolation("the outcome does not fit the contract")
-        executed = Executed(executed.action, of_error(executed.action, nonsense))
-        result = _result(rail, granted, executed, evidence_id, incarnation)
-    return _completion(delivery, RESULT_TYPE, str(granted.job_id), result.model_dump_json(exclude_none=True))
+        return False
+    return True
 
 
-def _result(rail: str, granted: Granted, executed: Executed, evidence_id: UUID | None, incarnation: UUID) -> Result:
+def result_of(
+    rail: str, granted: Granted, executed: Executed, evidence_id: UUID | None, incarnation: UUID, observed_at: datetime
+) -> Result:
+    """Return the verdict as its contract. Raises ValidationError where the outcome does not fit."""
     outcome = executed.outcome
     return Result(
         job_id=granted.job_id,
@@ -72,7 +141,7 @@ def _result(rail: str, granted: Granted, executed: Executed, evidence_id: UUID |
         payee_name_masked=masked_name(outcome.payee_name),
         evidence_id=evidence_id,
         incarnation=incarnation,
-        observed_at=datetime.now(UTC),
+        observed_at=observed_at,
     )
 
 
