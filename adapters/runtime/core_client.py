@@ -147,7 +147,8 @@ async def register_until_answered(client: CoreClient, registration: RailRegistra
             await client.register(registration)
         except CoreUnavailableError:
             try:
-                await asyncio.wait_for(stop.wait(), wait_s)
+                async with asyncio.timeout(wait_s):
+                    await stop.wait()
             except TimeoutError:
                 wait_s = min(wait_s * 2, 5.0)
             continue

@@ -57,5 +57,7 @@ async def relay_step(relay: StreamRelay, wake: asyncio.Event, poll_s: float) -> 
     while await relay.relay_once() >= relay.batch:
         pass
     with contextlib.suppress(TimeoutError):
-        await asyncio.wait_for(wake.wait(), _ROOM_POLL_S if relay.short_of_room else poll_s)
+        # Not `wait_for`: before Python 3.12 it loses a cancellation that comes together with the wake-up.
+        async with asyncio.timeout(_ROOM_POLL_S if relay.short_of_room else poll_s):
+            await wake.wait()
     return 0.0

@@ -43,6 +43,7 @@ async def _hold(connection: "asyncpg.Connection[asyncpg.Record]", wake: Callable
     wake(EVERY_STREAM)
     while not ended.is_set():
         try:
-            await asyncio.wait_for(ended.wait(), check_s)
+            async with asyncio.timeout(check_s):
+                await ended.wait()
         except TimeoutError:
             await connection.fetchval("SELECT 1", timeout=check_s)

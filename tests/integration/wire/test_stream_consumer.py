@@ -1,7 +1,7 @@
 """The consumer and the publisher against a real server that is killed, wiped and shared."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -13,6 +13,7 @@ from redis.exceptions import NoPermissionError, ResponseError
 from schemas.envelope import Envelope
 from schemas.streams import ADAPTERS_GROUP, jobs_dlq_stream, jobs_stream, results_stream
 from tests.support.servers import BOTH_FAMILIES
+from tests.support.waiting import unless_stalled, until
 from wire import functions
 from wire.acl import apply_acl
 from wire.client import connect_redis
@@ -24,12 +25,6 @@ pytestmark = BOTH_FAMILIES
 RAIL = "testrail"
 JOBS = jobs_stream(RAIL)
 ONE = Envelope("j1", "pay", "{}")
-
-
-async def until(true: Callable[[], bool], timeout_s: float = 8.0) -> None:
-    async with asyncio.timeout(timeout_s):
-        while not true():  # noqa: ASYNC110 - bounded by the time-out
-            await asyncio.sleep(0.01)
 
 
 @pytest.fixture
@@ -88,17 +83,22 @@ async def test_an_entry_of_a_dead_consumer_is_claimed_on_its_second_delivery(adm
 
 
 async def test_a_heartbeat_keeps_an_entry_from_being_claimed(admin: Redis) -> None:
-    mine: list[Delivery] = []
-    theirs: list[Delivery] = []
-    await functions.dispatch(admin, JOBS, [ONE])
-    first, second = reader(admin, mine, "a", 0.6), reader(admin, theirs, "b", 0.6)
-    first.start()
-    await until(lambda: len(mine) == 1)
-    second.start()
-    await asyncio.sleep(1.8)
-    assert theirs == []
-    await second.drain(0.1)
-    await first.drain(0.1)
+    async def trial() -> None:
+        mine: list[Delivery] = []
+        theirs: list[Delivery] = []
+        await functions.dispatch(admin, JOBS, [ONE])
+        first, second = reader(admin, mine, "a", 0.6), reader(admin, theirs, "b", 0.6)
+        first.start()
+        await until(lambda: len(mine) == 1)
+        second.start()
+        await asyncio.sleep(1.8)
+        await second.drain(0.1)
+        await first.drain(0.1)
+        await admin.xtrim(JOBS, maxlen=0, approximate=False)
+        assert (len(mine), theirs) == (1, [])
+
+    # The beat comes every 0.2 s, so whoever stands still for 0.4 s loses the claim, and should.
+    await unless_stalled(trial, admin.ping, most_s=0.3)
 
 
 async def test_a_drain_releases_the_unstarted_without_counting_the_delivery(admin: Redis) -> None:

@@ -3,7 +3,7 @@
 import asyncio
 import signal
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -13,9 +13,10 @@ from redis.exceptions import OutOfMemoryError, RedisError, ResponseError
 
 from schemas.envelope import Envelope
 from schemas.streams import ADAPTERS_GROUP, jobs_dlq_stream, results_stream
-from tests.integration.wire.test_stream_consumer import JOBS, ONE, RAIL, admin, reader, until
+from tests.integration.wire.test_stream_consumer import JOBS, ONE, RAIL, admin, reader
 from tests.support.cutting_proxy import cutting_proxy
 from tests.support.servers import BOTH_FAMILIES
+from tests.support.waiting import PATIENCE_S, until, until_async
 from wire import functions
 from wire.client import connect_redis
 from wire.consumer import ConsumerSettings, Delivery, StreamConsumer
@@ -34,11 +35,11 @@ import asyncio, sys
 from wire.client import connect_redis
 from wire.consumer import ConsumerSettings, StreamConsumer
 
-async def main(url, stream):
+async def main(url, stream, idle_s):
     async def hang(batch):
         print(len(batch), flush=True)
         await asyncio.sleep(60)
-    settings = ConsumerSettings(stream, "adapters", "doomed", claim_idle_s=0.3, max_records=10, block_ms=100)
+    settings = ConsumerSettings(stream, "adapters", "doomed", claim_idle_s=float(idle_s), max_records=10, block_ms=100)
     StreamConsumer(connect_redis(url, "doomed"), settings, hang).start()
     await asyncio.sleep(60)
 
@@ -49,6 +50,30 @@ asyncio.run(main(*sys.argv[1:]))
 async def pending(admin: Redis) -> list[tuple[str, int]]:
     found: Any = await admin.xpending_range(JOBS, ADAPTERS_GROUP, "-", "+", 1000)
     return [(each["consumer"].decode(), each["times_delivered"]) for each in found]
+
+
+async def until_beaten(admin: Redis) -> None:
+    """Wait for a heartbeat: an entry in somebody's hands becomes younger, by the server's own clock."""
+    oldest = -1
+
+    async def younger() -> bool:
+        nonlocal oldest
+        found: Any = await admin.xpending_range(JOBS, ADAPTERS_GROUP, "-", "+", 1)
+        before, oldest = oldest, found[0]["time_since_delivered"]
+        return bool(oldest < before)
+
+    await until_async(younger)
+
+
+async def age(admin: Redis, entries: list[str], idle_s: float) -> None:
+    """Make the doomed consumer's entries as old as if `idle_s` had passed; no delivery is counted."""
+    await admin.xclaim(JOBS, ADAPTERS_GROUP, "doomed", 0, [*entries], idle=int(idle_s * 1000), justid=True)
+
+
+async def claims(admin: Redis) -> int:
+    """How often the server was asked to claim by all consumers together."""
+    found: Any = await admin.info("commandstats")
+    return int(found.get("cmdstat_xautoclaim", {}).get("calls", 0))
 
 
 @asynccontextmanager
@@ -148,9 +173,7 @@ async def test_an_entry_that_a_new_group_delivers_again_is_not_handled_twice_at_
     async with one_in_hand(admin, admin) as (consumer, publisher, seen):
         await admin.xgroup_destroy(JOBS, ADAPTERS_GROUP)
         await functions.ensure_groups(admin, RAIL)
-        async with asyncio.timeout(8):
-            while not await pending(admin):  # noqa: ASYNC110 - bounded by the time-out
-                await asyncio.sleep(0.01)
+        await until_async(lambda: pending(admin))
         await asyncio.sleep(0.2)
         assert len(seen) == 1
         await publisher.publish(Completion(seen[0].entry_id, VERDICT))
@@ -171,52 +194,83 @@ async def test_an_answer_that_is_lost_publishes_the_verdict_twice_and_acks_once(
     assert await pending(admin) == []
 
 
-async def test_work_that_hangs_is_never_handled_twice_at_once_and_is_left_to_another_consumer(admin: Redis) -> None:
-    ours: list[Delivery] = []
-    theirs: list[Delivery] = []
+class HangingWork:
+    """A consumer whose work never ends; `undone` counts its claims of what it holds already."""
 
-    def hangs(name: str, seen: list[Delivery]) -> StreamConsumer:
-        async def handle(batch: list[Delivery]) -> None:
-            for each in batch:
-                each.started = True
-            seen.extend(batch)
-
+    def __init__(self, admin: Redis, name: str) -> None:
+        self.seen: list[Delivery] = []
+        self.undone = 0
         settings = ConsumerSettings(JOBS, ADAPTERS_GROUP, name, claim_idle_s=0.15, max_age_s=0.3, block_ms=50)
-        return StreamConsumer(admin, settings, handle)
+        self.consumer = StreamConsumer(admin, settings, self._handle)
+        undo = self.consumer._undo_claim
 
+        async def counted(entry_ids: Sequence[str]) -> None:
+            await undo(entry_ids)
+            self.undone += len(entry_ids)
+
+        self.consumer._undo_claim = counted  # type: ignore[method-assign]
+
+    async def _handle(self, batch: list[Delivery]) -> None:
+        for each in batch:
+            each.started = True
+        self.seen.extend(batch)
+
+
+async def test_work_that_hangs_is_never_handled_twice_at_once_and_is_left_to_another_consumer(admin: Redis) -> None:
     await functions.dispatch(admin, JOBS, [ONE])
-    first, second = hangs("a", ours), hangs("b", theirs)
-    first.start()
-    await asyncio.sleep(1.2)
-    assert len(ours) == 1, "it claims what it holds already again and again, and undoes that"
-    assert await pending(admin) == [("a", 1)], "no such claim counts"
-    second.start()
-    await until(lambda: len(theirs) == 1)
-    assert theirs[0].deliveries == 2
-    for consumer in (first, second):
-        consumer.forget([ours[0].entry_id])
-        await consumer.drain(0.1)
+    first, second = HangingWork(admin, "a"), HangingWork(admin, "b")
+    first.consumer.start()
+    await until(lambda: first.undone >= 3)
+    assert len(first.seen) == 1, "it claims what it holds already again and again, and undoes that"
+    first.consumer.pause()
+    async with first.consumer._claiming:
+        # A claim and its undoing are two commands: only between claims is the count what it should be.
+        assert await pending(admin) == [("a", 1)], "no such claim counts"
+    second.consumer.start()
+    await until(lambda: len(second.seen) == 1)
+    assert second.seen[0].deliveries == 2
+    for each in (first, second):
+        each.consumer.forget([first.seen[0].entry_id])
+        await each.consumer.drain(0.1)
+
+
+@asynccontextmanager
+async def doomed_reader(url: str, idle_s: float) -> AsyncIterator[asyncio.subprocess.Process]:
+    """A process that has read ten entries and hangs. It never outlives the test, or it would read the next test's."""
+    command = [sys.executable, "-c", _READ_AND_HANG, url, JOBS, str(idle_s)]
+    doomed = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE)
+    try:
+        assert doomed.stdout is not None
+        assert await asyncio.wait_for(doomed.stdout.readline(), PATIENCE_S) == b"10\n"
+        yield doomed
+    finally:
+        if doomed.returncode is None:
+            doomed.kill()
+        await doomed.wait()
 
 
 async def test_a_killed_consumers_entries_are_taken_over_exactly_once_on_their_second_delivery(
     admin: Redis, fresh_redis: str
 ) -> None:
     entries = await functions.dispatch(admin, JOBS, [ONE] * 10)
-    doomed = await asyncio.create_subprocess_exec(
-        sys.executable, "-c", _READ_AND_HANG, fresh_redis, JOBS, stdout=asyncio.subprocess.PIPE
-    )
-    assert doomed.stdout is not None
-    assert await asyncio.wait_for(doomed.stdout.readline(), 20) == b"10\n"
-    await asyncio.sleep(0.6)
-    assert await pending(admin) == [("doomed", 1)] * 10, "alive, it keeps them past the claim idle time"
-    doomed.kill()
-    assert await doomed.wait() == -signal.SIGKILL
+    idle_s = 3.0
+    async with doomed_reader(fresh_redis, idle_s) as doomed:
+        await until_beaten(admin)
+        doomed.kill()
+        assert await doomed.wait() == -signal.SIGKILL
+    assert await pending(admin) == [("doomed", 1)] * 10, "what it was given is still its own"
+    await age(admin, entries, idle_s)
     seen: list[Delivery] = []
-    heirs = [reader(admin, seen, name, 0.3) for name in ("b", "c", "d")]
+    heirs = [reader(admin, seen, name, idle_s) for name in ("b", "c", "d")]
+    before = await claims(admin)
     for heir in heirs:
         heir.start()
     await until(lambda: len(seen) >= 10)
-    await asyncio.sleep(0.5)
+
+    async def each_heir_has_claimed_again() -> bool:
+        return await claims(admin) >= before + 2 * len(heirs)
+
+    await until_async(each_heir_has_claimed_again)
     assert sorted(each.entry_id for each in seen) == sorted(entries)
     assert all(each.deliveries == 2 and each.must_run_alone for each in seen)
     for heir in heirs:
@@ -252,12 +306,10 @@ async def test_a_paused_consumer_takes_nothing_keeps_what_it_has_and_goes_on_whe
     await asyncio.sleep(0.2)
     await functions.dispatch(admin, JOBS, [ONE])
     await admin.xgroup_createconsumer(JOBS, ADAPTERS_GROUP, "dead")
-    await asyncio.sleep(0.8)
+    for _ in range(3):
+        await until_beaten(admin)
     assert [each.entry_id for each in seen] == [first]
-    assert await pending(admin) == [("a", 1)]
-    found: Any = await admin.xpending_range(JOBS, ADAPTERS_GROUP, "-", "+", 1)
-    [waiting] = found
-    assert waiting["time_since_delivered"] < 300, "its heartbeat goes on"
+    assert await pending(admin) == [("a", 1)], "its heartbeat goes on"
     consumer.resume()
     await until(lambda: len(seen) == 2)
     await consumer.drain(0.1)
@@ -301,7 +353,7 @@ async def test_a_drain_ends_in_time_although_the_server_is_away(fresh_redis: str
         await client.connection_pool.disconnect(inuse_connections=True)
         with pytest.raises((RedisError, OSError)):
             await client.ping()
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE_S):
             await consumer.drain(0.2)
         await client.aclose()
     assert await pending(admin) == [("a", 1)]
