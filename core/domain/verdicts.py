@@ -119,10 +119,11 @@ def _succeeded(case: Case, result: Result) -> Decision:
         return Decision(Step.QUARANTINE, "currency_differs")
     if result.reference and result.reference != job.reference:
         return Decision(Step.QUARANTINE, "reference_differs")
+    known = intent.provider_reference
+    if case.decided and known and result.provider_tx_id and known != result.provider_tx_id:
+        # Paid twice: one payment is accounted for already, and the other is neither dropped nor taken for it.
+        return Decision(Step.QUARANTINE, "second_transaction")
     if intent.decision == "POST" or intent.state == IntentState.SETTLED:
-        known = intent.provider_reference
-        if known and result.provider_tx_id and known != result.provider_tx_id:
-            return Decision(Step.QUARANTINE, "second_transaction")
         return Decision(Step.IGNORE)
     if case.decided:
         return Decision(Step.SUSPEND, "success_after_void")

@@ -111,6 +111,7 @@ class _Batch:
     closes: list[tuple[Any, str]] = field(default_factory=list)
     alerts: list[Alert] = field(default_factory=list)
     suspended: list[IntentRow] = field(default_factory=list)
+    late: dict[Any, str] = field(default_factory=dict)
     returned: dict[Any, Returned] = field(default_factory=dict)
     confirmed: list[tuple[IntentRow, Move]] = field(default_factory=list)
     authorized: list[IntentRow] = field(default_factory=list)
@@ -321,7 +322,7 @@ def _effects(batch: _Batch, case: Case, decision: Decision, result: Result) -> N
         case Step.CONFIRM:
             _confirm(batch, case, decision, result)
         case Step.SUSPEND:
-            batch.suspended.append(intent)
+            _suspend(batch, intent, result)
             _alert(batch, case, "page", decision.reason)
         case Step.QUARANTINE:
             if result.verdict in PAID:
@@ -337,6 +338,12 @@ def _post(batch: _Batch, intent: IntentRow, result: Result) -> None:
     move = Move(intent.id, IntentState.SETTLED, "settled", decision="POST", parked=False,
                 provider_reference=result.provider_tx_id)  # fmt: skip
     _end(batch, intent, move, result.verdict)
+
+
+def _suspend(batch: _Batch, intent: IntentRow, result: Result) -> None:
+    batch.suspended.append(intent)
+    if intent.provider_reference is None and result.provider_tx_id is not None:
+        batch.late[intent.id] = intent.provider_reference = result.provider_tx_id
 
 
 def _return(batch: _Batch, case: Case, result: Result) -> None:
@@ -395,6 +402,8 @@ async def _apply(uow: Any, ports: SettlePorts, batch: _Batch) -> None:
         await ports.intents.move_intents(uow, [move for _, move in batch.confirmed])
     if batch.authorized:
         await authorize(uow, ports, batch.authorized)
+    if batch.late:
+        await ports.intents.paid_after_void(uow, batch.late)
     # What moves money comes last, and at once: it locks accounts that every other transaction wants.
     refunds, transfers = await make_refunds(uow, ports, list(batch.returned.values()))
     transfers += await _suspense(uow, ports, batch.suspended)

@@ -109,6 +109,16 @@ moved_intents AS (
     "SELECT count(*) FROM moved_intents",
 )
 _MOVE_NOW: Final = f"WITH {_MOVE.parts} SELECT id FROM moved_intents"  # noqa: S608 - a constant
+_LATE: Final = """
+WITH paid AS (
+    UPDATE fleet.intents i SET provider_reference = n.reference, version = i.version + 1, updated_at = now()
+    FROM unnest($1::uuid[], $2::text[]) AS n(id, reference)
+    WHERE i.id = ANY ($1::uuid[]) AND i.id = n.id AND i.id BETWEEN $3 AND $4 AND i.provider_reference IS NULL
+    RETURNING i.id, i.version, i.tenant_id, i.state, i.traceparent
+)
+INSERT INTO fleet.intent_events (intent_id, seq, tenant_id, type, state, actor, traceparent)
+SELECT id, version, tenant_id, 'paid_after_void', state, $5, traceparent FROM paid
+"""
 _SELECT: Final = f"SELECT {', '.join(INTENT_COLUMNS)} FROM fleet.intents"  # noqa: S608 - the names are the row's own
 _ALLOWED_TEXT: Final = {state: ",".join(sorted(sources)) for state, sources in ALLOWED.items()}
 
@@ -163,6 +173,12 @@ class IntentStore:
         """
         if moves:
             await uow.later(_MOVE, *_move_columns(uow, moves), expected=len(moves))
+
+    async def paid_after_void(self, uow: UnitOfWork, references: Mapping[UUID, str]) -> None:
+        """Name the provider's transaction of locked intents that ended unpaid, so that a second one is told apart."""
+        ids = sorted(references, key=lambda intent_id: intent_id.int)
+        named = [references[intent_id] for intent_id in ids]
+        await uow.connection.execute(_LATE, ids, named, ids[0], ids[-1], uow.context.actor)
 
     async def load_intents(self, uow: UnitOfWork, ids: Sequence[UUID], *, lock: bool = False) -> dict[UUID, IntentRow]:
         """Return the intents that exist and are visible; with `lock`, locked in id order until the end."""

@@ -61,6 +61,14 @@ class Intents:
         """Move intents that are locked and may move."""
         assert len(await self.move_intents(uow, moves)) == len(moves), "an intent moved under its lock"
 
+    async def paid_after_void(self, uow: Transaction, references: Mapping[UUID, str]) -> None:
+        """Name the provider's transaction of locked intents that ended unpaid."""
+        await uow.step()
+        for intent_id, reference in references.items():
+            row: IntentRow = uow.get("intents", intent_id)
+            row.provider_reference, row.version = row.provider_reference or reference, row.version + 1
+            uow.put("intents", row.id, row)
+
     def _move(self, uow: Transaction, move: Move) -> bool:
         row: IntentRow | None = uow.get("intents", move.intent_id)
         if row is None or IntentState(row.state) not in ALLOWED[move.to]:

@@ -2,12 +2,14 @@
 
 import asyncio
 from datetime import UTC, datetime, timedelta
+from itertools import combinations
 from typing import Any
 
 import pytest
 
 from tests.integration.permits.conftest import H_S, World, lookup_job, pay_job
 
+_WAITING = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
 PAID: dict[str, Any] = {"amount_minor": 100, "currency": "THB", "provider_tx_id": "T1"}
 
 
@@ -143,6 +145,37 @@ async def test_money_that_proves_paid_after_a_void_rests_in_suspense_with_one_al
     assert await world.money(wallet) == (1000, 0)
     assert await world.admin.fetchval("SELECT sum(debits_posted) FROM fleet.accounts WHERE code = 4") == 100
     assert await world.alerts() == [("page", "success_after_void")]
+    await world.prove()
+
+
+@pytest.mark.parametrize("void", [True, False])
+async def test_a_second_transaction_of_one_payment_is_told_apart_from_the_first_and_kept(
+    world: World, void: bool
+) -> None:
+    await world.register(deduplicates_reference=True)
+    wallet = await world.wallet(1000)
+    intent = await world.pay(wallet)
+    for fence in (1, 2, 3):
+        assert (await world.sent(intent)).fence == fence
+    if void:
+        for fence in (1, 2, 3):
+            await world.tell(pay_job(intent), "DECLINED", fence=fence, reason="refused")
+    for fence, transaction in ((1, "T1"), (2, "T1"), (3, "T2")):
+        await world.tell(pay_job(intent), "SUCCEEDED", fence=fence, **(PAID | {"provider_tx_id": transaction}))
+    assert (await world.state(intent))[0] == ("FAILED" if void else "SETTLED")
+    assert await world.alerts() == [("page", "success_after_void")] * void + [("page", "second_transaction")]
+    last = await world.admin.fetch(
+        "SELECT i.provider_reference, e.type, e.state FROM fleet.intents i"
+        " JOIN fleet.intent_events e ON e.intent_id = i.id AND e.seq = i.version WHERE i.id = $1",
+        intent,
+    )
+    assert [tuple(row) for row in last] == [
+        ("T1", "paid_after_void", "FAILED") if void else ("T1", "settled", "SETTLED")
+    ]
+    suspense = await world.admin.fetchval("SELECT coalesce(sum(debits_posted), 0) FROM fleet.accounts WHERE code = 4")
+    assert suspense == (100 if void else 0)
+    unapplied = "SELECT quarantine FROM fleet.facts WHERE intent_id = $1 AND applied_at IS NULL"
+    assert await world.admin.fetchval(unapplied, intent) == "second_transaction"
     await world.prove()
 
 
@@ -293,3 +326,23 @@ async def test_a_settled_batch_locks_accounts_in_the_order_of_an_acceptance(worl
     await settling
     assert [(await world.state(each))[0] for each in (intent, looked_up)] == ["SETTLED", "AUTHORIZED"]
     await world.prove()
+
+
+async def test_a_settler_locks_payments_in_the_order_of_their_ids_whatever_order_they_come_in(world: World) -> None:
+    await world.register()
+    wallet = await world.wallet(10_000)
+    jobs = [await world.job(pay_job(await world.pay(wallet))) for _ in range(12)]
+    await world.ask([job["id"] for job in jobs])
+    jobs.sort(key=lambda job: job["id"].int)
+    # Two whose references, and the order they come in, are the other way round than their ids.
+    low, high = next((a, b) for a, b in combinations(jobs, 2) if a["reference"] > b["reference"])
+    lock = "SELECT FROM fleet.jobs WHERE id = $1 FOR UPDATE NOWAIT"
+    async with world.admin.transaction():
+        await world.admin.execute(lock, low["id"])
+        settling = asyncio.create_task(world.settle(*(world.fact(job["id"], "DECLINED") for job in (high, low))))
+        async with asyncio.timeout(5):
+            while not await world.admin.fetchval(_WAITING):  # noqa: ASYNC110 - the server sets no event
+                await asyncio.sleep(0.01)
+        await world.admin.execute(lock, high["id"])
+    await settling
+    assert {(await world.state(job["intent_id"]))[0] for job in (high, low)} == {"FAILED"}
