@@ -21,7 +21,8 @@ ORDER BY o.not_before LIMIT $3 FOR UPDATE OF o SKIP LOCKED
 """
 
 # A result may have settled the job, or put it into its next round, before this runs: only what is still READY in the
-# round that was taken, and AUTHORIZED, moves on.
+# round that was taken is queued. What an entry of a relay that died has brought to the resolver stays there, but its
+# intent was dispatched.
 # Each table is met by ANY of the ids within the bounds of their partitions, and joined to nothing that the planner
 # believes to be one row: what it plans while a partition is empty would else walk the whole range for every row.
 # The ids come sorted, so that jobs are locked in id order, as settlement does.
@@ -30,10 +31,11 @@ WITH gone AS (
     DELETE FROM fleet.outbox o USING unnest($1::uuid[], $7::int[]) AS e(id, round)
     WHERE o.job_id = ANY ($1::uuid[]) AND o.job_id = e.id AND o.round = e.round
 ), sent AS (
-    UPDATE fleet.jobs j SET state = 'QUEUED', entry_id = e.entry_id, stream_epoch = $3, queued_at = now()
+    UPDATE fleet.jobs j SET state = CASE j.state WHEN 'READY' THEN 'QUEUED' ELSE j.state END,
+        entry_id = e.entry_id, stream_epoch = $3, queued_at = now()
     FROM unnest($1::uuid[], $2::text[], $7::int[]) AS e(id, entry_id, round)
     WHERE j.id = ANY ($1::uuid[]) AND j.id BETWEEN $4 AND $5 AND j.id = e.id AND j.rounds = e.round
-        AND j.state = 'READY'
+        AND j.closed_at IS NULL
     RETURNING j.intent_id, j.kind
 ), moved AS (
     UPDATE fleet.intents i SET state = 'DISPATCHED', version = i.version + 1, updated_at = now()

@@ -282,9 +282,10 @@ async def mark_dispatched(uow: Transaction, rows: Sequence[OutboxRow], entry_ids
         uow.put("outbox", (row.job_id, row.round), None)
         await uow.lock("jobs", [row.job_id])
         job: JobRow = uow.get("jobs", row.job_id)
-        if job.state is not JobState.READY or uow.look("dispatch", job.id).rounds != row.round:
+        if job.closed_at is not None or uow.look("dispatch", job.id).rounds != row.round:
             continue
-        job.state, job.queued_at = JobState.QUEUED, uow.now
+        job.state = JobState.QUEUED if job.state is JobState.READY else job.state
+        job.queued_at = uow.now
         uow.put("jobs", job.id, job)
         uow.put("dispatch", job.id, Dispatch(row.round, entry_id, epoch))
         if job.kind is JobKind.PAY:
