@@ -7,6 +7,7 @@ and the tables, partitioned by id, are partitioned by time while the primary key
 import hashlib
 import os
 from collections.abc import Sequence
+from functools import lru_cache
 from uuid import UUID
 
 _TIME_MASK = ((1 << 48) - 1) << 80
@@ -26,10 +27,14 @@ def derive_id(parent: UUID, *parts: str) -> UUID:
     The parent's time prefix is kept: a hold and its resolution rest in the partition of their intent.
     Part boundaries are part of the input: ("a", "bc") and ("ab", "c") differ.
     """
-    material = parent.bytes + b"".join(len(part).to_bytes(4, "big") + part.encode() for part in parts)
-    digest = int.from_bytes(hashlib.blake2b(material, digest_size=10).digest(), "big")
+    digest = int.from_bytes(hashlib.blake2b(parent.bytes + _material(parts), digest_size=10).digest(), "big")
     custom_b, custom_c = digest >> 68, digest & ((1 << 62) - 1)
     return UUID(int=parent.int & _TIME_MASK | 0x8 << 76 | custom_b << 64 | _VARIANT | custom_c)
+
+
+@lru_cache(maxsize=1024)
+def _material(parts: tuple[str, ...]) -> bytes:
+    return b"".join(len(part).to_bytes(4, "big") + part.encode() for part in parts)
 
 
 def id_time_ms(identifier: UUID) -> int:

@@ -13,6 +13,7 @@ from adapters.promptpay.simulator.magic import magic_scripts
 from adapters.promptpay.simulator.service import Ipps
 from adapters.testkit.durable import DurableStore
 from adapters.testkit.faults import FaultScripts
+from wire.logs import log_json_lines
 
 
 class AbortableProtocol(HttpToolsProtocol):
@@ -42,6 +43,7 @@ def main() -> None:
     parser.add_argument("--callback-url", default="")
     parser.add_argument("--callback-delay-s", type=float, default=2)
     chosen = parser.parse_args()
+    log_json_lines("promptpay-simulator")
     ipps = Ipps(
         DurableStore(chosen.db, SCHEMA),
         FaultScripts(chosen.seed, magic_scripts()),
@@ -64,6 +66,7 @@ def main() -> None:
         loop="uvloop",
         http=AbortableProtocol,
         log_level="warning",
+        log_config=None,
         timeout_graceful_shutdown=1,
     )
 
