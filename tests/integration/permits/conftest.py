@@ -3,7 +3,7 @@
 import base64
 import os
 from collections.abc import AsyncIterator, Sequence
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from itertools import count
@@ -193,7 +193,10 @@ class World:
         )
         assert left == 0
         held = await self.admin.fetchval(
-            "SELECT coalesce(sum(amount_minor + fee_minor), 0) FROM fleet.intents"
+            # The fees that a refund gives back are held from the accounts that got them.
+            "SELECT coalesce(sum(amount_minor + fee_minor + CASE WHEN original_intent_id IS NULL THEN 0 ELSE ("
+            " SELECT coalesce(sum((leg->>'amount_minor')::bigint), 0) FROM jsonb_array_elements(fee_legs) leg"
+            ") END), 0) FROM fleet.intents"
             " WHERE state IN ('REVIEW', 'AUTHORIZED', 'DISPATCHED', 'UNRESOLVED')"
         )
         assert report.pending_minor == held
@@ -212,9 +215,16 @@ def lookup_job(intent_id: UUID) -> UUID:
 @pytest.fixture
 async def world(fresh_database: RoleUrls, admin_connection: asyncpg.Connection) -> AsyncIterator[World]:
     """A core with a tenant and a route to the test's rail, which no adapter has registered yet."""
+    async with open_world(fresh_database, admin_connection) as world:
+        yield world
+
+
+@asynccontextmanager
+async def open_world(urls: RoleUrls, admin_connection: asyncpg.Connection) -> AsyncIterator[World]:
+    """Open a world on a database of its own."""
     settings = Settings(
-        DATABASE_URL=fresh_database.app,
-        DATABASE_WORKER_URL=fresh_database.worker,
+        DATABASE_URL=urls.app,
+        DATABASE_WORKER_URL=urls.worker,
         REDIS_URL="redis://127.0.0.1:1/0",
         master_key=base64.b64encode(os.urandom(32)).decode(),
     )

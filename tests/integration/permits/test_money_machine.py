@@ -1,0 +1,280 @@
+"""Any sequence of payments, refunds, reviews, returns and adjustments leaves money and limits where plain sums are."""
+
+import asyncio
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field, replace
+from typing import Any
+from uuid import UUID
+
+import asyncpg
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
+
+from core.services.cancel import cancel
+from core.services.problems import Refusal
+from core.services.reviews import expire_reviews
+from core.services.set_limits import set_limit
+from fleet.stack.provision import RoleUrls
+from schemas.api import IntentRequest
+from schemas.limits import LimitRequest
+from tests.integration.permits.conftest import World, open_world, pay_job
+from tests.integration.permits.test_fees import put
+from tests.integration.permits.test_reviews import decide
+
+FUNDS, LIMIT, WALLETS = 300, 400, 3
+ON_TRANSFER, ON_PAYOUT = 3, 5
+"""Fees on top, which go back with a refund."""
+AMOUNTS, PICKS = st.integers(1, 150), st.integers(0, 1000)
+
+
+@dataclass
+class Wallet:
+    """What a wallet must have, and what it must have at its limit; minor units."""
+
+    id: UUID
+    posted: int = FUNDS
+    held: int = 0
+    used: int = 0
+    claimed: int = 0
+
+    @property
+    def free(self) -> int:
+        return self.posted - self.held
+
+
+@dataclass
+class Paid:
+    """A transfer between two wallets, or the refund of one."""
+
+    id: UUID
+    payer: Wallet
+    payee: Wallet
+    request: IntentRequest
+    key: str
+    state: str
+    original: "Paid | None" = None
+    back: int = 0
+    """The fees that a refund brings."""
+    refunds: "list[Paid]" = field(default_factory=list)
+
+    @property
+    def amount(self) -> int:
+        return self.request.amount_minor
+
+    @property
+    def received(self) -> int:
+        """What the payee gets: a tenth, half up, is taken out of a transfer and kept."""
+        return self.amount + self.back if self.original else self.amount - (self.amount + 5) // 10
+
+    @property
+    def debit(self) -> int:
+        return self.amount if self.original else self.amount + ON_TRANSFER
+
+    def standing(self) -> "list[Paid]":
+        """The refunds that count."""
+        return [each for each in self.refunds if each.state in ("REVIEW", "SETTLED")]
+
+
+class Payments(RuleBasedStateMachine):
+    """Draws steps against the real service; `world` and `loop` are set by the test, the wallets are each run's own."""
+
+    world: World
+    loop: asyncio.AbstractEventLoop
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.wallets = [Wallet(self._run(self.world.wallet(FUNDS))) for _ in range(WALLETS)]
+        self.transfers: list[Paid] = []
+        self.waiting: list[Paid] = []
+
+    def _run(self, work: Any) -> Any:
+        return self.loop.run_until_complete(work)
+
+    def _ask(self, **asked: Any) -> tuple[Any, IntentRequest, str]:
+        request, key = IntentRequest.model_validate(asked | {"currency": "THB"}), f"m-{next(self.world.numbers)}"
+        return self._run(self.world.core.accept.accept(self.world.caller, key, request)), request, key
+
+    @rule(payer=PICKS, payee=PICKS, amount=AMOUNTS, review=st.booleans())
+    def transfer(self, payer: int, payee: int, amount: int, review: bool) -> None:
+        source = self.wallets[payer % WALLETS]
+        target = self.wallets[(payer + 1 + payee % (WALLETS - 1)) % WALLETS]
+        accepted, request, key = self._ask(
+            operation="INTERNAL_P2P", wallet_id=source.id, counterparty_wallet_id=target.id, amount_minor=amount,
+            requires_monitoring=review,
+        )  # fmt: skip
+        self._placed(Paid(accepted.intent.id, source, target, request, key, ""), accepted.intent, review)
+
+    def _placed(self, paid: Paid, intent: Any, review: bool) -> None:
+        """Judge by the sums what must have become of a payment, and count it."""
+        payer = paid.payer
+        if paid.original is None and payer.claimed + payer.used + paid.amount > LIMIT:
+            paid.state, code = "FAILED", "limit_exceeded"
+        elif payer.free < paid.debit:
+            paid.state, code = "FAILED", "insufficient_funds"
+        else:
+            paid.state, code = "REVIEW", None
+            payer.held += paid.debit
+            payer.claimed += 0 if paid.original else paid.amount
+            (self.transfers if paid.original is None else paid.original.refunds).append(paid)
+            if review:
+                self.waiting.append(paid)
+            else:
+                self._settled(paid)
+        assert (intent.state, intent.failure_code) == (paid.state, code)
+
+    def _settled(self, paid: Paid) -> None:
+        paid.state = "SETTLED"
+        paid.payer.held -= paid.debit
+        paid.payer.posted -= paid.debit
+        paid.payee.posted += paid.received
+        if paid.original is None:
+            paid.payer.claimed -= paid.amount
+            paid.payer.used += paid.amount
+        else:
+            paid.payee.used -= paid.amount
+
+    def _ended(self, paid: Paid, state: str) -> None:
+        paid.state = state
+        paid.payer.held -= paid.debit
+        paid.payer.claimed -= 0 if paid.original else paid.amount
+
+    @rule(pick=PICKS, amount=AMOUNTS, review=st.booleans())
+    def refund(self, pick: int, amount: int, review: bool) -> None:
+        if not self.transfers:
+            return
+        original = self.transfers[pick % len(self.transfers)]
+        asked = {
+            "operation": "REFUND", "original_intent_id": original.id, "wallet_id": original.payee.id,
+            "amount_minor": amount, "requires_monitoring": review,
+        }  # fmt: skip
+        standing = original.standing()
+        before = sum(each.amount for each in standing)
+        if original.state != "SETTLED" or before + amount > original.received:
+            with pytest.raises(Refusal) as caught:
+                self._ask(**asked)
+            settled = original.state == "SETTLED"
+            assert caught.value.code == ("refund_exceeds_original" if settled else "original_not_settled")
+            return
+        earned = ON_TRANSFER * (before + amount) // original.received
+        back = max(0, earned - sum(each.back for each in standing))
+        accepted, request, key = self._ask(**asked)
+        refund = Paid(accepted.intent.id, original.payee, original.payer, request, key, "", original, back)
+        self._placed(refund, accepted.intent, review)
+
+    @rule(pick=PICKS, how=st.sampled_from(["APPROVE", "APPROVE", "REJECT", "cancel", "expire"]))
+    def end_a_wait(self, pick: int, how: str) -> None:
+        if not self.waiting:
+            return
+        paid = self.waiting.pop(pick % len(self.waiting))
+        if how == "APPROVE":
+            assert self._run(decide(self.world, paid.id, how)).state == "SETTLED"
+            self._settled(paid)
+        elif how == "REJECT":
+            assert self._run(decide(self.world, paid.id, how)).state == "FAILED"
+            self._ended(paid, "FAILED")
+        elif how == "cancel":
+            assert self._run(cancel(self.world.core.ports, self.world.caller, paid.id)).state == "CANCELLED"
+            self._ended(paid, "CANCELLED")
+        else:
+            text = "UPDATE fleet.intents SET review_until = now() WHERE id = $1"
+            self._run(self.world.admin.execute(text, paid.id))
+            assert self._run(expire_reviews(self.world.core.worker_ports, self.world.uow, 10)) == 1
+            self._ended(paid, "EXPIRED")
+
+    @rule(pick=PICKS, amount=AMOUNTS, end=st.sampled_from(["SUCCEEDED", "DECLINED", "RETURNED"]), part=PICKS)
+    def payout(self, pick: int, amount: int, end: str, part: int) -> None:
+        wallet = self.wallets[pick % WALLETS]
+        intent = self._run(self.world.pay(wallet.id, amount))
+        state = self._run(self.world.state(intent))
+        if wallet.claimed + wallet.used + amount > LIMIT:
+            assert state == ("FAILED", "limit_exceeded")
+            return
+        if wallet.free < amount + ON_PAYOUT:
+            assert state == ("FAILED", "insufficient_funds")
+            return
+        self._run(self.world.sent(intent))
+        back = 1 + part % amount if end == "RETURNED" else amount
+        told = {} if end == "DECLINED" else {"amount_minor": back, "currency": "THB", "provider_tx_id": "T"}
+        for _ in range(2):
+            self._run(self.world.tell(pay_job(intent), end, **told))
+        if end == "DECLINED":
+            return
+        wallet.posted -= amount + ON_PAYOUT
+        wallet.used += amount
+        if end == "RETURNED":
+            wallet.posted += back + ON_PAYOUT * back // amount
+            wallet.used -= back
+
+    @rule(pick=PICKS, amount=AMOUNTS, debit=st.booleans())
+    def adjust(self, pick: int, amount: int, debit: bool) -> None:
+        wallet = self.wallets[pick % WALLETS]
+        accepted, _, _ = self._ask(
+            operation="MANUAL_ADJUSTMENT", wallet_id=wallet.id, amount_minor=amount,
+            direction="DEBIT" if debit else "CREDIT",
+        )  # fmt: skip
+        lacking = debit and wallet.free < amount
+        assert accepted.intent.state == ("FAILED" if lacking else "SETTLED")
+        if not lacking:
+            wallet.posted += -amount if debit else amount
+
+    @rule(pick=PICKS)
+    def repeat(self, pick: int) -> None:
+        known = [each for paid in self.transfers for each in (paid, *paid.refunds)]
+        if known:
+            paid = known[pick % len(known)]
+            again = self._run(self.world.core.accept.accept(self.world.caller, paid.key, paid.request))
+            assert (again.replayed, again.intent.id) == (True, paid.id)
+
+    @invariant()
+    def money_and_limits_are_where_the_sums_are(self) -> None:
+        usage = "SELECT held_minor, used_minor FROM fleet.limit_usage WHERE subject = $1"
+        for wallet in self.wallets:
+            assert self._run(self.world.money(wallet.id)) == (wallet.posted, wallet.held)
+            row = self._run(self.world.admin.fetchrow(usage, str(wallet.id))) or (0, 0)
+            assert tuple(row) == (wallet.claimed, wallet.used)
+
+
+async def _proven(world: World) -> None:
+    await world.prove()
+    async with world.uow() as uow:
+        assert await world.core.worker_ports.limit_store.verify(uow) == []
+
+
+async def _opened(stack: AsyncExitStack, urls: RoleUrls) -> World:
+    admin = await asyncpg.connect(urls.admin)
+    stack.push_async_callback(admin.close)
+    world = await stack.enter_async_context(open_world(urls, admin))
+    world.caller = replace(world.caller, operations=world.caller.operations | {"ADJUSTMENT_DEBIT"})
+    await world.register()
+    fee = {"kind": "RATE", "fixed_minor": ON_TRANSFER}
+    await put(world, operation="INTERNAL_P2P", fee=fee, on_refund="RETURNED")
+    tenth = {"kind": "RATE", "basis_points": 1000}
+    await put(world, operation="INTERNAL_P2P", name="tenth", phase="POST", fee=tenth)
+    await put(world, name="out", fee={"kind": "RATE", "fixed_minor": ON_PAYOUT}, on_refund="RETURNED")
+    body = {"name": "monthly", "kind": "MONTH", "currency": "THB", "max_amount_minor": LIMIT, "refund_gives_back": True}
+    async with world.uow() as uow:
+        request = LimitRequest.model_validate(body)
+        await set_limit(uow, world.core.worker_ports.limit_store, world.caller.tenant_id, "test", request)
+    return world
+
+
+def test_wallets_and_limits_are_where_plain_sums_are(fresh_database: RoleUrls) -> None:
+    loop, stack = asyncio.new_event_loop(), AsyncExitStack()
+    try:
+        world = loop.run_until_complete(_opened(stack, fresh_database))
+        run_state_machine_as_test(
+            type("Machine", (Payments,), {"world": world, "loop": loop}),
+            settings=settings(
+                max_examples=8,
+                stateful_step_count=25,
+                deadline=None,
+                suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
+            ),
+        )
+        # Once, for all runs together: a run that failed would make the proof of each later one fail too.
+        loop.run_until_complete(_proven(world))
+    finally:
+        loop.run_until_complete(stack.aclose())
+        loop.close()
