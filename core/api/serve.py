@@ -98,5 +98,6 @@ def _config(app: ASGIApp, host: str, port: int, drain_s: float) -> uvicorn.Confi
         access_log=False,
         log_config=None,
         server_header=False,
+        proxy_headers=False,
         timeout_graceful_shutdown=int(drain_s),
     )
