@@ -55,10 +55,11 @@ class NoopRail:
 
     async def pay(self, order: Order) -> Outcome:
         """Write the payment into the book, once per reference."""
-        [paid] = await self.pay_many([order])
-        return paid
+        if self._delay_s:
+            await asyncio.sleep(self._delay_s)
+        return self._pay(order)
 
-    async def pay_many(self, orders: Sequence[Order]) -> list[Outcome]:
+    async def pay_many(self, orders: Sequence[Order]) -> Sequence[Outcome | Exception]:
         """Write the payments into the book, each once per reference."""
         if self._delay_s:
             await asyncio.sleep(self._delay_s)

@@ -285,7 +285,8 @@ class Lane:
 
     async def _work(self, held: Held, granted: Granted, sent_at_s: float) -> None:
         try:
-            if await self._disagrees(held, granted):
+            if disagreement(held.job, granted):
+                await self._bury_mismatch(held, granted)
                 return
             executed = await self._executor.execute(granted, sent_at_s)
             self._called()
@@ -295,7 +296,12 @@ class Lane:
 
     async def _work_together(self, permitted: Sequence[Permitted], sent_at_s: float) -> None:
         try:
-            agreed = [(held, granted) for held, granted in permitted if not await self._disagrees(held, granted)]
+            agreed: list[Permitted] = []
+            for held, granted in permitted:
+                if disagreement(held.job, granted):
+                    await self._bury_mismatch(held, granted)
+                else:
+                    agreed.append((held, granted))
             executed = await self._executor.execute_many([granted for _, granted in agreed], sent_at_s)
             self._called()
             bare: list[Completion] = []
@@ -310,12 +316,9 @@ class Lane:
         finally:
             self._freed([held for held, _ in permitted])
 
-    async def _disagrees(self, held: Held, granted: Granted) -> bool:
-        differs = disagreement(held.job, granted)
-        if differs:
-            message = f"the stream's {differs} is not the permit's"
-            await self._bury(held.delivery, held.job.job_id, "permit_mismatch", message)
-        return bool(differs)
+    async def _bury_mismatch(self, held: Held, granted: Granted) -> None:
+        message = f"the stream's {disagreement(held.job, granted)} is not the permit's"
+        await self._bury(held.delivery, held.job.job_id, "permit_mismatch", message)
 
     def _called(self) -> None:
         failpoint("adapter.after_call")

@@ -13,7 +13,7 @@ from typing import Protocol
 import pytest
 
 from adapters.runtime.execution import Executed, Executor
-from adapters.runtime.port import Rail
+from adapters.runtime.port import PaysMany, Rail
 from adapters.runtime.timing import clock_s
 from schemas.operations import JobKind
 from schemas.permits import Granted, Instruction, LookupBinding, Payee, PermitMode
@@ -74,8 +74,11 @@ class RailConformance:
         return await self._execute(harness, permit(harness, reference, amount_minor, lookup, fence))
 
     async def _execute(self, harness: Harness, granted: Granted) -> Executed:
-        registration = harness.rail.registration()
-        executor = Executor(harness.rail, registration.rail, registration.timing.call_total_s)
+        """Do it as a lane does: a payment goes by the rail's call for many, where it has one."""
+        executor = _executor(harness)
+        if executor.pays_together(granted):
+            [executed] = await executor.execute_many([granted], clock_s())
+            return executed
         return await executor.execute(granted, clock_s())
 
     async def test_the_same_reference_twice_is_one_payment(self, harness: Harness) -> None:
@@ -115,6 +118,31 @@ class RailConformance:
         assert executed.outcome.amount_minor == amount_minor
         assert await harness.paid(reference) == [amount_minor]
 
+    async def test_payments_in_one_call_are_each_made_once_and_answered_in_their_place(self, harness: Harness) -> None:
+        if not isinstance(harness.rail, PaysMany):
+            pytest.skip("this rail takes one payment a call")
+        amounts, executor = [2_500, 2_501, 100, 123_456], _executor(harness)
+        permits = [permit(harness, _reference(harness), each, await harness.prepare(each)) for each in amounts]
+        for _ in range(2):
+            executed = await executor.execute_many(permits, clock_s())
+            assert [each.outcome.verdict for each in executed] == [Verdict.SUCCEEDED] * len(amounts)
+            assert [each.outcome.amount_minor for each in executed] == amounts
+        assert [await harness.paid(each.reference) for each in permits] == [[amount] for amount in amounts]
+
+    async def test_nonsense_about_one_payment_of_a_call_makes_none_a_success_that_was_not_paid(
+        self, harness: Harness
+    ) -> None:
+        if not isinstance(harness.rail, PaysMany):
+            pytest.skip("this rail takes one payment a call")
+        permits = [permit(harness, _reference(harness), 2_500, await harness.prepare(2_500)) for _ in range(3)]
+        await harness.answers_an_unknown_status(permits[1].reference)
+        executed = await _executor(harness).execute_many(permits, clock_s())
+        assert executed[1].outcome.verdict in (Verdict.UNKNOWN, Verdict.PENDING)
+        for granted, each in zip(permits, executed, strict=True):
+            paid = await harness.paid(granted.reference)
+            assert each.outcome.verdict in (Verdict.SUCCEEDED, Verdict.UNKNOWN, Verdict.PENDING)
+            assert paid == [2_500] or (paid == [] and each.outcome.verdict is not Verdict.SUCCEEDED)
+
     async def test_secrets_and_payees_are_never_logged(
         self, harness: Harness, caplog: pytest.LogCaptureFixture
     ) -> None:
@@ -126,6 +154,11 @@ class RailConformance:
                 await self._pay(harness, reference)
         for secret in harness.secrets:
             assert secret not in caplog.text
+
+
+def _executor(harness: Harness) -> Executor:
+    registration = harness.rail.registration()
+    return Executor(harness.rail, registration.rail, registration.timing.call_total_s)
 
 
 def _reference(harness: Harness) -> str:

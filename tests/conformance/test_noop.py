@@ -1,6 +1,7 @@
 """The noop rail passes the suite; its script wraps the rail, since its book is its own memory."""
 
 import asyncio
+from collections.abc import Sequence
 
 import pytest
 
@@ -20,13 +21,14 @@ class ScriptedNoop(NoopRail):
         self.lost: set[str] = set()
         self.garbled: set[str] = set()
 
-    async def pay(self, order: Order) -> Outcome:
-        outcome = await super().pay(order)
-        if order.reference in self.lost:
-            await asyncio.sleep(30)
-        if order.reference in self.garbled:
-            raise ProtocolViolation("status outside the contract")
-        return outcome
+    async def pay_many(self, orders: Sequence[Order]) -> list[Outcome | Exception]:
+        answers: list[Outcome | Exception] = [*await super().pay_many(orders)]
+        for at, order in enumerate(orders):
+            if order.reference in self.lost:
+                await asyncio.sleep(30)
+            if order.reference in self.garbled:
+                answers[at] = ProtocolViolation("status outside the contract")
+        return answers
 
 
 class NoopHarness:
