@@ -46,6 +46,7 @@ from core.store.listener import listen_for_outbox
 from core.store.migrate import load_migrations
 from core.store.nonces import NonceStore
 from core.store.parking import PostgresParking
+from core.store.quotes import QuoteStore
 from core.store.rates import RateStore
 from core.store.routes import RouteStore
 from core.store.tenants import TenantStore
@@ -78,6 +79,7 @@ class Ports:
     limits: LimitBook
     limit_store: LimitStore
     exchange_rates: RateStore
+    quotes: QuoteStore
     tenants: TenantStore
     vault: PostgresVault
     jobs: Any
@@ -181,6 +183,7 @@ def _ports(database: Database, vault: PostgresVault, pace: Pace, settings: Setti
         limits=LimitBook(LimitStore()),
         limit_store=LimitStore(),
         exchange_rates=RateStore(),
+        quotes=QuoteStore(),
         tenants=TenantStore(),
         vault=vault,
         jobs=jobs,

@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 
 from schemas.base import Contract
 from schemas.events import IntentState
+from schemas.exchange import ExchangeView
 from schemas.fees import FeeLegView, Label
 from schemas.jobs import AmountMinor, CurrencyCode
 from schemas.limits import LimitExceeded
@@ -53,8 +54,13 @@ class IntentRequest(Contract):
     """Where the payment came from, such as app or web; fees may depend on it."""
     original_intent_id: UUID | None = None
     """Of REFUND: the settled payment to give back, in part or whole. `wallet_id` is the wallet that received it."""
-    direction: Literal[Direction.CREDIT, Direction.DEBIT] | None = None
-    """Of MANUAL_ADJUSTMENT: whether the wallet gets the amount (left out, too) or gives it."""
+    direction: Literal[Direction.CREDIT, Direction.DEBIT, Direction.TO_LIQUIDITY, Direction.FROM_LIQUIDITY] | None = (
+        None
+    )
+    """Of MANUAL_ADJUSTMENT: whether the wallet gets the amount (left out, too) or gives it, to or from equity or the
+    liquidity of its currency."""
+    quote_id: UUID | None = None
+    """Of EXCHANGE: the quote to use; wallets, amount and currency are those that it says."""
     requires_monitoring: bool = False
     """Hold the money and wait for a decision of another key before the payment goes on."""
     on_behalf_of: OnBehalfOf | None = None
@@ -111,6 +117,8 @@ class IntentView(Contract):
     """The payment that a refund is about; `fees` are then those that went back."""
     requires_monitoring: bool = False
     on_behalf_of: OnBehalfOf | None = None
+    exchange: ExchangeView | None = None
+    """Of EXCHANGE: what the counterparty's wallet gets."""
     payee_type: str | None
     payee_masked: str | None
     reference: str

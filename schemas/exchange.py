@@ -1,13 +1,15 @@
 """Exchange: pairs, rates, quotes and what they leave a tenant exposed to. Rates are decimal texts, never floats."""
 
 from datetime import datetime
-from typing import Annotated, Self
+from enum import StrEnum
+from typing import Annotated, Literal, Self
+from uuid import UUID
 
 from pydantic import Field, model_validator
 
 from schemas.base import Contract
-from schemas.fees import Moment
-from schemas.jobs import CurrencyCode
+from schemas.fees import Label, Moment, Rounding
+from schemas.jobs import AmountMinor, CurrencyCode
 
 RateText = Annotated[str, Field(min_length=1, max_length=25, pattern=r"^[0-9]{1,12}(\.[0-9]{1,12})?$")]
 """A rate as a decimal text: what one unit of the base costs in units of the counter currency."""
@@ -87,3 +89,72 @@ class RateList(Contract):
 
     items: list[RateView]
     next_cursor: str | None = None
+
+
+class QuoteSide(StrEnum):
+    """Which amount of a quote is fixed: what is paid, or what is bought."""
+
+    FROM = "FROM"
+    TO = "TO"
+
+
+class QuoteRequest(Contract):
+    """Asks what one wallet pays for what another wallet of the same owner gets."""
+
+    wallet_id: UUID
+    """The wallet that pays."""
+    counterparty_wallet_id: UUID
+    """The wallet that gets the other currency."""
+    from_currency: CurrencyCode
+    to_currency: CurrencyCode
+    side: QuoteSide = QuoteSide.FROM
+    amount_minor: AmountMinor
+    """Minor units of the currency on that side."""
+    channel: Label = ""
+    """Where the exchange comes from; fees may depend on it."""
+
+    @model_validator(mode="after")
+    def _two_of_each(self) -> Self:
+        if self.from_currency == self.to_currency:
+            raise ValueError("from_currency and to_currency are the same")
+        return self
+
+
+class ExchangeView(Contract):
+    """What an exchange was agreed on; amounts are minor units of `currency`."""
+
+    quote_id: UUID
+    currency: str
+    to_minor: int
+    """What the counterparty's wallet gets."""
+    spread_minor: int
+    """What the house keeps."""
+
+
+class QuoteView(Contract):
+    """A quote. Whoever uses it pays `from_minor` and `fee_minor`, and the other wallet gets `to_minor`."""
+
+    id: UUID
+    state: Literal["OPEN", "USED", "EXPIRED"]
+    wallet_id: UUID
+    counterparty_wallet_id: UUID
+    from_currency: str
+    from_minor: int
+    to_currency: str
+    to_minor: int
+    side: QuoteSide
+    base: str
+    counter: str
+    rate: str
+    """What one `base` is worth in `counter`, before the spread."""
+    rate_version: int
+    spread_basis_points: int
+    spread_minor: int
+    """What the house keeps, in minor units of `to_currency`, what rounding left included."""
+    rounding: Rounding
+    """DOWN: what is bought was rounded down. UP: what is paid was rounded up."""
+    fee_minor: int | None = None
+    """What the fee rules take on top, by the rules of now; shown when the quote is made."""
+    created_at: datetime
+    expires_at: datetime
+    intent_id: UUID | None

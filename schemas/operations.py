@@ -21,10 +21,13 @@ class OperationType(StrEnum):
 
 
 class Direction(StrEnum):
-    """Which way an operation moves its money that knows several. A client chooses between the first two."""
+    """Which way an operation moves its money that knows several. A client chooses among the first four."""
 
     CREDIT = "CREDIT"
     DEBIT = "DEBIT"
+    TO_LIQUIDITY = "TO_LIQUIDITY"
+    """Out of a wallet, into what exchanges of its currency are paid from."""
+    FROM_LIQUIDITY = "FROM_LIQUIDITY"
     RETURN = "RETURN"
     """A provider gave a payment back: to the wallet that paid it."""
     SUSPENSE = "SUSPENSE"

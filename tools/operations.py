@@ -17,10 +17,12 @@ _HEAD = """# Operations
 Generated from the registry in `core/domain/operations.py` by `python -m tools.operations`; `./dev check` compares them.
 
 Each moves its money in one chain of legs: all of them, or none. The wallet is `wallet_id`, the counterparty's is
-`counterparty_wallet_id`: another one of the tenant, in the same currency. The principal's leg carries what the
-recipient receives: the amount less the fees out of it. Each fee leg goes from the wallet to the account that its rule
-names, and the fee that a provider's lookup named from the wallet to fee income. An operation that needs a route is
-refused as `no_route` where there is none, before anything is held.
+`counterparty_wallet_id`: another one of the tenant, in the same currency, or of EXCHANGE in another one. The
+principal's leg carries what the recipient receives: the amount less the fees out of it. An EXCHANGE has two legs more,
+in the ledger of the other currency: from liquidity to the counterparty's wallet, and the spread from liquidity to fee
+income. Each fee leg goes from the wallet to the account that its rule names, and the fee that a provider's lookup named
+from the wallet to fee income. An operation that needs a route is refused as `no_route` where there is none, before
+anything is held.
 """
 
 
@@ -34,6 +36,8 @@ def _needs(operation: Operation) -> str:
         needs.append("counterparty")
     if operation.refunds:
         needs.append("original")
+    if operation.exchanges:
+        needs.append("quote")
     return ", ".join(needs) or "nothing more"
 
 

@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from typing import Any, Final, Literal
 from uuid import UUID
 
+from core.domain.exchange import ExchangeTerms
 from core.domain.fee_legs import FeeLeg, sum_minor
 from schemas.events import TERMINAL_STATES, IntentState
 from schemas.fees import FeePhase
@@ -91,6 +92,8 @@ class IntentRow:
     """When that wait ends; None where it does not wait."""
     on_behalf_of: dict[str, Any] | None = None
     """The user that it is made for, and who acts."""
+    exchange: ExchangeTerms | None = None
+    """Of EXCHANGE: what the other wallet gets, and by which quote."""
 
     @property
     def fees_on_top_minor(self) -> int:

@@ -4,12 +4,13 @@ Every id follows from the intent's: a repeated step names the same transfers, an
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import IntEnum, StrEnum
 from functools import lru_cache
 from typing import Final
 from uuid import UUID
 
+from core.domain.exchange import ExchangeTerms
 from core.domain.fee_legs import FeeAccount
 from core.domain.ids import derive_id
 from core.domain.intents import IntentRow
@@ -37,6 +38,8 @@ class TransferCode(IntEnum):
     FEE = 2
     ADJUSTMENT = 3
     SUSPENSE = 4
+    EXCHANGE = 5
+    SPREAD = 6
 
 
 _RESOLVING: Final = frozenset({TransferFlags.POST_PENDING, TransferFlags.VOID_PENDING})
@@ -53,9 +56,16 @@ class Role(StrEnum):
     CLEARING = "provider clearing"
     EQUITY = "equity"
     SUSPENSE = "suspense"
+    LIQUIDITY = "liquidity"
 
 
-_OWN_ACCOUNTS: Final = {Role.EQUITY: AccountCode.EQUITY, Role.SUSPENSE: AccountCode.SUSPENSE}
+_OWN_ACCOUNTS: Final = {
+    Role.EQUITY: AccountCode.EQUITY,
+    Role.SUSPENSE: AccountCode.SUSPENSE,
+    Role.LIQUIDITY: AccountCode.LIQUIDITY,
+}
+SPREAD_QUALIFIER: Final = "exchange:spread"
+"""Names the fee income that spreads go to; no fee rule can name it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +94,15 @@ _GIVEN_BACK: Final = Steps(
     "SETTLED, or FAILED with nothing moved",
     "where a provider returns a payment, the core makes the refund itself: RETURN, or SUSPENSE",
     "SETTLED",
+)
+
+
+_EXCHANGED: Final = Steps(
+    "lock the quote and use it up; post the whole chain over both currencies' ledgers: what is paid to liquidity, "
+    "what is bought from liquidity to the counterparty's wallet, the spread from liquidity to fee income",
+    "SETTLED, or FAILED with nothing moved",
+    "none: settled when accepted",
+    "none",
 )
 
 
@@ -123,7 +142,12 @@ class Operation:
     @property
     def needs_counterparty(self) -> bool:
         """Whether it names another wallet of the tenant."""
-        return self.principal == _INSIDE and not self.refunds
+        return (self.principal == _INSIDE and not self.refunds) or self.exchanges
+
+    @property
+    def exchanges(self) -> bool:
+        """Whether the other wallet gets another currency, by a quote."""
+        return self.type is OperationType.EXCHANGE
 
     @property
     def refunds(self) -> bool:
@@ -133,7 +157,7 @@ class Operation:
     @property
     def refundable(self) -> bool:
         """Whether who received it can give it back."""
-        return self.needs_counterparty
+        return self.needs_counterparty and not self.exchanges
 
     @property
     def confirms_first(self) -> bool:
@@ -172,7 +196,14 @@ OPERATIONS: Final = {
             LegKind(Role.EQUITY, Role.WALLET, TransferCode.ADJUSTMENT),
             _AT_ONCE,
             takes_fees=False,
-            otherwise={Direction.DEBIT: LegKind(Role.WALLET, Role.EQUITY, TransferCode.ADJUSTMENT)},
+            otherwise={
+                Direction.DEBIT: LegKind(Role.WALLET, Role.EQUITY, TransferCode.ADJUSTMENT),
+                Direction.TO_LIQUIDITY: LegKind(Role.WALLET, Role.LIQUIDITY, TransferCode.ADJUSTMENT),
+                Direction.FROM_LIQUIDITY: LegKind(Role.LIQUIDITY, Role.WALLET, TransferCode.ADJUSTMENT),
+            },
+        ),
+        Operation(
+            OperationType.EXCHANGE, None, LegKind(Role.WALLET, Role.LIQUIDITY, TransferCode.EXCHANGE), _EXCHANGED
         ),
     )
 }
@@ -181,13 +212,14 @@ OPERATIONS: Final = {
 
 @dataclass(frozen=True, slots=True)
 class Leg:
-    """One movement of an operation."""
+    """One movement of an operation, within the ledger of one currency."""
 
     name: str
     debit_account_id: UUID
     credit_account_id: UUID
     amount_minor: int
     code: TransferCode
+    ledger: int
 
 
 @lru_cache(maxsize=10_000)
@@ -203,6 +235,18 @@ def wallet_account(wallet_id: UUID, tenant_id: UUID, currency: str) -> Account:
     return Account(wallet_id, tenant_id, currency_of(currency).numeric, AccountCode.WALLET, flags)
 
 
+@lru_cache(maxsize=10_000)
+def liquidity_account(tenant_id: UUID, currency: str) -> Account:
+    """Return the account that a tenant exchanges a currency out of: it gives what it has, unless that was allowed."""
+    account = system_account(tenant_id, currency, AccountCode.LIQUIDITY)
+    return replace(account, flags=AccountFlags.DEBITS_MUST_NOT_EXCEED_CREDITS)
+
+
+def spread_account(tenant_id: UUID, currency: str) -> Account:
+    """Return the fee income that the spreads of exchanges into a currency go to."""
+    return system_account(tenant_id, currency, AccountCode.FEE_INCOME, SPREAD_QUALIFIER)
+
+
 def clearing_account(intent: IntentRow) -> Account:
     """Return the account that mirrors what the intent's provider account holds for us."""
     qualifier = f"{intent.provider}:{intent.provider_account}:{intent.environment}"
@@ -214,28 +258,34 @@ def accounts_of(intent: IntentRow) -> list[Account]:
     principal = _principal(intent)
     roles = (principal.debit, principal.credit)
     accounts = [clearing_account(intent)] if Role.CLEARING in roles else []
-    accounts += [
-        system_account(intent.tenant_id, intent.currency, _OWN_ACCOUNTS[role])
-        for role in roles
-        if role in _OWN_ACCOUNTS
-    ]
+    accounts += [_own_account(intent, role) for role in roles if role in _OWN_ACCOUNTS]
+    if intent.exchange is not None:
+        accounts.append(liquidity_account(intent.tenant_id, intent.exchange.currency))
+        accounts.append(spread_account(intent.tenant_id, intent.exchange.currency))
     accounts += [fee_account(intent, leg.account) for leg in intent.fee_legs if leg.account.wallet_id is None]
     if intent.fee_minor > intent.fees_on_top_minor:
         accounts.append(system_account(intent.tenant_id, intent.currency, AccountCode.FEE_INCOME))
     return accounts
 
 
+def liquidity_of(intent: IntentRow) -> frozenset[UUID]:
+    """Return the accounts of liquidity that the intent's legs touch."""
+    return frozenset(account.id for account in accounts_of(intent) if account.code == AccountCode.LIQUIDITY)
+
+
 def legs_of(intent: IntentRow) -> list[Leg]:
     """Return the movements of the intent. Raises ValueError for an operation that is not in OPERATIONS."""
-    principal = _principal(intent)
+    principal, ledger = _principal(intent), currency_of(intent.currency).numeric
     debit, credit = _account_id(intent, principal.debit), _account_id(intent, principal.credit)
-    legs = [Leg("principal", debit, credit, intent.principal_minor, principal.code)]
-    legs += _fee_legs(intent)
+    legs = [Leg("principal", debit, credit, intent.principal_minor, principal.code, ledger)]
+    if intent.exchange is not None:
+        legs += _bought_legs(intent, intent.exchange)
+    legs += _fee_legs(intent, ledger)
     # What the fees by rule do not explain is the fee that the provider's lookup named.
     named_minor = intent.fee_minor - intent.fees_on_top_minor
     if named_minor:
         income = system_account(intent.tenant_id, intent.currency, AccountCode.FEE_INCOME)
-        legs.append(Leg("fee", intent.wallet_id, income.id, named_minor, TransferCode.FEE))
+        legs.append(Leg("fee", intent.wallet_id, income.id, named_minor, TransferCode.FEE, ledger))
     return legs
 
 
@@ -254,10 +304,28 @@ def _account_id(intent: IntentRow, role: Role) -> UUID:
     if role is Role.CLEARING:
         return clearing_account(intent).id
     if role in _OWN_ACCOUNTS:
-        return system_account(intent.tenant_id, intent.currency, _OWN_ACCOUNTS[role]).id
+        return _own_account(intent, role).id
     if intent.counterparty_wallet_id is None:
         raise ValueError(f"operation {intent.operation} has no counterparty")
     return intent.counterparty_wallet_id
+
+
+def _own_account(intent: IntentRow, role: Role) -> Account:
+    if role is Role.LIQUIDITY:
+        return liquidity_account(intent.tenant_id, intent.currency)
+    return system_account(intent.tenant_id, intent.currency, _OWN_ACCOUNTS[role])
+
+
+def _bought_legs(intent: IntentRow, terms: ExchangeTerms) -> list[Leg]:
+    """Return what leaves the liquidity of the other currency: what the counterparty gets, and the house's spread."""
+    ledger = currency_of(terms.currency).numeric
+    liquidity = liquidity_account(intent.tenant_id, terms.currency).id
+    bought = _account_id(intent, Role.COUNTERPARTY)
+    legs = [Leg("bought", liquidity, bought, terms.to_minor, TransferCode.EXCHANGE, ledger)]
+    if terms.spread_minor:
+        kept = spread_account(intent.tenant_id, terms.currency).id
+        legs.append(Leg("spread", liquidity, kept, terms.spread_minor, TransferCode.SPREAD, ledger))
+    return legs
 
 
 def fee_account(intent: IntentRow, account: FeeAccount) -> Account:
@@ -265,7 +333,7 @@ def fee_account(intent: IntentRow, account: FeeAccount) -> Account:
     return system_account(intent.tenant_id, intent.currency, AccountCode[account.code], account.qualifier)
 
 
-def _fee_legs(intent: IntentRow) -> list[Leg]:
+def _fee_legs(intent: IntentRow, ledger: int) -> list[Leg]:
     """Return the fees by rule: the payer pays them all, those out of the amount instead of the recipient's part.
 
     Those of a refund go back to who paid them.
@@ -275,7 +343,7 @@ def _fee_legs(intent: IntentRow) -> list[Leg]:
         debit, credit = intent.wallet_id, leg.account.wallet_id or fee_account(intent, leg.account).id
         if intent.is_refund:
             debit, credit = credit, _account_id(intent, _principal(intent).credit)
-        legs.append(Leg(leg.name, debit, credit, leg.amount_minor, TransferCode.FEE))
+        legs.append(Leg(leg.name, debit, credit, leg.amount_minor, TransferCode.FEE, ledger))
     return legs
 
 
@@ -305,7 +373,6 @@ def void_transfers(intent: IntentRow) -> list[Transfer]:
 
 
 def _chain(intent: IntentRow, flags: TransferFlags) -> list[Transfer]:
-    ledger = currency_of(intent.currency).numeric
     resolves, linked = flags in _RESOLVING, _LINKED[flags]
     legs: Sequence[Leg] = legs_of(intent)
     chain = []
@@ -323,7 +390,7 @@ def _chain(intent: IntentRow, flags: TransferFlags) -> list[Transfer]:
                 debit_account_id=leg.debit_account_id,
                 credit_account_id=leg.credit_account_id,
                 amount_minor=leg.amount_minor,
-                ledger=ledger,
+                ledger=leg.ledger,
                 code=leg.code,
                 flags=linked if place < len(legs) else flags,
                 pending_id=held if resolves else None,

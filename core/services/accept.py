@@ -26,11 +26,12 @@ from core.services.plans import (
     priced_as,
     require_operation,
     row_of,
-    take_refund,
+    take,
     with_fees,
 )
 from core.services.problems import Refusal
-from core.services.refunds import EXCEEDS, FeeRules, lock_originals
+from core.services.quotes import Quotes, lock_quotes
+from core.services.refunds import FeeRules, lock_originals
 from core.services.request_hash import request_hash
 from core.services.vault_port import Plain, Sealed, SubjectRacedError, Vault
 from core.services.wallets import Wallet
@@ -120,6 +121,8 @@ class AcceptPorts(AuthorizePorts, Protocol):
     def fees(self) -> Fees: ...
     @property
     def fee_rules(self) -> FeeRules: ...
+    @property
+    def quotes(self) -> Quotes: ...
     @property
     def unit_of_work(self) -> Callable[[Context], AbstractAsyncContextManager[Any]]: ...
     @property
@@ -262,11 +265,13 @@ class AcceptService:
                 self._wallets.clear()
             # Kept for good: a wallet's tenant and currency never change.
             self._wallets |= await self._ports.wallets.find_wallets(uow, unknown)
-        originals = await lock_originals(uow, self._ports, batch[0].caller.tenant_id, [each.request for each in batch])
+        tenant_id, requests = batch[0].caller.tenant_id, [each.request for each in batch]
+        originals = await lock_originals(uow, self._ports, tenant_id, requests)
+        quotes = await lock_quotes(uow, self._ports.quotes, tenant_id, requests)
         plans: list[Plan | Refusal] = []
         for asked in batch:
             try:
-                plans.append(plan_payment(asked, self._wallets, routes, originals))
+                plans.append(plan_payment(asked, self._wallets, routes, originals, quotes))
             except Refusal as refusal:
                 plans.append(refusal)
         await self._price(uow, batch, plans)
@@ -301,15 +306,18 @@ class AcceptService:
             row = rows[intent_id] = row_of(asked, plan, moment)
             if intent_id in sealed:
                 row.subject_id, row.instruction = sealed[intent_id].subject_id, sealed[intent_id].ciphertext
-        exceeding = {row.id: text for row in rows.values() if (text := take_refund(row, fresh[row.id][1])) is not None}
-        direct = [row for intent_id, row in rows.items() if not fresh[intent_id][1].lookup and row.id not in exceeding]
+        gone = {row.id: why for row in rows.values() if (why := take(row, fresh[row.id][1])) is not None}
+        used = {row.exchange.quote_id: row.id for row in rows.values() if row.exchange and row.id not in gone}
+        if used:
+            await self._ports.quotes.use_quotes(uow, used)
+        direct = [row for intent_id, row in rows.items() if not fresh[intent_id][1].lookup and row.id not in gone]
         # The terms are those that each payment was planned by: no item can fail on them here, among its neighbours.
         terms = {intent_id: plan.chosen.terms for intent_id, (_, plan) in fresh.items() if plan.chosen is not None}
         originals = {
             intent_id: plan.refunds.original for intent_id, (_, plan) in fresh.items() if plan.refunds is not None
         }
         outcomes = await place_holds(uow, self._ports, direct, terms, moment, originals)
-        failed = {each: Outcome(each, IntentState.FAILED, None, EXCEEDS, text) for each, text in exceeding.items()}
+        failed = {each: Outcome(each, IntentState.FAILED, None, *why) for each, why in gone.items()}
         for row in rows.values():
             if fresh[row.id][1].lookup:
                 continue

@@ -10,7 +10,7 @@ from core.domain.ids import derive_id
 from core.domain.intents import IntentRow, Move
 from core.domain.jobs import JobRow, mint_reference
 from core.domain.ledger import Transfer, TransferResult
-from core.domain.operations import OPERATIONS, accounts_of, hold_transfers, posting_transfers
+from core.domain.operations import OPERATIONS, accounts_of, hold_transfers, liquidity_of, posting_transfers
 from core.services.ledger_port import Ledger
 from core.services.limits import Desk, LimitBook
 from core.services.routes import RailTerms, Routes
@@ -210,7 +210,11 @@ async def _hold(uow: Any, ledger: Ledger, intents: Sequence[IntentRow]) -> dict[
         accounts = {account.id: account for intent in lacking for account in accounts_of(intent)}
         await ledger.create_accounts(uow, sorted(accounts.values(), key=lambda account: account.id.int))
         answers |= await _apply(uow, ledger, {intent.id: chains[intent.id] for intent in lacking})
-    return {intent_id: failure for intent_id, chain in answers.items() if (failure := _failure(chain)) is not None}
+    return {
+        intent.id: failure
+        for intent in intents
+        if (failure := _failure(intent, chains[intent.id], answers[intent.id])) is not None
+    }
 
 
 def _transfers(intent: IntentRow) -> list[Transfer]:
@@ -225,12 +229,22 @@ async def _apply(
     return {intent_id: [next(results) for _ in chain] for intent_id, chain in chains.items()}
 
 
-def _failure(chain: Sequence[TransferResult]) -> tuple[str, str] | None:
-    causes = [answer for answer in chain if answer not in _DONE | _SECONDARY]
+def _failure(intent: IntentRow, chain: Sequence[Transfer], answers: Sequence[TransferResult]) -> tuple[str, str] | None:
+    if _DONE.issuperset(answers):
+        return None
+    causes = [
+        (answer, transfer) for answer, transfer in zip(answers, chain, strict=True) if answer not in _DONE | _SECONDARY
+    ]
     if not causes:
         return None
-    if causes[0] is TransferResult.EXCEEDS_CREDITS:
+    cause, transfer = causes[0]
+    if cause is TransferResult.EXCEEDS_CREDITS:
+        if transfer.debit_account_id in liquidity_of(intent):
+            return (
+                "insufficient_liquidity",
+                "there is not enough of the currency to exchange into: ask for less, or later",
+            )
         return "insufficient_funds", "the wallet's available balance does not cover amount and fee"
-    if causes[0] in (TransferResult.DEBIT_ACCOUNT_ALREADY_CLOSED, TransferResult.CREDIT_ACCOUNT_ALREADY_CLOSED):
+    if cause in (TransferResult.DEBIT_ACCOUNT_ALREADY_CLOSED, TransferResult.CREDIT_ACCOUNT_ALREADY_CLOSED):
         return "account_closed", "the wallet is closed"
-    raise LedgerRefusedError(f"the ledger answered {causes[0]} to a hold")
+    raise LedgerRefusedError(f"the ledger answered {cause} to a hold")

@@ -169,3 +169,9 @@ def _priced(index: FeeIndex, asked: FeeInput) -> Pricing | Refusal:
 def refusal_of(error: FeeError) -> Refusal:
     """Return the refusal of a rule that cannot be kept."""
     return Refusal(error.code, str(error), field=error.field or None)
+
+
+def fee_out_of_a_quote() -> Refusal:
+    """Return the refusal of a fee that would come out of an amount that a quote has fixed."""
+    text = "an exchange takes fees on top alone: set the rule with phase PRE"
+    return Refusal("fee_phase_not_offered", text, field="phase")

@@ -26,7 +26,9 @@ FEES_SCOPE: Final = "FEES"
 LIMITS_SCOPE: Final = "LIMITS"
 """What a key must carry to set limits and the tiers of wallets."""
 RATES_SCOPE: Final = "RATES"
-"""What a key must carry to set pairs and rates of exchange and liquidity, and to see what they leave exposed."""
+"""What a key must carry to set pairs and rates of exchange."""
+LIQUIDITY_SCOPE: Final = "LIQUIDITY"
+"""What a key must carry to see liquidity, to let it be overdrawn and, beside MANUAL_ADJUSTMENT, to move it by hand."""
 DEBIT_SCOPE: Final = "ADJUSTMENT_DEBIT"
 """What a key must carry, beside MANUAL_ADJUSTMENT, to take money out of a wallet by hand."""
 REVIEW_SCOPE: Final = "REVIEW"
@@ -41,6 +43,7 @@ NAMED_ONLY: Final[frozenset[str]] = frozenset(
         FEES_SCOPE,
         LIMITS_SCOPE,
         RATES_SCOPE,
+        LIQUIDITY_SCOPE,
         REVIEW_SCOPE,
         TENANTS_SCOPE,
     }

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
+from core.domain.exchange import Quote
 from core.domain.fee_legs import FeeLeg, sum_minor
 from core.domain.fees import Pricing
 from core.domain.intents import IntentRow
@@ -12,9 +13,10 @@ from core.domain.operations import OPERATIONS, Operation, Role
 from core.domain.refunds import Refundable
 from core.services.authorize import Moment
 from core.services.fees import Payment
-from core.services.keys import DEBIT_SCOPE, Caller
+from core.services.keys import DEBIT_SCOPE, LIQUIDITY_SCOPE, Caller
 from core.services.problems import Refusal, require_currency
-from core.services.refunds import check_refund, exceeds_text
+from core.services.quotes import USED, USED_TEXT, Locked, check_quote, require_fees_on_top
+from core.services.refunds import EXCEEDS, check_refund, exceeds_text
 from core.services.routes import Chosen, Route, choose_route, mask_payee
 from core.services.wallets import Wallet
 from schemas.api import IntentRequest
@@ -45,6 +47,8 @@ class Plan:
     fee_legs: tuple[FeeLeg, ...] = ()
     refunds: Refundable | None = None
     """The payment that it gives back."""
+    quote: Quote | None = None
+    """What it exchanges by."""
 
     @property
     def lookup(self) -> bool:
@@ -57,6 +61,8 @@ def require_operation(caller: Caller, request: IntentRequest) -> None:
     caller.require_operation(request.operation)
     if request.direction is Direction.DEBIT:
         caller.require_operation(DEBIT_SCOPE)
+    if request.direction in (Direction.TO_LIQUIDITY, Direction.FROM_LIQUIDITY):
+        caller.require_operation(LIQUIDITY_SCOPE)
 
 
 def asking_wallet(request: IntentRequest) -> UUID:
@@ -68,7 +74,7 @@ def asking_wallet(request: IntentRequest) -> UUID:
 
 
 def plan_payment(
-    asked: Asked, wallets: Mapping[UUID, Wallet], routes: Any, originals: Mapping[UUID, Refundable]
+    asked: Asked, wallets: Mapping[UUID, Wallet], routes: Any, originals: Mapping[UUID, Refundable], quotes: Locked
 ) -> Plan:
     """Return what becomes of the request. Raises Refusal, in the order of docs/errors.md."""
     request = asked.request
@@ -87,6 +93,7 @@ def plan_payment(
         raise Refusal("on_behalf_of_differs", text, field="on_behalf_of.user")
     _check_counterparty(asked, operation, wallets)
     refunds = check_refund(request, originals)
+    quote = check_quote(request, quotes)
     if request.direction is not None and request.operation is not OperationType.MANUAL_ADJUSTMENT:
         raise Refusal(
             "direction_not_expected", f"{request.operation} has one direction: leave it out", field="direction"
@@ -94,7 +101,7 @@ def plan_payment(
     if not operation.needs_rail:
         if request.payee is not None:
             raise Refusal("payee_not_expected", f"{request.operation} has no payee: leave it out", field="payee")
-        return Plan(request.operation, None, refunds=refunds)
+        return Plan(request.operation, None, refunds=refunds, quote=quote)
     return Plan(request.operation, choose_route(routes, request))
 
 
@@ -112,7 +119,7 @@ def _check_counterparty(asked: Asked, operation: Operation, wallets: Mapping[UUI
     other = wallets.get(request.counterparty_wallet_id)
     if other is None or other.tenant_id != asked.caller.tenant_id:
         raise Refusal("wallet_not_found", "create the wallet first: POST /v1/wallets", field=at)
-    if other.currency != request.currency:
+    if other.currency != request.currency and not operation.exchanges:
         raise Refusal("currency_mismatch", f"the counterparty's wallet holds {other.currency}", field=at)
 
 
@@ -133,6 +140,11 @@ def with_fees(plan: Plan | Refusal, request: IntentRequest, answer: Pricing | Re
         return plan
     if isinstance(answer, Refusal):
         return answer
+    if plan.quote is not None:
+        try:
+            require_fees_on_top(answer)
+        except Refusal as refusal:
+            return refusal
     agreed, on_top_minor = request.auto_confirm, answer.minor(FeePhase.PRE)
     if not plan.lookup and agreed is not None and on_top_minor > agreed.max_fee_minor:
         text = f"the fee is {on_top_minor} minor units: raise max_fee_minor to agree"
@@ -183,15 +195,20 @@ def row_of(asked: Asked, plan: Plan, moment: Moment) -> IntentRow:
     )
 
 
-def take_refund(row: IntentRow, plan: Plan) -> str | None:
-    """Count a new refund against its original, and note the fees that go back; why not, where too little is left.
+def take(row: IntentRow, plan: Plan) -> tuple[str, str] | None:
+    """Let a new intent take what there is once: of a refund's original, or a quote; code and text where it is gone.
 
-    It was found to fit before, but other refunds of the same batch may have come first.
+    It was there when this was planned, but others of the same batch may have come first. A refund notes the fees that
+    go back, an exchange the terms of its quote.
     """
-    if plan.refunds is None:
-        return None
-    legs = plan.refunds.take(row.amount_minor)
-    if legs is None:
-        return exceeds_text(plan.refunds)
-    row.fee_legs = legs
+    if plan.refunds is not None:
+        legs = plan.refunds.take(row.amount_minor)
+        if legs is None:
+            return EXCEEDS, exceeds_text(plan.refunds)
+        row.fee_legs = legs
+    if plan.quote is not None:
+        row.exchange = plan.quote.terms()
+        if plan.quote.intent_id is not None:
+            return USED, USED_TEXT
+        plan.quote.intent_id = row.id
     return None

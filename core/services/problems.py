@@ -34,6 +34,9 @@ PROBLEMS: Final = {
     "lookup_mismatch": ProblemType(409, "The confirmation differs from the lookup"),
     "lookup_expired": ProblemType(409, "The lookup has expired"),
     "tenant_name_taken": ProblemType(409, "The name is another tenant's"),
+    "quote_used": ProblemType(409, "The quote was used"),
+    "quote_expired": ProblemType(409, "The quote has expired"),
+    "rate_stale": ProblemType(409, "No rate is fresh enough"),
     "external_id_taken": ProblemType(409, "The external id names another wallet"),
     "body_too_large": ProblemType(413, "The body is too large"),
     "unsupported_media_type": ProblemType(415, "The body is not JSON"),
@@ -60,6 +63,10 @@ PROBLEMS: Final = {
     "payee_not_expected": ProblemType(422, "The operation has no payee"),
     "payee_type_unknown": ProblemType(422, "The rail does not know this type of payee"),
     "payee_malformed": ProblemType(422, "The payee is not written as its type demands"),
+    "quote_missing": ProblemType(422, "An exchange needs a quote"),
+    "quote_not_expected": ProblemType(422, "The operation exchanges nothing"),
+    "quote_not_found": ProblemType(422, "There is no such quote"),
+    "quote_mismatch": ProblemType(422, "The quote says something else"),
     "fee_syntax": ProblemType(422, "The expression is not CEL"),
     "fee_expression_forbidden": ProblemType(422, "The expression uses a part of CEL that is not offered"),
     "fee_name_unknown": ProblemType(422, "The expression uses a name that is not offered"),
@@ -71,6 +78,10 @@ PROBLEMS: Final = {
     "fee_exceeds_amount": ProblemType(422, "The fees leave nothing of the amount"),
     "limit_exceeded": ProblemType(422, "A limit leaves no room"),
     "limit_shape_fixed": ProblemType(422, "A limit of this name counts something else"),
+    "fee_phase_not_offered": ProblemType(422, "The operation takes fees on top alone"),
+    "counterparty_owner_differs": ProblemType(422, "An exchange is between wallets of one owner"),
+    "pair_not_offered": ProblemType(422, "These currencies are not exchanged"),
+    "exchange_amount_out_of_bounds": ProblemType(422, "The amount buys nothing, or one side is too large"),
     "rate_malformed": ProblemType(422, "The rate is not a decimal number of the allowed length"),
     "pair_unknown": ProblemType(422, "No terms are set for this pair of currencies"),
     "pair_inverted": ProblemType(422, "The pair is kept the other way round"),
@@ -112,9 +123,9 @@ class Refusal(Exception):  # noqa: N818 - named by outcome
         )
 
 
-def require_currency(code: str) -> None:
+def require_currency(code: str, field: str = "currency") -> None:
     """Raise Refusal `unknown_currency` unless it is one that is known here."""
     try:
         currency_of(code)
     except AmountError as error:
-        raise Refusal("unknown_currency", str(error), field="currency") from error
+        raise Refusal("unknown_currency", str(error), field=field) from error

@@ -8,9 +8,8 @@ from uuid import UUID
 
 from core.domain.rates import Pair, Rate, RateError, is_from_future
 from core.services.cursors import decode_cursor, encode_cursor
-from core.services.problems import Refusal
+from core.services.problems import Refusal, require_currency
 from schemas.exchange import PairRequest, PairView, RateList, RateRequest, RateView
-from schemas.money import AmountError, currency_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +89,7 @@ async def set_pair(uow: Any, rates: Rates, tenant_id: UUID, actor: str, request:
     Raises Refusal: unknown_currency, pair_inverted.
     """
     for field, code in (("base", request.base), ("counter", request.counter)):
-        _require_currency(code, field)
+        require_currency(code, field)
     now = await rates.lock_book(uow, tenant_id)
     pairs = {each.pair: each for each in await rates.latest_pairs(uow, tenant_id)}
     pair = Pair(request.base, request.counter)
@@ -223,10 +222,3 @@ def _inverted(kept: Pair) -> Refusal:
     # One rate serves both directions: two that are told apart could disagree, and pay whoever goes round.
     text = f"the pair is kept as {kept}: tell what one {kept.base} is worth in {kept.counter}"
     return Refusal("pair_inverted", text, field="base")
-
-
-def _require_currency(code: str, field: str) -> None:
-    try:
-        currency_of(code)
-    except AmountError as error:
-        raise Refusal("unknown_currency", str(error), field=field) from error

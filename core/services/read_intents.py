@@ -108,6 +108,7 @@ def intent_view(row: IntentRow) -> dict[str, Any]:
         "original_intent_id": row.original_intent_id,
         "requires_monitoring": row.requires_monitoring,
         "on_behalf_of": row.on_behalf_of,
+        "exchange": row.exchange._asdict() if row.exchange is not None else None,
         "payee_type": row.payee_type,
         "payee_masked": row.payee_masked,
         "reference": row.client_reference,

@@ -11,7 +11,15 @@ from core.domain.fee_legs import plain_legs
 from core.domain.fees import Judged, business_time, compile_rule, judge, pricing_of, shelf_of
 from core.domain.ids import derive_id
 from core.domain.operations import OPERATIONS
-from core.services.fees import BookState, FeeRuleReader, Payment, StoredRule, refusal_of, rules_in_force
+from core.services.fees import (
+    BookState,
+    FeeRuleReader,
+    Payment,
+    StoredRule,
+    fee_out_of_a_quote,
+    refusal_of,
+    rules_in_force,
+)
 from core.services.problems import Refusal, require_currency
 from core.services.wallets import Wallet
 from schemas.fees import (
@@ -56,13 +64,16 @@ async def set_rule(
 ) -> tuple[FeeRuleView, bool]:
     """Keep a rule as the next version of its name; return it and whether it is new. A repeat changes nothing.
 
-    Raises Refusal, in this order: unknown_currency, operation_not_supported, fee_syntax, fee_expression_forbidden,
-    fee_name_unknown, fee_result_type, fee_rule_fails, fee_sample_differs, fee_account_unknown.
+    Raises Refusal, in this order: unknown_currency, operation_not_supported, fee_phase_not_offered, fee_syntax,
+    fee_expression_forbidden, fee_name_unknown, fee_result_type, fee_rule_fails, fee_sample_differs,
+    fee_account_unknown.
     """
     require_currency(request.currency)
     operation = OPERATIONS.get(request.operation)
     if operation is not None and not operation.takes_fees:
         raise Refusal("operation_not_supported", f"no fees are taken of {request.operation}", field="operation")
+    if operation is not None and operation.exchanges and request.phase is FeePhase.POST:
+        raise fee_out_of_a_quote()
     rule_id = rule_id_of(tenant_id, request.name)
     now = await book.lock_book(uow, tenant_id)
     state = await book.book_state(uow, tenant_id)

@@ -9,6 +9,7 @@ from uuid import UUID
 
 import orjson
 
+from core.domain.exchange import ExchangeTerms
 from core.domain.fee_legs import legs_of_plain, plain_legs
 from core.domain.intents import ALLOWED, IntentRow, Move
 from core.services.authorize import Moment
@@ -56,6 +57,7 @@ _INSERTED: Final = {
     "requires_monitoring": "boolean",
     "review_until": "timestamptz",
     "on_behalf_of": "jsonb",
+    "exchange": "jsonb",
     "created_at": "timestamptz",
     "updated_at": "timestamptz",
 }
@@ -132,12 +134,17 @@ def _json_reader(name: str) -> Callable[[IntentRow], str | None]:
     return lambda intent: _json(read(intent))
 
 
+def _exchange(intent: IntentRow) -> str | None:
+    return None if intent.exchange is None else _json(intent.exchange.record())
+
+
 def _fee_legs(intent: IntentRow) -> str | None:
     return orjson.dumps(plain_legs(intent.fee_legs)).decode() if intent.fee_legs else None
 
 
 _READERS: Final = [
-    _fee_legs if name == "fee_legs" else _json_reader(name) if name in _JSON_COLUMNS else attrgetter(name)
+    {"fee_legs": _fee_legs, "exchange": _exchange}.get(name)
+    or (_json_reader(name) if name in _JSON_COLUMNS else attrgetter(name))
     for name in _INSERTED
 ]
 
@@ -285,4 +292,6 @@ def intent_of(values: Iterable[Any]) -> IntentRow:
         if (text := getattr(intent, name)) is not None:
             setattr(intent, name, orjson.loads(text))
     intent.fee_legs = legs_of_plain(orjson.loads(cast("str", intent.fee_legs))) if intent.fee_legs is not None else ()
+    if intent.exchange is not None:
+        intent.exchange = ExchangeTerms.of_record(orjson.loads(cast("str", intent.exchange)))
     return intent

@@ -69,6 +69,7 @@ class Ports:
     vault: Any = field(default_factory=Vault)
     routes: Any = field(default_factory=lambda: Routes(RAIL))
     fee_rules: Any = None
+    quotes: Any = None
     tenants: Any = None
     limits: LimitBook = field(default_factory=lambda: LimitBook(Limits()))
     throttle: Any = field(default_factory=Open)

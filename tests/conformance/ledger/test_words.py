@@ -143,6 +143,34 @@ async def test_a_chain_fails_whole_and_leaves_the_others_be(ledger: LedgerUnderT
     assert await ledger.lookup_transfers([t.id for t in broken]) == {}
 
 
+async def test_a_chain_over_two_ledgers_is_all_or_nothing(ledger: LedgerUnderTest) -> None:
+    world, _ = await _funded(ledger)
+    saved = world.account(fresh_id(), ledger=EURO, flags=AccountFlags.DEBITS_MUST_NOT_EXCEED_CREDITS)
+    assert list(await ledger.create_accounts([saved])) == ["ok"]
+
+    def exchange(baht: int, euros: int, back: bool = False) -> list[Transfer]:
+        sides = (saved.id, world.euros) if back else (world.euros, saved.id)
+        return linked(world.move(world.wallet, world.bank, baht), world.move(*sides, euros, ledger=EURO))
+
+    done = exchange(60, 2)
+    assert list(await ledger.apply(done)) == ["ok", "ok"]
+    # The first leg lacks what it needs, then the second one, each in its own ledger: neither leaves a trace.
+    assert list(await ledger.apply(exchange(1, 2))) == ["exceeds_credits", "linked_event_failed"]
+    assert list(await ledger.apply([world.move(world.bank, world.wallet, 9)])) == ["ok"]
+    assert list(await ledger.apply(exchange(5, 3, back=True))) == ["linked_event_failed", "exceeds_credits"]
+    mixed = linked(world.move(world.wallet, world.bank, 5), world.move(world.bank, saved.id, 1, ledger=EURO))
+    assert list(await ledger.apply(mixed)) == ["linked_event_failed", "accounts_must_have_the_same_ledger"]
+    found = await ledger.lookup_accounts([world.wallet, saved.id, world.euros])
+    assert [found[each].posted_minor for each in (world.wallet, saved.id, world.euros)] == [49, 2, -2]
+    held = [
+        replace(each, id=fresh_id(), amount_minor=1, flags=each.flags | TransferFlags.PENDING)
+        for each in exchange(1, 1, back=True)
+    ]
+    assert list(await ledger.apply(held)) == ["ok", "ok"]
+    assert list(await ledger.apply(linked(*(world.post(each, ledger=each.ledger) for each in held)))) == ["ok", "ok"]
+    assert (await ledger.verify()).holds
+
+
 async def test_a_chain_that_the_batch_does_not_close_is_refused(ledger: LedgerUnderTest) -> None:
     world, _ = await _funded(ledger)
     opened = linked(*(world.move(world.bank, world.wallet, 1) for _ in range(3)))[:2]

@@ -4,9 +4,10 @@ from collections import Counter
 from uuid import UUID
 
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
+from core.domain.exchange import ExchangeTerms
 from core.domain.fee_legs import FeeAccount, FeeLeg, sum_minor
 from core.domain.intents import IntentRow
 from core.domain.ledger import TransferFlags
@@ -16,8 +17,10 @@ from core.domain.operations import (
     accounts_of,
     hold_transfers,
     legs_of,
+    liquidity_account,
     post_transfers,
     posting_transfers,
+    spread_account,
     system_account,
     void_transfers,
 )
@@ -31,15 +34,22 @@ ACCOUNTS = (FeeAccount("FEE_INCOME"), FeeAccount("FEE_INCOME", "cards"), FeeAcco
 
 
 @st.composite
+def terms(draw: st.DrawFn) -> ExchangeTerms:
+    """What any quote of another currency could say."""
+    return ExchangeTerms(UUID(int=7), "USD", draw(st.integers(1, 10**12)), draw(st.integers(0, 10**12)))
+
+
+@st.composite
 def intents(draw: st.DrawFn) -> IntentRow:
     """Any intent that could have been accepted: fees leave something of the amount."""
     operation = draw(st.sampled_from(sorted(OPERATIONS)))
     declared = OPERATIONS[operation]
     amount_minor = draw(st.integers(2, 10**12))
     legs: list[FeeLeg] = []
+    phases = [FeePhase.PRE] if declared.exchanges else list(FeePhase)
     left_minor = amount_minor - 1
     for n in range(draw(st.integers(0, 5)) if declared.takes_fees or declared.refunds else 0):
-        phase = draw(st.sampled_from(FeePhase))
+        phase = draw(st.sampled_from(phases))
         most = left_minor if phase is FeePhase.POST else 10**9
         if most == 0:
             continue
@@ -55,12 +65,14 @@ def intents(draw: st.DrawFn) -> IntentRow:
         counterparty_wallet_id=OTHER if declared.needs_counterparty or declared.refunds else None,
         direction=draw(st.sampled_from([None, *declared.otherwise])),
         original_intent_id=UUID(int=6) if declared.refunds else None,
+        exchange=draw(terms()) if declared.exchanges else None,
     )  # fmt: skip
 
 
 @given(intents())
 def test_the_payer_loses_amount_and_fee_and_everybody_else_gets_it(intent: IntentRow) -> None:
-    legs = legs_of(intent)
+    own_ledger = currency_of(intent.currency).numeric
+    legs = [leg for leg in legs_of(intent) if leg.ledger == own_ledger]
     changes: Counter[UUID] = Counter()
     for leg in legs:
         changes[leg.debit_account_id] -= leg.amount_minor
@@ -79,25 +91,48 @@ def test_the_payer_loses_amount_and_fee_and_everybody_else_gets_it(intent: Inten
             assert (changes[WALLET], changes[OTHER]) == (intent.received_minor, 0)
         return
     if intent.operation == OperationType.MANUAL_ADJUSTMENT:
-        equity = system_account(TENANT, intent.currency, AccountCode.EQUITY)
-        sign = -1 if intent.direction == Direction.DEBIT else 1
-        assert changes == {WALLET: sign * paid_minor, equity.id: -sign * paid_minor}
+        by_liquidity = intent.direction in (Direction.TO_LIQUIDITY, Direction.FROM_LIQUIDITY)
+        other = system_account(TENANT, intent.currency, AccountCode.LIQUIDITY if by_liquidity else AccountCode.EQUITY)
+        sign = -1 if intent.direction in (Direction.DEBIT, Direction.TO_LIQUIDITY) else 1
+        assert changes == {WALLET: sign * paid_minor, other.id: -sign * paid_minor}
     else:
         assert changes[WALLET] == -paid_minor
     assert fees_minor == intent.fee_minor + sum_minor(intent.fee_legs, FeePhase.POST)
-    if OPERATIONS[OperationType(intent.operation)].needs_counterparty:
+    if OPERATIONS[OperationType(intent.operation)].exchanges:
+        liquidity = system_account(TENANT, intent.currency, AccountCode.LIQUIDITY).id
+        assert (changes[liquidity], changes[OTHER]) == (intent.amount_minor, 0)
+    elif OPERATIONS[OperationType(intent.operation)].needs_counterparty:
         assert changes[OTHER] == intent.received_minor
 
 
 @given(intents())
-def test_each_chain_is_whole_and_stays_in_one_ledger(intent: IntentRow) -> None:
+def test_an_exchange_gives_in_the_other_ledger_what_was_agreed(intent: IntentRow) -> None:
+    assume(intent.exchange is not None)
+    assert intent.exchange is not None
+    agreed, ledger = intent.exchange, currency_of("USD").numeric
+    changes: Counter[UUID] = Counter()
+    for leg in legs_of(intent):
+        if leg.ledger == ledger:
+            changes[leg.debit_account_id] -= leg.amount_minor
+            changes[leg.credit_account_id] += leg.amount_minor
+    given = {OTHER: agreed.to_minor, liquidity_account(TENANT, "USD").id: -agreed.to_minor - agreed.spread_minor}
+    kept = {spread_account(TENANT, "USD").id: agreed.spread_minor} if agreed.spread_minor else {}
+    assert changes == given | kept
+
+
+@given(intents())
+def test_each_chain_is_whole_and_each_leg_stays_in_one_ledger(intent: IntentRow) -> None:
     wallets = {WALLET, OTHER, PARTNER}
     known = {account.id for account in accounts_of(intent)} | wallets
     for chain in (hold_transfers(intent), posting_transfers(intent), post_transfers(intent), void_transfers(intent)):
-        assert {transfer.ledger for transfer in chain} == {currency_of(intent.currency).numeric}
+        ledgers = {intent.currency} | ({"USD"} if intent.exchange else set())
+        assert {transfer.ledger for transfer in chain} == {currency_of(each).numeric for each in ledgers}
         assert [bool(t.flags & TransferFlags.LINKED) for t in chain] == [True] * (len(chain) - 1) + [False]
         assert {account for t in chain for account in (t.debit_account_id, t.credit_account_id)} <= known
-    assert {account.ledger for account in accounts_of(intent)} <= {currency_of(intent.currency).numeric}
+    by_id = {account.id: account for account in accounts_of(intent)}
+    for leg in legs_of(intent):
+        own = {by_id[side].ledger for side in (leg.debit_account_id, leg.credit_account_id) if side in by_id}
+        assert own <= {leg.ledger}
 
 
 @pytest.mark.parametrize("operation", sorted(set(OperationType) - set(OPERATIONS)))

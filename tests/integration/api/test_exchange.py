@@ -1,0 +1,325 @@
+"""Quotes and exchanges on a real database with the real ledger: each quote once, both legs or none."""
+
+import asyncio
+from collections import Counter
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import UUID, uuid4
+
+import pytest
+
+from core.domain.context import Context
+from core.domain.operations import liquidity_account, spread_account
+from tests.integration.api.conftest import World
+from tests.support.signed import Signed
+
+RATE = "35.1275"
+
+
+@dataclass(frozen=True, slots=True)
+class Desk:
+    """A tenant that exchanges dollars and baht, and a user with a wallet of either."""
+
+    world: World
+    treasury: Signed
+    usd: str
+    thb: str
+
+    @property
+    def api(self) -> Signed:
+        """The client of the user's service."""
+        return self.world.api
+
+    async def wallet(self, currency: str, owner: str = "anna") -> str:
+        """Open a wallet."""
+        made = await self.api.post("/v1/wallets", {"owner": owner, "currency": currency})
+        wallet_id: str = made.json()["id"]
+        return wallet_id
+
+    async def adjust(self, wallet: str, amount_minor: int, currency: str, direction: str = "CREDIT") -> Any:
+        """Move money by hand."""
+        body = {"operation": "MANUAL_ADJUSTMENT", "wallet_id": wallet, "amount_minor": amount_minor}
+        body |= {"currency": currency, "direction": direction}
+        return (await self.treasury.post("/v1/intents", body, key=uuid4().hex)).json()
+
+    async def provide(self, amount_minor: int, currency: str) -> None:
+        """Fund the liquidity of a currency through a wallet of the house."""
+        house = await self.wallet(currency, "house")
+        for direction in ("CREDIT", "TO_LIQUIDITY"):
+            assert (await self.adjust(house, amount_minor, currency, direction))["state"] == "SETTLED"
+
+    async def tell(self, rate: str = RATE, **changed: Any) -> None:
+        """Record a rate of dollars in baht."""
+        told = {"base": "USD", "counter": "THB", "rate": rate, "source": "test"} | changed
+        answer = await self.treasury.post("/v1/rates", {"rates": [told]})
+        assert answer.status_code == 201, answer.text
+
+    async def terms(self, **changed: Any) -> None:
+        """Set the terms of the pair."""
+        body = {"base": "USD", "counter": "THB", "spread_basis_points": 50, "rate_max_age_s": 600} | changed
+        assert (await self.treasury.post("/v1/exchange-pairs", body)).status_code == 201
+
+    async def asks(self, amount_minor: int = 10_000, back: bool = False, **changed: Any) -> Any:
+        """Ask for a quote of dollars into baht, or back."""
+        sides = (("THB", self.thb), ("USD", self.usd)) if back else (("USD", self.usd), ("THB", self.thb))
+        (source, wallet), (target, other) = sides
+        body = {"wallet_id": wallet, "counterparty_wallet_id": other, "from_currency": source, "to_currency": target}
+        return await self.api.post("/v1/quotes", body | {"amount_minor": amount_minor} | changed)
+
+    async def quote(self, amount_minor: int = 10_000, back: bool = False, **changed: Any) -> dict[str, Any]:
+        """Return a quote."""
+        answer = await self.asks(amount_minor, back, **changed)
+        assert answer.status_code == 201, answer.text
+        body: dict[str, Any] = answer.json()
+        return body
+
+    async def use(self, quote: dict[str, Any], key: Any = "", api: Any = None, **changed: Any) -> Any:
+        """Ask for the exchange that a quote offers, changed."""
+        body = {
+            "operation": "EXCHANGE",
+            "wallet_id": quote["wallet_id"],
+            "counterparty_wallet_id": quote["counterparty_wallet_id"],
+            "amount_minor": quote["from_minor"],
+            "currency": quote["from_currency"],
+            "quote_id": quote["id"],
+        }
+        return await (api or self.api).post("/v1/intents", body | changed, key=key or uuid4().hex)
+
+    async def balances(self) -> tuple[int, int, int, int, int, int]:
+        """Return dollars and baht of the user, of liquidity and of spreads."""
+        tenant = self.world.tenant_id
+        wanted = [UUID(self.usd), UUID(self.thb)]
+        wanted += [
+            make(tenant, currency).id for make in (liquidity_account, spread_account) for currency in ("USD", "THB")
+        ]
+        ports = self.world.core.ports
+        async with ports.unit_of_work(Context(tenant, "test")) as uow:
+            found = await ports.ledger.lookup_accounts(uow, wanted)
+            assert (await ports.ledger.verify(uow)).holds
+        return tuple(found[each].posted_minor if each in found else 0 for each in wanted)  # type: ignore[return-value]
+
+
+@pytest.fixture
+async def desk(world: World) -> Desk:
+    """A user with 1,000.00 dollars; 100,000.00 baht to sell, and a rate of now."""
+    scopes = ["RATES", "LIQUIDITY", "MANUAL_ADJUSTMENT", "ADJUSTMENT_DEBIT", "FEES"]
+    treasury = await world.other(operations=scopes)
+    desk = Desk(world, treasury, "", "")
+    desk = Desk(world, treasury, await desk.wallet("USD"), await desk.wallet("THB"))
+    await desk.adjust(desk.usd, 100_000, "USD")
+    await desk.provide(10_000_000, "THB")
+    await desk.terms()
+    await desk.tell()
+    return desk
+
+
+async def test_both_legs_move_what_the_quote_said(desk: Desk) -> None:
+    quote = await desk.quote()
+    assert (quote["from_minor"], quote["to_minor"], quote["spread_minor"]) == (10_000, 349_518, 1757)
+    assert (quote["rate"], quote["base"], quote["counter"], quote["rounding"]) == (RATE, "USD", "THB", "DOWN")
+    assert (quote["state"], quote["fee_minor"]) == ("OPEN", 0)
+    intent = (await desk.use(quote)).json()
+    assert intent["state"] == "SETTLED", intent
+    agreed = {"quote_id": quote["id"], "currency": "THB", "to_minor": 349_518, "spread_minor": 1757}
+    assert intent["exchange"] == agreed
+    assert (await desk.api.get(f"/v1/intents/{intent['id']}")).json()["exchange"] == agreed
+    shown = (await desk.api.get(f"/v1/quotes/{quote['id']}")).json()
+    assert (shown["state"], shown["intent_id"]) == ("USED", intent["id"])
+    assert await desk.balances() == (90_000, 349_518, 10_000, 10_000_000 - 351_275, 0, 1757)
+
+
+async def test_an_exact_amount_is_bought_at_a_price_rounded_up_and_sold_back_at_a_loss(desk: Desk) -> None:
+    quote = await desk.quote(350_000, side="TO")
+    assert (quote["from_minor"], quote["to_minor"], quote["rounding"]) == (10_014, 350_000, "UP")
+    assert (await desk.use(quote)).json()["state"] == "SETTLED"
+    back = await desk.quote(350_000, back=True)
+    assert (back["to_minor"], back["base"]) == (9_913, "USD")
+    assert (await desk.use(back)).json()["state"] == "SETTLED"
+    usd, thb, *_, spread_usd, _ = await desk.balances()
+    assert (usd, thb, spread_usd) == (100_000 - 10_014 + 9_913, 0, 9_963 - 9_913)
+
+
+async def test_of_fifty_that_use_one_quote_at_once_exactly_one_wins(desk: Desk) -> None:
+    quote = await desk.quote()
+    others = [await desk.world.other() for _ in range(4)]
+    # Keys of their own have transactions of their own: some meet in one batch, some in the quote's lock.
+    answers = await asyncio.gather(*(desk.use(quote, api=[desk.api, *others][n % 5]) for n in range(50)))
+    outcomes = Counter(
+        "SETTLED" if (body := answer.json()).get("state") == "SETTLED" else (body.get("failure") or body)["code"]
+        for answer in answers
+    )
+    assert outcomes == {"SETTLED": 1, "quote_used": 49}
+    assert await desk.balances() == (90_000, 349_518, 10_000, 10_000_000 - 351_275, 0, 1757)
+
+
+async def test_the_same_key_answers_the_same_also_when_the_quote_is_used_and_expired(desk: Desk) -> None:
+    await desk.terms(quote_ttl_s=2)
+    quote = await desk.quote()
+    first, second = await desk.use(quote, "k-1"), await desk.use(quote, "k-1")
+    assert (first.status_code, first.json()["state"]) == (201, "SETTLED")
+    await expire(desk)
+    for again in (second, await desk.use(quote, "k-1")):
+        assert again.headers["Idempotent-Replayed"] == "true"
+        assert again.json() == first.json()
+    other = await desk.use(quote, "k-1", reference="another")
+    assert other.json()["code"] == "idempotency_conflict"
+    assert (await desk.use(quote, "k-2")).json()["code"] == "quote_used"
+
+
+async def expire(desk: Desk) -> None:
+    """Let every quote expire."""
+    await desk.world.admin.execute("UPDATE fleet.quotes SET expires_at = now() - interval '1 second'")
+
+
+async def test_a_quote_that_expired_is_refused_and_can_be_asked_for_anew(desk: Desk) -> None:
+    quote = await desk.quote()
+    until = datetime.fromisoformat(quote["expires_at"])
+    assert until - datetime.fromisoformat(quote["created_at"]) == timedelta(seconds=30)
+    await expire(desk)
+    answer = await desk.use(quote, "k")
+    assert (answer.status_code, answer.json()["code"]) == (409, "quote_expired")
+    assert (await desk.api.get(f"/v1/quotes/{quote['id']}")).json()["state"] == "EXPIRED"
+    # The key was not used up by the refusal.
+    assert (await desk.use(await desk.quote(), "k")).json()["state"] == "SETTLED"
+
+
+async def test_a_request_that_differs_from_its_quote_is_refused(desk: Desk) -> None:
+    quote = await desk.quote()
+    usd, thb = await desk.wallet("USD"), await desk.wallet("THB")
+    others: dict[str, Any] = {"wallet_id": usd, "counterparty_wallet_id": thb, "amount_minor": 10_001}
+    for field in others:
+        answer = await desk.use(quote, **{field: others[field]})
+        assert (answer.status_code, answer.json()["code"], answer.json()["field"]) == (422, "quote_mismatch", field)
+    assert (await desk.use(quote, currency="THB")).json()["code"] == "currency_mismatch"
+    assert (await desk.use(quote, quote_id=None)).json()["code"] == "quote_missing"
+    assert (await desk.use(quote, quote_id=str(uuid4()))).json()["code"] == "quote_not_found"
+    assert (await desk.use(quote, operation="INTERNAL_P2P", counterparty_wallet_id=usd)).json()[
+        "code"
+    ] == "quote_not_expected"
+    assert (await desk.use(quote)).json()["state"] == "SETTLED"
+
+
+async def test_a_quote_of_another_tenant_or_wallet_is_not_there(desk: Desk) -> None:
+    world, quote = desk.world, await desk.quote()
+    tenant = uuid4()
+    await world.admin.execute("INSERT INTO fleet.tenants (tenant_id, name) VALUES ($1, 'rival')", tenant)
+    root = Context(None, "test")
+    key = await world.core.keys.create(root, tenant_id=tenant, name="rival", operations=["*", "MANUAL_ADJUSTMENT"])
+    rival = Desk(world, Signed(world.api.http, key.id, key.secret), "", "")
+    rival = Desk(World(world.settings, world.core, rival.treasury, tenant, key, world.admin), rival.treasury, "", "")
+    usd, thb = await rival.wallet("USD"), await rival.wallet("THB")
+    foreign = await desk.use(quote, api=rival.api, wallet_id=usd, counterparty_wallet_id=thb)
+    assert foreign.json()["code"] == "quote_not_found"
+    assert (await rival.api.get(f"/v1/quotes/{quote['id']}")).json()["code"] == "quote_not_found"
+    confined = await world.other(operations=["EXCHANGE"], accounts=[UUID(desk.thb)])
+    assert (await confined.get(f"/v1/quotes/{quote['id']}")).json()["code"] == "quote_not_found"
+    assert (await desk.use(quote, api=confined)).json()["code"] == "account_not_permitted"
+
+
+async def test_what_cannot_be_quoted_is_refused_with_its_cause(desk: Desk) -> None:
+    async def code(**changed: Any) -> str:
+        answer = await desk.asks(**changed)
+        assert answer.status_code in (409, 422), answer.text
+        return str(answer.json()["code"])
+
+    jpy, bert = await desk.wallet("JPY"), await desk.wallet("THB", "bert")
+    assert await code(to_currency="JPY", counterparty_wallet_id=jpy) == "pair_not_offered"
+    assert await code(counterparty_wallet_id=bert) == "counterparty_owner_differs"
+    assert await code(counterparty_wallet_id=jpy) == "currency_mismatch"
+    assert await code(counterparty_wallet_id=str(uuid4())) == "wallet_not_found"
+    assert await code(counterparty_wallet_id=desk.usd) == "counterparty_same"
+    assert await code(to_currency="XXX") == "unknown_currency"
+    assert await code(to_currency="USD") == "invalid_request"
+    assert await code(amount_minor=34, back=True) == "exchange_amount_out_of_bounds"
+    assert await code(amount_minor=10**15) == "exchange_amount_out_of_bounds"
+    await desk.terms(enabled=False)
+    assert await code() == "pair_not_offered"
+
+
+async def test_a_rate_that_is_too_old_is_not_quoted_by_until_a_fresh_one_comes(desk: Desk) -> None:
+    await desk.terms(rate_max_age_s=1)
+    earlier = datetime.now(UTC) - timedelta(seconds=5)
+    await desk.world.admin.execute("ALTER TABLE fleet.exchange_rates DISABLE TRIGGER refuse_change")
+    await desk.world.admin.execute("UPDATE fleet.exchange_rates SET observed_at = $1", earlier)
+    answer = await desk.asks()
+    assert (answer.status_code, answer.json()["code"]) == (409, "rate_stale")
+    await desk.terms(rate_max_age_s=600)
+    assert (await desk.quote())["rate"] == RATE
+    await desk.tell("36")
+    assert (await desk.quote())["rate"] == "36"
+
+
+async def test_an_exchange_without_funds_or_without_liquidity_moves_nothing(desk: Desk) -> None:
+    before = await desk.balances()
+    poor = (await desk.use(await desk.quote(100_001))).json()
+    assert (poor["state"], poor["failure"]["code"]) == ("FAILED", "insufficient_funds")
+    assert await desk.balances() == before
+    await desk.adjust(desk.usd, 900_000, "USD")
+    before = await desk.balances()
+    # 3,000.00 dollars are worth 105,382.50 baht, and there are 100,000.00.
+    quote = await desk.quote(300_000)
+    dry = (await desk.use(quote)).json()
+    assert (dry["state"], dry["failure"]["code"]) == ("FAILED", "insufficient_liquidity")
+    assert await desk.balances() == before
+    # A quote is used by the exchange that was accepted with it, also where that one failed.
+    assert (await desk.use(quote)).json()["code"] == "quote_used"
+
+
+async def test_fees_are_taken_on_top_in_the_source_currency_and_shown_with_the_quote(desk: Desk) -> None:
+    rule = {"name": "fx", "operation": "EXCHANGE", "currency": "USD", "fee": {"fixed_minor": 25, "basis_points": 10}}
+    assert (await desk.treasury.post("/v1/fee-rules", rule)).status_code == 201
+    out_of = await desk.treasury.post("/v1/fee-rules", rule | {"name": "out-of", "phase": "POST"})
+    assert (out_of.status_code, out_of.json()["code"]) == (422, "fee_phase_not_offered")
+    await asyncio.sleep(1.1)  # what a core remembers of rules is a second old at most
+    quote = await desk.quote()
+    assert quote["fee_minor"] == 35
+    agreed = await desk.use(quote, auto_confirm={"max_fee_minor": 34})
+    assert agreed.json()["code"] == "fee_above_agreed"
+    intent = (await desk.use(quote, auto_confirm={"max_fee_minor": 35})).json()
+    assert (intent["state"], intent["fee_minor"], intent["exchange"]["to_minor"]) == ("SETTLED", 35, 349_518)
+    assert (await desk.balances())[:3] == (100_000 - 10_035, 349_518, 10_000)
+
+
+async def test_limits_count_an_exchange_in_the_source_currency(desk: Desk) -> None:
+    limiter = await desk.world.other(operations=["LIMITS"])
+    limit = {"name": "fx-day", "kind": "DAY", "currency": "USD", "operation": "EXCHANGE", "max_amount_minor": 15_000}
+    assert (await limiter.post("/v1/limits", limit)).status_code == 201
+    assert (await desk.use(await desk.quote())).json()["state"] == "SETTLED"
+    over = (await desk.use(await desk.quote())).json()
+    assert (over["failure"]["code"], over["failure"]["limit"]["remaining_minor"]) == ("limit_exceeded", 5_000)
+    assert (await desk.use(await desk.quote(5_000))).json()["state"] == "SETTLED"
+
+
+async def test_an_exchange_under_review_holds_both_sides_until_it_is_decided(desk: Desk) -> None:
+    reviewer = await desk.world.other(operations=["REVIEW"])
+    before = await desk.balances()
+    for decision, state in (("REJECT", "FAILED"), ("APPROVE", "SETTLED")):
+        intent = (await desk.use(await desk.quote(), requires_monitoring=True)).json()
+        assert intent["state"] == "REVIEW"
+        assert (await desk.api.get(f"/v1/wallets/{desk.usd}")).json()["held_minor"] == 10_000
+        body = {"decision": decision, "reason": "looked at"}
+        decided = await reviewer.post(f"/v1/intents/{intent['id']}/review", body)
+        assert decided.status_code == 200, decided.text
+        assert (await desk.api.get(f"/v1/intents/{intent['id']}")).json()["state"] == state
+        if decision == "REJECT":
+            assert await desk.balances() == before
+    assert await desk.balances() == (90_000, 349_518, 10_000, 10_000_000 - 351_275, 0, 1757)
+
+
+async def test_an_exchange_is_not_refunded_but_exchanged_back(desk: Desk) -> None:
+    intent = (await desk.use(await desk.quote())).json()
+    body = {"operation": "REFUND", "wallet_id": desk.thb, "amount_minor": 1, "currency": "THB"}
+    answer = await desk.api.post("/v1/intents", body | {"original_intent_id": intent["id"]}, key="r")
+    assert answer.json()["code"] == "original_not_refundable"
+
+
+async def test_liquidity_is_moved_by_a_key_that_names_it_and_never_beyond_what_is_there(desk: Desk) -> None:
+    body = {"operation": "MANUAL_ADJUSTMENT", "wallet_id": desk.usd, "amount_minor": 5, "currency": "USD"}
+    without = await desk.api.post("/v1/intents", body | {"direction": "TO_LIQUIDITY"}, key="x")
+    assert (without.status_code, without.json()["code"]) == (403, "operation_not_permitted")
+    dry = await desk.adjust(desk.usd, 1, "USD", "FROM_LIQUIDITY")
+    assert (dry["state"], dry["failure"]["code"]) == ("FAILED", "insufficient_liquidity")
+    assert (await desk.adjust(desk.usd, 700, "USD", "TO_LIQUIDITY"))["state"] == "SETTLED"
+    assert (await desk.adjust(desk.usd, 200, "USD", "FROM_LIQUIDITY"))["state"] == "SETTLED"
+    assert (await desk.balances())[:3] == (99_500, 0, 500)
