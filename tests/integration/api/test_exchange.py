@@ -188,8 +188,8 @@ async def test_a_request_that_differs_from_its_quote_is_refused(desk: Desk) -> N
     quote = await desk.quote()
     usd, thb = await desk.wallet("USD"), await desk.wallet("THB")
     others: dict[str, Any] = {"wallet_id": usd, "counterparty_wallet_id": thb, "amount_minor": 10_001}
-    for field in others:
-        answer = await desk.use(quote, **{field: others[field]})
+    for field, other in others.items():
+        answer = await desk.use(quote, **{field: other})
         assert (answer.status_code, answer.json()["code"], answer.json()["field"]) == (422, "quote_mismatch", field)
     assert (await desk.use(quote, currency="THB")).json()["code"] == "currency_mismatch"
     assert (await desk.use(quote, quote_id=None)).json()["code"] == "quote_missing"

@@ -1,10 +1,11 @@
 """The registry of operations: every one conserves money, and the docs say what it declares."""
 
 from collections import Counter
+from collections.abc import Sequence
 from uuid import UUID
 
 import pytest
-from hypothesis import assume, given
+from hypothesis import given
 from hypothesis import strategies as st
 
 from core.domain.exchange import ExchangeTerms
@@ -40,9 +41,9 @@ def terms(draw: st.DrawFn) -> ExchangeTerms:
 
 
 @st.composite
-def intents(draw: st.DrawFn) -> IntentRow:
+def intents(draw: st.DrawFn, operations: Sequence[OperationType] = tuple(sorted(OPERATIONS))) -> IntentRow:
     """Any intent that could have been accepted: fees leave something of the amount."""
-    operation = draw(st.sampled_from(sorted(OPERATIONS)))
+    operation = draw(st.sampled_from(operations))
     declared = OPERATIONS[operation]
     amount_minor = draw(st.integers(2, 10**12))
     legs: list[FeeLeg] = []
@@ -105,9 +106,8 @@ def test_the_payer_loses_amount_and_fee_and_everybody_else_gets_it(intent: Inten
         assert changes[OTHER] == intent.received_minor
 
 
-@given(intents())
+@given(intents([OperationType.EXCHANGE]))
 def test_an_exchange_gives_in_the_other_ledger_what_was_agreed(intent: IntentRow) -> None:
-    assume(intent.exchange is not None)
     assert intent.exchange is not None
     agreed, ledger = intent.exchange, currency_of("USD").numeric
     changes: Counter[UUID] = Counter()
