@@ -222,7 +222,7 @@ class IntentStore:
         """Lock intents whose review has not come in time, but those that another transaction has locked."""
         rows = await uow.connection.fetch(
             "SELECT id FROM fleet.intents WHERE review_until IS NOT NULL AND review_until <= now()"
-            " ORDER BY id LIMIT $1 FOR NO KEY UPDATE SKIP LOCKED",
+            " ORDER BY review_until LIMIT $1 FOR NO KEY UPDATE SKIP LOCKED",
             limit,
         )
         return [row["id"] for row in rows]
