@@ -19,11 +19,12 @@ class DeadLetter(Contract):
     job_id: UUID | None
     rail: str
     stream: str
-    entry_id: str
+    entry_id: Annotated[str, Field(pattern=r"^[0-9]{1,20}-[0-9]{1,20}$")]
     error_class: Annotated[str, Field(pattern=r"^[a-z0-9_]{1,60}$")]
     """A closed code: `poison`, `permit_not_found`, `deliveries_exhausted`, `protocol_violation`, …"""
-    fingerprint: str
+    fingerprint: Annotated[str, Field(pattern=r"^[!-~]{1,64}$")]
     """Equal for failures of one kind: a hash of class and normalised message."""
-    message: Annotated[str, Field(max_length=500)]
-    deliveries: Annotated[int, Field(ge=0)]
+    message: Annotated[str, Field(max_length=500, pattern=r"^[^\x00]*$")]
+    """Any text that PostgreSQL can keep."""
+    deliveries: Annotated[int, Field(ge=0, le=2**31 - 1)]
     body: str

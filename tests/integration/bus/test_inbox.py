@@ -14,8 +14,10 @@ from core.domain.context import Context
 from core.store.dead_letters import DeadLetterStore
 from core.store.parking import PostgresParking
 from core.store.vault import PostgresVault
+from schemas.dead_letters import DEAD_LETTER_TYPE, DeadLetter
+from schemas.envelope import Envelope
 from schemas.streams import CORE_GROUP, jobs_dlq_stream
-from tests.integration.bus.conftest import RAIL, World
+from tests.integration.bus.conftest import JOBS, RAIL, World
 from wire.consumer import Delivery
 
 DLQ = jobs_dlq_stream(RAIL)
@@ -46,6 +48,26 @@ def receiver(world: World) -> DeadLettersReceiver:
 async def kept(connection: asyncpg.Connection) -> list[str]:
     rows = await connection.fetch("SELECT entry_id FROM fleet.dead_letters ORDER BY received_at")
     return [row["entry_id"] for row in rows]
+
+
+@pytest.mark.parametrize(
+    "poison",
+    [{"message": "\x00"}, {"fingerprint": "\x00"}, {"entry_id": "\x00"}, {"deliveries": 2**31}, {"body": "\x00"}],
+    ids=lambda poison: next(iter(poison)),
+)
+async def test_a_letter_that_the_database_could_not_keep_takes_no_neighbour_along(
+    world: World, admin_connection: asyncpg.Connection, poison: dict[str, Any]
+) -> None:
+    good = DeadLetter(
+        job_id=None, rail=RAIL, stream=JOBS, entry_id="1-1", error_class="poison", fingerprint="f", message="m",
+        deliveries=1, body="{}",
+    )  # fmt: skip
+    letters = [good.model_copy(update=poison), good.model_copy(update={"entry_id": "1-2"})]
+    bodies = [Envelope("x", DEAD_LETTER_TYPE, letter.model_dump_json()) for letter in letters]
+    batch = [Delivery(DLQ, f"{at}-5", envelope, None, 1) for at, envelope in enumerate(bodies, 1)]
+    assert await receiver(world)(RAIL, batch) == ["1-5", "2-5"]
+    rows = await admin_connection.fetch("SELECT error_class FROM fleet.dead_letters ORDER BY entry_id")
+    assert [row["error_class"] for row in rows] in (["poison", "unreadable_dead_letter"], ["poison", "poison"])
 
 
 async def test_an_entry_is_acked_only_after_the_commit(world: World, admin_connection: asyncpg.Connection) -> None:

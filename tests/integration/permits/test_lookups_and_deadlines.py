@@ -222,6 +222,16 @@ async def test_a_lost_reply_burns_no_permit_and_another_account_gets_none(world:
     ours = {"request": UUID(int=1), "incarnation": UUID(int=2)}
     answers = [(await world.ask([pay_job(intent)], **ours))[0] for _ in range(2)]
     assert [answer.fence for answer in answers] == [1, 1]
+    assert [answer.first for answer in answers] == [True, True]
+    (stranger,) = await world.ask([pay_job(intent)], request=ours["request"])
+    assert stranger.answer == "BUSY"
+    await world.pass_time(2)
+    (late,) = await world.ask([pay_job(intent)], **ours)
+    assert (late.fence, late.mode) == (1, "SEND")
+    assert 0 < late.send_by_s <= 3, "what is left of S, not S again"
+    await world.pass_time(3)
+    (lapsed,) = await world.ask([pay_job(intent)], **ours)
+    assert lapsed.answer == "BUSY"
     (other,) = await world.ask([pay_job(intent)])
     assert other.answer == "BUSY"
     assert 0 < other.after_s <= 15

@@ -140,6 +140,12 @@ def test_a_success_that_differs_from_the_hold_is_quarantined(changed: dict[str, 
     assert decide_payment(_case(1), _result(Verdict.SUCCEEDED, **changed)).step is Step.QUARANTINE
 
 
+def test_a_success_whose_permit_a_restore_lost_is_for_people() -> None:
+    paid = _result(Verdict.SUCCEEDED, 0, Basis.REFERENCE_STATUS, kind=JobKind.INQUIRE)
+    assert decide_payment(_case(0), paid).step is Step.QUARANTINE
+    assert decide_payment(_case(1), paid).step is Step.POST
+
+
 def test_success_after_a_void_goes_to_suspense_and_failure_after_success_to_people() -> None:
     case = _case(1)
     case.intent.decision, case.intent.state = "VOID", "FAILED"
