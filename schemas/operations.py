@@ -32,6 +32,8 @@ class Direction(StrEnum):
     """A provider gave a payment back: to the wallet that paid it."""
     SUSPENSE = "SUSPENSE"
     """A provider gave a payment back whose wallet cannot have it, or whose tenant wants to look first."""
+    RELEASE = "RELEASE"
+    """What rested in suspense goes to a wallet, as a person decided."""
 
 
 class JobKind(StrEnum):

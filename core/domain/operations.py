@@ -188,6 +188,7 @@ OPERATIONS: Final = {
             otherwise={
                 Direction.RETURN: LegKind(Role.CLEARING, Role.WALLET),
                 Direction.SUSPENSE: LegKind(Role.CLEARING, Role.SUSPENSE, TransferCode.SUSPENSE),
+                Direction.RELEASE: LegKind(Role.SUSPENSE, Role.WALLET, TransferCode.SUSPENSE),
             },
         ),
         Operation(

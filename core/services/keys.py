@@ -31,6 +31,8 @@ LIQUIDITY_SCOPE: Final = "LIQUIDITY"
 """What a key must carry to see liquidity, to let it be overdrawn and, beside MANUAL_ADJUSTMENT, to move it by hand."""
 DEBIT_SCOPE: Final = "ADJUSTMENT_DEBIT"
 """What a key must carry, beside MANUAL_ADJUSTMENT, to take money out of a wallet by hand."""
+SUSPENSE_SCOPE: Final = "SUSPENSE"
+"""What a key must carry, beside REFUND, to give to a wallet what rests in suspense."""
 REVIEW_SCOPE: Final = "REVIEW"
 """What a key must carry to see and decide reviews."""
 TENANTS_SCOPE: Final = "TENANTS"
@@ -44,6 +46,7 @@ NAMED_ONLY: Final[frozenset[str]] = frozenset(
         LIMITS_SCOPE,
         RATES_SCOPE,
         LIQUIDITY_SCOPE,
+        SUSPENSE_SCOPE,
         REVIEW_SCOPE,
         TENANTS_SCOPE,
     }

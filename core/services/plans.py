@@ -92,7 +92,7 @@ def plan_payment(
         text = "the wallet is not this user's: a key acts for a user on that user's wallets alone"
         raise Refusal("on_behalf_of_differs", text, field="on_behalf_of.user")
     _check_counterparty(asked, operation, wallets)
-    refunds = check_refund(request, originals)
+    refunds = check_refund(asked.caller, request, originals)
     quote = check_quote(request, quotes)
     if request.direction is not None and request.operation is not OperationType.MANUAL_ADJUSTMENT:
         raise Refusal(
@@ -162,6 +162,13 @@ def with_fees(plan: Plan | Refusal, request: IntentRequest, answer: Pricing | Re
 def row_of(asked: Asked, plan: Plan, moment: Moment) -> IntentRow:
     """Return the intent as it is before anything is held."""
     request, payee = asked.request, asked.request.payee
+    counterparty: UUID | None = request.counterparty_wallet_id
+    direction: Direction | None = request.direction
+    if plan.refunds is not None:
+        # Back to who paid it; out of suspense to the wallet that the request names.
+        released = plan.refunds.original.direction == Direction.SUSPENSE
+        counterparty = None if released else plan.refunds.original.wallet_id
+        direction = Direction.RELEASE if released else None
     route: Route | None = plan.chosen.route if plan.chosen else None
     return IntentRow(
         id=asked.intent_id,
@@ -185,8 +192,8 @@ def row_of(asked: Asked, plan: Plan, moment: Moment) -> IntentRow:
         traceparent=asked.traceparent,
         fee_legs=plan.fee_legs,
         fee_minor=sum_minor(plan.fee_legs, FeePhase.PRE),
-        counterparty_wallet_id=plan.refunds.original.wallet_id if plan.refunds else request.counterparty_wallet_id,
-        direction=request.direction,
+        counterparty_wallet_id=counterparty,
+        direction=direction,
         original_intent_id=request.original_intent_id,
         requires_monitoring=request.requires_monitoring,
         on_behalf_of=request.on_behalf_of.model_dump(exclude_none=True) if request.on_behalf_of else None,

@@ -7,10 +7,11 @@ from uuid import UUID
 from core.domain.intents import IntentRow
 from core.domain.operations import OPERATIONS
 from core.domain.refunds import Refundable, RuleVersion
+from core.services.keys import SUSPENSE_SCOPE, Caller
 from core.services.problems import Refusal
 from schemas.api import IntentRequest
 from schemas.events import IntentState
-from schemas.operations import OperationType
+from schemas.operations import Direction, OperationType
 
 EXCEEDS = "refund_exceeds_original"
 
@@ -71,11 +72,12 @@ async def refundable(uow: Any, ports: RefundPorts, originals: Sequence[IntentRow
     return dict(made)
 
 
-def check_refund(request: IntentRequest, originals: Mapping[UUID, Refundable]) -> Refundable | None:
+def check_refund(caller: Caller, request: IntentRequest, originals: Mapping[UUID, Refundable]) -> Refundable | None:
     """Return the payment that a request refunds; None where it is no refund.
 
-    Raises Refusal: original_not_expected, original_missing, original_not_found, original_not_refundable,
-    original_not_settled, currency_mismatch, refund_wallet_differs, refund_exceeds_original.
+    What a provider gave back and suspense got is refunded once more: out of suspense, to a wallet that a person names.
+    Raises Refusal: operation_not_permitted, original_not_expected, original_missing, original_not_found,
+    original_not_refundable, original_not_settled, currency_mismatch, refund_wallet_differs, refund_exceeds_original.
     """
     at = "original_intent_id"
     if request.operation is not OperationType.REFUND:
@@ -88,6 +90,11 @@ def check_refund(request: IntentRequest, originals: Mapping[UUID, Refundable]) -
     if found is None:
         raise Refusal("original_not_found", "there is no such payment", field=at)
     original = found.original
+    if original.direction == Direction.SUSPENSE:
+        caller.require_operation(SUSPENSE_SCOPE)
+        if request.currency != original.currency:
+            raise Refusal("currency_mismatch", f"the payment was in {original.currency}", field="currency")
+        return _fitting(found, request)
     if not OPERATIONS[OperationType(original.operation)].refundable:
         text = f"{original.operation} is not refunded by its recipient: only payments between wallets are"
         raise Refusal("original_not_refundable", text, field=at)
@@ -98,6 +105,10 @@ def check_refund(request: IntentRequest, originals: Mapping[UUID, Refundable]) -
     if request.wallet_id != original.counterparty_wallet_id:
         text = "a refund comes from the wallet that received the payment: name it in wallet_id"
         raise Refusal("refund_wallet_differs", text, field="wallet_id")
+    return _fitting(found, request)
+
+
+def _fitting(found: Refundable, request: IntentRequest) -> Refundable:
     if request.amount_minor > found.left_minor:
         raise Refusal(EXCEEDS, exceeds_text(found), field="amount_minor")
     return found

@@ -1,5 +1,7 @@
 """What a provider gives back of a payment, on a real database with the real ledger."""
 
+import asyncio
+from dataclasses import replace
 from typing import Any
 from uuid import UUID
 
@@ -7,8 +9,10 @@ import pytest
 
 from core.domain.ledger import AccountFlags
 from core.domain.operations import AccountCode, system_account
+from core.services.problems import Refusal
 from core.services.read_intents import IntentFilter
 from core.services.set_limits import set_limit
+from schemas.api import IntentRequest
 from schemas.limits import LimitRequest
 from tests.integration.permits.conftest import World, pay_job
 from tests.integration.permits.test_fees import income, put
@@ -139,6 +143,39 @@ async def test_a_return_goes_to_suspense_where_its_wallet_may_not_have_it(world:
     (refund,) = await refunds(world, intent)
     assert (refund.direction, refund.state, refund.fee_legs) == ("SUSPENSE", "SETTLED", ())
     assert await world.alerts() == [("page", "return_in_suspense")]
+    await world.prove()
+
+
+async def test_what_rests_in_suspense_is_released_once_by_a_key_that_names_it(world: World) -> None:
+    await world.register()
+    wallet, other = await world.wallet(1000), await world.wallet(1)
+    await world.admin.execute("UPDATE fleet.tenants SET returns_to = 'SUSPENSE'")
+    intent = await paid(world, wallet)
+    await returned(world, intent)
+    (parked,) = await refunds(world, intent)
+
+    async def release(amount_minor: int, to: UUID, operations: frozenset[str]) -> Any:
+        request = IntentRequest.model_validate({
+            "operation": "REFUND", "original_intent_id": parked.id, "wallet_id": to, "amount_minor": amount_minor,
+            "currency": "THB",
+        })  # fmt: skip
+        caller = replace(world.caller, operations=operations)
+        return (await world.core.accept.accept(caller, f"release-{next(world.numbers)}", request)).intent
+
+    desk = frozenset({"REFUND", "SUSPENSE"})
+    for operations in (frozenset({"*"}), frozenset({"SUSPENSE"})):
+        with pytest.raises(Refusal) as caught:
+            await release(100, wallet, operations)
+        assert caught.value.code == "operation_not_permitted"
+    first = await release(60, wallet, desk)
+    assert (first.state, first.direction, first.counterparty_wallet_id) == ("SETTLED", "RELEASE", None)
+    answers = await asyncio.gather(*(release(40, other, desk) for _ in range(5)), return_exceptions=True)
+    assert [each.state for each in answers if not isinstance(each, BaseException)].count("SETTLED") == 1
+    assert (await world.money(wallet), await world.money(other)) == ((960, 0), (41, 0))
+    assert await clearing_and_suspense(world) == (0, 0)
+    with pytest.raises(Refusal) as caught:
+        await release(1, wallet, desk)
+    assert caught.value.code == "refund_exceeds_original"
     await world.prove()
 
 
