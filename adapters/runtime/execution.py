@@ -104,17 +104,11 @@ class Executor:
 
         Every permit is one that `pays_together`.
         """
-        age_s, told, sent = clock_s() - sent_at_s, dict[int, Outcome](), list[int]()
-        for at, granted in enumerate(permits):
-            refused = self._refused(Action.SUBMIT, granted, age_s)
-            if refused is None:
-                sent.append(at)
-            else:
-                told[at] = refused
-        if sent:
-            orders = [order_of(permits[at], Action.SUBMIT) for at in sent]
-            told.update(zip(sent, await self._submit(orders), strict=True))
-        return [Executed(Action.SUBMIT, told[at]) for at in range(len(permits))]
+        age_s = clock_s() - sent_at_s
+        refused = [self._refused(Action.SUBMIT, granted, age_s) for granted in permits]
+        orders = [order_of(granted, Action.SUBMIT) for granted, no in zip(permits, refused, strict=True) if no is None]
+        told = iter(await self._submit(orders) if orders else [])
+        return [Executed(Action.SUBMIT, next(told) if no is None else no) for no in refused]
 
     async def _submit(self, orders: Sequence[Order]) -> list[Outcome]:
         assert self._pays_many is not None  # noqa: S101 - `pays_together` was asked first

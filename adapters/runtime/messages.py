@@ -91,19 +91,22 @@ def plain_result(
         "verdict": outcome.verdict,
         "basis": basis,
         "reference": granted.instruction.target_reference or granted.reference,
-        "amount_minor": amount_minor,
-        "currency": outcome.currency,
-        "provider_tx_id": transaction,
-        "reason": outcome.reason,
-        "evidence_id": evidence_id,
-        "incarnation": incarnation,
-        "observed_at": observed_at,
     }
+    if amount_minor is not None:
+        told["amount_minor"] = amount_minor
+    if outcome.currency is not None:
+        told["currency"] = outcome.currency
+    if transaction is not None:
+        told["provider_tx_id"] = transaction
+    told["reason"] = outcome.reason
+    if evidence_id is not None:
+        told["evidence_id"] = evidence_id
+    told["incarnation"] = incarnation
+    told["observed_at"] = observed_at
     try:
         if not _fits(rail, outcome.verdict, basis, outcome.currency, outcome.reason):
             return None
-        present = {name: value for name, value in told.items() if value is not None}
-        return orjson.dumps(present, option=orjson.OPT_UTC_Z).decode()
+        return orjson.dumps(told, option=orjson.OPT_UTC_Z).decode()
     except TypeError:  # not hashable, or not JSON: the model says what is wrong with it
         return None
 
