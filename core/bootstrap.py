@@ -42,6 +42,7 @@ from core.store.intents import IntentStore
 from core.store.keys import KeyStore
 from core.store.ledger import PostgresLedger
 from core.store.limits import LimitStore
+from core.store.liquidity import PostgresLiquidity
 from core.store.listener import listen_for_outbox
 from core.store.migrate import load_migrations
 from core.store.nonces import NonceStore
@@ -80,6 +81,7 @@ class Ports:
     limit_store: LimitStore
     exchange_rates: RateStore
     quotes: QuoteStore
+    liquidity: PostgresLiquidity
     tenants: TenantStore
     vault: PostgresVault
     jobs: Any
@@ -184,6 +186,7 @@ def _ports(database: Database, vault: PostgresVault, pace: Pace, settings: Setti
         limit_store=LimitStore(),
         exchange_rates=RateStore(),
         quotes=QuoteStore(),
+        liquidity=PostgresLiquidity(),
         tenants=TenantStore(),
         vault=vault,
         jobs=jobs,

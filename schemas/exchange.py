@@ -158,3 +158,54 @@ class QuoteView(Contract):
     created_at: datetime
     expires_at: datetime
     intent_id: UUID | None
+
+
+class LiquidityRequest(Contract):
+    """Lets the liquidity of a currency go below zero, or no more."""
+
+    currency: CurrencyCode
+    may_overdraw: bool
+
+
+class CurrencyExposure(Contract):
+    """The liquidity of one currency; amounts are minor units of it, flows are those since the report's beginning.
+
+    Since ever, `position_minor` = `moved_by_hand_minor` + `bought_minor` - `sold_minor` - `spread_minor`.
+    """
+
+    currency: str
+    position_minor: int
+    """What there is now, below zero where it is overdrawn."""
+    held_minor: int
+    """What of it exchanges under review hold."""
+    may_overdraw: bool
+    bought_minor: int
+    """What customers paid in."""
+    sold_minor: int
+    """What customers got."""
+    spread_minor: int
+    """What the house earned by spread and rounding, and moved to its fee income."""
+    moved_by_hand_minor: int
+    """What was put in by hand, less what was taken out."""
+
+
+class PairExposure(Contract):
+    """What was exchanged one way between two currencies, since the report's beginning."""
+
+    from_currency: str
+    to_currency: str
+    count: int
+    from_minor: int
+    to_minor: int
+    spread_minor: int
+    """Minor units of `to_currency`."""
+    average_rate: str
+    """What one unit of `from_currency` bought of the other on average, in ten digits."""
+
+
+class ExposureView(Contract):
+    """What exchanging has left a tenant exposed to, as the ledger says."""
+
+    since: datetime | None
+    currencies: list[CurrencyExposure]
+    pairs: list[PairExposure]

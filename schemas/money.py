@@ -54,6 +54,11 @@ def currency_of(code: str) -> Currency:
     return found
 
 
+def known_currencies() -> tuple[str, ...]:
+    """Return the alphabetic code of every currency that is known here."""
+    return tuple(sorted(_TABLE))
+
+
 def currency_of_ledger(numeric: int) -> Currency:
     """Return the currency whose ISO 4217 number is the ledger's. Raises AmountError `unknown_currency`."""
     found = _BY_NUMERIC.get(numeric)

@@ -15,6 +15,7 @@ from core.api.fees import FeeRoutes
 from core.api.health import install_health
 from core.api.hot_paths import HotPaths
 from core.api.limits import LimitRoutes
+from core.api.liquidity import LiquidityRoutes
 from core.api.quotes import QuoteRoutes
 from core.api.rates import RateRoutes
 from core.api.requests import BATCH_BODY_MAX_BYTES, Page, parse, path_id, query_of, refusal_of
@@ -80,6 +81,7 @@ def public_app(core: Core) -> ASGIApp:
         *LimitRoutes(core).table(),
         *RateRoutes(core).table(),
         *QuoteRoutes(core).table(),
+        *LiquidityRoutes(core).table(),
         *ReviewRoutes(core).table(),
         *TenantRoutes(core).table(),
     ]

@@ -3,15 +3,18 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from decimal import Context, Decimal
 from typing import Any, Final, Literal, NamedTuple, Self
 from uuid import UUID
 
 from core.domain.rates import Pair, Rate, Ratio
 from schemas.exchange import QuoteSide
 from schemas.fees import Rounding
-from schemas.money import MAX_AMOUNT_MINOR
+from schemas.money import MAX_AMOUNT_MINOR, currency_of
 
 _BASIS: Final = 10_000
+_AVERAGE: Final = Context(prec=10)
+"""For what is only shown: no money is computed by it."""
 
 ROUNDING: Final = {QuoteSide.FROM: Rounding.DOWN, QuoteSide.TO: Rounding.UP}
 """What the customer gets is rounded down, what the customer pays for a fixed amount is rounded up."""
@@ -47,6 +50,13 @@ def exchange_to(to_minor: int, ratio: Ratio, spread_basis_points: int) -> Exchan
     from_minor = -(-to_minor * ratio.denominator * _BASIS // (ratio.numerator * kept))
     worth_minor = from_minor * ratio.numerator // ratio.denominator
     return Exchanged(from_minor, to_minor, worth_minor - to_minor)
+
+
+def average_rate(from_minor: int, from_currency: str, to_minor: int, to_currency: str) -> str:
+    """Return what one unit of a currency bought of another, as a decimal text of ten digits."""
+    bought = Decimal(to_minor).scaleb(-currency_of(to_currency).decimals)
+    paid = Decimal(from_minor).scaleb(-currency_of(from_currency).decimals)
+    return f"{_AVERAGE.divide(bought, paid).normalize():f}"
 
 
 class ExchangeTerms(NamedTuple):

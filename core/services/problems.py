@@ -37,6 +37,7 @@ PROBLEMS: Final = {
     "quote_used": ProblemType(409, "The quote was used"),
     "quote_expired": ProblemType(409, "The quote has expired"),
     "rate_stale": ProblemType(409, "No rate is fresh enough"),
+    "liquidity_overdrawn": ProblemType(409, "The liquidity is below zero"),
     "external_id_taken": ProblemType(409, "The external id names another wallet"),
     "body_too_large": ProblemType(413, "The body is too large"),
     "unsupported_media_type": ProblemType(415, "The body is not JSON"),

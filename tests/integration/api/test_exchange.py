@@ -4,9 +4,11 @@ import asyncio
 from collections import Counter
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from typing import Any
 from uuid import UUID, uuid4
 
+import asyncpg
 import pytest
 
 from core.domain.context import Context
@@ -312,6 +314,76 @@ async def test_an_exchange_is_not_refunded_but_exchanged_back(desk: Desk) -> Non
     body = {"operation": "REFUND", "wallet_id": desk.thb, "amount_minor": 1, "currency": "THB"}
     answer = await desk.api.post("/v1/intents", body | {"original_intent_id": intent["id"]}, key="r")
     assert answer.json()["code"] == "original_not_refundable"
+
+
+async def exposed(desk: Desk, **query: str) -> dict[str, Any]:
+    answer = await desk.treasury.get("/v1/exposure", **query)
+    assert answer.status_code == 200, answer.text
+    body: dict[str, Any] = answer.json()
+    return body
+
+
+async def test_the_exposure_is_what_the_ledger_says(desk: Desk) -> None:
+    for amount in (10_000, 3_333, 1):
+        assert (await desk.use(await desk.quote(amount))).json()["state"] == "SETTLED"
+    assert (await desk.use(await desk.quote(100_000, back=True))).json()["state"] == "SETTLED"
+    assert (await desk.use(await desk.quote(100_000), requires_monitoring=True)).json()["failure"]
+    held = (await desk.use(await desk.quote(1_000), requires_monitoring=True)).json()
+    assert held["state"] == "REVIEW"
+    await desk.adjust(desk.usd, 300, "USD", "TO_LIQUIDITY")
+    report = await exposed(desk)
+    usd, thb = sorted(report["currencies"], key=lambda each: each["currency"] == "THB")
+    _, _, own_usd, own_thb, spread_usd, spread_thb = await desk.balances()
+    assert (usd["position_minor"], thb["position_minor"]) == (own_usd, own_thb)
+    assert (usd["spread_minor"], thb["spread_minor"]) == (spread_usd, spread_thb)
+    for each in (usd, thb):
+        explained = each["moved_by_hand_minor"] + each["bought_minor"] - each["sold_minor"] - each["spread_minor"]
+        assert explained == each["position_minor"]
+    assert (usd["bought_minor"], usd["moved_by_hand_minor"], usd["held_minor"]) == (13_334, 300, 0)
+    assert (thb["moved_by_hand_minor"], thb["held_minor"]) == (10_000_000, 35_127)
+    there = next(pair for pair in report["pairs"] if pair["from_currency"] == "USD")
+    assert (there["count"], there["from_minor"]) == (3, 13_334)
+    assert (there["to_minor"], there["spread_minor"]) == (thb["sold_minor"], thb["spread_minor"])
+    assert Decimal(there["average_rate"]) == round(Decimal(there["to_minor"]) / 13_334, 8)
+    later = (datetime.now(UTC) + timedelta(seconds=1)).isoformat()
+    after = await exposed(desk, since=later)
+    assert (after["pairs"], [each["bought_minor"] for each in after["currencies"]]) == ([], [0, 0])
+    assert {each["position_minor"] for each in after["currencies"]} == {own_usd, own_thb}
+
+
+async def test_liquidity_goes_below_zero_only_while_the_tenant_allows_it(desk: Desk) -> None:
+    await desk.adjust(desk.usd, 900_000, "USD")
+
+    async def allow(may_overdraw: bool) -> Any:
+        return await desk.treasury.post("/v1/liquidity", {"currency": "THB", "may_overdraw": may_overdraw})
+
+    assert (await desk.use(await desk.quote(300_000))).json()["failure"]["code"] == "insufficient_liquidity"
+    assert (await allow(True)).status_code == 200
+    assert (await desk.use(await desk.quote(300_000))).json()["state"] == "SETTLED"
+    thb = next(each for each in (await exposed(desk))["currencies"] if each["currency"] == "THB")
+    assert (thb["position_minor"], thb["may_overdraw"]) == (10_000_000 - 10_538_250, True)
+    refused = await allow(False)
+    assert (refused.status_code, refused.json()["code"]) == (409, "liquidity_overdrawn")
+    await desk.provide(538_250, "THB")
+    assert (await allow(False)).status_code == 200
+    assert (await desk.use(await desk.quote(100))).json()["failure"]["code"] == "insufficient_liquidity"
+    changes = await desk.world.admin.fetch("SELECT may_overdraw, changed_by FROM fleet.liquidity_changes ORDER BY 1")
+    assert [tuple(row) for row in changes] == [
+        (False, f"key:{desk.treasury.key_id}"),
+        (True, f"key:{desk.treasury.key_id}"),
+    ]
+    for answer in (await desk.api.get("/v1/exposure"), await desk.api.post("/v1/liquidity", {})):
+        assert (answer.status_code, answer.json()["code"]) == (403, "operation_not_permitted")
+
+
+async def test_nobody_lets_the_liquidity_of_another_tenant_or_another_account_be_overdrawn(desk: Desk) -> None:
+    ports, text = desk.world.core.ports, "SELECT fleet.set_overdraft($1, $2, true)"
+    tenant = desk.world.tenant_id
+    async with ports.unit_of_work(Context(tenant, "test")) as uow:
+        assert not await uow.connection.fetchval(text, tenant, UUID(desk.usd))
+    with pytest.raises(asyncpg.InsufficientPrivilegeError):
+        async with ports.unit_of_work(Context(uuid4(), "test")) as uow:
+            await uow.connection.fetchval(text, tenant, liquidity_account(tenant, "THB").id)
 
 
 async def test_liquidity_is_moved_by_a_key_that_names_it_and_never_beyond_what_is_there(desk: Desk) -> None:
