@@ -137,8 +137,20 @@ PYTHON_CHECKS: tuple[Callable[[Path, ast.AST, str], Iterator[str]], ...] = (
 PROSE_CHECKS: tuple[Callable[[Path, str], Iterator[str]], ...] = (broken_references, adr_length)
 
 
+def shared_numbers(files: list[Path]) -> Iterator[str]:
+    """Find migrations of one number, which no database can be brought up to date with."""
+    seen: dict[str, Path] = {}
+    for path in sorted(files):
+        if path.parent.name == "migrations" and path.suffix == ".sql":
+            number = path.name.partition("_")[0]
+            if number in seen:
+                yield f"{path}: shares its number with {seen[number].name}; renumber the one that was pushed later"
+            seen[number] = path
+
+
 def findings(files: list[Path]) -> Iterator[str]:
     """Yield one line per finding over the given files."""
+    yield from shared_numbers(files)
     for path in files:
         try:
             text = (ROOT / path).read_text()

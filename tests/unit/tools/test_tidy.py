@@ -66,3 +66,10 @@ def test_a_link_and_a_file_name_that_lead_nowhere_are_found() -> None:
 
 def test_a_path_of_one_machine_is_found() -> None:
     assert list(tidy.machine_paths(Path("a.md"), "see /home/someone/project"))
+
+
+def test_two_migrations_of_one_number_are_found() -> None:
+    folder = Path("core/store/migrations")
+    names = [folder / "0001_one.sql", folder / "0002_two.sql", folder / "0002_other.sql"]
+    assert len(list(tidy.shared_numbers(names))) == 1
+    assert not list(tidy.shared_numbers(names[:2]))
