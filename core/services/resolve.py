@@ -1,5 +1,6 @@
 """Resolve: what is in doubt is asked about on a schedule; what is late is expired, or parked for a person."""
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -18,6 +19,8 @@ from core.services.settle import UnitOfWorkFactory
 from schemas.events import IntentState
 from schemas.operations import JobKind, OperationType
 from wire.failpoints import failpoint
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(slots=True)
@@ -47,17 +50,56 @@ class ResolvePorts(ClosePorts, Protocol):
     """What resolving works with."""
 
     @property
+    def shared_faults(self) -> tuple[type[Exception], ...]: ...
+    @property
     def jobs(self) -> ResolvedJobs: ...
     @property
     def pace(self) -> Pace: ...
 
 
 async def resolve_due(ports: ResolvePorts, unit_of_work: UnitOfWorkFactory, memory: ResolverMemory, limit: int) -> int:
-    """Take one batch of due jobs one step further and return how many there were. Safe with several at once."""
+    """Take one batch of due jobs one step further and return how many there were. Safe with several at once.
+
+    Where one makes the batch fail, they are taken one by one, and that one is put off with an alert. Raises the ports'
+    shared faults, such as a database that is away.
+    """
+    taken: list[JobRow] = []
+    try:
+        return await _resolve(ports, unit_of_work, memory, limit, taken)
+    except ports.shared_faults:
+        raise
+    except Exception:  # noqa: BLE001 - whatever one job raises, the others go on
+        _log.exception("%d due jobs cannot be resolved together", len(taken))
+    together = len(taken)
+    for _ in range(together):
+        taken.clear()
+        try:
+            await _resolve(ports, unit_of_work, memory, 1, taken)
+        except ports.shared_faults:
+            raise
+        except Exception:
+            if not taken:
+                raise
+            await _put_off(ports, unit_of_work, taken[0])
+    return together
+
+
+async def _put_off(ports: ResolvePorts, unit_of_work: UnitOfWorkFactory, job: JobRow) -> None:
+    _log.exception("job %s cannot be resolved", job.id)
+    async with unit_of_work() as uow:
+        await ports.jobs.wait_jobs(uow, [Waiting(job.id, ports.pace.longest_s)])
+        alert = Alert(job.tenant_id, "page", "resolution_failed", job.intent_id, job.id, job.reference)
+        await ports.facts.raise_alerts(uow, [alert])
+
+
+async def _resolve(
+    ports: ResolvePorts, unit_of_work: UnitOfWorkFactory, memory: ResolverMemory, limit: int, taken: list[JobRow]
+) -> int:
     async with unit_of_work() as uow:
         jobs = await ports.jobs.due_jobs(uow, limit)
         if not jobs:
             return 0
+        taken += jobs
         intents = await ports.intents.load_intents(uow, sorted({job.intent_id for job in jobs}), lock=True)
         attempts = await ports.facts.attempts_of(uow, [job.id for job in jobs])
         positives = await ports.facts.unapplied_positives(uow, list(intents))

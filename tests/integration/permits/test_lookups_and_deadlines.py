@@ -286,6 +286,27 @@ async def test_a_dead_letter_buries_its_job_and_the_resolver_goes_on(world: Worl
     await world.prove()
 
 
+async def test_a_payment_that_cannot_be_resolved_holds_up_no_other_and_is_alerted(world: World) -> None:
+    await world.register()
+    wallet = await world.wallet(1000)
+    bad, *good = [await world.pay(wallet) for _ in range(4)]
+    # The ledger refuses to void a hold that has expired already: what a defect elsewhere would look like.
+    await world.admin.execute(
+        "INSERT INTO fleet.transfer_resolutions (pending_id, tenant_id, kind)"
+        " SELECT id, tenant_id, 16 FROM fleet.transfers WHERE user_data = $1",
+        bad,
+    )
+    await world.pass_time(10_000)
+    await world.admin.execute(
+        "UPDATE fleet.jobs SET deadline = deadline - interval '1 second' WHERE intent_id = $1", bad
+    )
+    assert await world.resolve() == 4
+    assert [(await world.state(each))[0] for each in good] == ["EXPIRED"] * 3
+    assert (await world.state(bad))[0] == "AUTHORIZED"
+    assert await world.alerts() == [("page", "resolution_failed")]
+    assert await world.resolve() == 0, "it comes again later, and not at once"
+
+
 async def test_automatic_voids_stop_above_the_rate_of_all_resolvers_together(world: World) -> None:
     await world.register()
     wallet = await world.wallet(1000)
