@@ -4,6 +4,7 @@ from typing import Final
 
 import pytest
 
+from core.services.bus_ports import QueuedJob
 from core.store.dispatch import PostgresDispatch
 from schemas.streams import jobs_stream
 from tests.integration.permits.conftest import RAIL, World, pay_job
@@ -59,3 +60,24 @@ async def test_what_a_dead_relay_had_added_is_worked_on_marked_once_and_sent_onc
         assert await world.state(intent) == ("SETTLED", None)
     assert await world.money(wallet) == (1000 if after == "FAILED" else 900, 0)
     await world.prove()
+
+
+async def test_what_is_dispatched_again_moves_no_intent_and_is_told_once(world: World) -> None:
+    await world.register()
+    wallet = await world.wallet(1000)
+    retried, parked = await world.pay(wallet), await world.pay(wallet)
+    assert await relay(world, "1-0") == 2
+    for intent in (retried, parked):
+        await world.sent(intent)
+    await world.tell(pay_job(retried), "NOT_SENT", retry_after_s=1)
+    await world.admin.execute("UPDATE fleet.jobs SET deadline = now() WHERE id = $1", pay_job(parked))
+    await world.resolve()
+    assert (await world.state(parked))[0] == "UNRESOLVED"
+    lost = QueuedJob(pay_job(parked), RAIL, JOBS, "1-0", of_older_epoch=False)
+    assert await PostgresDispatch(world.core.worker_database).requeue([lost]) == 1
+    await world.admin.execute("UPDATE fleet.outbox SET not_before = now()")
+    assert await relay(world, "2-0") == 2
+    assert [(await world.state(intent))[0] for intent in (retried, parked)] == ["DISPATCHED", "UNRESOLVED"]
+    assert [(await world.job(pay_job(intent)))["state"] for intent in (retried, parked)] == ["QUEUED", "QUEUED"]
+    told = await world.admin.fetchval("SELECT count(*) FROM fleet.intent_events WHERE type = 'dispatched'")
+    assert told == 2
