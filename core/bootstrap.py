@@ -151,7 +151,6 @@ async def open_core(settings: Settings) -> AsyncIterator[Core]:
                 ports.unit_of_work,
                 ports.wallets,
                 ports.ledger,
-                ports.intents,
                 Quotas(ports.limits, ports.limit_store),
             ),
             keys=keys,

@@ -38,6 +38,7 @@ from schemas.api import (
     WalletView,
 )
 from schemas.fees import FeeDryRunRequest, FeeDryRunView
+from schemas.wallets import ExternalIdRequest, WalletChangeRequest, WalletEventList
 from wire.signing import signed_headers
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -165,6 +166,19 @@ class FleetClient:
         """Return one page of a wallet's entries, newest first."""
         query = {} if cursor is None else {"cursor": cursor}
         return await self._send("GET", f"/v1/wallets/{wallet_id}/history", WalletHistory, query=query)
+
+    async def change_wallet(self, wallet_id: UUID, change: str, *, reason: str) -> WalletView:
+        """Freeze, unfreeze or close a wallet; repeating it is harmless."""
+        body = WalletChangeRequest(reason=reason)
+        return await self._send("POST", f"/v1/wallets/{wallet_id}/{change}", WalletView, body=body)
+
+    async def set_external_id(self, wallet_id: UUID, request: ExternalIdRequest) -> WalletView:
+        """Attach, replace or take away the client's own id of a wallet."""
+        return await self._send("POST", f"/v1/wallets/{wallet_id}/external-id", WalletView, body=request)
+
+    async def wallet_events(self, wallet_id: UUID) -> WalletEventList:
+        """Return what changed a wallet beside its money, oldest first."""
+        return await self._send("GET", f"/v1/wallets/{wallet_id}/events", WalletEventList)
 
     async def dry_run_fees(self, payment: FeeDryRunRequest) -> FeeDryRunView:
         """Return the fees of a payment that is not made, and why each rule applied or not."""

@@ -15,6 +15,7 @@ from schemas.jobs import AmountMinor, CurrencyCode
 from schemas.limits import LimitExceeded
 from schemas.operations import Direction, OperationType
 from schemas.permits import Payee
+from schemas.wallets import ExternalId, WalletStatus
 
 IdempotencyKey = Annotated[str, Field(min_length=1, max_length=128, pattern=r"^[\x21-\x7e]+$")]
 ClientReference = Annotated[str, Field(max_length=64, pattern=r"^[\x20-\x7e]*$")]
@@ -47,6 +48,8 @@ class IntentRequest(Contract):
     counterparty_wallet_id: UUID | None = None
     """The wallet that gets the money of an operation between two wallets; in the currency of the first."""
     message: Annotated[str, Field(max_length=140)] = ""
+    comment: Annotated[str, Field(max_length=140)] = ""
+    """Shown in the wallets' histories and statements, stored as it is; between wallets `message` stands in for it."""
     reference: ClientReference = ""
     """The client's own reference, shown in lists; it is no idempotency key."""
     auto_confirm: AutoConfirm | None = None
@@ -122,6 +125,7 @@ class IntentView(Contract):
     payee_type: str | None
     payee_masked: str | None
     reference: str
+    comment: str = ""
     rail: str | None
     provider_reference: str | None
     lookup: LookupView | None
@@ -204,7 +208,7 @@ class WalletRequest(Contract):
 
     owner: Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[\x21-\x7e]+$")]
     currency: CurrencyCode
-    external_id: Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[\x21-\x7e]+$")] | None = None
+    external_id: ExternalId | None = None
 
 
 class WalletView(Contract):
@@ -214,10 +218,30 @@ class WalletView(Contract):
     owner: str
     currency: str
     external_id: str | None
+    status: WalletStatus
     posted_minor: int
     held_minor: int
     available_minor: int
     created_at: datetime
+
+
+class WalletPage(Contract):
+    """A page of wallets; `next_cursor` is absent on the last."""
+
+    items: list[WalletView]
+    next_cursor: str | None = None
+
+
+class EntryKind(StrEnum):
+    """What an entry is of: the payment itself, a fee of it, a correction by hand, money whose owner is
+    not known, a side of an exchange, or what the exchange earns the tenant."""
+
+    PRINCIPAL = "PRINCIPAL"
+    FEE = "FEE"
+    ADJUSTMENT = "ADJUSTMENT"
+    SUSPENSE = "SUSPENSE"
+    EXCHANGE = "EXCHANGE"
+    SPREAD = "SPREAD"
 
 
 class WalletEntry(Contract):
@@ -233,6 +257,10 @@ class WalletEntry(Contract):
     """Who paid: the owner of the wallet, or nothing where the money came out of an account of the tenant's own."""
     to_name: str
     """Who got it: the owner of the wallet, or the masked payee outside."""
+    comment: str = ""
+    kind: EntryKind
+    state: IntentState | None = None
+    """The payment's."""
     at: datetime
 
 

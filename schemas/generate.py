@@ -29,6 +29,7 @@ from schemas.jobs import Job
 from schemas.permits import PermitRequest, PermitResponse
 from schemas.rails import EvidenceBatch, RailRegistration
 from schemas.results import Result
+from schemas.wallets import WalletChangeRequest, WalletEventList
 
 TARGET = Path(__file__).parent / "json"
 
@@ -48,6 +49,8 @@ MODELS: dict[str, type[BaseModel]] = {
     "problem": Problem,
     "rail_registration": RailRegistration,
     "result": Result,
+    "wallet_change_request": WalletChangeRequest,
+    "wallet_event_list": WalletEventList,
     "wallet_history": WalletHistory,
     "wallet_request": WalletRequest,
     "wallet_view": WalletView,

@@ -22,6 +22,7 @@ from core.api.requests import BATCH_BODY_MAX_BYTES, Page, parse, path_id, query_
 from core.api.reviews import ReviewRoutes
 from core.api.signed_routes import Route, SignedRoutes
 from core.api.tenants import TenantRoutes
+from core.api.wallets import WalletRoutes
 from core.bootstrap import PASSING_FAULTS, Core
 from core.services.accept import Accepted
 from core.services.cancel import cancel
@@ -37,15 +38,13 @@ from schemas.api import (
     IntentRequest,
     IntentView,
     Problem,
-    WalletHistory,
-    WalletRequest,
-    WalletView,
 )
 from schemas.events import IntentState
 
 _KEY_PATTERN: Final = re.compile(r"[\x21-\x7e]{1,128}")
 _TRACEPARENT: Final = re.compile(r"00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 _BATCH_ITEM: Final = TypeAdapter(BatchItem)
+_UUID: Final = {"format": "uuid"}
 _REPLAYED: Final = {"Idempotent-Replayed": "true"}
 _PROBLEMS: Final[dict[int | str, dict[str, Any]]] = {
     "default": {"model": Problem, "description": "Problem details with a stable `code`: see docs/errors.md"}
@@ -74,9 +73,7 @@ def public_app(core: Core) -> ASGIApp:
         ("GET", "/v1/intents/{intent_id}", routes.get_intent, IntentView, 200, None),
         ("POST", "/v1/intents/{intent_id}/confirm", routes.confirm_intent, IntentView, 200, ConfirmRequest),
         ("POST", "/v1/intents/{intent_id}/cancel", routes.cancel_intent, IntentView, 200, None),
-        ("POST", "/v1/wallets", routes.create_wallet, WalletView, 201, WalletRequest),
-        ("GET", "/v1/wallets/{wallet_id}", routes.get_wallet, WalletView, 200, None),
-        ("GET", "/v1/wallets/{wallet_id}/history", routes.wallet_history, WalletHistory, 200, None),
+        *WalletRoutes(core).table(),
         *FeeRoutes(core).table(),
         *LimitRoutes(core).table(),
         *RateRoutes(core).table(),
@@ -101,8 +98,15 @@ def public_app(core: Core) -> ASGIApp:
 
 def _described(path: str, body: type[BaseModel] | None) -> dict[str, Any]:
     names = re.findall(r"{(\w+)}", path)
-    kind = {"type": "string", "format": "uuid"}
-    parameters = [{"name": name, "in": "path", "required": True, "schema": kind} for name in names]
+    parameters = [
+        {
+            "name": name,
+            "in": "path",
+            "required": True,
+            "schema": {"type": "string"} | (_UUID if name[-3:] == "_id" else {}),
+        }
+        for name in names
+    ]
     if path == "/v1/intents" and body is not None:
         parameters.append({"name": "Idempotency-Key", "in": "header", "required": True, "schema": {"type": "string"}})
     described: dict[str, Any] = {"parameters": parameters} if parameters else {}
@@ -175,25 +179,6 @@ class _Routes(SignedRoutes):
         """Cancel what was provably not sent."""
         caller, _ = await self._signed(request)
         return json_answer(intent_view(await cancel(self._core.ports, caller, path_id(request, "intent_id"))))
-
-    async def create_wallet(self, request: Request) -> Response:
-        """Open a wallet."""
-        caller, body = await self._signed(request)
-        asked = parse(WalletRequest, body, request.headers.get("content-type"))
-        wallet, is_new = await self._core.wallets.create(caller, asked)
-        return json_answer(wallet, 201 if is_new else 200)
-
-    async def get_wallet(self, request: Request) -> Response:
-        """Show a wallet with its balances."""
-        caller, _ = await self._signed(request)
-        return json_answer(await self._core.wallets.get(caller, path_id(request, "wallet_id")))
-
-    async def wallet_history(self, request: Request) -> Response:
-        """List a wallet's posted entries, newest first."""
-        caller, _ = await self._signed(request)
-        query = query_of(Page, request)
-        wallet_id = path_id(request, "wallet_id")
-        return json_answer(await self._core.wallets.history(caller, wallet_id, query.cursor, query.limit))
 
 
 def _result(index: int, answer: Accepted | Exception) -> dict[str, Any]:

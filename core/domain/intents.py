@@ -91,6 +91,7 @@ class IntentRow:
     review_until: datetime | None = None
     """When that wait ends; None where it does not wait."""
     on_behalf_of: dict[str, Any] | None = None
+    comment: str = ""
     """The user that it is made for, and who acts."""
     exchange: ExchangeTerms | None = None
     """Of EXCHANGE: what the other wallet gets, and by which quote."""

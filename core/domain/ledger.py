@@ -21,6 +21,8 @@ class AccountFlags(IntFlag):
     DEBITS_MUST_NOT_EXCEED_CREDITS = 1
     CREDITS_MUST_NOT_EXCEED_DEBITS = 2
     CLOSED = 4
+    FROZEN = 8
+    """No new debits. What was held before may end either way, and credits arrive."""
 
 
 class TransferFlags(IntFlag):
@@ -140,6 +142,7 @@ class TransferResult(StrEnum):
     PENDING_TRANSFER_EXPIRED = "pending_transfer_expired"
     DEBIT_ACCOUNT_ALREADY_CLOSED = "debit_account_already_closed"
     CREDIT_ACCOUNT_ALREADY_CLOSED = "credit_account_already_closed"
+    DEBIT_ACCOUNT_FROZEN = "debit_account_frozen"
     OVERFLOWS_DEBITS_PENDING = "overflows_debits_pending"
     OVERFLOWS_CREDITS_PENDING = "overflows_credits_pending"
     OVERFLOWS_DEBITS_POSTED = "overflows_debits_posted"
@@ -163,6 +166,25 @@ class AccountResult(StrEnum):
     EXISTS_WITH_DIFFERENT_LEDGER = "exists_with_different_ledger"
     EXISTS_WITH_DIFFERENT_CODE = "exists_with_different_code"
     EXISTS = "exists"
+
+
+class AccountChange(StrEnum):
+    """What may be done to an account beside moving money. Closing is final."""
+
+    FREEZE = "freeze"
+    UNFREEZE = "unfreeze"
+    CLOSE = "close"
+
+
+class AccountChangeResult(StrEnum):
+    """What became of a change, in order of precedence. EXISTS: the account is so already."""
+
+    OK = "ok"
+    ACCOUNT_NOT_FOUND = "account_not_found"
+    ACCOUNT_ALREADY_CLOSED = "account_already_closed"
+    EXISTS = "exists"
+    ACCOUNT_HAS_HOLDS = "account_has_holds"
+    ACCOUNT_HAS_BALANCE = "account_has_balance"
 
 
 def system_account_id(tenant_id: UUID, ledger: int, code: int, qualifier: str = "") -> UUID:

@@ -154,6 +154,8 @@ def _check_accounts(state: LedgerState, transfer: Transfer) -> TransferResult:
         return TransferResult.DEBIT_ACCOUNT_ALREADY_CLOSED
     if credit.account.flags & AccountFlags.CLOSED:
         return TransferResult.CREDIT_ACCOUNT_ALREADY_CLOSED
+    if debit.account.flags & AccountFlags.FROZEN:
+        return TransferResult.DEBIT_ACCOUNT_FROZEN
     return _check_balances(debit, credit, transfer)
 
 

@@ -247,4 +247,6 @@ def _failure(intent: IntentRow, chain: Sequence[Transfer], answers: Sequence[Tra
         return "insufficient_funds", "the wallet's available balance does not cover amount and fee"
     if cause in (TransferResult.DEBIT_ACCOUNT_ALREADY_CLOSED, TransferResult.CREDIT_ACCOUNT_ALREADY_CLOSED):
         return "account_closed", "the wallet is closed"
+    if cause is TransferResult.DEBIT_ACCOUNT_FROZEN:
+        return "account_frozen", "the wallet is frozen: it gives nothing until it is unfrozen"
     raise LedgerRefusedError(f"the ledger answered {cause} to a hold")

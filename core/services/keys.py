@@ -35,6 +35,8 @@ SUSPENSE_SCOPE: Final = "SUSPENSE"
 """What a key must carry, beside REFUND, to give to a wallet what rests in suspense."""
 REVIEW_SCOPE: Final = "REVIEW"
 """What a key must carry to see and decide reviews."""
+WALLET_STATES_SCOPE: Final = "WALLET_STATES"
+"""What a key must carry to freeze, unfreeze and close wallets."""
 TENANTS_SCOPE: Final = "TENANTS"
 """What a key must carry to make tenants and see them all."""
 NAMED_ONLY: Final[frozenset[str]] = frozenset(
@@ -49,6 +51,7 @@ NAMED_ONLY: Final[frozenset[str]] = frozenset(
         SUSPENSE_SCOPE,
         REVIEW_SCOPE,
         TENANTS_SCOPE,
+        WALLET_STATES_SCOPE,
     }
 )
 """What makes money out of equity, takes from another's wallet, or sets what others pay or may pay, is carried by a key

@@ -2,11 +2,20 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Protocol
 from uuid import UUID
 
 from core.domain.context import Context
-from core.domain.ledger import Account, AccountBalance, AccountResult, Transfer, TransferResult
+from core.domain.ledger import (
+    Account,
+    AccountBalance,
+    AccountChange,
+    AccountChangeResult,
+    AccountResult,
+    Transfer,
+    TransferResult,
+)
 
 
 class LedgerUnavailableError(RuntimeError):
@@ -22,8 +31,9 @@ class LedgerUnitOfWork(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class HistoryCursor:
-    """Where the next page begins: after this transfer, with this posted balance."""
+    """Where the next page begins: before this movement, with this posted balance."""
 
+    at: datetime
     transfer_id: UUID
     balance_minor: int
 
@@ -35,6 +45,7 @@ class HistoryEntry:
     transfer: Transfer
     delta_minor: int
     balance_minor: int
+    at: datetime
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +54,14 @@ class HistoryPage:
 
     entries: Sequence[HistoryEntry]
     next_cursor: HistoryCursor | None
+
+
+@dataclass(frozen=True, slots=True)
+class BalanceAt:
+    """What an account owned and what of it was held, in minor units, just before a moment."""
+
+    posted_minor: int
+    held_minor: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +103,12 @@ class Ledger(Protocol):
         """Apply the batch in order; each chain as one. A failed transfer or chain leaves the others be."""
         ...
 
+    async def change_account(
+        self, uow: LedgerUnitOfWork | None, account_id: UUID, change: AccountChange
+    ) -> AccountChangeResult:
+        """Freeze, unfreeze or close an account, in order with every transfer on it."""
+        ...
+
     async def lookup_accounts(
         self, uow: LedgerUnitOfWork | None, ids: Sequence[UUID]
     ) -> dict[UUID, AccountBalance]: ...
@@ -92,7 +117,27 @@ class Ledger(Protocol):
 
     async def account_history(
         self, uow: LedgerUnitOfWork | None, account_id: UUID, cursor: HistoryCursor | None, limit: int
-    ) -> HistoryPage: ...
+    ) -> HistoryPage:
+        """Return up to `limit` posted movements before the cursor, newest first. Pages never change afterwards."""
+        ...
+
+    async def settle_past(self, uow: LedgerUnitOfWork | None, account_id: UUID) -> datetime:
+        """Return a moment before which nothing will be added to the account any more.
+
+        It waits for the transfers under way on the account, and holds them up until the unit of work ends: give it one
+        of its own.
+        """
+        ...
+
+    async def balance_at(self, uow: LedgerUnitOfWork | None, account_id: UUID, at: datetime) -> BalanceAt:
+        """Return the account's balances just before a settled moment. An account that is not there had nothing."""
+        ...
+
+    async def entries_after(
+        self, uow: LedgerUnitOfWork | None, account_id: UUID, after: HistoryCursor, until: datetime, limit: int
+    ) -> Sequence[HistoryEntry]:
+        """Return up to `limit` posted movements after the cursor and before a settled moment, oldest first."""
+        ...
 
     async def expire(self, uow: LedgerUnitOfWork | None, limit: int) -> int:
         """Release up to `limit` holds whose time-out has passed by the engine's clock; return how many."""

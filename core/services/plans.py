@@ -197,6 +197,8 @@ def row_of(asked: Asked, plan: Plan, moment: Moment) -> IntentRow:
         original_intent_id=request.original_intent_id,
         requires_monitoring=request.requires_monitoring,
         on_behalf_of=request.on_behalf_of.model_dump(exclude_none=True) if request.on_behalf_of else None,
+        # What a message to somebody outside says is sealed with the payee, and never shown here.
+        comment=request.comment or (request.message if payee is None else ""),
         created_at=moment.now,
         updated_at=moment.now,
     )

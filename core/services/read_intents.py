@@ -112,6 +112,7 @@ def intent_view(row: IntentRow) -> dict[str, Any]:
         "payee_type": row.payee_type,
         "payee_masked": row.payee_masked,
         "reference": row.client_reference,
+        "comment": row.comment,
         "rail": row.rail,
         "provider_reference": row.provider_reference,
         "lookup": lookup,

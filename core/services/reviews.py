@@ -8,7 +8,8 @@ from uuid import UUID
 from core.domain.context import Context
 from core.domain.ids import derive_id
 from core.domain.intents import IntentRow, Move
-from core.domain.operations import OPERATIONS
+from core.domain.ledger import AccountFlags
+from core.domain.operations import OPERATIONS, legs_of
 from core.services.authorize import AuthorizePorts, Moment, new_job
 from core.services.close_job import ClosePorts, Ending, end_intents
 from core.services.keys import REVIEW_SCOPE, Caller
@@ -51,7 +52,7 @@ class ReviewPorts(AuthorizePorts, ClosePorts, Protocol):
 async def decide_review(ports: ReviewPorts, caller: Caller, intent_id: UUID, request: ReviewRequest) -> IntentRow:
     """Approve, which dispatches or settles, or reject, which voids; the same decision again returns the intent.
 
-    Raises Refusal: operation_not_permitted, not_found, review_own_intent, wrong_state, already_sent.
+    Raises Refusal: operation_not_permitted, not_found, review_own_intent, wrong_state, already_sent, account_frozen.
     """
     caller.require_operation(REVIEW_SCOPE)
     async with ports.unit_of_work(caller.context()) as uow:
@@ -73,6 +74,7 @@ async def decide_review(ports: ReviewPorts, caller: Caller, intent_id: UUID, req
             raise Refusal("already_sent", "the database was restored: the payment may have been sent before that")
         data = {"reason": request.reason} if request.reason else {}
         if request.decision is ReviewDecision.APPROVE:
+            await _require_thawed(uow, ports, intent)
             await _approve(uow, ports, intent, moment, data)
         else:
             await end_intents(uow, ports, [_rejected(intent, request.reason, data)])
@@ -85,6 +87,13 @@ async def _doubted(uow: Any, ports: ClosePorts, intent: IntentRow) -> bool:
         return False
     state = await ports.rails.rail_state(uow, intent.rail)
     return bool(intent.ledger_epoch < state.ledger_epoch and not state.epoch_cleared)
+
+
+async def _require_thawed(uow: Any, ports: ReviewPorts, intent: IntentRow) -> None:
+    # The ledger lets what was held before a freeze end either way; here nothing has decided yet that it should.
+    payers = await ports.ledger.lookup_accounts(uow, sorted({leg.debit_account_id for leg in legs_of(intent)}))
+    if any(payer.account.flags & AccountFlags.FROZEN for payer in payers.values()):
+        raise Refusal("account_frozen", "the wallet that pays is frozen: reject the payment, or unfreeze it first")
 
 
 async def _approve(uow: Any, ports: ReviewPorts, intent: IntentRow, moment: Moment, data: dict[str, str]) -> None:

@@ -1,6 +1,6 @@
 """Wallets: an owner's account in one currency, its balance and its history."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -9,18 +9,17 @@ from typing import Any, Protocol
 from uuid import UUID
 
 from core.domain.context import Context
-from core.domain.ids import id_time_ms, mint_id
-from core.domain.intents import IntentRow
-from core.domain.ledger import AccountBalance, AccountResult
-from core.domain.operations import TransferCode, wallet_account
+from core.domain.ids import mint_id
+from core.domain.ledger import AccountBalance, AccountFlags, AccountResult
+from core.domain.operations import wallet_account
 from core.services.cursors import decode_cursor, encode_cursor
 from core.services.keys import WALLETS_SCOPE, Caller
-from core.services.ledger_port import HistoryCursor, HistoryEntry, Ledger
+from core.services.ledger_port import Ledger
 from core.services.problems import Refusal, require_currency
 from core.services.quotas import Quotas
-from schemas.api import WalletEntry, WalletHistory, WalletRequest, WalletView
+from schemas.api import WalletPage, WalletRequest, WalletView
 from schemas.limits import QuotaObject
-from schemas.operations import OperationType
+from schemas.wallets import WalletStatus
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,12 +40,11 @@ class WalletStore(Protocol):
     async def insert_wallet(self, uow: Any, wallet: Wallet) -> bool: ...
     async def find_wallets(self, uow: Any, ids: Sequence[UUID]) -> dict[UUID, Wallet]: ...
     async def find_by_external_id(self, uow: Any, external_id: str) -> Wallet | None: ...
-
-
-class Intents(Protocol):
-    """Tells what a movement was for."""
-
-    async def load_intents(self, uow: Any, ids: Sequence[UUID]) -> dict[UUID, IntentRow]: ...
+    async def wallets_of(
+        self, uow: Any, owner: str | None, ids: Sequence[UUID] | None, after: UUID, limit: int
+    ) -> list[Wallet]:
+        """Return up to `limit` wallets of the owner, or of all, in the order of ids; of `ids` alone where given."""
+        ...
 
 
 class WalletService:
@@ -57,11 +55,10 @@ class WalletService:
         unit_of_work: Callable[[Context], AbstractAsyncContextManager[Any]],
         wallets: WalletStore,
         ledger: Ledger,
-        intents: Intents,
         quotas: Quotas,
     ) -> None:
         self._unit_of_work, self._wallets, self._ledger = unit_of_work, wallets, ledger
-        self._intents, self._quotas = intents, quotas
+        self._quotas = quotas
 
     async def create(self, caller: Caller, request: WalletRequest) -> tuple[WalletView, bool]:
         """Open a wallet; with an external id a repeat gives the same one. Return it and whether it is new.
@@ -82,7 +79,7 @@ class WalletService:
                 if answer is not AccountResult.OK:
                     raise RuntimeError(f"the ledger answered {answer} to a new wallet")
                 await self._quotas.check(uow, wallet.tenant_id, QuotaObject.WALLETS)
-                return _view(wallet, AccountBalance(account)), True
+                return wallet_view(wallet, AccountBalance(account)), True
             return await self._same_wallet(uow, request), False
 
     async def _same_wallet(self, uow: Any, request: WalletRequest) -> WalletView:
@@ -90,71 +87,75 @@ class WalletService:
         if found is None or (found.owner, found.currency) != (request.owner, request.currency):
             text = "this external id names a wallet of another owner or currency"
             raise Refusal("external_id_taken", text, field="external_id")
-        return _view(found, (await self._ledger.lookup_accounts(uow, [found.id]))[found.id])
+        return wallet_view(found, (await self._ledger.lookup_accounts(uow, [found.id]))[found.id])
 
     async def get(self, caller: Caller, wallet_id: UUID) -> WalletView:
         """Return a wallet with its balances. Raises Refusal: not_found, account_not_permitted."""
         caller.require_account(wallet_id)
         async with self._unit_of_work(caller.context()) as uow:
-            wallet = await self._find(uow, wallet_id)
-            return _view(wallet, (await self._ledger.lookup_accounts(uow, [wallet_id]))[wallet_id])
+            wallet = await find_wallet(uow, self._wallets, wallet_id)
+            return wallet_view(wallet, (await self._ledger.lookup_accounts(uow, [wallet_id]))[wallet_id])
 
-    async def history(self, caller: Caller, wallet_id: UUID, cursor: str | None, limit: int) -> WalletHistory:
-        """Return posted entries, newest first, each with the balance after it."""
-        caller.require_account(wallet_id)
-        after = None
+    async def named(self, caller: Caller, external_id: str) -> WalletPage:
+        """Return the wallet with the client's own id, or none; a key that does not cover it sees none."""
+        async with self._unit_of_work(caller.context()) as uow:
+            found = await self._wallets.find_by_external_id(uow, external_id)
+            seen = found is not None and (caller.accounts is None or found.id in caller.accounts)
+            return WalletPage(items=await self._views(uow, [found] if found is not None and seen else []))
+
+    async def owned(self, caller: Caller, owner: str | None, cursor: str | None, limit: int) -> WalletPage:
+        """Return an owner's wallets, of every currency, or everybody's, oldest first; those that the key covers.
+
+        Raises Refusal `cursor_malformed`.
+        """
+        after = UUID(int=0)
         if cursor is not None:
-            transfer_id, balance = decode_cursor(cursor, 2)
+            [text] = decode_cursor(cursor, 1)
             try:
-                after = HistoryCursor(UUID(transfer_id), int(balance))
+                after = UUID(text)
             except ValueError as error:
                 raise Refusal("cursor_malformed", "use next_cursor as it was given", field="cursor") from error
+        covered = None if caller.accounts is None else list(caller.accounts)
         async with self._unit_of_work(caller.context()) as uow:
-            await self._find(uow, wallet_id)
-            page = await self._ledger.account_history(uow, wallet_id, after, limit)
-            moved = [entry.transfer for entry in page.entries]
-            sides = {side for each in moved for side in (each.debit_account_id, each.credit_account_id)}
-            wallets = await self._wallets.find_wallets(uow, sorted(sides))
-            causes = {each.user_data for each in moved if each.user_data is not None}
-            intents = await self._intents.load_intents(uow, sorted(causes))
-        following = page.next_cursor
-        return WalletHistory(
-            items=[_entry(entry, wallets, intents) for entry in page.entries],
-            next_cursor=encode_cursor(str(following.transfer_id), str(following.balance_minor)) if following else None,
-        )
+            found = await self._wallets.wallets_of(uow, owner, covered, after, limit + 1)
+            items = await self._views(uow, found[:limit])
+        more = len(found) > limit
+        return WalletPage(items=items, next_cursor=encode_cursor(str(items[-1].id)) if more else None)
 
-    async def _find(self, uow: Any, wallet_id: UUID) -> Wallet:
-        found = (await self._wallets.find_wallets(uow, [wallet_id])).get(wallet_id)
-        if found is None:
-            raise Refusal("not_found", "there is no such wallet")
-        return found
+    async def _views(self, uow: Any, wallets: Sequence[Wallet]) -> list[WalletView]:
+        balances = await self._ledger.lookup_accounts(uow, [wallet.id for wallet in wallets])
+        return [wallet_view(wallet, balances[wallet.id]) for wallet in wallets]
 
 
-def _view(wallet: Wallet, balance: AccountBalance) -> WalletView:
+class _Finder(Protocol):
+    async def find_wallets(self, uow: Any, ids: Sequence[UUID]) -> dict[UUID, Wallet]: ...
+
+
+async def find_wallet(uow: Any, wallets: _Finder, wallet_id: UUID) -> Wallet:
+    """Return the tenant's wallet. Raises Refusal `not_found`."""
+    found = (await wallets.find_wallets(uow, [wallet_id])).get(wallet_id)
+    if found is None:
+        raise Refusal("not_found", "there is no such wallet")
+    return found
+
+
+def status_of(flags: AccountFlags) -> WalletStatus:
+    """Return the state that the ledger's flags are."""
+    if flags & AccountFlags.CLOSED:
+        return WalletStatus.CLOSED
+    return WalletStatus.FROZEN if flags & AccountFlags.FROZEN else WalletStatus.ACTIVE
+
+
+def wallet_view(wallet: Wallet, balance: AccountBalance) -> WalletView:
+    """Return the wallet as the API shows it."""
     return WalletView(
         id=wallet.id,
         owner=wallet.owner,
         currency=wallet.currency,
         external_id=wallet.external_id,
+        status=status_of(balance.account.flags),
         posted_minor=balance.posted_minor,
         held_minor=balance.debits_pending_minor,
         available_minor=balance.available_minor,
         created_at=wallet.created_at,
-    )
-
-
-def _entry(entry: HistoryEntry, wallets: Mapping[UUID, Wallet], intents: Mapping[UUID, IntentRow]) -> WalletEntry:
-    transfer = entry.transfer
-    intent = intents.get(transfer.user_data) if transfer.user_data is not None else None
-    payer, payee = wallets.get(transfer.debit_account_id), wallets.get(transfer.credit_account_id)
-    outside = intent.payee_masked if intent is not None and transfer.code == TransferCode.PRINCIPAL else None
-    return WalletEntry(
-        transfer_id=entry.transfer.id,
-        intent_id=entry.transfer.user_data,
-        amount_minor=entry.delta_minor,
-        balance_minor=entry.balance_minor,
-        operation=OperationType(intent.operation) if intent is not None else None,
-        from_name=payer.owner if payer is not None else "",
-        to_name=payee.owner if payee is not None else outside or "",
-        at=datetime.fromtimestamp(id_time_ms(entry.transfer.id) // 1000, UTC),
     )

@@ -58,6 +58,7 @@ _INSERTED: Final = {
     "review_until": "timestamptz",
     "on_behalf_of": "jsonb",
     "exchange": "jsonb",
+    "comment": "text",
     "created_at": "timestamptz",
     "updated_at": "timestamptz",
 }

@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from datetime import datetime
 from typing import TYPE_CHECKING
 from uuid import UUID
 
@@ -11,6 +12,8 @@ from core.domain.ledger import (
     ZERO_ID,
     Account,
     AccountBalance,
+    AccountChange,
+    AccountChangeResult,
     AccountFlags,
     AccountResult,
     Transfer,
@@ -18,10 +21,17 @@ from core.domain.ledger import (
     TransferResult,
 )
 from core.domain.ledger_rules import LedgerState, check_form, judge
-from core.services.ledger_port import HistoryCursor, HistoryPage, LedgerReport, LedgerUnavailableError
+from core.services.ledger_port import (
+    BalanceAt,
+    HistoryCursor,
+    HistoryEntry,
+    HistoryPage,
+    LedgerReport,
+    LedgerUnavailableError,
+)
 from core.store.database import Database, UnitOfWork
 from core.store.ledger_proof import prove
-from core.store.ledger_reads import read_history
+from core.store.ledger_reads import read_balance_at, read_history, read_on, settle_past
 from core.store.ledger_rows import balance_of, transfer_columns, transfer_of
 
 if TYPE_CHECKING:
@@ -99,6 +109,16 @@ class PostgresLedger:
                     return results
         raise LedgerUnavailableError("a transfer id of this batch belongs to another tenant")
 
+    async def change_account(
+        self, uow: UnitOfWork | None, account_id: UUID, change: AccountChange
+    ) -> AccountChangeResult:
+        """Freeze, unfreeze or close an account of the context's tenant, waiting for the transfers under way on it."""
+        async with self._joined(uow) as joined:
+            answer = await joined.connection.fetchval(
+                "SELECT fleet.ledger_change_account($1, $2, $3)", account_id, joined.context.tenant_id, change
+            )
+        return AccountChangeResult(answer)
+
     async def lookup_accounts(self, uow: UnitOfWork | None, ids: Sequence[UUID]) -> dict[UUID, AccountBalance]:
         """Return the accounts that exist and may be seen."""
         async with self._joined(uow) as joined:
@@ -116,6 +136,23 @@ class PostgresLedger:
         """Return a page of posted movements, newest id first, each with the balance after it."""
         async with self._joined(uow) as joined:
             return await read_history(joined.connection, account_id, cursor, limit)
+
+    async def settle_past(self, uow: UnitOfWork | None, account_id: UUID) -> datetime:
+        """Wait for the transfers under way on the account; nothing is added to it before the returned moment."""
+        async with self._joined(uow) as joined:
+            return await settle_past(joined.connection, account_id)
+
+    async def balance_at(self, uow: UnitOfWork | None, account_id: UUID, at: datetime) -> BalanceAt:
+        """Return the account's balances just before a settled moment."""
+        async with self._joined(uow) as joined:
+            return await read_balance_at(joined.connection, account_id, at)
+
+    async def entries_after(
+        self, uow: UnitOfWork | None, account_id: UUID, after: HistoryCursor, until: datetime, limit: int
+    ) -> Sequence[HistoryEntry]:
+        """Return movements after the cursor and before a settled moment, oldest first."""
+        async with self._joined(uow) as joined:
+            return await read_on(joined.connection, account_id, after, until, limit)
 
     async def expire(self, uow: UnitOfWork | None, limit: int) -> int:
         """Release up to `limit` holds past their time-out by the database's clock; return how many."""

@@ -11,7 +11,15 @@ from uuid import UUID
 import asyncpg
 
 from core.domain.context import Context
-from core.domain.ledger import Account, AccountBalance, AccountResult, Transfer, TransferResult
+from core.domain.ledger import (
+    Account,
+    AccountBalance,
+    AccountChange,
+    AccountChangeResult,
+    AccountResult,
+    Transfer,
+    TransferResult,
+)
 from core.services.ledger_port import HistoryCursor, HistoryPage, LedgerReport
 from core.store.database import Database, UnitOfWork
 from core.store.ledger import PostgresLedger
@@ -25,6 +33,7 @@ class LedgerUnderTest(Protocol):
 
     async def create_accounts(self, accounts: Sequence[Account]) -> Sequence[AccountResult]: ...
     async def apply(self, transfers: Sequence[Transfer]) -> Sequence[TransferResult]: ...
+    async def change_account(self, account_id: UUID, change: AccountChange) -> AccountChangeResult: ...
     async def lookup_accounts(self, ids: Sequence[UUID]) -> dict[UUID, AccountBalance]: ...
     async def lookup_transfers(self, ids: Sequence[UUID]) -> dict[UUID, Transfer]: ...
     async def account_history(self, account_id: UUID, cursor: HistoryCursor | None, limit: int) -> HistoryPage: ...
@@ -69,6 +78,10 @@ class PostgresUnderTest:
     async def apply(self, transfers: Sequence[Transfer]) -> Sequence[TransferResult]:
         async with self._uow() as uow:
             return await self._ledger.apply(uow, transfers)
+
+    async def change_account(self, account_id: UUID, change: AccountChange) -> AccountChangeResult:
+        async with self._uow() as uow:
+            return await self._ledger.change_account(uow, account_id, change)
 
     async def lookup_accounts(self, ids: Sequence[UUID]) -> dict[UUID, AccountBalance]:
         async with self._uow() as uow:

@@ -26,6 +26,7 @@ class LedgerWorld:
     purse: UUID = field(default_factory=fresh_id)
     debtor: UUID = field(default_factory=fresh_id)
     shut: UUID = field(default_factory=fresh_id)
+    ice: UUID = field(default_factory=fresh_id)
     euros: UUID = field(default_factory=fresh_id)
 
     def __post_init__(self) -> None:
@@ -40,6 +41,7 @@ class LedgerWorld:
             self.account(self.purse, flags=limited),
             self.account(self.debtor, flags=AccountFlags.CREDITS_MUST_NOT_EXCEED_DEBITS),
             self.account(self.shut, flags=AccountFlags.CLOSED),
+            self.account(self.ice, flags=limited | AccountFlags.FROZEN),
             self.account(self.euros, ledger=EURO),
             self.account(self.bank),
             self.account(self.clearing),

@@ -5,10 +5,10 @@ balances are not stored but summed from the transfers each time. Slow, short, an
 """
 
 from copy import copy
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from uuid import UUID
 
-from core.domain.ledger import Account, Transfer
+from core.domain.ledger import Account, AccountFlags, Transfer
 
 _TOP = 9_223_372_036_854_775_807
 _LINKED, _PENDING, _POST, _VOID = 1, 2, 4, 8
@@ -44,6 +44,8 @@ class ReferenceLedger:
     accounts: dict[UUID, Account] = field(default_factory=dict)
     accepted: dict[UUID, Transfer] = field(default_factory=dict)
     expired: set[UUID] = field(default_factory=set)
+    batches: dict[UUID, int] = field(default_factory=dict)
+    """The number of the batch that each transfer came with."""
 
     def apply(self, batch: list[Transfer]) -> list[str]:
         """Answer each transfer in order."""
@@ -54,7 +56,28 @@ class ReferenceLedger:
             while end < len(batch) - 1 and batch[end].flags & _LINKED:
                 end += 1
             answers += self._apply_chain(batch[start : end + 1])
+        number = len(self.batches)
+        for transfer in batch:
+            if transfer.id in self.accepted:
+                self.batches.setdefault(transfer.id, number)
         return answers
+
+    def change(self, account_id: UUID, change: str) -> str:
+        """Freeze, unfreeze or close an account."""
+        if account_id not in self.accounts:
+            return "account_not_found"
+        flags, own = int(self.accounts[account_id].flags), self.balances(account_id)
+        if flags & 4:
+            return "account_already_closed"
+        after = {"freeze": flags | 8, "unfreeze": flags & ~8, "close": flags | 4}[change]
+        if after == flags:
+            return "exists"
+        if change == "close" and (own.debits_pending or own.credits_pending):
+            return "account_has_holds"
+        if change == "close" and own.debits_posted != own.credits_posted:
+            return "account_has_balance"
+        self.accounts[account_id] = replace(self.accounts[account_id], flags=AccountFlags(after))
+        return "ok"
 
     def expire(self, hold_ids: set[UUID]) -> set[UUID]:
         """Release those of the holds that nothing has resolved; return them."""
@@ -76,13 +99,13 @@ class ReferenceLedger:
         return Balances(*sums)
 
     def history(self, account_id: UUID) -> list[tuple[UUID, int]]:
-        """The account's posted movements as (transfer, signed amount), newest id first."""
+        """The account's posted movements as (transfer, signed amount): newest batch first, and in it the newest id."""
         moved = [
-            (t.id, -t.amount_minor if t.debit_account_id == account_id else t.amount_minor)
+            (self.batches[t.id], t.id, -t.amount_minor if t.debit_account_id == account_id else t.amount_minor)
             for t in self.accepted.values()
             if not t.flags & (_PENDING | _VOID) and account_id in (t.debit_account_id, t.credit_account_id)
         ]
-        return sorted(moved, reverse=True)
+        return [(transfer_id, delta) for _, transfer_id, delta in sorted(moved, reverse=True)]
 
     def _apply_chain(self, chain: list[Transfer]) -> list[str]:
         is_open = bool(chain[-1].flags & _LINKED)
@@ -145,6 +168,8 @@ class ReferenceLedger:
             return "debit_account_already_closed"
         if credit.flags & 4:
             return "credit_account_already_closed"
+        if debit.flags & 8:
+            return "debit_account_frozen"
         own, other, amount = self.balances(debit.id), self.balances(credit.id), asked.amount_minor
         debits = own.debits_pending + own.debits_posted + amount
         credits_ = other.credits_pending + other.credits_posted + amount

@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 
-from core.domain.ledger import Transfer, TransferFlags
+from core.domain.ledger import AccountChange, Transfer, TransferFlags
 from fleet.stack.provision import RoleUrls
 from tests.support.ledger_engines import PostgresUnderTest
 from tests.support.ledger_world import EURO, LedgerWorld, fresh_id, open_world
@@ -44,6 +44,7 @@ TWISTS: tuple[dict[str, Any], ...] = (
     {"debit_account_id": fresh_id()},
     {"credit_account_id": fresh_id()},
 )
+CHANGES = (AccountChange.FREEZE, AccountChange.UNFREEZE, AccountChange.UNFREEZE, AccountChange.CLOSE)
 STEPS = st.tuples(
     st.sampled_from(["move", "move", "hold", "hold", "post", "post", "void", "again", "twisted", "again_twisted"]),
     st.sampled_from(ROUTES),
@@ -95,6 +96,11 @@ class LedgerMachine(RuleBasedStateMachine):
         chosen = {holds[pick % len(holds)] for pick in picks} if holds else set()
         self.run(self.ledger.let_expire(chosen))
         assert self.run(self.ledger.expire(1000)) == len(self.reference.expire(chosen))
+
+    @rule(name=st.sampled_from(("wallet", "purse", "debtor")), change=st.sampled_from(CHANGES))
+    def change_an_account(self, name: str, change: AccountChange) -> None:
+        account_id = getattr(self.world, name)
+        assert self.run(self.ledger.change_account(account_id, change)) == self.reference.change(account_id, change)
 
     @invariant()
     def balances_are_the_same(self) -> None:

@@ -18,6 +18,7 @@ from core.bootstrap import Core, open_core
 from core.domain.context import Context
 from core.domain.ids import derive_id
 from core.domain.ledger import AccountBalance
+from core.services.histories import EntryFilter, read_history
 from core.services.keys import Caller
 from core.services.permits import grant_permits
 from core.services.rails import register
@@ -28,7 +29,7 @@ from core.store import attempts, rails
 from core.store.database import UnitOfWork
 from core.store.evidence import EvidenceStore
 from fleet.stack.provision import RoleUrls
-from schemas.api import IntentRequest, WalletRequest
+from schemas.api import IntentRequest, WalletEntry, WalletRequest
 from schemas.operations import JobKind
 from schemas.permits import PermitRequest
 from schemas.rails import EvidenceItem, RailRegistration
@@ -169,6 +170,11 @@ class World:
         """Return what the wallet owns and what of it is held."""
         balance = await self.balance(wallet_id)
         return balance.posted_minor, balance.debits_pending_minor
+
+    async def history(self, wallet_id: UUID) -> list[WalletEntry]:
+        """Return the wallet's newest entries."""
+        page = await read_history(self.core.ports, self.caller, wallet_id, EntryFilter(), None, 10)
+        return list(page.items)
 
     async def alerts(self) -> list[tuple[str, str]]:
         """Return severity and kind of every alert."""

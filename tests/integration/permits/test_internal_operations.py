@@ -145,7 +145,7 @@ async def test_the_history_tells_what_moved_the_money_and_between_whom(world: Wo
     await world.sent(intent)
     await world.tell(pay_job(intent), "SUCCEEDED", amount_minor=100, currency="THB", provider_tx_id="T1")
     masked = (await world.core.read.get(world.caller, intent)).payee_masked
-    entries = (await world.core.wallets.history(world.caller, wallet, None, 10)).items
+    entries = await world.history(wallet)
     told = {(e.operation, e.from_name, e.to_name, e.amount_minor) for e in entries}
     assert told == {
         ("PAYOUT", "anna", masked, -100),
@@ -153,7 +153,7 @@ async def test_the_history_tells_what_moved_the_money_and_between_whom(world: Wo
         ("INTERNAL_P2P", "anna", "", -3),
         ("MANUAL_ADJUSTMENT", "", "anna", 1000),
     }
-    (received,) = (await world.core.wallets.history(world.caller, ben.id, None, 10)).items
+    (received,) = await world.history(ben.id)
     assert (received.from_name, received.to_name, received.amount_minor) == ("anna", "ben", 100)
 
 
@@ -179,7 +179,7 @@ async def test_an_adjustment_takes_money_out_by_a_key_that_names_it_and_never_be
             await adjust(world, wallet, 1, "DEBIT", replace(world.caller, operations=frozenset(operations)))
         assert caught.value.code == "operation_not_permitted"
     assert await world.money(wallet) == (650, 0)
-    entries = (await world.core.wallets.history(world.caller, wallet, None, 10)).items
+    entries = await world.history(wallet)
     assert [(e.amount_minor, e.from_name, e.to_name) for e in entries] == [
         (50, "", "anna"), (-400, "anna", ""), (1000, "", "anna"),
     ]  # fmt: skip

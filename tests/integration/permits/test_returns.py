@@ -77,7 +77,7 @@ async def test_a_payment_that_comes_back_after_its_end_is_refunded_to_its_wallet
     assert len(await refunds(world, intent)) == 1
     assert (await world.state(intent))[0] == "SETTLED"
     assert await world.alerts() == [("ticket", "payment_returned")]
-    entries = (await world.core.wallets.history(world.caller, wallet, None, 10)).items
+    entries = await world.history(wallet)
     assert (entries[0].operation, entries[0].amount_minor, entries[0].balance_minor) == ("REFUND", 100, 1000)
     await world.prove()
 
