@@ -1,0 +1,95 @@
+"""The internal listener over HTTP: who may ask it, and that a rail's key reaches its own rail alone."""
+
+from collections.abc import AsyncIterator
+from typing import Any
+from uuid import UUID, uuid4
+
+import httpx
+import orjson
+import pytest
+
+from core.api.serve import internal_app
+from core.domain.context import Context
+from core.domain.ids import derive_id
+from schemas.operations import JobKind
+from tests.integration.api.conftest import REGISTRATION, World, payout
+from tests.support.signed import Signed
+
+PERMITS = "/internal/v1/permits"
+
+
+class NeverThrottled:
+    """A results stream with room."""
+
+    def throttled(self, rail: str) -> bool:
+        return False
+
+
+@pytest.fixture
+async def http(world: World) -> AsyncIterator[httpx.AsyncClient]:
+    """The internal listener."""
+    transport = httpx.ASGITransport(internal_app(world.core, NeverThrottled(), []), raise_app_exceptions=False)
+    async with httpx.AsyncClient(transport=transport, base_url="http://core") as client:
+        yield client
+
+
+async def adapter(world: World, http: httpx.AsyncClient, rail: str) -> Signed:
+    """Return a client under a key of the rail."""
+    key = await world.core.keys.create(Context(None, "test"), tenant_id=world.tenant_id, name=rail, rail=rail)
+    return Signed(http, key.id, key.secret)
+
+
+async def announce(client: Signed, path_rail: str, **changed: Any) -> tuple[int, str]:
+    """Register a rail; return the status and the code of a refusal."""
+    path, body = f"/internal/v1/rails/{path_rail}", orjson.dumps(REGISTRATION | changed)
+    headers = client.headers("PUT", path, body) | {"Content-Type": "application/json"}
+    answer = await client.http.put(path, content=body, headers=headers)
+    return answer.status_code, str(answer.json().get("code", ""))
+
+
+def asking(intent_id: str) -> dict[str, Any]:
+    """A request for the payment's permit."""
+    job = derive_id(UUID(intent_id), "job", JobKind.PAY)
+    return {"request_id": str(uuid4()), "incarnation": str(uuid4()), "job_ids": [str(job)]}
+
+
+async def test_only_a_rails_own_key_gets_its_permits_and_never_twice_by_one_nonce(
+    world: World, http: httpx.AsyncClient
+) -> None:
+    wallet = await world.funded_wallet(1000)
+    intent = (await world.api.post("/v1/intents", payout(wallet), key="a")).json()["id"]
+    body = asking(intent)
+    service, other = Signed(http, world.key.id, world.key.secret), await adapter(world, http, "mallory")
+    own = await adapter(world, http, "noop")
+    unsigned = await http.post(PERMITS, json=body)
+    refused = [unsigned, await service.post(PERMITS, body), await own.post(PERMITS, body, age_s=301)]
+    assert [(each.status_code, each.json()["code"]) for each in refused] == [
+        (401, "unauthenticated"), (401, "unauthenticated"), (401, "stale_timestamp"),
+    ]  # fmt: skip
+    assert (await announce(other, "mallory", rail="mallory"))[0] == 200
+    foreign = await other.post(PERMITS, body)
+    assert [answer["answer"] for answer in foreign.json()["answers"]] == ["NOT_FOUND"]
+    assert "0812345678" not in foreign.text
+    assert await world.admin.fetchval("SELECT count(*) FROM fleet.attempts") == 0
+    granted, replayed = [await own.post(PERMITS, body, nonce="n" * 12) for _ in range(2)]
+    (answer,) = granted.json()["answers"]
+    assert (answer["answer"], answer["mode"], answer["first"]) == ("GRANTED", "SEND", True)
+    assert answer["instruction"]["payee"]["value"] == "0812345678"
+    assert (replayed.status_code, replayed.json()["code"]) == (401, "replayed_nonce")
+    assert await world.admin.fetchval("SELECT count(*) FROM fleet.attempts") == 1
+
+
+async def test_a_rails_key_registers_its_own_rail_alone_and_nothing_unsafe(
+    world: World, http: httpx.AsyncClient
+) -> None:
+    other = await adapter(world, http, "mallory")
+    service = Signed(http, world.key.id, world.key.secret)
+    before = await world.contents()
+    assert await announce(other, "noop") == (403, "operation_not_permitted")
+    assert await announce(other, "mallory") == (403, "operation_not_permitted"), "its body names another rail"
+    assert await announce(other, "noop", rail="mallory") == (403, "operation_not_permitted")
+    assert await announce(service, "noop") == (401, "unauthenticated")
+    hasty = {"send_by_s": 50, "call_total_s": 10, "claim_idle_s": 60}
+    assert await announce(other, "mallory", rail="mallory", timing=hasty) == (422, "invalid_request")
+    assert (await other.post(PERMITS, asking(str(uuid4())))).json()["code"] == "rail_unavailable"
+    assert await world.contents() == before
