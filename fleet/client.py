@@ -24,6 +24,7 @@ from tenacity.wait import wait_base, wait_exponential, wait_random
 from yarl import URL
 
 from schemas.api import (
+    AutoConfirm,
     BatchItem,
     BatchItemResult,
     ConfirmRequest,
@@ -37,7 +38,9 @@ from schemas.api import (
     WalletRequest,
     WalletView,
 )
+from schemas.exchange import QuoteRequest, QuoteView
 from schemas.fees import FeeDryRunRequest, FeeDryRunView
+from schemas.operations import OperationType
 from schemas.wallets import ExternalIdRequest, WalletChangeRequest, WalletEventList
 from wire.signing import signed_headers
 
@@ -183,6 +186,27 @@ class FleetClient:
     async def dry_run_fees(self, payment: FeeDryRunRequest) -> FeeDryRunView:
         """Return the fees of a payment that is not made, and why each rule applied or not."""
         return await self._send("POST", "/v1/fees:dry-run", FeeDryRunView, body=payment)
+
+    async def create_quote(self, quote: QuoteRequest) -> QuoteView:
+        """Ask what an exchange costs. Repeated after a lost answer it makes another quote, which binds nobody."""
+        return await self._send("POST", "/v1/quotes", QuoteView, body=quote)
+
+    async def get_quote(self, quote_id: UUID) -> QuoteView:
+        """Return a quote, and by which intent it was used."""
+        return await self._send("GET", f"/v1/quotes/{quote_id}", QuoteView)
+
+    async def exchange(self, quote: QuoteView, *, idempotency_key: str, max_fee_minor: int | None = None) -> IntentView:
+        """Use a quote. Raises Refused or Unreachable; repeat with the same key after Unreachable."""
+        intent = IntentRequest(
+            operation=OperationType.EXCHANGE,
+            wallet_id=quote.wallet_id,
+            counterparty_wallet_id=quote.counterparty_wallet_id,
+            amount_minor=quote.from_minor,
+            currency=quote.from_currency,
+            quote_id=quote.id,
+            auto_confirm=None if max_fee_minor is None else AutoConfirm(max_fee_minor=max_fee_minor),
+        )
+        return await self.create_intent(intent, idempotency_key=idempotency_key)
 
     async def _send(
         self,

@@ -13,7 +13,9 @@ from fleet.cli import (
     keys,
     ledger,
     limits,
+    liquidity,
     qr,
+    quotes,
     rates,
     recover,
     reviews,
@@ -42,7 +44,10 @@ app.add_typer(routes.app, name="routes")
 app.add_typer(fees.app, name="fees")
 app.add_typer(limits.app, name="limits")
 app.add_typer(rates.app, name="rates")
+app.add_typer(quotes.app, name="quotes")
+app.add_typer(liquidity.app, name="liquidity")
 app.add_typer(qr.app, name="qr")
+app.command("exposure")(liquidity.exposure_)
 app.command("recover")(recover.recover)
 
 

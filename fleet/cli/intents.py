@@ -58,7 +58,7 @@ def create(
         raise CommandError(error.code, str(error)) from error
     except ValidationError as error:
         raise invalid_field(error) from error
-    _create(request, key, as_json)
+    create_once(request, key, as_json)
 
 
 @app.command()
@@ -136,10 +136,11 @@ def refund(
         raise CommandError(error.code, str(error)) from error
     except ValidationError as error:
         raise invalid_field(error) from error
-    _create(request, key, as_json)
+    create_once(request, key, as_json)
 
 
-def _create(request: IntentRequest, key: str, as_json: bool) -> None:
+def create_once(request: IntentRequest, key: str, as_json: bool) -> None:
+    """Ask for a payment under the key, or a new one, and show it. Raises CommandError."""
     try:
         used_key = _KEY.validate_python(key) if key else uuid4().hex
     except ValidationError as error:
@@ -166,7 +167,16 @@ def show_intent(view: IntentView, as_json: bool, **more: object) -> None:
     if as_json:
         print_json(document)
     else:
-        print_fields("intent", {**document, "amount": money_of(view), "fees": _fees(view), "failure": _failure(view)})
+        print_fields(
+            "intent",
+            {
+                **document,
+                "amount": money_of(view),
+                "fees": _fees(view),
+                "exchange": _bought(view),
+                "failure": _failure(view),
+            },
+        )
 
 
 def money_of(view: IntentView) -> str:
@@ -176,6 +186,12 @@ def money_of(view: IntentView) -> str:
 
 def _fees(view: IntentView) -> str | None:
     return ", ".join(f"{leg.name} {leg.phase} {leg.amount_minor}" for leg in view.fees) or None
+
+
+def _bought(view: IntentView) -> str | None:
+    if view.exchange is None:
+        return None
+    return f"{to_major_text(view.exchange.to_minor, currency_of(view.exchange.currency))} {view.exchange.currency}"
 
 
 def _failure(view: IntentView) -> str | None:
