@@ -133,11 +133,11 @@ async def make_quote(uow: Any, ports: QuotePorts, caller: Caller, request: Quote
 
 
 async def show_quote(uow: Any, quotes: Quotes, caller: Caller, quote_id: UUID) -> QuoteView:
-    """Return a quote. Raises Refusal `quote_not_found`, also for one of a wallet that the key does not cover."""
+    """Return a quote. Raises Refusal `not_found`, also for one of a wallet that the key does not cover."""
     found, now = await quotes.find_quotes(uow, [quote_id])
     quote = found.get(quote_id)
     if quote is None or now is None or (caller.accounts is not None and quote.wallet_id not in caller.accounts):
-        raise Refusal("quote_not_found", "there is no such quote")
+        raise Refusal("not_found", "there is no such quote")
     return quote_view(quote, now)
 
 

@@ -213,9 +213,9 @@ async def test_a_quote_of_another_tenant_or_wallet_is_not_there(desk: Desk) -> N
     usd, thb = await rival.wallet("USD"), await rival.wallet("THB")
     foreign = await desk.use(quote, api=rival.api, wallet_id=usd, counterparty_wallet_id=thb)
     assert foreign.json()["code"] == "quote_not_found"
-    assert (await rival.api.get(f"/v1/quotes/{quote['id']}")).json()["code"] == "quote_not_found"
+    assert (await rival.api.get(f"/v1/quotes/{quote['id']}")).json()["code"] == "not_found"
     confined = await world.other(operations=["EXCHANGE"], accounts=[UUID(desk.thb)])
-    assert (await confined.get(f"/v1/quotes/{quote['id']}")).json()["code"] == "quote_not_found"
+    assert (await confined.get(f"/v1/quotes/{quote['id']}")).json()["code"] == "not_found"
     assert (await desk.use(quote, api=confined)).json()["code"] == "account_not_permitted"
 
 

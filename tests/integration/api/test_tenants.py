@@ -119,10 +119,15 @@ async def things_of(world: World) -> Things:
     pair = {"base": "USD", "counter": "THB"}
     await owner.post("/v1/exchange-pairs", pair | {"spread_basis_points": 0, "rate_max_age_s": 60})
     await owner.post("/v1/rates", {"rates": [pair | {"rate": "35.1", "source": "feed"}]})
+    dollars = (await owner.post("/v1/wallets", {"owner": OWNER, "currency": "USD"})).json()["id"]
+    quote = {"wallet_id": wallet, "counterparty_wallet_id": dollars, "from_currency": "THB", "to_currency": "USD",
+             "amount_minor": 351}  # fmt: skip
+    quoted = (await owner.post("/v1/quotes", quote)).json()
     refund = {"operation": "REFUND", "original_intent_id": paid["id"], "wallet_id": other, "amount_minor": 5,
               "currency": "THB"}  # fmt: skip
     share = FEE_RULE | {"name": "theirs", "shares": [{"wallet_id": wallet}]}
-    ids = {"intent_id": held["id"], "wallet_id": wallet, "rule_id": rule["id"], "limit_id": limit["id"], "owner": OWNER}
+    ids = {"intent_id": held["id"], "wallet_id": wallet, "rule_id": rule["id"], "limit_id": limit["id"],
+           "quote_id": quoted["id"], "owner": OWNER}  # fmt: skip
     bodies = {
         "/v1/intents": refund,
         "/v1/intents:batch": {"items": [
@@ -132,6 +137,7 @@ async def things_of(world: World) -> Things:
         "/v1/intents/{intent_id}/confirm": {"amount_minor": 100, "fee_minor": 0},
         "/v1/intents/{intent_id}/review": {"decision": "APPROVE"},
         "/v1/fee-rules": share,
+        "/v1/quotes": quote,
         "/v1/wallets/{wallet_id}/tier": {"tier": "gold"},
         "/v1/wallets/{wallet_id}/external-id": {"external_id": "mine"},
         **{f"/v1/wallets/{{wallet_id}}/{change}": {"reason": "x"} for change in AccountChange},
