@@ -73,7 +73,8 @@ def celery(url: str, jobs: int) -> None:
     from celery import Celery
 
     app = Celery("peers", broker=url)
-    app.conf.update(worker_hijack_root_logger=False, broker_connection_retry_on_startup=True)
+    app.conf.update(worker_hijack_root_logger=False, worker_redirect_stdouts=False)
+    app.conf.broker_connection_retry_on_startup = True
 
     @app.task(name="noop", ignore_result=True)
     def noop() -> None:
