@@ -318,7 +318,7 @@ def _effects(batch: _Batch, case: Case, decision: Decision, result: Result) -> N
             batch.retries[job.id] = (job, decision.after_s)
             job.failures += 1
         case Step.WAIT:
-            batch.waits[job.id] = Waiting(job.id, batch.pace.after_s(job.inquiries), why=decision.reason)
+            _wait(batch, job, decision.reason)
         case Step.CONFIRM:
             _confirm(batch, case, decision, result)
         case Step.SUSPEND:
@@ -328,7 +328,7 @@ def _effects(batch: _Batch, case: Case, decision: Decision, result: Result) -> N
             if result.verdict in PAID:
                 batch.positives.add(intent.id)
                 # It was paid, whatever is wrong with the fact: asked about from here on, and never sent again.
-                batch.waits[job.id] = Waiting(job.id, batch.pace.after_s(job.inquiries), why=decision.reason)
+                _wait(batch, job, decision.reason)
             _alert(batch, case, "page", decision.reason)
         case Step.ALERT:
             _alert(batch, case, "page", decision.reason)
@@ -338,6 +338,12 @@ def _post(batch: _Batch, intent: IntentRow, result: Result) -> None:
     move = Move(intent.id, IntentState.SETTLED, "settled", decision="POST", parked=False,
                 provider_reference=result.provider_tx_id)  # fmt: skip
     _end(batch, intent, move, result.verdict)
+
+
+def _wait(batch: _Batch, job: JobRow, why: str) -> None:
+    batch.waits[job.id] = Waiting(job.id, batch.pace.after_s(job.inquiries), why=why)
+    # The last fact decides, in one batch as in two.
+    batch.retries.pop(job.id, None)
 
 
 def _suspend(batch: _Batch, intent: IntentRow, result: Result) -> None:
@@ -402,12 +408,13 @@ async def _apply(uow: Any, ports: SettlePorts, batch: _Batch) -> None:
         await ports.intents.move_intents(uow, [move for _, move in batch.confirmed])
     if batch.authorized:
         await authorize(uow, ports, batch.authorized)
-    if batch.late:
-        await ports.intents.paid_after_void(uow, batch.late)
     # What moves money comes last, and at once: it locks accounts that every other transaction wants.
     refunds, transfers = await make_refunds(uow, ports, list(batch.returned.values()))
     transfers += await _suspense(uow, ports, batch.suspended)
     await end_intents(uow, ports, list(batch.endings.values()), transfers, refunds)
+    if batch.late:
+        # After the end that it comes too late for, which may be in this batch.
+        await ports.intents.paid_after_void(uow, batch.late)
 
 
 async def _suspense(uow: Any, ports: SettlePorts, intents: Sequence[IntentRow]) -> list[Transfer]:

@@ -148,6 +148,24 @@ async def test_money_that_proves_paid_after_a_void_rests_in_suspense_with_one_al
     await world.prove()
 
 
+async def test_a_void_and_the_payment_that_comes_too_late_for_it_in_one_batch_are_told_in_that_order(
+    world: World,
+) -> None:
+    await world.register()
+    wallet = await world.wallet(1000)
+    intent = await world.pay(wallet)
+    await world.sent(intent)
+    job = pay_job(intent)
+    await world.settle(world.fact(job, "DECLINED", reason="refused"), world.fact(job, "SUCCEEDED", **PAID))
+    rows = await world.admin.fetch(
+        "SELECT type, state FROM fleet.intent_events WHERE intent_id = $1 ORDER BY seq DESC LIMIT 2", intent
+    )
+    assert [tuple(row) for row in rows] == [("paid_after_void", "FAILED"), ("failed", "FAILED")]
+    assert await world.money(wallet) == (1000, 0)
+    assert await world.admin.fetchval("SELECT sum(debits_posted) FROM fleet.accounts WHERE code = 4") == 100
+    await world.prove()
+
+
 @pytest.mark.parametrize("void", [True, False])
 async def test_a_second_transaction_of_one_payment_is_told_apart_from_the_first_and_kept(
     world: World, void: bool

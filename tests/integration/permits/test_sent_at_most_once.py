@@ -64,6 +64,17 @@ async def test_a_paid_that_could_not_be_used_forbids_what_a_negative_would_allow
     assert await world.money(wallet) == (900, 0)
 
 
+async def test_a_paid_that_comes_behind_its_negative_in_one_batch_still_forbids_the_next_sending(world: World) -> None:
+    await world.register(deduplicates_reference=True)
+    intent = await world.pay(await world.wallet(1000))
+    await world.sent(intent)
+    unsent = world.fact(pay_job(intent), "NOT_SENT", retry_after_s=1)
+    await world.settle(unsent, world.fact(pay_job(intent), "SUCCEEDED", amount_minor=99))
+    await world.pass_time(61)
+    (answer,) = await world.ask([pay_job(intent)])
+    assert (answer.answer, answer.reason) == ("CLOSED", "waiting_for_resolver")
+
+
 async def test_a_negative_of_before_a_restore_proves_nothing_about_permits_that_were_lost(world: World) -> None:
     await world.register()
     intent = await world.pay(await world.wallet(1000))
