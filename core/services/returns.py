@@ -1,14 +1,16 @@
 """Returns: a provider gives a payment back, and the core makes the refund that says so, once for each payment."""
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Protocol
 from uuid import UUID
 
+from core.domain.fee_legs import FeeLeg
 from core.domain.ids import id_time_ms, mint_id
 from core.domain.intents import IntentRow
-from core.domain.ledger import AccountFlags, Transfer
+from core.domain.ledger import AccountBalance, AccountFlags, Transfer
 from core.domain.operations import accounts_of, posting_transfers
 from core.services.facts import Alert
 from core.services.ledger_port import Ledger
@@ -67,14 +69,17 @@ async def make_refunds(
     """Insert a settled refund for each return; the caller applies the transfers and commits the limits.
 
     The money goes to the wallet that paid, with the fees that their rules return; to suspense, without them, where that
-    wallet is closed or the tenant wants to look first. Either raises an alert.
+    wallet is closed or the tenant wants to look first. A share of a fee stays where it went, if to a wallet that cannot
+    give it now: what the provider gave back does not wait for that. Each raises an alert.
     """
     if not returns:
         return [], []
     originals = [each.original for each in returns]
     left = await refundable(uow, ports, originals)
     policies = await ports.tenants.returns_to(uow, sorted({row.tenant_id for row in originals}))
-    wallets = await ports.ledger.lookup_accounts(uow, sorted({row.wallet_id for row in originals}))
+    partners = {share for row in originals for leg in row.fee_legs if (share := leg.account.wallet_id) is not None}
+    wallets = await ports.ledger.lookup_accounts(uow, sorted({row.wallet_id for row in originals} | partners))
+    giving = _Giving(wallets)
     refunds: list[IntentRow] = []
     alerts = []
     for each in returns:
@@ -82,8 +87,11 @@ async def make_refunds(
         closed = wallets[original.wallet_id].account.flags & AccountFlags.CLOSED
         parked = bool(closed) or policies[original.tenant_id] == "SUSPENSE"
         refund = _refund(each, Direction.SUSPENSE if parked else Direction.RETURN)
-        legs = left[original.id].take(each.amount_minor) or ()
-        refund.fee_legs = () if parked else legs
+        legs = () if parked else left[original.id].take(each.amount_minor) or ()
+        refund.fee_legs = tuple(leg for leg in legs if giving.may_give(leg))
+        if len(refund.fee_legs) < len(legs):
+            text = f"{refund.id}: a wallet cannot give its share of the fee back"
+            alerts.append(Alert(original.tenant_id, "ticket", "fee_not_returned", original.id, each.job_id, text))
         await ports.limits.note_refund(uow, refund, original)
         refunds.append(refund)
         kind = "return_in_suspense" if parked else "payment_returned"
@@ -95,6 +103,26 @@ async def make_refunds(
     accounts = {account.id: account for refund in refunds for account in accounts_of(refund)}
     await ports.ledger.create_accounts(uow, [accounts[key] for key in sorted(accounts)])
     return refunds, [transfer for refund in refunds for transfer in posting_transfers(refund)]
+
+
+class _Giving:
+    """What wallets can still give in one transaction."""
+
+    def __init__(self, wallets: Mapping[UUID, AccountBalance]) -> None:
+        self._wallets = wallets
+        self._given: Counter[UUID] = Counter()
+
+    def may_give(self, leg: FeeLeg) -> bool:
+        """Whether the account that got a fee can give this part of it back, and count that it does."""
+        wallet_id = leg.account.wallet_id
+        if wallet_id is None:
+            return True
+        balance = self._wallets[wallet_id]
+        shut = balance.account.flags & (AccountFlags.CLOSED | AccountFlags.FROZEN)
+        if shut or self._given[wallet_id] + leg.amount_minor > balance.available_minor:
+            return False
+        self._given[wallet_id] += leg.amount_minor
+        return True
 
 
 def _refund(returned: Returned, direction: Direction) -> IntentRow:

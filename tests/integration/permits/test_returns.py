@@ -16,6 +16,7 @@ from schemas.api import IntentRequest
 from schemas.limits import LimitRequest
 from tests.integration.permits.conftest import World, pay_job
 from tests.integration.permits.test_fees import income, put
+from tests.integration.permits.test_internal_operations import move
 
 
 async def paid(world: World, wallet: UUID, amount_minor: int = 100) -> UUID:
@@ -143,6 +144,24 @@ async def test_a_return_goes_to_suspense_where_its_wallet_may_not_have_it(world:
     (refund,) = await refunds(world, intent)
     assert (refund.direction, refund.state, refund.fee_legs) == ("SUSPENSE", "SETTLED", ())
     assert await world.alerts() == [("page", "return_in_suspense")]
+    await world.prove()
+
+
+async def test_a_partner_that_spent_its_share_of_the_fee_holds_no_return_up(world: World) -> None:
+    await world.register()
+    wallet, partner, other = await world.wallet(1000), await world.wallet(1), await world.wallet(1)
+    shares = [{"parts": 1}, {"wallet_id": str(partner), "parts": 1}]
+    await put(world, fee={"kind": "RATE", "fixed_minor": 10}, shares=shares, on_refund="RETURNED")
+    first, second = await paid(world, wallet), await paid(world, wallet)
+    assert await world.money(partner) == (11, 0)
+    await move(world, "INTERNAL_P2P", partner, other, 6)
+    # Five are left of the ten that it got: one of two returns in one batch takes them, the other does without.
+    await world.settle(*(world.fact(pay_job(each), "RETURNED", basis="REFERENCE_STATUS") for each in (first, second)))
+    assert (await world.money(wallet), await world.money(partner)) == ((1000 - 5, 0), (0, 0))
+    assert await income(world) == 0
+    assert sorted(await world.alerts()) == [
+        ("ticket", "fee_not_returned"), ("ticket", "payment_returned"), ("ticket", "payment_returned"),
+    ]  # fmt: skip
     await world.prove()
 
 
