@@ -1,10 +1,11 @@
 """Permits: written and committed before any byte goes to a provider, for a batch of jobs in one transaction."""
 
+import asyncio
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 from uuid import UUID
 
 from pydantic import ConfigDict
@@ -30,6 +31,8 @@ from schemas.permits import (
 from schemas.rails import RailRegistration
 
 _log = logging.getLogger(__name__)
+_PAUSES_S: Final = (0.002, 0.005, 0.01, 0.02)
+"""How long a request waits for jobs that another transaction holds, before each new look."""
 
 
 @dataclass(slots=True)
@@ -103,11 +106,11 @@ async def grant_permits(
     Idempotent per (job, incarnation, request id). Raises RailUnknownError for a rail without registration.
     """
     ids = list(dict.fromkeys(request.job_ids))
-    state, locked = await ports.attempts.lock_jobs(uow, rail, ids)
+    state, locked, held = await _lock(uow, ports, rail, ids)
     gates = state.gates(throttled=ports.throttle.throttled(rail))
     if state.registration is None:
         raise RailUnknownError(rail)
-    answers: dict[UUID, PermitAnswer] = await _missing(uow, ports, rail, service_key_id, ids, locked)
+    answers = _missing(rail, service_key_id, [job_id for job_id in ids if job_id not in locked], held)
     repeats = await _repeats(uow, ports, request, locked)
     grants: dict[UUID, tuple[LockedJob, Grant]] = {}
     repeated: dict[UUID, tuple[LockedJob, Attempt]] = {}
@@ -164,16 +167,31 @@ def _decide(item: LockedJob, registration: RailRegistration, gates: Gates, *, un
     return decide_permit(item.job, item.intent_state, capabilities, gates, unsent)
 
 
-async def _missing(
-    uow: Any, ports: PermitPorts, rail: str, service_key_id: str, ids: Sequence[UUID], locked: dict[UUID, LockedJob]
-) -> dict[UUID, PermitAnswer]:
-    missing = [job_id for job_id in ids if job_id not in locked]
-    if not missing:
-        return {}
-    existing = await ports.attempts.existing_jobs(uow, rail, missing)
+async def _lock(
+    uow: Any, ports: PermitPorts, rail: str, ids: Sequence[UUID]
+) -> tuple[RailState, dict[UUID, LockedJob], set[UUID]]:
+    """Lock the jobs; return those of the rail, too, that another transaction held on to.
+
+    Who holds one is nearly always the relay, which notes that it dispatched the job while the adapter, woken by that
+    very entry, asks for it. A few milliseconds later it has committed; BUSY would cost the payment seconds. Nothing is
+    waited for in the database, so the order of the locks does not matter.
+    """
+    state, locked = await ports.attempts.lock_jobs(uow, rail, ids)
+    held: set[UUID] = set()
+    for pause_s in _PAUSES_S:
+        missing = [job_id for job_id in ids if job_id not in locked]
+        held = await ports.attempts.existing_jobs(uow, rail, missing) if missing else set()
+        if not held:
+            break
+        await asyncio.sleep(pause_s)
+        locked |= (await ports.attempts.lock_jobs(uow, rail, sorted(held)))[1]
+    return state, locked, held - locked.keys()
+
+
+def _missing(rail: str, service_key_id: str, missing: Sequence[UUID], held: set[UUID]) -> dict[UUID, PermitAnswer]:
     answers: dict[UUID, PermitAnswer] = {}
     for job_id in missing:
-        if job_id in existing:
+        if job_id in held:
             answers[job_id] = Wait(answer="BUSY", job_id=job_id)
             continue
         _log.warning("audit: key %s of rail %s asked a permit for foreign job %s", service_key_id, rail, job_id)

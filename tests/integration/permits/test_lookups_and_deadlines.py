@@ -8,7 +8,7 @@ from uuid import UUID
 
 import pytest
 
-from core.services import dead_letters
+from core.services import dead_letters, permits
 from core.services.cancel import cancel
 from core.services.confirm import confirm
 from core.services.dead_letters import LetterFilter
@@ -362,3 +362,24 @@ async def test_resolvers_settlers_permits_and_cancels_at_once_have_one_effect(wo
     assert posted == 10_000 - 1000
     assert held == 100 * states.count("UNRESOLVED")
     await world.prove()
+
+
+async def test_a_job_that_another_transaction_holds_for_a_moment_is_granted_after_it(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await world.register()
+    wallet = await world.wallet(1000)
+    brief, long = await world.pay(wallet), await world.pay(wallet)
+    monkeypatch.setattr(permits, "_PAUSES_S", (0.01,) * 500)
+    async with world.uow() as marking:
+        await marking.connection.fetch("SELECT FROM fleet.jobs WHERE id = $1 FOR UPDATE", pay_job(brief))
+        asking = asyncio.create_task(world.ask([pay_job(brief)]))
+        await asyncio.sleep(0.1)
+        assert not asking.done()
+    (answer,) = await asking
+    assert (answer.answer, answer.mode) == ("GRANTED", "SEND")
+    monkeypatch.setattr(permits, "_PAUSES_S", (0.001, 0.001))
+    async with world.uow() as holding:
+        await holding.connection.fetch("SELECT FROM fleet.jobs WHERE id = $1 FOR UPDATE", pay_job(long))
+        (answer,) = await world.ask([pay_job(long)])
+    assert answer.answer == "BUSY"
