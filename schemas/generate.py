@@ -25,6 +25,7 @@ from schemas.api import (
 )
 from schemas.dead_letters import DeadLetter
 from schemas.events import IntentEvent
+from schemas.exchange import QuoteRequest, QuoteView, RatesRequest
 from schemas.jobs import Job
 from schemas.permits import PermitRequest, PermitResponse
 from schemas.rails import EvidenceBatch, RailRegistration
@@ -47,7 +48,10 @@ MODELS: dict[str, type[BaseModel]] = {
     "permit_request": PermitRequest,
     "permit_response": PermitResponse,
     "problem": Problem,
+    "quote_request": QuoteRequest,
+    "quote_view": QuoteView,
     "rail_registration": RailRegistration,
+    "rates_request": RatesRequest,
     "result": Result,
     "wallet_change_request": WalletChangeRequest,
     "wallet_event_list": WalletEventList,

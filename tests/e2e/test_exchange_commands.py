@@ -7,10 +7,12 @@ import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import orjson
 import pytest
 
+from fleet.client import FleetClient
 from fleet.stack.stack import Stack
 from tests.support.commands import Fleet
 
@@ -65,6 +67,12 @@ async def test_the_transcript_runs_as_it_is_written(stack: Stack, fleet: Fleet, 
     quote = await fleet("quotes", "create", *bought)
     assert "3500.00 THB" in quote.out
     assert "UP" in quote.out
+    async with FleetClient(stack.info.public_url, os.environ["FLEET_KEY_ID"], os.environ["FLEET_KEY_SECRET"]) as client:
+        shown = await client.get_quote(UUID(re.findall(r"id +(\S+)", quote.out)[0]))
+        for _ in range(2):
+            intent = await client.exchange(shown, idempotency_key=str(shown.id), max_fee_minor=0)
+            assert (intent.state, intent.exchange and intent.exchange.to_minor) == ("SETTLED", 350_000)
+    thb, usd = (await fleet("exposure", "--json")).document["currencies"]
     (await fleet("quotes", "show", names["USD_WALLET"])).must_fail(3, "quote_not_found")
     forbidden = await fleet("liquidity", "overdraft", "THB", "--forbid", "--json")
     assert forbidden.document["currencies"] == [thb, usd]

@@ -283,6 +283,40 @@ async def test_fees_are_taken_on_top_in_the_source_currency_and_shown_with_the_q
     assert (await desk.balances())[:3] == (100_000 - 10_035, 349_518, 10_000)
 
 
+async def test_a_fee_out_of_the_amount_that_was_set_before_exchanges_were_offered_stops_them(desk: Desk) -> None:
+    rule = {"name": "fx", "operation": "EXCHANGE", "currency": "USD", "fee": {"fixed_minor": 25}}
+    quote = await desk.quote()
+    made = (await desk.treasury.post("/v1/fee-rules", rule)).json()
+    await desk.world.admin.execute(
+        "INSERT INTO fleet.fee_rules (tenant_id, rule_id, version, name, operation, currency, enabled, body,"
+        " valid_from, created_by) SELECT tenant_id, rule_id, 2, name, operation, currency, enabled, body || $2::jsonb, valid_from,"
+        " created_by FROM fleet.fee_rules WHERE rule_id = $1",
+        UUID(made["id"]),
+        '{"phase": "POST"}',
+    )
+    await desk.world.admin.execute("UPDATE fleet.fee_books SET revision = revision + 1")
+    await asyncio.sleep(1.1)  # what a core remembers of rules is a second old at most
+    for answer in (await desk.use(quote), await desk.asks()):
+        assert (answer.status_code, answer.json()["code"]) == (422, "fee_phase_not_offered")
+
+
+async def test_exchanges_both_ways_at_once_create_and_lose_nothing(desk: Desk) -> None:
+    await desk.adjust(desk.thb, 1_000_000, "THB")
+    await desk.provide(100_000, "USD")
+    before = await desk.balances()
+    quotes = [await desk.quote(777 + 13 * n, back=n % 2 == 1, side="TO" if n % 3 else "FROM") for n in range(20)]
+    answers = await asyncio.gather(*(desk.use(quote) for quote in quotes))
+    assert {answer.json()["state"] for answer in answers} == {"SETTLED"}
+    after = await desk.balances()
+    for place in (0, 1):
+        assert sum(after[place::2]) == sum(before[place::2])
+        currency = ("USD", "THB")[place]
+        paid = sum(quote["from_minor"] for quote in quotes if quote["from_currency"] == currency)
+        got = sum(quote["to_minor"] for quote in quotes if quote["to_currency"] == currency)
+        assert after[place] - before[place] == got - paid
+        assert after[4 + place] == sum(quote["spread_minor"] for quote in quotes if quote["to_currency"] == currency)
+
+
 async def test_limits_count_an_exchange_in_the_source_currency(desk: Desk) -> None:
     limiter = await desk.world.other(operations=["LIMITS"])
     limit = {"name": "fx-day", "kind": "DAY", "currency": "USD", "operation": "EXCHANGE", "max_amount_minor": 15_000}
