@@ -73,7 +73,7 @@ async def test_the_transcript_runs_as_it_is_written(stack: Stack, fleet: Fleet, 
             intent = await client.exchange(shown, idempotency_key=str(shown.id), max_fee_minor=0)
             assert (intent.state, intent.exchange and intent.exchange.to_minor) == ("SETTLED", 350_000)
     thb, usd = (await fleet("exposure", "--json")).document["currencies"]
-    (await fleet("quotes", "show", names["USD_WALLET"])).must_fail(3, "quote_not_found")
+    (await fleet("quotes", "show", names["USD_WALLET"])).must_fail(3, "not_found")
     forbidden = await fleet("liquidity", "overdraft", "THB", "--forbid", "--json")
     assert forbidden.document["currencies"] == [thb, usd]
     taken = await fleet("liquidity", "take", "--wallet", names["HOUSE"], "--amount", "1.00", "--json")

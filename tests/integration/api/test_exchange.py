@@ -289,8 +289,8 @@ async def test_a_fee_out_of_the_amount_that_was_set_before_exchanges_were_offere
     made = (await desk.treasury.post("/v1/fee-rules", rule)).json()
     await desk.world.admin.execute(
         "INSERT INTO fleet.fee_rules (tenant_id, rule_id, version, name, operation, currency, enabled, body,"
-        " valid_from, created_by) SELECT tenant_id, rule_id, 2, name, operation, currency, enabled, body || $2::jsonb, valid_from,"
-        " created_by FROM fleet.fee_rules WHERE rule_id = $1",
+        " valid_from, created_by) SELECT tenant_id, rule_id, 2, name, operation, currency, enabled, body || $2::jsonb,"
+        " valid_from, created_by FROM fleet.fee_rules WHERE rule_id = $1",
         UUID(made["id"]),
         '{"phase": "POST"}',
     )
