@@ -429,3 +429,28 @@ async def test_liquidity_is_moved_by_a_key_that_names_it_and_never_beyond_what_i
     assert (await desk.adjust(desk.usd, 700, "USD", "TO_LIQUIDITY"))["state"] == "SETTLED"
     assert (await desk.adjust(desk.usd, 200, "USD", "FROM_LIQUIDITY"))["state"] == "SETTLED"
     assert (await desk.balances())[:3] == (99_500, 0, 500)
+
+
+@pytest.mark.parametrize("decision", ["APPROVE", "REJECT"])
+async def test_an_exchange_that_waits_for_a_decision_holds_both_legs_and_moves_both_or_none(
+    desk: Desk, decision: str
+) -> None:
+    before = await desk.balances()
+    quote = await desk.quote()
+    held = (await desk.use(quote, requires_monitoring=True)).json()
+    assert held["state"] == "REVIEW", held
+    assert await desk.balances() == before
+    wallet = (await desk.api.get(f"/v1/wallets/{desk.usd}")).json()
+    assert (wallet["held_minor"], wallet["available_minor"]) == (10_000, 90_000)
+    assert (await desk.use(quote)).json()["code"] == "quote_used"
+    reviewer = await desk.world.other(operations=["REVIEW"])
+    body = {"decision": decision, "reason": "looked at"}
+    decided = (await reviewer.post(f"/v1/intents/{held['id']}/review", body)).json()
+    after = await desk.balances()
+    if decision == "APPROVE":
+        assert decided["state"] == "SETTLED"
+        assert (after[0], after[1]) == (before[0] - 10_000, before[1] + quote["to_minor"])
+    else:
+        assert (decided["state"], decided["failure"]["code"]) == ("FAILED", "review_rejected")
+        assert after == before
+    assert (await desk.api.get(f"/v1/wallets/{desk.usd}")).json()["held_minor"] == 0
