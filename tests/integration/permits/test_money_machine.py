@@ -1,4 +1,4 @@
-"""Any sequence of payments, refunds, reviews, returns and adjustments leaves money and limits where plain sums are."""
+"""Any sequence of payments, refunds, reviews, returns and freezes leaves money and limits where plain sums are."""
 
 import asyncio
 from contextlib import AsyncExitStack
@@ -12,10 +12,13 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 
+from core.domain.ledger import AccountChange
 from core.services.cancel import cancel
+from core.services.keys import WALLET_STATES_SCOPE
 from core.services.problems import Refusal
 from core.services.reviews import expire_reviews
 from core.services.set_limits import set_limit
+from core.services.wallet_states import change_wallet
 from fleet.stack.provision import RoleUrls
 from schemas.api import IntentRequest
 from schemas.limits import LimitRequest
@@ -38,10 +41,15 @@ class Wallet:
     held: int = 0
     used: int = 0
     claimed: int = 0
+    frozen: bool = False
 
-    @property
-    def free(self) -> int:
-        return self.posted - self.held
+    def refusal(self, debit: int, counted: int = 0) -> str | None:
+        """Return why nothing more can be taken; None where it can. `counted` is what its limit counts."""
+        if counted and self.claimed + self.used + counted > LIMIT:
+            return "limit_exceeded"
+        if self.frozen:
+            return "account_frozen"
+        return "insufficient_funds" if self.posted - self.held < debit else None
 
 
 @dataclass
@@ -109,12 +117,9 @@ class Payments(RuleBasedStateMachine):
     def _placed(self, paid: Paid, intent: Any, review: bool) -> None:
         """Judge by the sums what must have become of a payment, and count it."""
         payer = paid.payer
-        if paid.original is None and payer.claimed + payer.used + paid.amount > LIMIT:
-            paid.state, code = "FAILED", "limit_exceeded"
-        elif payer.free < paid.debit:
-            paid.state, code = "FAILED", "insufficient_funds"
-        else:
-            paid.state, code = "REVIEW", None
+        code = payer.refusal(paid.debit, 0 if paid.original else paid.amount)
+        paid.state = "FAILED" if code else "REVIEW"
+        if code is None:
             payer.held += paid.debit
             payer.claimed += 0 if paid.original else paid.amount
             (self.transfers if paid.original is None else paid.original.refunds).append(paid)
@@ -188,11 +193,8 @@ class Payments(RuleBasedStateMachine):
         wallet = self.wallets[pick % WALLETS]
         intent = self._run(self.world.pay(wallet.id, amount))
         state = self._run(self.world.state(intent))
-        if wallet.claimed + wallet.used + amount > LIMIT:
-            assert state == ("FAILED", "limit_exceeded")
-            return
-        if wallet.free < amount + ON_PAYOUT:
-            assert state == ("FAILED", "insufficient_funds")
+        if code := wallet.refusal(amount + ON_PAYOUT, amount):
+            assert state == ("FAILED", code)
             return
         self._run(self.world.sent(intent))
         back = 1 + part % amount if end == "RETURNED" else amount
@@ -214,10 +216,18 @@ class Payments(RuleBasedStateMachine):
             operation="MANUAL_ADJUSTMENT", wallet_id=wallet.id, amount_minor=amount,
             direction="DEBIT" if debit else "CREDIT",
         )  # fmt: skip
-        lacking = debit and wallet.free < amount
-        assert accepted.intent.state == ("FAILED" if lacking else "SETTLED")
-        if not lacking:
+        code = wallet.refusal(amount) if debit else None
+        assert (accepted.intent.state, accepted.intent.failure_code) == ("FAILED" if code else "SETTLED", code)
+        if code is None:
             wallet.posted += -amount if debit else amount
+
+    @rule(pick=PICKS)
+    def freeze_or_unfreeze(self, pick: int) -> None:
+        wallet = self.wallets[pick % WALLETS]
+        wallet.frozen = not wallet.frozen
+        change = AccountChange.FREEZE if wallet.frozen else AccountChange.UNFREEZE
+        caller = replace(self.world.caller, operations=frozenset({WALLET_STATES_SCOPE}))
+        self._run(change_wallet(self.world.core.ports, caller, wallet.id, change, "drawn"))
 
     @rule(pick=PICKS)
     def repeat(self, pick: int) -> None:
