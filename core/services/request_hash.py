@@ -23,9 +23,13 @@ _ALWAYS_IN: Final = frozenset(
 _LATER: Final[tuple[tuple[str, Any], ...]] = tuple(
     (name, field.default) for name, field in IntentRequest.model_fields.items() if name not in _ALWAYS_IN
 )
+_EVERY_LATER: Final = {name for name, _ in _LATER}
 
 
 def request_hash(request: IntentRequest) -> bytes:
     """Return the hash of what is asked. A field that came later counts only where it is set: old keys still match."""
-    left_out = {name for name, default in _LATER if getattr(request, name) == default}
+    if _EVERY_LATER.isdisjoint(request.model_fields_set):
+        left_out = _EVERY_LATER
+    else:
+        left_out = {name for name, default in _LATER if getattr(request, name) == default}
     return hashlib.sha256(request.model_dump_json(exclude=left_out).encode()).digest()
