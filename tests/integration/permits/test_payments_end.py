@@ -290,6 +290,21 @@ async def test_unusable_results_become_dead_letters_and_their_neighbours_settle(
     await world.prove()
 
 
+@pytest.mark.parametrize("together", [True, False])
+async def test_a_paid_that_is_unusable_blocks_every_void_also_in_its_own_batch(world: World, together: bool) -> None:
+    await world.register()
+    wallet = await world.wallet(1000)
+    intent = await world.pay(wallet)
+    await world.sent(intent)
+    foreign = world.fact(pay_job(intent), "SUCCEEDED", fence=9, **PAID)
+    refused = world.fact(pay_job(intent), "DECLINED", reason="refused")
+    for batch in [(foreign, refused)] if together else [(foreign,), (refused,)]:
+        await world.settle(*batch)
+    assert (await world.state(intent))[0] == "AUTHORIZED"
+    assert await world.money(wallet) == (1000, 100)
+    assert await world.admin.fetchval("SELECT error_class FROM fleet.dead_letters") == "attempt_missing"
+
+
 async def test_a_poisoned_item_fails_alone(world: World) -> None:
     await world.register()
     wallet = await world.wallet(1000)
