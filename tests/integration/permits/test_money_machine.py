@@ -1,4 +1,4 @@
-"""Any sequence of payments, refunds, reviews, returns and freezes leaves money and limits where plain sums are."""
+"""Any sequence of payments, refunds, reviews, returns, exchanges and freezes leaves everything where plain sums are."""
 
 import asyncio
 from contextlib import AsyncExitStack
@@ -14,13 +14,17 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_stat
 
 from core.domain.ledger import AccountChange
 from core.services.cancel import cancel
+from core.services.exposure import allow_overdraft
 from core.services.keys import WALLET_STATES_SCOPE
 from core.services.problems import Refusal
+from core.services.quotes import make_quote
+from core.services.rates import record_rates, set_pair
 from core.services.reviews import expire_reviews
 from core.services.set_limits import set_limit
 from core.services.wallet_states import change_wallet
 from fleet.stack.provision import RoleUrls
-from schemas.api import IntentRequest
+from schemas.api import IntentRequest, WalletRequest
+from schemas.exchange import PairRequest, QuoteRequest, QuoteView, RateRequest
 from schemas.limits import LimitRequest
 from tests.integration.permits.conftest import World, open_world, pay_job
 from tests.integration.permits.test_fees import put
@@ -94,6 +98,9 @@ class Payments(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.wallets = [Wallet(self._run(self.world.wallet(FUNDS))) for _ in range(WALLETS)]
+        owned = WalletRequest(owner="anna", currency="USD")
+        self.dollars = self._run(self.world.core.wallets.create(self.world.caller, owned))[0].id
+        self.bought = 0
         self.transfers: list[Paid] = []
         self.waiting: list[Paid] = []
 
@@ -221,6 +228,40 @@ class Payments(RuleBasedStateMachine):
         if code is None:
             wallet.posted += -amount if debit else amount
 
+    @rule(pick=PICKS, amount=AMOUNTS)
+    def exchange(self, pick: int, amount: int) -> None:
+        wallet = self.wallets[pick % WALLETS]
+        # A dollar is three baht, and the house keeps a hundredth of what is bought and every fraction.
+        bought = amount * 99 // 300
+        asked = QuoteRequest(
+            wallet_id=wallet.id, counterparty_wallet_id=self.dollars, from_currency="THB", to_currency="USD",
+            amount_minor=amount,
+        )  # fmt: skip
+        if bought == 0:
+            with pytest.raises(Refusal) as caught:
+                self._run(self._quote(asked))
+            assert caught.value.code == "exchange_amount_out_of_bounds"
+            return
+        use = {
+            "operation": "EXCHANGE", "wallet_id": wallet.id, "counterparty_wallet_id": self.dollars,
+            "amount_minor": amount, "quote_id": self._run(self._quote(asked)).id,
+        }  # fmt: skip
+        accepted, _, _ = self._ask(**use)
+        code = wallet.refusal(amount, amount)
+        assert (accepted.intent.state, accepted.intent.failure_code) == ("FAILED" if code else "SETTLED", code)
+        if code is None:
+            wallet.posted -= amount
+            wallet.used += amount
+            self.bought += bought
+        with pytest.raises(Refusal) as caught:
+            self._ask(**use)
+        assert caught.value.code == "quote_used"
+
+    async def _quote(self, asked: QuoteRequest) -> QuoteView:
+        ports, caller = self.world.core.ports, self.world.caller
+        async with ports.unit_of_work(caller.context()) as uow:
+            return await make_quote(uow, ports, caller, asked)
+
     @rule(pick=PICKS)
     def freeze_or_unfreeze(self, pick: int) -> None:
         wallet = self.wallets[pick % WALLETS]
@@ -244,6 +285,7 @@ class Payments(RuleBasedStateMachine):
             assert self._run(self.world.money(wallet.id)) == (wallet.posted, wallet.held)
             row = self._run(self.world.admin.fetchrow(usage, str(wallet.id))) or (0, 0)
             assert tuple(row) == (wallet.claimed, wallet.used)
+        assert self._run(self.world.money(self.dollars)) == (self.bought, 0)
 
 
 async def _proven(world: World) -> None:
@@ -267,7 +309,18 @@ async def _opened(stack: AsyncExitStack, urls: RoleUrls) -> World:
     async with world.uow() as uow:
         request = LimitRequest.model_validate(body)
         await set_limit(uow, world.core.worker_ports.limit_store, world.caller.tenant_id, "test", request)
+        await _offer_dollars(uow, world)
     return world
+
+
+async def _offer_dollars(uow: Any, world: World) -> None:
+    """Exchange dollars for three baht, out of liquidity that may be overdrawn."""
+    ports, tenant = world.core.worker_ports, world.caller.tenant_id
+    terms = PairRequest(base="USD", counter="THB", spread_basis_points=100, rate_max_age_s=86_400)
+    await set_pair(uow, ports.exchange_rates, tenant, "test", terms)
+    rate = RateRequest(base="USD", counter="THB", rate="3", source="test")
+    await record_rates(uow, ports.exchange_rates, tenant, "test", [rate])
+    await allow_overdraft(uow, ports.liquidity, ports.ledger, tenant, "USD", True)
 
 
 def test_wallets_and_limits_are_where_plain_sums_are(fresh_database: RoleUrls) -> None:
