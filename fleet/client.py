@@ -11,8 +11,10 @@ import asyncio
 import secrets
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from datetime import datetime
 from types import TracebackType
 from typing import Any, Self, TypeVar
+from urllib.parse import quote
 from uuid import UUID
 
 import httpx
@@ -35,13 +37,14 @@ from schemas.api import (
     Problem,
     ReviewRequest,
     WalletHistory,
+    WalletPage,
     WalletRequest,
     WalletView,
 )
 from schemas.exchange import QuoteRequest, QuoteView
 from schemas.fees import FeeDryRunRequest, FeeDryRunView
 from schemas.operations import OperationType
-from schemas.wallets import ExternalIdRequest, WalletChangeRequest, WalletEventList
+from schemas.wallets import ExternalIdRequest, WalletBalanceAt, WalletChangeRequest, WalletEventList
 from wire.signing import signed_headers
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -165,9 +168,39 @@ class FleetClient:
         """Return a wallet with its balances in minor units."""
         return await self._send("GET", f"/v1/wallets/{wallet_id}", WalletView)
 
-    async def wallet_history(self, wallet_id: UUID, *, cursor: str | None = None) -> WalletHistory:
-        """Return one page of a wallet's entries, newest first."""
-        query = {} if cursor is None else {"cursor": cursor}
+    async def list_wallets(self, *, owner: str | None = None, **query: str) -> WalletPage:
+        """Return one page of wallets, an owner's or all; `external_id` finds one, `cursor` goes on."""
+        path = "/v1/wallets" if owner is None else f"/v1/owners/{quote(owner, safe='')}/wallets"
+        return await self._send("GET", path, WalletPage, query=query)
+
+    async def wallet_balance(self, wallet_id: UUID, *, at: datetime | None = None) -> WalletBalanceAt:
+        """Return a wallet's balances in minor units just before a moment, or now."""
+        query = {} if at is None else {"at": at.isoformat()}
+        return await self._send("GET", f"/v1/wallets/{wallet_id}/balance", WalletBalanceAt, query=query)
+
+    async def wallet_statement(self, wallet_id: UUID, **query: str) -> AsyncIterator[bytes]:
+        """Yield the parts of a statement as they come: `from` and `to` are days of `tz`, `format` is json or csv.
+
+        A connection that breaks in the middle raises Unreachable: what came is not whole.
+        """
+        path = f"/v1/wallets/{wallet_id}/statement"
+        url, headers = self._signed("GET", path, b"", query)
+        try:
+            async with self._http.stream("GET", url, headers=headers) as answer:
+                if not answer.is_success:
+                    await answer.aread()
+                    raise Refused(_problem(answer), _retry_after_s(answer))
+                async for part in answer.aiter_bytes():
+                    yield part
+        except (httpx.TransportError, httpx.InvalidURL) as error:
+            raise Unreachable(f"GET {path}: {type(error).__name__} {error}".strip()) from error
+
+    async def wallet_history(self, wallet_id: UUID, *, cursor: str | None = None, **filters: str) -> WalletHistory:
+        """Return one page of a wallet's entries, newest first.
+
+        Filters: from and to (moments), operation, sign, state, counterparty_wallet_id, comment.
+        """
+        query = filters if cursor is None else {**filters, "cursor": cursor}
         return await self._send("GET", f"/v1/wallets/{wallet_id}/history", WalletHistory, query=query)
 
     async def change_wallet(self, wallet_id: UUID, change: str, *, reason: str) -> WalletView:
@@ -244,6 +277,17 @@ class FleetClient:
         self, method: str, path: str, raw: bytes, query: Mapping[str, str], idempotency_key: str | None
     ) -> bytes:
         """One signed request: each repeat has a nonce of its own, since the core refuses a replayed one."""
+        url, headers = self._signed(method, path, raw, query)
+        if raw:
+            headers["Content-Type"] = "application/json"
+        if idempotency_key is not None:
+            headers["Idempotency-Key"] = idempotency_key
+        answer = await self._http.request(method, url, content=raw, headers=headers)
+        if answer.is_success:
+            return answer.content
+        raise Refused(_problem(answer), _retry_after_s(answer))
+
+    def _signed(self, method: str, path: str, raw: bytes, query: Mapping[str, str]) -> tuple[str, dict[str, str]]:
         # Written as the HTTP library sends it, which undoes needless escapes: what is signed is what is sent.
         query_text = URL.build(query=sorted(query.items())).raw_query_string
         headers = signed_headers(
@@ -256,15 +300,7 @@ class FleetClient:
             timestamp=int(self._clock()),
             nonce=secrets.token_urlsafe(16),
         )
-        if raw:
-            headers["Content-Type"] = "application/json"
-        if idempotency_key is not None:
-            headers["Idempotency-Key"] = idempotency_key
-        url = f"{path}?{query_text}" if query_text else path
-        answer = await self._http.request(method, url, content=raw, headers=headers)
-        if answer.is_success:
-            return answer.content
-        raise Refused(_problem(answer), _retry_after_s(answer))
+        return f"{path}?{query_text}" if query_text else path, headers
 
 
 class _WaitAsTold(wait_base):

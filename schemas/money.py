@@ -32,6 +32,19 @@ _TABLE: Final = {
         Currency("SGD", 702, 2),
         Currency("JPY", 392, 0),
         Currency("EUR", 978, 2),
+        Currency("AED", 784, 2),
+        Currency("BHD", 48, 3),
+        Currency("CHF", 756, 2),
+        Currency("CNY", 156, 2),
+        Currency("GBP", 826, 2),
+        Currency("HKD", 344, 2),
+        Currency("IDR", 360, 2),
+        Currency("INR", 356, 2),
+        Currency("KRW", 410, 0),
+        Currency("KWD", 414, 3),
+        Currency("KZT", 398, 2),
+        Currency("MYR", 458, 2),
+        Currency("VND", 704, 0),
     )
 }
 _BY_NUMERIC: Final = {currency.numeric: currency for currency in _TABLE.values()}

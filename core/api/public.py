@@ -21,6 +21,7 @@ from core.api.rates import RateRoutes
 from core.api.requests import BATCH_BODY_MAX_BYTES, Page, parse, path_id, query_of, refusal_of
 from core.api.reviews import ReviewRoutes
 from core.api.signed_routes import Route, SignedRoutes
+from core.api.statements import StatementRoutes
 from core.api.tenants import TenantRoutes
 from core.api.wallets import WalletRoutes
 from core.bootstrap import PASSING_FAULTS, Core
@@ -74,6 +75,7 @@ def public_app(core: Core) -> ASGIApp:
         ("POST", "/v1/intents/{intent_id}/confirm", routes.confirm_intent, IntentView, 200, ConfirmRequest),
         ("POST", "/v1/intents/{intent_id}/cancel", routes.cancel_intent, IntentView, 200, None),
         *WalletRoutes(core).table(),
+        *StatementRoutes(core).table(),
         *FeeRoutes(core).table(),
         *LimitRoutes(core).table(),
         *RateRoutes(core).table(),

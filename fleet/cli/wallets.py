@@ -1,6 +1,9 @@
-"""`fleet wallets`: create, show, history, freeze, unfreeze, close, events, external-id."""
+"""`fleet wallets`: what they own and owned, what moved it, and what is done to them beside."""
 
-from typing import Annotated
+import sys
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated, BinaryIO
 from uuid import UUID
 
 import orjson
@@ -8,10 +11,12 @@ import typer
 from pydantic import ValidationError
 
 from fleet.cli.connection import with_client
-from fleet.cli.output import JsonFlag, invalid_field, print_fields, print_json, print_table
+from fleet.cli.output import CommandError, JsonFlag, invalid_field, print_fields, print_json, print_table
+from fleet.client import FleetClient
 from schemas.api import WalletRequest, WalletView
 from schemas.money import currency_of, to_major_text
-from schemas.wallets import ExternalIdRequest
+from schemas.statements import StatementFormat
+from schemas.wallets import EntrySign, ExternalIdRequest
 
 app = typer.Typer(help="Wallets and their balances.", no_args_is_help=True)
 
@@ -37,18 +42,103 @@ def show(wallet_id: UUID, as_json: JsonFlag = False) -> None:
     _show(with_client(lambda client: client.get_wallet(wallet_id)), as_json)
 
 
-@app.command()
-def history(wallet_id: UUID, cursor: str | None = None, as_json: JsonFlag = False) -> None:
-    """Show the posted entries, newest first, with the balance after each."""
-    page = with_client(lambda client: client.wallet_history(wallet_id, cursor=cursor))
+@app.command("list")
+def list_wallets(
+    owner: Annotated[str | None, typer.Option(help="Of one owner.")] = None,
+    external_id: Annotated[str | None, typer.Option(help="The one with your own id.")] = None,
+    cursor: str | None = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """List wallets, oldest first."""
+    query = {name: value for name, value in (("external_id", external_id), ("cursor", cursor)) if value is not None}
+    page = with_client(lambda client: client.list_wallets(owner=owner, **query))
     if as_json:
         print_json(page.model_dump(mode="json"))
         return
     rows = [
-        (e.at, e.amount_minor, e.balance_minor, e.operation or "", e.from_name, e.to_name, e.intent_id)
+        (w.id, w.owner, w.status, w.external_id, _major(w.available_minor, w.currency), w.currency) for w in page.items
+    ]
+    print_table("wallets", ("id", "owner", "state", "external id", "available", "currency"), rows)
+    if page.next_cursor:
+        typer.echo(f"more: --cursor {page.next_cursor}")
+
+
+@app.command()
+def balance(
+    wallet_id: UUID,
+    at: Annotated[str | None, typer.Option(help="A moment with its offset, such as 2026-11-30T17:00:00+07:00.")] = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Show what a wallet owned, and what of it was held, just before a moment, or now."""
+    try:
+        moment = datetime.fromisoformat(at) if at else None
+    except ValueError as error:
+        raise CommandError("invalid_field", "at: it is no moment such as 2026-11-30T17:00:00Z") from error
+    found = with_client(lambda client: client.wallet_balance(wallet_id, at=moment))
+    if as_json:
+        print_json(found.model_dump(mode="json"))
+        return
+    balances = _balances(found.currency, found.available_minor, found.held_minor, found.posted_minor)
+    print_fields("balance", {"id": found.wallet_id, "at": found.at, **balances})
+
+
+@app.command()
+def statement(
+    wallet_id: UUID,
+    first_day: Annotated[str | None, typer.Option("--from", help="First day; else the first of the month.")] = None,
+    last_day: Annotated[str | None, typer.Option("--to", help="Last day, included; else today.")] = None,
+    timezone: Annotated[str, typer.Option("--tz", help="Whose days, such as Asia/Bangkok.")] = "UTC",
+    form: Annotated[StatementFormat, typer.Option("--format")] = StatementFormat.CSV,
+    out: Annotated[Path | None, typer.Option("--out", help="A file; else standard output.")] = None,
+) -> None:
+    """Write a statement: opening balance, entries, totals, closing balance. A file appears only when it is whole."""
+    days = {name: day for name, day in (("from", first_day), ("to", last_day)) if day is not None}
+
+    async def write(client: FleetClient, target: BinaryIO) -> None:
+        async for part in client.wallet_statement(wallet_id, tz=timezone, format=form, **days):
+            target.write(part)
+
+    if out is None:
+        with_client(lambda client: write(client, sys.stdout.buffer))
+        return
+    partial = out.with_name(f"{out.name}.partial")
+    try:
+        with partial.open("wb") as target:
+            with_client(lambda client: write(client, target))
+        partial.replace(out)
+    except OSError as error:
+        raise CommandError("file_unwritable", f"{out} cannot be written: {error.strerror}") from error
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+@app.command()
+def history(
+    wallet_id: UUID,
+    cursor: str | None = None,
+    begin: Annotated[str | None, typer.Option("--from", help="A moment with its offset.")] = None,
+    end: Annotated[str | None, typer.Option("--to", help="Just before this moment.")] = None,
+    operation: str | None = None,
+    sign: Annotated[EntrySign | None, typer.Option(help="Money that came, or money that went.")] = None,
+    counterparty: Annotated[UUID | None, typer.Option(help="The other wallet.")] = None,
+    comment: Annotated[str | None, typer.Option(help="A part of the comment.")] = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Show the posted entries, newest first, with the balance after each."""
+    given = {"from": begin, "to": end, "operation": operation, "sign": sign, "comment": comment,
+             "counterparty_wallet_id": None if counterparty is None else str(counterparty)}  # fmt: skip
+    filters = {name: value for name, value in given.items() if value is not None}
+    page = with_client(lambda client: client.wallet_history(wallet_id, cursor=cursor, **filters))
+    if as_json:
+        print_json(page.model_dump(mode="json"))
+        return
+    rows = [
+        (e.at, e.amount_minor, e.balance_minor, e.operation or "", e.from_name, e.to_name, e.comment, e.intent_id)
         for e in page.items
     ]
-    print_table("entries (minor units)", ("at", "amount", "balance", "operation", "from", "to", "intent"), rows)
+    print_table(
+        "entries (minor units)", ("at", "amount", "balance", "operation", "from", "to", "comment", "intent"), rows
+    )
     if page.next_cursor:
         typer.echo(f"more: --cursor {page.next_cursor}")
 
@@ -104,16 +194,17 @@ def _show(view: WalletView, as_json: bool) -> None:
     if as_json:
         print_json(view.model_dump(mode="json"))
         return
-    currency = currency_of(view.currency)
-    balances = {
-        name: f"{to_major_text(amount, currency)} {view.currency}"
-        for name, amount in (
-            ("available", view.available_minor),
-            ("held", view.held_minor),
-            ("posted", view.posted_minor),
-        )
-    }
+    balances = _balances(view.currency, view.available_minor, view.held_minor, view.posted_minor)
     print_fields(
         "wallet",
         {"id": view.id, "owner": view.owner, "external id": view.external_id, "status": view.status, **balances},
     )
+
+
+def _balances(currency: str, available_minor: int, held_minor: int, posted_minor: int) -> dict[str, object]:
+    amounts = {"available": available_minor, "held": held_minor, "posted": posted_minor}
+    return {name: f"{_major(amount_minor, currency)} {currency}" for name, amount_minor in amounts.items()}
+
+
+def _major(amount_minor: int, currency: str) -> str:
+    return to_major_text(amount_minor, currency_of(currency))

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from schemas.money import MAX_AMOUNT_MINOR, AmountError, currency_of, currency_of_ledger, to_major_text, to_minor
 
-CODES = ["THB", "RUB", "USD", "SGD", "JPY", "EUR"]
+CODES = ["THB", "RUB", "USD", "SGD", "JPY", "EUR", "KWD", "BHD", "KRW"]
 
 
 @given(st.integers(1, MAX_AMOUNT_MINOR), st.sampled_from(CODES))
