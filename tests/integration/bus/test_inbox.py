@@ -16,7 +16,7 @@ from core.store.parking import PostgresParking
 from core.store.vault import PostgresVault
 from schemas.dead_letters import DEAD_LETTER_TYPE, DeadLetter
 from schemas.envelope import Envelope
-from schemas.streams import CORE_GROUP, jobs_dlq_stream
+from schemas.streams import CORE_GROUP, jobs_dlq_stream, jobs_stream
 from tests.integration.bus.conftest import JOBS, RAIL, World
 from wire.consumer import Delivery
 
@@ -68,6 +68,19 @@ async def test_a_letter_that_the_database_could_not_keep_takes_no_neighbour_alon
     assert await receiver(world)(RAIL, batch) == ["1-5", "2-5"]
     rows = await admin_connection.fetch("SELECT error_class FROM fleet.dead_letters ORDER BY entry_id")
     assert [row["error_class"] for row in rows] in (["poison", "unreadable_dead_letter"], ["poison", "poison"])
+
+
+async def test_a_dead_letter_buries_no_job_of_another_rail(world: World) -> None:
+    (job_id,) = await world.queue(1)
+    letter = DeadLetter(
+        job_id=job_id, rail="mallory", stream=jobs_stream("mallory"), entry_id="1-1", error_class="poison",
+        fingerprint="f", message="m", deliveries=1, body="{}",
+    )  # fmt: skip
+    for number, rail in enumerate(("mallory", RAIL), 1):
+        own = letter.model_copy(update={"rail": rail, "stream": jobs_stream(rail)})
+        envelope = Envelope("x", DEAD_LETTER_TYPE, own.model_dump_json())
+        await receiver(world)(rail, [Delivery(jobs_dlq_stream(rail), f"{number}-5", envelope, None, 1)])
+        assert (await world.states())[job_id] == ("READY" if rail == "mallory" else "DEAD")
 
 
 async def test_an_entry_is_acked_only_after_the_commit(world: World, admin_connection: asyncpg.Connection) -> None:

@@ -168,6 +168,28 @@ async def test_waiting_is_not_failing_while_a_rail_is_paused(world: World) -> No
     assert (await world.ask([pay_job(unsent)]))[0].answer == "GRANTED"
 
 
+async def test_what_waited_for_a_paused_rail_gets_the_time_back(world: World) -> None:
+    await world.register()
+    wallet = await world.wallet(1000)
+    sent, waited = await world.pay(wallet), await world.pay(wallet)
+    await world.sent(sent)
+    async with world.uow() as uow:
+        await rails.pause_rail(uow, RAIL, "*", "anna", "maintenance")
+    await world.admin.execute("UPDATE fleet.rail_pauses SET paused_at = paused_at - interval '100 seconds'")
+    deadlines = (
+        "SELECT i.deadline, j.deadline FROM fleet.intents i JOIN fleet.jobs j ON j.intent_id = i.id WHERE i.id = $1"
+    )
+    before = [tuple(*await world.admin.fetch(deadlines, each)) for each in (sent, waited)]
+    async with world.uow() as uow:
+        assert await rails.resume_rail(uow, RAIL, "*") == 1
+    after = [tuple(*await world.admin.fetch(deadlines, each)) for each in (sent, waited)]
+    gained_s = [
+        [(b - a).total_seconds() for a, b in zip(*pair, strict=True)] for pair in zip(before, after, strict=True)
+    ]
+    assert gained_s[0] == [0, 0]
+    assert all(100 <= each < 130 for each in gained_s[1])
+
+
 async def test_nothing_of_an_older_ledger_epoch_counts_as_unsent(world: World) -> None:
     await world.register(inquiry=True)
     wallet = await world.wallet(1000)

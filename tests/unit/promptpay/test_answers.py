@@ -1,0 +1,40 @@
+"""What the provider answers about another payment, or without sense, is never a verdict about ours."""
+
+from datetime import UTC, datetime, timedelta
+from uuid import UUID
+
+import httpx
+import pytest
+from pydantic import SecretStr
+
+from adapters.promptpay.adapter import PromptPayRail
+from adapters.promptpay.client import IppsClient
+from adapters.promptpay.settings import PromptPaySettings
+from adapters.runtime.errors import ProtocolViolation
+from adapters.runtime.port import Order
+from schemas.permits import LookupBinding, Payee
+from schemas.rails import Timing
+
+ORDER = Order(
+    job_id=UUID(int=1), reference="R" * 24, amount_minor=100, currency="THB", provider_account="ipps-1",
+    payee=Payee(type="mobile", value="0812345678"), message="",
+    lookup=LookupBinding(lookup_id="L1", expires_at=datetime.now(UTC) + timedelta(minutes=5), fee_minor=0),
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("call", ["pay", "inquire", "cancel"])
+@pytest.mark.parametrize("changed", [{"client_ref": "S" * 24}, {"amount": "1,00"}, {"amount": "-1.00"}])
+async def test_an_answer_about_another_payment_or_no_amount_is_a_violation(call: str, changed: dict[str, str]) -> None:
+    said = {"client_ref": ORDER.reference, "status": "SUCCEEDED", "psp_txid": "T1", "amount": "1.00"}
+    answers = [said, said | changed]
+
+    def answer(_: httpx.Request) -> httpx.Response:
+        return httpx.Response(200, json=answers.pop(0))
+
+    async with httpx.AsyncClient(transport=httpx.MockTransport(answer), base_url="http://ipps") as http:
+        settings = PromptPaySettings(base_url="http://ipps", secret=SecretStr("s"))
+        timing = Timing(send_by_s=5, call_total_s=10, claim_idle_s=60)
+        rail = PromptPayRail(IppsClient(http, "key", "s"), settings, timing)
+        assert (await getattr(rail, call)(ORDER)).amount_minor == 100
+        with pytest.raises(ProtocolViolation):
+            await getattr(rail, call)(ORDER)
