@@ -72,6 +72,28 @@ async def test_a_wallet_is_funded_pays_and_is_accounted_for_by_commands_alone(fl
     assert "10.50 THB" in table
 
 
+@pytest.mark.parametrize(("currency", "amount", "closing"), [("JPY", "12345", "12345"), ("KWD", "12.345", "12.345")])
+async def test_wallets_without_decimals_and_with_three_are_written_exactly_by_commands(
+    fleet: Fleet, tmp_path: Path, currency: str, amount: str, closing: str
+) -> None:
+    create = ("wallets", "create", "yuki", "--currency", currency, "--external-id", f"yuki-{currency}", "--json")
+    wallet = (await fleet(*create)).document["id"]
+    fund = ("--operation", "MANUAL_ADJUSTMENT", "--wallet", wallet, "--amount", amount, "--currency", currency)
+    assert (await fleet("intents", "create", *fund, "--json")).document["amount_minor"] == 12345
+    for command in (("wallets", "show", wallet), ("wallets", "balance", wallet)):
+        assert f"{closing} {currency}" in (await fleet(*command)).out
+    assert closing in (await fleet("wallets", "list", "--owner", "yuki")).out
+    out = tmp_path / "statement.csv"
+    await fleet("wallets", "statement", wallet, "--format", "csv", "--out", str(out))
+    last = out.read_text().splitlines()[-1]
+    assert last.startswith("closing,"), last
+    assert f",{closing},{currency}," in last
+    assert not out.with_name("statement.csv.partial").exists()
+    (await fleet("wallets", "statement", wallet, "--tz", "Mars/Olympus", "--out", str(out))).must_fail(
+        3, "invalid_request"
+    )
+
+
 async def test_a_lookup_is_confirmed_by_command(fleet: Fleet) -> None:
     wallet = await funded_wallet(fleet)
     ask = ("--wallet", wallet, "--amount", "5.00", "--payee", PAYEE, "--no-auto-confirm", "--json")

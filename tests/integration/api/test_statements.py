@@ -2,14 +2,18 @@
 
 import csv
 import io
+import tracemalloc
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from uuid import UUID
 from zoneinfo import ZoneInfo
 
 import pytest
 
-from core.api.statements import harmless
+from core.api.statements import csv_parts, harmless
 from core.services import statements
+from core.services.keys import Caller
+from core.services.statements import open_statement
 from tests.integration.api.conftest import World
 
 FIRST, LAST = datetime.now(UTC) - timedelta(days=2), datetime.now(UTC) + timedelta(days=2)
@@ -117,3 +121,37 @@ async def test_days_are_those_of_the_timezone(world: World) -> None:
 async def test_a_period_that_cannot_be_is_refused(world: World, query: dict[str, str], code: str) -> None:
     answer = await world.api.get(f"/v1/wallets/{await world.funded_wallet(1)}/statement", **query)
     assert (answer.status_code, answer.json()["code"]) == (422, code)
+
+
+# Ten thousand movements of one wallet with another; what the other account stores does not matter here.
+_MANY = """
+SET session_replication_role = replica;
+INSERT INTO fleet.transfers (id, tenant_id, debit_account_id, credit_account_id, amount_minor, ledger, code, flags,
+    created_at)
+SELECT (lpad(to_hex((extract(epoch FROM now()) * 1000)::bigint), 12, '0') || lpad(to_hex(n), 20, '0'))::uuid,
+    '{tenant}', '{other}', '{wallet}', 1, 764, 1, 0, now() - interval '1 second' - n * interval '1 microsecond'
+FROM generate_series(1, 10000) n;
+UPDATE fleet.accounts SET credits_posted = credits_posted + 10000 WHERE id = '{wallet}';
+SET session_replication_role = DEFAULT;
+ANALYZE fleet.transfers;
+"""
+
+
+async def test_a_long_statement_takes_no_more_memory_than_some_pages(world: World) -> None:
+    wallet, other = await world.funded_wallet(1), await world.funded_wallet(1)
+    await world.admin.execute(_MANY.format(tenant=world.tenant_id, wallet=wallet, other=other))
+    caller = Caller(world.key.id, world.tenant_id, "service", None, frozenset({"*"}), None)
+    opened = await open_statement(world.core.ports, caller, UUID(wallet), FIRST.date(), LAST.date(), "UTC")
+    lines = size = 0
+    tracemalloc.start()
+    try:
+        async for part in csv_parts(opened):
+            lines += part.count(b"\r\n")
+            size += len(part)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert lines == 1 + 1 + 10_001 + 2 + 2
+    assert size > 1_000_000
+    assert peak < 10_000_000, peak
+    assert opened.tail().closing_balance_minor == 10_001
