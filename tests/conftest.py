@@ -7,15 +7,8 @@ import asyncpg
 import pytest
 from redis.asyncio import Redis
 
-from fleet.stack.provision import (
-    RoleUrls,
-    Secrets,
-    create_database,
-    drop_database,
-    provision,
-    role_urls,
-    with_database,
-)
+from fleet.stack.provision import RoleUrls, Secrets, create_database, drop_database, provision
+from tests.support.databases import Databases, open_databases
 from tests.support.servers import postgres_server, redis_7_server, redis_server
 
 
@@ -46,21 +39,22 @@ def role_secrets() -> Secrets:
 
 
 @pytest.fixture(scope="session")
-async def template_database(postgres_url: str, role_secrets: Secrets) -> AsyncIterator[str]:
-    """The name of a database that was migrated once and that each test gets a copy of."""
+async def databases(postgres_url: str, role_secrets: Secrets) -> AsyncIterator[Databases]:
+    """Migrated databases to lend to tests."""
     name = f"fleet_template_{secrets.token_hex(4)}"
     await provision(await create_database(postgres_url, name), role_secrets)
-    yield name
-    await drop_database(postgres_url, name)
+    opened = await open_databases(postgres_url, role_secrets, name)
+    yield opened
+    for each in (*opened.free, name):
+        await drop_database(postgres_url, each)
 
 
 @pytest.fixture
-async def fresh_database(postgres_url: str, template_database: str, role_secrets: Secrets) -> AsyncIterator[RoleUrls]:
-    """A migrated database of the test's own, with a URL for each role."""
-    name = f"fleet_test_{secrets.token_hex(6)}"
-    await create_database(postgres_url, name, template=template_database)
-    yield role_urls(with_database(postgres_url, name), role_secrets)
-    await drop_database(postgres_url, name)
+async def fresh_database(databases: Databases) -> AsyncIterator[RoleUrls]:
+    """A migrated database that is the test's alone, with a URL for each role."""
+    name, urls = await databases.lend()
+    yield urls
+    await databases.take_back(name)
 
 
 @pytest.fixture

@@ -39,9 +39,11 @@ UNPRIVILEGED_USER = "pgserver"
 class EmbeddedPostgres:
     """One server with its data under `data_dir`; started again on the same directory it keeps its data and port."""
 
-    def __init__(self, data_dir: Path) -> None:
+    def __init__(self, data_dir: Path, **settings: str) -> None:
+        """`settings` are the server's own, beside or instead of `SETTINGS`."""
         self._home = data_dir
         self._pgdata = data_dir / "data"
+        self._settings = SETTINGS | settings
         self._bin = wheel.POSTGRES_VERSIONS[18]
         self._run_as = UNPRIVILEGED_USER if os.geteuid() == 0 else None
         self._process: subprocess.Popen[bytes] | None = None
@@ -72,7 +74,7 @@ class EmbeddedPostgres:
         """
         self._prepare()
         log = (self._home / "postgres.log").open("ab")
-        settings = [argument for name, value in SETTINGS.items() for argument in ("-c", f"{name}={value}")]
+        settings = [argument for name, value in self._settings.items() for argument in ("-c", f"{name}={value}")]
         with log:
             self._process = subprocess.Popen(
                 [

@@ -1,0 +1,60 @@
+"""What a test gets is a database as the migrations left it, whatever the test before did to its own."""
+
+import asyncpg
+import pytest
+
+from tests.support.databases import Databases
+
+TABLES = "SELECT oid::regclass::text FROM pg_class WHERE relnamespace = 'fleet'::regnamespace AND relkind = 'r'"
+
+
+async def contents(url: str) -> dict[str, list[asyncpg.Record]]:
+    connection = await asyncpg.connect(url)
+    try:
+        tables = [row[0] for row in await connection.fetch(TABLES)]
+        found = {table: await connection.fetch(f"SELECT * FROM {table} t ORDER BY t::text") for table in tables}
+        found["sequences"] = await connection.fetch("SELECT sequencename, last_value FROM pg_sequences ORDER BY 1")
+        return found
+    finally:
+        await connection.close()
+
+
+async def test_a_database_is_lent_again_as_the_migrations_left_it(databases: Databases) -> None:
+    name, urls = await databases.lend()
+    before = await contents(urls.admin)
+    left_open = await asyncpg.connect(urls.admin)
+    await left_open.execute("INSERT INTO fleet.tenants (tenant_id, name) VALUES (gen_random_uuid(), 'shop')")
+    await left_open.execute("INSERT INTO fleet.ledger_epochs (epoch, reason) VALUES (2, 'test')")
+    await left_open.execute("SELECT nextval(seqrelid::regclass) FROM pg_sequence")
+    changed = await contents(urls.admin)
+    assert len([table for table in before if changed[table] != before[table]]) >= 3
+    await databases.take_back(name)
+    again, urls = await databases.lend()
+    assert again == name
+    assert await contents(urls.admin) == before
+    with pytest.raises((asyncpg.PostgresError, asyncpg.InterfaceError, OSError)):
+        await left_open.execute("SELECT 1")
+    left_open.terminate()
+    await databases.take_back(again)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "CREATE TABLE fleet.added (id int)",
+        "ALTER TABLE fleet.tenants DISABLE ROW LEVEL SECURITY",
+        "GRANT DELETE ON fleet.tenants TO fleet_app",
+        "GRANT UPDATE (name) ON fleet.tenants TO fleet_app",
+        "ALTER TABLE fleet.transfers DISABLE TRIGGER ALL",
+        "ALTER TABLE fleet.tenants ALTER COLUMN name SET DEFAULT 'x'",
+        "CREATE FUNCTION fleet.added() RETURNS int LANGUAGE sql AS 'SELECT 1'",
+        "DO $$ BEGIN EXECUTE format('ALTER DATABASE %I SET work_mem = 65', current_database()); END $$",
+    ],
+)
+async def test_a_database_whose_schema_was_changed_is_not_lent_again(databases: Databases, change: str) -> None:
+    name, urls = await databases.lend()
+    connection = await asyncpg.connect(urls.admin)
+    await connection.execute(change)
+    await connection.close()
+    await databases.take_back(name)
+    assert name not in databases.free

@@ -1,0 +1,128 @@
+"""Migrated databases for tests: copied from a template once, emptied between tests, thrown away where they changed.
+
+A copy makes some 600 files and removes them again, which took most of the time of a run; a test touches few tables.
+"""
+
+import io
+import secrets
+from dataclasses import dataclass, field
+
+import asyncpg
+
+from fleet.stack.provision import RoleUrls, Secrets, create_database, drop_database, role_urls, with_database
+
+# Everything that a statement of DDL touches; rows are told apart by the transaction that wrote them. TRUNCATE
+# writes pg_class as well, so of that table only what no TRUNCATE changes counts.
+_SHAPE = """
+WITH ours AS (SELECT oid FROM pg_class WHERE relnamespace NOT IN
+                (SELECT oid FROM pg_namespace WHERE nspname IN ('pg_catalog', 'information_schema', 'pg_toast')))
+SELECT md5(string_agg(line, ';' ORDER BY line)) FROM (
+    SELECT concat_ws(',', 'class', oid, relname, relnamespace, relkind, relowner, relacl, relrowsecurity,
+                     relforcerowsecurity, relispartition, reloptions, relpersistence, relnatts) AS line
+      FROM pg_class WHERE oid IN (SELECT oid FROM ours)
+    UNION ALL SELECT concat_ws(',', 'attribute', attrelid, attnum, xmin) FROM pg_attribute
+      WHERE attrelid IN (SELECT oid FROM ours)
+    UNION ALL SELECT concat_ws(',', 'default', oid, xmin) FROM pg_attrdef
+    UNION ALL SELECT concat_ws(',', 'constraint', oid, xmin) FROM pg_constraint
+    UNION ALL SELECT concat_ws(',', 'trigger', oid, xmin) FROM pg_trigger
+    UNION ALL SELECT concat_ws(',', 'policy', oid, xmin) FROM pg_policy
+    UNION ALL SELECT concat_ws(',', 'function', oid, xmin) FROM pg_proc
+    UNION ALL SELECT concat_ws(',', 'type', oid, xmin) FROM pg_type
+    UNION ALL SELECT concat_ws(',', 'schema', oid, xmin) FROM pg_namespace
+    UNION ALL SELECT concat_ws(',', 'extension', oid, xmin) FROM pg_extension
+    UNION ALL SELECT concat_ws(',', 'privileges', oid, xmin) FROM pg_default_acl
+    UNION ALL SELECT concat_ws(',', 'setting', setrole, setconfig) FROM pg_db_role_setting
+      WHERE setdatabase = (SELECT oid FROM pg_database WHERE datname = current_database())
+) AS lines(line)
+"""
+
+_TABLES = "SELECT oid::regclass::text FROM pg_class WHERE relnamespace = 'fleet'::regnamespace AND relkind = 'r'"
+
+_SEQUENCES = "SELECT seqrelid::regclass::text FROM pg_sequence"
+
+_END_SESSIONS = """
+SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity
+WHERE datname = current_database() AND pid <> pg_backend_pid() AND backend_type = 'client backend'
+"""
+
+
+@dataclass
+class _Template:
+    """A migrated database, what is in its tables, and the shape that its copies must still have."""
+
+    name: str
+    shape: str
+    rows: dict[str, bytes]
+    sequences: list[str]
+    filled: str
+    """The statement that names the tables that hold rows."""
+
+
+@dataclass
+class Databases:
+    """Lends databases that are as the migrations left them. One at a time holds each."""
+
+    server_url: str
+    role_secrets: Secrets
+    template: _Template
+    free: list[str] = field(default_factory=list)
+
+    async def lend(self) -> tuple[str, RoleUrls]:
+        """Return the name of a database and its URLs."""
+        if self.free:
+            name = self.free.pop()
+        else:
+            name = f"fleet_test_{secrets.token_hex(6)}"
+            await create_database(self.server_url, name, template=self.template.name)
+        return name, role_urls(with_database(self.server_url, name), self.role_secrets)
+
+    async def take_back(self, name: str) -> None:
+        """End the sessions that a test left, and empty the database; drop it where its schema was changed."""
+        connection = await asyncpg.connect(with_database(self.server_url, name))
+        try:
+            await connection.execute(_END_SESSIONS)
+            unchanged = await connection.fetchval(_SHAPE) == self.template.shape
+            if unchanged:
+                await self._empty(connection)
+        finally:
+            await connection.close()
+        if unchanged:
+            self.free.append(name)
+        else:
+            await drop_database(self.server_url, name)
+
+    async def _empty(self, connection: asyncpg.Connection) -> None:
+        async with connection.transaction():
+            # Triggers guard history against TRUNCATE; none of them fires for a replica.
+            await connection.execute("SET LOCAL session_replication_role = replica")
+            filled = {row["name"] for row in await connection.fetch(self.template.filled)}
+            if names := sorted(filled | self.template.rows.keys()):
+                await connection.execute(f"TRUNCATE {', '.join(names)} CASCADE")
+            for name, rows in self.template.rows.items():
+                schema, _, table = name.partition(".")
+                await connection.copy_to_table(table, schema_name=schema, source=io.BytesIO(rows))
+            for statement in self.template.sequences:
+                await connection.execute(statement)
+
+
+async def open_databases(server_url: str, role_secrets: Secrets, template: str) -> Databases:
+    """Read what the migrated database `template` holds. Nobody may be connected to it afterwards."""
+    connection = await asyncpg.connect(with_database(server_url, template))
+    try:
+        tables = [row[0] for row in await connection.fetch(_TABLES)]
+        parts = [f"SELECT '{table}' AS name WHERE EXISTS (SELECT FROM {table})" for table in tables]
+        filled = " UNION ALL ".join(parts)
+        rows: dict[str, bytes] = {}
+        for row in await connection.fetch(filled):
+            schema, _, table = row["name"].partition(".")
+            copied = io.BytesIO()
+            await connection.copy_from_table(table, schema_name=schema, output=copied)
+            rows[row["name"]] = copied.getvalue()
+        sequences = []
+        for (name,) in await connection.fetch(_SEQUENCES):
+            text = f"SELECT format('SELECT setval(%L, %s, %L)', '{name}', last_value, is_called) FROM {name}"
+            sequences.append(await connection.fetchval(text))
+        shape = await connection.fetchval(_SHAPE)
+    finally:
+        await connection.close()
+    return Databases(server_url, role_secrets, _Template(template, shape, rows, sequences, filled))
