@@ -1,22 +1,21 @@
 """A ledger of each engine and mode, with a tenant of its own for each test."""
 
-import secrets
 from collections.abc import AsyncIterator
 from uuid import uuid4
 
 import pytest
 
-from fleet.stack.provision import RoleUrls, Secrets, create_database, drop_database, role_urls, with_database
+from fleet.stack.provision import RoleUrls
+from tests.support.databases import Databases
 from tests.support.ledger_engines import MODES, LedgerUnderTest, PostgresUnderTest
 
 
 @pytest.fixture(scope="session")
-async def ledger_urls(postgres_url: str, template_database: str, role_secrets: Secrets) -> AsyncIterator[RoleUrls]:
+async def ledger_urls(databases: Databases) -> AsyncIterator[RoleUrls]:
     """One database for the whole suite: tenants keep the tests apart."""
-    name = f"fleet_ledger_{secrets.token_hex(4)}"
-    await create_database(postgres_url, name, template=template_database)
-    yield role_urls(with_database(postgres_url, name), role_secrets)
-    await drop_database(postgres_url, name)
+    name, urls = await databases.lend()
+    yield urls
+    await databases.take_back(name)
 
 
 @pytest.fixture(params=MODES)
