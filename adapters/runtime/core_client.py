@@ -9,10 +9,10 @@ from typing import Final, Protocol
 from urllib.parse import urlsplit
 from uuid import UUID
 
+import aiohttp
 from tenacity import AsyncRetrying, RetryError, retry_if_exception_type, stop_after_attempt, wait_random_exponential
 from tenacity.stop import stop_after_delay
 
-from adapters.runtime.connection import ConnectionFailedError, KeptConnections
 from adapters.runtime.timing import clock_s
 from schemas.permits import PermitAnswer, PermitRequest, PermitResponse
 from schemas.rails import EvidenceBatch, EvidenceItem, RailRegistration
@@ -63,11 +63,12 @@ class CoreClient:
     def __init__(
         self, base_url: str, *, key_id: str, secret: str, timeout_s: float = 2.0, budget_s: float = 4.0
     ) -> None:
-        self._prefix = urlsplit(base_url.rstrip("/")).path
+        self._base_url = base_url.rstrip("/")
+        self._prefix = urlsplit(self._base_url).path
         self._key_id, self._secret = key_id, secret
         self._timeout_s, self._budget_s = timeout_s, budget_s
         self.incarnation: Final = uuid.uuid4()
-        self._connections = KeptConnections(base_url)
+        self._session: aiohttp.ClientSession | None = None
 
     async def register(self, registration: RailRegistration) -> None:
         """Announce the rail, once. Raises CoreUnavailableError or CoreRefusedError (with the numbers)."""
@@ -92,7 +93,8 @@ class CoreClient:
 
     async def close(self) -> None:
         """Let go of the connections."""
-        self._connections.close()
+        if self._session is not None:
+            await self._session.close()
 
     async def _repeated(self, method: str, path: str, body: bytes) -> bytes:
         try:
@@ -108,6 +110,11 @@ class CoreClient:
         raise AssertionError("unreachable: tenacity returns or raises")
 
     async def _call(self, method: str, path: str, body: bytes) -> bytes:
+        if self._session is None:
+            self._session = aiohttp.ClientSession(
+                timeout=aiohttp.ClientTimeout(total=self._timeout_s),
+                cookie_jar=aiohttp.DummyCookieJar(),
+            )
         headers = signed_headers(
             method=method,
             path=self._prefix + path,
@@ -119,13 +126,16 @@ class CoreClient:
         )
         headers["Content-Type"] = "application/json"
         try:
-            status, answer = await self._connections.ask(method, self._prefix + path, headers, body, self._timeout_s)
-        except ConnectionFailedError as error:
-            raise CoreUnavailableError(str(error)) from error
-        if status >= 500 or status == 429:
-            raise CoreUnavailableError(f"HTTP {status}")
-        if status >= 300:
-            raise CoreRefusedError(status, answer.decode(errors="replace"))
+            async with self._session.request(
+                method, self._base_url + path, data=body, headers=headers, allow_redirects=False
+            ) as response:
+                answer = await response.read()
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            raise CoreUnavailableError(type(error).__name__) from error
+        if response.status >= 500 or response.status == 429:
+            raise CoreUnavailableError(f"HTTP {response.status}")
+        if response.status >= 300:
+            raise CoreRefusedError(response.status, answer.decode(errors="replace"))
         return answer
 
 
