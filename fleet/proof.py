@@ -30,6 +30,8 @@ class Proof:
 
     balanced: bool
     holds_match_pending: bool
+    booked: int = 0
+    """How many payments the provider's book has: without any, nothing was compared."""
     paid_twice: list[str] = field(default_factory=list)
     paid_not_settled: list[str] = field(default_factory=list)
     settled_not_paid: list[str] = field(default_factory=list)
@@ -70,10 +72,12 @@ async def prove(database: Database, book: Iterable[BookPayment]) -> Proof:
         payouts = await uow.connection.fetch(_PAYOUTS)
         holds = await uow.connection.fetchrow(_HOLDS)
     assert holds is not None  # noqa: S101 - the statement always gives one row
-    comparison = _compare(payouts, list(book))
+    booked = list(book)
+    comparison = _compare(payouts, booked)
     return Proof(
         balanced=report.holds,
         holds_match_pending=holds["held"] == holds["asked"],
+        booked=len(booked),
         discrepancies=[str(item) for item in report.discrepancies],
         **comparison,
     )

@@ -11,7 +11,7 @@ from typing import Final
 MAX_AMOUNT_MINOR: Final = 10**15
 """The largest amount that the API takes, in minor units."""
 
-_MAJOR_TEXT = re.compile(r"(?P<sign>-?)(?P<whole>\d{1,16})(?:\.(?P<fraction>\d+))?", re.ASCII)
+_MAJOR_TEXT = re.compile(r"(?P<sign>-?)(?P<whole>\d{1,40})(?:\.(?P<fraction>\d+))?", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)

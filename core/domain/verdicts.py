@@ -72,6 +72,8 @@ class Case:
     """What the provider gave back before, in minor units."""
     asked_at: datetime | None = None
     """When the question that a fact answers was put, at the earliest; None where the fact answers none."""
+    paused: bool = False
+    """The rail, or an operation of it, is paused: what it keeps waiting is not voided before it goes on."""
 
     @property
     def decided(self) -> bool:
@@ -170,6 +172,8 @@ def _not_sent(case: Case, result: Result) -> Decision:
     if result.retry_after_s is None:
         return _own_fence(case, result.fence, reason)
     if case.now >= case.job.deadline:
+        if case.paused:
+            return Decision(Step.WAIT, "paused", negative_fence=result.fence)  # the resolver voids, after the pause
         return _own_fence(case, result.fence, "deadline_unsent")
     if case.unapplied_positive:
         return Decision(Step.WAIT, "unapplied_positive_fact", negative_fence=result.fence)

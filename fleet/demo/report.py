@@ -55,13 +55,14 @@ def print_report(console: Console, run: Run, proof: Proof) -> None:
     checks.add_column("result", justify="right")
     checks.add_row("ledger: every transfer sums to zero", _yes(proof.balanced))
     checks.add_row("ledger: holds = pending payments", _yes(proof.holds_match_pending))
+    checks.add_row("provider's book: payments", str(proof.booked))
     checks.add_row("provider's book: paid twice", str(len(proof.paid_twice)))
     checks.add_row("provider's book: paid, not settled", str(len(proof.paid_not_settled)))
     checks.add_row("provider's book: settled, not paid", str(len(proof.settled_not_paid)))
     console.print(checks)
     for culprit in (*proof.paid_twice, *proof.paid_not_settled, *proof.settled_not_paid, *proof.discrepancies):
         console.print(f"  [red]{culprit}[/red]")
-    console.print(f"{len(run.accepted)} payments in {run.seconds:.1f} s")
+    console.print(f"{len(run.accepted)} payments in {run.seconds:.1f} s, after the start of the system")
 
 
 def _yes(holds: bool) -> str:

@@ -4,6 +4,8 @@ import argparse
 import asyncio
 import sys
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NoReturn
 
@@ -23,6 +25,8 @@ async def _up(plan: StackPlan) -> None:
             _say(f"internal API  {info.internal_url}")
             for name, url in info.metrics.items():
                 _say(f"metrics       {url}  ({name})")
+            for name, pid in stack.supervisor.pids().items():
+                _say(f"process       {pid:<8}({name})")
             _say(f"credentials   {stack.home / 'stack.json'}  (the fleet command finds it)")
             _say(f"logs          {stack.home / 'logs'}")
             _say("Ctrl-C stops everything.")
@@ -64,21 +68,28 @@ def main() -> int:
     try:
         with tempfile.TemporaryDirectory(prefix="psp-fleet-") as fresh:
             home = chosen.data or Path(fresh)
-            _announce(home)
-            asyncio.run(_up(StackPlan(home, profile, public_port=chosen.port)))
+            with _announced(home):
+                asyncio.run(_up(StackPlan(home, profile, public_port=chosen.port)))
     except (StackError, OSError) as error:
         return _fail(f"stack_failed: {error}", 3)
     except (asyncio.CancelledError, KeyboardInterrupt):
-        return 0
+        _say(f"stopped; the data is kept in {chosen.data}" if chosen.data else "stopped")
     return 0
 
 
-def _announce(home: Path) -> None:
-    """Let the `fleet` command find the running stack from this folder."""
+@contextmanager
+def _announced(home: Path) -> Iterator[None]:
+    """Let the `fleet` command find the running stack from this folder, for as long as it runs."""
     _DEFAULT_HOME.mkdir(parents=True, exist_ok=True)
-    pointer = _DEFAULT_HOME / "stack.json"
+    pointer, target = _DEFAULT_HOME / "stack.json", home.resolve() / "stack.json"
     pointer.unlink(missing_ok=True)
-    pointer.symlink_to(home.resolve() / "stack.json")
+    pointer.symlink_to(target)
+    try:
+        yield
+    finally:
+        # A stack that was started here later stays announced.
+        if pointer.is_symlink() and pointer.readlink() == target:
+            pointer.unlink()
 
 
 if __name__ == "__main__":

@@ -167,5 +167,5 @@ def test_up_prints_every_address_and_each_of_them_answers(tmp_path: Path) -> Non
             assert (tmp_path / ".fleet" / "up" / "stack.json").exists()
         finally:
             running.send_signal(signal.SIGTERM)
-        assert running.stdout.read() == "draining …\n"
+        assert running.stdout.read() == "draining …\nstopped\n"
         assert running.wait(30) == 0

@@ -44,7 +44,7 @@ async def wallet(stack: Stack) -> UUID:
 @pytest.mark.skipif(not (shutil.which("curl") and shutil.which("openssl")), reason="needs curl and openssl")
 @pytest.mark.parametrize(("page", "language"), [("client.md", "bash"), ("signing.md", "sh")])
 def test_the_call_with_curl_pays(stack: Stack, wallet: UUID, page: str, language: str) -> None:
-    # Each page pays order-1017; here they are two orders.
+    # The page's two examples pay the same order; here they are two.
     script = example(page, language).replace("order-1017", uuid4().hex)
     info = stack.info
     known = {"FLEET_URL": info.public_url, "FLEET_KEY_ID": info.key_id, "FLEET_KEY_SECRET": info.key_secret}

@@ -1,5 +1,6 @@
 """The pure rules of permits and verdicts: no sequence of facts both posts and voids."""
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -217,3 +218,12 @@ def test_a_late_sent_job_is_parked_and_never_expired() -> None:
     case = _case(1)
     case.now = NOW + timedelta(hours=2)
     assert decide_due(case, waits=False) is Due.PARK
+
+
+def test_what_was_not_sent_by_its_deadline_is_not_voided_while_its_rail_is_paused() -> None:
+    case, result = _case(1), _result(Verdict.NOT_SENT, retry_after_s=1)
+    late = replace(case, now=case.job.deadline)
+    assert decide_payment(late, result).step is Step.VOID
+    waiting = decide_payment(replace(late, paused=True), result)
+    assert (waiting.step, waiting.negative_fence) == (Step.WAIT, 1)
+    assert decide_payment(replace(case, paused=True), result).step is Step.RETRY

@@ -36,6 +36,7 @@ def test_written_forms_of_one_amount_are_understood(text: str, code: str, amount
         ("0.00", "THB", "amount_not_positive"),
         ("-5", "THB", "amount_not_positive"),
         ("10000000000000.01", "THB", "amount_too_large"),
+        ("99999999999999999999", "THB", "amount_too_large"),
         ("1e3", "THB", "amount_malformed"),
         ("1,000.00", "THB", "amount_malformed"),
         ("NaN", "THB", "amount_malformed"),
