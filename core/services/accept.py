@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final, Protocol
@@ -205,17 +205,16 @@ class AcceptService:
         return answers
 
     async def _committed(self, batch: Sequence[Asked]) -> list[Accepted | Refusal]:
-        for races_left in reversed(range(_RACES)):
-            try:
-                async with self._ports.unit_of_work(batch[0].caller.context()) as uow:
-                    answers = await self._accept_batch(uow, batch)
-                    failpoint("api.before_commit")
-            except SubjectRacedError:
-                if not races_left:
-                    raise
-            else:
-                return answers
-        raise AssertionError("the last race is raised")
+        for _ in range(_RACES - 1):
+            with suppress(SubjectRacedError):
+                return await self._once(batch)
+        return await self._once(batch)
+
+    async def _once(self, batch: Sequence[Asked]) -> list[Accepted | Refusal]:
+        async with self._ports.unit_of_work(batch[0].caller.context()) as uow:
+            answers = await self._accept_batch(uow, batch)
+            failpoint("api.before_commit")
+        return answers
 
     async def _accept_batch(self, uow: Any, batch: Sequence[Asked]) -> list[Accepted | Refusal]:
         ports = self._ports

@@ -169,10 +169,8 @@ async def unsent_endings(
     What was sent, is decided, has an unapplied "paid" fact, or is older than an uncleared ledger epoch is left
     as it is. Locks the jobs, then the intents: a permit and this door never both win.
     """
-    jobs = await ports.jobs.lock_jobs(uow, job_ids)
-    intent_ids = sorted({job.intent_id for job in jobs.values()})
-    intents = await ports.intents.load_intents(uow, intent_ids, lock=True)
-    positives = await ports.facts.unapplied_positives(uow, intent_ids)
+    jobs, intents = await ports.jobs.lock_jobs_and_intents(uow, job_ids, [])
+    positives = await ports.facts.unapplied_positives(uow, sorted(intents))
     states = {rail: await ports.rails.rail_state(uow, rail) for rail in sorted({job.rail for job in jobs.values()})}
     endings: dict[UUID, Ending] = {}
     for job in jobs.values():

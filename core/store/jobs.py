@@ -93,9 +93,7 @@ ORDER BY j.id FOR UPDATE OF j
 # The jobs first, all of them, then their intents: the list of the second needs the whole first. A row that had to be
 # waited for comes as its holder left it.
 _LOCK_BOTH: Final = f"""
-WITH locked_jobs AS (
-    SELECT {JOB_COLUMNS} FROM fleet.jobs j WHERE j.id = ANY($1::uuid[]) AND j.id BETWEEN $2 AND $3
-    ORDER BY j.id FOR UPDATE OF j
+WITH locked_jobs AS ({_LOCK}
 ), locked_intents AS (
     SELECT {", ".join(INTENT_COLUMNS)} FROM fleet.intents
     WHERE id = ANY (ARRAY(SELECT intent_id FROM locked_jobs) || $4::uuid[]) AND id BETWEEN $5 AND $6
@@ -275,18 +273,3 @@ async def requeue_jobs(uow: UnitOfWork, jobs: Sequence[tuple[JobRow, float]]) ->
     delays = [timedelta(seconds=after_s) for _, after_s in jobs]
     await uow.connection.execute(_REQUEUE, ids, delays, [job_body(job) for job, _ in jobs], min(ids), max(ids))
     await uow.connection.execute(NOTIFY_OUTBOX, sorted({job.stream for job, _ in jobs}))
-
-
-class JobStore:
-    """The functions above as one object, for those who are handed their store."""
-
-    insert_jobs = staticmethod(insert_jobs)
-    lock_jobs = staticmethod(lock_jobs)
-    lock_jobs_and_intents = staticmethod(lock_jobs_and_intents)
-    due_jobs = staticmethod(due_jobs)
-    targets_of = staticmethod(targets_of)
-    close_jobs_of = staticmethod(close_jobs_of)
-    close_jobs = staticmethod(close_jobs)
-    wait_jobs = staticmethod(wait_jobs)
-    requeue_jobs = staticmethod(requeue_jobs)
-    reserve_voids = staticmethod(reserve_voids)

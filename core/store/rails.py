@@ -1,6 +1,5 @@
 """Rails in PostgreSQL: registrations by version, pauses, and the ledger epoch."""
 
-from collections.abc import Mapping
 from typing import Final
 
 import asyncpg
@@ -81,11 +80,6 @@ async def state_of(uow: UnitOfWork, rail: str, row: asyncpg.Record | None) -> Ra
             body = await uow.connection.fetchval(_BODY, rail, row["registered"])
             registration = _PARSED[key] = RailRegistration.model_validate_json(body)
     return RailState(row["now"], registration, frozenset(row["paused"]), row["epoch"], row["cleared"], row["raised_at"])
-
-
-async def rail_states(uow: UnitOfWork, rails: frozenset[str]) -> Mapping[str, RailState]:
-    """Return the state of each rail."""
-    return {rail: await rail_state(uow, rail) for rail in sorted(rails)}
 
 
 async def register_rail(uow: UnitOfWork, rail: str, body: str, body_hash: bytes) -> int:

@@ -2,29 +2,24 @@
 
 from datetime import UTC, datetime
 from typing import Annotated, Any
-from uuid import UUID
 
 import typer
 from pydantic import ValidationError
 
-from core.domain.context import Context
 from core.services.set_fees import disable_rule, dry_run, list_rules, list_versions, rule_id_of, set_rule
-from core.store.database import Database
+from core.store.database import UnitOfWork
 from core.store.fees import FeeRuleStore
 from core.store.wallets import WalletStore
-from fleet.cli.connection import Connection
-from fleet.cli.operator import read_model, require_tenant, with_database
+from fleet.cli.operator import ACTOR, Tenant, in_tenant, read_model
 from fleet.cli.output import JsonFlag, invalid_field, print_fields, print_json, print_table
 from fleet.stack.installation import TENANT
-from schemas.fees import FeeDryRunRequest, FeeDryRunView, FeeRuleRequest, FeeRuleView
+from schemas.fees import FeeDryRunRequest, FeeRuleRequest, FeeRuleView
 from schemas.operations import OperationType
 
 app = typer.Typer(help="What payments cost.", no_args_is_help=True)
 
-_ACTOR = "fleet-cli"
 _BOOK = FeeRuleStore()
 
-Tenant = Annotated[UUID, typer.Option(help="The tenant's id; left out, the one of ./dev up.")]
 Name = Annotated[str, typer.Argument(help="The rule's name.")]
 
 
@@ -36,13 +31,12 @@ def list_(
 ) -> None:
     """List the newest version of every rule, disabled ones too; or every version of one."""
 
-    async def work(database: Database, _: Connection) -> list[FeeRuleView]:
-        async with database.unit_of_work(Context(tenant, _ACTOR)) as uow:
-            if name is None:
-                return await list_rules(uow, _BOOK, tenant)
-            return await list_versions(uow, _BOOK, tenant, rule_id_of(tenant, name))
+    async def work(uow: UnitOfWork) -> list[FeeRuleView]:
+        if name is None:
+            return await list_rules(uow, _BOOK, tenant)
+        return await list_versions(uow, _BOOK, tenant, rule_id_of(tenant, name))
 
-    found = with_database(work)
+    found = in_tenant(tenant, work)
     if as_json:
         print_json([view.model_dump(mode="json") for view in found])
         return
@@ -59,25 +53,22 @@ def set_(
     """Check a rule and keep it as the next version of its name; obeyed within seconds."""
     request = read_model(FeeRuleRequest, file)
 
-    async def work(database: Database, _: Connection) -> FeeRuleView:
-        async with database.unit_of_work(Context(tenant, _ACTOR)) as uow:
-            await require_tenant(uow, tenant)
-            view, _new = await set_rule(uow, _BOOK, WalletStore(), tenant, _ACTOR, request)
-            return view
+    async def work(uow: UnitOfWork) -> FeeRuleView:
+        view, _new = await set_rule(uow, _BOOK, WalletStore(), tenant, ACTOR, request)
+        return view
 
-    _show(with_database(work), as_json)
+    _show(in_tenant(tenant, work, must_exist=True), as_json)
 
 
 @app.command()
 def disable(name: Name, tenant: Tenant = TENANT, as_json: JsonFlag = False) -> None:
     """Take nothing by this rule any more; payments that were priced keep their fees."""
-
-    async def work(database: Database, _: Connection) -> FeeRuleView:
-        async with database.unit_of_work(Context(tenant, _ACTOR)) as uow:
-            await require_tenant(uow, tenant)
-            return await disable_rule(uow, _BOOK, tenant, _ACTOR, rule_id_of(tenant, name))
-
-    _show(with_database(work), as_json)
+    _show(
+        in_tenant(
+            tenant, lambda uow: disable_rule(uow, _BOOK, tenant, ACTOR, rule_id_of(tenant, name)), must_exist=True
+        ),
+        as_json,
+    )
 
 
 @app.command("dry-run")
@@ -104,13 +95,7 @@ def dry_run_(
         )
     except ValidationError as error:
         raise invalid_field(error) from error
-
-    async def work(database: Database, _: Connection) -> FeeDryRunView:
-        async with database.unit_of_work(Context(tenant, _ACTOR)) as uow:
-            await require_tenant(uow, tenant)
-            return await dry_run(uow, _BOOK, tenant, request)
-
-    view = with_database(work)
+    view = in_tenant(tenant, lambda uow: dry_run(uow, _BOOK, tenant, request), must_exist=True)
     if as_json:
         print_json(view.model_dump(mode="json"))
         return

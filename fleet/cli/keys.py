@@ -15,7 +15,7 @@ from core.store.keys import KeyStore
 from core.store.limits import stored_quotas
 from core.store.vault import PostgresVault
 from fleet.cli.connection import Connection
-from fleet.cli.operator import require_tenant, with_database
+from fleet.cli.operator import ACTOR, Tenant, require_tenant, with_database
 from fleet.cli.output import CommandError, JsonFlag, print_fields, print_json, print_table
 from fleet.stack.installation import TENANT
 from schemas.streams import RAIL_PATTERN
@@ -24,7 +24,7 @@ T = TypeVar("T")
 
 app = typer.Typer(help="Service keys: create, list, rotate, revoke.", no_args_is_help=True)
 
-_CONTEXT = Context(None, "fleet-cli")
+_CONTEXT = Context(None, ACTOR)
 _MASTER_KEY_BYTES = 32
 _OPERATIONS_HELP = f"Permitted operations, divided by commas; * permits all but {', '.join(sorted(NAMED_ONLY))}."
 
@@ -35,7 +35,7 @@ def create(
     operations: Annotated[str, typer.Option(help=_OPERATIONS_HELP)] = ANY,
     wallet: Annotated[list[UUID] | None, typer.Option(help="A permitted wallet; repeatable; left out, all.")] = None,
     rail: Annotated[str | None, typer.Option(help="Make the key of this rail's adapter.")] = None,
-    tenant: Annotated[UUID, typer.Option(help="The tenant's id; left out, the one of ./dev up.")] = TENANT,
+    tenant: Tenant = TENANT,
     as_json: JsonFlag = False,
 ) -> None:
     """Make a key. Its secret is shown this once and cannot be read again."""

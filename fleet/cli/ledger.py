@@ -7,7 +7,7 @@ from core.services.ledger_port import LedgerReport
 from core.store.database import Database
 from core.store.ledger import PostgresLedger
 from fleet.cli.connection import Connection
-from fleet.cli.operator import with_database
+from fleet.cli.operator import ACTOR, with_database
 from fleet.cli.output import ExitCode, JsonFlag, print_fields, print_json, print_table
 
 app = typer.Typer(help="The books.", no_args_is_help=True)
@@ -23,7 +23,7 @@ def verify(as_json: JsonFlag = False) -> int:
     """Prove stored balances, zero sums, flags and whole chains; exit code 1 names every discrepancy."""
 
     async def work(database: Database, _: Connection) -> LedgerReport:
-        context = Context(None, "fleet-cli")
+        context = Context(None, ACTOR)
         async with database.unit_of_work(context) as uow:
             return await PostgresLedger(database, context).verify(uow)
 

@@ -6,7 +6,6 @@ from uuid import UUID
 import typer
 from pydantic import ValidationError
 
-from core.domain.context import Context
 from core.services.set_limits import (
     disable_limit,
     limit_id_of,
@@ -16,22 +15,19 @@ from core.services.set_limits import (
     set_tier,
     wallet_limits,
 )
-from core.store.database import Database
+from core.store.database import UnitOfWork
 from core.store.intents import IntentStore
-from core.store.limits import LimitStore, UsageDiffers
+from core.store.limits import LimitStore
 from core.store.routes import RouteStore
-from fleet.cli.connection import Connection
-from fleet.cli.operator import read_model, require_tenant, with_database
+from fleet.cli.operator import ACTOR, Tenant, in_tenant, read_model
 from fleet.cli.output import ExitCode, JsonFlag, invalid_field, print_fields, print_json, print_table
 from fleet.stack.installation import TENANT
 from schemas.limits import LimitRequest, LimitView, TierRequest, WalletLimits
 
 app = typer.Typer(help="What may be paid.", no_args_is_help=True)
 
-_ACTOR = "fleet-cli"
 _STORE = LimitStore()
 
-Tenant = Annotated[UUID, typer.Option(help="The tenant's id; left out, the one of ./dev up.")]
 Wallet = Annotated[UUID, typer.Argument(help="The wallet's id.")]
 
 
@@ -43,13 +39,12 @@ def list_(
 ) -> None:
     """List the newest version of every limit, disabled ones too; or every version of one."""
 
-    async def work(database: Database, _: Connection) -> list[LimitView]:
-        async with database.unit_of_work(Context(tenant, _ACTOR)) as uow:
-            if name is None:
-                return await list_limits(uow, _STORE, tenant)
-            return await list_versions(uow, _STORE, tenant, limit_id_of(tenant, name))
+    async def work(uow: UnitOfWork) -> list[LimitView]:
+        if name is None:
+            return await list_limits(uow, _STORE, tenant)
+        return await list_versions(uow, _STORE, tenant, limit_id_of(tenant, name))
 
-    found = with_database(work)
+    found = in_tenant(tenant, work)
     if as_json:
         print_json([view.model_dump(mode="json") for view in found])
         return
@@ -67,13 +62,11 @@ def set_(
     """Keep a limit as the next version of its name; obeyed within seconds."""
     request = read_model(LimitRequest, file)
 
-    async def work(database: Database, _: Connection) -> LimitView:
-        async with database.unit_of_work(Context(tenant, _ACTOR)) as uow:
-            await require_tenant(uow, tenant)
-            view, _new = await set_limit(uow, _STORE, tenant, _ACTOR, request)
-            return view
+    async def work(uow: UnitOfWork) -> LimitView:
+        view, _new = await set_limit(uow, _STORE, tenant, ACTOR, request)
+        return view
 
-    _show(with_database(work), as_json)
+    _show(in_tenant(tenant, work, must_exist=True), as_json)
 
 
 @app.command()
@@ -81,25 +74,23 @@ def disable(
     name: Annotated[str, typer.Argument(help="The limit's name.")], tenant: Tenant = TENANT, as_json: JsonFlag = False
 ) -> None:
     """Limit nothing by this any more; what payments hold of it ends with them."""
-
-    async def work(database: Database, _: Connection) -> LimitView:
-        async with database.unit_of_work(Context(tenant, _ACTOR)) as uow:
-            await require_tenant(uow, tenant)
-            return await disable_limit(uow, _STORE, tenant, _ACTOR, limit_id_of(tenant, name))
-
-    _show(with_database(work), as_json)
+    _show(
+        in_tenant(
+            tenant, lambda uow: disable_limit(uow, _STORE, tenant, ACTOR, limit_id_of(tenant, name)), must_exist=True
+        ),
+        as_json,
+    )
 
 
 @app.command()
 def show(wallet: Wallet, tenant: Tenant = TENANT, as_json: JsonFlag = False) -> None:
     """Show every limit of a wallet now: used, held, left and when it renews."""
 
-    async def work(database: Database, _: Connection) -> WalletLimits:
-        async with database.unit_of_work(Context(tenant, _ACTOR)) as uow:
-            now = (await IntentStore().moment(uow)).now
-            return await wallet_limits(uow, _STORE, RouteStore(), tenant, wallet, now)
+    async def work(uow: UnitOfWork) -> WalletLimits:
+        now = (await IntentStore().moment(uow)).now
+        return await wallet_limits(uow, _STORE, RouteStore(), tenant, wallet, now)
 
-    _show_wallet(with_database(work), as_json)
+    _show_wallet(in_tenant(tenant, work), as_json)
 
 
 @app.command()
@@ -115,24 +106,18 @@ def tier(
     except ValidationError as error:
         raise invalid_field(error) from error
 
-    async def work(database: Database, _: Connection) -> WalletLimits:
-        async with database.unit_of_work(Context(tenant, _ACTOR)) as uow:
-            await set_tier(uow, _STORE, tenant, wallet, wanted)
-            now = (await IntentStore().moment(uow)).now
-            return await wallet_limits(uow, _STORE, RouteStore(), tenant, wallet, now)
+    async def work(uow: UnitOfWork) -> WalletLimits:
+        await set_tier(uow, _STORE, tenant, wallet, wanted)
+        now = (await IntentStore().moment(uow)).now
+        return await wallet_limits(uow, _STORE, RouteStore(), tenant, wallet, now)
 
-    _show_wallet(with_database(work), as_json)
+    _show_wallet(in_tenant(tenant, work), as_json)
 
 
 @app.command()
 def verify(as_json: JsonFlag = False) -> int:
     """Prove that every counter is the sum of what intents have at it; exit code 1 names each that is not."""
-
-    async def work(database: Database, _: Connection) -> list[UsageDiffers]:
-        async with database.unit_of_work(Context(None, _ACTOR)) as uow:
-            return await _STORE.verify(uow)
-
-    wrong = with_database(work)
+    wrong = in_tenant(None, _STORE.verify)
     if as_json:
         print_json(
             {

@@ -15,7 +15,7 @@ from core.store.ledger import PostgresLedger
 from core.store.liquidity import PostgresLiquidity
 from fleet.cli.connection import Connection, with_client
 from fleet.cli.intents import create_once
-from fleet.cli.operator import require_tenant, with_database
+from fleet.cli.operator import ACTOR, Tenant, in_tenant, require_tenant, with_database
 from fleet.cli.output import CommandError, JsonFlag, invalid_field, print_json, print_table
 from fleet.stack.installation import TENANT
 from schemas.api import IntentRequest
@@ -25,9 +25,7 @@ from schemas.operations import Direction, OperationType
 
 app = typer.Typer(help="What exchanges are paid from.", no_args_is_help=True)
 
-_ACTOR = "fleet-cli"
 
-Tenant = Annotated[UUID, typer.Option(help="The tenant's id; left out, the one of ./dev up.")]
 Wallet = Annotated[UUID, typer.Option(help="The wallet on the other side.")]
 Amount = Annotated[str, typer.Option(help="Decimal major units of the wallet's currency, such as 1000.00.")]
 Key = Annotated[str, typer.Option(help="Idempotency key; a new one is minted where it is left out.")]
@@ -55,7 +53,7 @@ def overdraft(
     """Let the liquidity of a currency go below zero, or no more."""
 
     async def work(database: Database, _: Connection) -> ExposureView:
-        context = Context(tenant, _ACTOR)
+        context = Context(tenant, ACTOR)
         async with database.unit_of_work(context) as uow:
             await require_tenant(uow, tenant)
             ledger = cast("Ledger", PostgresLedger(database, context))
@@ -71,13 +69,7 @@ def exposure_(
 ) -> None:
     """Show what liquidity there is, what was bought, sold and earned, and at which average rate."""
     moment = None if since is None else since.replace(tzinfo=UTC)
-
-    async def work(database: Database, _: Connection) -> ExposureView:
-        async with database.unit_of_work(Context(tenant, _ACTOR)) as uow:
-            await require_tenant(uow, tenant)
-            return await exposure(uow, PostgresLiquidity(), tenant, moment)
-
-    _show(with_database(work), as_json)
+    _show(in_tenant(tenant, lambda uow: exposure(uow, PostgresLiquidity(), tenant, moment), must_exist=True), as_json)
 
 
 def _move(wallet: UUID, amount: str, direction: Direction, key: str, as_json: bool) -> None:

@@ -5,14 +5,16 @@ import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
-from typing import TypeVar
+from typing import Annotated, Final, TypeVar
 from uuid import UUID
 
 import asyncpg
+import typer
 from pydantic import BaseModel, ValidationError
 from redis.asyncio import Redis
 from redis.exceptions import AuthenticationError, NoPermissionError, RedisError
 
+from core.domain.context import Context
 from core.services.problems import Refusal
 from core.store.database import AWAY, Database, UnitOfWork
 from fleet.cli.connection import Connection, find_connection, require
@@ -21,6 +23,11 @@ from wire.client import connect_redis
 
 T = TypeVar("T")
 Model = TypeVar("Model", bound=BaseModel)
+
+ACTOR: Final = "fleet-cli"
+"""Who did it, in events and versions, where an operator's command did."""
+
+Tenant = Annotated[UUID, typer.Option(help="The tenant's id; left out, the one of ./dev up.")]
 
 _CONNECT_WITHIN_S = 10
 _NOT_MIGRATED = (asyncpg.InvalidSchemaNameError, asyncpg.UndefinedTableError, asyncpg.UndefinedColumnError)
@@ -44,6 +51,21 @@ def with_database(work: Callable[[Database, Connection], Awaitable[T]], *also: s
     return _run(run())
 
 
+def in_tenant(tenant: UUID | None, work: Callable[[UnitOfWork], Awaitable[T]], *, must_exist: bool = False) -> T:
+    """Run `work` in one unit of work of the tenant; None sees every tenant.
+
+    Raises CommandError: `tenant_unknown` where the tenant must exist and does not, and as `with_database` does.
+    """
+
+    async def run(database: Database, _: Connection) -> T:
+        async with database.unit_of_work(Context(tenant, ACTOR)) as uow:
+            if tenant is not None and must_exist:
+                await require_tenant(uow, tenant)
+            return await work(uow)
+
+    return with_database(run)
+
+
 def with_redis(work: Callable[[Redis, Connection], Awaitable[T]]) -> T:
     """Run `work` with the core's Redis client. Raises CommandError where Redis refuses or does not answer."""
     connection = find_connection()
@@ -62,7 +84,7 @@ async def open_database(connection: Connection) -> AsyncIterator[Database]:
     with _postgres_in_words():
         try:
             async with asyncio.timeout(_CONNECT_WITHIN_S):
-                database = await Database.connect(connection.database_url, max_size=2, application_name="fleet-cli")
+                database = await Database.connect(connection.database_url, max_size=2, application_name=ACTOR)
         except ValueError as error:
             text = f"DATABASE_WORKER_URL is no PostgreSQL address: {error}"
             raise CommandError("address_malformed", text) from error
@@ -77,7 +99,7 @@ async def open_redis(connection: Connection) -> AsyncIterator[Redis]:
     """Lend a client of Redis. Raises CommandError, also where the server dies in the middle."""
     with _redis_in_words():
         try:
-            client = connect_redis(connection.redis_url, "fleet-cli")
+            client = connect_redis(connection.redis_url, ACTOR)
         except ValueError as error:
             raise CommandError("address_malformed", f"REDIS_URL is no Redis address: {error}") from error
         try:

@@ -2,12 +2,10 @@
 
 import sys
 from typing import Annotated
-from uuid import UUID
 
 import typer
 from pydantic import ValidationError
 
-from core.domain.context import Context
 from core.domain.rates import Pair
 from core.services.rates import (
     RatesRefusedError,
@@ -17,10 +15,9 @@ from core.services.rates import (
     record_rates,
     set_pair,
 )
-from core.store.database import Database
+from core.store.database import UnitOfWork
 from core.store.rates import RateStore
-from fleet.cli.connection import Connection
-from fleet.cli.operator import require_tenant, with_database
+from fleet.cli.operator import ACTOR, Tenant, in_tenant
 from fleet.cli.output import CommandError, JsonFlag, invalid_field, print_fields, print_json, print_table
 from fleet.cli.rate_files import BadLine, RateFile, read_rates
 from fleet.stack.installation import TENANT
@@ -28,10 +25,8 @@ from schemas.exchange import PairRequest, PairView, RateList, RateView
 
 app = typer.Typer(help="What currencies are worth.", no_args_is_help=True)
 
-_ACTOR = "fleet-cli"
 _STORE = RateStore()
 
-Tenant = Annotated[UUID, typer.Option(help="The tenant's id; left out, the one of ./dev up.")]
 PairName = Annotated[str, typer.Argument(help="The pair, such as USD/THB: what one USD is worth in THB.")]
 
 
@@ -45,13 +40,12 @@ def list_(
     """List the rate in force of every pair; or the versions of one, newest first, a page at a time."""
     wanted = _pair(pair) if pair else None
 
-    async def work(database: Database, _: Connection) -> RateList:
-        async with database.unit_of_work(Context(tenant, _ACTOR)) as uow:
-            if wanted is None:
-                return await list_rates(uow, _STORE, tenant)
-            return await list_versions(uow, _STORE, tenant, wanted, cursor, 100)
+    async def work(uow: UnitOfWork) -> RateList:
+        if wanted is None:
+            return await list_rates(uow, _STORE, tenant)
+        return await list_versions(uow, _STORE, tenant, wanted, cursor, 100)
 
-    found = with_database(work)
+    found = in_tenant(tenant, work)
     if as_json:
         print_json(found.model_dump(mode="json"))
         return
@@ -70,17 +64,12 @@ def import_(
     """Record the rates of a file: all of them, or none, and then each bad line is named."""
     read = read_rates(file, source)
 
-    async def work(database: Database, _: Connection) -> list[RateView]:
-        async with database.unit_of_work(Context(tenant, _ACTOR)) as uow:
-            await require_tenant(uow, tenant)
-            return await record_rates(uow, _STORE, tenant, _ACTOR, read.rates)
-
     if read.bad:
         _refuse(read, read.bad)
     if not read.rates:
         raise CommandError("file_refused", f"{file} holds no rate")
     try:
-        made = with_database(work)
+        made = in_tenant(tenant, lambda uow: record_rates(uow, _STORE, tenant, ACTOR, read.rates), must_exist=True)
     except RatesRefusedError as refused:
         _refuse(read, [BadLine(read.numbers[place], why.code, why.detail) for place, why in refused.faults])
     if as_json:
@@ -92,12 +81,7 @@ def import_(
 @app.command("pairs")
 def pairs_(tenant: Tenant = TENANT, as_json: JsonFlag = False) -> None:
     """List the newest terms of every pair, disabled ones too."""
-
-    async def work(database: Database, _: Connection) -> list[PairView]:
-        async with database.unit_of_work(Context(tenant, _ACTOR)) as uow:
-            return await list_pairs(uow, _STORE, tenant)
-
-    _show_pairs(with_database(work), as_json)
+    _show_pairs(in_tenant(tenant, lambda uow: list_pairs(uow, _STORE, tenant)), as_json)
 
 
 @app.command("pair")
@@ -124,13 +108,11 @@ def pair_(
     except ValidationError as error:
         raise invalid_field(error) from error
 
-    async def work(database: Database, _: Connection) -> PairView:
-        async with database.unit_of_work(Context(tenant, _ACTOR)) as uow:
-            await require_tenant(uow, tenant)
-            view, _new = await set_pair(uow, _STORE, tenant, _ACTOR, request)
-            return view
+    async def work(uow: UnitOfWork) -> PairView:
+        view, _new = await set_pair(uow, _STORE, tenant, ACTOR, request)
+        return view
 
-    _show_pairs([with_database(work)], as_json)
+    _show_pairs([in_tenant(tenant, work, must_exist=True)], as_json)
 
 
 def _pair(text: str) -> Pair:

@@ -5,8 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from core.domain.context import Context
-from core.store.database import Database
+from core.store.database import UnitOfWork
 from core.store.epochs import (
     EpochStatus,
     UnclearedEpoch,
@@ -15,8 +14,7 @@ from core.store.epochs import (
     raise_ledger_epoch,
     uncleared_epoch,
 )
-from fleet.cli.connection import Connection
-from fleet.cli.operator import with_database
+from fleet.cli.operator import in_tenant
 from fleet.cli.output import CommandError, JsonFlag, print_fields, print_json
 
 
@@ -41,28 +39,26 @@ def recover(
         _clear(reason.strip(), yes=yes, as_json=as_json)
         return
 
-    async def work(database: Database, _: Connection) -> tuple[EpochStatus, int | None]:
-        async with database.unit_of_work(Context(None, "fleet-cli")) as uow:
-            before = await epoch_status(uow)
-            return before, await raise_ledger_epoch(uow, reason.strip()) if yes else None
+    async def work(uow: UnitOfWork) -> tuple[EpochStatus, int | None]:
+        before = await epoch_status(uow)
+        return before, await raise_ledger_epoch(uow, reason.strip()) if yes else None
 
-    before, raised = with_database(work)
+    before, raised = in_tenant(None, work)
     document = {**asdict(before), "raised_to": raised, "dry_run": raised is None}
     _show(document, "" if raised is not None else "nothing was changed: add --yes to raise the ledger epoch", as_json)
 
 
 def _clear(reason: str, *, yes: bool, as_json: bool) -> None:
-    async def work(database: Database, _: Connection) -> UnclearedEpoch | None:
-        async with database.unit_of_work(Context(None, "fleet-cli")) as uow:
-            found = await uncleared_epoch(uow)
-            if found is not None and found.unanswered:
-                text = f"{found.unanswered} payments had a permit and no answer since: let the resolver ask, and repeat"
-                raise CommandError("epoch_not_reconciled", text)
-            if found is not None and yes:
-                await clear_ledger_epoch(uow, found.epoch, reason)
-            return found
+    async def work(uow: UnitOfWork) -> UnclearedEpoch | None:
+        found = await uncleared_epoch(uow)
+        if found is not None and found.unanswered:
+            text = f"{found.unanswered} payments had a permit and no answer since: let the resolver ask, and repeat"
+            raise CommandError("epoch_not_reconciled", text)
+        if found is not None and yes:
+            await clear_ledger_epoch(uow, found.epoch, reason)
+        return found
 
-    found = with_database(work)
+    found = in_tenant(None, work)
     if found is None:
         raise CommandError("epoch_not_raised", "no raised ledger epoch waits to be cleared: nothing is shut")
     document = {**asdict(found), "cleared": yes, "dry_run": not yes}

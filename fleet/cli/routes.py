@@ -2,17 +2,14 @@
 
 from dataclasses import asdict
 from typing import Annotated
-from uuid import UUID
 
 import typer
 
-from core.domain.context import Context
 from core.services.set_routes import RouteView, disable_route, set_route
 from core.store import rails
-from core.store.database import Database
+from core.store.database import UnitOfWork
 from core.store.routes import RouteStore
-from fleet.cli.connection import Connection
-from fleet.cli.operator import require_tenant, with_database
+from fleet.cli.operator import Tenant, in_tenant
 from fleet.cli.output import CommandError, JsonFlag, print_fields, print_json, print_table
 from fleet.stack.installation import TENANT
 from schemas.money import AmountError, currency_of
@@ -20,22 +17,18 @@ from schemas.operations import OperationType
 
 app = typer.Typer(help="Which rail carries a payment.", no_args_is_help=True)
 
-_CONTEXT = Context(None, "fleet-cli")
-
 Operation = Annotated[OperationType, typer.Argument(help="The operation, such as PAYOUT.")]
 Currency = Annotated[str, typer.Argument(help="The currency, such as THB.")]
-Tenant = Annotated[UUID, typer.Option(help="The tenant's id; left out, the one of ./dev up.")]
 
 
 @app.command("list")
 def list_(tenant: Tenant = TENANT, as_json: JsonFlag = False) -> None:
     """List routes, disabled ones too; the newest that is enabled carries the payments."""
 
-    async def work(database: Database, _: Connection) -> list[RouteView]:
-        async with database.unit_of_work(_CONTEXT) as uow:
-            return list(await RouteStore().list_routes(uow, tenant))
+    async def work(uow: UnitOfWork) -> list[RouteView]:
+        return list(await RouteStore().list_routes(uow, tenant))
 
-    found = [asdict(route) for route in with_database(work)]
+    found = [asdict(route) for route in in_tenant(tenant, work)]
     if as_json:
         print_json(found)
         return
@@ -54,12 +47,10 @@ def set_(
     """Send new payments to this rail and disable the routes before it; obeyed within seconds."""
     code = _currency(currency)
 
-    async def work(database: Database, _: Connection) -> RouteView:
-        async with database.unit_of_work(_CONTEXT) as uow:
-            await require_tenant(uow, tenant)
-            return await set_route(uow, RouteStore(), rails, tenant, operation, code, rail)
+    async def work(uow: UnitOfWork) -> RouteView:
+        return await set_route(uow, RouteStore(), rails, tenant, operation, code, rail)
 
-    route = asdict(with_database(work))
+    route = asdict(in_tenant(tenant, work, must_exist=True))
     if as_json:
         print_json(route)
     else:
@@ -70,12 +61,7 @@ def set_(
 def disable(operation: Operation, currency: Currency, tenant: Tenant = TENANT, as_json: JsonFlag = False) -> None:
     """Refuse new payments of this operation and currency; those that were accepted go on."""
     code = _currency(currency)
-
-    async def work(database: Database, _: Connection) -> int:
-        async with database.unit_of_work(_CONTEXT) as uow:
-            return await disable_route(uow, RouteStore(), tenant, operation, code)
-
-    disabled = with_database(work)
+    disabled = in_tenant(tenant, lambda uow: disable_route(uow, RouteStore(), tenant, operation, code))
     if as_json:
         print_json({"disabled": disabled})
     else:

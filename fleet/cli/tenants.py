@@ -12,13 +12,11 @@ from core.store.database import Database
 from core.store.tenants import TenantStore
 from fleet.cli.connection import Connection
 from fleet.cli.keys import key_service
-from fleet.cli.operator import with_database
+from fleet.cli.operator import ACTOR, with_database
 from fleet.cli.output import JsonFlag, invalid_field, print_fields, print_json, print_table
 from schemas.tenants import ReturnsTo, TenantRequest
 
 app = typer.Typer(help="Tenants: unaware of each other.", no_args_is_help=True)
-
-_ACTOR = "fleet-cli"
 
 
 def _service(database: Database, connection: Connection) -> TenantService:
@@ -39,9 +37,7 @@ def create(
         asked = TenantRequest(name=name, business_timezone=timezone, returns_to=returns_to, operations=chosen)
     except ValidationError as error:
         raise invalid_field(error) from error
-    made = with_database(
-        lambda database, connection: _service(database, connection).create(_ACTOR, asked), "master_key"
-    )
+    made = with_database(lambda database, connection: _service(database, connection).create(ACTOR, asked), "master_key")
     if as_json:
         print_json(made.model_dump(mode="json"))
         return
@@ -52,7 +48,7 @@ def create(
 @app.command("list")
 def list_(as_json: JsonFlag = False) -> None:
     """List tenants, oldest first."""
-    found = with_database(lambda database, connection: _service(database, connection).all(_ACTOR), "master_key")
+    found = with_database(lambda database, connection: _service(database, connection).all(ACTOR), "master_key")
     documents = [tenant.model_dump(mode="json") for tenant in found]
     if as_json:
         print_json(documents)
@@ -69,7 +65,7 @@ def set_(
 ) -> None:
     """Say where a tenant wants what providers give back."""
     with_database(
-        lambda database, connection: _service(database, connection).set_returns_to(_ACTOR, tenant, returns_to),
+        lambda database, connection: _service(database, connection).set_returns_to(ACTOR, tenant, returns_to),
         "master_key",
     )
     if as_json:

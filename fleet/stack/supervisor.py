@@ -79,15 +79,6 @@ class Supervisor:
             _signal_all(late, signal.SIGKILL)
             await _wait_all(late, grace_s)
 
-    async def stop_one(self, name: str, grace_s: float = 20) -> None:
-        """End one child for good."""
-        self._watchers.pop(name).cancel()
-        process = self._processes[name]
-        _signal_all([process], signal.SIGTERM)
-        _, late = await _wait_all([process], grace_s)
-        _signal_all(late, signal.SIGKILL)
-        await process.wait()
-
     async def _spawn(self, spec: ChildSpec) -> asyncio.subprocess.Process:
         inherited = {name: value for name, value in os.environ.items() if name not in _NOT_INHERITED}
         with self.log(spec.name).open("ab") as log:
