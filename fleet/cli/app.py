@@ -20,6 +20,7 @@ from fleet.cli import (
     recover,
     reviews,
     routes,
+    sbp,
     streams,
     tenants,
     wallets,
@@ -47,6 +48,7 @@ app.add_typer(rates.app, name="rates")
 app.add_typer(quotes.app, name="quotes")
 app.add_typer(liquidity.app, name="liquidity")
 app.add_typer(qr.app, name="qr")
+app.add_typer(sbp.app, name="sbp")
 app.command("exposure")(liquidity.exposure_)
 app.command("recover")(recover.recover)
 

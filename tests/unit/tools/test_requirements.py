@@ -30,7 +30,8 @@ def test_every_requirement_has_a_hash_and_no_address(lock: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("lock", "extras"), [("run.txt", ["noop", "promptpay"]), ("dev.txt", ["noop", "promptpay", "embedded", "dev"])]
+    ("lock", "extras"),
+    [("run.txt", ["noop", "promptpay", "sbp"]), ("dev.txt", ["noop", "promptpay", "sbp", "embedded", "dev"])],
 )
 def test_the_lock_holds_what_the_project_declares(lock: str, extras: list[str]) -> None:
     pins = locked(lock)
