@@ -31,11 +31,10 @@ def test_every_requirement_has_a_hash_and_no_address(lock: Path) -> None:
 
 @pytest.mark.parametrize(
     ("lock", "extras"),
-<<<<<<< HEAD
-    [("run.txt", ["noop", "promptpay", "sbp"]), ("dev.txt", ["noop", "promptpay", "sbp", "embedded", "dev"])],
-=======
-    [("run.txt", ["noop", "promptpay", "bank"]), ("dev.txt", ["noop", "promptpay", "bank", "embedded", "dev"])],
->>>>>>> 273843b (Take lxml for the bank rail, and mock-bank and independent XSDs to test it against)
+    [
+        ("run.txt", ["noop", "promptpay", "sbp", "bank"]),
+        ("dev.txt", ["noop", "promptpay", "sbp", "bank", "embedded", "dev"]),
+    ],
 )
 def test_the_lock_holds_what_the_project_declares(lock: str, extras: list[str]) -> None:
     pins = locked(lock)
