@@ -23,6 +23,7 @@ from schemas.api import (
     WalletRequest,
     WalletView,
 )
+from schemas.collections import ProviderPaymentAnswers, ProviderPaymentBatch
 from schemas.dead_letters import DeadLetter
 from schemas.events import IntentEvent
 from schemas.exchange import QuoteRequest, QuoteView, RatesRequest
@@ -48,6 +49,8 @@ MODELS: dict[str, type[BaseModel]] = {
     "permit_request": PermitRequest,
     "permit_response": PermitResponse,
     "problem": Problem,
+    "provider_payment_answers": ProviderPaymentAnswers,
+    "provider_payment_batch": ProviderPaymentBatch,
     "quote_request": QuoteRequest,
     "quote_view": QuoteView,
     "rail_registration": RailRegistration,

@@ -1,6 +1,7 @@
 """Operation types and the kinds of job that carry them out."""
 
 from enum import StrEnum
+from typing import Final
 
 
 class OperationType(StrEnum):
@@ -18,6 +19,10 @@ class OperationType(StrEnum):
     REFUND = "REFUND"
     DIRECT_DEBIT = "DIRECT_DEBIT"
     MANUAL_ADJUSTMENT = "MANUAL_ADJUSTMENT"
+
+
+COLLECTED: Final = frozenset({OperationType.TOPUP, OperationType.DEPOSIT, OperationType.DIRECT_DEBIT})
+"""Operations by which money comes in: limits are held for them, and no money."""
 
 
 class Direction(StrEnum):

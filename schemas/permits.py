@@ -9,7 +9,7 @@ from pydantic import Field
 
 from schemas.base import Contract
 from schemas.jobs import AmountMinor, CurrencyCode
-from schemas.operations import JobKind
+from schemas.operations import JobKind, OperationType
 
 
 class PermitMode(StrEnum):
@@ -43,6 +43,12 @@ class Instruction(Contract):
     lookup: LookupBinding | None = None
     target_reference: str | None = None
     """For inquire and cancel: the reference of the payment that is asked about."""
+    target_kind: JobKind | None = None
+    """For inquire and cancel: what kind of job is asked about."""
+    operation: OperationType | None = None
+    """What the job is a part of: a rail collects a top-up otherwise than a direct debit."""
+    expires_at: datetime | None = None
+    """For collect: until when the payer may pay. It is fixed with the first permit."""
 
 
 class PermitRequest(Contract):

@@ -30,6 +30,8 @@ class Capabilities(Contract):
     request_expiry: bool = False
     """The request carries an expiry after which the provider refuses to execute it."""
     callbacks: bool = False
+    collection_lives_s: Seconds | None = None
+    """Of operations that collect: how long the payer may take; the time that `expires_at` of a permit allows."""
     min_amount_minor: AmountMinor = 1
     max_amount_minor: AmountMinor
     currencies: Annotated[list[CurrencyCode], Field(min_length=1)]

@@ -8,14 +8,12 @@ from uuid import UUID
 from pydantic import Field
 
 from schemas.base import Contract
+from schemas.collections import TRANSACTION_LENGTH_MAX, NextAction
 from schemas.jobs import AmountMinor, CurrencyCode, RailName
 from schemas.operations import JobKind
 from schemas.permits import LookupBinding
 
 RESULT_TYPE = "result"
-
-TRANSACTION_LENGTH_MAX = 64
-"""The longest name of a provider's own transaction, in characters."""
 
 
 class Verdict(StrEnum):
@@ -64,6 +62,8 @@ class Result(Contract):
     """A stable code of ours, such as `payee_not_found`."""
     retry_after_s: Annotated[int | float, Field(ge=0, le=86_400)] | None = None
     lookup: LookupBinding | None = None
+    next_action: NextAction | None = None
+    """With AWAITING_PAYMENT: what the payer is shown."""
     payee_name_masked: Annotated[str, Field(max_length=80)] | None = None
     evidence_id: UUID | None = None
     incarnation: UUID | None = None

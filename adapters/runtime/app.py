@@ -11,10 +11,11 @@ from typing import Final
 import uvloop
 from pydantic import ValidationError
 
+from adapters.runtime.callbacks import CallbackReceiver, CallbackSettings
 from adapters.runtime.core_client import CoreClient, CoreRefusedError, register_until_answered
 from adapters.runtime.health import Health
-from adapters.runtime.port import Rail
-from adapters.runtime.settings import RuntimeSettings
+from adapters.runtime.port import Rail, ReceivesCallbacks
+from adapters.runtime.settings import RuntimeSettings, networks_of
 from adapters.runtime.timing import TimingRefusedError
 from adapters.runtime.worker import Worker, WorkerSettings
 from wire.client import connect_redis
@@ -66,6 +67,10 @@ async def serve(make_rail: Callable[[RuntimeSettings], Rail], settings: RuntimeS
             stack.push_async_callback(health.stop)
         if not await register_until_answered(core, rail.registration(), stop):
             return
+        if settings.callback_port and isinstance(rail, ReceivesCallbacks):
+            receiver = CallbackReceiver(rail, core, _callback_settings(settings, rail.registration().rail))
+            await receiver.start(settings.callback_host, settings.callback_port)
+            stack.push_async_callback(receiver.stop)
         worker.start()
         working = True
         log.info("%s works as %s", rail.registration().rail, settings.consumer_name)
@@ -83,6 +88,16 @@ def _worker_settings(settings: RuntimeSettings, core: CoreClient) -> WorkerSetti
         concurrency=settings.concurrency,
         control_concurrency=settings.control_concurrency,
         evidence_within_s=min(2.0, settings.call_total_s),
+    )
+
+
+def _callback_settings(settings: RuntimeSettings, rail: str) -> CallbackSettings:
+    return CallbackSettings(
+        rail,
+        max_body_bytes=settings.callback_max_body_bytes,
+        window_s=settings.callback_window_s,
+        allowed=networks_of(settings.callback_allowed),
+        trusted_proxies=networks_of(settings.callback_proxies),
     )
 
 

@@ -14,6 +14,7 @@ from tenacity import AsyncRetrying, RetryError, retry_if_exception_type, stop_af
 from tenacity.stop import stop_after_delay
 
 from adapters.runtime.timing import clock_s
+from schemas.collections import ProviderPaymentAnswers, ProviderPaymentBatch
 from schemas.permits import PermitAnswer, PermitRequest, PermitResponse
 from schemas.rails import EvidenceBatch, EvidenceItem, RailRegistration
 from wire.signing import signed_headers
@@ -57,6 +58,14 @@ class EvidencePort(Protocol):
         ...
 
 
+class PaymentsPort(Protocol):
+    """Where facts about money that came in are taken."""
+
+    async def post_payments(self, batch: ProviderPaymentBatch) -> ProviderPaymentAnswers:
+        """Take these; a repeat has no further effect. Raises CoreUnavailableError or CoreRefusedError."""
+        ...
+
+
 class CoreClient:
     """Speaks the internal API under one rail's key. `timeout_s` bounds one request, `budget_s` all repeats."""
 
@@ -90,6 +99,12 @@ class CoreClient:
         """Keep raw answers; the ids are ours, so a repeat is one row."""
         body = EvidenceBatch(items=list(items)).model_dump_json().encode()
         await self._repeated("POST", "/internal/v1/evidence", body)
+
+    async def post_payments(self, batch: ProviderPaymentBatch) -> ProviderPaymentAnswers:
+        """Take facts about money that came in; a repeat is harmless."""
+        path = "/internal/v1/provider-payments"
+        answer = await self._repeated("POST", path, batch.model_dump_json().encode())
+        return ProviderPaymentAnswers.model_validate_json(answer)
 
     async def close(self) -> None:
         """Let go of the connections."""

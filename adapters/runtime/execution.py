@@ -11,10 +11,11 @@ from typing import Final, NamedTuple, TypeVar
 from prometheus_client import Counter, Histogram
 
 from adapters.runtime import errors, metrics, verdicts
-from adapters.runtime.port import Cancels, Inquires, LooksUp, Order, Outcome, PaysMany, Rail
+from adapters.runtime.port import Cancels, Collects, Inquires, LooksUp, Order, Outcome, PaysMany, Rail, Refunds
 from adapters.runtime.timing import clock_s
 from adapters.runtime.verdicts import Action
 from schemas.jobs import Job
+from schemas.operations import JobKind
 from schemas.permits import Granted
 from schemas.results import Verdict
 from wire.failpoints import failpoint, may_fire
@@ -56,7 +57,14 @@ def order_of(granted: Granted, action: Action) -> Order:
         told.payee,
         told.message,
         told.lookup,
+        told.operation,
+        told.expires_at,
     )
+
+
+def subject_of(granted: Granted) -> JobKind:
+    """Return what kind of job a permit is about: for a question, the one that is asked about."""
+    return granted.instruction.target_kind or granted.kind
 
 
 @cache
@@ -87,7 +95,7 @@ class Executor:
             return Executed(action, refused)
         begun_s = time.monotonic()
         try:
-            outcome = verdicts.checked(action, await self._bounded(self._call(action, order_of(granted, action))))
+            outcome = verdicts.checked(action, await self._bounded(self._call(action, granted)))
             self.misconfigured = False
         except Exception as error:  # noqa: BLE001 - whatever a rail raises is a fact about money
             outcome = self._learn(action, error)
@@ -97,7 +105,8 @@ class Executor:
 
     def pays_together(self, granted: Granted) -> bool:
         """Whether this permit may share one call of the rail with others: a submission, where the rail takes many."""
-        return self._pays_many is not None and verdicts.action_of(granted.kind, granted.mode) is Action.SUBMIT
+        submits = verdicts.action_of(granted.kind, granted.mode) is Action.SUBMIT
+        return self._pays_many is not None and submits and granted.kind is JobKind.PAY
 
     async def execute_many(self, permits: Sequence[Granted], sent_at_s: float) -> list[Executed]:
         """Submit these payments in one call under one T_psp. Each is refused and judged as `execute` would alone.
@@ -153,8 +162,15 @@ class Executor:
             if during is not None:
                 during.cancel()
 
-    async def _call(self, action: Action, order: Order) -> Outcome:
-        rail = self._rail
+    async def _call(self, action: Action, granted: Granted) -> Outcome:
+        rail, order, subject = self._rail, order_of(granted, action), subject_of(granted)
+        if subject is JobKind.COLLECT and isinstance(rail, Collects):
+            called = {Action.SUBMIT: rail.collect, Action.CANCEL: rail.cancel_collection}
+            return await called.get(action, rail.check_collection)(order)
+        if subject is JobKind.REFUND and isinstance(rail, Refunds):
+            return await (rail.refund if action is Action.SUBMIT else rail.check_refund)(order)
+        if subject in (JobKind.COLLECT, JobKind.REFUND):
+            raise errors.Rejected("capability_missing", f"this rail cannot {subject.value}")
         if action is Action.SUBMIT:
             return await rail.pay(order)
         if action is Action.LOOKUP and isinstance(rail, LooksUp):

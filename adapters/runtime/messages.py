@@ -13,6 +13,7 @@ from pydantic import ValidationError
 from adapters.runtime.errors import ProtocolViolation
 from adapters.runtime.execution import Executed
 from adapters.runtime.verdicts import basis_of, of_error
+from schemas.collections import TRANSACTION_LENGTH_MAX
 from schemas.dead_letters import DEAD_LETTER_TYPE, DeadLetter
 from schemas.envelope import Envelope
 from schemas.ids import mint_id
@@ -20,7 +21,7 @@ from schemas.money import MAX_AMOUNT_MINOR
 from schemas.operations import JobKind
 from schemas.permits import Granted
 from schemas.rails import EvidenceItem
-from schemas.results import RESULT_TYPE, TRANSACTION_LENGTH_MAX, Basis, Result, Verdict
+from schemas.results import RESULT_TYPE, Basis, Result, Verdict
 from wire.consumer import Delivery
 from wire.functions import Completion
 
@@ -76,7 +77,7 @@ def plain_result(
     """
     outcome = executed.outcome
     amount_minor, transaction = outcome.amount_minor, outcome.provider_tx_id
-    if outcome.lookup is not None or outcome.payee_name or outcome.retry_after_s is not None:
+    if outcome.lookup or outcome.payee_name or outcome.next_action or outcome.retry_after_s is not None:
         return None
     if amount_minor is not None and not (type(amount_minor) is int and 0 < amount_minor <= MAX_AMOUNT_MINOR):
         return None
@@ -141,6 +142,7 @@ def result_of(
         reason=outcome.reason,
         retry_after_s=outcome.retry_after_s,
         lookup=outcome.lookup,
+        next_action=outcome.next_action,
         payee_name_masked=masked_name(outcome.payee_name),
         evidence_id=evidence_id,
         incarnation=incarnation,

@@ -5,10 +5,13 @@ about the money; the runtime turns both into verdicts in one place. A power that
 small protocol of its own: a rail that has it simply has the method.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from datetime import datetime
 from typing import NamedTuple, Protocol, runtime_checkable
 from uuid import UUID
 
+from schemas.collections import NextAction, ProviderPayment
+from schemas.operations import OperationType
 from schemas.permits import LookupBinding, Payee
 from schemas.rails import RailRegistration
 from schemas.results import Basis, Verdict
@@ -28,6 +31,9 @@ class Order(NamedTuple):
     payee: Payee | None = None
     message: str = ""
     lookup: LookupBinding | None = None
+    operation: OperationType | None = None
+    expires_at: datetime | None = None
+    """Of a collection: until when the payer may pay."""
 
 
 class Outcome(NamedTuple):
@@ -48,6 +54,8 @@ class Outcome(NamedTuple):
     payee_name: str | None = None
     evidence: str = ""
     basis: Basis | None = None
+    next_action: NextAction | None = None
+    """With AWAITING_PAYMENT: what the payer is shown."""
 
 
 class Rail(Protocol):
@@ -103,4 +111,76 @@ class Cancels(Protocol):
 
     async def cancel(self, order: Order) -> Outcome:
         """Return CANCELLED, or the status that stands in the way (SUCCEEDED: it was paid). Idempotent."""
+        ...
+
+
+@runtime_checkable
+class Collects(Protocol):
+    """Can take money in: by a QR code, by an account to transfer to, or by pulling it under a mandate."""
+
+    async def collect(self, order: Order) -> Outcome:
+        """Ask the provider, once per `order.reference`, to take `order.amount_minor` in until `order.expires_at`.
+
+        Return AWAITING_PAYMENT with `next_action`; PENDING where nobody has to be shown anything (a direct debit, whose
+        mandate is `order.payee`). Asked again with the same reference, it is the same collection.
+        """
+        ...
+
+    async def check_collection(self, order: Order) -> Outcome:
+        """Return where the collection stands: AWAITING_PAYMENT (with `next_action` if the provider tells it), PENDING,
+        PAID, EXPIRED, CANCELLED, DECLINED, RETURNED or NOT_FOUND.
+
+        PAID and RETURNED state `amount_minor`, `currency` and `provider_tx_id`: what was received, and never the
+        order's. Only money that is booked at the provider is PAID.
+        """
+        ...
+
+    async def cancel_collection(self, order: Order) -> Outcome:
+        """See to it that the payer can pay no more: CANCELLED, or the status that stands in the way. Idempotent."""
+        ...
+
+
+@runtime_checkable
+class Refunds(Protocol):
+    """Can pay back what somebody paid in."""
+
+    async def refund(self, order: Order) -> Outcome:
+        """Pay `order.amount_minor` back to who paid the transaction `order.payee.value`, once per reference."""
+        ...
+
+    async def check_refund(self, order: Order) -> Outcome:
+        """Return the status of the refund by its own reference. Moves no money."""
+        ...
+
+
+class Callback(NamedTuple):
+    """A request of the provider as it came: nothing of it is believed yet. Names of headers are in lower case."""
+
+    body: bytes
+    headers: Mapping[str, str]
+    path: str
+
+
+class Verified(NamedTuple):
+    """What a genuine callback says.
+
+    `sent_at_s`, in Unix seconds, is a time that the signature covers; None where it covers none, and then a replay is
+    told by its `event_id` alone. Without an event id of the provider's, the runtime takes the hash of the body.
+    """
+
+    facts: Sequence[ProviderPayment]
+    event_id: str | None = None
+    sent_at_s: int | None = None
+
+
+@runtime_checkable
+class ReceivesCallbacks(Protocol):
+    """Is called back by its provider. The runtime listens, bounds, keeps and answers; the rail understands."""
+
+    async def verify(self, callback: Callback) -> Verified:
+        """Check the signature over the raw bytes and return what they say.
+
+        Where the signature leaves a field out, either read the status again and say `confirmed`, or do not say it.
+        Raises `adapters.runtime.callbacks.CallbackRefused` for what is not the provider's.
+        """
         ...

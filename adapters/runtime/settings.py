@@ -1,11 +1,17 @@
 """What every adapter is told by its environment. A rail's own settings have a prefix of their own."""
 
 import socket
+from ipaddress import IPv4Network, IPv6Network, ip_network
 
-from pydantic import Field, SecretStr
+from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from schemas.rails import Timing
+
+
+def networks_of(text: str) -> tuple[IPv4Network | IPv6Network, ...]:
+    """Return the networks in a list with commas. Raises ValueError."""
+    return tuple(ip_network(part.strip()) for part in text.split(",") if part.strip())
 
 
 class RuntimeSettings(BaseSettings):
@@ -29,6 +35,21 @@ class RuntimeSettings(BaseSettings):
     health_port: int = Field(0, ge=0, alias="FLEET_HEALTH_PORT")
     """0 turns the health and metrics listener off."""
     health_host: str = Field("127.0.0.1", alias="FLEET_HEALTH_HOST")
+    callback_port: int = Field(0, ge=0, alias="FLEET_CALLBACK_PORT")
+    """Where the provider calls back; 0 turns that listener off."""
+    callback_host: str = Field("127.0.0.1", alias="FLEET_CALLBACK_HOST")
+    callback_allowed: str = Field("", alias="FLEET_CALLBACK_ALLOWED")
+    """Networks that callbacks may come from, such as `203.0.113.0/24,2001:db8::/32`; empty for everywhere."""
+    callback_proxies: str = Field("", alias="FLEET_CALLBACK_PROXIES")
+    """Networks of reverse proxies whose X-Forwarded-For is believed; empty for none."""
+    callback_window_s: int = Field(300, gt=0, alias="FLEET_CALLBACK_WINDOW_S")
+    callback_max_body_bytes: int = Field(64 * 1024, gt=0, le=1024 * 1024, alias="FLEET_CALLBACK_MAX_BODY_BYTES")
+
+    @field_validator("callback_allowed", "callback_proxies")
+    @classmethod
+    def _are_networks(cls, value: str) -> str:
+        networks_of(value)
+        return value
 
     def timing(self) -> Timing:
         """Return the timing that the rail's registration declares."""

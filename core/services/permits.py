@@ -15,7 +15,7 @@ from core.domain.permits import Gates, Grant, Refusal, Refused, decide_permit
 from core.services.rails import RailState, RailUnknownError
 from core.services.vault_port import Sealed, Vault, VaultError
 from schemas.events import IntentState
-from schemas.operations import OperationType
+from schemas.operations import JobKind, OperationType
 from schemas.permits import (
     Closed,
     Granted,
@@ -45,6 +45,7 @@ class LockedJob:
     lookup: str | None
     target_reference: str | None
     target_account: str | None
+    target_kind: JobKind | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -305,6 +306,10 @@ def _granted(item: LockedJob, grant: Grant, fence: int, send_by_s: float, plain:
             message=message,
             lookup=_binding(item.lookup),
             target_reference=item.target_reference,
+            target_kind=item.target_kind,
+            operation=job.operation,
+            # Whole seconds: every provider can say them, and the same permit always says the same.
+            expires_at=job.deadline.replace(microsecond=0) if job.kind is JobKind.COLLECT else None,
         ),
     )
 

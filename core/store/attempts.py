@@ -13,13 +13,15 @@ from core.store.database import UnitOfWork
 from core.store.jobs import JOB_COLUMNS, job_of
 from core.store.rails import state_of, state_sql
 from schemas.events import IntentState
+from schemas.operations import JobKind
 from schemas.permits import PermitMode
 
 # The rail's state and the subjects' keys come in the same round trip: nothing here waits for a lock.
 _LOCK: Final = f"""
 WITH state AS ({state_sql("$4")}), locked AS (
     SELECT {JOB_COLUMNS}, i.state AS intent_state, i.subject_id, i.instruction, s.wrapped_key, i.lookup::text AS lookup,
-        t.reference AS target_reference, t.provider_account AS target_account
+        t.reference AS target_reference, t.provider_account AS target_account,
+        t.kind AS target_kind
     FROM fleet.jobs j
     JOIN fleet.intents i ON i.id = j.intent_id
     LEFT JOIN fleet.subjects s ON s.id = i.subject_id
@@ -83,6 +85,7 @@ def _locked(row: Any) -> LockedJob:
         row["lookup"],
         row["target_reference"],
         row["target_account"],
+        JobKind(row["target_kind"]) if row["target_kind"] else None,
     )
 
 

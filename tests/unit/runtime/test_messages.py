@@ -13,10 +13,11 @@ from adapters.runtime.execution import Executed
 from adapters.runtime.messages import plain_result, result_of
 from adapters.runtime.port import Outcome
 from adapters.runtime.verdicts import Action
+from schemas.collections import TRANSACTION_LENGTH_MAX
 from schemas.money import MAX_AMOUNT_MINOR
 from schemas.operations import JobKind
 from schemas.permits import Granted, Instruction, LookupBinding, PermitMode
-from schemas.results import TRANSACTION_LENGTH_MAX, Basis, Verdict
+from schemas.results import Basis, Verdict
 
 INCARNATION, EVIDENCE = UUID(int=7), UUID(int=8)
 
