@@ -41,6 +41,11 @@ def results_dlq_stream(rail: str) -> str:
     return _stream(rail, "results.dlq")
 
 
+def rate_bucket(rail: str) -> str:
+    """The token bucket that the instances of the rail's adapter share: no stream, but in the same slot."""
+    return _stream(rail, "rate")
+
+
 def groups_of(rail: str) -> list[tuple[str, str]]:
     """Every (stream, group) that must exist before a rail can flow."""
     return [

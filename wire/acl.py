@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from redis.asyncio import Redis
 from redis.exceptions import ResponseError
 
-from schemas.streams import control_stream, jobs_dlq_stream, jobs_stream, results_stream
+from schemas.streams import control_stream, jobs_dlq_stream, jobs_stream, rate_bucket, results_stream
 
 _SETINFO = "+client|setinfo"
 
@@ -18,12 +18,14 @@ def adapter_rules(rail: str) -> list[str]:
     """
     jobs, control = f"~{jobs_stream(rail)}", f"~{control_stream(rail)}"
     results, dead = f"~{results_stream(rail)}", f"~{jobs_dlq_stream(rail)}"
+    bucket = f"~{rate_bucket(rail)}"
     return [
         "-@all",
-        "+ping +hello +auth +client|setname +client|setinfo +client|no-evict +select",
+        "+ping +hello +auth +client|setname +client|setinfo +client|no-evict +select +time",
         f"(+xreadgroup +xack +xautoclaim +xclaim +xpending +xinfo|groups {jobs} {control})",
         f"(+xadd {results} {dead})",
-        f"(+fcall {jobs} {control} {results} {dead})",
+        f"(+hmget +hset {bucket})",
+        f"(+fcall {jobs} {control} {results} {dead} {bucket})",
     ]
 
 

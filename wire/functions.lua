@@ -1,6 +1,6 @@
 #!lua name=fleet
 -- Steps that must be one step. Every function names keys of one rail only, so a cluster can run them.
-local VERSION = 3
+local VERSION = 4
 
 -- The pending record {id, consumer, idle, deliveries} if this consumer still owns the entry, else nil.
 local function owned(stream, group, consumer, id)
@@ -119,9 +119,24 @@ local function drop_consumer(keys, argv)
   return 0
 end
 
+-- keys: bucket; argv: tokens a second, most tokens, tokens to leave, wanted. Answers how many were taken, and in how
+-- many ms the next may be. A bucket that is new starts empty, so that a wiped server gives no second burst.
+local function take(keys, argv)
+  local rate, burst, leave, wanted = tonumber(argv[1]), tonumber(argv[2]), tonumber(argv[3]), tonumber(argv[4])
+  local clock, kept = redis.call('TIME'), redis.call('HMGET', keys[1], 'tokens', 'at_ms')
+  local now = tonumber(clock[1]) * 1000 + math.floor(tonumber(clock[2]) / 1000)
+  local tokens, at = tonumber(kept[1]) or 0, tonumber(kept[2]) or now
+  tokens = math.min(burst, tokens + math.max(0, now - at) * rate / 1000)
+  local taken = math.max(0, math.min(wanted, math.floor(tokens - leave)))
+  tokens = tokens - taken
+  redis.call('HSET', keys[1], 'tokens', string.format('%.6f', tokens), 'at_ms', string.format('%d', now))
+  return { taken, math.ceil(math.max(0, leave + 1 - tokens) * 1000 / rate) }
+end
+
 redis.register_function('fleet_dispatch', dispatch)
 redis.register_function('fleet_settle', settle)
 redis.register_function('fleet_readd', readd)
+redis.register_function('fleet_take', take)
 
 -- These add no entry, and a server that is full gets room again only by what they do: its memory must not refuse them.
 local function register(name, callback, flag)

@@ -8,9 +8,9 @@ from redis.asyncio import Redis
 from redis.exceptions import ResponseError
 
 from schemas.envelope import Envelope
-from schemas.streams import ADAPTERS_GROUP, groups_of, jobs_dlq_stream, results_stream
+from schemas.streams import ADAPTERS_GROUP, groups_of, jobs_dlq_stream, rate_bucket, results_stream
 
-LIBRARY_VERSION = 3
+LIBRARY_VERSION = 4
 
 
 class ServerUnpreparedError(Exception):
@@ -102,6 +102,18 @@ async def heartbeat(client: Redis, stream: str, group: str, consumer: str, entry
     """Reset the idle time of owned entries; False for each that another consumer has claimed meanwhile."""
     arguments = [group, consumer, *entry_ids]
     return [bool(n) for n in await call_function(client, "fleet_heartbeat", [stream], arguments)]
+
+
+async def take_tokens(
+    client: Redis, rail: str, *, per_s: float, burst: int, leave: int, wanted: int
+) -> tuple[int, float]:
+    """Take tokens out of the rail's bucket, all but `leave`; how many, and after how many seconds one more is there.
+
+    The bucket fills by `per_s` tokens a second up to `burst`, by the server's clock, whoever takes. Never repeat it.
+    """
+    arguments: list[str | int] = [str(per_s), burst, leave, wanted]
+    taken, wait_ms = await call_function(client, "fleet_take", [rate_bucket(rail)], arguments)
+    return int(taken), int(wait_ms) / 1000
 
 
 async def delivery_counts(client: Redis, stream: str, group: str, entry_ids: Sequence[str]) -> list[int]:

@@ -88,6 +88,9 @@ def _worker_settings(settings: RuntimeSettings, core: CoreClient) -> WorkerSetti
         concurrency=settings.concurrency,
         control_concurrency=settings.control_concurrency,
         evidence_within_s=min(2.0, settings.call_total_s),
+        least_concurrency=settings.least_concurrency,
+        breaker=settings.breaker(),
+        rate=settings.rate(),
     )
 
 

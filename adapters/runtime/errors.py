@@ -11,7 +11,12 @@
 What is not classified counts as Indeterminate as soon as a byte may have left.
 """
 
+from typing import Final
+
 import httpx
+
+NO_CONNECTION: Final = "no_connection"
+"""The reason of a NotSent whose provider could not be reached."""
 
 
 class AdapterError(Exception):
@@ -71,7 +76,7 @@ def transport_error(error: httpx.HTTPError) -> NotSent | Indeterminate:
     """Classify what the HTTP client raised: only a connection that never came about counts as not sent."""
     name = type(error).__name__
     if isinstance(error, httpx.ConnectError | httpx.ConnectTimeout | httpx.PoolTimeout):
-        return NotSent(f"no connection: {name}", reason="no_connection")
+        return NotSent(f"no connection: {name}", reason=NO_CONNECTION)
     if isinstance(error, httpx.UnsupportedProtocol):
-        return NotSent(f"not a usable address: {name}", reason="no_connection")
+        return NotSent(f"not a usable address: {name}", reason=NO_CONNECTION)
     return Indeterminate(f"no answer: {name}", reason="no_answer")

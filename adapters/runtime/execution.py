@@ -28,11 +28,34 @@ _DURING_S: Final = 0.02
 """How long into a call the failpoint `adapter.during_call` lies."""
 
 
+class Call(NamedTuple):
+    """How a call went, whatever it said: `failed` is a provider that did not work, never one that said no."""
+
+    elapsed_s: float
+    failed: bool = False
+    throttled: bool = False
+    after_s: float = 0.0
+    """How long the provider asked to be left alone."""
+
+
 class Executed(NamedTuple):
-    """What was done and what came of it."""
+    """What was done and what came of it; `call` is None where no call was begun."""
 
     action: Action
     outcome: Outcome
+    call: Call | None = None
+
+
+def call_of(elapsed_s: float, error: Exception | None) -> Call:
+    """Return what the end of a call says about the provider's health."""
+    if isinstance(error, errors.Throttled):
+        return Call(elapsed_s, throttled=True, after_s=error.after_s or 0.0)
+    if error is None or isinstance(error, errors.Rejected):
+        return Call(elapsed_s)
+    if isinstance(error, errors.NotSent):
+        # A request that the rail itself, or the provider in words, did not take is an answer.
+        return Call(elapsed_s, failed=error.reason == errors.NO_CONNECTION)
+    return Call(elapsed_s, failed=True)
 
 
 def disagreement(job: Job, granted: Granted) -> str:
@@ -93,15 +116,16 @@ class Executor:
         refused = self._refused(action, granted, clock_s() - sent_at_s)
         if refused is not None:
             return Executed(action, refused)
-        begun_s = time.monotonic()
+        begun_s, failure = time.monotonic(), None
         try:
             outcome = verdicts.checked(action, await self._bounded(self._call(action, granted)))
             self.misconfigured = False
         except Exception as error:  # noqa: BLE001 - whatever a rail raises is a fact about money
-            outcome = self._learn(action, error)
-        _seconds(self._name, action).observe(time.monotonic() - begun_s)
+            failure, outcome = error, self._learn(action, error)
+        elapsed_s = time.monotonic() - begun_s
+        _seconds(self._name, action).observe(elapsed_s)
         _calls(self._name, action, outcome.verdict).inc()
-        return Executed(action, outcome)
+        return Executed(action, outcome, call_of(elapsed_s, failure))
 
     def pays_together(self, granted: Granted) -> bool:
         """Whether this permit may share one call of the rail with others: a submission, where the rail takes many."""
@@ -117,21 +141,22 @@ class Executor:
         refused = [self._refused(Action.SUBMIT, granted, age_s) for granted in permits]
         orders = [order_of(granted, Action.SUBMIT) for granted, no in zip(permits, refused, strict=True) if no is None]
         told = iter(await self._submit(orders) if orders else [])
-        return [Executed(Action.SUBMIT, next(told) if no is None else no) for no in refused]
+        return [next(told) if no is None else Executed(Action.SUBMIT, no) for no in refused]
 
-    async def _submit(self, orders: Sequence[Order]) -> list[Outcome]:
+    async def _submit(self, orders: Sequence[Order]) -> list[Executed]:
         assert self._pays_many is not None  # noqa: S101 - `pays_together` was asked first
-        begun_s = time.monotonic()
+        begun_s, failure = time.monotonic(), None
         try:
             answers = await self._bounded(self._pays_many.pay_many(orders))
             self.misconfigured = False
             outcomes = [self._judged(answer) for _, answer in zip(orders, answers, strict=True)]
         except Exception as error:  # noqa: BLE001 - whatever a rail raises is a fact about money
-            outcomes = [self._learn(Action.SUBMIT, error)] * len(orders)
-        _seconds(self._name, Action.SUBMIT).observe(time.monotonic() - begun_s)
+            failure, outcomes = error, [self._learn(Action.SUBMIT, error)] * len(orders)
+        call = call_of(time.monotonic() - begun_s, failure)
+        _seconds(self._name, Action.SUBMIT).observe(call.elapsed_s)
         for verdict, count in Tally(outcome.verdict for outcome in outcomes).items():
             _calls(self._name, Action.SUBMIT, verdict).inc(count)
-        return outcomes
+        return [Executed(Action.SUBMIT, outcome, call) for outcome in outcomes]
 
     def _judged(self, answer: Outcome | Exception) -> Outcome:
         if isinstance(answer, Exception):

@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -15,7 +15,8 @@ from redis.exceptions import RedisError
 from adapters.runtime import metrics
 from adapters.runtime.core_client import CoreRefusedError, CoreUnavailableError, PermitPort
 from adapters.runtime.evidence import EvidenceKeeper
-from adapters.runtime.execution import Executed, Executor, disagreement
+from adapters.runtime.execution import Call, Executed, Executor, disagreement
+from adapters.runtime.guard import Guard, Held, rest
 from adapters.runtime.messages import (
     dead_letter_completion,
     evidence_of,
@@ -49,18 +50,9 @@ class LaneSettings:
     stream: str
     consumer: str
     incarnation: UUID
-    concurrency: int
     batch: int
     claim_idle_s: float
     block_ms: int = 2_000
-
-
-@dataclass(slots=True)
-class Held:
-    """A parsed entry that waits for its permit."""
-
-    delivery: Delivery
-    job: Job
 
 
 Permitted = tuple[Held, Granted]
@@ -76,16 +68,17 @@ class Lane:
         permits: PermitPort,
         executor: Executor,
         evidence: EvidenceKeeper,
+        guard: Guard,
     ) -> None:
-        self._client, self._own = client, settings
+        self._client, self._own, self.guard = client, settings, guard
         self._permits, self._executor, self._evidence = permits, executor, evidence
-        self._queue: deque[Held] = deque()
-        self._in_flight = 0
+        self._queue: list[Held] = []
         self._solo_runs = False
         self._changed = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
         self._asking: asyncio.Task[None] | None = None
         self._wakes_at_s = 0.0
+        self._quiet_until_s = 0.0
         self._core_failures = 0
         self.stopping = False
         consumer_settings = ConsumerSettings(
@@ -155,37 +148,49 @@ class Lane:
         self._queue.append(held)
 
     async def _ask_forever(self) -> None:
+        loop = asyncio.get_running_loop()
         while True:
+            # A read that is under way still brings what came meanwhile: it waits here.
+            await asyncio.sleep(max(0.0, self._quiet_until_s - loop.time()))
             self._changed.clear()
-            chosen = self._choose()
-            if chosen:
-                await self._ask(chosen)
-                continue
-            await self._changed.wait()
+            chosen = await self._choose()
+            taken, wait_s = await self.guard.tokens(len(chosen))
+            self._put_off(chosen[taken:])
+            if taken:
+                await self._ask(chosen[:taken])
+            else:
+                await rest(self._changed, wait_s)
 
-    def _choose(self) -> list[Held]:
+    async def _choose(self) -> list[Held]:
         """Take what may start now. A second delivery runs alone, before anything new starts."""
         if self.stopping or self._solo_runs:
             return []
         # What was lost or released meanwhile is no longer ours; a later delivery of it is another object.
         mine = self.consumer.held
         kept = [held for held in self._queue if mine.get(held.delivery.entry_id) is held.delivery]
-        solo = next((held for held in kept if held.delivery.must_run_alone), None)
-        if solo is not None:
-            self._queue = deque(kept)
-            if self._in_flight:
-                return []
-            self._queue.remove(solo)
-            self._solo_runs = True
-            chosen = [solo]
-        else:
-            free = self._own.concurrency - self._in_flight
-            chosen, rest = kept[:free], kept[free:]
-            self._queue = deque(rest)
-        for held in chosen:
-            held.delivery.started = True
-        self._in_flight += len(chosen)
+        alone = [held for held in kept if held.delivery.must_run_alone]
+        if alone and self.guard.in_flight:
+            self._queue = kept
+            return []
+        chosen, waiting, blocked = self.guard.choose(alone[:1] or kept)
+        self._solo_runs = bool(alone and chosen)
+        self._queue = [*kept_but(kept, alone[0]), *waiting] if alone else waiting
+        self.guard.begun(chosen)
+        if blocked:
+            await self._give_back([held.delivery for held in blocked])
+            if not chosen and not self._queue:
+                self._rest_reading(self.guard.pause_s())
+            self._changed.set()
         return chosen
+
+    def _put_off(self, helds: Sequence[Held]) -> None:
+        """The provider's rate leaves no room for these now: they wait here, unstarted."""
+        if not helds:
+            return
+        for held in helds:
+            held.delivery.started = False
+        self._queue[:0] = helds
+        self._end(helds)
 
     async def _ask(self, chosen: Sequence[Held]) -> None:
         failpoint("adapter.before_permit")
@@ -216,6 +221,8 @@ class Lane:
             else:
                 released.append(held)
                 slow_s = max(slow_s, _slowing_s(answer))
+                if answer.answer == "THROTTLED":
+                    self._be_quiet(float(answer.after_s))
         if together:
             self._spawn(self._work_together(together, reply.sent_at_s))
         await self._acknowledge(closed)
@@ -230,7 +237,7 @@ class Lane:
         if self._core_failures == 1:
             log.warning("no permits from the core: %s", type(error).__name__)
         self._slow_down(min(SLOWEST_S, 0.1 * 2.0 ** min(self._core_failures, 8)))
-        waiting, self._queue = list(self._queue), deque()
+        waiting, self._queue = self._queue, []
         await self._release(chosen)
         await self._give_back([held.delivery for held in waiting])
 
@@ -259,9 +266,18 @@ class Lane:
             log.warning("release to %s failed: %s", self._own.stream, type(error).__name__)
             self.consumer.forget(ids)
 
+    def _be_quiet(self, seconds: float) -> None:
+        """Begin nothing for a while: who asks us to wait is not asked again at once."""
+        until_s = asyncio.get_running_loop().time() + min(seconds, SLOWEST_S)
+        self._quiet_until_s = max(self._quiet_until_s, until_s)
+        self._slow_down(seconds)
+
     def _slow_down(self, seconds: float) -> None:
+        self._rest_reading(min(seconds, SLOWEST_S))
+
+    def _rest_reading(self, seconds: float) -> None:
         loop = asyncio.get_running_loop()
-        wakes_at_s = loop.time() + min(seconds, SLOWEST_S)
+        wakes_at_s = loop.time() + seconds
         if wakes_at_s <= self._wakes_at_s:
             return
         self._wakes_at_s = wakes_at_s
@@ -273,10 +289,13 @@ class Lane:
             self.consumer.resume()
 
     def _freed(self, helds: Sequence[Held]) -> None:
-        self._in_flight -= len(helds)
+        self._end(helds)
+        self._changed.set()
+
+    def _end(self, helds: Sequence[Held]) -> None:
+        self.guard.ended(helds)
         if any(held.delivery.must_run_alone for held in helds):
             self._solo_runs = False
-        self._changed.set()
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work)
@@ -289,7 +308,7 @@ class Lane:
                 await self._bury_mismatch(held, granted)
                 return
             executed = await self._executor.execute(granted, sent_at_s)
-            self._called()
+            self._called([held], executed.call)
             await self._tell(held, granted, executed)
         finally:
             self._freed([held])
@@ -303,7 +322,8 @@ class Lane:
                 else:
                     agreed.append((held, granted))
             executed = await self._executor.execute_many([granted for _, granted in agreed], sent_at_s)
-            self._called()
+            called = [held for (held, _), each in zip(agreed, executed, strict=True) if each.call is not None]
+            self._called(called, next((each.call for each in executed if each.call is not None), None))
             bare: list[Completion] = []
             evident: list[tuple[Held, Granted, Executed]] = []
             for (held, granted), each in zip(agreed, executed, strict=True):
@@ -320,8 +340,11 @@ class Lane:
         message = f"the stream's {disagreement(held.job, granted)} is not the permit's"
         await self._bury(held.delivery, held.job.job_id, "permit_mismatch", message)
 
-    def _called(self) -> None:
+    def _called(self, helds: Sequence[Held], call: Call | None) -> None:
         failpoint("adapter.after_call")
+        self.guard.learn(helds, call)
+        if call is not None and call.throttled:
+            self._be_quiet(call.after_s)
         if self._executor.misconfigured:
             self._slow_down(SLOWEST_S)
 
@@ -341,6 +364,11 @@ class Lane:
         metrics.DEAD_LETTERS.labels(self._own.rail, error_class).inc()
         delivery.started = True
         await self._publisher.publish(dead_letter_completion(delivery, self._own.rail, job_id, error_class, message))
+
+
+def kept_but(kept: Sequence[Held], one: Held) -> list[Held]:
+    """Return those that wait behind the one that runs alone."""
+    return [held for held in kept if held is not one]
 
 
 def _slowing_s(answer: Wait) -> float:

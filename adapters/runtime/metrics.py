@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from prometheus_client import Counter, Histogram
+from prometheus_client import Counter, Gauge, Histogram
 
 PERMITS: Final = Counter("fleet_permits_total", "Answers to permit requests.", ["rail", "answer"])
 CALLS: Final = Counter("fleet_provider_calls_total", "Provider calls by what they said.", ["rail", "action", "outcome"])
@@ -18,3 +18,6 @@ DELETED: Final = Counter("fleet_entries_deleted_pending_total", "Entries deleted
 EVIDENCE_LATE: Final = Counter("fleet_evidence_late_total", "Evidence that the core did not take in time.", ["rail"])
 EVIDENCE_DROPPED: Final = Counter("fleet_evidence_dropped_total", "Evidence given up: the bound was reached.", ["rail"])
 CORE_UNREACHABLE: Final = Counter("fleet_core_unreachable_total", "Permit requests without an answer.", ["rail"])
+BREAKER: Final = Gauge("fleet_breaker_state", "0 closed, 1 half open, 2 open.", ["rail", "operation", "kind"])
+CONCURRENCY: Final = Gauge("fleet_concurrency_limit", "Calls that may run at once.", ["rail", "lane"])
+RATE_WAITS: Final = Counter("fleet_rate_waits_total", "Calls put off by the provider's rate limit.", ["rail"])

@@ -6,6 +6,8 @@ from ipaddress import IPv4Network, IPv6Network, ip_network
 from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from adapters.runtime.breaker import BreakerSettings
+from adapters.runtime.rate import RateSettings
 from schemas.rails import Timing
 
 
@@ -31,6 +33,16 @@ class RuntimeSettings(BaseSettings):
     batch: int = Field(200, gt=0, alias="FLEET_BATCH")
     concurrency: int = Field(100, gt=0, alias="FLEET_CONCURRENCY")
     control_concurrency: int = Field(20, gt=0, alias="FLEET_CONTROL_CONCURRENCY")
+    least_concurrency: int = Field(4, gt=0, alias="FLEET_LEAST_CONCURRENCY")
+    """Under strain fewer calls run at once, down to this many."""
+    rate_per_s: float = Field(0.0, ge=0, alias="FLEET_RATE_PER_S")
+    """Calls a second that the provider allows, of all instances together; 0 is no limit."""
+    rate_burst: int = Field(10, ge=1, alias="FLEET_RATE_BURST")
+    breaker_window_s: float = Field(10.0, gt=0, alias="FLEET_BREAKER_WINDOW_S")
+    breaker_least_calls: int = Field(10, ge=1, alias="FLEET_BREAKER_LEAST_CALLS")
+    breaker_failed_percent: int = Field(50, ge=1, le=100, alias="FLEET_BREAKER_FAILED_PERCENT")
+    breaker_open_s: float = Field(2.0, gt=0, alias="FLEET_BREAKER_OPEN_S")
+    breaker_open_most_s: float = Field(60.0, gt=0, alias="FLEET_BREAKER_OPEN_MOST_S")
     drain_s: float = Field(20.0, gt=0, alias="FLEET_DRAIN_S")
     health_port: int = Field(0, ge=0, alias="FLEET_HEALTH_PORT")
     """0 turns the health and metrics listener off."""
@@ -54,3 +66,17 @@ class RuntimeSettings(BaseSettings):
     def timing(self) -> Timing:
         """Return the timing that the rail's registration declares."""
         return Timing(send_by_s=self.send_by_s, call_total_s=self.call_total_s, claim_idle_s=self.claim_idle_s)
+
+    def breaker(self) -> BreakerSettings:
+        """Return when calls of an operation stop being begun."""
+        return BreakerSettings(
+            window_s=self.breaker_window_s,
+            least_calls=self.breaker_least_calls,
+            failed_percent=self.breaker_failed_percent,
+            open_s=self.breaker_open_s,
+            open_most_s=self.breaker_open_most_s,
+        )
+
+    def rate(self) -> RateSettings:
+        """Return how often the provider may be called."""
+        return RateSettings(self.rate_per_s, self.rate_burst)

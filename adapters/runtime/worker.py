@@ -1,16 +1,20 @@
 """The worker: two lanes of one rail (jobs and control), so that neither starves the other."""
 
 import asyncio
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from uuid import UUID
 
 from redis.asyncio import Redis
 
+from adapters.runtime.breaker import BreakerSettings
+from adapters.runtime.concurrency import AdaptiveLimit
 from adapters.runtime.core_client import EvidencePort, PermitPort
 from adapters.runtime.evidence import EvidenceKeeper
 from adapters.runtime.execution import Executor
+from adapters.runtime.guard import Guard
 from adapters.runtime.lane import Lane, LaneSettings
 from adapters.runtime.port import Rail
+from adapters.runtime.rate import RateBucket, RateSettings
 from adapters.runtime.timing import check_timing
 from schemas.streams import control_stream, jobs_stream
 
@@ -26,6 +30,10 @@ class WorkerSettings:
     control_concurrency: int = 20
     block_ms: int = 2_000
     evidence_within_s: float = 2.0
+    least_concurrency: int = 4
+    """What the lane of jobs keeps of its concurrency, however much the provider strains."""
+    breaker: BreakerSettings = field(default_factory=BreakerSettings)
+    rate: RateSettings = field(default_factory=RateSettings)
 
 
 class Worker:
@@ -45,21 +53,29 @@ class Worker:
         self._executor = Executor(rail, name, timing.call_total_s)
         self._evidence = EvidenceKeeper(evidence, name, within_s=settings.evidence_within_s)
 
-        def lane(stream: str, batch: int, concurrency: int) -> Lane:
+        def lane(stream: str, batch: int, guard: Guard) -> Lane:
             own = LaneSettings(
                 rail=name,
                 stream=stream,
                 consumer=settings.consumer,
                 incarnation=settings.incarnation,
-                concurrency=concurrency,
                 batch=batch,
                 claim_idle_s=timing.claim_idle_s,
                 block_ms=settings.block_ms,
             )
-            return Lane(client, own, permits, self._executor, self._evidence)
+            return Lane(client, own, permits, self._executor, self._evidence, guard)
 
-        self.jobs = lane(jobs_stream(name), settings.batch, settings.concurrency)
-        self.control = lane(control_stream(name), control_batch, settings.control_concurrency)
+        def bucket(leave: int) -> RateBucket | None:
+            return RateBucket(client, name, settings.rate, leave=leave) if settings.rate.limited else None
+
+        most, control = settings.concurrency, settings.control_concurrency
+        # A tenth of the rate is for the control lane alone: a flood of payments must not keep doubts from ending.
+        limit = AdaptiveLimit(settings.least_concurrency, most)
+        paying = Guard(name, "jobs", limit, settings.breaker, bucket(max(1, settings.rate.burst // 10)))
+        # What was sent is asked about, and buried, however badly the provider does: the core sets the pace of that.
+        asking = Guard(name, "control", AdaptiveLimit(control, control), None, bucket(0))
+        self.jobs = lane(jobs_stream(name), settings.batch, paying)
+        self.control = lane(control_stream(name), control_batch, asking)
 
     @property
     def ready(self) -> bool:

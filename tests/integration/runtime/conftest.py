@@ -98,10 +98,10 @@ class Bench:
     url: str
     started: list[tuple[Worker, Redis, CoreClient]] = field(default_factory=list)
 
-    async def work(self, rail: ScriptedRail, name: str = "a", concurrency: int = 20) -> Worker:
+    async def work(self, rail: ScriptedRail, name: str = "a", concurrency: int = 20, **more: Any) -> Worker:
         client = connect_redis(self.url, name)
         core = CoreClient(self.core.url, key_id=KEY_ID, secret=SECRET, timeout_s=0.5, budget_s=1.0)
-        settings = WorkerSettings(name, core.incarnation, 20, concurrency, block_ms=50, evidence_within_s=0.3)
+        settings = WorkerSettings(name, core.incarnation, 20, concurrency, block_ms=50, evidence_within_s=0.3, **more)
         worker = Worker(rail, client, core, core, settings)
         worker.start()
         self.started.append((worker, client, core))

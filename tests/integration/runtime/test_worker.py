@@ -4,12 +4,12 @@ import asyncio
 import os
 import signal
 import sys
-from dataclasses import replace
 from typing import Any
 
 import pytest
 from redis.asyncio import Redis
 
+from adapters.runtime.concurrency import AdaptiveLimit
 from adapters.runtime.core_client import CoreClient
 from adapters.runtime.errors import Indeterminate, NotSent, Rejected
 from adapters.runtime.port import Order, Outcome
@@ -273,7 +273,7 @@ async def test_a_drain_finishes_what_runs_and_releases_what_does_not(bench: Benc
     for job in jobs:
         bench.core.know(job)
     worker = await bench.work(rail, concurrency=12)
-    worker.jobs._own = replace(worker.jobs._own, concurrency=2)
+    worker.jobs.guard._limit = AdaptiveLimit(2, 2)
     await bench.send(*jobs)
     async with asyncio.timeout(3):
         while not rail.calls:  # noqa: ASYNC110 - bounded by the time-out
