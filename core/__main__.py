@@ -8,19 +8,21 @@ import asyncio
 import logging
 import signal
 import sys
-from collections.abc import Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any, Final
 
 import uvloop
-from prometheus_client import start_http_server
 from pydantic import ValidationError
 
 from core.api.serve import serve_api
-from core.bootstrap import Core, background, open_core
+from core.bootstrap import PASSING_FAULTS, Core, background, open_core
 from core.bus.roles import BusDeps, relay_role, resolver_role, settler_role
 from core.settings import Settings
 from wire.client import connect_redis
+from wire.environment import SettingsError
+from wire.health import Health
 from wire.logs import log_json_lines
 from wire.memory import collect_rarely
 
@@ -43,6 +45,9 @@ def main(arguments: list[str] | None = None) -> int:
         faults = "; ".join(f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in error.errors())
         sys.stderr.write(f"core: the settings are not complete: {faults}\n")
         return 2
+    except SettingsError as error:
+        sys.stderr.write(f"core: {error}\n")
+        return 2
     collect_rarely()
     return uvloop.run(_run(settings, roles))
 
@@ -52,9 +57,7 @@ async def _run(settings: Settings, roles: tuple[str, ...]) -> int:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopping.set)
-    if settings.metrics_port:
-        start_http_server(settings.metrics_port, addr=settings.host)
-    async with open_core(settings) as core:
+    async with open_core(settings) as core, _health(core):
         tasks = {asyncio.create_task(_role(role)(core, stopping), name=role) for role in roles}
         waiting = asyncio.create_task(stopping.wait())
         await asyncio.wait({*tasks, waiting}, return_when=asyncio.FIRST_COMPLETED)
@@ -68,6 +71,25 @@ async def _run(settings: Settings, roles: tuple[str, ...]) -> int:
             error = task.exception()
             logging.getLogger("core").critical("role %s ended: %s", task.get_name(), error or "it returned")
     return 1 if crashed else 0
+
+
+@asynccontextmanager
+async def _health(core: Core) -> AsyncIterator[None]:
+    """Listen on the port of a process without the API, where the settings name one."""
+    own, health = core.settings, Health(partial(_missing, core))
+    if own.metrics_port:
+        await health.start(own.host, own.metrics_port)
+    try:
+        yield
+    finally:
+        await health.stop()
+
+
+async def _missing(core: Core) -> str:
+    try:
+        return "migrations_missing" if await core.missing_migrations() else ""
+    except PASSING_FAULTS:
+        return "database_away"
 
 
 def _role(name: str) -> Callable[[Core, asyncio.Event], Coroutine[Any, Any, None]]:

@@ -5,12 +5,14 @@ import binascii
 from typing import Annotated
 
 from pydantic import AliasChoices, Field, SecretStr, field_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import SettingsConfigDict
+
+from wire.environment import EnvironmentSettings
 
 Seconds = Annotated[int | float, Field(gt=0)]
 
 
-class Settings(BaseSettings):
+class Settings(EnvironmentSettings):
     """Every duration is in seconds; every bound is a count unless its name says otherwise."""
 
     model_config = SettingsConfigDict(env_prefix="FLEET_", extra="ignore", frozen=True)

@@ -7,18 +7,19 @@ adapter, it does not know what it "paid". Never point real money at it.
 import asyncio
 from collections.abc import Sequence
 
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import SettingsConfigDict
 
 from adapters.runtime.port import Order, Outcome
 from schemas.operations import OperationType
 from schemas.rails import Capabilities, PayeeType, RailRegistration, Timing
 from schemas.results import Verdict
+from wire.environment import EnvironmentSettings
 
 _REMEMBERED = 20_000
 """References kept, so that a benchmark's memory stays flat."""
 
 
-class NoopSettings(BaseSettings):
+class NoopSettings(EnvironmentSettings):
     """`NOOP_DELAY_MS` is how long a payment takes, in milliseconds."""
 
     model_config = SettingsConfigDict(env_prefix="NOOP_")

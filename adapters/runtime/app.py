@@ -13,12 +13,13 @@ from pydantic import ValidationError
 
 from adapters.runtime.callbacks import CallbackReceiver, CallbackSettings
 from adapters.runtime.core_client import CoreClient, CoreRefusedError, register_until_answered
-from adapters.runtime.health import Health
 from adapters.runtime.port import Rail, ReceivesCallbacks
 from adapters.runtime.settings import RuntimeSettings, networks_of
 from adapters.runtime.timing import TimingRefusedError
 from adapters.runtime.worker import Worker, WorkerSettings
 from wire.client import connect_redis
+from wire.environment import SettingsError
+from wire.health import Health
 from wire.logs import log_json_lines
 from wire.memory import collect_rarely
 
@@ -38,7 +39,7 @@ def run(make_rail: Callable[[RuntimeSettings], Rail]) -> None:
     except ValidationError as error:
         wrong = ", ".join(".".join(str(part) for part in each["loc"]) for each in error.errors())
         _refuse(f"these settings are missing or wrong: {wrong}")
-    except (TimingRefusedError, CoreRefusedError) as error:
+    except (TimingRefusedError, CoreRefusedError, SettingsError) as error:
         _refuse(str(error))
 
 
@@ -61,7 +62,11 @@ async def serve(make_rail: Callable[[RuntimeSettings], Rail], settings: RuntimeS
         stack.push_async_callback(client.aclose)
         worker = Worker(rail, client, core, core, _worker_settings(settings, core))
         working = False
-        health = Health(lambda: working and worker.ready)
+
+        async def missing() -> str:
+            return "" if working and worker.ready else "not_registered"
+
+        health = Health(missing)
         if settings.health_port:
             await health.start(settings.health_host, settings.health_port)
             stack.push_async_callback(health.stop)

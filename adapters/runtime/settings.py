@@ -4,11 +4,12 @@ import socket
 from ipaddress import IPv4Network, IPv6Network, ip_network
 
 from pydantic import Field, SecretStr, field_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import SettingsConfigDict
 
 from adapters.runtime.breaker import BreakerSettings
 from adapters.runtime.rate import RateSettings
 from schemas.rails import Timing
+from wire.environment import EnvironmentSettings
 
 
 def networks_of(text: str) -> tuple[IPv4Network | IPv6Network, ...]:
@@ -16,7 +17,7 @@ def networks_of(text: str) -> tuple[IPv4Network | IPv6Network, ...]:
     return tuple(ip_network(part.strip()) for part in text.split(",") if part.strip())
 
 
-class RuntimeSettings(BaseSettings):
+class RuntimeSettings(EnvironmentSettings):
     """The environment of one adapter process; durations are seconds."""
 
     model_config = SettingsConfigDict(extra="ignore", populate_by_name=True)

@@ -4,13 +4,15 @@ from fastapi import FastAPI
 from starlette.responses import JSONResponse
 
 from core.bootstrap import PASSING_FAULTS, Core
+from wire.pulse import PULSE
 
 
 def install_health(app: FastAPI, core: Core) -> None:
     """Add /healthz (the loop turns) and /readyz (the database answers and is migrated far enough)."""
 
     async def healthz() -> JSONResponse:
-        return JSONResponse({"status": "ok"})
+        stalled = PULSE.stalled()
+        return JSONResponse({"status": "stalled", "loops": stalled}, 503) if stalled else JSONResponse({"status": "ok"})
 
     async def readyz() -> JSONResponse:
         try:

@@ -5,6 +5,8 @@ import logging
 import random
 from collections.abc import Awaitable, Callable
 
+from wire.pulse import PULSE, Beat
+
 log = logging.getLogger(__name__)
 
 
@@ -14,8 +16,17 @@ async def forever(name: str, step: Callable[[], Awaitable[float]]) -> None:
     Any error is logged when it begins and when it ends, and retried after a jittered, growing wait: a loop that
     died of an unforeseen error would be a fault that nobody sees.
     """
+    beat = PULSE.start(name.removeprefix("the "))
+    try:
+        await _turn(name, step, beat)
+    finally:
+        PULSE.end(beat)
+
+
+async def _turn(name: str, step: Callable[[], Awaitable[float]], beat: Beat) -> None:
     failures = 0
     while True:
+        beat.beat()
         try:
             wait_s = await step()
         except Exception as error:  # noqa: BLE001 - it is logged, and the loop must outlive it

@@ -6,12 +6,13 @@
 import asyncio
 import hashlib
 import itertools
-import os
 import sys
 from dataclasses import dataclass
 from importlib import resources
 
 import asyncpg
+
+from wire.environment import SettingsError, read_variable
 
 _LOCK_KEY = 0x666C656574  # "fleet": one runner at a time
 
@@ -137,7 +138,11 @@ async def _apply(connection: "asyncpg.Connection[asyncpg.Record]", migration: Mi
 
 def main() -> int:
     """Run the migrations on the database that the environment names; print one line for each."""
-    url = os.environ.get("DATABASE_ADMIN_URL") or os.environ.get("DATABASE_URL")
+    try:
+        url = read_variable("DATABASE_ADMIN_URL") or read_variable("DATABASE_URL")
+    except SettingsError as error:
+        sys.stderr.write(f"{error}\n")
+        return 2
     if not url:
         sys.stderr.write("set DATABASE_ADMIN_URL (or DATABASE_URL); its role must be able to create roles\n")
         return 2

@@ -13,6 +13,7 @@ import orjson
 
 from fleet.cli.output import CommandError, ExitCode
 from fleet.client import FleetClient, Refused, Unreachable
+from wire.environment import SettingsError, read_variable
 
 T = TypeVar("T")
 
@@ -49,9 +50,11 @@ def find_connection() -> Connection:
     Raises CommandError `stack_file_unusable` for a file that is there and cannot be used.
     """
     stack = _stack()
-    return Connection(
-        **{name: os.environ.get(variable) or str(stack.get(name, "")) for name, variable in _VARIABLES.items()}
-    )
+    try:
+        given = {name: read_variable(variable) for name, variable in _VARIABLES.items()}
+    except SettingsError as error:
+        raise CommandError("file_unreadable", str(error)) from error
+    return Connection(**{name: value or str(stack.get(name, "")) for name, value in given.items()})
 
 
 def _stack() -> dict[str, Any]:

@@ -16,7 +16,7 @@ from core.store.database import Database
 from core.store.keys import KeyStore
 from core.store.limits import stored_quotas
 from core.store.vault import PostgresVault
-from fleet.stack.provision import RoleUrls, Secrets
+from fleet.stack.provision import RoleUrls
 from schemas.operations import OperationType
 
 TENANT = UUID("00000000-0000-7000-8000-00000000f1ee")
@@ -45,13 +45,13 @@ class Installation:
     rails: Mapping[str, ServiceKey]
 
 
-async def install(path: Path, urls: RoleUrls, kept: Secrets, rails: Sequence[str]) -> Installation:
+async def install(path: Path, urls: RoleUrls, master_key: str, rails: Sequence[str]) -> Installation:
     """Create tenant, routes and keys where they are missing; the file remembers the secrets."""
     await _tenant_and_routes(urls.admin, rails)
     saved = _read(path)
     database = await Database.connect(urls.worker, max_size=2, application_name="fleet-stack")
     try:
-        vault = PostgresVault(base64.b64decode(kept.master_key))
+        vault = PostgresVault(base64.b64decode(master_key))
         service = KeyService(database.unit_of_work, KeyStore(database), vault, stored_quotas())
         for name in ("client", *rails):
             if name not in saved:

@@ -111,7 +111,7 @@ class Stack:
         kept = Secrets.load_or_create(self.home / "secrets.json")
         admin_url, redis_url = self._start_servers()
         urls = await provision(await create_database(admin_url, self.plan.database_name), kept)
-        installation = await install(self.home / "keys.json", urls, kept, list(self.plan.rails))
+        installation = await install(self.home / "keys.json", urls, kept.master_key, list(self.plan.rails))
         await self._users(redis_url, kept)
         public, internal = self.plan.public_port or free_port(), free_port()
         self._info = StackInfo(
