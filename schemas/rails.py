@@ -74,6 +74,13 @@ class RailRegistration(Contract):
     """Envelope versions that this adapter reads."""
 
 
+class RailRegistered(Contract):
+    """What a rail has declared is version `version` of it."""
+
+    rail: RailName
+    version: int
+
+
 class EvidenceItem(Contract):
     """A raw answer behind a fact. The adapter mints the id, so that a repeat is one row."""
 
@@ -88,3 +95,9 @@ class EvidenceBatch(Contract):
     """The body of `POST /internal/v1/evidence`; encrypted at rest, never through Redis."""
 
     items: Annotated[list[EvidenceItem], Field(min_length=1, max_length=1000)]
+
+
+class EvidenceKept(Contract):
+    """How many items are kept now, those that were kept before among them."""
+
+    kept: int

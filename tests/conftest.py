@@ -20,8 +20,11 @@ def postgres_url() -> Iterator[str]:
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """`--redis-7` runs everything that is chosen on Redis 7 instead of Valkey."""
+    """`--redis-7` runs what is chosen on Redis 7 instead of Valkey; `--examples` draws longer where tests draw."""
     parser.addoption("--redis-7", action="store_true", help="use the installed redis-server 7 instead of Valkey")
+    parser.addoption(
+        "--examples", type=int, default=0, help="examples of each property that takes its number from here"
+    )
 
 
 @pytest.fixture(scope="session")

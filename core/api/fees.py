@@ -4,6 +4,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from core.api.answers import json_answer
+from core.api.openapi import tells
 from core.api.requests import parse, path_id
 from core.api.signed_routes import Route, SignedRoutes
 from core.services.keys import FEES_SCOPE
@@ -24,6 +25,7 @@ class FeeRoutes(SignedRoutes):
             ("POST", "/v1/fees:dry-run", self.dry_run, FeeDryRunView, 200, FeeDryRunRequest),
         )
 
+    @tells(repeats=True)
     async def set_rule(self, request: Request) -> Response:
         """Keep a fee rule as the next version of its name; a repeat answers 200 and changes nothing."""
         caller, body = await self._operator(request, FEES_SCOPE)

@@ -3,13 +3,14 @@
 from collections import Counter
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
-from typing import Any
 
-import orjson
 from fastapi import FastAPI, Request, Response
 
+from core.api.answers import json_answer
 from core.api.hot_paths import HotPaths
+from core.api.openapi import Described, install_document
 from core.api.requests import BATCH_BODY_MAX_BYTES, parse, read_body, signed_by
+from core.api.signed_routes import Route
 from core.bootstrap import PASSING_FAULTS, Core
 from core.domain.context import Context
 from core.services.permits import Attempts, Throttle, grant_permits
@@ -21,7 +22,7 @@ from core.store.database import UnitOfWork
 from core.store.evidence import EvidenceStore
 from core.telemetry.catalogue import PERMITS
 from schemas.permits import PermitRequest, PermitResponse
-from schemas.rails import EvidenceBatch, RailRegistration
+from schemas.rails import EvidenceBatch, EvidenceKept, RailRegistered, RailRegistration
 from wire.failpoints import failpoint
 
 _JSON = "application/json"
@@ -47,6 +48,7 @@ def install_internal(app: FastAPI, core: Core, throttle: Throttle) -> HotPaths:
         return core.worker_database.unit_of_work(Context(None, f"rail:{rail}"))
 
     async def ask_permits(request: Request) -> Response:
+        """Ask whether jobs may be sent; each has its answer."""
         body = await read_body(request, BATCH_BODY_MAX_BYTES)
         rail, key_id = await _rail_of(request, body)
         asked = parse(PermitRequest, body)
@@ -62,14 +64,16 @@ def install_internal(app: FastAPI, core: Core, throttle: Throttle) -> HotPaths:
         return Response(PermitResponse.model_construct(answers=answers).model_dump_json(), media_type=_JSON)
 
     async def keep_evidence(request: Request) -> Response:
+        """Keep raw answers, encrypted; a repeat changes nothing."""
         body = await read_body(request, BATCH_BODY_MAX_BYTES)
         rail, _ = await _rail_of(request, body)
         batch = parse(EvidenceBatch, body)
         async with unit_of_work(rail) as uow:
             await ports.evidence.insert_evidence(uow, rail, batch.items)
-        return _json({"kept": len(batch.items)})
+        return json_answer(EvidenceKept(kept=len(batch.items)))
 
     async def registration(request: Request, rail: str) -> Response:
+        """Declare what a rail can do."""
         body = await read_body(request)
         own, _ = await _rail_of(request, body)
         declared = parse(RailRegistration, body)
@@ -80,7 +84,7 @@ def install_internal(app: FastAPI, core: Core, throttle: Throttle) -> HotPaths:
                 version = await register(uow, ports.rails, declared)
         except TimingRefusedError as error:
             raise Refusal("invalid_request", str(error)) from error
-        return _json({"rail": own, "version": version})
+        return json_answer(RailRegistered(rail=own, version=version))
 
     async def _rail_of(request: Request, body: bytes) -> tuple[str, str]:
         caller = await signed_by(request, body, core.worker_authenticator, "rail")
@@ -88,12 +92,13 @@ def install_internal(app: FastAPI, core: Core, throttle: Throttle) -> HotPaths:
             raise Refusal("operation_not_permitted", "a rail's key is needed here")
         return caller.rail, caller.key_id
 
-    app.add_api_route("/internal/v1/rails/{rail}", registration, methods=["PUT"])
+    table: list[Route] = [
+        ("POST", "/internal/v1/permits", ask_permits, PermitResponse, 200, PermitRequest),
+        ("POST", "/internal/v1/evidence", keep_evidence, EvidenceKept, 200, EvidenceBatch),
+        ("PUT", "/internal/v1/rails/{rail}", registration, RailRegistered, 200, RailRegistration),
+    ]
+    for method, path, handler, _, _, _ in table:
+        app.add_api_route(path, handler, methods=[method], include_in_schema=False)
+    install_document(app, [Described(*route) for route in table])
     hot = {("POST", "/internal/v1/permits"): ask_permits, ("POST", "/internal/v1/evidence"): keep_evidence}
-    for (method, path), handler in hot.items():
-        app.add_api_route(path, handler, methods=[method])
     return HotPaths(app, hot, PASSING_FAULTS)
-
-
-def _json(content: dict[str, Any]) -> Response:
-    return Response(orjson.dumps(content), media_type=_JSON)

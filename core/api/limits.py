@@ -4,6 +4,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from core.api.answers import json_answer
+from core.api.openapi import tells
 from core.api.requests import parse, path_id
 from core.api.signed_routes import Route, SignedRoutes
 from core.services.keys import LIMITS_SCOPE, Caller
@@ -25,6 +26,7 @@ class LimitRoutes(SignedRoutes):
             ("POST", "/v1/wallets/{wallet_id}/tier", self.set_tier, WalletLimits, 200, TierRequest),
         )
 
+    @tells(repeats=True)
     async def set_limit(self, request: Request) -> Response:
         """Keep a limit as the next version of its name; a repeat answers 200 and changes nothing."""
         caller, body = await self._operator(request, LIMITS_SCOPE)

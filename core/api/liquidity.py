@@ -5,6 +5,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from core.api.answers import json_answer
+from core.api.openapi import tells
 from core.api.requests import parse, query_of
 from core.api.signed_routes import Route, SignedRoutes
 from core.services.exposure import allow_overdraft, exposure
@@ -28,6 +29,7 @@ class LiquidityRoutes(SignedRoutes):
             ("POST", "/v1/liquidity", self.allow_overdraft, ExposureView, 200, LiquidityRequest),
         )
 
+    @tells(query=_ExposureQuery)
     async def exposure(self, request: Request) -> Response:
         """Show what liquidity there is of each currency, and what was exchanged, since ever or a moment."""
         caller, _ = await self._operator(request, LIQUIDITY_SCOPE)

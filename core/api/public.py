@@ -5,7 +5,7 @@ from typing import Annotated, Any, Final
 from uuid import UUID
 
 from fastapi import FastAPI
-from pydantic import AwareDatetime, BaseModel, Field, TypeAdapter, ValidationError
+from pydantic import AwareDatetime, Field, TypeAdapter, ValidationError
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp
@@ -16,6 +16,7 @@ from core.api.health import install_health
 from core.api.hot_paths import HotPaths
 from core.api.limits import LimitRoutes
 from core.api.liquidity import LiquidityRoutes
+from core.api.openapi import Described, install_document, tells
 from core.api.quotes import QuoteRoutes
 from core.api.rates import RateRoutes
 from core.api.requests import BATCH_BODY_MAX_BYTES, Page, parse, path_id, query_of, refusal_of
@@ -38,18 +39,13 @@ from schemas.api import (
     IntentPage,
     IntentRequest,
     IntentView,
-    Problem,
 )
 from schemas.events import IntentState
 
 _KEY_PATTERN: Final = re.compile(r"[\x21-\x7e]{1,128}")
 _TRACEPARENT: Final = re.compile(r"00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 _BATCH_ITEM: Final = TypeAdapter(BatchItem)
-_UUID: Final = {"format": "uuid"}
 _REPLAYED: Final = {"Idempotent-Replayed": "true"}
-_PROBLEMS: Final[dict[int | str, dict[str, Any]]] = {
-    "default": {"model": Problem, "description": "Problem details with a stable `code`: see docs/errors.md"}
-}
 
 
 class _IntentQuery(Page):
@@ -84,41 +80,15 @@ def public_app(core: Core) -> ASGIApp:
         *ReviewRoutes(core).table(),
         *TenantRoutes(core).table(),
     ]
-    for method, path, handler, model, status, body in table:
-        app.add_api_route(
-            path,
-            handler,
-            methods=[method],
-            status_code=status,
-            response_model=model,
-            responses=_PROBLEMS,
-            openapi_extra=_described(path, body),
-        )
+    for method, path, handler, _, _, _ in table:
+        app.add_api_route(path, handler, methods=[method], include_in_schema=False)
+    install_document(app, [Described(*route) for route in table])
     hot = {("POST", "/v1/intents"): routes.create_intent, ("POST", "/v1/intents:batch"): routes.create_intents}
     return HotPaths(app, hot, PASSING_FAULTS)
 
 
-def _described(path: str, body: type[BaseModel] | None) -> dict[str, Any]:
-    names = re.findall(r"{(\w+)}", path)
-    parameters = [
-        {
-            "name": name,
-            "in": "path",
-            "required": True,
-            "schema": {"type": "string"} | (_UUID if name[-3:] == "_id" else {}),
-        }
-        for name in names
-    ]
-    if path == "/v1/intents" and body is not None:
-        parameters.append({"name": "Idempotency-Key", "in": "header", "required": True, "schema": {"type": "string"}})
-    described: dict[str, Any] = {"parameters": parameters} if parameters else {}
-    if body is not None:
-        content = {"application/json": {"schema": body.model_json_schema()}}
-        described["requestBody"] = {"required": True, "content": content}
-    return described
-
-
 class _Routes(SignedRoutes):
+    @tells(idempotency_key=True)
     async def create_intent(self, request: Request) -> Response:
         """Ask for one payment under an Idempotency-Key."""
         caller, body = await self._signed(request)
@@ -150,6 +120,7 @@ class _Routes(SignedRoutes):
         )
         return json_answer({"results": [_result(place, answers[place]) for place in range(len(batch.items))]})
 
+    @tells(query=_IntentQuery)
     async def list_intents(self, request: Request) -> Response:
         """List intents, newest first."""
         caller, _ = await self._signed(request)

@@ -7,6 +7,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from core.api.answers import json_answer
+from core.api.openapi import tells
 from core.api.requests import BATCH_BODY_MAX_BYTES, Page, parse, query_of
 from core.api.signed_routes import Route, SignedRoutes
 from core.domain.rates import Pair
@@ -32,6 +33,7 @@ class RateRoutes(SignedRoutes):
             ("GET", "/v1/rates", self.list_rates, RateList, 200, None),
         )
 
+    @tells(repeats=True)
     async def set_pair(self, request: Request) -> Response:
         """Set the terms of a pair as its next version; a repeat answers 200 and changes nothing."""
         caller, body = await self._operator(request, RATES_SCOPE)
@@ -48,6 +50,7 @@ class RateRoutes(SignedRoutes):
             found = await list_pairs(uow, self._core.ports.exchange_rates, caller.tenant_id)
         return json_answer(PairList(items=found))
 
+    @tells(repeats=True)
     async def record_rates(self, request: Request) -> Response:
         """Record rates, all or none; answer those that are new, and 200 where none is."""
         caller, body = await self._operator(request, RATES_SCOPE, BATCH_BODY_MAX_BYTES)
@@ -61,6 +64,7 @@ class RateRoutes(SignedRoutes):
             raise Refusal(first.code, first.detail, field=f"rates.{place}.{first.field}") from refused
         return json_answer(RateList(items=made), 201 if made else 200)
 
+    @tells(query=_RateQuery)
     async def list_rates(self, request: Request) -> Response:
         """List the rate in force of every pair, or the versions of one, newest first."""
         caller, _ = await self._operator(request, RATES_SCOPE)

@@ -4,6 +4,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from core.api.answers import json_answer
+from core.api.openapi import tells
 from core.api.requests import Page, parse, path_id, query_of
 from core.api.signed_routes import Route, SignedRoutes
 from core.services.keys import REVIEW_SCOPE
@@ -23,6 +24,7 @@ class ReviewRoutes(SignedRoutes):
             ("POST", "/v1/intents/{intent_id}/review", self.decide, IntentView, 200, ReviewRequest),
         )
 
+    @tells(query=Page)
     async def list_reviews(self, request: Request) -> Response:
         """List what waits in REVIEW, newest first."""
         caller, _ = await self._operator(request, REVIEW_SCOPE)

@@ -25,7 +25,7 @@ from wire.client import connect_redis
 
 def internal_app(core: Core, throttle: Throttle, gates: Sequence[BacklogGate]) -> ASGIApp:
     """Return the application of the internal listener."""
-    app = FastAPI(title="psp-fleet internal", version="1", docs_url=None, redoc_url=None, openapi_url=None)
+    app = FastAPI(title="psp-fleet internal", version="1", docs_url=None, redoc_url=None)
     install_problems(app, PASSING_FAULTS)
     install_health(app, core)
     install_metrics(app, core, gates)

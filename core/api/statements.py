@@ -12,6 +12,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
+from core.api.openapi import tells
 from core.api.requests import path_id, query_of
 from core.api.signed_routes import Route, SignedRoutes
 from core.services.statements import Statement, open_statement
@@ -43,6 +44,7 @@ class StatementRoutes(SignedRoutes):
         """Return each route."""
         return (("GET", "/v1/wallets/{wallet_id}/statement", self.show, WalletStatement, 200, None),)
 
+    @tells(query=_StatementQuery, media=("text/csv",))
     async def show(self, request: Request) -> Response:
         """Write a wallet's statement of whole days of a timezone, as JSON or CSV."""
         caller, _ = await self._signed(request)

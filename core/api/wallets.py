@@ -9,6 +9,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from core.api.answers import json_answer
+from core.api.openapi import tells
 from core.api.requests import Page, parse, path_id, query_of
 from core.api.signed_routes import Route, SignedRoutes
 from core.domain.ledger import AccountChange
@@ -67,6 +68,7 @@ class WalletRoutes(SignedRoutes):
             *changes,
         )
 
+    @tells(repeats=True)
     async def create(self, request: Request) -> Response:
         """Open a wallet."""
         caller, body = await self._signed(request)
@@ -79,6 +81,7 @@ class WalletRoutes(SignedRoutes):
         caller, _ = await self._signed(request)
         return json_answer(await self._core.wallets.get(caller, path_id(request, "wallet_id")))
 
+    @tells(query=_HistoryQuery)
     async def history(self, request: Request) -> Response:
         """List a wallet's posted entries, newest first."""
         caller, _ = await self._signed(request)
@@ -89,12 +92,14 @@ class WalletRoutes(SignedRoutes):
         wallet_id = path_id(request, "wallet_id")
         return json_answer(await read_history(self._core.ports, caller, wallet_id, wanted, query.cursor, query.limit))
 
+    @tells(query=_BalanceQuery)
     async def balance(self, request: Request) -> Response:
         """Show what a wallet owned, and what of it was held, just before a moment, or now."""
         caller, _ = await self._signed(request)
         at = query_of(_BalanceQuery, request).at
         return json_answer(await read_balance_at(self._core.ports, caller, path_id(request, "wallet_id"), at))
 
+    @tells(query=_WalletQuery)
     async def list_all(self, request: Request) -> Response:
         """List wallets, oldest first, or find the one that has the client's own id."""
         caller, _ = await self._signed(request)
@@ -103,6 +108,7 @@ class WalletRoutes(SignedRoutes):
             return json_answer(await self._core.wallets.named(caller, query.external_id))
         return json_answer(await self._core.wallets.owned(caller, None, query.cursor, query.limit))
 
+    @tells(query=Page)
     async def owned(self, request: Request) -> Response:
         """List an owner's wallets, of every currency."""
         caller, _ = await self._signed(request)

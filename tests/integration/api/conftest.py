@@ -4,6 +4,7 @@ import asyncio
 import base64
 import os
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -137,9 +138,16 @@ async def register(admin: asyncpg.Connection, **capabilities: Any) -> None:
 @pytest.fixture
 async def world(fresh_database: RoleUrls, admin_connection: asyncpg.Connection) -> AsyncIterator[World]:
     """The core as the application and worker roles see it, spoken to over ASGI."""
+    async with open_world(fresh_database, admin_connection) as world:
+        yield world
+
+
+@asynccontextmanager
+async def open_world(urls: RoleUrls, admin_connection: asyncpg.Connection) -> AsyncIterator[World]:
+    """Open a world on a database of its own."""
     settings = Settings(
-        DATABASE_URL=fresh_database.app,
-        DATABASE_WORKER_URL=fresh_database.worker,
+        DATABASE_URL=urls.app,
+        DATABASE_WORKER_URL=urls.worker,
         REDIS_URL="redis://127.0.0.1:1/0",
         master_key=base64.b64encode(os.urandom(32)).decode(),
     )

@@ -1,0 +1,162 @@
+"""The OpenAPI documents, written from the routes and the models of the contract. No handler can leave them."""
+
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Any, Final, TypeVar
+
+from fastapi import FastAPI
+from pydantic import BaseModel
+from pydantic.json_schema import JsonSchemaMode, models_json_schema
+
+from schemas.api import Problem
+from wire.signing import KEY_HEADER, NONCE_HEADER, SIGNATURE_HEADER, TIMESTAMP_HEADER
+
+_JSON: Final = "application/json"
+_REFUSED: Final = {
+    401: "The signature is missing, wrong, old or used",
+    403: "The key does not carry this",
+    404: "There is no such thing, or it is another tenant's",
+    413: "The body is too large",
+    422: "A field is refused",
+    500: "The core failed: repeat the request",
+    503: "The core cannot work now: repeat the request",
+}
+_REFUSED_BODY: Final = {
+    400: "The body is not JSON",
+    409: "The state of things does not allow this",
+    415: "The body is not said to be JSON",
+}
+_KEY: Final = {
+    "name": "Idempotency-Key",
+    "in": "header",
+    "required": True,
+    "schema": {"type": "string", "pattern": "^[\\x21-\\x7e]{1,128}$"},
+}
+_SIGNED: Final = (KEY_HEADER, TIMESTAMP_HEADER, NONCE_HEADER, SIGNATURE_HEADER)
+_Handler = TypeVar("_Handler", bound=Callable[..., Any])
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """What a handler reads and answers beside its body: a query, 200 for a repeat, a key, other media of a 200."""
+
+    query: type[BaseModel] | None = None
+    repeats: bool = False
+    idempotency_key: bool = False
+    media: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Described:
+    """One route as the document tells it."""
+
+    method: str
+    path: str
+    handler: Callable[..., Any]
+    answer: type[BaseModel]
+    status: int
+    body: type[BaseModel] | None
+
+    @property
+    def told(self) -> Told:
+        """Return what the handler says of itself."""
+        told: Told = getattr(self.handler, "told", Told())
+        return told
+
+
+def tells(
+    *,
+    query: type[BaseModel] | None = None,
+    repeats: bool = False,
+    idempotency_key: bool = False,
+    media: tuple[str, ...] = (),
+) -> Callable[[_Handler], _Handler]:
+    """Note beside a handler what it reads and answers, for the document; see `Told`."""
+
+    def mark(handler: _Handler) -> _Handler:
+        handler.__dict__["told"] = Told(query, repeats, idempotency_key, media)
+        return handler
+
+    return mark
+
+
+def install_document(app: FastAPI, routes: Sequence[Described]) -> None:
+    """Let the app serve the document of these routes; it is written when it is first asked for."""
+    document = cache(lambda: openapi_document(app.title, routes))
+    app.openapi = document  # type: ignore[method-assign]  # FastAPI's own knows neither bodies nor refusals
+
+
+def openapi_document(title: str, routes: Sequence[Described]) -> dict[str, Any]:
+    """Return the document of one listener. Every route is signed."""
+    wanted: dict[tuple[type[BaseModel], JsonSchemaMode], None] = {(Problem, "serialization"): None}
+    for route in routes:
+        wanted[route.answer, "serialization"] = None
+        for model in (route.body, route.told.query):
+            if model is not None:
+                wanted[model, "validation"] = None
+    found, definitions = models_json_schema(list(wanted), ref_template="#/components/schemas/{model}")
+    components: dict[str, Any] = definitions.get("$defs", {})
+    queries = {
+        model: components.pop(_name(found[model, "validation"]))
+        for model in {route.told.query for route in routes}
+        if model is not None
+    }
+    paths: dict[str, Any] = {}
+    for route in routes:
+        paths.setdefault(route.path, {})[route.method.lower()] = _operation(route, found, queries)
+    return {
+        "openapi": "3.1.0",
+        "info": {"title": title, "version": "1", "description": "Requests are signed: see docs/signing.md."},
+        "paths": paths,
+        "components": {
+            "schemas": dict(sorted(components.items())),
+            "securitySchemes": {name: {"type": "apiKey", "in": "header", "name": name} for name in _SIGNED},
+        },
+        "security": [{name: [] for name in _SIGNED}],
+    }
+
+
+def _operation(route: Described, found: Any, queries: dict[type[BaseModel], Any]) -> dict[str, Any]:
+    name = getattr(route.handler, "__name__", "")
+    told: dict[str, Any] = {
+        "operationId": f"{name}_{route.method.lower()}_{re.sub(r'[^a-z0-9]+', '_', route.path.lower()).strip('_')}",
+        "summary": (route.handler.__doc__ or name).strip().splitlines()[0],
+        "parameters": list(_parameters(route, queries)),
+        "responses": _responses(route, found),
+    }
+    if route.body is not None:
+        schema = found[route.body, "validation"]
+        told["requestBody"] = {"required": True, "content": {_JSON: {"schema": schema}}}
+    return told
+
+
+def _parameters(route: Described, queries: dict[type[BaseModel], Any]) -> Iterator[dict[str, Any]]:
+    for name in re.findall(r"{(\w+)}", route.path):
+        schema = {"type": "string"} | ({"format": "uuid"} if name.endswith("_id") else {})
+        yield {"name": name, "in": "path", "required": True, "schema": schema}
+    if route.told.query is not None:
+        asked = queries[route.told.query]
+        for name, schema in asked["properties"].items():
+            yield {"name": name, "in": "query", "required": name in asked.get("required", ()), "schema": schema}
+    if route.told.idempotency_key:
+        yield _KEY
+
+
+def _responses(route: Described, found: Any) -> dict[str, Any]:
+    answer = {_JSON: {"schema": found[route.answer, "serialization"]}}
+    answer |= {media: {"schema": {"type": "string"}} for media in route.told.media}
+    problem = {"application/problem+json": {"schema": found[Problem, "serialization"]}}
+    refused = _REFUSED | (_REFUSED_BODY if route.method != "GET" else {})
+    told: dict[str, Any] = {str(route.status): {"description": "Done", "content": answer}}
+    if route.told.repeats:
+        told["200"] = {"description": "It was so already", "content": answer}
+    return told | {
+        str(status): {"description": f"{text}: `code` says why (docs/errors.md)", "content": problem}
+        for status, text in sorted(refused.items())
+    }
+
+
+def _name(reference: dict[str, Any]) -> str:
+    return str(reference["$ref"]).rpartition("/")[2]
