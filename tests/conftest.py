@@ -1,5 +1,6 @@
 """Real servers for every test that asks for one: started once per session, emptied or copied per test."""
 
+import os
 import secrets
 from collections.abc import AsyncIterator, Iterator
 
@@ -39,6 +40,23 @@ def redis_url(request: pytest.FixtureRequest) -> Iterator[str]:
 def role_secrets() -> Secrets:
     """The passwords of the session's database roles."""
     return Secrets.generate()
+
+
+def pytest_xdist_auto_num_workers() -> int:
+    """One process a core, each with servers of its own; one alone where the environment names the servers."""
+    if os.environ.get("DATABASE_URL") or os.environ.get("REDIS_URL"):
+        return 0
+    return min(4, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
+
+
+_SLOWEST_FIRST = ("chaos", "simulation", "e2e", "conformance")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the folders whose files take minutes, so that no core waits for one of them at the end."""
+    last = len(_SLOWEST_FIRST)
+    order = {name: place for place, name in enumerate(_SLOWEST_FIRST)}
+    items.sort(key=lambda item: min((order.get(part, last) for part in item.path.parts), default=last))
 
 
 @pytest.fixture(scope="session")
