@@ -6,7 +6,6 @@ import signal
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from uuid import uuid4
 
 import asyncpg
 import pytest
@@ -18,7 +17,7 @@ from fleet.stack.valkey import EmbeddedValkey
 from tests.support.commands import Done, Fleet
 from tests.support.servers import scratch_directory
 
-ANY_ID = str(uuid4())
+ANY_ID = "018f8c2e-7d1a-7c3b-9e54-2b6f1d0a9c11"
 ON_POSTGRES = [
     ("ledger", "verify"),
     ("dlq", "list"),
