@@ -24,9 +24,11 @@ negatives AS (
     FROM unnest($1::uuid[], $2::int[]) AS n(job_id, fence)
     WHERE a.job_id = ANY ($1::uuid[]) AND a.job_id = n.job_id AND a.fence = n.fence AND a.job_id BETWEEN $3 AND $4
         AND a.negative_at IS NULL
+    RETURNING a.job_id
 )
 """,
     frozenset({"attempts"}),
+    "SELECT count(*) FROM negatives",
 )
 
 # One row: what is found comes as columns of arrays.
@@ -59,10 +61,11 @@ made_facts AS (
     FROM unnest($1::uuid[], $2::int[], $3::text[], $4::bytea[], $5::uuid[], $6::uuid[], $7::text[], $8::jsonb[],
         $9::uuid[], $10::text[])
         AS f(job_id, fence, verdict, money_hash, tenant_id, intent_id, rail, body, evidence_id, quarantine)
-    ON CONFLICT (job_id, fence, verdict, money_hash) DO NOTHING
+    ON CONFLICT (job_id, fence, verdict, money_hash) DO NOTHING RETURNING job_id
 )
 """,
     frozenset({"facts"}),
+    "SELECT count(*) FROM made_facts",
 )
 
 _ALERT: Final = """

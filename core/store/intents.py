@@ -74,10 +74,11 @@ made_intents AS (
     SELECT id, version, tenant_id, 'accepted', state, ${len(_INSERTED) + 1},
         jsonb_strip_nulls(jsonb_build_object('deadline', deadline, 'reason', failure_code,
             'original_intent_id', original_intent_id, 'on_behalf_of', on_behalf_of)), traceparent
-    FROM made_intents
+    FROM made_intents RETURNING intent_id
 )
 """,  # noqa: S608 - the names are this module's own
     frozenset({"intents", "intent_events"}),
+    "SELECT count(*) FROM told_intents",
 )
 
 _MOVE: Final = Write(
@@ -106,10 +107,11 @@ moved_intents AS (
 ), told_moves AS (
     INSERT INTO fleet.intent_events (intent_id, seq, tenant_id, type, state, actor, data, traceparent)
     SELECT id, version, tenant_id, type, state, $17, data, traceparent FROM moved_intents
+    RETURNING intent_id
 )
 """,
     frozenset({"intents", "intent_events"}),
-    "SELECT count(*) FROM moved_intents",
+    "SELECT count(*) FROM told_moves",
 )
 _MOVE_NOW: Final = f"WITH {_MOVE.parts} SELECT id FROM moved_intents"  # noqa: S608 - a constant
 _LATE: Final = """

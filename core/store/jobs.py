@@ -121,9 +121,11 @@ closed_jobs AS (
     SELECT o.job_id, o.round FROM fleet.outbox o JOIN closed_jobs c ON c.id = o.job_id FOR UPDATE OF o SKIP LOCKED
 ), withdrawn_rows AS (
     DELETE FROM fleet.outbox o USING unsent_rows u WHERE o.job_id = u.job_id AND o.round = u.round
+    RETURNING o.job_id
 )
 """,
     frozenset({"jobs", "outbox"}),
+    "SELECT count(*) FROM withdrawn_rows",
 )
 
 _CLOSE_THESE: Final = """

@@ -33,12 +33,12 @@ class Write:
 
     Parts of one statement do not see each other's changes, and a row that two of them change is changed once:
     `tables` are those that it changes, and no two writes of one statement share any. `count` is a number that the
-    statement reads from its parts; what is not a change, such as a notification, runs only where it is read.
+    statement reads from its last part: what is read is done before the statement's own expression, see `_statement`.
     """
 
     parts: str
     tables: frozenset[str]
-    count: str = "0"
+    count: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,10 +87,10 @@ class UnitOfWork:
         row = await self._connection.fetchrow(text, *arguments, *(value for each in queue for value in each.arguments))
         if row is None:
             raise WriteMissedError("a SELECT of one row returned none")
-        for place, each in enumerate(queue, start=1):
+        for place, each in enumerate(queue):
             if each.expected is not None and row[place] != each.expected:
                 raise each.missed(f"{row[place]} of {each.expected} rows changed in {sorted(each.write.tables)}")
-        return row[0]
+        return row[len(queue)]
 
 
 class _AfterWrites:
@@ -120,14 +120,17 @@ class _AfterWrites:
 
 @lru_cache(maxsize=1024)
 def _statement(expression: str, arguments: int, writes: tuple[tuple[Write, int], ...]) -> str:
-    parts, counts = [], [expression]
+    """Return one statement. A select list is evaluated from the left: the expression, which may lock hot accounts until
+    the commit, comes when the writes are done; a part that nothing reads would wait for the statement's end.
+    """
+    parts, counts = [], []
     for write, own in writes:
         shift = arguments
         parts.append(_shifted(write.parts, shift))
         counts.append(f"({write.count})")
         arguments += own
     opening = f"WITH {', '.join(parts)} " if parts else ""
-    return f"{opening}SELECT {', '.join(counts)}"
+    return f"{opening}SELECT {', '.join([*counts, expression])}"
 
 
 def _shifted(text: str, by: int) -> str:
