@@ -40,7 +40,7 @@ VERDICTS: Final = {
 }
 
 # Reasons that the contract names, as they are; any other becomes `declined`.
-_REASONS: Final = frozenset({"account_closed", "insufficient_provider_funds", "canceled_by_client", "limit_exceeded"})
+_REASONS: Final = frozenset({"account_closed", "insufficient_provider_funds", "limit_exceeded"})
 
 
 class PromptPayRail:

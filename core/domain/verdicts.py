@@ -155,7 +155,8 @@ def _returned(case: Case, result: Result) -> Decision:
 def _negative(case: Case, result: Result) -> Decision:
     reason = result.reason or result.verdict.lower()
     if result.kind is JobKind.CANCEL and result.verdict is Verdict.CANCELLED:
-        return _void(case, reason)  # a tombstone: the reference is dead, whatever was sent under it
+        # A tombstone: the reference is dead, whatever was sent under it, and it was the core that asked for it.
+        return _void(case, "withdrawn")
     if result.basis is Basis.REFERENCE_STATUS:
         if case.capabilities.negative_is_final_for_reference:
             return _void(case, reason)

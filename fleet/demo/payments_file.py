@@ -187,7 +187,8 @@ def _payment(number: int, row: dict[str, Any] | _LineError, seen: dict[str, int]
 def _text(row: dict[str, Any], name: str) -> str:
     value = row.get(name, "")
     if not isinstance(value, str):
-        raise _LineError("malformed_line", f"{name} must be text (amounts too: a JSON number may lose digits)")
+        example = "10.50" if name == "amount" else "…"
+        raise _LineError("malformed_line", f'{name} must be text, such as "{example}": a JSON number may lose digits')
     value = value.strip()
     if not value and name in _REQUIRED:
         raise _LineError("field_missing", f"{name} is empty; every line needs {', '.join(_REQUIRED)}")

@@ -14,6 +14,7 @@ def as_object(run: Run, proof: Proof) -> dict[str, Any]:
     return {
         "accepted": len(run.accepted),
         "settled": run.ends["SETTLED"],
+        "settled_after_doubt": run.doubted,
         "failed": dict(sorted(run.failed.items())),
         "unresolved": run.ends["UNRESOLVED"],
         "dead_lettered": run.dead_lettered,
@@ -35,6 +36,7 @@ def print_report(console: Console, run: Run, proof: Proof) -> None:
     outcomes.add_column("count", justify="right")
     outcomes.add_row("accepted", str(len(run.accepted)))
     outcomes.add_row("settled", str(run.ends["SETTLED"]))
+    outcomes.add_row("  of them after a lost or unusable answer", str(run.doubted))
     for reason, count in sorted(run.failed.items()):
         outcomes.add_row(f"failed: {reason}", str(count))
     outcomes.add_row("unresolved", str(run.ends["UNRESOLVED"]))

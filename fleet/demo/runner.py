@@ -30,6 +30,11 @@ _STATES = """
       FROM fleet.intents WHERE id >= $1 AND id = ANY($2) GROUP BY 1, 2
 """
 _DEAD_LETTERS = "SELECT count(DISTINCT job_id) FROM fleet.dead_letters WHERE intent_id = ANY($1)"
+_DOUBTED = """
+    SELECT count(*) FROM fleet.intents i
+     WHERE i.id >= $1 AND i.id = ANY($2) AND i.state = 'SETTLED'
+       AND EXISTS (SELECT FROM fleet.facts f WHERE f.intent_id = i.id AND f.verdict = 'UNKNOWN')
+"""
 _ENDS = ("SETTLED", "FAILED", "CANCELLED", "EXPIRED", "UNRESOLVED")
 
 
@@ -42,6 +47,8 @@ class Run:
     ends: Counter[str] = field(default_factory=Counter)
     failed: Counter[str] = field(default_factory=Counter)
     dead_lettered: int = 0
+    doubted: int = 0
+    """Settled, though an answer on the way was lost, late or unusable: the provider was asked until it was definite."""
     seconds: float = 0.0
 
     @property
@@ -181,6 +188,7 @@ async def look(database: Database, run: Run) -> None:
     async with database.unit_of_work(Context(None, "demo")) as uow:
         rows = await uow.connection.fetch(_STATES, first, ids)
         run.dead_lettered = await uow.connection.fetchval(_DEAD_LETTERS, ids)
+        run.doubted = await uow.connection.fetchval(_DOUBTED, first, ids)
     run.ends = Counter({row["state"]: 0 for row in rows if row["state"] in _ENDS})
     run.failed = Counter()
     for row in rows:
