@@ -1,21 +1,15 @@
-"""Dead letters: kept in PostgreSQL with what they prove, and what may be done about them."""
+"""Dead letters: kept in PostgreSQL with what they prove, found by what is known of them, judged one by one."""
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 from uuid import UUID
 
+from core.domain.redrive import Judgement, Redrive, Standing, judge
 from schemas.dead_letters import DeadLetter
-
-
-class Redrive(StrEnum):
-    """Whether a dead letter may be sent again."""
-
-    SAFE = "SAFE"
-    INQUIRE_FIRST = "INQUIRE_FIRST"
-    REFUSED = "REFUSED"
 
 
 class LetterState(StrEnum):
@@ -28,22 +22,37 @@ class LetterState(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class LetterFilter:
-    """Which letters to list; None takes any."""
+    """Which letters are meant; None takes any. `tenant_id` None is every tenant's."""
 
     rail: str | None = None
     error_class: str | None = None
     fingerprint: str | None = None
     state: LetterState = LetterState.OPEN
+    tenant_id: UUID | None = None
+    operation: str | None = None
+    provider: str | None = None
+    job_id: UUID | None = None
+    intent_id: UUID | None = None
+    text: str | None = None
+    """Words of the message, the class or the provider's reference."""
+    received_after: datetime | None = None
+    received_before: datetime | None = None
+    ids: Sequence[UUID] | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class LetterView:
-    """One dead letter as people see it; the body stays sealed."""
+    """One dead letter as people see it; the body stays sealed, `payload` has its masked fields."""
 
     id: UUID
+    tenant_id: UUID
     stream: str
     entry_id: str
     rail: str
+    operation: str | None
+    kind: str | None
+    provider: str | None
+    reference: str
     job_id: UUID | None
     intent_id: UUID | None
     error_class: str
@@ -51,26 +60,46 @@ class LetterView:
     message: str
     deliveries: int
     fence: int
-    all_negative: bool
-    job_closed: bool
     intent_state: str | None
     state: str
+    traceparent: str | None
+    payload: Mapping[str, Any]
     received_at: datetime
+    closed_at: datetime | None
+    age_s: int
+    standing: Standing
+
+    @property
+    def judgement(self) -> Judgement:
+        """Whether a redrive is safe now, and why."""
+        return judge(self.standing)
 
     @property
     def verdict(self) -> tuple[Redrive, str]:
         """What a redrive would be, and why."""
-        if self.intent_state in ("SETTLED", "FAILED", "CANCELLED", "EXPIRED") or self.job_closed:
-            return Redrive.REFUSED, "the intent is decided: a new linked intent is the way"
-        if self.stream.endswith(":results"):
-            return Redrive.SAFE, "the provider answered: only the core has to read it again"
-        if self.job_id is None:
-            return Redrive.REFUSED, "no job is known by this entry"
-        if self.fence == 0:
-            return Redrive.SAFE, "no permit was ever given: nothing was sent"
-        if self.all_negative:
-            return Redrive.SAFE, "every permit is proven unpaid"
-        return Redrive.INQUIRE_FIRST, f"{self.fence} permits were given: it may have been sent"
+        return self.judgement.verdict, self.judgement.reason
+
+
+@dataclass(frozen=True, slots=True)
+class LetterGroup:
+    """The letters of one fingerprint: how many, since when, and whether it gets worse."""
+
+    fingerprint: str
+    error_class: str
+    rail: str
+    message: str
+    letters: int
+    last_hour: int
+    hour_before: int
+    first_at: datetime
+    last_at: datetime
+
+    @property
+    def trend(self) -> str:
+        """`rising`, `falling` or `steady`: the last hour against the one before."""
+        if self.last_hour == self.hour_before:
+            return "steady"
+        return "rising" if self.last_hour > self.hour_before else "falling"
 
 
 class Letters(Protocol):
@@ -82,10 +111,86 @@ class Letters(Protocol):
         self, uow: Any, wanted: LetterFilter, limit: int, after: UUID | None = None
     ) -> Sequence[LetterView]: ...
 
-    async def find_letter(self, uow: Any, letter_id: UUID) -> LetterView | None: ...
+    async def group_letters(self, uow: Any, wanted: LetterFilter, limit: int) -> Sequence[LetterGroup]: ...
+
+    async def find_letter(self, uow: Any, letter_id: UUID, tenant_id: UUID | None = None) -> LetterView | None: ...
 
 
 async def receive(uow: Any, store: Letters, letters: Sequence[DeadLetter]) -> None:
     """Keep dead letters once each and mark their open jobs DEAD; what was sent is inquired about at once."""
     if letters:
         await store.keep_dead(uow, letters)
+
+
+_SHOWN: Final = frozenset(
+    {
+        "operation",
+        "kind",
+        "provider",
+        "amount_minor",
+        "currency",
+        "payee_masked",
+        "deadline",
+        "verdict",
+        "fence",
+        "basis",
+        "reference",
+        "provider_tx_id",
+        "reason",
+        "payee_name_masked",
+        "evidence_id",
+        "observed_at",
+    }
+)
+_LONGEST: Final = 120
+
+
+def shown_payload(body: str) -> dict[str, Any]:
+    """Return what of a body may be shown: the contracts' masked fields, and nothing of what is no JSON object."""
+    try:
+        told = json.loads(body)
+    except (ValueError, RecursionError):
+        return {}
+    if not isinstance(told, dict):
+        return {}
+    return {
+        name: value
+        for name, value in told.items()
+        if name in _SHOWN
+        and (
+            (isinstance(value, str) and len(value) <= _LONGEST and value.isprintable())
+            or (isinstance(value, int) and abs(value) < 2**63)
+        )
+    }
+
+
+def letter_document(letter: LetterView) -> dict[str, Any]:
+    """Return a letter in the shape of `schemas.on_call.LetterDocument`."""
+    verdict, reason = letter.verdict
+    return {
+        "id": letter.id,
+        "state": letter.state,
+        "verdict": verdict,
+        "reason": reason,
+        "rail": letter.rail,
+        "operation": letter.operation,
+        "kind": letter.kind,
+        "provider": letter.provider,
+        "class": letter.error_class,
+        "fingerprint": letter.fingerprint,
+        "message": letter.message,
+        "received_at": letter.received_at,
+        "age_s": letter.age_s,
+        "deliveries": letter.deliveries,
+        "fence": letter.fence,
+        "tenant_id": letter.tenant_id,
+        "job_id": letter.job_id,
+        "intent_id": letter.intent_id,
+        "intent_state": letter.intent_state,
+        "reference": letter.reference,
+        "stream": letter.stream,
+        "entry_id": letter.entry_id,
+        "traceparent": letter.traceparent,
+        "payload": dict(letter.payload),
+        "closed_at": letter.closed_at,
+    }

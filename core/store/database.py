@@ -81,8 +81,12 @@ class Database:
         """
         begin = "BEGIN" if durable else "BEGIN; SET LOCAL synchronous_commit = off"
         if context.tenant_id is not None:
-            # In the same round trip; the text of a UUID holds nothing to escape.
-            begin += f"; SELECT set_config('fleet.tenant', '{context.tenant_id}', true)"
+            # In the same round trip; the text of a UUID holds nothing to escape. The actor is for the audit journal.
+            actor = context.actor.replace("'", "''")
+            begin += (
+                f"; SELECT set_config('fleet.tenant', '{context.tenant_id}', true),"
+                f" set_config('fleet.actor', '{actor}', true)"
+            )
         async with self._pool.acquire() as connection:
             await connection.execute(begin)
             try:

@@ -1,26 +1,31 @@
-"""Dead letters in PostgreSQL: sealed bodies, found by stream and entry."""
+"""Dead letters in PostgreSQL: sealed bodies, found by stream and entry or by what is known of them."""
 
 import hashlib
+import json
 from collections.abc import Sequence
 from typing import Any, Final
 from uuid import UUID
 
-from core.services.dead_letters import LetterFilter, LetterView
+import orjson
+
+from core.services.dead_letters import LetterFilter, LetterGroup, LetterView, shown_payload
 from core.services.settle import Delivery
 from core.services.vault_port import Vault
 from core.store.database import UnitOfWork
+from core.store.letter_queries import CAPS, JOINED, STANDING, conditions_of, standing_of
 from schemas.dead_letters import DeadLetter
 
 _NO_TENANT: Final = "'00000000-0000-0000-0000-000000000000'::uuid"
 
 _KEEP: Final = f"""
 INSERT INTO fleet.dead_letters (id, tenant_id, stream, entry_id, rail, job_id, intent_id, error_class, fingerprint,
-    message, deliveries, body)
+    message, deliveries, body, payload, operation, kind, provider, reference, traceparent)
 SELECT l.id, coalesce(j.tenant_id, {_NO_TENANT}), l.stream, l.entry_id, l.rail, l.job_id, j.intent_id, l.error_class,
-    l.fingerprint, l.message, l.deliveries, l.body
+    l.fingerprint, l.message, l.deliveries, l.body, l.payload, j.operation, j.kind, j.provider,
+    coalesce(j.reference, ''), j.traceparent
 FROM unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::uuid[], $6::text[], $7::text[], $8::text[], $9::int[],
-    $10::bytea[])
-    AS l(id, stream, entry_id, rail, job_id, error_class, fingerprint, message, deliveries, body)
+    $10::bytea[], $11::jsonb[])
+    AS l(id, stream, entry_id, rail, job_id, error_class, fingerprint, message, deliveries, body, payload)
 LEFT JOIN fleet.jobs j ON j.id = l.job_id AND j.rail = l.rail
 ON CONFLICT (stream, entry_id) DO NOTHING
 RETURNING job_id
@@ -37,23 +42,35 @@ UPDATE fleet.jobs j SET state = 'DEAD', next_check_at = CASE WHEN fence > 0 THEN
 FROM dead WHERE j.id = dead.id
 """
 
-_VIEW: Final = """
-SELECT d.id, d.stream, d.entry_id, d.rail, d.job_id, d.intent_id, d.error_class, d.fingerprint, d.message, d.deliveries,
-    d.state, d.received_at,
-    coalesce(j.fence, 0) AS fence, j.closed_at IS NOT NULL AS job_closed, i.state AS intent_state,
-    NOT EXISTS (SELECT FROM fleet.attempts a
-        WHERE a.job_id = d.job_id AND a.negative_at IS NULL AND a.mode = 'SEND') AS all_negative
-FROM fleet.dead_letters d
-LEFT JOIN fleet.jobs j ON j.id = d.job_id LEFT JOIN fleet.intents i ON i.id = d.intent_id
-"""
+_COLUMNS: Final = (
+    "id", "tenant_id", "stream", "entry_id", "rail", "operation", "kind", "provider", "reference", "job_id",
+    "intent_id", "error_class", "fingerprint", "message", "deliveries", "state", "traceparent", "received_at",
+    "closed_at",
+)  # fmt: skip
 
+# The page first, along an index; only its rows are joined to what is known about them.
+_VIEW: Final = f"""
+WITH page AS MATERIALIZED (SELECT d.* FROM fleet.dead_letters d WHERE {{}}), {CAPS}
+SELECT {", ".join(f"d.{name}" for name in _COLUMNS)}, d.payload::text AS payload, coalesce(j.fence, 0) AS fence,
+    i.state AS intent_state, floor(extract(epoch FROM now() - d.received_at))::bigint AS age_s, {STANDING}
+FROM page d {JOINED}
+ORDER BY d.received_at DESC, d.id DESC
+"""  # noqa: S608 - constants
 
-_LIST: Final = """
-WHERE ($1::text IS NULL OR d.rail = $1) AND ($2::text IS NULL OR d.error_class = $2)
-    AND ($3::text IS NULL OR d.fingerprint = $3) AND d.state = $4
-    AND ($5::uuid IS NULL
-        OR (d.received_at, d.id) < (SELECT l.received_at, l.id FROM fleet.dead_letters l WHERE l.id = $5))
-ORDER BY d.received_at DESC, d.id DESC LIMIT $6
+_GROUPS: Final = """
+WITH counted AS (
+    SELECT d.fingerprint, count(*) AS letters, min(d.received_at) AS first_at, max(d.received_at) AS last_at,
+        count(*) FILTER (WHERE d.received_at >= now() - interval '1 hour') AS last_hour,
+        count(*) FILTER (WHERE d.received_at < now() - interval '1 hour'
+            AND d.received_at >= now() - interval '2 hours') AS hour_before
+    FROM fleet.dead_letters d WHERE {} GROUP BY d.fingerprint ORDER BY count(*) DESC, d.fingerprint LIMIT {:d}
+)
+SELECT c.fingerprint, n.error_class, n.rail, n.message, c.letters, c.last_hour, c.hour_before, c.first_at, c.last_at
+FROM counted c CROSS JOIN LATERAL (
+    SELECT error_class, rail, message FROM fleet.dead_letters d
+    WHERE d.fingerprint = c.fingerprint AND d.received_at = c.last_at AND {} LIMIT 1
+) n
+ORDER BY c.letters DESC, c.fingerprint
 """
 
 
@@ -67,7 +84,7 @@ class DeadLetterStore:
         """Keep each letter once by stream and entry, and mark the open jobs of new ones DEAD."""
         rows = [
             (_id(x.stream, x.entry_id), x.stream, x.entry_id, x.rail, x.job_id, x.error_class, x.fingerprint, x.message,
-             x.deliveries, self._seal(x.stream, x.entry_id, x.body))
+             x.deliveries, self._seal(x.stream, x.entry_id, x.body), _shown(x.body))
             for x in letters
         ]  # fmt: skip
         new = await uow.connection.fetch(_KEEP, *(list(column) for column in zip(*rows, strict=True)))
@@ -79,7 +96,7 @@ class DeadLetterStore:
         job_id = delivery.result.job_id if delivery.result is not None else None
         row = (_id(delivery.stream, delivery.entry_id), delivery.stream, delivery.entry_id, delivery.rail, job_id,
                error_class, error_class, f"unusable result: {error_class}", delivery.deliveries,
-               self._seal(delivery.stream, delivery.entry_id, delivery.body))  # fmt: skip
+               self._seal(delivery.stream, delivery.entry_id, delivery.body), _shown(delivery.body))  # fmt: skip
         await uow.connection.execute(_KEEP, *([value] for value in row))
         await uow.connection.execute(
             "INSERT INTO fleet.alerts (id, tenant_id, severity, kind, job_id, detail)"
@@ -94,18 +111,42 @@ class DeadLetterStore:
         self, uow: UnitOfWork, wanted: LetterFilter, limit: int, after: UUID | None = None
     ) -> list[LetterView]:
         """Return letters, newest first; `after` is the last one of the page before."""
-        rows = await uow.connection.fetch(
-            _VIEW + _LIST, wanted.rail, wanted.error_class, wanted.fingerprint, wanted.state, after, limit
-        )
+        conditions = conditions_of(wanted)
+        if after is not None:
+            last = await uow.connection.fetchrow("SELECT received_at, id FROM fleet.dead_letters WHERE id = $1", after)
+            if last is None:
+                return []
+            conditions.add("(d.received_at, d.id) < ({}, {})", last["received_at"], last["id"])
+        page = f"{conditions.where} ORDER BY d.received_at DESC, d.id DESC LIMIT {limit:d}"
+        rows = await uow.connection.fetch(_VIEW.format(page), *conditions.arguments)
         return [_view(row) for row in rows]
 
-    async def find_letter(self, uow: UnitOfWork, letter_id: UUID) -> LetterView | None:
-        """Return one letter, None where there is none."""
-        row = await uow.connection.fetchrow(_VIEW + " WHERE d.id = $1", letter_id)
+    async def group_letters(self, uow: UnitOfWork, wanted: LetterFilter, limit: int) -> list[LetterGroup]:
+        """Return the largest groups by fingerprint, over all that match."""
+        conditions = conditions_of(wanted)
+        query = _GROUPS.format(conditions.where, limit, conditions.where)
+        return [LetterGroup(*row) for row in await uow.connection.fetch(query, *conditions.arguments)]
+
+    async def find_letter(self, uow: UnitOfWork, letter_id: UUID, tenant_id: UUID | None = None) -> LetterView | None:
+        """Return one letter, None where there is none, or none of this tenant."""
+        condition = "d.id = $1 AND ($2::uuid IS NULL OR d.tenant_id = $2)"
+        row = await uow.connection.fetchrow(_VIEW.format(condition), letter_id, tenant_id)
         return None if row is None else _view(row)
 
+    def open_body(self, stream: str, entry_id: str, sealed: bytes) -> str:
+        """Return a body as it came. Raises VaultError."""
+        return self._vault.open_bytes(sealed, bound_to=_binding(stream, entry_id)).decode()
+
     def _seal(self, stream: str, entry_id: str, body: str) -> bytes:
-        return self._vault.seal_bytes(body.encode(), bound_to=f"dead_letter:{stream}:{entry_id}")
+        return self._vault.seal_bytes(body.encode(), bound_to=_binding(stream, entry_id))
+
+
+def _binding(stream: str, entry_id: str) -> str:
+    return f"dead_letter:{stream}:{entry_id}"
+
+
+def _shown(body: str) -> str:
+    return orjson.dumps(shown_payload(body)).decode()
 
 
 def _id(stream: str, entry_id: str) -> UUID:
@@ -113,4 +154,5 @@ def _id(stream: str, entry_id: str) -> UUID:
 
 
 def _view(row: Any) -> LetterView:
-    return LetterView(**dict(row))
+    columns = {name: row[name] for name in (*_COLUMNS, "fence", "intent_state", "age_s")}
+    return LetterView(**columns, payload=json.loads(row["payload"]), standing=standing_of(row))

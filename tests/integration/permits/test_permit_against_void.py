@@ -12,9 +12,10 @@ import asyncpg
 from core.domain.context import Context
 from core.domain.ids import mint_id
 from core.domain.jobs import JobRow, mint_reference
+from core.domain.redrive import Redrive
 from core.domain.resolution import Pace
 from core.services.close_job import close_if_unsent
-from core.services.dead_letters import LetterFilter, Redrive
+from core.services.dead_letters import LetterFilter
 from core.services.limits import LimitBook
 from core.services.permits import grant_permits
 from core.services.rails import register
