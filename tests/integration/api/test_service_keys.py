@@ -144,6 +144,7 @@ async def test_a_signature_covers_method_path_query_body_key_time_and_nonce(worl
     codes = [answer.json()["code"] for answer in forged]
     assert codes == ["unauthenticated"] * 3 + ["method_not_allowed"] + ["unauthenticated"] * 9
     after = await world.contents()
-    assert {table for table in after if after[table] != before[table]} == {"service_keys", "audit_entries", "audit_heads"}
+    changed_tables = {table for table in after if after[table] != before[table]}
+    assert changed_tables == {"service_keys", "audit_entries", "audit_heads"}
     assert (await world.api.http.post("/v1/wallets", content=raw, headers=headers)).status_code == 201
     assert (await world.api.get(f"/v1/wallets/{wallet}")).status_code == 200
