@@ -10,7 +10,11 @@ from core.store.unit_of_work import UnitOfWork, Write, WriteMissedError
 from fleet.stack.provision import RoleUrls
 
 _CONTEXT = Context(None, "test")
-_ADD = Write("added AS (INSERT INTO noted SELECT unnest($1::int[]))", frozenset({"noted"}))
+_ADD = Write(
+    "added AS (INSERT INTO noted SELECT unnest($1::int[]) RETURNING n)",
+    frozenset({"noted"}),
+    "SELECT count(*) FROM added",
+)
 _RAISE = Write(
     "raised AS (UPDATE counted SET n = n + $1 WHERE id = ANY ($2::int[]) RETURNING id)",
     frozenset({"counted"}),
@@ -51,6 +55,18 @@ async def test_a_value_is_read_in_the_statement_that_sends_the_writes(database: 
         await uow.later(_RAISE, 2, [1, 2], expected=2)
         assert await uow.value_after_writes("$1::int + $2::int", 40, 2) == 42
         assert await _noted(uow) == [7]
+
+
+async def test_a_value_that_locks_is_computed_when_the_writes_are_done(database: Database) -> None:
+    number = Write(
+        "numbered AS (INSERT INTO noted SELECT nextval('turns') FROM generate_series(1, $1) RETURNING n)",
+        frozenset({"noted"}),
+        "SELECT count(*) FROM numbered",
+    )
+    async with database.unit_of_work(_CONTEXT) as uow:
+        await uow.connection.execute("CREATE SEQUENCE turns")
+        await uow.later(number, 3)
+        assert await uow.value_after_writes("nextval('turns')") == 4
 
 
 async def test_writes_to_one_table_follow_each_other(database: Database) -> None:
