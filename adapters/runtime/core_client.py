@@ -106,6 +106,10 @@ class CoreClient:
         answer = await self._repeated("POST", path, batch.model_dump_json().encode())
         return ProviderPaymentAnswers.model_validate_json(answer)
 
+    async def ask(self, path: str, body: bytes) -> bytes:
+        """POST what may be repeated without harm and return the answer. Raises as `request` does."""
+        return await self._repeated("POST", path, body)
+
     async def close(self) -> None:
         """Let go of the connections."""
         if self._session is not None:

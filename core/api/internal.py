@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from fastapi import FastAPI, Request, Response
 
 from core.api.answers import json_answer
+from core.api.files import file_routes
 from core.api.hot_paths import HotPaths
 from core.api.openapi import Described, install_document
 from core.api.requests import BATCH_BODY_MAX_BYTES, parse, read_body, signed_by
@@ -20,6 +21,7 @@ from core.services.vault_port import Vault
 from core.store import attempts, rails
 from core.store.database import UnitOfWork
 from core.store.evidence import EvidenceStore
+from core.store.files import FileStore
 from core.telemetry.catalogue import PERMITS
 from schemas.permits import PermitRequest, PermitResponse
 from schemas.rails import EvidenceBatch, EvidenceKept, RailRegistered, RailRegistration
@@ -96,6 +98,7 @@ def install_internal(app: FastAPI, core: Core, throttle: Throttle) -> HotPaths:
         ("POST", "/internal/v1/permits", ask_permits, PermitResponse, 200, PermitRequest),
         ("POST", "/internal/v1/evidence", keep_evidence, EvidenceKept, 200, EvidenceBatch),
         ("PUT", "/internal/v1/rails/{rail}", registration, RailRegistered, 200, RailRegistration),
+        *file_routes(FileStore(vault), unit_of_work, _rail_of),
     ]
     for method, path, handler, _, _, _ in table:
         app.add_api_route(path, handler, methods=[method], include_in_schema=False)

@@ -1,6 +1,4 @@
-"""A small core for tests of adapters: permits, registration and evidence over real sockets, scripted per job."""
-
-# ruff: noqa: S101 - it asserts
+"""A small core for runtime tests: permits, registration and evidence over real sockets, scripted per job."""
 
 import uuid
 from collections import Counter

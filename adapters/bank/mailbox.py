@@ -1,0 +1,149 @@
+"""Everything that the bank has reported, read once and in order, and asked by reference.
+
+Nothing here is the only copy: the bank keeps its messages, and a new process reads them again from the first. What an
+answer is built from is therefore always the bank's own word, never a memory of ours.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Final, Protocol
+
+from adapters.bank import metrics
+from adapters.bank.answers import DUPLICATES, Known
+from adapters.bank.reports import Balanced, Entry, Fact, FileStatus, PaymentStatus, ReturnNotice, read_report
+from adapters.bank.xml import XmlRefusedError
+
+log = logging.getLogger(__name__)
+
+_RANK: Final = ("", "RCVD", "ACTC", "PDNG", "ACCP", "ACWC", "ACSP")
+"""Reports may come in any order: an earlier stage never hides a later one."""
+
+
+class Messages(Protocol):
+    """Where the bank keeps what it has sent, numbered from 1."""
+
+    async def message(self, number: int) -> bytes | None:
+        """Return one message, None where there is none yet. Raises the runtime's errors."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Gap:
+    """A statement that does not follow from the one before, or that its own entries do not explain."""
+
+    kind: str
+    statement_id: str
+
+
+class Mailbox:
+    """Follows the bank's messages about one account. Safe with many askers: each sees what came before it asked."""
+
+    def __init__(self, messages: Messages, account: str, *, first: int = 1) -> None:
+        self._messages, self._account = messages, account
+        self._next = first
+        self._reading = asyncio.Lock()
+        self._rounds_begun = self._last_read = 0
+        self._known: dict[str, Known] = {}
+        self._files: dict[str, FileStatus] = {}
+        self._statements: dict[int, Balanced] = {}
+        self._shown: set[str] = set()
+        self.gaps: list[Gap] = []
+        self.listeners: list[Callable[[Fact], None]] = []
+        """Told of each fact, once, in the bank's order."""
+
+    async def read(self) -> None:
+        """Take in what the bank has sent until now. Raises the errors of `Messages`; what was read before stays."""
+        wanted = self._rounds_begun + 1
+        async with self._reading:
+            if self._last_read >= wanted:
+                return  # a round that began after we asked has seen all that we could
+            self._rounds_begun = this = self._rounds_begun + 1
+            while (body := await self._messages.message(self._next)) is not None:
+                self._take(body)
+                self._next += 1
+            self._last_read = this
+
+    def known(self, reference: str) -> Known | None:
+        """Return what was reported about an EndToEndId."""
+        return self._known.get(reference)
+
+    def file(self, message_id: str) -> FileStatus | None:
+        """Return what was reported about a file of ours as a whole."""
+        return self._files.get(message_id)
+
+    def _take(self, body: bytes) -> None:
+        try:
+            facts = read_report(body)
+        except XmlRefusedError as error:
+            # One unreadable message must not hide those behind it; what it was about stays open.
+            metrics.MESSAGES.labels("refused").inc()
+            log.error("message %d of the bank is not read: %s", self._next, error)  # noqa: TRY400 - the text is ours
+            return
+        metrics.MESSAGES.labels("read").inc()
+        for fact in facts:
+            self._learn(fact)
+            for listener in self.listeners:
+                listener(fact)
+
+    def _learn(self, fact: Fact) -> None:
+        match fact:
+            case FileStatus():
+                self._learn_file(fact)
+            case PaymentStatus() if fact.end_to_end_id:
+                self._learn_status(fact)
+            case Entry() if fact.account == self._account:
+                self._learn_entry(fact)
+            case Balanced() if fact.account == self._account:
+                self._check(fact)
+            case ReturnNotice():
+                log.info("the bank announces a return: %s", fact.reason)
+
+    def _learn_file(self, fact: FileStatus) -> None:
+        before = self._files.get(fact.message_id)
+        # "Had it before" says nothing about the first one; what was said of that one stays.
+        if before is None or before.reason in DUPLICATES or fact.reason not in DUPLICATES:
+            self._files[fact.message_id] = fact
+
+    def _learn_status(self, fact: PaymentStatus) -> None:
+        known = self._known.setdefault(fact.end_to_end_id, Known())
+        before = known.status
+        if before is None or _rank(fact.status) >= _rank(before.status):
+            known.status = fact
+
+    def _learn_entry(self, fact: Entry) -> None:
+        # `BOOK` alone is money that moved: an expected or a future entry is neither.
+        if not fact.end_to_end_id or not fact.is_booked:
+            return
+        reference = fact.bank_reference or f"{fact.source}:{fact.value_date}"
+        known = self._known.setdefault(fact.end_to_end_id, Known())
+        if not fact.is_credit and not fact.is_return:
+            known.debits[reference] = fact
+        elif fact.is_credit and fact.is_return:
+            known.returned[reference] = fact
+
+    def _check(self, statement: Balanced) -> None:
+        if statement.statement_id in self._shown:
+            return
+        self._shown.add(statement.statement_id)
+        opening, closing, number = statement.opening_minor, statement.closing_minor, statement.sequence
+        if opening is not None and closing is not None and opening + statement.entries_minor != closing:
+            self._gap("entries_do_not_explain_the_balance", statement)
+        if number is None:
+            return
+        before = self._statements.get(number - 1)
+        if self._statements and before is None and number > min(self._statements):
+            self._gap("a_statement_is_missing", statement)
+        elif before is not None and before.closing_minor != opening:
+            self._gap("the_opening_is_not_the_last_closing", statement)
+        self._statements[number] = replace(statement, entries_minor=0)
+
+    def _gap(self, kind: str, statement: Balanced) -> None:
+        metrics.STATEMENT_GAPS.labels(kind).inc()
+        self.gaps.append(Gap(kind, statement.statement_id))
+        log.error("statement %s has a gap: %s", statement.statement_id, kind)
+
+
+def _rank(status: str) -> int:
+    return _RANK.index(status) if status in _RANK else len(_RANK)

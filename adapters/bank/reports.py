@@ -1,0 +1,204 @@
+"""What a bank reports, as facts: pain.002, camt.052/053/054 and pacs.004. Pure; versions differ in namespace alone."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Final
+
+from lxml import etree
+
+from adapters.bank.xml import XmlRefusedError, find, find_all, read_document, source_of, text_at
+from schemas.money import AmountError, currency_of, to_minor
+
+NOT_PROVIDED: Final = "NOTPROVIDED"
+"""An EndToEndId that names nothing, and so matches nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class FileStatus:
+    """What the bank says of a whole file of ours."""
+
+    message_id: str
+    status: str
+    reason: str
+    evidence: str
+
+
+@dataclass(frozen=True, slots=True)
+class PaymentStatus:
+    """What the bank says of one payment before any money is booked."""
+
+    message_id: str
+    end_to_end_id: str
+    status: str
+    reason: str
+    evidence: str
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One movement on our account as a notice, report or statement shows it; the amount is minor units."""
+
+    account: str
+    is_credit: bool
+    is_booked: bool
+    is_return: bool
+    amount_minor: int
+    currency: str
+    bank_reference: str
+    """The bank's own name of the movement: the same in every message that shows it."""
+    end_to_end_id: str
+    """Empty where the bank names none."""
+    creditor_reference: str
+    remittance: str
+    value_date: str
+    reason: str
+    source: str
+    evidence: str
+
+
+@dataclass(frozen=True, slots=True)
+class Balanced:
+    """A statement as a whole: amounts are minor units, a balance of ours at the bank is positive."""
+
+    account: str
+    statement_id: str
+    sequence: int | None
+    opening_minor: int | None
+    closing_minor: int | None
+    entries_minor: int
+    """What the statement's own entries add up to."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReturnNotice:
+    """pacs.004: a payment is coming back. The money is back when the account shows it."""
+
+    end_to_end_id: str
+    amount_minor: int
+    currency: str
+    reason: str
+    evidence: str
+
+
+Fact = FileStatus | PaymentStatus | Entry | Balanced | ReturnNotice
+
+
+def read_report(body: bytes) -> list[Fact]:
+    """Return the facts of one message. Raises XmlRefusedError for what is no report that is known here."""
+    name, message = read_document(body)
+    readers = {
+        "pain.002": _status_report,
+        "camt.052": lambda element: _accounts(element, "Rpt", name),
+        "camt.053": lambda element: _accounts(element, "Stmt", name),
+        "camt.054": lambda element: _accounts(element, "Ntfctn", name),
+        "pacs.004": _returns,
+    }
+    reader = readers.get(".".join(name.split(".")[:2]))
+    if reader is None:
+        raise XmlRefusedError(f"a message {name[:40]!r} is no report")
+    try:
+        return list(reader(message))
+    except AmountError as error:
+        raise XmlRefusedError("an amount that is none") from error
+
+
+def _status_report(report: etree._Element) -> Iterator[Fact]:
+    group = find(report, "OrgnlGrpInfAndSts")
+    if group is None:
+        raise XmlRefusedError("a status report without its group")
+    message_id = text_at(group, "OrgnlMsgId")
+    status = text_at(group, "GrpSts")
+    if status:
+        yield FileStatus(message_id, status, _reason(group), source_of(group))
+    for batch in find_all(report, "OrgnlPmtInfAndSts"):
+        batch_status, batch_reason = text_at(batch, "PmtInfSts"), _reason(batch)
+        for each in find_all(batch, "TxInfAndSts"):
+            # A transaction that has no status of its own has its batch's.
+            own = text_at(each, "TxSts")
+            yield PaymentStatus(
+                message_id,
+                text_at(each, "OrgnlEndToEndId"),
+                own or batch_status,
+                _reason(each) if own else batch_reason,
+                source_of(each),
+            )
+
+
+def _reason(element: etree._Element) -> str:
+    return text_at(element, "StsRsnInf/Rsn/Cd") or text_at(element, "StsRsnInf/Rsn/Prtry")
+
+
+def _accounts(message: etree._Element, kind: str, name: str) -> Iterator[Fact]:
+    for part in find_all(message, kind):
+        account = text_at(part, "Acct/Id/IBAN") or text_at(part, "Acct/Id/Othr/Id")
+        total_minor = 0
+        for entry in find_all(part, "Ntry"):
+            signed_minor, is_credit = _amount(entry, "Amt")[0], text_at(entry, "CdtDbtInd") == "CRDT"
+            total_minor += signed_minor if is_credit else -signed_minor
+            yield from _movements(entry, account, name)
+        if kind == "Stmt":
+            sequence = text_at(part, "ElctrncSeqNb")
+            yield Balanced(
+                account,
+                text_at(part, "Id"),
+                int(sequence) if sequence.isascii() and sequence.isdigit() else None,
+                _balance(part, "OPBD"),
+                _balance(part, "CLBD"),
+                total_minor,
+            )
+
+
+def _movements(entry: etree._Element, account: str, name: str) -> Iterator[Entry]:
+    """Yield one movement for each transaction: a bank may book many payments as one entry."""
+    details = find_all(entry, "NtryDtls/TxDtls")
+    for detail in details or [entry]:
+        own_amount = find(detail, "Amt") is not None
+        if len(details) > 1 and not own_amount:
+            raise XmlRefusedError("an entry of several transactions that do not state their amounts")
+        amount_minor, currency = _amount(detail if own_amount else entry, "Amt")
+        direction = text_at(detail, "CdtDbtInd") or text_at(entry, "CdtDbtInd")
+        if direction not in ("CRDT", "DBIT"):
+            raise XmlRefusedError("an entry that is neither credit nor debit")
+        reference = text_at(detail, "Refs/EndToEndId")
+        yield Entry(
+            account,
+            direction == "CRDT",
+            (text_at(entry, "Sts/Cd") or text_at(entry, "Sts")) == "BOOK",
+            find(detail, "RtrInf") is not None or text_at(entry, "RvslInd") == "true",
+            amount_minor,
+            currency,
+            text_at(detail, "Refs/AcctSvcrRef") or text_at(entry, "AcctSvcrRef"),
+            "" if reference == NOT_PROVIDED else reference,
+            text_at(detail, "RmtInf/Strd/CdtrRefInf/Ref"),
+            " ".join((each.text or "").strip() for each in find_all(detail, "RmtInf/Ustrd")),
+            text_at(entry, "ValDt/Dt"),
+            text_at(detail, "RtrInf/Rsn/Cd"),
+            name,
+            source_of(entry),
+        )
+
+
+def _balance(statement: etree._Element, code: str) -> int | None:
+    for balance in find_all(statement, "Bal"):
+        if text_at(balance, "Tp/CdOrPrtry/Cd") == code:
+            amount_minor, _ = _amount(balance, "Amt")
+            return amount_minor if text_at(balance, "CdtDbtInd") == "CRDT" else -amount_minor
+    return None
+
+
+def _returns(message: etree._Element) -> Iterator[Fact]:
+    for each in find_all(message, "TxInf"):
+        amount_minor, currency = _amount(each, "RtrdIntrBkSttlmAmt")
+        reference = text_at(each, "OrgnlEndToEndId")
+        if reference != NOT_PROVIDED:
+            reason = text_at(each, "RtrRsnInf/Rsn/Cd")
+            yield ReturnNotice(reference, amount_minor, currency, reason, source_of(each))
+
+
+def _amount(element: etree._Element, path: str) -> tuple[int, str]:
+    found = find(element, path)
+    if found is None:
+        raise XmlRefusedError(f"no {path} where one must be")
+    currency = currency_of(found.get("Ccy") or "")
+    text = (found.text or "").strip()
+    return (0 if not text.strip("0.") and text else to_minor(text, currency)), currency.code

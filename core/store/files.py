@@ -1,0 +1,91 @@
+"""Files that pay, in PostgreSQL, sealed: one live file for a reference, and bytes that never change."""
+
+from collections.abc import Sequence
+from typing import Final
+from uuid import UUID
+
+import asyncpg
+
+from core.services.vault_port import Vault
+from core.store.database import UnitOfWork
+from schemas.files import FileHeld, FileMember
+
+_INSERT: Final = "INSERT INTO fleet.rail_files (id, rail, message_id, ciphertext) VALUES ($1, $2, $3, $4)"
+# In the order of references: two files with the same members wait for each other and never deadlock.
+_INSERT_MEMBERS: Final = """
+INSERT INTO fleet.rail_file_members (file_id, tenant_id, rail, job_id, reference)
+SELECT $1, j.tenant_id, j.rail, j.id, j.reference
+FROM unnest($3::uuid[], $4::text[]) AS m(job_id, reference)
+JOIN fleet.jobs j ON j.id = m.job_id AND j.reference = m.reference AND j.rail = $2
+ORDER BY j.reference
+RETURNING reference
+"""
+_HOLDING: Final = """
+SELECT m.reference, f.id, f.message_id, extract(epoch FROM now() - f.stored_at)::float8 AS age_s
+FROM fleet.rail_file_members m JOIN fleet.rail_files f ON f.id = m.file_id
+WHERE m.rail = $1 AND m.reference = ANY($2) AND m.live
+"""
+# What was decided against must not be paid by a file that is handed in again.
+_AGAIN: Final = """
+UPDATE fleet.rail_files f SET resends = resends + 1
+WHERE f.id = $1 AND f.rail = $2 AND f.state = 'LIVE' AND NOT EXISTS (
+    SELECT FROM fleet.rail_file_members m
+    JOIN fleet.jobs j ON j.id = m.job_id
+    JOIN fleet.intents i ON i.id = j.intent_id
+    WHERE m.file_id = f.id AND (i.decision = 'VOID' OR i.state IN ('FAILED', 'CANCELLED', 'EXPIRED')))
+RETURNING ciphertext
+"""
+_GIVE_UP: Final = """
+WITH given_up AS (
+    UPDATE fleet.rail_files SET state = 'GIVEN_UP'
+    WHERE id = $1 AND rail = $2 AND (state = 'GIVEN_UP' OR resends = 0) RETURNING id
+), freed AS (
+    UPDATE fleet.rail_file_members m SET live = false FROM given_up g WHERE m.file_id = g.id
+)
+SELECT EXISTS (SELECT FROM given_up)
+"""
+
+
+class MemberTakenError(Exception):
+    """A member is in a live file already; the transaction must not be committed."""
+
+
+class MemberUnknownError(Exception):
+    """A member is no job of this rail; the transaction must not be committed."""
+
+
+class FileStore:
+    """Files by id and by the references in them."""
+
+    def __init__(self, vault: Vault) -> None:
+        self._vault = vault
+
+    async def insert_file(
+        self, uow: UnitOfWork, rail: str, file_id: UUID, message_id: str, body: str, members: Sequence[FileMember]
+    ) -> None:
+        """Store a file and its members. Raises MemberTakenError, MemberUnknownError."""
+        sealed = self._vault.seal_bytes(body.encode(), bound_to=f"file:{file_id}")
+        ids, references = [each.job_id for each in members], [each.reference for each in members]
+        try:
+            await uow.connection.execute(_INSERT, file_id, rail, message_id, sealed)
+            stored = await uow.connection.fetch(_INSERT_MEMBERS, file_id, rail, ids, references)
+        except asyncpg.UniqueViolationError as error:
+            raise MemberTakenError from error
+        if len(stored) != len(members):
+            raise MemberUnknownError
+
+    async def holding(self, uow: UnitOfWork, rail: str, references: Sequence[str]) -> list[FileHeld]:
+        """Return the live file of each reference that is in one."""
+        rows = await uow.connection.fetch(_HOLDING, rail, references)
+        return [FileHeld(**row) for row in rows]
+
+    async def again(self, uow: UnitOfWork, rail: str, file_id: UUID) -> str | None:
+        """Count one more handing in and return the bytes; None where it may not be."""
+        sealed = await uow.connection.fetchval(_AGAIN, file_id, rail)
+        if sealed is None:
+            return None
+        return self._vault.open_bytes(sealed, bound_to=f"file:{file_id}").decode()
+
+    async def give_up(self, uow: UnitOfWork, rail: str, file_id: UUID) -> bool:
+        """Let the members of a file go that never left; false where somebody handed it in again."""
+        return bool(await uow.connection.fetchval(_GIVE_UP, file_id, rail))

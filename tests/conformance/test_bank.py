@@ -1,0 +1,74 @@
+"""The bank rail passes the suite over real sockets, against the own book of a bank that nobody here wrote."""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+
+import pytest
+
+from adapters.bank.adapter import BankRail
+from adapters.bank.client import BankClient
+from adapters.runtime.http import provider_client
+from adapters.testkit.conformance import RailConformance
+from schemas.permits import LookupBinding, Payee
+from schemas.rails import Timing
+from tests.support.bank import OWN_ACCOUNT, FilesInMemory, RunningBank, running_bank
+
+
+class UnreliableLine(BankClient):
+    """Loses an answer after the bank took the file, and garbles what the bank reports, where it is told to."""
+
+    def __init__(self, url: str) -> None:
+        super().__init__(provider_client(url, call_total_s=2, connect_s=1, max_connections=5))
+        self.lost: set[bytes] = set()
+        self.garbled: set[bytes] = set()
+
+    async def hand_in(self, file: bytes) -> None:
+        await super().hand_in(file)
+        lost = {each for each in self.lost if each in file}
+        if lost:
+            self.lost -= lost
+            await asyncio.sleep(30)
+
+    async def message(self, number: int) -> bytes | None:
+        told = await super().message(number)
+        if told is not None and any(each in told for each in self.garbled):
+            return told.replace(b"<Cd>BOOK</Cd>", b"<Cd>SOLD</Cd>").replace(b">ACCP<", b">GOOD<")
+        return told
+
+
+class BankHarness:
+    """The rail over its own connections, and a bank that is a process of its own."""
+
+    def __init__(self, bank: RunningBank) -> None:
+        self._line, self._bank = UnreliableLine(bank.url), bank
+        timing = Timing(send_by_s=1, call_total_s=2, claim_idle_s=4)
+        self.rail = BankRail(self._line, FilesInMemory(), bank.settings(), timing)
+        self.payee = Payee(type="bank_account", value="004-0123456789")
+        self.currency = "THB"
+        self.secrets = ["0123456789", OWN_ACCOUNT]
+
+    async def prepare(self, amount_minor: int) -> LookupBinding | None:
+        return None
+
+    async def pays_but_never_answers(self, reference: str) -> None:
+        self._line.lost.add(reference.encode())
+
+    async def answers_an_unknown_status(self, reference: str) -> None:
+        self._line.garbled.add(reference.encode())
+
+    async def paid(self, reference: str) -> list[int]:
+        return await asyncio.to_thread(self._bank.booked, reference)
+
+
+@pytest.fixture(scope="module")
+def bank() -> Iterator[RunningBank]:
+    with running_bank() as running:
+        yield running
+
+
+class TestBank(RailConformance):
+    @pytest.fixture
+    async def harness(self, bank: RunningBank) -> AsyncIterator[BankHarness]:
+        harness = BankHarness(bank)
+        yield harness
+        await harness.rail.close()

@@ -1,0 +1,96 @@
+"""Files that pay, in PostgreSQL: no payment is in two, bytes never change, and what was decided is not paid again."""
+
+from collections.abc import Sequence
+from uuid import UUID, uuid4
+
+import pytest
+
+from core.domain.jobs import mint_reference
+from core.store.files import FileStore, MemberTakenError, MemberUnknownError
+from schemas.files import FileMember
+from tests.integration.permits.conftest import RAIL, World, pay_job
+
+BODY = "<Document>ฝาก</Document>"
+
+
+@pytest.fixture
+def store(world: World) -> FileStore:
+    return FileStore(world.core.worker_ports.vault)
+
+
+async def members(world: World, count: int) -> list[FileMember]:
+    await world.register()
+    wallet = await world.wallet(1_000)
+    jobs = [pay_job(await world.pay(wallet)) for _ in range(count)]
+    return [FileMember(job_id=job, reference=mint_reference(job, 24)) for job in jobs]
+
+
+async def place(world: World, store: FileStore, parts: Sequence[FileMember], name: str = "PF-1") -> UUID:
+    file_id = uuid4()
+    async with world.uow() as uow:
+        await store.insert_file(uow, RAIL, file_id, name, BODY, parts)
+    return file_id
+
+
+async def live(world: World, store: FileStore, parts: Sequence[FileMember]) -> dict[str, str]:
+    async with world.uow() as uow:
+        found = await store.holding(uow, RAIL, [each.reference for each in parts])
+    return {each.reference: each.message_id for each in found}
+
+
+async def test_a_payment_is_in_one_live_file_and_a_second_stores_nothing(world: World, store: FileStore) -> None:
+    first, second = await members(world, 2)
+    await place(world, store, [first])
+    with pytest.raises(MemberTakenError):
+        await place(world, store, [first, second], "PF-2")
+    assert await live(world, store, [first, second]) == {first.reference: "PF-1"}
+    assert await world.admin.fetchval("SELECT count(*) FROM fleet.rail_files") == 1
+
+
+async def test_a_file_is_sealed_and_comes_back_as_the_same_bytes(world: World, store: FileStore) -> None:
+    file_id = await place(world, store, await members(world, 1))
+    sealed = await world.admin.fetchval("SELECT ciphertext FROM fleet.rail_files")
+    assert b"Document" not in sealed
+    async with world.uow() as uow:
+        assert [await store.again(uow, RAIL, file_id) for _ in range(2)] == [BODY, BODY]
+        assert await store.again(uow, "another", file_id) is None
+
+
+async def test_what_never_left_lets_its_members_go_into_another_file(world: World, store: FileStore) -> None:
+    parts = await members(world, 2)
+    file_id = await place(world, store, parts)
+    async with world.uow() as uow:
+        # The answer may be lost and asked for again.
+        assert [await store.give_up(uow, RAIL, file_id) for _ in range(2)] == [True, True]
+        assert await store.again(uow, RAIL, file_id) is None
+    await place(world, store, parts[:1], "PF-2")
+    assert await live(world, store, parts) == {parts[0].reference: "PF-2"}
+
+
+async def test_a_file_that_another_handed_in_meanwhile_keeps_its_members(world: World, store: FileStore) -> None:
+    parts = await members(world, 1)
+    file_id = await place(world, store, parts)
+    async with world.uow() as uow:
+        assert await store.again(uow, RAIL, file_id) == BODY
+        assert not await store.give_up(uow, RAIL, file_id)
+    assert await live(world, store, parts) == {parts[0].reference: "PF-1"}
+
+
+async def test_a_file_with_a_payment_that_was_decided_against_is_never_handed_in_again(
+    world: World, store: FileStore
+) -> None:
+    parts = await members(world, 2)
+    file_id = await place(world, store, parts)
+    [granted] = await world.ask([parts[0].job_id])
+    await world.tell(parts[0].job_id, "DECLINED", fence=granted.fence, reason="account_closed")
+    async with world.uow() as uow:
+        assert await store.again(uow, RAIL, file_id) is None
+    assert len(await live(world, store, parts)) == 2
+
+
+async def test_a_member_that_is_no_job_of_the_rail_is_refused(world: World, store: FileStore) -> None:
+    [known] = await members(world, 1)
+    foreign = FileMember(job_id=known.job_id, reference="SOMEBODYELSES")
+    with pytest.raises(MemberUnknownError):
+        await place(world, store, [foreign])
+    assert await world.admin.fetchval("SELECT count(*) FROM fleet.rail_files") == 0

@@ -1,0 +1,132 @@
+"""mock-bank, a bank that nobody here wrote, as a process of its own, with an account of ours at it."""
+
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+from uuid import UUID
+
+import httpx
+
+from adapters.bank.settings import BankSettings
+from fleet.stack.processes import free_port
+from schemas.files import FileHeld, FileMember
+from schemas.ids import mint_id
+
+OWN_ACCOUNT = "TH69MOCK1234567890"
+CLOCK = "2026-11-23T09:00"
+"""A Monday, before the cut-off."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunningBank:
+    """A bank that answers."""
+
+    url: str
+
+    def ask(self, method: str, path: str, **json: Any) -> Any:
+        """Use the bank's control plane."""
+        answer = httpx.request(method, f"{self.url}{path}", json=json or None, timeout=10)
+        answer.raise_for_status()
+        return answer.json()
+
+    def behave(self, behaviour: str, account: str = "FLEET", **parameters: Any) -> None:
+        """Give an account one of the bank's behaviours."""
+        self.ask("PATCH", f"/_mock/accounts/{account}", behaviour=behaviour, parameters=parameters)
+
+    def advance(self, days: int) -> None:
+        """Let the bank's clock run."""
+        self.ask("POST", f"/_mock/advance?days={days}")
+
+    def reset(self) -> None:
+        """Make it a new bank, with our account and two that cannot be paid."""
+        self.ask("POST", "/_mock/reset")
+        accounts = "/_mock/accounts"
+        own = {"name": "psp-fleet", "currency": "THB", "balance": 10**11, "account_number": "1234567890"}
+        self.ask("POST", accounts, id="FLEET", iban=OWN_ACCOUNT, **own)
+
+    def booked(self, reference: str) -> list[int]:
+        """Return the amounts that the bank's own book shows as paid under a reference."""
+        answer = httpx.get(f"{self.url}/_mock/payments/{reference}?all", timeout=10)
+        rows = answer.json() if answer.is_success else []
+        return [row["amount"] for row in rows if row["booked_at"]]
+
+    def received(self) -> int:
+        """Return how many files were handed in."""
+        requests = self.ask("GET", "/_mock/requests?path=/payments")
+        return len(requests)
+
+    def settings(self, **others: Any) -> BankSettings:
+        """Return the rail's settings for this bank."""
+        given = {"base_url": self.url, "account": OWN_ACCOUNT, "settlement_s": 60, "watch_every_s": 0.05}
+        return BankSettings.model_validate({**given, **others})
+
+
+@contextmanager
+def running_bank(*options: str) -> Iterator[RunningBank]:
+    """Run a bank whose Monday it is."""
+    port = free_port()
+    argv = [sys.executable, "-m", "mockbank", "--port", str(port), "-q", "--timezone", "Asia/Bangkok"]
+    process = subprocess.Popen([*argv, "--clock", CLOCK, *options])
+    try:
+        bank = RunningBank(f"http://127.0.0.1:{port}")
+        for _ in range(400):
+            try:
+                bank.reset()
+                break
+            except httpx.TransportError:
+                time.sleep(0.05)
+        yield bank
+    finally:
+        process.terminate()
+        process.wait(10)
+
+
+@dataclass(slots=True)
+class KeptFile:
+    """A file as the core keeps it."""
+
+    id: UUID
+    message_id: str
+    body: bytes
+    members: Sequence[FileMember]
+    live: bool = True
+    resends: int = 0
+    age_s: float = 0
+
+
+@dataclass(slots=True)
+class FilesInMemory:
+    """The port of files under the rules that the core's tables keep; the tables have tests of their own."""
+
+    files: dict[UUID, KeptFile] = field(default_factory=dict)
+
+    async def place(self, message_id: str, body: bytes, members: Sequence[FileMember]) -> UUID | None:
+        if await self.holding([each.reference for each in members]):
+            return None
+        file_id = mint_id(time.time_ns() // 1_000_000)
+        self.files[file_id] = KeptFile(file_id, message_id, body, members)
+        return file_id
+
+    async def holding(self, references: Sequence[str]) -> Mapping[str, FileHeld]:
+        return {
+            member.reference: FileHeld(
+                reference=member.reference, id=file.id, message_id=file.message_id, age_s=file.age_s
+            )
+            for file in self.files.values()
+            for member in file.members
+            if file.live and member.reference in references
+        }
+
+    async def again(self, file_id: UUID) -> bytes | None:
+        file = self.files[file_id]
+        file.resends += file.live
+        return file.body if file.live else None
+
+    async def give_up(self, file_id: UUID) -> bool:
+        file = self.files[file_id]
+        file.live = file.live and file.resends > 0
+        return not file.live
