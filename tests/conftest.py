@@ -2,6 +2,7 @@
 
 import os
 import secrets
+import shutil
 from collections.abc import AsyncIterator, Iterator
 
 import asyncpg
@@ -26,6 +27,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--examples", type=int, default=0, help="examples of each property that takes its number from here"
     )
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Leave out, by name, what needs a program that is not here."""
+    for mark in item.iter_markers("needs"):
+        if shutil.which(mark.args[0]) is None:
+            pytest.skip(f"{mark.args[0]} is not installed: ./dev test names the package")
 
 
 @pytest.fixture(scope="session")
