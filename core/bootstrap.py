@@ -19,6 +19,8 @@ from core.bus.roles import BusDeps
 from core.domain.context import Context
 from core.domain.resolution import Pace
 from core.services.accept import AcceptService
+from core.services.events import EventHub, EventService
+from core.services.events import Pace as StreamPace
 from core.services.fees import FeeBook
 from core.services.keys import Authenticator, KeyService
 from core.services.ledger_port import Ledger
@@ -35,6 +37,8 @@ from core.store import attempts, facts, jobs, rails
 from core.store.database import AWAY, Database
 from core.store.dead_letters import DeadLetterStore
 from core.store.dispatch import PostgresDispatch, PostgresUpkeep
+from core.store.event_wakes import EVENTS_CHANNEL
+from core.store.events import EventStore, EventWatch
 from core.store.evidence import EvidenceStore
 from core.store.fees import FeeRuleStore
 from core.store.idempotency import IdempotencyStore
@@ -43,9 +47,10 @@ from core.store.keys import KeyStore
 from core.store.ledger import PostgresLedger
 from core.store.limits import LimitStore
 from core.store.liquidity import PostgresLiquidity
-from core.store.listener import listen_for_outbox
+from core.store.listener import listen
 from core.store.migrate import load_migrations
 from core.store.nonces import NonceStore
+from core.store.outbox import OUTBOX_CHANNEL
 from core.store.parking import PostgresParking
 from core.store.quotes import QuoteStore
 from core.store.rates import RateStore
@@ -113,6 +118,7 @@ class Core:
     wallets: WalletService
     keys: KeyService
     tenants: TenantService
+    events: EventService
 
     async def missing_migrations(self) -> list[str]:
         """Return the migrations that this code needs and the database has not got."""
@@ -155,7 +161,17 @@ async def open_core(settings: Settings) -> AsyncIterator[Core]:
             ),
             keys=keys,
             tenants=TenantService(worker.unit_of_work, worker_ports.tenants, keys),
+            events=EventService(ports.unit_of_work, EventStore(), ports.intents, _hub(settings, worker)),
         )
+
+
+def _hub(settings: Settings, worker: Database) -> EventHub:
+    pace = StreamPace(
+        open_max=settings.event_streams_max,
+        keep_alive_s=settings.event_stream_alive_s,
+        longest_s=settings.event_stream_longest_s,
+    )
+    return EventHub(EventWatch(worker), partial(listen, settings.direct_url, EVENTS_CHANNEL), pace)
 
 
 async def _connect(stack: AsyncExitStack, settings: Settings, url: str, name: str) -> Database:
@@ -220,7 +236,7 @@ def background(core: Core, client: Redis) -> BusDeps:
         store=PostgresDispatch(database),
         upkeep=PostgresUpkeep(database),
         parking=parking,
-        listen=partial(listen_for_outbox, settings.direct_url),
+        listen=partial(listen, settings.direct_url, OUTBOX_CHANNEL),
         settle=ResultsReceiver(ports, parking, unit_of_work, client),
         receive_dead_letters=DeadLettersReceiver(ports.letters, parking, unit_of_work),
         resolve=resolve,

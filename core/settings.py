@@ -70,6 +70,12 @@ class Settings(EnvironmentSettings):
     """Automatic voids stop, with an alert, above this rate."""
     deliveries_max: Annotated[int, Field(ge=1)] = 3
     drain_s: Seconds = 20
+    event_streams_max: Annotated[int, Field(ge=1, le=10_000)] = 200
+    """Open streams of events of one process; one more is refused."""
+    event_stream_alive_s: Seconds = 15
+    """A sign of life in a stream in which nothing happens."""
+    event_stream_longest_s: Seconds = 900
+    """A stream ends after this long, and its client signs anew: a revoked key follows no longer."""
 
     @field_validator("master_key")
     @classmethod

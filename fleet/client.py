@@ -10,7 +10,8 @@ the first answer. Reads ignore fields that this version does not know.
 import asyncio
 import secrets
 import time
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -41,6 +42,7 @@ from schemas.api import (
     WalletRequest,
     WalletView,
 )
+from schemas.events import EventPage, EventView
 from schemas.exchange import QuoteRequest, QuoteView
 from schemas.fees import FeeDryRunRequest, FeeDryRunView
 from schemas.operations import OperationType
@@ -75,6 +77,13 @@ class Refused(FleetError):  # noqa: N818 - named by outcome, as the errors of th
 
 class Unreachable(FleetError):  # noqa: N818 - named by outcome
     """The core gave no usable answer: the request may have been taken."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Standing:
+    """Where a stream stands: who comes back from there misses nothing."""
+
+    id: str
 
 
 class FleetClient:
@@ -158,6 +167,68 @@ class FleetClient:
         """Return one page of intents."""
         query = filters if cursor is None else {**filters, "cursor": cursor}
         return await self._send("GET", "/v1/intents", IntentPage, query=query)
+
+    async def page_of_events(
+        self, intent_id: UUID | None = None, *, types: Sequence[str] = (), cursor: str | None = None
+    ) -> EventPage:
+        """Return one page of events, oldest first, of one intent or of all; `cursor` is the id of the last one seen."""
+        path, query = _events_of(intent_id, types)
+        return await self._send("GET", path, EventPage, query=query | ({} if cursor is None else {"cursor": cursor}))
+
+    async def events(
+        self, intent_id: UUID | None = None, *, types: Sequence[str] = (), after: str | None = None
+    ) -> AsyncGenerator[EventView]:
+        """Yield events as they happen: of one intent from its first until it has ended, or of all from now on.
+
+        `after` is the id of the last event that was seen: nothing behind it is left out or told twice, also where the
+        connection breaks in between. Raises Refused, and Unreachable after `attempts` connections that brought nothing.
+        """
+        path, query = _events_of(intent_id, types)
+        failures = 0
+        while True:
+            try:
+                async for event in self._stream_of_events(path, query, after):
+                    failures, after = 0, event.id
+                    if isinstance(event, EventView):
+                        yield event
+                if intent_id is not None and (await self.get_intent(intent_id)).state.is_terminal:
+                    # It may have ended after the stream did.
+                    page = await self.page_of_events(intent_id, cursor=after)
+                    for event in page.items:
+                        yield event
+                    return
+            except (httpx.TransportError, Refused) as error:
+                failures += 1
+                if not _may_help(error):
+                    raise
+                if failures >= self._attempts:
+                    raise Unreachable(f"GET {path}: {type(error).__name__} {error}".strip()) from error
+                await asyncio.sleep(min(3.0, 0.2 * 2**failures))
+
+    async def _stream_of_events(
+        self, path: str, query: Mapping[str, str], after: str | None
+    ) -> AsyncGenerator[EventView | _Standing]:
+        url, headers = self._signed("GET", path, b"", query)
+        headers["Accept"] = "text/event-stream"
+        if after is not None:
+            headers["Last-Event-ID"] = after
+        # The core gives a sign of life every 15 s: a connection that is silent for longer is dead.
+        async with self._http.stream("GET", url, headers=headers, timeout=httpx.Timeout(10, read=45)) as answer:
+            if not answer.is_success:
+                await answer.aread()
+                raise Refused(_problem(answer), _retry_after_s(answer))
+            frame: dict[str, str] = {}
+            async for line in answer.aiter_lines():
+                name, _, value = line.partition(": ")
+                if line:
+                    frame[name] = value
+                    continue
+                # An id counts once its frame is whole: what broke off in the middle is told again.
+                if "data" in frame:
+                    yield EventView.model_validate_json(frame["data"], extra="ignore")
+                elif "id" in frame:
+                    yield _Standing(frame["id"])
+                frame = {}
 
     async def create_wallet(self, wallet: WalletRequest) -> WalletView:
         """Open a wallet; with an external id, repeating it returns the same wallet. Without one it is asked once."""
@@ -301,6 +372,12 @@ class FleetClient:
             nonce=secrets.token_urlsafe(16),
         )
         return f"{path}?{query_text}" if query_text else path, headers
+
+
+def _events_of(intent_id: UUID | None, types: Sequence[str]) -> tuple[str, dict[str, str]]:
+    if intent_id is not None:
+        return f"/v1/intents/{intent_id}/events", {}
+    return "/v1/events", {"type": ",".join(types)} if types else {}
 
 
 class _WaitAsTold(wait_base):

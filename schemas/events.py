@@ -42,3 +42,17 @@ class IntentEvent(Contract):
     at: datetime
     actor: str
     data: dict[str, Any]
+
+
+class EventView(IntentEvent):
+    """An event as a follower gets it."""
+
+    id: str
+    """Its place in the tenant's order; the last one that was seen is where a follower goes on."""
+
+
+class EventPage(Contract):
+    """Events, oldest first. `next_cursor` is absent where nothing more has happened yet."""
+
+    items: list[EventView]
+    next_cursor: str | None = None

@@ -25,7 +25,7 @@ from schemas.api import (
 )
 from schemas.collections import ProviderPaymentAnswers, ProviderPaymentBatch
 from schemas.dead_letters import DeadLetter
-from schemas.events import IntentEvent
+from schemas.events import EventPage, IntentEvent
 from schemas.exchange import QuoteRequest, QuoteView, RatesRequest
 from schemas.jobs import Job
 from schemas.permits import PermitRequest, PermitResponse
@@ -38,6 +38,7 @@ TARGET = Path(__file__).parent / "json"
 MODELS: dict[str, type[BaseModel]] = {
     "confirm_request": ConfirmRequest,
     "dead_letter": DeadLetter,
+    "event_page": EventPage,
     "evidence_batch": EvidenceBatch,
     "intent_batch_request": IntentBatchRequest,
     "intent_batch_response": IntentBatchResponse,

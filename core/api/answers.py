@@ -15,7 +15,7 @@ from core.services.problems import Refusal
 
 _log = logging.getLogger(__name__)
 _BY_STATUS = {404: "not_found", 405: "method_not_allowed", 413: "body_too_large", 503: "unavailable"}
-_RETRY_AFTER_S = {"idempotency_in_flight": "1", "unavailable": "1", "rail_unavailable": "5"}
+_RETRY_AFTER_S = {"idempotency_in_flight": "1", "unavailable": "1", "rail_unavailable": "5", "too_many_streams": "5"}
 
 
 def json_answer(

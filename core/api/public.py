@@ -11,6 +11,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp
 
 from core.api.answers import install_problems, json_answer
+from core.api.events import EventRoutes
 from core.api.fees import FeeRoutes
 from core.api.health import install_health
 from core.api.hot_paths import HotPaths
@@ -70,6 +71,7 @@ def public_app(core: Core) -> ASGIApp:
         ("GET", "/v1/intents/{intent_id}", routes.get_intent, IntentView, 200, None),
         ("POST", "/v1/intents/{intent_id}/confirm", routes.confirm_intent, IntentView, 200, ConfirmRequest),
         ("POST", "/v1/intents/{intent_id}/cancel", routes.cancel_intent, IntentView, 200, None),
+        *EventRoutes(core).table(),
         *WalletRoutes(core).table(),
         *StatementRoutes(core).table(),
         *FeeRoutes(core).table(),

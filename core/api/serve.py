@@ -72,6 +72,7 @@ async def _serve(core: Core, internal: ASGIApp, stopping: asyncio.Event) -> None
     tasks = [asyncio.create_task(server.serve()) for server in servers]
     waiting = asyncio.create_task(stopping.wait())
     await asyncio.wait({*tasks, waiting}, return_when=asyncio.FIRST_COMPLETED)
+    core.events.hub.close()
     for server in servers:
         server.should_exit = True
     waiting.cancel()

@@ -93,6 +93,7 @@ PROBLEMS: Final = {
     "moment_not_past": ProblemType(422, "The moment has not come"),
     "cursor_malformed": ProblemType(422, "The cursor is not one of ours"),
     "internal": ProblemType(500, "The core failed"),
+    "too_many_streams": ProblemType(503, "As many streams are open as may be"),
     "rail_unavailable": ProblemType(503, "The rail is not there yet"),
     "unavailable": ProblemType(503, "The core cannot work now"),
 }

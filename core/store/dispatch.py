@@ -9,6 +9,7 @@ from core.domain.context import Context
 from core.domain.ids import ids_of_that_time
 from core.services.bus_ports import Due, QueuedJob
 from core.store.database import Database, UnitOfWork
+from core.store.event_wakes import WAKE_FOLLOWERS
 from core.store.outbox import NOTIFY_OUTBOX
 
 _CONTEXT: Final = Context(None, "relay")
@@ -26,7 +27,7 @@ ORDER BY o.not_before LIMIT $3 FOR UPDATE OF o SKIP LOCKED
 # Each table is met by ANY of the ids within the bounds of their partitions, and joined to nothing that the planner
 # believes to be one row: what it plans while a partition is empty would else walk the whole range for every row.
 # The ids come sorted, so that jobs are locked in id order, as settlement does.
-_MARK: Final = """
+_MARK: Final = f"""
 WITH gone AS (
     DELETE FROM fleet.outbox o USING unnest($1::uuid[], $7::int[]) AS e(id, round)
     WHERE o.job_id = ANY ($1::uuid[]) AND o.job_id = e.id AND o.round = e.round
@@ -42,10 +43,12 @@ WITH gone AS (
     WHERE i.id = ANY (ARRAY(SELECT intent_id FROM sent WHERE kind = 'pay')) AND i.id BETWEEN $8 AND $9
         AND i.state = 'AUTHORIZED'
     RETURNING i.id, i.version, i.tenant_id, i.traceparent
+), told AS (
+    INSERT INTO fleet.intent_events (intent_id, seq, tenant_id, type, state, actor, traceparent)
+    SELECT id, version, tenant_id, 'dispatched', 'DISPATCHED', $6, traceparent FROM moved
 )
-INSERT INTO fleet.intent_events (intent_id, seq, tenant_id, type, state, actor, traceparent)
-SELECT id, version, tenant_id, 'dispatched', 'DISPATCHED', $6, traceparent FROM moved
-"""
+SELECT {WAKE_FOLLOWERS}
+"""  # noqa: S608 - a constant
 
 # Each round doubles the wait, so that what is lost again and again does not fill the stream.
 _QUEUED: Final = """

@@ -14,6 +14,7 @@ from core.domain.fee_legs import legs_of_plain, plain_legs
 from core.domain.intents import ALLOWED, IntentRow, Move
 from core.services.authorize import Moment
 from core.services.read_intents import IntentFilter
+from core.store.event_wakes import WAKE_FOLLOWERS
 from core.store.unit_of_work import UnitOfWork, Write
 from schemas.events import IntentState
 
@@ -78,7 +79,7 @@ made_intents AS (
 )
 """,  # noqa: S608 - the names are this module's own
     frozenset({"intents", "intent_events"}),
-    "SELECT count(*) FROM told_intents",
+    f"SELECT count(*) + 0 * {WAKE_FOLLOWERS} FROM told_intents",  # noqa: S608 - a constant
 )
 
 _MOVE: Final = Write(
@@ -111,19 +112,21 @@ moved_intents AS (
 )
 """,
     frozenset({"intents", "intent_events"}),
-    "SELECT count(*) FROM told_moves",
+    f"SELECT count(*) + 0 * {WAKE_FOLLOWERS} FROM told_moves",  # noqa: S608 - a constant
 )
-_MOVE_NOW: Final = f"WITH {_MOVE.parts} SELECT id FROM moved_intents"  # noqa: S608 - a constant
-_LATE: Final = """
+_MOVE_NOW: Final = f"WITH {_MOVE.parts} SELECT id, {WAKE_FOLLOWERS} FROM moved_intents"  # noqa: S608 - a constant
+_LATE: Final = f"""
 WITH paid AS (
     UPDATE fleet.intents i SET provider_reference = n.reference, version = i.version + 1, updated_at = now()
     FROM unnest($1::uuid[], $2::text[]) AS n(id, reference)
     WHERE i.id = ANY ($1::uuid[]) AND i.id = n.id AND i.id BETWEEN $3 AND $4 AND i.provider_reference IS NULL
     RETURNING i.id, i.version, i.tenant_id, i.state, i.traceparent
+), told AS (
+    INSERT INTO fleet.intent_events (intent_id, seq, tenant_id, type, state, actor, traceparent)
+    SELECT id, version, tenant_id, 'paid_after_void', state, $5, traceparent FROM paid
 )
-INSERT INTO fleet.intent_events (intent_id, seq, tenant_id, type, state, actor, traceparent)
-SELECT id, version, tenant_id, 'paid_after_void', state, $5, traceparent FROM paid
-"""
+SELECT {WAKE_FOLLOWERS}
+"""  # noqa: S608 - a constant
 _SELECT: Final = f"SELECT {', '.join(INTENT_COLUMNS)} FROM fleet.intents"  # noqa: S608 - the names are the row's own
 _ALLOWED_TEXT: Final = {state: ",".join(sorted(sources)) for state, sources in ALLOWED.items()}
 

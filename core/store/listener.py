@@ -1,4 +1,4 @@
-"""The held connection that wakes the relay: LISTEN on a direct connection, checked, and made anew when it dies."""
+"""The held connection that wakes who waits: LISTEN on a direct connection, checked, and made anew when it dies."""
 
 import asyncio
 import contextlib
@@ -9,13 +9,12 @@ from collections.abc import Callable
 import asyncpg
 
 from core.services.bus_ports import EVERY_STREAM
-from core.store.outbox import OUTBOX_CHANNEL
 
 log = logging.getLogger(__name__)
 
 
-async def listen_for_outbox(url: str, wake: Callable[[str], None], check_s: float = 5.0) -> None:
-    """Call `wake` with the stream of each notification, until cancelled; after a reconnect with EVERY_STREAM."""
+async def listen(url: str, channel: str, wake: Callable[[str], None], check_s: float = 5.0) -> None:
+    """Call `wake` with the payload of each notification, until cancelled; after a reconnect with EVERY_STREAM."""
     failures = 0
     while True:
         try:
@@ -28,7 +27,7 @@ async def listen_for_outbox(url: str, wake: Callable[[str], None], check_s: floa
             continue
         failures = 0
         try:
-            await _hold(connection, wake, check_s)
+            await _hold(connection, channel, wake, check_s)
         except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, TimeoutError) as error:
             log.warning("the listening connection ended: %s", type(error).__name__)
         finally:
@@ -36,10 +35,12 @@ async def listen_for_outbox(url: str, wake: Callable[[str], None], check_s: floa
                 connection.terminate()
 
 
-async def _hold(connection: "asyncpg.Connection[asyncpg.Record]", wake: Callable[[str], None], check_s: float) -> None:
+async def _hold(
+    connection: "asyncpg.Connection[asyncpg.Record]", channel: str, wake: Callable[[str], None], check_s: float
+) -> None:
     ended = asyncio.Event()
     connection.add_termination_listener(lambda _: ended.set())
-    await connection.add_listener(OUTBOX_CHANNEL, lambda _connection, _pid, _channel, payload: wake(payload))
+    await connection.add_listener(channel, lambda _connection, _pid, _channel, payload: wake(payload))
     wake(EVERY_STREAM)
     while not ended.is_set():
         try:

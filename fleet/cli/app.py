@@ -8,6 +8,7 @@ from typer.exceptions import TyperException
 
 from fleet.cli import (
     dlq,
+    events,
     fees,
     intents,
     keys,
@@ -35,6 +36,7 @@ app = typer.Typer(
 )
 app.add_typer(intents.app, name="intents")
 app.add_typer(reviews.app, name="reviews")
+app.add_typer(events.app, name="events")
 app.add_typer(wallets.app, name="wallets")
 app.add_typer(streams.app, name="streams")
 app.add_typer(dlq.app, name="dlq")

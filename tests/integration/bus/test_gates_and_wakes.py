@@ -16,7 +16,8 @@ from core.bus.janitor import drop_idle_consumers, trim_stream
 from core.bus.relay import relay_step
 from core.bus.throttle import ResultsThrottle
 from core.store.dispatch import PostgresUpkeep
-from core.store.listener import listen_for_outbox
+from core.store.listener import listen
+from core.store.outbox import OUTBOX_CHANNEL
 from fleet.stack.provision import RoleUrls
 from schemas.streams import ADAPTERS_GROUP, CORE_GROUP, results_stream
 from tests.integration.bus.conftest import JOBS, RAIL, World
@@ -100,7 +101,7 @@ async def test_a_wake_up_beats_the_poll_and_still_does_after_its_connection_was_
             await relay_step(relay, wake, poll_s=30)
 
     tasks = [
-        asyncio.create_task(listen_for_outbox(fresh_database.worker, lambda _: wake.set())),
+        asyncio.create_task(listen(fresh_database.worker, OUTBOX_CHANNEL, lambda _: wake.set())),
         asyncio.create_task(relaying()),
     ]
     listening = "SELECT pid FROM pg_stat_activity WHERE query LIKE 'LISTEN%' AND datname = current_database()"

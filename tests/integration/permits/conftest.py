@@ -34,6 +34,7 @@ from schemas.operations import JobKind
 from schemas.permits import PermitRequest
 from schemas.rails import EvidenceItem, RailRegistration
 from schemas.results import Result
+from tests.support.event_log import prove_events
 
 RAIL = "testrail"
 I_S, H_S = 60, 120
@@ -189,7 +190,7 @@ class World:
         return item.id
 
     async def prove(self) -> None:
-        """Prove the ledger, and that no intent ended with a hold or an open job left."""
+        """Prove the ledger, that no intent ended with a hold or an open job left, and one event per change."""
         async with self.uow() as uow:
             report = await self.core.worker_ports.ledger.verify(uow)
         assert report.holds, report.discrepancies
@@ -206,6 +207,7 @@ class World:
             " WHERE state IN ('REVIEW', 'AUTHORIZED', 'DISPATCHED', 'UNRESOLVED')"
         )
         assert report.pending_minor == held
+        await prove_events(self.admin)
 
 
 def pay_job(intent_id: UUID) -> UUID:
