@@ -25,6 +25,7 @@ from wire.environment import SettingsError
 from wire.health import Health
 from wire.logs import log_json_lines
 from wire.memory import collect_rarely
+from wire.pulse import watch_event_loop
 
 _BACKGROUND: Final = {"relay": relay_role, "settler": settler_role, "resolver": resolver_role}
 _ROLES: Final = ("api", *_BACKGROUND)
@@ -59,14 +60,14 @@ async def _run(settings: Settings, roles: tuple[str, ...]) -> int:
         loop.add_signal_handler(number, stopping.set)
     async with open_core(settings) as core, _health(core):
         tasks = {asyncio.create_task(_role(role)(core, stopping), name=role) for role in roles}
-        waiting = asyncio.create_task(stopping.wait())
+        waiting, watching = asyncio.create_task(stopping.wait()), asyncio.create_task(watch_event_loop())
         await asyncio.wait({*tasks, waiting}, return_when=asyncio.FIRST_COMPLETED)
         crashed = [task for task in tasks if task.done() and not stopping.is_set()]
         stopping.set()
         _, late = await asyncio.wait(tasks, timeout=settings.drain_s)
-        for task in (*late, waiting):
+        for task in (*late, waiting, watching):
             task.cancel()
-        await asyncio.gather(*tasks, waiting, return_exceptions=True)
+        await asyncio.gather(*tasks, waiting, watching, return_exceptions=True)
         for task in crashed:
             error = task.exception()
             logging.getLogger("core").critical("role %s ended: %s", task.get_name(), error or "it returned")

@@ -41,6 +41,7 @@ from core.store.event_wakes import EVENTS_CHANNEL
 from core.store.events import EventStore, EventWatch
 from core.store.evidence import EvidenceStore
 from core.store.fees import FeeRuleStore
+from core.store.figures import read_figures, read_imbalance
 from core.store.idempotency import IdempotencyStore
 from core.store.intents import IntentStore
 from core.store.keys import KeyStore
@@ -58,6 +59,7 @@ from core.store.routes import RouteStore
 from core.store.tenants import TenantStore
 from core.store.vault import PostgresVault
 from core.store.wallets import WalletStore
+from core.telemetry.figures import show_figures, show_imbalance
 
 SYSTEM_TENANT = UUID(int=0)
 _RESOLVE_BATCH = 200
@@ -230,6 +232,12 @@ def background(core: Core, client: Redis) -> BusDeps:
         while await expire_reviews(ports, unit_of_work, _RESOLVE_BATCH) == _RESOLVE_BATCH:
             pass
 
+    async def observe() -> None:
+        show_figures(await read_figures(database))
+
+    async def prove() -> None:
+        show_imbalance(await read_imbalance(database))
+
     return BusDeps(
         settings=settings,
         client=client,
@@ -240,5 +248,7 @@ def background(core: Core, client: Redis) -> BusDeps:
         settle=ResultsReceiver(ports, parking, unit_of_work, client),
         receive_dead_letters=DeadLettersReceiver(ports.letters, parking, unit_of_work),
         resolve=resolve,
+        observe=observe,
+        prove=prove,
         instance=settings.instance or f"{socket.gethostname()}-{os.getpid()}",
     )

@@ -60,6 +60,10 @@ class Settings(EnvironmentSettings):
     """A job queued for longer than this is looked up in its stream."""
     janitor_every_s: Seconds = 30
     resolver_every_s: Seconds = 1
+    observe_every_s: Seconds = 5
+    """How often a resolver reads what waits, for /metrics."""
+    balance_every_s: Seconds = 60
+    """How often a resolver sums every ledger up: its debits equal its credits, or somebody is woken."""
     inquiry_first_s: Seconds = 5
     """The first inquiry after a doubt; each next one waits longer, up to inquiry_longest_s."""
     inquiry_longest_s: Seconds = 2700

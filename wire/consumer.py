@@ -10,9 +10,10 @@ import random
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 from faststream.redis import RedisBroker
+from prometheus_client import Counter
 from redis.asyncio import Redis
 from redis.exceptions import RedisError, ResponseError
 
@@ -23,6 +24,9 @@ from wire.feed import BatchFeed, Entry
 
 log = logging.getLogger(__name__)
 
+REDELIVERIES: Final = Counter(
+    "fleet_redeliveries_total", "Entries that came again: their consumer died or let go.", ["stream", "group"]
+)
 BACKOFF_CAP_S = 5.0
 PARK_AFTER_IDLES = 10
 """Claim idle times after which an entry of an unknown schema version is kept in PostgreSQL instead."""
@@ -255,6 +259,8 @@ class StreamConsumer:
         if counted:
             ids = [entry.decode() for entry, _ in kept]
             counts = await functions.delivery_counts(self._client, own.stream, own.group, ids)
+        if again := sum(1 for count in counts if count > 1):
+            REDELIVERIES.labels(own.stream, own.group).inc(again)
         await self._feed.open()
         await self._feed.consume(kept, counts)
 

@@ -22,6 +22,7 @@ from wire.environment import SettingsError
 from wire.health import Health
 from wire.logs import log_json_lines
 from wire.memory import collect_rarely
+from wire.pulse import watch_event_loop
 
 log = logging.getLogger(__name__)
 
@@ -66,6 +67,8 @@ async def serve(make_rail: Callable[[RuntimeSettings], Rail], settings: RuntimeS
         async def missing() -> str:
             return "" if working and worker.ready else "not_registered"
 
+        watching = asyncio.create_task(watch_event_loop())
+        stack.callback(watching.cancel)
         health = Health(missing)
         if settings.health_port:
             await health.start(settings.health_host, settings.health_port)

@@ -28,6 +28,8 @@ class HotPaths:
         if handler is None:
             await self._app(scope, receive, send)
             return
+        # Whoever measures takes it for the route's pattern: these paths have no parameters.
+        scope["hot_path"] = scope["path"]
         try:
             answer = await handler(Request(scope, receive))
         except Exception as error:  # noqa: BLE001 - each failure has its problem, as in the application

@@ -1,58 +1,51 @@
-"""/metrics of the internal listener: counters of this process, and figures that are read when it is scraped."""
+"""/metrics of the internal listener, and the count and the duration of every request of a listener."""
 
-from collections.abc import Sequence
-from typing import Final
+import time
 
 from fastapi import FastAPI
-from prometheus_client import CONTENT_TYPE_LATEST, Gauge, generate_latest
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.responses import Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from core.bootstrap import PASSING_FAULTS, Core
-from core.bus.gate import BacklogGate
-from core.store.figures import read_figures
-from core.telemetry import catalogue
-
-_GAUGES: Final[dict[str, Gauge]] = {
-    "outbox_depth": catalogue.OUTBOX_DEPTH,
-    "outbox_age": catalogue.OUTBOX_AGE,
-    "alerts_open": catalogue.ALERTS_OPEN,
-    "dead_letters_open": catalogue.DEAD_LETTERS_OPEN,
-    "entries_parked": catalogue.ENTRIES_PARKED,
-}
-_SINGLE: Final[dict[str, Gauge]] = {
-    "parked": catalogue.UNRESOLVED,
-    "parked_age": catalogue.UNRESOLVED_AGE,
-    "in_review": catalogue.IN_REVIEW,
-}
+from core.telemetry.catalogue import REQUEST_SECONDS, REQUESTS
 
 
-def install_metrics(app: FastAPI, core: Core, gates: Sequence[BacklogGate]) -> None:
-    """Add /metrics, unsigned. While the database is away its figures are absent, the rest is served."""
+def install_metrics(app: FastAPI) -> None:
+    """Add /metrics, unsigned: what this process counted. It reads neither the database nor Redis."""
 
     async def metrics() -> Response:
-        for gauge in _GAUGES.values():
-            gauge.clear()
-        try:
-            figures = await read_figures(core.worker_database)
-        except PASSING_FAULTS:
-            figures = []
-        for figure, label, value in figures:
-            if figure in _GAUGES:
-                _GAUGES[figure].labels(label).set(value)
-            else:
-                _SINGLE[figure].set(value)
-        for gate in gates:
-            await _show(gate)
         return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)
 
     app.add_api_route("/metrics", metrics, include_in_schema=False)
 
 
-async def _show(gate: BacklogGate) -> None:
-    closed = await gate.room() <= 0
-    catalogue.GATE_CLOSED.labels(gate.stream).set(closed)
-    catalogue.LAG_UNKNOWN.labels(gate.stream, gate.group).set(gate.lag_unknown)
-    if gate.backlog is None:
-        catalogue.BACKLOG.remove(gate.stream, gate.group)
-    else:
-        catalogue.BACKLOG.labels(gate.stream, gate.group).set(gate.backlog)
+class Measured:
+    """An application whose requests are counted by route and class of status; what has no route is `other`."""
+
+    def __init__(self, app: ASGIApp, listener: str) -> None:
+        self._app, self._listener = app, listener
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one connection as ASGI has it."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        status, began_s = 500, time.perf_counter()
+
+        async def watch(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+            await send(message)
+
+        try:
+            await self._app(scope, receive, watch)
+        finally:
+            route = _route_of(scope)
+            REQUESTS.labels(self._listener, route, f"{status // 100}xx").inc()
+            REQUEST_SECONDS.labels(self._listener, route).observe(time.perf_counter() - began_s)
+
+
+def _route_of(scope: Scope) -> str:
+    # A path is anybody's text, and would make a label of every id: only the routes' own patterns are told.
+    return str(scope.get("hot_path") or getattr(scope.get("route"), "path", "other"))

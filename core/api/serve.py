@@ -1,35 +1,33 @@
 """Two listeners in one loop: the public API, and the internal one that only adapters and scrapers reach."""
 
 import asyncio
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 import uvicorn
 from fastapi import FastAPI
-from redis.asyncio import Redis
 from starlette.types import ASGIApp
 
 from core.api.answers import install_problems
 from core.api.health import install_health
 from core.api.internal import install_internal
-from core.api.metrics import install_metrics
+from core.api.metrics import Measured, install_metrics
 from core.api.public import public_app
 from core.bootstrap import PASSING_FAULTS, Core
-from core.bus.gate import BacklogGate, GateBounds
+from core.bus.gate import GateBounds
 from core.bus.throttle import ResultsThrottle
 from core.services.permits import Throttle
 from core.settings import Settings
-from schemas.streams import ADAPTERS_GROUP, groups_of
 from wire.client import connect_redis
 
 
-def internal_app(core: Core, throttle: Throttle, gates: Sequence[BacklogGate]) -> ASGIApp:
+def internal_app(core: Core, throttle: Throttle) -> ASGIApp:
     """Return the application of the internal listener."""
     app = FastAPI(title="psp-fleet internal", version="1", docs_url=None, redoc_url=None)
     install_problems(app, PASSING_FAULTS)
     install_health(app, core)
-    install_metrics(app, core, gates)
-    return install_internal(app, core, throttle)
+    install_metrics(app)
+    return Measured(install_internal(app, core, throttle), "internal")
 
 
 async def serve_api(core: Core, stopping: asyncio.Event) -> None:
@@ -40,22 +38,11 @@ async def serve_api(core: Core, stopping: asyncio.Event) -> None:
     await throttle.look()
     watching = asyncio.create_task(throttle.watch())
     try:
-        await _serve(core, internal_app(core, throttle, _watched(settings, client)), stopping)
+        await _serve(core, internal_app(core, throttle), stopping)
     finally:
         watching.cancel()
         await asyncio.gather(watching, return_exceptions=True)
         await client.aclose()
-
-
-def _watched(settings: Settings, client: Redis) -> list[BacklogGate]:
-    jobs = GateBounds(
-        settings.backlog_high, settings.backlog_low, settings.stream_length_max, settings.redis_memory_max_bytes
-    )
-    return [
-        BacklogGate(client, stream, group, jobs if group == ADAPTERS_GROUP else _results_bounds(settings))
-        for rail in settings.rail_names
-        for stream, group in groups_of(rail)
-    ]
 
 
 def _results_bounds(settings: Settings) -> GateBounds:
@@ -66,7 +53,7 @@ def _results_bounds(settings: Settings) -> GateBounds:
 async def _serve(core: Core, internal: ASGIApp, stopping: asyncio.Event) -> None:
     settings = core.settings
     servers = [
-        _Server(_config(public_app(core), settings.host, settings.public_port, settings.drain_s)),
+        _Server(_config(Measured(public_app(core), "public"), settings.host, settings.public_port, settings.drain_s)),
         _Server(_config(internal, settings.host, settings.internal_port, settings.drain_s)),
     ]
     tasks = [asyncio.create_task(server.serve()) for server in servers]

@@ -8,6 +8,8 @@ from typing import Any
 from redis.asyncio import Redis
 from redis.exceptions import RedisError, ResponseError
 
+from core.telemetry.catalogue import GATE_CLOSED
+
 log = logging.getLogger(__name__)
 
 
@@ -36,6 +38,7 @@ class BacklogGate:
         self.backlog: int | None = None
         self.lag_unknown = False
         self._remembered_until_s = 0.0
+        GATE_CLOSED.labels(stream).set(False)
 
     async def room(self) -> int:
         """Return how many entries may be added; 0 while closed, or while the server does not tell."""
@@ -64,6 +67,7 @@ class BacklogGate:
         if now_open != self.open:
             log.warning("gate of %s %s: %s", self.stream, "opens" if now_open else "closes", why)
             self.open = now_open
+            GATE_CLOSED.labels(self.stream).set(not now_open)
 
     async def _measure(self) -> tuple[int, int, int]:
         groups: list[dict[str, Any]]

@@ -14,7 +14,7 @@ from redis.exceptions import RedisError
 from core.services import dead_letters, settle
 from core.services.bus_ports import Parked, ParkingStore
 from core.services.settle import SettlePorts
-from core.telemetry.catalogue import DEAD_LETTERS, UNUSABLE, VERDICTS
+from core.telemetry.catalogue import DEAD_LETTERS, PAYMENT_SECONDS, UNUSABLE, VERDICTS
 from schemas.dead_letters import DEAD_LETTER_TYPE, UNKNOWN_VERSION, DeadLetter
 from schemas.envelope import UnknownVersionError, raw_fields, version_of
 from schemas.results import RESULT_TYPE, Result
@@ -104,6 +104,8 @@ class DeadLettersReceiver:
 def _count(rail: str, settled: settle.Settled) -> None:
     for verdict, count in Counter(each.result.verdict for each in settled.acked if each.result is not None).items():
         VERDICTS.labels(rail, verdict).inc(count)
+    for ended in settled.ended:
+        PAYMENT_SECONDS.labels(ended.rail, ended.outcome).observe(ended.age_s)
     if settled.unusable:
         UNUSABLE.labels(rail).inc(len(settled.unusable))
 

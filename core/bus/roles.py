@@ -11,6 +11,7 @@ from core.bus.healer import heal_rail
 from core.bus.inbox import Inbox
 from core.bus.janitor import drop_idle_consumers, trim_stream
 from core.bus.loop import forever
+from core.bus.observer import observe_rail, observe_server
 from core.bus.parking import Readder
 from core.bus.relay import StreamRelay, relay_step
 from core.bus.sweeper import Sweeper
@@ -37,6 +38,8 @@ class BusDeps:
     settle: Receive
     receive_dead_letters: Receive
     resolve: Callable[[], Awaitable[None]]
+    observe: Callable[[], Awaitable[None]]
+    prove: Callable[[], Awaitable[None]]
     instance: str
 
 
@@ -79,6 +82,8 @@ async def resolver_role(deps: BusDeps) -> None:
     async with asyncio.TaskGroup() as tasks:
         tasks.create_task(forever("the resolver", lambda: _then(deps.resolve, deps.settings.resolver_every_s)))
         tasks.create_task(forever("upkeep", lambda: _upkeep(deps)))
+        tasks.create_task(forever("the observer", lambda: _observe(deps)))
+        tasks.create_task(forever("the balance", lambda: _then(deps.prove, deps.settings.balance_every_s)))
         for rail in deps.settings.rail_names:
             tasks.create_task(_heal(deps, rail))
             tasks.create_task(_sweep(deps, rail))
@@ -137,6 +142,14 @@ async def _clean(deps: BusDeps, rail: str) -> None:
         return deps.settings.janitor_every_s
 
     await forever(f"the janitor of {rail}", step)
+
+
+async def _observe(deps: BusDeps) -> float:
+    await deps.observe()
+    await observe_server(deps.client)
+    for rail in deps.settings.rail_names:
+        await observe_rail(deps.client, rail)
+    return deps.settings.observe_every_s
 
 
 async def _upkeep(deps: BusDeps) -> float:

@@ -1,6 +1,7 @@
 """Resolve: what is in doubt is asked about on a schedule; what is late is expired, or parked for a person."""
 
 import logging
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -16,6 +17,7 @@ from core.services.close_job import ClosePorts, Ending, Jobs, end_intents, is_he
 from core.services.facts import Alert
 from core.services.rails import RailState
 from core.services.settle import UnitOfWorkFactory
+from core.telemetry.catalogue import PAYMENTS_LATE
 from schemas.events import IntentState
 from schemas.operations import JobKind, OperationType
 from wire.failpoints import failpoint
@@ -133,6 +135,10 @@ async def _resolve(
         # What moves money comes last, and at once: it locks accounts that every other transaction wants.
         await end_intents(uow, ports, [*endings, *unconfirmed])
         failpoint("resolver.before_commit")
+    late = [("unresolved", case.job.rail) for case in steps[Due.PARK]]
+    late += [("expired", ending.intent.rail or "") for ending in endings]
+    for (outcome, rail), count in Counter(late).items():
+        PAYMENTS_LATE.labels(rail, outcome).inc(count)
     return len(jobs)
 
 

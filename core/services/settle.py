@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, Protocol
+from typing import Any, Final, Literal, Protocol
 
 from core.domain.ids import derive_id
 from core.domain.intents import IntentRow, Move, confirmable_until
@@ -36,6 +36,13 @@ from schemas.results import Result, Verdict
 
 _log = logging.getLogger(__name__)
 
+_OUTCOMES: Final[dict[Step, Literal["settled", "failed"]]] = {
+    Step.POST: "settled",
+    Step.RETURN: "settled",
+    Step.VOID: "failed",
+    Step.REFUSE: "failed",
+}
+
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
@@ -51,11 +58,21 @@ class Delivery:
 
 
 @dataclass(frozen=True, slots=True)
+class Ended:
+    """A payment that came to its end, and how long it took from its job's making."""
+
+    rail: str
+    outcome: Literal["settled", "failed"]
+    age_s: float
+
+
+@dataclass(frozen=True, slots=True)
 class Settled:
-    """What may be acked after commit, and which of it was unusable (mirror it on results.dlq)."""
+    """What may be acked after commit, which of it was unusable (mirror it on results.dlq), and what ended."""
 
     acked: Sequence[Delivery]
     unusable: Sequence[tuple[Delivery, str]]
+    ended: Sequence[Ended] = ()
 
 
 class Letters(Protocol):
@@ -116,6 +133,7 @@ class _Batch:
     confirmed: list[tuple[IntentRow, Move]] = field(default_factory=list)
     authorized: list[IntentRow] = field(default_factory=list)
     unusable: list[tuple[Delivery, str]] = field(default_factory=list)
+    ended: list[Ended] = field(default_factory=list)
 
 
 async def settle_batch(ports: SettlePorts, unit_of_work: UnitOfWorkFactory, deliveries: Sequence[Delivery]) -> Settled:
@@ -130,11 +148,10 @@ async def settle_batch(ports: SettlePorts, unit_of_work: UnitOfWorkFactory, deli
         # of order, and deadlock with every acceptance.
         others = [each for each in deliveries if each.result is None or each.result.kind is not JobKind.LOOKUP]
         parts = [await settle_batch(ports, unit_of_work, part) for part in (others, lookups)]
-        return Settled(deliveries, [each for part in parts for each in part.unusable])
+        return _together(deliveries, parts)
     try:
         async with unit_of_work() as uow:
-            unusable = await _settle(uow, ports, deliveries)
-        return Settled(deliveries, unusable)
+            settled = await _settle(uow, ports, deliveries)
     except ports.shared_faults:
         raise
     except Exception:  # noqa: BLE001 - a poisoned item is kept and told apart, whatever it raised
@@ -142,10 +159,14 @@ async def settle_batch(ports: SettlePorts, unit_of_work: UnitOfWorkFactory, deli
         if len(deliveries) == 1:
             _log.exception("result %s of %s cannot be settled", deliveries[0].entry_id, deliveries[0].stream)
             return await _keep(ports, unit_of_work, deliveries[0], "settlement_failed")
-    apart: list[tuple[Delivery, str]] = []
-    for delivery in deliveries:
-        apart += (await settle_batch(ports, unit_of_work, [delivery])).unusable
-    return Settled(deliveries, apart)
+    else:
+        return settled
+    return _together(deliveries, [await settle_batch(ports, unit_of_work, [delivery]) for delivery in deliveries])
+
+
+def _together(deliveries: Sequence[Delivery], parts: Sequence[Settled]) -> Settled:
+    unusable = [each for part in parts for each in part.unusable]
+    return Settled(deliveries, unusable, [each for part in parts for each in part.ended])
 
 
 async def _keep(ports: SettlePorts, unit_of_work: UnitOfWorkFactory, delivery: Delivery, error: str) -> Settled:
@@ -154,7 +175,7 @@ async def _keep(ports: SettlePorts, unit_of_work: UnitOfWorkFactory, delivery: D
     return Settled([delivery], [(delivery, error)])
 
 
-async def _settle(uow: Any, ports: SettlePorts, deliveries: Sequence[Delivery]) -> list[tuple[Delivery, str]]:
+async def _settle(uow: Any, ports: SettlePorts, deliveries: Sequence[Delivery]) -> Settled:
     usable = [delivery for delivery in deliveries if delivery.result is not None]
     results = [delivery.result for delivery in usable if delivery.result is not None]
     batch = await _load(uow, ports, deliveries[0].rail, results)
@@ -162,7 +183,7 @@ async def _settle(uow: Any, ports: SettlePorts, deliveries: Sequence[Delivery]) 
     for delivery in usable:
         await _take(uow, ports, batch, delivery)
     await _apply(uow, ports, batch)
-    return batch.unusable
+    return Settled(deliveries, batch.unusable, batch.ended)
 
 
 async def _load(uow: Any, ports: SettlePorts, rail: str, results: Sequence[Result]) -> _Batch:
@@ -233,6 +254,7 @@ async def _take(uow: Any, ports: SettlePorts, batch: _Batch, delivery: Delivery)
     batch.facts.append(Fact(result, delivery.body, hashed, subject.tenant_id, subject.intent_id, why))
     if job.id != subject.id:
         batch.closes.append((job.id, result.verdict))
+    _note_end(batch, case, decision)
     _effects(batch, case, decision, result)
 
 
@@ -297,6 +319,12 @@ async def _auto_confirm_holds(uow: Any, ports: SettlePorts, intent: IntentRow, r
 
 def _comparable(name: str) -> str:
     return " ".join(name.split()).casefold()
+
+
+def _note_end(batch: _Batch, case: Case, decision: Decision) -> None:
+    job, outcome = case.job, _OUTCOMES.get(decision.step)
+    if outcome is not None and job.kind.moves_money and job.created_at is not None and not case.decided:
+        batch.ended.append(Ended(job.rail, outcome, (case.now - job.created_at).total_seconds()))
 
 
 def _effects(batch: _Batch, case: Case, decision: Decision, result: Result) -> None:

@@ -12,6 +12,7 @@ import asyncpg
 
 from core.domain.context import Context
 from core.store.unit_of_work import UnitOfWork
+from core.telemetry.catalogue import POOL
 
 if TYPE_CHECKING:
     from asyncpg.pool import PoolConnectionProxy
@@ -63,6 +64,8 @@ class Database:
             init=_learn_types,
             reset=_leave_as_it_is,
         )
+        POOL.labels(application_name, "open").set_function(pool.get_size)
+        POOL.labels(application_name, "idle").set_function(pool.get_idle_size)
         return cls(pool)
 
     async def close(self) -> None:

@@ -1,31 +1,65 @@
-"""Figures about waiting work, read when somebody looks."""
+"""Figures about waiting work, read at the observer's pace and never by a scrape."""
 
 from typing import Final
 
 from core.store.database import Database
 
 _FIGURES: Final = """
-SELECT 'outbox_depth' AS figure, stream AS label, count(*)::float8 AS value FROM fleet.outbox GROUP BY stream
-UNION ALL
-SELECT 'outbox_age', stream, greatest(0, extract(epoch FROM now() - min(not_before)))::float8
+SELECT 'outbox_depth' AS figure, stream AS label, '' AS second, count(*)::float8 AS value
 FROM fleet.outbox GROUP BY stream
 UNION ALL
-SELECT 'parked', '', count(*)::float8 FROM fleet.intents WHERE parked_at IS NOT NULL AND state = 'UNRESOLVED'
+SELECT 'outbox_age', stream, '', greatest(0, extract(epoch FROM now() - min(not_before)))::float8
+FROM fleet.outbox GROUP BY stream
 UNION ALL
-SELECT 'parked_age', '', coalesce(extract(epoch FROM now() - min(parked_at)), 0)::float8
+SELECT 'holds', rail, '', count(*)::float8 FROM fleet.jobs WHERE closed_at IS NULL AND kind = 'pay' GROUP BY rail
+UNION ALL
+SELECT 'hold_age', rail, '', extract(epoch FROM now() - min(created_at))::float8
+FROM fleet.jobs WHERE closed_at IS NULL AND kind = 'pay' GROUP BY rail
+UNION ALL
+SELECT 'parked', '', '', count(*)::float8 FROM fleet.intents WHERE parked_at IS NOT NULL AND state = 'UNRESOLVED'
+UNION ALL
+SELECT 'parked_age', '', '', coalesce(extract(epoch FROM now() - min(parked_at)), 0)::float8
 FROM fleet.intents WHERE parked_at IS NOT NULL AND state = 'UNRESOLVED'
 UNION ALL
-SELECT 'in_review', '', count(*)::float8 FROM fleet.intents WHERE review_until IS NOT NULL
+SELECT 'in_review', '', '', count(*)::float8 FROM fleet.intents WHERE review_until IS NOT NULL
 UNION ALL
-SELECT 'alerts_open', severity, count(*)::float8 FROM fleet.alerts WHERE closed_at IS NULL GROUP BY severity
+SELECT 'alerts_open', severity, kind, count(*)::float8 FROM fleet.alerts WHERE closed_at IS NULL
+GROUP BY severity, kind
 UNION ALL
-SELECT 'dead_letters_open', rail, count(*)::float8 FROM fleet.dead_letters WHERE state = 'OPEN' GROUP BY rail
+SELECT 'dead_letters_open', rail, '', count(*)::float8 FROM fleet.dead_letters WHERE state = 'OPEN' GROUP BY rail
 UNION ALL
-SELECT 'entries_parked', stream, count(*)::float8 FROM fleet.parked_entries WHERE readded_at IS NULL GROUP BY stream
+SELECT 'dead_letter_age', rail, '', extract(epoch FROM now() - min(received_at))::float8
+FROM fleet.dead_letters WHERE state = 'OPEN' GROUP BY rail
+UNION ALL
+SELECT 'entries_parked', stream, '', count(*)::float8 FROM fleet.parked_entries WHERE readded_at IS NULL GROUP BY stream
+UNION ALL
+SELECT 'rail_paused', rail, '', 1 FROM fleet.rail_pauses WHERE operation = '*'
+UNION ALL
+SELECT 'database_bytes', '', '', pg_database_size(current_database())::float8
 """
 
+# Every debit has its credit, in each ledger: any difference is money out of nothing.
+_IMBALANCE: Final = """
+SELECT 'imbalance' AS figure, ledger::text AS label, '' AS second,
+    (abs(sum(debits_pending) - sum(credits_pending)) + abs(sum(debits_posted) - sum(credits_posted)))::float8 AS value
+FROM fleet.accounts GROUP BY ledger
+"""
 
-async def read_figures(database: Database) -> list[tuple[str, str, float]]:
-    """Return (figure, label, value) of everything that waits; ages are in seconds."""
+Figure = tuple[str, str, str, float]
+"""A figure's name, its labels (empty where it has fewer) and its value; ages are in seconds."""
+
+
+async def read_figures(database: Database) -> list[Figure]:
+    """Return everything that waits."""
+    return await _read(database, _FIGURES)
+
+
+async def read_imbalance(database: Database) -> list[Figure]:
+    """Return how much each ledger is out of balance: 0, or somebody has to be woken. It reads every account."""
+    return await _read(database, _IMBALANCE)
+
+
+async def _read(database: Database, statement: str) -> list[Figure]:
     async with database.acquire() as connection:
-        return [(row["figure"], row["label"], row["value"]) for row in await connection.fetch(_FIGURES)]
+        rows = await connection.fetch(statement)
+    return [(row["figure"], row["label"], row["second"], row["value"]) for row in rows]

@@ -1,8 +1,14 @@
-"""The core's metrics: every name here is set by running code. Labels are closed sets, never ids."""
+"""The core's metrics: every name here is set by running code. Labels are closed sets, never ids.
+
+The adapters' are in `adapters/runtime/metrics.py`, what every process has in `wire/pulse.py` and `wire/consumer.py`.
+docs/metrics.md lists all of them.
+"""
 
 from typing import Final
 
-from prometheus_client import Counter, Gauge
+from prometheus_client import Counter, Gauge, Histogram
+
+_STREAM: Final = ["stream", "group"]
 
 PERMITS: Final = Counter("fleet_permits_answered_total", "Permit answers.", ["rail", "answer"])
 DISPATCHED: Final = Counter("fleet_dispatched_total", "Entries that the relay added.", ["rail", "stream"])
@@ -10,15 +16,46 @@ VERDICTS: Final = Counter("fleet_verdicts_received_total", "Results that were co
 UNUSABLE: Final = Counter("fleet_results_unusable_total", "Results that the core kept but could not use.", ["rail"])
 DEAD_LETTERS: Final = Counter("fleet_dead_letters_received_total", "Dead letters that were committed.", ["rail"])
 SWEPT: Final = Counter("fleet_jobs_swept_total", "Jobs put back because their entry was lost.", ["rail"])
+PAYMENT_SECONDS: Final = Histogram(
+    "fleet_payment_seconds",
+    "From the payment's job to its end, by what the provider said.",
+    ["rail", "outcome"],
+    buckets=(0.5, 1, 2, 5, 10, 30, 60, 120, 300, 900, 3600),
+)
+PAYMENTS_LATE: Final = Counter(
+    "fleet_payments_late_total", "Payments that reached their deadline without an answer.", ["rail", "outcome"]
+)
+REQUESTS: Final = Counter("fleet_http_requests_total", "Answers of the API.", ["listener", "route", "status"])
+REQUEST_SECONDS: Final = Histogram(
+    "fleet_http_request_seconds",
+    "Duration of requests.",
+    ["listener", "route"],
+    buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 10),
+)
+POOL: Final = Gauge("fleet_database_connections", "Connections of a pool.", ["pool", "state"])
+GATE_CLOSED: Final = Gauge("fleet_gate_closed", "1 where nothing more may be added.", ["stream"])
 
+# What the observer of a resolver reads, at its own pace: where several run, the largest counts.
 OUTBOX_DEPTH: Final = Gauge("fleet_outbox_depth", "Jobs that wait for a stream.", ["stream"])
 OUTBOX_AGE: Final = Gauge("fleet_outbox_oldest_due_seconds", "How long the oldest due job has been due.", ["stream"])
+HOLDS: Final = Gauge("fleet_holds_open", "Payments that hold money and are not decided.", ["rail"])
+HOLD_AGE: Final = Gauge("fleet_hold_oldest_seconds", "How long the oldest of them has been held.", ["rail"])
 UNRESOLVED: Final = Gauge("fleet_intents_parked", "Intents that wait for a person.")
 UNRESOLVED_AGE: Final = Gauge("fleet_intents_parked_oldest_seconds", "How long the oldest has waited.")
 IN_REVIEW: Final = Gauge("fleet_intents_in_review", "Intents that wait, held, for a decision.")
-ALERTS_OPEN: Final = Gauge("fleet_alerts_open", "Alerts that nobody closed.", ["severity"])
+ALERTS_OPEN: Final = Gauge("fleet_alerts_open", "Alerts that nobody closed.", ["severity", "kind"])
 DEAD_LETTERS_OPEN: Final = Gauge("fleet_dead_letters_open", "Dead letters that nobody settled.", ["rail"])
+DEAD_LETTER_AGE: Final = Gauge("fleet_dead_letters_oldest_seconds", "How long the oldest has been open.", ["rail"])
 ENTRIES_PARKED: Final = Gauge("fleet_entries_parked", "Entries that nobody can read yet.", ["stream"])
-BACKLOG: Final = Gauge("fleet_stream_backlog", "Lag and pending of a stream's group.", ["stream", "group"])
-LAG_UNKNOWN: Final = Gauge("fleet_stream_lag_unknown", "1 where the server cannot tell the lag.", ["stream", "group"])
-GATE_CLOSED: Final = Gauge("fleet_gate_closed", "1 where nothing more may be added.", ["stream"])
+RAIL_PAUSED: Final = Gauge("fleet_rail_paused", "1 where a person paused the rail.", ["rail"])
+IMBALANCE: Final = Gauge(
+    "fleet_ledger_imbalance_minor", "How far debits and credits of a ledger differ, pending and posted: 0.", ["ledger"]
+)
+DATABASE_BYTES: Final = Gauge("fleet_database_size_bytes", "Size of the core's database.")
+OBSERVED: Final = Gauge("fleet_observed_timestamp_seconds", "When the observer last read everything.")
+LAG: Final = Gauge("fleet_stream_lag", "Entries that no consumer has got; absent where it is not known.", _STREAM)
+LAG_UNKNOWN: Final = Gauge("fleet_stream_lag_unknown", "1 where the server cannot tell the lag.", _STREAM)
+PENDING: Final = Gauge("fleet_stream_pending", "Entries that consumers hold.", _STREAM)
+UNFINISHED_AGE: Final = Gauge("fleet_stream_oldest_unfinished_seconds", "Age of the oldest unfinished entry.", _STREAM)
+LENGTH: Final = Gauge("fleet_stream_length", "Entries in a stream, finished ones included.", ["stream"])
+REDIS_BYTES: Final = Gauge("fleet_redis_memory_bytes", "Memory that the server uses.")

@@ -28,7 +28,7 @@ class NeverThrottled:
 @pytest.fixture
 async def http(world: World) -> AsyncIterator[httpx.AsyncClient]:
     """The internal listener."""
-    transport = httpx.ASGITransport(internal_app(world.core, NeverThrottled(), []), raise_app_exceptions=False)
+    transport = httpx.ASGITransport(internal_app(world.core, NeverThrottled()), raise_app_exceptions=False)
     async with httpx.AsyncClient(transport=transport, base_url="http://core") as client:
         yield client
 

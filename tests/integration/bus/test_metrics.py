@@ -1,51 +1,87 @@
-"""/metrics of the internal listener, scraped on real servers while work waits."""
+"""What waits is read on real servers at a pace of its own, and a scrape reads nothing."""
 
 import asyncio
 import base64
 import os
 import sys
+from uuid import uuid4
 
+import asyncpg
 import httpx
+from prometheus_client import generate_latest
 
-from core.api.serve import internal_app
-from core.bootstrap import open_core
-from core.bus.gate import BacklogGate, GateBounds
-from core.bus.throttle import ResultsThrottle
-from core.settings import Settings
+from core.bus.observer import observe_rail, observe_server
+from core.store.figures import read_figures, read_imbalance
+from core.telemetry.figures import show_figures, show_imbalance
 from fleet.stack.processes import free_port
 from fleet.stack.provision import RoleUrls
-from schemas.streams import ADAPTERS_GROUP
 from tests.integration.bus.conftest import JOBS, RAIL, World
 
+GROUP = f'group="adapters",stream="{JOBS}"'
 
-async def test_what_waits_is_shown_and_goes_when_it_is_done(
-    world: World, fresh_database: RoleUrls, fresh_redis: str
-) -> None:
-    settings = Settings.model_validate(
-        {
-            "DATABASE_URL": fresh_database.app,
-            "DATABASE_WORKER_URL": fresh_database.worker,
-            "REDIS_URL": fresh_redis,
-            "master_key": base64.b64encode(b"k" * 32).decode(),
-        }
-    )
+
+async def shown(world: World) -> list[str]:
+    """What /metrics says after the observer's step."""
+    show_figures(await read_figures(world.database))
+    await observe_rail(world.redis, RAIL)
+    await observe_server(world.redis)
+    return generate_latest().decode().splitlines()
+
+
+async def test_what_waits_is_shown_and_goes_when_it_is_done(world: World) -> None:
     await world.queue(3)
-    async with open_core(settings) as core:
-        throttle = ResultsThrottle(world.redis, [RAIL], GateBounds())
-        gate = BacklogGate(world.redis, JOBS, ADAPTERS_GROUP, GateBounds())
-        transport = httpx.ASGITransport(internal_app(core, throttle, [gate]))
-        async with httpx.AsyncClient(transport=transport, base_url="http://core") as client:
-            before = (await client.get("/metrics")).text
-            await world.relay().relay_once()
-            after = (await client.get("/metrics")).text
-    stream = f'stream="{JOBS}"'
-    assert f"fleet_outbox_depth{{{stream}}} 3.0" in before
-    assert f'fleet_stream_backlog{{group="adapters",{stream}}} 0.0' in before
-    assert "fleet_outbox_depth{" not in after
-    assert f'fleet_stream_backlog{{group="adapters",{stream}}} 3.0' in after
-    assert f"fleet_gate_closed{{{stream}}} 0.0" in after
+    before = await shown(world)
+    await world.relay().relay_once()
+    after = await shown(world)
+    assert f'fleet_outbox_depth{{stream="{JOBS}"}} 3.0' in before
+    assert f"fleet_stream_lag{{{GROUP}}} 0.0" in before
+    assert not [line for line in after if line.startswith("fleet_outbox_depth{")]
+    assert f"fleet_stream_lag{{{GROUP}}} 3.0" in after
+    assert f"fleet_stream_pending{{{GROUP}}} 0.0" in after
+    assert f'fleet_gate_closed{{stream="{JOBS}"}} 0.0' in after
     assert "fleet_intents_parked 0.0" in after
     assert "fleet_intents_in_review 0.0" in after
+
+
+def value(lines: list[str], name: str) -> float:
+    return next(float(line.split()[-1]) for line in lines if line.startswith(name))
+
+
+async def test_what_a_consumer_holds_is_pending_and_ages(world: World) -> None:
+    await world.queue(2)
+    await world.relay().relay_once()
+    await world.redis.xreadgroup("adapters", "one", {JOBS: ">"}, count=1)
+    await asyncio.sleep(0.02)
+    lines = await shown(world)
+    assert f"fleet_stream_pending{{{GROUP}}} 1.0" in lines
+    assert f"fleet_stream_lag{{{GROUP}}} 1.0" in lines
+    assert value(lines, f"fleet_stream_oldest_unfinished_seconds{{{GROUP}}}") >= 0.02
+    assert value(lines, "fleet_redis_memory_bytes") > 100_000
+    assert value(lines, "fleet_database_size_bytes") > 1_000_000
+
+
+async def test_a_lag_that_the_server_lost_is_absent_and_told(world: World) -> None:
+    await world.queue(3)
+    await world.relay().relay_once()
+    entries = await world.redis.xrange(JOBS)
+    await world.redis.xdel(JOBS, entries[1][0])
+    lines = await shown(world)
+    assert f"fleet_stream_lag_unknown{{{GROUP}}} 1.0" in lines
+    assert not [line for line in lines if line.startswith(f"fleet_stream_lag{{{GROUP}}}")]
+
+
+async def test_a_ledger_whose_debits_are_not_its_credits_is_told(
+    world: World, admin_connection: asyncpg.Connection
+) -> None:
+    # Money out of nothing: what only a fault of the database, or a person with its keys, could write.
+    await admin_connection.execute(
+        "INSERT INTO fleet.accounts (id, tenant_id, ledger, code, flags, credits_posted)"
+        " VALUES ($1, $2, 764, 1, 0, 250)",
+        uuid4(),
+        uuid4(),
+    )
+    show_imbalance(await read_imbalance(world.database))
+    assert 'fleet_ledger_imbalance_minor{ledger="764"} 250.0' in generate_latest().decode().splitlines()
 
 
 async def test_a_process_without_the_api_shows_its_counters_on_a_port_of_its_own(
@@ -64,13 +100,18 @@ async def test_a_process_without_the_api_shows_its_counters_on_a_port_of_its_own
     relay = await asyncio.create_subprocess_exec(sys.executable, "-m", "core", "relay", env=environ)
     wanted, seen = f'fleet_dispatched_total{{rail="{RAIL}",stream="{JOBS}"}} 3.0', ""
     try:
-        async with asyncio.timeout(30), httpx.AsyncClient() as client:
+        async with asyncio.timeout(30), httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as client:
             while wanted not in seen:
                 await asyncio.sleep(0.1)
                 try:
-                    seen = (await client.get(f"http://127.0.0.1:{port}/metrics")).text
+                    seen = (await client.get("/metrics")).text
                 except httpx.TransportError:
                     continue
+            assert (await client.get("/healthz")).json() == {"status": "ok", "loops": []}
+            assert (await client.get("/readyz")).json() == {"status": "ok"}
     finally:
         relay.terminate()
         assert await relay.wait() == 0
+    for loop in ("event loop", "relay", f"healer of {RAIL}"):
+        assert f'fleet_loop_heartbeat_timestamp_seconds{{loop="{loop}"}}' in seen
+    assert 'fleet_database_connections{pool="fleet-worker",state="open"}' in seen
