@@ -22,9 +22,9 @@ _HEAD: Final = """# Metrics
 
 Generated from the code by `python -m tools.metrics`; `./dev check` compares them. Every process answers `/metrics`;
 which port, and what `/healthz` and `/readyz` say, is in [deployment.md](deployment.md). Labels are closed sets: never
-an id, a name of a person, or a provider's raw code. Seconds, bytes and minor units stand in the names. What the observer
-reads is shown by each resolver alike: take the largest. Beside these each process shows what the Python client does
-(`process_cpu_seconds_total`, `process_resident_memory_bytes`).
+an id, a name of a person, or a provider's raw code. Seconds, bytes and minor units stand in the names. What the
+observer reads is shown by each resolver alike: take the largest. Beside these each process shows what the Python
+client does (`process_cpu_seconds_total`, `process_resident_memory_bytes`).
 
 | metric | kind | labels | meaning |
 |---|---|---|---|
