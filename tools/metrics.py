@@ -1,6 +1,6 @@
 """Writes docs/metrics.md from the metrics that the processes register.
 
-    python -m tools.metrics [--check]    write it, or exit 1 where it is not what would be written
+python -m tools.metrics [--check]    write it, or exit 1 where it is not what would be written
 """
 
 import sys
