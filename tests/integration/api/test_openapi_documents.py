@@ -102,7 +102,7 @@ async def _verified(world: World) -> Any:
 @pytest.mark.timeout(0)
 def test_every_internal_operation_answers_as_its_document_says(opened: Any, chosen: int) -> None:
     world = opened.world
-    transport = httpx.ASGITransport(internal_app(world.core, NeverThrottled(), []), raise_app_exceptions=False)
+    transport = httpx.ASGITransport(internal_app(world.core, NeverThrottled()), raise_app_exceptions=False)
     http = opened.run(opened.stack.enter_async_context(httpx.AsyncClient(transport=transport, base_url="http://core")))
     key = opened.run(world.core.keys.create(Context(None, "test"), tenant_id=world.tenant_id, name="noop", rail="noop"))
     document = opened.run(http.get("/openapi.json")).json()
