@@ -1,23 +1,30 @@
 """The conformance suite: what every rail with a simulator must pass before it may move money.
 
 A rail's tests subclass RailConformance and give a `harness` fixture. The suite drives the rail through the
-runtime's own executor, so what it certifies is the verdict that the core would receive.
+runtime's own executor, so what it certifies is the verdict that the core would receive. What the rail claims in its
+registration is put to the test; callbacks and the end of the process are in modules of their own beside this one.
 """
 
 # ruff: noqa: S101 - a suite asserts
 
 import logging
+import re
 import uuid
-from typing import Protocol
+from typing import Final, Protocol
 
 import pytest
 
 from adapters.runtime.execution import Executed, Executor
-from adapters.runtime.port import PaysMany, Rail
-from adapters.runtime.timing import clock_s
-from schemas.operations import JobKind
+from adapters.runtime.port import Cancels, Collects, Inquires, LooksUp, PaysMany, Rail, ReceivesCallbacks, Refunds
+from adapters.runtime.timing import check_timing, clock_s
+from adapters.testkit.callback_conformance import CallbackConformance
+from adapters.testkit.process_conformance import ProcessConformance
+from schemas.operations import JobKind, OperationType
 from schemas.permits import Granted, Instruction, LookupBinding, Payee, PermitMode
 from schemas.results import Basis, Verdict
+
+_COLLECTS: Final = frozenset({OperationType.TOPUP, OperationType.DEPOSIT, OperationType.DIRECT_DEBIT})
+_REFUSED: Final = frozenset({Verdict.DECLINED, Verdict.CANCELLED, Verdict.NOT_SENT})
 
 
 class Harness(Protocol):
@@ -47,12 +54,17 @@ class Harness(Protocol):
 
 
 def permit(
-    harness: Harness, reference: str, amount_minor: int, lookup: LookupBinding | None, fence: int = 1
+    harness: Harness,
+    reference: str,
+    amount_minor: int,
+    lookup: LookupBinding | None,
+    fence: int = 1,
+    kind: JobKind = JobKind.PAY,
 ) -> Granted:
     """Return a permit as the core would grant it: the first sends, the later ones only ask."""
     return Granted(
         job_id=uuid.uuid4(),
-        kind=JobKind.PAY,
+        kind=kind,
         mode=PermitMode.SEND if fence == 1 else PermitMode.INQUIRE_ONLY,
         fence=fence,
         first=fence == 1,
@@ -62,11 +74,16 @@ def permit(
         currency=harness.currency,
         provider_account=harness.rail.registration().provider_account,
         environment=harness.rail.registration().environment,
-        instruction=Instruction(payee=harness.payee, message="conformance", lookup=lookup),
+        instruction=Instruction(
+            payee=None if kind.on_control_stream else harness.payee,
+            message="conformance",
+            lookup=lookup,
+            target_reference=reference if kind.on_control_stream else None,
+        ),
     )
 
 
-class RailConformance:
+class RailConformance(CallbackConformance, ProcessConformance):
     """Subclass it as `Test…` beside a `harness` fixture."""
 
     async def _pay(self, harness: Harness, reference: str, amount_minor: int = 2_500, fence: int = 1) -> Executed:
@@ -118,6 +135,53 @@ class RailConformance:
         assert executed.outcome.amount_minor == amount_minor
         assert await harness.paid(reference) == [amount_minor]
 
+    async def test_what_the_rail_claims_it_has_the_methods_for(self, harness: Harness) -> None:
+        registration = harness.rail.registration()
+        for operation, can in registration.operations.items():
+            assert isinstance(harness.rail, LooksUp) or not can.lookup, operation
+            assert isinstance(harness.rail, Inquires) or not can.inquiry, operation
+            assert isinstance(harness.rail, Cancels) or not can.cancel_by_reference, operation
+            assert isinstance(harness.rail, ReceivesCallbacks) or not can.callbacks, operation
+            assert isinstance(harness.rail, Collects) or operation not in _COLLECTS, operation
+            assert isinstance(harness.rail, Refunds) or operation is not OperationType.REFUND, operation
+            assert can.min_amount_minor <= can.max_amount_minor, operation
+
+    async def test_its_timing_obeys_the_protocol_and_its_examples_their_own_patterns(self, harness: Harness) -> None:
+        registration = harness.rail.registration()
+        check_timing(registration, batch=1, concurrency=1)
+        for name, kind in registration.payee_types.items():
+            assert re.fullmatch(kind.pattern, kind.example), name
+        assert re.fullmatch(registration.payee_types[harness.payee.type].pattern, harness.payee.value)
+
+    async def test_a_reference_that_was_never_seen_is_not_found_and_asking_pays_nothing(self, harness: Harness) -> None:
+        if not isinstance(harness.rail, Inquires):
+            pytest.skip("this rail answers no inquiries")
+        reference = _reference(harness)
+        asked = await self._execute(harness, permit(harness, reference, 2_500, None, kind=JobKind.INQUIRE))
+        assert asked.outcome.verdict in (Verdict.NOT_FOUND, Verdict.UNKNOWN)
+        assert await harness.paid(reference) == []
+
+    async def test_a_cancelled_reference_is_never_paid_also_where_it_was_never_seen(self, harness: Harness) -> None:
+        if not _buries(harness):
+            pytest.skip("this rail cannot cancel by reference")
+        reference = _reference(harness)
+        sends = permit(harness, reference, 2_500, await harness.prepare(2_500))
+        for _ in range(2):
+            buried = await self._execute(harness, permit(harness, reference, 2_500, None, kind=JobKind.CANCEL))
+            assert buried.outcome.verdict is Verdict.CANCELLED
+        late = await self._execute(harness, sends)
+        assert late.outcome.verdict in _REFUSED
+        assert await harness.paid(reference) == []
+
+    async def test_a_cancel_that_comes_too_late_says_that_it_was_paid(self, harness: Harness) -> None:
+        if not _buries(harness):
+            pytest.skip("this rail cannot cancel by reference")
+        reference = _reference(harness)
+        await self._pay(harness, reference)
+        late = await self._execute(harness, permit(harness, reference, 2_500, None, kind=JobKind.CANCEL))
+        assert late.outcome.verdict is Verdict.SUCCEEDED
+        assert await harness.paid(reference) == [2_500]
+
     async def test_payments_in_one_call_are_each_made_once_and_answered_in_their_place(self, harness: Harness) -> None:
         if not isinstance(harness.rail, PaysMany):
             pytest.skip("this rail takes one payment a call")
@@ -159,6 +223,10 @@ class RailConformance:
 def _executor(harness: Harness) -> Executor:
     registration = harness.rail.registration()
     return Executor(harness.rail, registration.rail, registration.timing.call_total_s)
+
+
+def _buries(harness: Harness) -> bool:
+    return any(each.cancel_by_reference for each in harness.rail.registration().operations.values())
 
 
 def _reference(harness: Harness) -> str:

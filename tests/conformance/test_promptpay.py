@@ -1,6 +1,6 @@
 """The PromptPay rail passes the suite over real sockets, against the simulator's own book."""
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from uuid import uuid4
 
 import httpx
@@ -29,6 +29,9 @@ class PromptPayHarness:
         self.currency = "THB"
         self.secrets = [SECRET, "0812345678", "0066812345678"]
         self._running = running
+
+    def environment(self) -> Mapping[str, str]:
+        return {"PROMPTPAY_BASE_URL": self._running.url, "PROMPTPAY_SECRET": SECRET}
 
     async def prepare(self, amount_minor: int) -> LookupBinding | None:
         asked = Order(uuid4(), uuid4().hex[:24].upper(), amount_minor, self.currency, "ipps-1", self.payee)

@@ -13,6 +13,7 @@ from redis.asyncio import Redis
 from adapters.runtime.core_client import CoreClient
 from adapters.runtime.port import Order, Outcome
 from adapters.runtime.worker import Worker, WorkerSettings
+from adapters.testkit.permit_server import KEY_ID, SECRET, PermitServer
 from schemas.dead_letters import DeadLetter
 from schemas.envelope import Envelope
 from schemas.ids import mint_id
@@ -21,7 +22,6 @@ from schemas.operations import JobKind, OperationType
 from schemas.rails import Capabilities, PayeeType, RailRegistration, Timing
 from schemas.results import Result, Verdict
 from schemas.streams import ADAPTERS_GROUP, control_stream, jobs_dlq_stream, jobs_stream, results_stream
-from tests.support.permit_server import KEY_ID, SECRET, PermitServer
 from wire import functions
 from wire.client import connect_redis
 

@@ -13,12 +13,12 @@ from adapters.runtime.concurrency import AdaptiveLimit
 from adapters.runtime.core_client import CoreClient
 from adapters.runtime.errors import Indeterminate, NotSent, Rejected
 from adapters.runtime.port import Order, Outcome
+from adapters.testkit.permit_server import KEY_ID, SECRET
 from schemas.envelope import raw_fields
 from schemas.operations import JobKind
 from schemas.results import Basis, Verdict
 from schemas.streams import ADAPTERS_GROUP, control_stream, jobs_dlq_stream, jobs_stream, results_stream
 from tests.integration.runtime.conftest import PAID, RAIL, Bench, ScriptedRail, a_job, pays
-from tests.support.permit_server import KEY_ID, SECRET
 from tests.support.servers import BOTH_FAMILIES
 from wire.acl import apply_acl
 
