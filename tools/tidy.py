@@ -20,6 +20,7 @@ ADR_WORDS = range(120, 451)
 
 MONEY_CODE = (
     "adapters/promptpay/",
+    "adapters/sbp/",
     "core/api/",
     "core/domain/",
     "core/services/",

@@ -25,16 +25,17 @@ class Fault(StrEnum):
     SLOW_SETTLE = "slow_settle"
     THROTTLED = "throttled"
     DECLINED = "declined"
+    REFUSED = "refused"
     LATE_CALLBACK = "late_callback"
 
 
-PERSISTENT = frozenset({Fault.PAYEE_NOT_FOUND, Fault.DECLINED, Fault.SLOW_SETTLE, Fault.LATE_CALLBACK})
+PERSISTENT = frozenset({Fault.PAYEE_NOT_FOUND, Fault.DECLINED, Fault.REFUSED, Fault.SLOW_SETTLE, Fault.LATE_CALLBACK})
 """Faults that are true of the payee; the others strike a reference once, so that a repeat finds the truth."""
 
 
 @dataclass(slots=True)
 class Script:
-    """One rule: `payee` and `reference` match where given, `probability` draws from the seeded generator."""
+    """One rule: payee, reference and amount match where given, `probability` draws from the seeded generator."""
 
     fault: Fault
     payee: str | None = None
@@ -42,10 +43,15 @@ class Script:
     probability: float = 1.0
     times: int | None = None
     """How often it strikes in all; None without end."""
+    amount_minor: int | None = None
 
-    def matches(self, payee: str, reference: str) -> bool:
+    def matches(self, payee: str, reference: str, amount_minor: int | None = None) -> bool:
         """Whether the rule is about this request."""
-        return self.payee in (None, payee) and self.reference in (None, reference)
+        return (
+            self.payee in (None, payee)
+            and self.reference in (None, reference)
+            and self.amount_minor in (None, amount_minor)
+        )
 
 
 @dataclass(slots=True)
@@ -60,10 +66,10 @@ class FaultScripts:
     def __post_init__(self) -> None:
         self._random = random.Random(self.seed)  # noqa: S311 - repeatable on purpose
 
-    def due(self, payee: str, reference: str, among: frozenset[Fault]) -> Fault | None:
+    def due(self, payee: str, reference: str, among: frozenset[Fault], amount_minor: int | None = None) -> Fault | None:
         """Return the fault that strikes this request now, if any, and count it."""
         for script in self.scripts:
-            if script.fault not in among or not script.matches(payee, reference) or script.times == 0:
+            if script.fault not in among or not script.matches(payee, reference, amount_minor) or script.times == 0:
                 continue
             if script.fault not in PERSISTENT and self._struck[script.fault, reference]:
                 continue

@@ -1,0 +1,187 @@
+"""SBP through QP: translates orders of the runtime into calls, and answers into outcomes."""
+
+import re
+from typing import Final
+
+from adapters.runtime import errors
+from adapters.runtime.port import Order, Outcome
+from adapters.sbp import verdicts
+from adapters.sbp.banks import BankList
+from adapters.sbp.client import QpClient
+from adapters.sbp.models import CheckRequest, PayoutAnswer, PayoutParams, PayoutRequest, PayoutStatus
+from adapters.sbp.settings import SbpSettings
+from schemas.money import AmountError, currency_of, to_major_text, to_minor
+from schemas.operations import OperationType
+from schemas.permits import LookupBinding
+from schemas.rails import Capabilities, PayeeType, RailRegistration, Timing
+from schemas.results import Basis, Verdict
+
+RAIL: Final = "sbp"
+PROVIDER: Final = "qp"
+PHONE_BANK: Final = "phone_bank"
+
+_RUB: Final = currency_of("RUB")
+_REFERENCE_LENGTH: Final = 20
+_NO_FEE: Final = re.compile(r"0(?:\.0{1,2})?", re.ASCII)
+_PAYEE: Final = re.compile(r"(?P<phone>7[0-9]{10})@(?P<bank>[0-9]{12}|[A-Z][A-Z0-9_]{1,39})", re.ASCII)
+
+PAYEE_TYPES: Final = {
+    PHONE_BANK: PayeeType(
+        pattern=r"7[0-9]{10}@(?:[0-9]{12}|[A-Z][A-Z0-9_]{1,39})",
+        example="79161234567@100000000004",
+        remedy="write the phone with eleven digits, an at sign, and the bank's member id with 12 digits or its alias",
+    )
+}
+
+
+class SbpRail:
+    """The rail. It checks the receiver, pays, and inquires; QP has no cancel of a payout by reference."""
+
+    def __init__(self, client: QpClient, settings: SbpSettings, timing: Timing) -> None:
+        self._client, self._settings, self._timing = client, settings, timing
+        self.banks = BankList(client.banks, fresh_s=settings.banks_fresh_s, retry_s=settings.banks_retry_s)
+
+    def registration(self) -> RailRegistration:
+        """Return what QP can do. A payout is bound to a check that expires: that is the request's expiry."""
+        payout = Capabilities(
+            lookup=True,
+            inquiry=True,
+            deduplicates_reference=True,
+            dedup_window_s=self._settings.dedup_window_s,
+            negative_is_final_for_reference=True,
+            not_found_horizon_s=self._timing.claim_idle_s + self._settings.settlement_s,
+            request_expiry=True,
+            max_amount_minor=self._settings.max_amount_minor,
+            currencies=[_RUB.code],
+            reference_length=_REFERENCE_LENGTH,
+            business_timezone="Europe/Moscow",
+        )
+        return RailRegistration(
+            rail=RAIL,
+            provider=PROVIDER,
+            provider_account=self._settings.provider_account,
+            environment=self._settings.environment,
+            operations={OperationType.PAYOUT: payout},
+            payee_types=PAYEE_TYPES,
+            timing=self._timing,
+        )
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self.banks.close()
+        await self._client.aclose()
+
+    async def lookup(self, order: Order) -> Outcome:
+        """Check the receiver's name; the answer's expiry bounds the payout."""
+        request = CheckRequest(
+            account=self._settings.account,
+            amount=to_major_text(order.amount_minor, _RUB),
+            payout_params=await self._payee(order),
+        )
+        answer, evidence = await self._client.check(request)
+        binding = LookupBinding(
+            lookup_id=answer.check_id, expires_at=answer.expires_date, fee_minor=fee_minor(answer.fee, evidence)
+        )
+        return Outcome(Verdict.FOUND, lookup=binding, payee_name=answer.receiver_name, evidence=evidence)
+
+    async def pay(self, order: Order) -> Outcome:
+        """Pay what was checked, under the reference. A reference that is taken is asked about instead."""
+        if order.lookup is None:
+            raise errors.Rejected("lookup_missing", "a payout is bound to a check of the receiver")
+        request = PayoutRequest(
+            id=order.reference,
+            account=self._settings.account,
+            amount=to_major_text(order.amount_minor, _RUB),
+            payout_params=await self._payee(order),
+            check_id=order.lookup.lookup_id,
+            payment_details=order.message,
+            draft=self._settings.two_stage,
+        )
+        try:
+            answer, evidence = await self._submit(request)
+        except errors.NotSent as refused:
+            if refused.reason != verdicts.LOOKUP_EXPIRED:
+                raise
+            # Sent again it would expire again: no retry is asked for, so the core ends it if nothing else was sent.
+            return Outcome(Verdict.NOT_SENT, reason=verdicts.LOOKUP_EXPIRED, evidence=refused.evidence)
+        return _outcome(answer, order, evidence)
+
+    async def inquire(self, order: Order) -> Outcome:
+        """Ask for the status of the reference: declines are told in no other way."""
+        try:
+            answer, evidence = await self._client.inquire(order.reference)
+        except verdicts.ReferenceUnknown as unknown:
+            return Outcome(Verdict.NOT_FOUND, evidence=unknown.evidence, basis=Basis.REFERENCE_STATUS)
+        return _outcome(answer, order, evidence)
+
+    async def _submit(self, request: PayoutRequest) -> tuple[PayoutAnswer, str]:
+        """Submit, and confirm where the payout waits for it: the first of two requests never pays by itself."""
+        try:
+            answer, evidence = await self._client.payout(request)
+        except verdicts.ReferenceTaken:
+            answer, evidence = await self._existing(request.id)
+        if request.draft and answer.id == request.id and answer.status.value == PayoutStatus.WAITING_CONFIRMATION:
+            _require_same_amount(answer, request, evidence)
+            return await self._confirm(request.id)
+        return answer, evidence
+
+    async def _confirm(self, reference: str) -> tuple[PayoutAnswer, str]:
+        try:
+            return await self._client.confirm(reference)
+        except errors.NotSent as error:
+            if error.reason == verdicts.LOOKUP_EXPIRED:
+                # The check ran out between the two: the draft exists, and its status says what became of it.
+                return await self._existing(reference)
+            raise
+
+    async def _existing(self, reference: str) -> tuple[PayoutAnswer, str]:
+        """Ask about a payout that the provider says it has: a question that fails says nothing about the money."""
+        try:
+            return await self._client.inquire(reference)
+        except (errors.AdapterError, verdicts.ReferenceUnknown) as error:
+            raise errors.Indeterminate(
+                "the reference exists, its status was not told", reason="status_not_told", evidence=error.evidence
+            ) from error
+
+    async def _payee(self, order: Order) -> PayoutParams:
+        match = _PAYEE.fullmatch(order.payee.value) if order.payee is not None else None
+        if order.payee is None or order.payee.type != PHONE_BANK or match is None:
+            raise errors.Rejected("payee_type_unknown", "SBP pays a phone at a bank")
+        bank = await self.banks.find(match["bank"])
+        return PayoutParams(phone=match["phone"], bank_alias=bank.alias)
+
+
+def fee_minor(text: str, evidence: str) -> int:
+    """Return the kopecks of a check's fee, which may be nothing. Raises ProtocolViolation."""
+    if _NO_FEE.fullmatch(text):
+        return 0  # to_minor takes positive amounts only
+    return _minor(text, evidence)
+
+
+def _require_same_amount(answer: PayoutAnswer, request: PayoutRequest, evidence: str) -> None:
+    """A draft of another amount is not confirmed: the two requests would be about two payments."""
+    if _minor(answer.amount, evidence) != _minor(request.amount, evidence):
+        raise errors.ProtocolViolation("the draft has another amount", evidence=evidence)
+
+
+def _outcome(answer: PayoutAnswer, order: Order, evidence: str) -> Outcome:
+    """Return the status of the reference: every answer of QP shows the payout itself, not merely the request."""
+    if answer.id != order.reference:
+        raise errors.ProtocolViolation("the answer is about another reference", evidence=evidence)
+    verdict = verdicts.verdict_of(answer.status.value)
+    return Outcome(
+        verdict,
+        amount_minor=_minor(answer.amount, evidence),
+        currency=answer.currency,
+        provider_tx_id=answer.transaction_id,
+        reason=verdicts.reason_of(verdict, answer.status.decline_reason),
+        evidence=evidence,
+        basis=Basis.REFERENCE_STATUS,
+    )
+
+
+def _minor(text: str, evidence: str) -> int:
+    try:
+        return to_minor(text, _RUB)
+    except AmountError as error:
+        raise errors.ProtocolViolation("the answer's amount is no amount", evidence=evidence) from error

@@ -1,0 +1,1 @@
+"""QP as a process of its own, with a durable book."""

@@ -1,0 +1,99 @@
+"""The provider's own book: what it checked, what it was asked to pay, and each payout that it executed.
+
+`executed` has a row per payout that moved money and no uniqueness at all: were a reference ever executed twice, two
+rows would say so. Everything that decides is in `payouts`.
+"""
+
+import sqlite3
+from dataclasses import dataclass
+from pathlib import Path
+
+SCHEMA = """
+CREATE TABLE IF NOT EXISTS checks (
+    check_id TEXT PRIMARY KEY, phone TEXT NOT NULL, bank_alias TEXT NOT NULL, amount_minor INTEGER NOT NULL,
+    expires_at_s REAL NOT NULL
+);
+CREATE TABLE IF NOT EXISTS payouts (
+    id TEXT PRIMARY KEY, transaction_id TEXT NOT NULL, phone TEXT NOT NULL, bank_alias TEXT NOT NULL,
+    amount_minor INTEGER NOT NULL, status TEXT NOT NULL, reason TEXT NOT NULL DEFAULT '', status_date TEXT NOT NULL,
+    check_expires_at_s REAL NOT NULL, settles_at_s REAL, ends_as TEXT NOT NULL DEFAULT '', created_at_s REAL NOT NULL
+);
+CREATE INDEX IF NOT EXISTS payouts_settling ON payouts (settles_at_s) WHERE settles_at_s IS NOT NULL;
+CREATE TABLE IF NOT EXISTS executed (
+    seq INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT NOT NULL, transaction_id TEXT NOT NULL, payee TEXT NOT NULL,
+    amount_minor INTEGER NOT NULL, executed_at_s REAL NOT NULL
+);
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Executed:
+    """One payout that moved money."""
+
+    reference: str
+    transaction_id: str
+    payee: str
+    amount_minor: int
+    executed_at_s: float
+
+
+def read_book(path: Path) -> list[Executed]:
+    """Return every executed payout in order, also while the simulator runs. A missing file is an empty book."""
+    if not path.exists():
+        return []
+    connection = sqlite3.connect(f"file:{path}?mode=ro", uri=True)
+    try:
+        rows = connection.execute(
+            "SELECT id, transaction_id, payee, amount_minor, executed_at_s FROM executed ORDER BY seq"
+        ).fetchall()
+    finally:
+        connection.close()
+    return [Executed(*row) for row in rows]
+
+
+def save_check(book: sqlite3.Connection, check: tuple[str, str, str, int, float]) -> None:
+    """Keep one check."""
+    book.execute("INSERT INTO checks VALUES (?, ?, ?, ?, ?)", check)
+
+
+def find_check(book: sqlite3.Connection, check_id: str) -> sqlite3.Row | None:
+    """Return one check."""
+    row: sqlite3.Row | None = book.execute("SELECT * FROM checks WHERE check_id = ?", (check_id,)).fetchone()
+    return row
+
+
+def find_payout(book: sqlite3.Connection, reference: str) -> sqlite3.Row | None:
+    """Return the payout of a reference."""
+    row: sqlite3.Row | None = book.execute("SELECT * FROM payouts WHERE id = ?", (reference,)).fetchone()
+    return row
+
+
+def payout(book: sqlite3.Connection, reference: str) -> sqlite3.Row:
+    """Return a payout that is known to exist. Raises LookupError."""
+    row = find_payout(book, reference)
+    if row is None:
+        raise LookupError(reference)
+    return row
+
+
+def move(book: sqlite3.Connection, reference: str, status: str, date: str, reason: str = "") -> None:
+    """Give a payout its status; whatever it waited for is over."""
+    book.execute(
+        "UPDATE payouts SET status = ?, reason = ?, status_date = ?, settles_at_s = NULL WHERE id = ?",
+        (status, reason, date, reference),
+    )
+
+
+def execute(book: sqlite3.Connection, reference: str, date: str, now_s: float) -> None:
+    """Move the money of a payout: the row that the proof counts."""
+    move(book, reference, "COMPLETED", date)
+    book.execute(
+        "INSERT INTO executed (id, transaction_id, payee, amount_minor, executed_at_s)"
+        " SELECT id, transaction_id, phone || '@' || bank_alias, amount_minor, ? FROM payouts WHERE id = ?",
+        (now_s, reference),
+    )
+
+
+def due(book: sqlite3.Connection, now_s: float) -> list[sqlite3.Row]:
+    """Return the payouts whose end is due: those in progress, and drafts whose check ran out."""
+    return book.execute("SELECT * FROM payouts WHERE settles_at_s <= ?", (now_s,)).fetchall()

@@ -1,0 +1,123 @@
+"""What each answer of QP means for the money. Pure; the tables in docs/rails/sbp.md are written from this module.
+
+What is not listed here is UNKNOWN: the money stays held and the status is asked for.
+"""
+
+from collections.abc import Iterator, Mapping
+from typing import Final
+
+from adapters.runtime import errors
+from adapters.sbp.models import DeclineReason, PayoutStatus
+from schemas.results import Verdict
+
+LOOKUP_EXPIRED: Final = "lookup_expired"
+SUCCESS: Final = "SUCCESS"
+
+STATUSES: Final[Mapping[str, Verdict]] = {
+    PayoutStatus.IN_PROGRESS: Verdict.PENDING,
+    PayoutStatus.PENDING: Verdict.PENDING,
+    PayoutStatus.WAITING_CONFIRMATION: Verdict.PENDING,
+    PayoutStatus.COMPLETED: Verdict.SUCCEEDED,
+    PayoutStatus.DECLINED: Verdict.DECLINED,
+}
+
+DECLINES: Final[Mapping[str, str]] = {
+    DeclineReason.SYSTEM_ERROR: "provider_error",
+    DeclineReason.TIMEOUT: "provider_timeout",
+    DeclineReason.BANK_NOT_SUPPORTED: "payee_bank_not_supported",
+    DeclineReason.RECEIVER_ACCOUNT_ERROR: "payee_account_refused",
+    DeclineReason.WRONG_RECIPIENT: "payee_mismatch",
+}
+"""Reasons of DECLINED, in our words; any other is `declined`."""
+
+REFUSED: Final[Mapping[str, str]] = {
+    "ERROR.INVALID_REQUEST": "field_invalid",
+    "ERROR.INVALID_AMOUNT": "amount_invalid",
+    "ERROR.AMOUNT_LIMIT_EXCEEDED": "limit_exceeded",
+    "ERROR.INSUFFICIENT_FUNDS": "insufficient_provider_funds",
+    "ERROR.BANK_NOT_SUPPORTED": "payee_bank_not_supported",
+    "ERROR.RECEIVER_NOT_FOUND": "payee_not_found",
+    "ERROR.WRONG_RECIPIENT": "payee_mismatch",
+    "ERROR.CHECK_MISMATCH": "lookup_mismatch",
+}
+"""The request was refused for good, and nothing was executed."""
+
+NOT_TAKEN: Final[Mapping[str, str]] = {
+    "ERROR.CHECK_EXPIRED": LOOKUP_EXPIRED,
+    "ERROR.CHECK_NOT_FOUND": LOOKUP_EXPIRED,
+}
+"""The request was not taken, and never will be under this check."""
+
+MISCONFIGURED: Final = frozenset({"ERROR.UNAUTHORIZED", "ERROR.ACCOUNT_IS_NOT_REGISTERED"})
+THROTTLED: Final = "ERROR.TOO_MANY_REQUESTS"
+TAKEN: Final = "ERROR.PAYOUT_EXISTS"
+NOT_FOUND: Final = "ERROR.PAYOUT_NOT_FOUND"
+
+
+class ReferenceUnknown(Exception):  # noqa: N818 - an answer, not a failure
+    """The provider has never seen the reference. It says nothing about a request that is still on its way."""
+
+    def __init__(self, evidence: str) -> None:
+        super().__init__("reference unknown")
+        self.evidence = evidence
+
+
+class ReferenceTaken(Exception):  # noqa: N818 - an answer, not a failure
+    """The reference exists already: the first request arrived. Ask for its status."""
+
+
+def verdict_of(status: str) -> Verdict:
+    """Return what a status of the reference means; one outside the contract is UNKNOWN."""
+    return STATUSES.get(status, Verdict.UNKNOWN)
+
+
+def reason_of(verdict: Verdict, reason: str) -> str:
+    """Return why, in our words, where the verdict is a decline."""
+    return DECLINES.get(reason, "declined") if verdict is Verdict.DECLINED else ""
+
+
+def refusal(http_status: int, code: str, evidence: str, after_s: int) -> Exception:
+    """Return what a body with an error code says, under whatever HTTP status below 500 it came.
+
+    A server error says nothing whatever its body says: it may have been executed.
+    """
+    if http_status < 500:
+        if code in REFUSED:
+            return errors.Rejected(REFUSED[code], evidence=evidence)
+        if code in NOT_TAKEN:
+            return errors.NotSent(code, reason=NOT_TAKEN[code], evidence=evidence)
+        if code == TAKEN:
+            return ReferenceTaken()
+        if code == NOT_FOUND:
+            return ReferenceUnknown(evidence)
+        if code == THROTTLED:
+            return errors.Throttled("throttled", after_s=after_s, evidence=evidence)
+        if code in MISCONFIGURED:
+            return errors.Misconfigured(f"the provider refuses our credentials or account: {code}", evidence=evidence)
+    return errors.Indeterminate(f"HTTP {http_status}", reason="provider_error", evidence=evidence)
+
+
+def tables() -> Iterator[str]:
+    """Yield the lines of the tables in docs/rails/sbp.md."""
+    yield "| status of a payout | verdict | reason |"
+    yield "|---|---|---|"
+    for status, verdict in STATUSES.items():
+        if verdict is not Verdict.DECLINED:
+            yield f"| `{status}` | {verdict} | |"
+    for reason, ours in DECLINES.items():
+        yield f"| `DECLINED`, `{reason}` | {Verdict.DECLINED} | `{ours}` |"
+    yield f"| `DECLINED`, any other reason | {Verdict.DECLINED} | `declined` |"
+    yield f"| any other status | {Verdict.UNKNOWN} | |"
+    yield ""
+    yield "| code in the body, HTTP 200 to 499 | verdict | reason |"
+    yield "|---|---|---|"
+    for code, ours in REFUSED.items():
+        yield f"| `{code}` | {Verdict.DECLINED}, of this request | `{ours}` |"
+    for code, ours in NOT_TAKEN.items():
+        yield f"| `{code}` | {Verdict.NOT_SENT}, no retry | `{ours}` |"
+    yield f"| `{THROTTLED}` | {Verdict.NOT_SENT}, later | `throttled` |"
+    for code in sorted(MISCONFIGURED):
+        yield f"| `{code}` | {Verdict.NOT_SENT}, later; the adapter is not ready | `misconfigured` |"
+    yield f"| `{TAKEN}` | the status of the reference is asked for | |"
+    yield f"| `{NOT_FOUND}` | {Verdict.NOT_FOUND}, to an inquiry | |"
+    yield f"| any other code, and every HTTP status from 500 | {Verdict.UNKNOWN} | `provider_error` |"

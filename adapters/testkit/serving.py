@@ -1,0 +1,104 @@
+"""What every simulator's HTTP side needs: answers, lost answers, and the control of its fault scripts."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import asdict, dataclass
+from typing import Any, TypeVar
+
+import orjson
+import uvicorn
+from pydantic import BaseModel, ValidationError
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import Response
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from adapters.testkit.faults import Fault, FaultScripts, Script
+
+Model = TypeVar("Model", bound=BaseModel)
+Endpoint = Callable[[Request], Awaitable[Response]]
+
+BEFORE = frozenset({Fault.TIMEOUT_BEFORE, Fault.ERROR_BEFORE, Fault.RESET_BEFORE, Fault.THROTTLED})
+"""Faults that strike before anything is executed."""
+LOST_AFTER = frozenset({Fault.TIMEOUT_AFTER, Fault.ERROR_AFTER, Fault.GARBAGE_AFTER, Fault.RESET_AFTER})
+"""Faults that lose the answer of what was executed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """An HTTP answer to be: status and JSON body."""
+
+    status: int
+    body: Any
+
+
+def respond(answer: Answer) -> Response:
+    """Return the HTTP response of an answer."""
+    return Response(orjson.dumps(answer.body), answer.status, media_type="application/json")
+
+
+class AbortableProtocol(HttpToolsProtocol):
+    """Hands the transport to the application, so that a fault can reset the connection."""
+
+    def on_message_begin(self) -> None:
+        """Begin a request as the base class does, with the transport in its scope."""
+        super().on_message_begin()
+        scope: dict[str, Any] = self.scope  # type: ignore[assignment]  # ASGI scopes are open mappings
+        scope["transport"] = self.transport
+
+
+async def lose(fault: Fault, request: Request, *, delay_s: float, throttled: Answer, broken: Answer) -> Response:
+    """Answer as if something broke on the way; a timed-out answer is withheld for `delay_s`."""
+    if fault in (Fault.TIMEOUT_BEFORE, Fault.TIMEOUT_AFTER):
+        await asyncio.sleep(delay_s)
+    if fault in (Fault.RESET_BEFORE, Fault.RESET_AFTER):
+        request.scope["transport"].abort()
+    if fault is Fault.GARBAGE_AFTER:
+        return Response(b'{"status": {"va', media_type="application/json")
+    if fault is Fault.THROTTLED:
+        response = respond(throttled)
+        response.headers["Retry-After"] = "1"
+        return response
+    return respond(broken)
+
+
+def faults_endpoint(faults: FaultScripts) -> Endpoint:
+    """Return the endpoint that lists the scripts, adds one in front of the others, or clears them all."""
+
+    async def control(request: Request) -> Response:
+        scripts = faults.scripts
+        if request.method == "DELETE":
+            scripts.clear()
+        elif request.method == "POST":
+            try:
+                asked = orjson.loads(await request.body())
+                scripts.insert(0, Script(**{**asked, "fault": Fault(asked["fault"])}))
+            except (orjson.JSONDecodeError, KeyError, TypeError, ValueError) as error:
+                text = f"{error}; faults: {', '.join(Fault)}"
+                return respond(Answer(422, {"code": "fault_invalid", "message": text}))
+        return respond(Answer(200, {"scripts": [asdict(script) for script in scripts]}))
+
+    return control
+
+
+def parsed(model: type[Model], document: Any) -> Model | str:
+    """Return the request, or what is wrong with it."""
+    try:
+        return model.model_validate(document)
+    except ValidationError as error:
+        first = error.errors()[0]
+        return f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
+
+
+def serve(app: Starlette, host: str, port: int) -> None:
+    """Serve until SIGTERM."""
+    uvicorn.run(
+        app,
+        host=host,
+        port=port,
+        loop="uvloop",
+        http=AbortableProtocol,
+        log_level="warning",
+        log_config=None,
+        timeout_graceful_shutdown=1,
+    )

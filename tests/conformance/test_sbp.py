@@ -1,0 +1,57 @@
+"""The SBP rail passes the suite over real sockets, in one stage and in two, against the simulator's own book."""
+
+from collections.abc import AsyncIterator, Iterator
+from uuid import uuid4
+
+import pytest
+
+from adapters.runtime.port import Order
+from adapters.testkit.conformance import RailConformance
+from schemas.permits import LookupBinding, Payee
+from tests.support.qp import BANK, PHONE, SECRET, RunningQp, rail_at, running_qp
+
+
+class SbpHarness:
+    """The rail over its own connections, and a provider that is a process of its own."""
+
+    def __init__(self, running: RunningQp, *, two_stage: bool) -> None:
+        self.rail = rail_at(running.url, two_stage=two_stage)
+        self.payee = Payee(type="phone_bank", value=f"{PHONE}@{BANK}")
+        self.currency = "RUB"
+        self.secrets = [SECRET, PHONE]
+        self._running = running
+
+    async def prepare(self, amount_minor: int) -> LookupBinding | None:
+        asked = Order(uuid4(), uuid4().hex[:20].upper(), amount_minor, self.currency, "qp-1", self.payee)
+        return (await self.rail.lookup(asked)).lookup
+
+    async def pays_but_never_answers(self, reference: str) -> None:
+        await self._running.script("timeout_after", reference=reference)
+
+    async def answers_an_unknown_status(self, reference: str) -> None:
+        await self._running.script("unknown_status_after", reference=reference)
+
+    async def paid(self, reference: str) -> list[int]:
+        return [entry.amount_minor for entry in self._running.executed(reference)]
+
+
+@pytest.fixture(scope="module")
+def simulator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningQp]:
+    with running_qp(tmp_path_factory.mktemp("qp") / "book.sqlite") as running:
+        yield running
+
+
+class TestSbp(RailConformance):
+    @pytest.fixture
+    async def harness(self, simulator: RunningQp) -> AsyncIterator[SbpHarness]:
+        harness = SbpHarness(simulator, two_stage=False)
+        yield harness
+        await harness.rail.close()
+
+
+class TestSbpInTwoStages(RailConformance):
+    @pytest.fixture
+    async def harness(self, simulator: RunningQp) -> AsyncIterator[SbpHarness]:
+        harness = SbpHarness(simulator, two_stage=True)
+        yield harness
+        await harness.rail.close()
