@@ -27,9 +27,9 @@ class BankList:
         *,
         fresh_s: float,
         retry_s: float,
-        clock: Callable[[], float] = time.monotonic,
+        clock_s: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._fetch, self._fresh_s, self._retry_s, self._clock = fetch, fresh_s, retry_s, clock
+        self._fetch, self._fresh_s, self._retry_s, self._clock_s = fetch, fresh_s, retry_s, clock_s
         self._banks: dict[str, Bank] = {}
         self._fetched_s: float | None = None
         self._tried_s: float | None = None
@@ -38,7 +38,7 @@ class BankList:
     @property
     def age_s(self) -> float | None:
         """Return how old the list is; None where there is none yet."""
-        return None if self._fetched_s is None else self._clock() - self._fetched_s
+        return None if self._fetched_s is None else self._clock_s() - self._fetched_s
 
     async def find(self, name: str) -> Bank:
         """Return the bank. A list that is there is served whatever its age.
@@ -66,7 +66,7 @@ class BankList:
             await asyncio.gather(self._running, return_exceptions=True)
 
     def _may_ask(self) -> bool:
-        return self._tried_s is None or self._clock() - self._tried_s >= self._retry_s
+        return self._tried_s is None or self._clock_s() - self._tried_s >= self._retry_s
 
     def _is_running(self) -> bool:
         return self._running is not None and not self._running.done()
@@ -74,7 +74,7 @@ class BankList:
     def _refresh(self) -> asyncio.Task[None] | None:
         """Start a fetch, at most one at a time and not too often; return the one that runs."""
         if not self._is_running() and self._may_ask():
-            self._tried_s = self._clock()
+            self._tried_s = self._clock_s()
             self._running = asyncio.create_task(self._replace())
         return self._running
 
@@ -96,5 +96,5 @@ class BankList:
             log.warning("the list of banks came empty: the one from before stays, its age is %s s", self.age_s)
             return
         self._banks = {name: bank for bank in banks for name in (bank.member_id, bank.alias)}
-        self._fetched_s = self._clock()
+        self._fetched_s = self._clock_s()
         _FETCHED_AT.set_to_current_time()

@@ -51,9 +51,9 @@ def read_book(path: Path) -> list[Executed]:
     return [Executed(*row) for row in rows]
 
 
-def save_check(book: sqlite3.Connection, check: tuple[str, str, str, int, float]) -> None:
-    """Keep one check."""
-    book.execute("INSERT INTO checks VALUES (?, ?, ?, ?, ?)", check)
+def save_check(book: sqlite3.Connection, check: tuple[str, str, str, int], expires_at_s: float) -> None:
+    """Keep one check: its id, phone, bank and amount."""
+    book.execute("INSERT INTO checks VALUES (?, ?, ?, ?, ?)", (*check, expires_at_s))
 
 
 def find_check(book: sqlite3.Connection, check_id: str) -> sqlite3.Row | None:

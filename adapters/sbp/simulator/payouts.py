@@ -65,8 +65,8 @@ class Payouts:
             return refusal("ERROR.RECEIVER_NOT_FOUND")
         index = int.from_bytes(hashlib.sha256(payee.phone.encode()).digest()[:2], "big")
         check_id, expires_at_s = f"CH{secrets.token_hex(12)}", time.time() + self.check_lives_s
-        row = (check_id, payee.phone, payee.bank_alias, amount_minor, expires_at_s)
-        await self.store.run(lambda book: books.save_check(book, row))
+        row = (check_id, payee.phone, payee.bank_alias, amount_minor)
+        await self.store.run(lambda book: books.save_check(book, row, expires_at_s))
         body = {
             "checkId": check_id,
             "receiverName": _NAMES[index % len(_NAMES)],

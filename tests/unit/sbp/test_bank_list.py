@@ -30,7 +30,7 @@ class Provider:
         return self.listed
 
     def list(self) -> BankList:
-        return BankList(self.fetch, fresh_s=100, retry_s=10, clock=lambda: self.now_s)
+        return BankList(self.fetch, fresh_s=100, retry_s=10, clock_s=lambda: self.now_s)
 
 
 async def test_many_that_come_at_once_wait_for_one_fetch() -> None:
