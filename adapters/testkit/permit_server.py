@@ -8,8 +8,11 @@ from typing import Any
 from uuid import UUID
 
 from aiohttp import web
+from pydantic import BaseModel
 
 from adapters.runtime.timing import clock_s
+from adapters.testkit.files import FilesInMemory
+from schemas.files import FileAgain, FileGivenUp, FilesAsked, FilesHolding, FileStored, FileToStore
 from schemas.jobs import Job
 from schemas.permits import PermitMode, PermitRequest
 from schemas.rails import EvidenceBatch, EvidenceItem, RailRegistration
@@ -30,6 +33,7 @@ class PermitServer:
         """When each request arrived, on the clock that S is measured with."""
         self.registrations: list[RailRegistration] = []
         self.evidence: list[EvidenceItem] = []
+        self.files = FilesInMemory()
         self.away = False
         self.lose_replies = 0
         self.refuse_evidence = False
@@ -43,6 +47,10 @@ class PermitServer:
         app.router.add_post("/internal/v1/permits", self._permits)
         app.router.add_post("/internal/v1/evidence", self._evidence)
         app.router.add_put("/internal/v1/rails/{rail}", self._register)
+        app.router.add_post("/internal/v1/files", self._store_file)
+        app.router.add_post("/internal/v1/files/holding", self._holding)
+        app.router.add_post("/internal/v1/files/{id}/again", self._again)
+        app.router.add_post("/internal/v1/files/{id}/give-up", self._give_up)
         self._runner = web.AppRunner(app, access_log=None)
         await self._runner.setup()
         site = web.TCPSite(self._runner, "127.0.0.1", 0)
@@ -118,3 +126,23 @@ class PermitServer:
             return web.Response(status=503)
         self.registrations.append(RailRegistration.model_validate_json(await request.read()))
         return web.json_response({})
+
+    async def _store_file(self, request: web.Request) -> web.Response:
+        asked = FileToStore.model_validate_json(await request.read())
+        file_id = await self.files.place(asked.message_id, asked.body.encode(), asked.members)
+        return _told(FileStored(id=file_id))
+
+    async def _holding(self, request: web.Request) -> web.Response:
+        asked = FilesAsked.model_validate_json(await request.read())
+        return _told(FilesHolding(files=list((await self.files.holding(asked.references)).values())))
+
+    async def _again(self, request: web.Request) -> web.Response:
+        body = await self.files.again(UUID(request.match_info["id"]))
+        return _told(FileAgain(body=None if body is None else body.decode()))
+
+    async def _give_up(self, request: web.Request) -> web.Response:
+        return _told(FileGivenUp(given_up=await self.files.give_up(UUID(request.match_info["id"]))))
+
+
+def _told(answer: BaseModel) -> web.Response:
+    return web.Response(body=answer.model_dump_json(), content_type="application/json")

@@ -1,7 +1,7 @@
 """The bank rail passes the suite over real sockets, against the own book of a bank that nobody here wrote."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 
 import pytest
 
@@ -9,9 +9,10 @@ from adapters.bank.adapter import BankRail
 from adapters.bank.client import BankClient
 from adapters.runtime.http import provider_client
 from adapters.testkit.conformance import RailConformance
+from adapters.testkit.files import FilesInMemory
 from schemas.permits import LookupBinding, Payee
 from schemas.rails import Timing
-from tests.support.bank import OWN_ACCOUNT, FilesInMemory, RunningBank, running_bank
+from tests.support.bank import OWN_ACCOUNT, RunningBank, running_bank
 
 
 class UnreliableLine(BankClient):
@@ -46,6 +47,9 @@ class BankHarness:
         self.payee = Payee(type="bank_account", value="004-0123456789")
         self.currency = "THB"
         self.secrets = ["0123456789", OWN_ACCOUNT]
+
+    def environment(self) -> Mapping[str, str]:
+        return {"BANK_BASE_URL": self._bank.url, "BANK_ACCOUNT": OWN_ACCOUNT}
 
     async def prepare(self, amount_minor: int) -> LookupBinding | None:
         return None

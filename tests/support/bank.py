@@ -3,18 +3,15 @@
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
-from uuid import UUID
 
 import httpx
 
 from adapters.bank.settings import BankSettings
 from fleet.stack.processes import free_port
-from schemas.files import FileHeld, FileMember
-from schemas.ids import mint_id
 
 OWN_ACCOUNT = "TH69MOCK1234567890"
 CLOCK = "2026-11-23T09:00"
@@ -83,50 +80,3 @@ def running_bank(*options: str) -> Iterator[RunningBank]:
     finally:
         process.terminate()
         process.wait(10)
-
-
-@dataclass(slots=True)
-class KeptFile:
-    """A file as the core keeps it."""
-
-    id: UUID
-    message_id: str
-    body: bytes
-    members: Sequence[FileMember]
-    live: bool = True
-    resends: int = 0
-    age_s: float = 0
-
-
-@dataclass(slots=True)
-class FilesInMemory:
-    """The port of files under the rules that the core's tables keep; the tables have tests of their own."""
-
-    files: dict[UUID, KeptFile] = field(default_factory=dict)
-
-    async def place(self, message_id: str, body: bytes, members: Sequence[FileMember]) -> UUID | None:
-        if await self.holding([each.reference for each in members]):
-            return None
-        file_id = mint_id(time.time_ns() // 1_000_000)
-        self.files[file_id] = KeptFile(file_id, message_id, body, members)
-        return file_id
-
-    async def holding(self, references: Sequence[str]) -> Mapping[str, FileHeld]:
-        return {
-            member.reference: FileHeld(
-                reference=member.reference, id=file.id, message_id=file.message_id, age_s=file.age_s
-            )
-            for file in self.files.values()
-            for member in file.members
-            if file.live and member.reference in references
-        }
-
-    async def again(self, file_id: UUID) -> bytes | None:
-        file = self.files[file_id]
-        file.resends += file.live
-        return file.body if file.live else None
-
-    async def give_up(self, file_id: UUID) -> bool:
-        file = self.files[file_id]
-        file.live = file.live and file.resends > 0
-        return not file.live

@@ -10,10 +10,11 @@ from adapters.bank.client import BankClient
 from adapters.runtime.errors import NotSent
 from adapters.runtime.http import provider_client
 from adapters.runtime.port import Order, Outcome
+from adapters.testkit.files import FilesInMemory
 from schemas.permits import Payee
 from schemas.rails import Timing
 from schemas.results import Verdict
-from tests.support.bank import FilesInMemory, RunningBank, running_bank
+from tests.support.bank import RunningBank, running_bank
 
 TIMING = Timing(send_by_s=1, call_total_s=2, claim_idle_s=4)
 
