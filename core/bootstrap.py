@@ -14,7 +14,7 @@ from uuid import UUID
 import asyncpg
 from redis.asyncio import Redis
 
-from core.bus.receivers import DeadLettersReceiver, ResultsReceiver
+from core.bus.receivers import DeadLettersReceiver, ResultsReceiver, read_result
 from core.bus.roles import BusDeps
 from core.domain.context import Context
 from core.domain.resolution import Pace
@@ -30,16 +30,19 @@ from core.services.quotas import Quotas
 from core.services.read_intents import ReadService
 from core.services.resolve import ResolverMemory, resolve_due
 from core.services.reviews import expire_reviews
+from core.services.run_redrives import run_redrives
 from core.services.tenants import TenantService
 from core.services.wallets import WalletService
 from core.settings import Settings
 from core.store import attempts, facts, jobs, rails
+from core.store.audit import AuditStore
 from core.store.database import AWAY, Database
 from core.store.dead_letters import DeadLetterStore
 from core.store.dispatch import PostgresDispatch, PostgresUpkeep
 from core.store.event_wakes import EVENTS_CHANNEL
 from core.store.events import EventStore, EventWatch
 from core.store.evidence import EvidenceStore
+from core.store.explain import StoryStore
 from core.store.fees import FeeRuleStore
 from core.store.figures import read_figures, read_imbalance
 from core.store.idempotency import IdempotencyStore
@@ -55,6 +58,7 @@ from core.store.outbox import OUTBOX_CHANNEL
 from core.store.parking import PostgresParking
 from core.store.quotes import QuoteStore
 from core.store.rates import RateStore
+from core.store.redrives import RedriveStore
 from core.store.routes import RouteStore
 from core.store.tenants import TenantStore
 from core.store.vault import PostgresVault
@@ -96,10 +100,15 @@ class Ports:
     facts: Any
     rails: Any
     letters: DeadLetterStore
+    redrives: RedriveStore
+    journal: AuditStore
+    stories: StoryStore
+    approval_above: int
     evidence: EvidenceStore
     pace: Pace
     review_within: timedelta
     shared_faults: tuple[type[Exception], ...] = PASSING_FAULTS
+    result_reader: Callable[[str, str, str, str, int], Any] = read_result
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,6 +220,10 @@ def _ports(database: Database, vault: PostgresVault, pace: Pace, settings: Setti
         facts=facts,
         rails=rails,
         letters=DeadLetterStore(vault),
+        redrives=RedriveStore(),
+        journal=AuditStore(),
+        stories=StoryStore(),
+        approval_above=settings.redrive_approval_above,
         evidence=EvidenceStore(vault),
         pace=pace,
         review_within=timedelta(seconds=settings.review_within_s),
@@ -250,5 +263,6 @@ def background(core: Core, client: Redis) -> BusDeps:
         resolve=resolve,
         observe=observe,
         prove=prove,
+        redrive=partial(run_redrives, ports, unit_of_work),
         instance=settings.instance or f"{socket.gethostname()}-{os.getpid()}",
     )

@@ -72,6 +72,8 @@ class Settings(EnvironmentSettings):
     """How long an intent waits in REVIEW, held, before it expires."""
     voids_per_minute: Annotated[int, Field(ge=1)] = 600
     """Automatic voids stop, with an alert, above this rate."""
+    redrive_approval_above: Annotated[int, Field(ge=0)] = 100
+    """A redrive of more letters than this waits for a second person."""
     deliveries_max: Annotated[int, Field(ge=1)] = 3
     drain_s: Seconds = 20
     event_streams_max: Annotated[int, Field(ge=1, le=10_000)] = 200

@@ -110,18 +110,24 @@ def _count(rail: str, settled: settle.Settled) -> None:
         UNUSABLE.labels(rail).inc(len(settled.unusable))
 
 
+def read_result(rail: str, stream: str, entry_id: str, body: str, deliveries: int) -> settle.Delivery:
+    """Return a result as it is settled; one that is none says so."""
+    result, error = None, ""
+    try:
+        result = _RESULT.validate_json(body)
+    except ValidationError:
+        error = "unparseable"
+    return settle.Delivery(rail, stream, entry_id, body, deliveries, result, error)
+
+
 def _result(rail: str, delivery: Delivery) -> settle.Delivery:
     envelope = delivery.envelope
-    body = envelope.body if envelope is not None else delivery.raw
-    result, error = None, ""
     if envelope is None or envelope.type != RESULT_TYPE:
-        error = "not_a_result"
-    else:
-        try:
-            result = _RESULT.validate_json(body)
-        except ValidationError:
-            error = "unparseable"
-    return settle.Delivery(rail, delivery.stream, delivery.entry_id, body, delivery.deliveries, result, error)
+        body = envelope.body if envelope is not None else delivery.raw
+        return settle.Delivery(
+            rail, delivery.stream, delivery.entry_id, body, delivery.deliveries, None, "not_a_result"
+        )
+    return read_result(rail, delivery.stream, delivery.entry_id, envelope.body, delivery.deliveries)
 
 
 def _letter(rail: str, delivery: Delivery) -> DeadLetter:

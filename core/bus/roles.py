@@ -40,6 +40,7 @@ class BusDeps:
     resolve: Callable[[], Awaitable[None]]
     observe: Callable[[], Awaitable[None]]
     prove: Callable[[], Awaitable[None]]
+    redrive: Callable[[], Awaitable[int]]
     instance: str
 
 
@@ -81,6 +82,7 @@ async def resolver_role(deps: BusDeps) -> None:
     """
     async with asyncio.TaskGroup() as tasks:
         tasks.create_task(forever("the resolver", lambda: _then(deps.resolve, deps.settings.resolver_every_s)))
+        tasks.create_task(forever("redrives", lambda: _then(deps.redrive, deps.settings.resolver_every_s)))
         tasks.create_task(forever("upkeep", lambda: _upkeep(deps)))
         tasks.create_task(forever("the observer", lambda: _observe(deps)))
         tasks.create_task(forever("the balance", lambda: _then(deps.prove, deps.settings.balance_every_s)))
@@ -97,7 +99,7 @@ def _bounds(deps: BusDeps) -> GateBounds:
     )
 
 
-async def _then(step: Callable[[], Awaitable[None]], wait_s: float) -> float:
+async def _then(step: Callable[[], Awaitable[object]], wait_s: float) -> float:
     await step()
     return wait_s
 

@@ -39,6 +39,12 @@ WALLET_STATES_SCOPE: Final = "WALLET_STATES"
 """What a key must carry to freeze, unfreeze and close wallets."""
 TENANTS_SCOPE: Final = "TENANTS"
 """What a key must carry to make tenants and see them all."""
+DEAD_LETTERS_SCOPE: Final = "DEAD_LETTERS"
+"""What a key must carry to see dead letters and to ask for redrives, discards and settlements by hand."""
+REDRIVE_APPROVAL_SCOPE: Final = "REDRIVE_APPROVAL"
+"""What a key must carry to approve or reject what another asked for."""
+AUDIT_SCOPE: Final = "AUDIT"
+"""What a key must carry to read the audit journal."""
 NAMED_ONLY: Final[frozenset[str]] = frozenset(
     {
         OperationType.MANUAL_ADJUSTMENT,
@@ -52,6 +58,9 @@ NAMED_ONLY: Final[frozenset[str]] = frozenset(
         REVIEW_SCOPE,
         TENANTS_SCOPE,
         WALLET_STATES_SCOPE,
+        DEAD_LETTERS_SCOPE,
+        REDRIVE_APPROVAL_SCOPE,
+        AUDIT_SCOPE,
     }
 )
 """What makes money out of equity, takes from another's wallet, or sets what others pay or may pay, is carried by a key

@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, Final, Literal, Protocol
 
@@ -55,6 +55,8 @@ class Delivery:
     deliveries: int = 1
     result: Result | None = None
     error: str = ""
+    again: bool = False
+    """It was kept as unusable before: the fact that was kept with it, unapplied, is judged anew."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,6 +188,22 @@ async def _settle(uow: Any, ports: SettlePorts, deliveries: Sequence[Delivery]) 
     return Settled(deliveries, batch.unusable, batch.ended)
 
 
+async def settle_again(uow: Any, ports: SettlePorts, delivery: Delivery) -> str:
+    """Settle one result that was kept as unusable; return why it still is, or nothing where it counts now.
+
+    In the caller's transaction, which settles nothing else. Raises what settling raises: then nothing may commit.
+    """
+    if delivery.result is None:
+        return delivery.error or "unparseable"
+    batch = await _load(uow, ports, delivery.rail, [delivery.result])
+    await _take(uow, ports, batch, replace(delivery, again=True))
+    why = batch.unusable[0][1] if batch.unusable else (batch.facts[-1].quarantine or "" if batch.facts else "")
+    await _apply(uow, ports, batch)
+    if not why and batch.facts:
+        await ports.facts.apply_fact(uow, batch.facts[-1])
+    return why
+
+
 async def _load(uow: Any, ports: SettlePorts, rail: str, results: Sequence[Result]) -> _Batch:
     executed = sorted({result.job_id for result in results})
     asking = [result.job_id for result in results if result.kind.on_control_stream]
@@ -240,7 +258,7 @@ async def _take(uow: Any, ports: SettlePorts, batch: _Batch, delivery: Delivery)
     hashed = money_hash(result, subject.provider_account)
     known = batch.known.setdefault(fact_key(result), set())
     # A lookup has no fence that would tell its rounds apart; asked again, it may be NOT_SENT again.
-    if hashed in known and not _asked_again(job, result):
+    if hashed in known and not delivery.again and not _asked_again(job, result):
         return
     if known - {hashed}:
         decision = Decision(Step.QUARANTINE, "same_fact_other_money")

@@ -141,6 +141,18 @@ async def insert_facts(uow: UnitOfWork, facts: Sequence[Fact]) -> None:
     )
 
 
+_APPLIED: Final = """
+UPDATE fleet.facts SET applied_at = now(), quarantine = NULL
+WHERE job_id = $1 AND fence = $2 AND verdict = $3 AND money_hash = $4 AND applied_at IS NULL
+"""
+
+
+async def apply_fact(uow: UnitOfWork, fact: Fact) -> None:
+    """Note that a fact that was kept unapplied counts now."""
+    result = fact.result
+    await uow.connection.execute(_APPLIED, result.job_id, result.fence, result.verdict, fact.money_hash)
+
+
 async def raise_alerts(uow: UnitOfWork, alerts: Sequence[Alert]) -> None:
     """Keep alerts; the same subject and kind is one alert."""
     if not alerts:
