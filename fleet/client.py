@@ -312,6 +312,18 @@ class FleetClient:
         )
         return await self.create_intent(intent, idempotency_key=idempotency_key)
 
+    async def call(
+        self,
+        method: str,
+        path: str,
+        model: type[Model],
+        *,
+        body: BaseModel | None = None,
+        query: Mapping[str, str] | None = None,
+    ) -> Model:
+        """Ask any route that is safe to repeat. Raises Refused or Unreachable."""
+        return await self._send(method, path, model, body=body, query=query)
+
     async def _send(
         self,
         method: str,

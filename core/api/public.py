@@ -11,6 +11,8 @@ from starlette.responses import Response
 from starlette.types import ASGIApp
 
 from core.api.answers import install_problems, json_answer
+from core.api.audit import AuditRoutes
+from core.api.dlq import DeadLetterRoutes
 from core.api.events import EventRoutes
 from core.api.fees import FeeRoutes
 from core.api.health import install_health
@@ -20,6 +22,7 @@ from core.api.liquidity import LiquidityRoutes
 from core.api.openapi import Described, install_document, tells
 from core.api.quotes import QuoteRoutes
 from core.api.rates import RateRoutes
+from core.api.redrives import RedriveRoutes
 from core.api.requests import BATCH_BODY_MAX_BYTES, Page, parse, path_id, query_of, refusal_of
 from core.api.reviews import ReviewRoutes
 from core.api.signed_routes import Route, SignedRoutes
@@ -81,6 +84,9 @@ def public_app(core: Core) -> ASGIApp:
         *LiquidityRoutes(core).table(),
         *ReviewRoutes(core).table(),
         *TenantRoutes(core).table(),
+        *DeadLetterRoutes(core).table(),
+        *RedriveRoutes(core).table(),
+        *AuditRoutes(core).table(),
     ]
     for method, path, handler, _, _, _ in table:
         app.add_api_route(path, handler, methods=[method], include_in_schema=False)

@@ -7,6 +7,7 @@ import typer
 from typer.exceptions import TyperException
 
 from fleet.cli import (
+    audit,
     dlq,
     events,
     fees,
@@ -19,6 +20,7 @@ from fleet.cli import (
     quotes,
     rates,
     recover,
+    redrives,
     reviews,
     routes,
     sbp,
@@ -40,6 +42,8 @@ app.add_typer(events.app, name="events")
 app.add_typer(wallets.app, name="wallets")
 app.add_typer(streams.app, name="streams")
 app.add_typer(dlq.app, name="dlq")
+app.add_typer(redrives.app, name="redrives")
+app.add_typer(audit.app, name="audit")
 app.add_typer(ledger.app, name="ledger")
 app.add_typer(keys.app, name="keys")
 app.add_typer(tenants.app, name="tenants")

@@ -1,6 +1,6 @@
 """`fleet dlq`: dead letters, what each proves, and whether it may be sent again."""
 
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Annotated, Any
 from uuid import UUID
 
@@ -8,13 +8,18 @@ import typer
 
 from core.domain.context import Context
 from core.services.dead_letters import LetterFilter, LetterGroup, LetterState, LetterView, letter_document
+from core.services.explain import tell
 from core.store.database import Database
 from core.store.dead_letters import DeadLetterStore
+from core.store.explain import StoryStore
 from core.store.vault import PostgresVault
+from fleet.cli import redrives
 from fleet.cli.connection import Connection
 from fleet.cli.keys import master_key
 from fleet.cli.operator import with_database
 from fleet.cli.output import CommandError, ExitCode, JsonFlag, print_fields, print_json, print_table
+from fleet.cli.redrives import utc
+from schemas.on_call import Story
 
 app = typer.Typer(help="Dead letters.", no_args_is_help=True)
 
@@ -56,7 +61,7 @@ def list_(
     wanted = LetterFilter(
         rail=rail, error_class=error_class, fingerprint=fingerprint, state=state, operation=operation,
         provider=provider, tenant_id=tenant, intent_id=intent, job_id=job, text=text,
-        received_after=_utc(after), received_before=_utc(before),
+        received_after=utc(after), received_before=utc(before),
     )  # fmt: skip
 
     async def work(database: Database, connection: Connection) -> list[LetterView]:
@@ -96,7 +101,7 @@ def groups(
     """Count dead letters by fingerprint, the largest group first, with the last hour against the one before."""
     wanted = LetterFilter(
         rail=rail, error_class=error_class, state=state, operation=operation, provider=provider, tenant_id=tenant,
-        text=text, received_after=_utc(after), received_before=_utc(before),
+        text=text, received_after=utc(after), received_before=utc(before),
     )  # fmt: skip
 
     async def work(database: Database, connection: Connection) -> list[LetterGroup]:
@@ -142,11 +147,29 @@ def show(letter_id: Annotated[UUID, typer.Argument(help="The letter's id.")], as
         print_fields("dead letter", document)
 
 
+@app.command("explain")
+def explain_(
+    any_id: Annotated[UUID, typer.Argument(help="A payment's, a job's or a dead letter's id.")],
+    as_json: JsonFlag = False,
+) -> None:
+    """Tell the whole story of one payment: events, permits, facts, evidence, transfers, letters, redrives."""
+
+    async def work(database: Database, _: Connection) -> Story:
+        async with database.unit_of_work(_CONTEXT) as uow:
+            return await tell(uow, StoryStore(), any_id, None)
+
+    story = with_database(work)
+    if as_json:
+        print_json(story.model_dump(mode="json"))
+        return
+    typer.echo(f"{story.intent_id}: {story.summary}")
+    print_table("story", ("at", "what", "told"), [(line.at, line.what, line.text) for line in story.lines])
+
+
+app.command("redrive")(redrives.redrive)
+app.command("discard")(redrives.discard)
+app.command("settle")(redrives.settle)
+
+
 def _store(connection: Connection) -> DeadLetterStore:
     return DeadLetterStore(PostgresVault(master_key(connection)))
-
-
-def _utc(moment: datetime | None) -> datetime | None:
-    if moment is None or moment.tzinfo is not None:
-        return moment
-    return moment.replace(tzinfo=UTC)

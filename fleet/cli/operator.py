@@ -111,13 +111,17 @@ async def open_redis(connection: Connection) -> AsyncIterator[Redis]:
 def read_model(model: type[Model], file: str) -> Model:
     """Return the model in a JSON file; - reads stdin. Raises CommandError: file_unreadable, invalid_field."""
     try:
-        text = sys.stdin.read() if file == "-" else Path(file).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise CommandError("file_unreadable", f"{file}: {error}") from error
-    try:
-        return model.model_validate_json(text)
+        return model.model_validate_json(text_of(file))
     except ValidationError as error:
         raise invalid_field(error) from error
+
+
+def text_of(file: str) -> str:
+    """Return what is in a text file; - reads stdin. Raises CommandError `file_unreadable`."""
+    try:
+        return sys.stdin.read() if file == "-" else Path(file).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise CommandError("file_unreadable", f"{file}: {error}") from error
 
 
 async def require_tenant(uow: UnitOfWork, tenant: UUID) -> None:

@@ -1,0 +1,96 @@
+"""Dead letters over HTTP: search, groups, one letter, the story of a payment; under a key that names DEAD_LETTERS."""
+
+from typing import Annotated
+from uuid import UUID
+
+from pydantic import AwareDatetime, Field
+from starlette.requests import Request
+from starlette.responses import Response
+
+from core.api.answers import json_answer
+from core.api.requests import Page, path_id, query_of
+from core.api.signed_routes import Route, SignedRoutes
+from core.services.cursors import decode_cursor, encode_cursor
+from core.services.dead_letters import LetterFilter, LetterState, letter_document
+from core.services.explain import explain
+from core.services.keys import DEAD_LETTERS_SCOPE, Caller
+from core.services.problems import Refusal
+from core.services.redrives import background_context, reach
+from schemas.on_call import LetterDocument, LetterGroups, LetterGroupView, LetterPage, Story, Word
+
+
+class LetterQuery(Page):
+    """What a list of letters is narrowed to."""
+
+    state: LetterState = LetterState.OPEN
+    rail: Word | None = None
+    error_class: Word | None = None
+    fingerprint: Word | None = None
+    operation: Word | None = None
+    provider: Word | None = None
+    intent_id: UUID | None = None
+    job_id: UUID | None = None
+    text: Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[^\x00]*$")] | None = None
+    received_after: AwareDatetime | None = None
+    received_before: AwareDatetime | None = None
+
+    def filter(self, caller: Caller) -> LetterFilter:
+        """Return the filter, within what the caller may reach."""
+        return LetterFilter(**self.model_dump(exclude={"cursor", "limit"}), tenant_id=reach(caller))
+
+
+class DeadLetterRoutes(SignedRoutes):
+    """The routes of dead letters."""
+
+    def table(self) -> tuple[Route, ...]:
+        """Return each route."""
+        return (
+            ("GET", "/v1/dead-letters", self.list_letters, LetterPage, 200, None),
+            ("GET", "/v1/dead-letters/groups", self.list_groups, LetterGroups, 200, None),
+            ("GET", "/v1/dead-letters/{letter_id}", self.show_letter, LetterDocument, 200, None),
+            ("GET", "/v1/stories/{story_id}", self.tell_story, Story, 200, None),
+        )
+
+    async def list_letters(self, request: Request) -> Response:
+        """List letters, newest first, each judged as it stands."""
+        caller, _ = await self._operator(request, DEAD_LETTERS_SCOPE)
+        query, ports = query_of(LetterQuery, request), self._core.worker_ports
+        after = None if query.cursor is None else id_in(query.cursor)
+        async with ports.unit_of_work(background_context(caller)) as uow:
+            found = await ports.letters.list_letters(uow, query.filter(caller), query.limit + 1, after)
+        following = encode_cursor(str(found[query.limit - 1].id)) if len(found) > query.limit else None
+        return json_answer({"items": [letter_document(x) for x in found[: query.limit]], "next_cursor": following})
+
+    async def list_groups(self, request: Request) -> Response:
+        """Count all that match by fingerprint."""
+        caller, _ = await self._operator(request, DEAD_LETTERS_SCOPE)
+        query, ports = query_of(LetterQuery, request), self._core.worker_ports
+        async with ports.unit_of_work(background_context(caller)) as uow:
+            found = await ports.letters.group_letters(uow, query.filter(caller), query.limit)
+        names = LetterGroupView.model_fields
+        return json_answer({"items": [{name: getattr(group, name) for name in names} for group in found]})
+
+    async def show_letter(self, request: Request) -> Response:
+        """Show one letter."""
+        caller, _ = await self._operator(request, DEAD_LETTERS_SCOPE)
+        ports, letter_id = self._core.worker_ports, path_id(request, "letter_id")
+        async with ports.unit_of_work(background_context(caller)) as uow:
+            letter = await ports.letters.find_letter(uow, letter_id, reach(caller))
+        if letter is None:
+            raise Refusal("not_found", "there is no such dead letter")
+        return json_answer(letter_document(letter))
+
+    async def tell_story(self, request: Request) -> Response:
+        """Tell everything that happened to the payment that an id names: its own, its job's or its dead letter's."""
+        caller, _ = await self._operator(request, DEAD_LETTERS_SCOPE)
+        ports, story_id = self._core.worker_ports, path_id(request, "story_id")
+        async with ports.unit_of_work(background_context(caller)) as uow:
+            return json_answer(await explain(uow, ports.stories, caller, story_id))
+
+
+def id_in(cursor: str) -> UUID:
+    """Return the id in a cursor. Raises Refusal `cursor_malformed`."""
+    try:
+        return UUID(decode_cursor(cursor, 1)[0])
+    except ValueError as error:
+        raise Refusal("cursor_malformed", "use next_cursor as it was given", field="cursor") from error

@@ -1,0 +1,280 @@
+"""`fleet dlq redrive | discard | settle` and `fleet redrives`: act on dead letters, with a second person's consent."""
+
+import asyncio
+from datetime import UTC, datetime
+from typing import Annotated, Any
+from uuid import UUID
+
+import typer
+from pydantic import BaseModel, ValidationError
+
+from fleet.cli.connection import with_client
+from fleet.cli.operator import Model, text_of
+from fleet.cli.output import ExitCode, JsonFlag, invalid_field, print_fields, print_json, print_table
+from fleet.client import FleetClient
+from schemas.on_call import (
+    HandOutcome,
+    HandSettlementRequest,
+    RedriveAction,
+    RedriveDecision,
+    RedriveItemPage,
+    RedrivePage,
+    RedriveRequest,
+    RedriveState,
+    RedriveView,
+)
+
+app = typer.Typer(help="Redrives, discards and settlements by hand.", no_args_is_help=True)
+
+_ENDED = (RedriveState.DONE, RedriveState.STOPPED, RedriveState.CANCELLED, RedriveState.REJECTED)
+
+Ids = Annotated[list[UUID] | None, typer.Argument(help="Letters; or narrow by the options: all that match are meant.")]
+Rail = Annotated[str | None, typer.Option(help="Only this rail.")]
+Class = Annotated[str | None, typer.Option("--class", help="Only this class of error.")]
+Fingerprint = Annotated[str | None, typer.Option(help="Only letters with this fingerprint.")]
+Operation = Annotated[str | None, typer.Option(help="Only this operation.")]
+Provider = Annotated[str | None, typer.Option(help="Only this provider.")]
+Intent = Annotated[UUID | None, typer.Option(help="Only this payment's.")]
+Text = Annotated[str | None, typer.Option(help="Words of the message, the class or the provider's reference.")]
+After = Annotated[datetime | None, typer.Option(help="Received at or after this time, UTC.")]
+Before = Annotated[datetime | None, typer.Option(help="Received before this time, UTC.")]
+Reason = Annotated[str, typer.Option(help="Why; kept in the audit journal.")]
+Incident = Annotated[str, typer.Option(help="The incident's name, such as INC-1742.")]
+Yes = Annotated[bool, typer.Option("--yes", help="Do it; without this only what would happen is shown.")]
+
+
+def redrive(
+    ids: Ids = None,
+    *,
+    reason: Reason,
+    incident: Incident,
+    rail: Rail = None,
+    error_class: Class = None,
+    fingerprint: Fingerprint = None,
+    operation: Operation = None,
+    provider: Provider = None,
+    intent: Intent = None,
+    text: Text = None,
+    after: After = None,
+    before: Before = None,
+    canary: Annotated[int, typer.Option(help="So many go first, and the rest waits for their outcomes.")] = 5,
+    rate: Annotated[int, typer.Option(help="Letters a second.")] = 20,
+    ramp: Annotated[int, typer.Option(help="Seconds until the rate is reached.")] = 30,
+    stop_at: Annotated[int, typer.Option(help="Stop by itself when this per cent of the outcomes failed.")] = 20,
+    watch: Annotated[bool, typer.Option("--watch", help="Show the progress until it ends.")] = False,
+    yes: Yes = False,
+    as_json: JsonFlag = False,
+) -> int:
+    """Send all matching dead letters again. A dry run without --yes; a doubt or a large number waits for approval."""
+    selection = _selection(ids, rail, error_class, fingerprint, operation, provider, intent, text, after, before)
+    pace = {"canary": canary, "rate_per_s": rate, "ramp_s": ramp, "stop_at_percent": stop_at}
+    asked = {"selection": selection, "reason": reason, "incident": incident, "dry_run": not yes} | pace
+    view = _ask("/v1/redrives", _checked(RedriveRequest, asked))
+    if watch and view.state == RedriveState.RUNNING:
+        return watch_redrive(view.id, as_json)
+    _show(view, as_json)
+    return ExitCode.DONE
+
+
+def discard(
+    ids: Ids = None,
+    *,
+    reason: Reason,
+    incident: Incident,
+    rail: Rail = None,
+    error_class: Class = None,
+    fingerprint: Fingerprint = None,
+    operation: Operation = None,
+    provider: Provider = None,
+    intent: Intent = None,
+    text: Text = None,
+    after: After = None,
+    before: Before = None,
+    yes: Yes = False,
+    as_json: JsonFlag = False,
+) -> None:
+    """Close all matching dead letters without sending them; their payments go on by themselves. Needs approval."""
+    selection = _selection(ids, rail, error_class, fingerprint, operation, provider, intent, text, after, before)
+    asked: dict[str, Any] = {"action": RedriveAction.DISCARD, "selection": selection, "reason": reason}
+    pace = {"canary": 0, "rate_per_s": 5000, "ramp_s": 0}
+    _show(
+        _ask("/v1/redrives", _checked(RedriveRequest, asked | {"incident": incident, "dry_run": not yes} | pace)),
+        as_json,
+    )
+
+
+def settle(
+    intent_id: Annotated[UUID, typer.Argument(help="The payment.")],
+    outcome: Annotated[HandOutcome, typer.Argument(help="What was seen at the provider.")],
+    evidence: Annotated[str, typer.Option(help="A file that shows it; - reads stdin. Kept encrypted.")],
+    reason: Reason,
+    incident: Incident,
+    transaction: Annotated[str | None, typer.Option(help="The provider's transaction; demanded for PAID.")] = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Settle one payment by what a person has seen at the provider. Takes effect when a second person approves."""
+    asked = {"intent_id": intent_id, "outcome": outcome, "provider_tx_id": transaction, "reason": reason}
+    body = _checked(HandSettlementRequest, asked | {"evidence": text_of(evidence), "incident": incident})
+    _show(_ask("/v1/hand-settlements", body), as_json)
+
+
+@app.command("list")
+def list_(
+    state: Annotated[RedriveState | None, typer.Option(help="Only these.")] = None,
+    cursor: str | None = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """List redrives, newest first."""
+    query = {name: str(value) for name, value in (("state", state), ("cursor", cursor)) if value is not None}
+    page = with_client(lambda client: client.call("GET", "/v1/redrives", RedrivePage, query=query))
+    if as_json:
+        print_json(page.model_dump(mode="json"))
+        return
+    rows = [
+        (
+            x.id,
+            x.action,
+            x.state,
+            x.incident,
+            x.total,
+            x.progress.succeeded,
+            x.progress.failed,
+            x.asked_by,
+            x.decided_by,
+        )
+        for x in page.items
+    ]
+    columns = ("id", "action", "state", "incident", "letters", "succeeded", "failed", "asked by", "decided by")
+    print_table("redrives", columns, rows)
+    if page.next_cursor:
+        typer.echo(f"more: --cursor {page.next_cursor}")
+
+
+@app.command()
+def show(redrive_id: UUID, as_json: JsonFlag = False) -> None:
+    """Show a redrive, its progress and why it ended."""
+    _show(_get(redrive_id), as_json)
+
+
+@app.command("watch")
+def watch_redrive(redrive_id: UUID, as_json: JsonFlag = False) -> int:
+    """Show the progress until the redrive ends; exit code 1 where it did not end as DONE."""
+
+    async def follow(client: FleetClient) -> RedriveView:
+        while True:
+            view = await client.call("GET", f"/v1/redrives/{redrive_id}", RedriveView)
+            if view.state in _ENDED:
+                return view
+            if not as_json:
+                typer.echo(_bar(view), err=True)
+            await asyncio.sleep(1)
+
+    view = with_client(follow)
+    _show(view, as_json)
+    return ExitCode.DONE if view.state == RedriveState.DONE else ExitCode.CHECK_FAILED
+
+
+@app.command()
+def letters(redrive_id: UUID, cursor: str | None = None, as_json: JsonFlag = False) -> None:
+    """List what became of each letter of a redrive."""
+    query = {} if cursor is None else {"cursor": cursor}
+    path = f"/v1/redrives/{redrive_id}/letters"
+    page = with_client(lambda client: client.call("GET", path, RedriveItemPage, query=query))
+    if as_json:
+        print_json(page.model_dump(mode="json"))
+        return
+    rows = [(x.letter_id, x.state, x.verdict, x.detail, x.acted_at) for x in page.items]
+    print_table("letters", ("id", "state", "verdict", "detail", "acted at"), rows)
+    if page.next_cursor:
+        typer.echo(f"more: --cursor {page.next_cursor}")
+
+
+@app.command()
+def approve(redrive_id: UUID, reason: Reason = "", as_json: JsonFlag = False) -> None:
+    """Let it happen. The key must be another one than that which asked."""
+    _decide(redrive_id, "approve", reason, as_json)
+
+
+@app.command()
+def reject(redrive_id: UUID, reason: Reason, as_json: JsonFlag = False) -> None:
+    """Refuse it; its letters are free again. The key must be another one than that which asked."""
+    _decide(redrive_id, "reject", reason, as_json)
+
+
+@app.command()
+def cancel(redrive_id: UUID, reason: Reason = "", as_json: JsonFlag = False) -> None:
+    """Act on no further letter; what was sent stays sent."""
+    _decide(redrive_id, "cancel", reason, as_json)
+
+
+def _selection(
+    ids: list[UUID] | None,
+    rail: str | None,
+    error_class: str | None,
+    fingerprint: str | None,
+    operation: str | None,
+    provider: str | None,
+    intent: UUID | None,
+    text: str | None,
+    after: datetime | None,
+    before: datetime | None,
+) -> dict[str, Any]:
+    given = {
+        "ids": ids or None, "rail": rail, "error_class": error_class, "fingerprint": fingerprint,
+        "operation": operation, "provider": provider, "intent_id": intent, "text": text,
+        "received_after": utc(after), "received_before": utc(before),
+    }  # fmt: skip
+    return {name: value for name, value in given.items() if value is not None}
+
+
+def utc(moment: datetime | None) -> datetime | None:
+    """Return a time that was typed without a zone as UTC."""
+    return moment if moment is None or moment.tzinfo is not None else moment.replace(tzinfo=UTC)
+
+
+def _checked(model: type[Model], asked: dict[str, Any]) -> Model:
+    try:
+        return model(**asked)
+    except ValidationError as error:
+        raise invalid_field(error) from error
+
+
+def _ask(path: str, body: BaseModel) -> RedriveView:
+    return with_client(lambda client: client.call("POST", path, RedriveView, body=body))
+
+
+def _get(redrive_id: UUID) -> RedriveView:
+    return with_client(lambda client: client.call("GET", f"/v1/redrives/{redrive_id}", RedriveView))
+
+
+def _decide(redrive_id: UUID, decision: str, reason: str, as_json: bool) -> None:
+    _show(_ask(f"/v1/redrives/{redrive_id}/{decision}", _checked(RedriveDecision, {"reason": reason})), as_json)
+
+
+def _ended(view: RedriveView) -> tuple[int, int]:
+    return view.progress.succeeded, view.progress.failed
+
+
+def _bar(view: RedriveView) -> str:
+    gone = view.total - view.progress.waiting
+    filled = 30 * gone // max(view.total, 1)
+    told = view.progress
+    return (
+        f"[{'#' * filled}{'.' * (30 - filled)}] {gone} of {view.total}: {told.succeeded} succeeded,"
+        f" {told.failed} failed, {told.skipped} skipped, {told.sent} on their way"
+    )
+
+
+def _show(view: RedriveView, as_json: bool) -> None:
+    if as_json:
+        print_json(view.model_dump(mode="json"))
+        return
+    fields = view.model_dump(exclude={"verdicts", "reasons", "progress", "selection"})
+    counted = {f"verdict {name}": count for name, count in view.verdicts.items()}
+    print_fields("redrive", fields | counted | {f"letters {k}": v for k, v in view.progress if v})
+    if view.reasons:
+        print_table("verdicts", ("letters", "because"), [(count, why) for why, count in view.reasons.items()])
+    if view.state == "DRY_RUN":
+        typer.echo("nothing was changed: add --yes to do it")
+    elif view.state == RedriveState.AWAITING_APPROVAL:
+        typer.echo(f"it waits for another person: fleet redrives approve {view.id}")
