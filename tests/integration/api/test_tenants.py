@@ -162,7 +162,8 @@ async def things_of(world: World) -> Things:
 async def buried(world: World, intent_id: UUID) -> str:
     """Give a payment's job up, as its adapter does; return the letter's id."""
     job_id = derive_id(intent_id, "job", JobKind.PAY)
-    letter = DeadLetter(job_id=job_id, rail="noop", stream="{noop}:jobs", entry_id=f"{job_id.int % 10**15}-0", error_class="poison",
+    entry_id = f"{job_id.int % 10**15}-0"
+    letter = DeadLetter(job_id=job_id, rail="noop", stream="{noop}:jobs", entry_id=entry_id, error_class="poison",
                         fingerprint="poison", message="poison", deliveries=3, body="{}")  # fmt: skip
     async with world.core.worker_database.unit_of_work(Context(None, "test")) as uow:
         await receive(uow, world.core.worker_ports.letters, [letter])
