@@ -19,6 +19,7 @@ from core.services.settle import UnitOfWorkFactory
 from schemas.api import ReviewDecision, ReviewRequest
 from schemas.events import IntentState
 from schemas.operations import JobKind, OperationType
+from wire.failpoints import failpoint
 
 _APPROVED: Final = "review_approved"
 _REJECTED: Final = "review_rejected"
@@ -78,7 +79,10 @@ async def decide_review(ports: ReviewPorts, caller: Caller, intent_id: UUID, req
             await _approve(uow, ports, intent, moment, data)
         else:
             await end_intents(uow, ports, [_rejected(intent, request.reason, data)])
-        return (await ports.intents.load_intents(uow, [intent_id]))[intent_id]
+        decided = (await ports.intents.load_intents(uow, [intent_id]))[intent_id]
+        failpoint("review.before_commit")
+    failpoint("review.after_commit")
+    return decided
 
 
 async def _doubted(uow: Any, ports: ClosePorts, intent: IntentRow) -> bool:
