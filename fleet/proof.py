@@ -22,6 +22,17 @@ class BookPayment:
 
     reference: str
     amount_minor: int
+    rail: str = "promptpay"
+
+
+@dataclass(frozen=True, slots=True)
+class RailBook:
+    """What one provider's book shows, and in how many payments it and the ledger disagree."""
+
+    payments: int
+    paid_twice: int
+    paid_not_settled: int
+    settled_not_paid: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +48,7 @@ class Proof:
     settled_not_paid: list[str] = field(default_factory=list)
     unsafe_open: list[str] = field(default_factory=list)
     discrepancies: list[str] = field(default_factory=list)
+    by_rail: dict[str, RailBook] = field(default_factory=dict)
 
     @property
     def holds(self) -> bool:
@@ -49,7 +61,7 @@ class Proof:
 
 
 _PAYOUTS = """
-    SELECT i.id, i.state, j.amount_minor, i.parked_at, i.deadline < now() AS overdue, j.reference,
+    SELECT i.id, i.state, j.amount_minor, j.rail, i.parked_at, i.deadline < now() AS overdue, j.reference,
            EXISTS (SELECT FROM fleet.alerts a WHERE a.intent_id = i.id) AS alerted
       FROM fleet.intents i
       JOIN fleet.jobs j ON j.intent_id = i.id AND j.kind = 'pay'
@@ -79,8 +91,19 @@ async def prove(database: Database, book: Iterable[BookPayment]) -> Proof:
         holds_match_pending=holds["held"] == holds["asked"],
         booked=len(booked),
         discrepancies=[str(item) for item in report.discrepancies],
+        by_rail=_by_rail(payouts, booked),
         **comparison,
     )
+
+
+def _by_rail(payouts: Sequence[asyncpg.Record], book: list[BookPayment]) -> dict[str, RailBook]:
+    found = {}
+    for rail in sorted({row["rail"] for row in payouts} | {payment.rail for payment in book}):
+        own = [payment for payment in book if payment.rail == rail]
+        compared = _compare([row for row in payouts if row["rail"] == rail], own)
+        counts = {name: len(compared[name]) for name in ("paid_twice", "paid_not_settled", "settled_not_paid")}
+        found[rail] = RailBook(payments=len(own), **counts)
+    return found
 
 
 def _compare(payouts: Sequence[asyncpg.Record], book: list[BookPayment]) -> dict[str, list[str]]:

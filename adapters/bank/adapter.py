@@ -33,7 +33,12 @@ PAYEE_TYPES: Final = {
         pattern=r"[0-9]{3}-[0-9]{10,15}",
         example="004-0123456789",
         remedy="write the bank's 3-digit code, a hyphen and the account's 10 to 15 digits",
-    )
+    ),
+    "iban": PayeeType(
+        pattern=r"[A-Z]{2}[0-9]{2}[A-Z0-9]{11,30}",
+        example="NL41MOCK0000000001",
+        remedy="write an account abroad as an IBAN, in capitals and without blanks",
+    ),
 }
 
 
@@ -213,5 +218,6 @@ class BankRail:
 def _transfer(order: Order) -> Transfer:
     if order.payee is None or order.payee.type not in PAYEE_TYPES:
         raise errors.Rejected("payee_type_unknown", "the bank pays bank accounts")
-    bank_code, _, account = order.payee.value.partition("-")
+    # An IBAN names its bank itself.
+    bank_code, _, account = order.payee.value.rpartition("-")
     return Transfer(order.reference, order.amount_minor, order.currency, bank_code, account, order.message)

@@ -28,7 +28,7 @@ class OwnAccount:
 
 @dataclass(frozen=True, slots=True)
 class Transfer:
-    """One payment of a file; the amount is minor units."""
+    """One payment of a file; the amount is minor units. Without a bank code the account is an IBAN."""
 
     end_to_end_id: str
     amount_minor: int
@@ -67,7 +67,8 @@ def _add_transfer(batch: etree._Element, transfer: Transfer) -> None:
     add(add(info, "PmtId"), "EndToEndId", transfer.end_to_end_id)
     amount = add(add(info, "Amt"), "InstdAmt", to_major_text(transfer.amount_minor, currency_of(transfer.currency)))
     amount.set("Ccy", transfer.currency)
-    add_agent(add(info, "CdtrAgt"), transfer.bank_code)
+    if transfer.bank_code:
+        add_agent(add(info, "CdtrAgt"), transfer.bank_code)
     # Who holds the account is not known before the bank says so; its number is what is paid.
     add(add(info, "Cdtr"), "Nm", f"ACCOUNT {transfer.account}")
     add_account(add(info, "CdtrAcct"), transfer.account)

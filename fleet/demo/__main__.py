@@ -1,4 +1,4 @@
-"""`./dev demo`: pay a file of PromptPay payments through the whole system and prove what became of the money."""
+"""`./dev demo`: pay a file of payments, by every rail, through the whole system and prove what became of the money."""
 
 import argparse
 import asyncio
@@ -22,8 +22,9 @@ from fleet.demo.payments_file import FileRefusedError, PaymentLine, RefusedLine,
 from fleet.demo.report import as_object, print_report
 from fleet.demo.runner import Run, WaitedTooLongError, run_payments
 from fleet.proof import BookPayment, Proof, prove
+from fleet.stack.bank import read_bank_book
 from fleet.stack.interrupt import interruptible
-from fleet.stack.stack import Stack, StackError, StackPlan, running
+from fleet.stack.stack import EVERY_RAIL, Stack, StackError, StackPlan, running
 from schemas.money import AmountError, currency_of, to_minor
 
 SHIPPED = Path(__file__).parents[2] / "examples" / "payments.csv"
@@ -40,7 +41,9 @@ def main() -> int:
     try:
         lines, total = _lines(chosen)
         with _home(chosen.data) as home:
-            proof = asyncio.run(_demo(StackPlan(home), run, lines, total, chosen.opening_balance, console))
+            proof = asyncio.run(
+                _demo(StackPlan(home, rails=EVERY_RAIL), run, lines, total, chosen.opening_balance, console)
+            )
     except FileRefusedError as error:
         return _fail(f"file_refused: {error}", 2)
     except (StackError, FleetError, WaitedTooLongError, OSError) as error:
@@ -140,7 +143,7 @@ async def _demo(
 ) -> Proof:
     with (
         interruptible(),
-        console.status("starting PostgreSQL, Valkey, the core, two adapters and the provider …") as busy,
+        console.status("starting PostgreSQL, Valkey, the core, the adapters and their providers …") as busy,
     ):
         async with running(plan) as stack:
             busy.stop()
@@ -173,8 +176,8 @@ async def _pay(
                 await run_payments(
                     client, database, lines, opening_balance=balance, wait_s=_WAIT_S, progress=progress, run=run
                 )
-        book = (BookPayment(entry.reference, entry.amount_minor) for entry in read_book(stack.book))
-        return await prove(database, book)
+        book = [BookPayment(entry.reference, entry.amount_minor) for entry in read_book(stack.book)]
+        return await prove(database, book + await read_bank_book(info.bank_url))
     finally:
         await database.close()
 

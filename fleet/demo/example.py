@@ -1,4 +1,4 @@
-"""The payments of the demo: 192 that should settle, and one of everything that goes wrong.
+"""The payments of the demo: most of them should settle, and one of everything that goes wrong.
 
 `python -m fleet.demo.example > examples/payments.csv` writes the file that is shipped; a test keeps the two equal.
 """
@@ -17,6 +17,9 @@ _WALLETS = ("alice", "bob", "chai", "dao")
 _MESSAGES = ("lunch", "rent", "coffee", "invoice 17", "thank you", "")
 _OVER_BALANCE = "1500000.00"
 _FAULT_EVERY = 17
+_BANK_EVERY = 6
+_REFUSED_BY_THE_BANK = {52: "NL84MOCK0000000003", 94: "NL57MOCK0000000004"}
+"""Accounts of mock-bank's: one is closed (AC04), the other's bank does not exist (RC01)."""
 
 
 def payments() -> Iterator[PaymentLine]:
@@ -31,6 +34,8 @@ def payments() -> Iterator[PaymentLine]:
         position, fault = divmod(number, _FAULT_EVERY)
         if fault == _FAULT_EVERY - 1 and number < SHIPPED_PAYMENTS:
             kind, payee = "mobile", faults[position % len(faults)]
+        if number in _REFUSED_BY_THE_BANK:
+            kind, payee = "iban", _REFUSED_BY_THE_BANK[number]
         if number == SHIPPED_PAYMENTS // 2:
             amount = _OVER_BALANCE
         yield PaymentLine(
@@ -47,6 +52,8 @@ def payments() -> Iterator[PaymentLine]:
 
 def _payee(number: int) -> tuple[str, str]:
     spread = number * 104_729
+    if number % _BANK_EVERY == _BANK_EVERY - 2:
+        return "bank_account", f"004-{1_000_000_000 + spread:010d}"
     match number % 3:
         case 0:
             return "mobile", f"08{spread % 90_000_000:08d}"

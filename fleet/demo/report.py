@@ -1,5 +1,6 @@
 """What the demo prints: a table for people, one object for programs."""
 
+from dataclasses import asdict
 from typing import Any
 
 from rich.console import Console
@@ -24,6 +25,7 @@ def as_object(run: Run, proof: Proof) -> dict[str, Any]:
             "paid_twice": len(proof.paid_twice),
             "paid_not_settled": len(proof.paid_not_settled),
             "settled_not_paid": len(proof.settled_not_paid),
+            "by_rail": {rail: asdict(book) for rail, book in proof.by_rail.items()},
         },
         "seconds": round(run.seconds, 2),
     }
@@ -58,6 +60,8 @@ def print_report(console: Console, run: Run, proof: Proof) -> None:
     checks.add_row("ledger: every transfer sums to zero", _yes(proof.balanced))
     checks.add_row("ledger: holds = pending payments", _yes(proof.holds_match_pending))
     checks.add_row("provider's book: payments", str(proof.booked))
+    for rail, book in proof.by_rail.items():
+        checks.add_row(f"  of them by {rail}", str(book.payments))
     checks.add_row("provider's book: paid twice", str(len(proof.paid_twice)))
     checks.add_row("provider's book: paid, not settled", str(len(proof.paid_not_settled)))
     checks.add_row("provider's book: settled, not paid", str(len(proof.settled_not_paid)))

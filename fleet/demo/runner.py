@@ -24,6 +24,8 @@ _POLL_S = 0.25
 _PARKED_S = 10.0
 """How long a parked payment is waited for: the core goes on asking, and the answer may be near."""
 _MAX_FEE_MINOR = 5_000
+_OPERATIONS = {"bank_account": OperationType.WITHDRAWAL, "iban": OperationType.WITHDRAWAL}
+"""Payee type -> operation: the stack routes withdrawals to the bank, and payouts to PromptPay."""
 
 _STATES = """
     SELECT state, coalesce(failure_code, '') AS reason, count(*)
@@ -118,7 +120,7 @@ async def _item(payment: PaymentLine, wallets: "_Wallets") -> BatchItem:
     return BatchItem(
         idempotency_key="file-" + hashlib.sha256(payment.reference.encode()).hexdigest()[:40],
         intent=IntentRequest(
-            operation=OperationType.PAYOUT,
+            operation=_OPERATIONS.get(payment.payee_type, OperationType.PAYOUT),
             wallet_id=wallet_id,
             amount_minor=payment.amount_minor,
             currency=payment.currency,

@@ -11,14 +11,14 @@ from typing import NoReturn
 
 from fleet.stack.interrupt import interruptible
 from fleet.stack.profile import SCALED, STANDARD
-from fleet.stack.stack import StackError, StackPlan, running
+from fleet.stack.stack import EVERY_RAIL, StackError, StackPlan, running
 
 _DEFAULT_HOME = Path(".fleet/up")
 
 
 async def _up(plan: StackPlan) -> None:
     with interruptible():
-        _say("starting PostgreSQL, Valkey, the core, the adapters and the provider simulator …")
+        _say("starting PostgreSQL, Valkey, the core, the adapters and their providers …")
         async with running(plan) as stack:
             info = stack.info
             _say(f"API           {info.public_url}  (OpenAPI: {info.public_url}/openapi.json)")
@@ -69,7 +69,7 @@ def main() -> int:
         with tempfile.TemporaryDirectory(prefix="psp-fleet-") as fresh:
             home = chosen.data or Path(fresh)
             with _announced(home):
-                asyncio.run(_up(StackPlan(home, profile, public_port=chosen.port)))
+                asyncio.run(_up(StackPlan(home, profile, EVERY_RAIL, chosen.port)))
     except (StackError, OSError) as error:
         return _fail(f"stack_failed: {error}", 3)
     except (asyncio.CancelledError, KeyboardInterrupt):

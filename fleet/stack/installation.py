@@ -22,8 +22,14 @@ from schemas.operations import OperationType
 TENANT = UUID("00000000-0000-7000-8000-00000000f1ee")
 """The tenant that a one-machine stack is created with."""
 
-PROVIDERS: Mapping[str, tuple[str, str]] = {"promptpay": ("ipps", "ipps-1"), "noop": ("noop", "noop")}
+PROVIDERS: Mapping[str, tuple[str, str]] = {
+    "promptpay": ("ipps", "ipps-1"),
+    "noop": ("noop", "noop"),
+    "bank": ("bank", "bank-1"),
+}
 """Rail -> provider and provider account that the stack's routes name."""
+OPERATIONS: Mapping[str, OperationType] = {"bank": OperationType.WITHDRAWAL}
+"""Rail -> the operation that the stack routes to it; a payout where none is named."""
 
 # One person runs this stack and funds its wallets: adjustments are named, for `*` does not carry them.
 _CLIENT_OPERATIONS = (ANY, OperationType.MANUAL_ADJUSTMENT)
@@ -81,12 +87,13 @@ async def _tenant_and_routes(admin_url: str, rails: Sequence[str]) -> None:
                 provider, account = PROVIDERS[rail]
                 await connection.execute(
                     "INSERT INTO fleet.routes (tenant_id, operation, currency, rail, provider, provider_account)"
-                    " SELECT $1, 'PAYOUT', 'THB', $2, $3, $4"
+                    " SELECT $1, $5, 'THB', $2, $3, $4"
                     " WHERE NOT EXISTS (SELECT FROM fleet.routes WHERE tenant_id = $1 AND rail = $2)",
                     TENANT,
                     rail,
                     provider,
                     account,
+                    OPERATIONS.get(rail, OperationType.PAYOUT),
                 )
     finally:
         await connection.close()

@@ -11,12 +11,14 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Final
 from urllib.parse import urlsplit
 
 import asyncpg
 import httpx
 from redis.exceptions import RedisError
 
+from fleet.stack.bank import bank_process, bank_settings, open_account
 from fleet.stack.installation import Installation, install
 from fleet.stack.postgres import EmbeddedPostgres
 from fleet.stack.processes import free_port
@@ -34,6 +36,10 @@ API, WORKER, SIMULATOR = "core-api", "core-worker", "promptpay-simulator"
 
 class StackError(RuntimeError):
     """The stack did not come up; the text says which part and where its log is."""
+
+
+EVERY_RAIL: Final[Mapping[str, int]] = {"promptpay": 2, "bank": 1}
+"""Every rail that the stack has a provider for, and how many adapters the demo gives it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +69,8 @@ class StackInfo:
     redis_url: str
     master_key: str
     book: str
+    bank_url: str = ""
+    """mock-bank's address, which has its own book; empty where the stack has no bank."""
     metrics: Mapping[str, str] = field(default_factory=dict)
     """Process -> where its counters are."""
 
@@ -123,6 +131,7 @@ class Stack:
             redis_url=redis_url,
             master_key=kept.master_key,
             book=str(self.book),
+            bank_url=f"http://127.0.0.1:{free_port()}" if "bank" in self.plan.rails else "",
             metrics={
                 API: f"http://127.0.0.1:{internal}/metrics",
                 **{name: f"http://127.0.0.1:{free_port()}/metrics" for name in (WORKER, *self._adapter_names())},
@@ -131,6 +140,8 @@ class Stack:
         self._write_info()
         for spec in (*self._core(urls, kept, public, internal), *self._adapters(installation, kept)):
             await self.supervisor.start(spec)
+        if self.info.bank_url:
+            await open_account(self.info.bank_url)
         await self._wait_until_ready()
 
     async def stop(self) -> None:
@@ -198,7 +209,7 @@ class Stack:
 
     def _adapters(self, installation: Installation, kept: Secrets) -> list[ChildSpec]:
         specs: list[ChildSpec] = []
-        rail_env: dict[str, dict[str, str]] = {"noop": {}}
+        rail_env: dict[str, Mapping[str, str]] = {"noop": {}}
         if "promptpay" in self.plan.rails:
             port, secret = free_port(), installation.rails["promptpay"].secret
             specs.append(self._simulator(port, secret))
@@ -207,6 +218,9 @@ class Stack:
                 "PROMPTPAY_SECRET": secret,
                 "PROMPTPAY_SETTLEMENT_S": str(self.plan.profile.settlement_s),
             }
+        if self.info.bank_url:
+            specs.append(bank_process(urlsplit(self.info.bank_url).port or 0, self.home))
+            rail_env["bank"] = bank_settings(self.info.bank_url, self.plan.profile)
         for rail, count in self.plan.rails.items():
             key = installation.rails[rail]
             for number in range(1, count + 1):

@@ -52,6 +52,8 @@ def test_the_demo_pays_a_file_and_proves_it(tmp_path: Path) -> None:
                 "a4,alice,mobile,0899990001,40.00,THB,nobody",
                 "a5,alice,mobile,0899990002,50.00,THB,the answer is lost",
                 "a6,alice,mobile,0812345678,1500000.00,THB,too much",
+                "b1,alice,bank_account,004-0123456789,60.00,THB,rent",
+                "b2,alice,iban,NL84MOCK0000000003,70.00,THB,its account is closed",
                 "a1,alice,mobile,0812345678,10.50,THB,lunch",
                 "broken,line",
                 "a7,alice,mobile,0812345678,0,THB,",
@@ -61,17 +63,19 @@ def test_the_demo_pays_a_file_and_proves_it(tmp_path: Path) -> None:
     done = demo("--file", str(path), "--json")
     assert done.returncode == 0, done.stderr
     report: dict[str, Any] = json.loads(done.stdout)
-    assert report["accepted"] == 6
-    assert report["settled"] == 4
-    assert report["failed"] == {"insufficient_funds": 1, "payee_not_found": 1}
+    assert report["accepted"] == 8
+    assert report["settled"] == 5
+    assert report["failed"] == {"account_closed": 1, "insufficient_funds": 1, "payee_not_found": 1}
     assert (report["unresolved"], report["dead_lettered"]) == (0, 0)
     assert [(line["line"], line["code"]) for line in report["refused_lines"]] == [
-        (8, "duplicate_reference"),
-        (9, "malformed_line"),
-        (10, "amount_not_positive"),
+        (10, "duplicate_reference"),
+        (11, "malformed_line"),
+        (12, "amount_not_positive"),
     ]
     assert report["ledger"] == {"balanced": True, "holds_match_pending": True}
-    assert report["provider_book"] == {"paid_twice": 0, "paid_not_settled": 0, "settled_not_paid": 0}
+    agreed = {"paid_twice": 0, "paid_not_settled": 0, "settled_not_paid": 0}
+    by_rail = {"bank": {"payments": 1, **agreed}, "promptpay": {"payments": 4, **agreed}}
+    assert report["provider_book"] == {**agreed, "by_rail": by_rail}
 
 
 @pytest.mark.timeout(200)
@@ -97,7 +101,8 @@ def test_ctrl_c_ends_every_child_and_the_same_command_goes_on_without_paying_twi
     assert done.returncode == 0, done.stderr
     report = json.loads(done.stdout)
     assert report["accepted"] == 40
-    assert report["provider_book"] == {"paid_twice": 0, "paid_not_settled": 0, "settled_not_paid": 0}
+    book_of_all = report["provider_book"]
+    assert (book_of_all["paid_twice"], book_of_all["paid_not_settled"], book_of_all["settled_not_paid"]) == (0, 0, 0)
 
 
 def payments_in(book: Path) -> int:

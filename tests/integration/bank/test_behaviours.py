@@ -78,11 +78,10 @@ async def test_accept_on_a_day_that_comes_is_no_success_before_it(bank: RunningB
 async def test_AC04_and_RC01_decline_their_payment_alone(  # noqa: N802 - the bank's own codes
     bank: RunningBank, rail: BankRail, behaviour: str, reason: str
 ) -> None:
-    number = "4444444444"
-    details = {"iban": "NL30MOCK0000000005", "currency": "THB", "account_number": number, "behaviour": behaviour}
+    details = {"iban": "NL30MOCK0000000005", "currency": "THB", "behaviour": behaviour}
     bank.ask("POST", "/_mock/accounts", id="OTHER", name="Other", **details)
     good, bad = order(), order()
-    bad = bad._replace(payee=Payee(type="bank_account", value="014-NL30MOCK0000000005"))
+    bad = bad._replace(payee=Payee(type="iban", value="NL30MOCK0000000005"))
     first, second = await paid(rail, good, bad)
     assert first.verdict is Verdict.SUCCEEDED
     assert (second.verdict, second.reason) == (Verdict.DECLINED, reason)
