@@ -26,6 +26,7 @@ from core.services.keys import Authenticator, KeyService
 from core.services.ledger_port import Ledger
 from core.services.limits import LimitBook
 from core.services.nonces import NonceGate
+from core.services.provider_payments import park_lapsed
 from core.services.quotas import Quotas
 from core.services.read_intents import ReadService
 from core.services.resolve import ResolverMemory, resolve_due
@@ -36,6 +37,7 @@ from core.services.wallets import WalletService
 from core.settings import Settings
 from core.store import attempts, facts, jobs, rails
 from core.store.audit import AuditStore
+from core.store.collections import CollectionStore
 from core.store.database import AWAY, Database
 from core.store.dead_letters import DeadLetterStore
 from core.store.dispatch import PostgresDispatch, PostgresUpkeep
@@ -94,6 +96,7 @@ class Ports:
     quotes: QuoteStore
     liquidity: PostgresLiquidity
     tenants: TenantStore
+    collections: CollectionStore
     vault: PostgresVault
     jobs: Any
     attempts: Any
@@ -214,6 +217,7 @@ def _ports(database: Database, vault: PostgresVault, pace: Pace, settings: Setti
         quotes=QuoteStore(),
         liquidity=PostgresLiquidity(),
         tenants=TenantStore(),
+        collections=CollectionStore(),
         vault=vault,
         jobs=jobs,
         attempts=attempts,
@@ -244,6 +248,7 @@ def background(core: Core, client: Redis) -> BusDeps:
             pass
         while await expire_reviews(ports, unit_of_work, _RESOLVE_BATCH) == _RESOLVE_BATCH:
             pass
+        await park_lapsed(ports, unit_of_work, _RESOLVE_BATCH)
 
     async def observe() -> None:
         show_figures(await read_figures(database))

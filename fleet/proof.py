@@ -73,6 +73,8 @@ _HOLDS = """
                AS held,
            (SELECT coalesce(sum(amount_minor + fee_minor), 0) FROM fleet.intents
              WHERE state IN ('REVIEW', 'AUTHORIZED', 'DISPATCHED', 'UNRESOLVED')
+               -- Money that has yet to come in holds nothing; what is paid back is held from suspense.
+               AND operation NOT IN ('TOPUP', 'DEPOSIT', 'DIRECT_DEBIT') AND direction IS DISTINCT FROM 'PAYBACK'
                AND NOT (operation = 'MANUAL_ADJUSTMENT' AND direction IS DISTINCT FROM 'DEBIT'))::bigint AS asked
 """
 

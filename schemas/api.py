@@ -8,6 +8,7 @@ from uuid import UUID
 from pydantic import Field, model_validator
 
 from schemas.base import Contract
+from schemas.collections import NextAction
 from schemas.events import IntentState
 from schemas.exchange import ExchangeView
 from schemas.fees import FeeLegView, Label
@@ -130,6 +131,10 @@ class IntentView(Contract):
     provider_reference: str | None
     lookup: LookupView | None
     failure: Failure | None
+    next_action: NextAction | None = None
+    """Of a collection that waits for its payer: what to show."""
+    confirmed_minor: int | None = None
+    """Of a collection: what was received and credited, where a tolerance let it differ from the amount."""
     created_at: datetime
     updated_at: datetime
     deadline: datetime | None

@@ -39,6 +39,12 @@ class Direction(StrEnum):
     """A provider gave a payment back whose wallet cannot have it, or whose tenant wants to look first."""
     RELEASE = "RELEASE"
     """What rested in suspense goes to a wallet, as a person decided."""
+    PAYBACK = "PAYBACK"
+    """What rested in suspense goes back to who paid it, as a person decided or the provider did."""
+    REVERSAL = "REVERSAL"
+    """What was collected was taken back from us: out of the wallet that got it."""
+    RECEIVABLE = "RECEIVABLE"
+    """The part of it that the wallet has no more: the tenant is owed it."""
 
 
 class JobKind(StrEnum):

@@ -10,6 +10,7 @@ from core.api.answers import json_answer
 from core.api.files import file_routes
 from core.api.hot_paths import HotPaths
 from core.api.openapi import Described, install_document
+from core.api.provider_payments import payment_routes
 from core.api.requests import BATCH_BODY_MAX_BYTES, parse, read_body, signed_by
 from core.api.signed_routes import Route
 from core.bootstrap import PASSING_FAULTS, Core
@@ -99,6 +100,7 @@ def install_internal(app: FastAPI, core: Core, throttle: Throttle) -> HotPaths:
         ("POST", "/internal/v1/evidence", keep_evidence, EvidenceKept, 200, EvidenceBatch),
         ("PUT", "/internal/v1/rails/{rail}", registration, RailRegistered, 200, RailRegistration),
         *file_routes(FileStore(vault), unit_of_work, _rail_of),
+        *payment_routes(core.worker_ports, unit_of_work, _rail_of),
     ]
     for method, path, handler, _, _, _ in table:
         app.add_api_route(path, handler, methods=[method], include_in_schema=False)

@@ -10,6 +10,7 @@ from core.domain.exchange import ExchangeTerms
 from core.domain.fee_legs import FeeLeg, sum_minor
 from schemas.events import TERMINAL_STATES, IntentState
 from schemas.fees import FeePhase
+from schemas.operations import COLLECTED
 
 _OPEN: Final = frozenset(IntentState) - TERMINAL_STATES
 
@@ -95,6 +96,10 @@ class IntentRow:
     """The user that it is made for, and who acts."""
     exchange: ExchangeTerms | None = None
     """Of EXCHANGE: what the other wallet gets, and by which quote."""
+    next_action: dict[str, Any] | None = None
+    """Of a collection: what its payer is shown."""
+    confirmed_minor: int | None = None
+    """Of a collection: what was received, where a tolerance let it differ from the amount."""
 
     @property
     def fees_on_top_minor(self) -> int:
@@ -104,6 +109,9 @@ class IntentRow:
     @property
     def principal_minor(self) -> int:
         """What goes from one party to the other, and a provider is told to pay: the amount less the fees out of it."""
+        if self.is_collected:
+            # It all comes in; the fees leave the wallet behind it.
+            return self.confirmed_minor or self.amount_minor
         if not self.fee_legs or self.is_refund:
             return self.amount_minor
         return self.amount_minor - sum_minor(self.fee_legs, FeePhase.POST)
@@ -113,6 +121,11 @@ class IntentRow:
         """What the recipient gets: the principal and, of a refund, the fees that go back."""
         back_minor = sum(leg.amount_minor for leg in self.fee_legs) if self.is_refund else 0
         return self.principal_minor + back_minor
+
+    @property
+    def is_collected(self) -> bool:
+        """Whether it brings money in: limits are held for it, and no money."""
+        return self.operation in COLLECTED
 
     @property
     def is_refund(self) -> bool:

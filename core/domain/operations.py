@@ -57,12 +57,14 @@ class Role(StrEnum):
     EQUITY = "equity"
     SUSPENSE = "suspense"
     LIQUIDITY = "liquidity"
+    RECEIVABLE = "receivable"
 
 
 _OWN_ACCOUNTS: Final = {
     Role.EQUITY: AccountCode.EQUITY,
     Role.SUSPENSE: AccountCode.SUSPENSE,
     Role.LIQUIDITY: AccountCode.LIQUIDITY,
+    Role.RECEIVABLE: AccountCode.RECEIVABLE,
 }
 SPREAD_QUALIFIER: Final = "exchange:spread"
 """Names the fee income that spreads go to; no fee rule can name it."""
@@ -106,6 +108,14 @@ _EXCHANGED: Final = Steps(
 )
 
 
+_COLLECTED: Final = Steps(
+    "hold limits and no money, queue a `collect` job; show the payer what the provider answers in `next_action`",
+    "AUTHORIZED, or FAILED with nothing held",
+    "the payer pays, or the mandate is pulled; what the provider confirms counts",
+    "SETTLED and credited; FAILED, CANCELLED or EXPIRED, and what comes all the same rests in suspense",
+)
+
+
 @dataclass(frozen=True, slots=True)
 class LegKind:
     """The movement of an operation's principal: what the recipient receives goes from one role to the other."""
@@ -136,8 +146,13 @@ class Operation:
 
     @property
     def needs_payee(self) -> bool:
-        """Whether it names somebody outside, whom a provider pays."""
-        return self.principal.credit is Role.CLEARING
+        """Whether it names somebody outside, whom a provider pays, or whose mandate it pulls by."""
+        return self.principal.credit is Role.CLEARING or self.type is OperationType.DIRECT_DEBIT
+
+    @property
+    def collects(self) -> bool:
+        """Whether it brings money in."""
+        return self.job_kind is JobKind.COLLECT
 
     @property
     def needs_counterparty(self) -> bool:
@@ -167,6 +182,7 @@ class Operation:
 
 _OUTSIDE: Final = LegKind(Role.WALLET, Role.CLEARING)
 _INSIDE: Final = LegKind(Role.WALLET, Role.COUNTERPARTY)
+_INBOUND: Final = LegKind(Role.CLEARING, Role.WALLET)
 
 OPERATIONS: Final = {
     operation.type: operation
@@ -174,6 +190,16 @@ OPERATIONS: Final = {
         Operation(OperationType.PAYOUT, JobKind.PAY, _OUTSIDE, _THROUGH_A_RAIL),
         Operation(OperationType.WITHDRAWAL, JobKind.PAY, _OUTSIDE, _THROUGH_A_RAIL),
         Operation(OperationType.BILL_PAYMENT, JobKind.PAY, _OUTSIDE, _THROUGH_A_RAIL),
+        Operation(OperationType.TOPUP, JobKind.COLLECT, _INBOUND, _COLLECTED),
+        Operation(
+            OperationType.DEPOSIT,
+            JobKind.COLLECT,
+            _INBOUND,
+            _COLLECTED,
+            # What came without a collection, or too late for it, and a person knows whose it is.
+            otherwise={Direction.RELEASE: LegKind(Role.SUSPENSE, Role.WALLET, TransferCode.SUSPENSE)},
+        ),
+        Operation(OperationType.DIRECT_DEBIT, JobKind.COLLECT, _INBOUND, _COLLECTED),
         Operation(OperationType.INTERNAL_P2P, None, _INSIDE, _AT_ONCE),
         # A merchant takes from a user's wallet what is owed to its own.
         Operation(OperationType.MINIAPP_CHARGE, None, _INSIDE, _AT_ONCE, asked_for=Role.COUNTERPARTY),
@@ -189,6 +215,9 @@ OPERATIONS: Final = {
                 Direction.RETURN: LegKind(Role.CLEARING, Role.WALLET),
                 Direction.SUSPENSE: LegKind(Role.CLEARING, Role.SUSPENSE, TransferCode.SUSPENSE),
                 Direction.RELEASE: LegKind(Role.SUSPENSE, Role.WALLET, TransferCode.SUSPENSE),
+                Direction.PAYBACK: LegKind(Role.SUSPENSE, Role.CLEARING, TransferCode.SUSPENSE),
+                Direction.REVERSAL: LegKind(Role.WALLET, Role.CLEARING),
+                Direction.RECEIVABLE: LegKind(Role.RECEIVABLE, Role.CLEARING),
             },
         ),
         Operation(

@@ -29,6 +29,14 @@ class Step(StrEnum):
     CONFIRM = "CONFIRM"
     REFUSE = "REFUSE"
     IGNORE = "IGNORE"
+    COLLECT = "COLLECT"
+    """A payment in is reported: it is matched, credited or put into suspense."""
+    REVERSE = "REVERSE"
+    """A payment in was taken back."""
+    AWAIT = "AWAIT"
+    """The payer may pay: shown what to pay, and asked about."""
+    LAPSE = "LAPSE"
+    """The payer did not pay and can no more."""
     RETURN = "RETURN"
     """It was paid and came back: posted where it was not yet, then refunded by a refund of the core's own."""
 
@@ -85,7 +93,7 @@ _BACKOFF_FIRST_S = 1.0
 _BACKOFF_LONGEST_S = 60.0
 PAID = frozenset({Verdict.SUCCEEDED, Verdict.PAID, Verdict.RETURNED})
 """Verdicts that say that money moved, also where it came back."""
-_NEGATIVE = frozenset({Verdict.DECLINED, Verdict.CANCELLED})
+NEGATIVE = frozenset({Verdict.DECLINED, Verdict.CANCELLED})
 _DOUBT = frozenset({Verdict.PENDING, Verdict.UNKNOWN})
 
 
@@ -96,15 +104,15 @@ def decide_payment(case: Case, result: Result) -> Decision:
         return _succeeded(case, result)
     if verdict is Verdict.RETURNED:
         return _returned(case, result)
-    if verdict not in _NEGATIVE | _DOUBT | {Verdict.NOT_SENT, Verdict.NOT_FOUND}:
+    if verdict not in NEGATIVE | _DOUBT | {Verdict.NOT_SENT, Verdict.NOT_FOUND}:
         return Decision(Step.QUARANTINE, "verdict_not_of_a_payment")
     if case.decided:
-        contradicts = case.intent.decision == "POST" and verdict in _NEGATIVE
+        contradicts = case.intent.decision == "POST" and verdict in NEGATIVE
         return Decision(Step.ALERT, "failure_after_success") if contradicts else Decision(Step.IGNORE)
-    if verdict in _NEGATIVE:
-        return _negative(case, result)
+    if verdict in NEGATIVE:
+        return negative(case, result)
     if verdict is Verdict.NOT_SENT:
-        return _not_sent(case, result)
+        return not_sent(case, result)
     of_reference = result.basis is Basis.REFERENCE_STATUS
     if verdict is Verdict.NOT_FOUND and of_reference and not_found_is_final(case):
         return _void(case, result.reason or "not_found")
@@ -152,7 +160,8 @@ def _returned(case: Case, result: Result) -> Decision:
     return Decision(Step.RETURN, "returned")
 
 
-def _negative(case: Case, result: Result) -> Decision:
+def negative(case: Case, result: Result) -> Decision:
+    """Return what a refusal does, by whom and on what basis it was given."""
     reason = result.reason or result.verdict.lower()
     if result.kind is JobKind.CANCEL and result.verdict is Verdict.CANCELLED:
         # A tombstone: the reference is dead, whatever was sent under it, and it was the core that asked for it.
@@ -166,7 +175,8 @@ def _negative(case: Case, result: Result) -> Decision:
     return _own_fence(case, result.fence, reason)
 
 
-def _not_sent(case: Case, result: Result) -> Decision:
+def not_sent(case: Case, result: Result) -> Decision:
+    """Return what becomes of a job, or a question, that did not leave: sent again, waited for or ended."""
     if result.kind.on_control_stream:
         return Decision(Step.WAIT, "not_asked")  # the question did not leave: it says nothing about the payment
     reason = result.reason or "not_sent"

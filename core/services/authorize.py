@@ -9,7 +9,7 @@ from uuid import UUID
 from core.domain.ids import derive_id
 from core.domain.intents import IntentRow, Move
 from core.domain.jobs import JobRow, mint_reference
-from core.domain.ledger import Transfer, TransferResult
+from core.domain.ledger import AccountFlags, Transfer, TransferResult
 from core.domain.operations import OPERATIONS, accounts_of, hold_transfers, liquidity_of, posting_transfers
 from core.services.ledger_port import Ledger
 from core.services.limits import Desk, LimitBook
@@ -48,6 +48,12 @@ class Jobs(Protocol):
     async def insert_jobs(self, uow: Any, jobs: Sequence[JobRow]) -> None: ...
 
 
+class Collections(Protocol):
+    """Where the references of money in are kept."""
+
+    async def open(self, uow: Any, jobs: Sequence[JobRow]) -> None: ...
+
+
 class AuthorizePorts(Protocol):
     """What authorization works with."""
 
@@ -63,6 +69,8 @@ class AuthorizePorts(Protocol):
     def limits(self) -> LimitBook: ...
     @property
     def review_within(self) -> timedelta: ...
+    @property
+    def collections(self) -> Collections: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,6 +156,9 @@ async def place_holds(
     if desk is not None:
         await desk.write(uow, [(intent, outcomes[intent.id].state) for intent in intents])
     await ports.jobs.insert_jobs(uow, jobs)
+    collecting = [job for job in jobs if job.kind is JobKind.COLLECT]
+    if collecting:
+        await ports.collections.open(uow, collecting)
     return outcomes
 
 
@@ -202,18 +213,32 @@ async def _admit(
 
 async def _hold(uow: Any, ledger: Ledger, intents: Sequence[IntentRow]) -> dict[UUID, tuple[str, str]]:
     """Apply every intent's chain; return code and text of those that failed."""
+    closed = await _closed(uow, ledger, [intent for intent in intents if intent.is_collected])
+    intents = [intent for intent in intents if not intent.is_collected]
     chains = {intent.id: _transfers(intent) for intent in intents}
-    answers = await _apply(uow, ledger, chains)
+    answers = await _apply(uow, ledger, chains) if chains else {}
     lacking = [intent for intent in intents if _ACCOUNT_MISSING & set(answers[intent.id])]
     if lacking:
         # A tenant's own accounts are made on first use; what is missing after this is a wallet, and a defect.
         accounts = {account.id: account for intent in lacking for account in accounts_of(intent)}
         await ledger.create_accounts(uow, sorted(accounts.values(), key=lambda account: account.id.int))
         answers |= await _apply(uow, ledger, {intent.id: chains[intent.id] for intent in lacking})
-    return {
+    return closed | {
         intent.id: failure
         for intent in intents
         if (failure := _failure(intent, chains[intent.id], answers[intent.id])) is not None
+    }
+
+
+async def _closed(uow: Any, ledger: Ledger, intents: Sequence[IntentRow]) -> dict[UUID, tuple[str, str]]:
+    """Return code and text of collections whose wallet takes nothing any more; the others hold no money."""
+    if not intents:
+        return {}
+    wallets = await ledger.lookup_accounts(uow, sorted({intent.wallet_id for intent in intents}))
+    return {
+        intent.id: ("account_closed", "the wallet is closed")
+        for intent in intents
+        if wallets[intent.wallet_id].account.flags & AccountFlags.CLOSED
     }
 
 

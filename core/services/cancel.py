@@ -20,15 +20,26 @@ _UNSENT: Final = frozenset({IntentState.VALIDATED, IntentState.AWAITING_CONFIRMA
 """States in which there is no payment job yet."""
 
 
+class Buried(Protocol):
+    """Where collections are marked that nobody may pay any more."""
+
+    async def ask_to_bury(self, uow: Any, job_id: UUID, intent_id: UUID) -> None: ...
+
+
 class CancelPorts(ClosePorts, Protocol):
     """What cancelling works with."""
 
+    @property
+    def collections(self) -> Buried: ...
     @property
     def unit_of_work(self) -> Callable[[Context], AbstractAsyncContextManager[Any]]: ...
 
 
 async def cancel(ports: CancelPorts, caller: Caller, intent_id: UUID) -> IntentRow:
     """Return the cancelled intent; a repeat, or another cancel at the same moment, returns it again.
+
+    A collection that its provider knows is returned as it stands: the provider is asked to take nothing any more, and
+    the answer ends it. What is paid all the same counts, or rests in suspense.
 
     Raises Refusal: not_found, operation_not_permitted, wrong_state (another end), already_sent (a permit came first).
     """
@@ -42,9 +53,26 @@ async def cancel(ports: CancelPorts, caller: Caller, intent_id: UUID) -> IntentR
                     # it is looked at anew. A state never comes back, so this ends.
                     continue
             elif intent.state not in TERMINAL_STATES:
-                pay_job = derive_id(intent_id, "job", JobKind.PAY)
-                await close_if_unsent(uow, ports, [pay_job], to=IntentState.CANCELLED, type=_EVENT)
+                job_id = derive_id(intent_id, "job", JobKind.COLLECT if intent.is_collected else JobKind.PAY)
+                closed = await close_if_unsent(uow, ports, [job_id], to=IntentState.CANCELLED, type=_EVENT)
+                if intent.is_collected and not closed:
+                    return await _ask_to_bury(uow, ports, intent_id, job_id)
             return _ended((await ports.intents.load_intents(uow, [intent_id]))[intent_id])
+
+
+async def _ask_to_bury(uow: Any, ports: CancelPorts, intent_id: UUID, job_id: UUID) -> IntentRow:
+    """Let the resolver bury a collection's reference. The job and its intent are locked."""
+    jobs, intents = await ports.jobs.lock_jobs_and_intents(uow, [job_id], [])
+    job, intent = jobs[job_id], intents[intent_id]
+    if intent.state in TERMINAL_STATES:
+        return _ended(intent)
+    registration = (await ports.rails.rail_state(uow, job.rail)).registration
+    capabilities = registration.operations.get(job.operation) if registration is not None else None
+    if capabilities is None or not capabilities.cancel_by_reference:
+        raise Refusal("already_sent", "the rail cannot take it back: it ends by itself when its time is over")
+    if not job.tombstoned:
+        await ports.collections.ask_to_bury(uow, job_id, intent_id)
+    return (await ports.intents.load_intents(uow, [intent_id]))[intent_id]
 
 
 def _ended(intent: IntentRow) -> IntentRow:

@@ -8,7 +8,7 @@ from uuid import UUID
 from core.domain.intents import IntentRow, Move, may_move
 from core.domain.jobs import JobRow, Waiting
 from core.domain.ledger import Transfer, TransferResult
-from core.domain.operations import post_transfers, void_transfers
+from core.domain.operations import post_transfers, posting_transfers, void_transfers
 from core.services.facts import Facts
 from core.services.ledger_port import Ledger
 from core.services.limits import LimitBook
@@ -87,12 +87,16 @@ class Ending:
     @classmethod
     def of(cls, intent: IntentRow, move: Move, outcome: str) -> Self:
         """Return the end of an intent that is still as it was read."""
-        return cls(intent, IntentState(intent.state), is_held(intent), move, outcome)
+        return cls(intent, IntentState(intent.state), is_held(intent) or _may_credit(intent), move, outcome)
 
 
 def is_held(intent: IntentRow) -> bool:
-    """Whether money of the intent is held and undecided."""
-    return IntentState(intent.state) in _HELD and intent.decision is None
+    """Whether money of the intent is held and undecided; nothing is held for money that has yet to come in."""
+    return IntentState(intent.state) in _HELD and intent.decision is None and not intent.is_collected
+
+
+def _may_credit(intent: IntentRow) -> bool:
+    return intent.is_collected and intent.decision is None
 
 
 async def end_intents(
@@ -115,7 +119,9 @@ async def end_intents(
             raise ResolutionRefusedError(f"{ending.intent.id} is {ending.state}, not open")
         if ending.move.decision is not None and not ending.held:
             raise ResolutionRefusedError(f"{ending.intent.id} holds nothing to {ending.move.decision}")
-        if ending.move.decision == "POST":
+        if ending.move.decision == "POST" and ending.intent.is_collected:
+            transfers += posting_transfers(ending.intent)
+        elif ending.move.decision == "POST":
             transfers += post_transfers(ending.intent)
         elif ending.move.decision == "VOID":
             transfers += void_transfers(ending.intent)

@@ -53,7 +53,7 @@ class Plan:
     @property
     def lookup(self) -> bool:
         """Whether the payee is looked up before anything is held."""
-        return self.chosen is not None and self.chosen.capabilities.lookup
+        return self.chosen is not None and self.chosen.capabilities.lookup and OPERATIONS[self.operation].confirms_first
 
 
 def require_operation(caller: Caller, request: IntentRequest) -> None:
@@ -98,11 +98,14 @@ def plan_payment(
         raise Refusal(
             "direction_not_expected", f"{request.operation} has one direction: leave it out", field="direction"
         )
+    if not operation.needs_payee and request.payee is not None:
+        raise Refusal("payee_not_expected", f"{request.operation} has no payee: leave it out", field="payee")
     if not operation.needs_rail:
-        if request.payee is not None:
-            raise Refusal("payee_not_expected", f"{request.operation} has no payee: leave it out", field="payee")
         return Plan(request.operation, None, refunds=refunds, quote=quote)
-    return Plan(request.operation, choose_route(routes, request))
+    if request.requires_monitoring and operation.collects:
+        text = f"{request.operation} holds nothing that could wait for a decision: leave requires_monitoring out"
+        raise Refusal("monitoring_not_expected", text, field="requires_monitoring")
+    return Plan(request.operation, choose_route(routes, request, needs_payee=operation.needs_payee))
 
 
 def _check_counterparty(asked: Asked, operation: Operation, wallets: Mapping[UUID, Wallet]) -> None:

@@ -70,6 +70,8 @@ PROBLEMS: Final = {
     "payee_not_expected": ProblemType(422, "The operation has no payee"),
     "payee_type_unknown": ProblemType(422, "The rail does not know this type of payee"),
     "payee_malformed": ProblemType(422, "The payee is not written as its type demands"),
+    "monitoring_not_expected": ProblemType(422, "The operation holds nothing to decide about"),
+    "suspense_taken": ProblemType(409, "The item was decided about already"),
     "quote_missing": ProblemType(422, "An exchange needs a quote"),
     "quote_not_expected": ProblemType(422, "The operation exchanges nothing"),
     "quote_not_found": ProblemType(422, "There is no such quote"),

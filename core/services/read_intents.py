@@ -117,6 +117,8 @@ def intent_view(row: IntentRow) -> dict[str, Any]:
         "provider_reference": row.provider_reference,
         "lookup": lookup,
         "failure": failure,
+        "next_action": row.next_action,
+        "confirmed_minor": row.confirmed_minor,
         "created_at": row.created_at,
         "updated_at": row.updated_at,
         "deadline": row.deadline,

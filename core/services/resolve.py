@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import Any, Protocol
 from uuid import UUID
 
+from core.domain.collections import decide_due_collection, poll_after_s
 from core.domain.ids import derive_id
 from core.domain.intents import Move
 from core.domain.jobs import JobRow, Waiting
@@ -125,9 +126,11 @@ async def _resolve(
                 unapplied_positive=job.intent_id in positives,
                 horizon_starts_at=state.epoch_raised_at if doubted else None,
             )
-            steps[decide_due(case, waits=memory.waits(job.rail, state))].append(case)
+            decide = decide_due_collection if job.kind is JobKind.COLLECT else decide_due
+            steps[decide(case, waits=memory.waits(job.rail, state))].append(case)
         endings = await _voids(uow, ports, memory, steps)
         unconfirmed = [_unconfirmed(case) for case in steps[Due.EXPIRE_UNCONFIRMED]]
+        unconfirmed += [_unpaid(case) for case in steps[Due.EXPIRE_UNPAID]]
         await _park(uow, ports, steps[Due.PARK])
         await _ask(uow, ports, [*steps[Due.INQUIRE], *steps[Due.PARK]], JobKind.INQUIRE)
         await _ask(uow, ports, steps[Due.CANCEL], JobKind.CANCEL)
@@ -172,7 +175,11 @@ async def _voids(uow: Any, ports: ResolvePorts, memory: ResolverMemory, steps: d
 
 
 async def _wait(uow: Any, ports: ResolvePorts, cases: Sequence[Case]) -> None:
-    await ports.jobs.wait_jobs(uow, [Waiting(case.job.id, ports.pace.after_s(case.job.inquiries)) for case in cases])
+    await ports.jobs.wait_jobs(uow, [Waiting(case.job.id, _after_s(case, ports.pace)) for case in cases])
+
+
+def _after_s(case: Case, pace: Pace) -> float:
+    return poll_after_s(case, pace) if case.job.kind is JobKind.COLLECT else pace.after_s(case.job.inquiries)
 
 
 def _unconfirmed(case: Case) -> Ending:
@@ -185,6 +192,19 @@ def _unconfirmed(case: Case) -> Ending:
         failure_message="the lookup was not confirmed in time; nothing was held",
     )
     return Ending.of(case.intent, move, "confirmation_expired")
+
+
+def _unpaid(case: Case) -> Ending:
+    move = Move(
+        case.intent.id,
+        IntentState.EXPIRED,
+        "expired",
+        data={"reason": "payment_not_received"},
+        failure_code="payment_not_received",
+        failure_message="nobody paid in time; what is paid later rests in suspense",
+        parked=False,
+    )
+    return Ending.of(case.intent, move, "payment_not_received")
 
 
 def _expiry(case: Case) -> Ending:
@@ -209,15 +229,14 @@ async def _park(uow: Any, ports: ResolvePorts, cases: Sequence[Case]) -> None:
 
 async def _ask(uow: Any, ports: ResolvePorts, cases: Sequence[Case], kind: JobKind) -> None:
     askable = [case for case in cases if kind is JobKind.CANCEL or case.capabilities.inquiry]
-    await ports.jobs.insert_jobs(uow, [_question(case.job, kind) for case in askable])
+    await ports.jobs.insert_jobs(uow, [question(case.job, kind) for case in askable])
     tombstone = kind is JobKind.CANCEL
-    waits = [
-        Waiting(case.job.id, ports.pace.after_s(case.job.inquiries), asked=True, tombstone=tombstone) for case in cases
-    ]
+    waits = [Waiting(case.job.id, _after_s(case, ports.pace), asked=True, tombstone=tombstone) for case in cases]
     await ports.jobs.wait_jobs(uow, waits)
 
 
-def _question(job: JobRow, kind: JobKind) -> JobRow:
+def question(job: JobRow, kind: JobKind) -> JobRow:
+    """Return the next inquiry or cancel about a job; the same round gives the same one."""
     question_id: UUID = derive_id(job.id, kind, str(job.inquiries + 1))
     return JobRow(
         id=question_id,

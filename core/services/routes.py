@@ -33,7 +33,7 @@ class RailTerms:
 
     reference_length: int
     deadline: timedelta
-    """From authorization until the core decides without an adapter: 3·I + H."""
+    """From authorization until the core decides without an adapter: 3·I + H, or as long as a payer may take."""
     timezone: str = "UTC"
     """Where the rail's business days begin."""
 
@@ -66,6 +66,8 @@ def terms(registration: RailRegistration, operation: str) -> RailTerms:
 
 def _terms(registration: RailRegistration, capabilities: Capabilities) -> RailTerms:
     deadline_s = 3 * registration.timing.claim_idle_s + capabilities.not_found_horizon_s
+    if capabilities.collection_lives_s is not None:
+        deadline_s = capabilities.collection_lives_s
     deadline = timedelta(seconds=deadline_s)
     return RailTerms(capabilities.reference_length, deadline, capabilities.business_timezone)
 
@@ -78,7 +80,9 @@ def capabilities_of(registration: RailRegistration, operation: str) -> Capabilit
     return found
 
 
-def choose_route(routes: Mapping[tuple[str, str], Route], request: IntentRequest) -> Chosen:
+def choose_route(
+    routes: Mapping[tuple[str, str], Route], request: IntentRequest, *, needs_payee: bool = True
+) -> Chosen:
     """Return the route of a payment and its rail's terms, having checked amount, currency and payee.
 
     Raises Refusal before anything is held: no_route, rail_unavailable, amount_out_of_bounds, payee_*.
@@ -97,7 +101,8 @@ def choose_route(routes: Mapping[tuple[str, str], Route], request: IntentRequest
     if not least <= request.amount_minor <= most:
         text = f"rail {route.rail} takes {least} to {most} minor units"
         raise Refusal("amount_out_of_bounds", text, field="amount_minor")
-    _check_payee(route.registration.payee_types, request)
+    if needs_payee:
+        _check_payee(route.registration.payee_types, request)
     return Chosen(route, capabilities, _terms(route.registration, capabilities))
 
 

@@ -7,11 +7,9 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, Final, Literal, Protocol
 
-from core.domain.ids import derive_id
+from core.domain.collections import LONGEST_POLL_S, decide_collection, poll_after_s, received
 from core.domain.intents import IntentRow, Move, confirmable_until
 from core.domain.jobs import JobRow, JobState, Waiting
-from core.domain.ledger import Account, Transfer
-from core.domain.operations import AccountCode, TransferCode, clearing_account, system_account
 from core.domain.resolution import Pace
 from core.domain.verdicts import (
     PAID,
@@ -24,13 +22,16 @@ from core.domain.verdicts import (
     fact_key,
     money_hash,
 )
+from core.services.after_void import paid_after_void
 from core.services.authorize import AuthorizePorts, authorize
-from core.services.close_job import ClosePorts, Ending, end_intents, is_held
+from core.services.auto_confirm import Evidence, auto_confirm_holds
+from core.services.close_job import Ending, end_intents, is_held
+from core.services.collections import CollectionPorts, Taken, take_money
 from core.services.facts import Alert, Fact
 from core.services.rails import RailState
 from core.services.returns import Returned, ReturnPorts, make_refunds, returned_before
+from schemas.collections import ProviderPayment
 from schemas.events import IntentState
-from schemas.money import currency_of
 from schemas.operations import JobKind, OperationType
 from schemas.results import Result, Verdict
 
@@ -83,13 +84,7 @@ class Letters(Protocol):
     async def keep_result(self, uow: Any, delivery: Delivery, error_class: str) -> None: ...
 
 
-class Evidence(Protocol):
-    """Names that the streams do not carry."""
-
-    async def payee_name(self, uow: Any, evidence_id: Any) -> str | None: ...
-
-
-class SettlePorts(ClosePorts, AuthorizePorts, ReturnPorts, Protocol):
+class SettlePorts(CollectionPorts, AuthorizePorts, ReturnPorts, Protocol):
     """What settlement works with."""
 
     @property
@@ -104,6 +99,8 @@ class SettlePorts(ClosePorts, AuthorizePorts, ReturnPorts, Protocol):
     def jobs(self) -> Any: ...
     @property
     def intents(self) -> Any: ...
+    @property
+    def collections(self) -> Any: ...
 
 
 UnitOfWorkFactory = Callable[[], AbstractAsyncContextManager[Any]]
@@ -132,6 +129,8 @@ class _Batch:
     suspended: list[IntentRow] = field(default_factory=list)
     late: dict[Any, str] = field(default_factory=dict)
     returned: dict[Any, Returned] = field(default_factory=dict)
+    collected: dict[Any, list[ProviderPayment]] = field(default_factory=dict)
+    shown: dict[Any, dict[str, Any]] = field(default_factory=dict)
     confirmed: list[tuple[IntentRow, Move]] = field(default_factory=list)
     authorized: list[IntentRow] = field(default_factory=list)
     unusable: list[tuple[Delivery, str]] = field(default_factory=list)
@@ -263,8 +262,12 @@ async def _take(uow: Any, ports: SettlePorts, batch: _Batch, delivery: Delivery)
     if known - {hashed}:
         decision = Decision(Step.QUARANTINE, "same_fact_other_money")
     elif job.kind is JobKind.LOOKUP:
-        holds = await _auto_confirm_holds(uow, ports, case.intent, result)
+        holds = await auto_confirm_holds(uow, ports, case.intent, result)
         decision = decide_lookup(case, result, auto_confirm_holds=holds)
+    elif subject.kind is JobKind.COLLECT:
+        # What came in with the same batch is judged behind all of its facts: nothing else ends the collection first.
+        taken = subject.id in batch.collected and result.verdict not in PAID
+        decision = Decision(Step.IGNORE) if taken else decide_collection(case, result)
     else:
         decision = decide_payment(case, result)
     known.add(hashed)
@@ -273,7 +276,8 @@ async def _take(uow: Any, ports: SettlePorts, batch: _Batch, delivery: Delivery)
     if job.id != subject.id:
         batch.closes.append((job.id, result.verdict))
     _note_end(batch, case, decision)
-    _effects(batch, case, decision, result)
+    effects = _collection_effects if subject.kind is JobKind.COLLECT else _effects
+    effects(batch, case, decision, result)
 
 
 def _asked_again(job: JobRow, result: Result) -> bool:
@@ -321,24 +325,6 @@ def _case(batch: _Batch, job: JobRow, asked_at: datetime | None) -> Case:
     )
 
 
-async def _auto_confirm_holds(uow: Any, ports: SettlePorts, intent: IntentRow, result: Result) -> bool:
-    wanted = intent.auto_confirm
-    if wanted is None or result.lookup is None:
-        return False
-    if intent.fees_on_top_minor + result.lookup.fee_minor > wanted["max_fee_minor"]:
-        return False
-    if wanted.get("payee_name") is None:
-        return True
-    if result.evidence_id is None:
-        return False
-    name = await ports.evidence.payee_name(uow, result.evidence_id)
-    return name is not None and _comparable(name) == _comparable(wanted["payee_name"])
-
-
-def _comparable(name: str) -> str:
-    return " ".join(name.split()).casefold()
-
-
 def _note_end(batch: _Batch, case: Case, decision: Decision) -> None:
     job, outcome = case.job, _OUTCOMES.get(decision.step)
     if outcome is not None and job.kind.moves_money and job.created_at is not None and not case.decided:
@@ -381,6 +367,19 @@ def _effects(batch: _Batch, case: Case, decision: Decision, result: Result) -> N
             _alert(batch, case, "page", decision.reason)
 
 
+def _collection_effects(batch: _Batch, case: Case, decision: Decision, result: Result) -> None:
+    job = case.job
+    match decision.step:
+        case Step.COLLECT | Step.REVERSE:
+            batch.collected.setdefault(job.id, []).append(received(result, job))
+        case Step.AWAIT:
+            _await_payment(batch, case, result)
+        case Step.LAPSE:
+            _lapse(batch, case, decision.reason, result.verdict)
+        case _:
+            _effects(batch, case, decision, result)
+
+
 def _post(batch: _Batch, intent: IntentRow, result: Result) -> None:
     move = Move(intent.id, IntentState.SETTLED, "settled", decision="POST", parked=False,
                 provider_reference=result.provider_tx_id)  # fmt: skip
@@ -388,9 +387,28 @@ def _post(batch: _Batch, intent: IntentRow, result: Result) -> None:
 
 
 def _wait(batch: _Batch, job: JobRow, why: str) -> None:
-    batch.waits[job.id] = Waiting(job.id, batch.pace.after_s(job.inquiries), why=why)
+    longest_s = LONGEST_POLL_S if job.kind is JobKind.COLLECT else batch.pace.longest_s
+    batch.waits[job.id] = Waiting(job.id, min(batch.pace.after_s(job.inquiries), longest_s), why=why)
     # The last fact decides, in one batch as in two.
     batch.retries.pop(job.id, None)
+
+
+def _await_payment(batch: _Batch, case: Case, result: Result) -> None:
+    job, intent = case.job, case.intent
+    if result.next_action is not None and intent.next_action is None:
+        intent.next_action = batch.shown[intent.id] = result.next_action.model_dump(mode="json")
+    batch.waits[job.id] = Waiting(job.id, poll_after_s(case, batch.pace), why=result.verdict.lower())
+    batch.retries.pop(job.id, None)
+
+
+def _lapse(batch: _Batch, case: Case, reason: str, verdict: Verdict) -> None:
+    """End a collection that nobody paid: by its payer's or its client's will before its time, else by the time."""
+    early = verdict is Verdict.CANCELLED and case.now < case.job.deadline
+    to = IntentState.CANCELLED if early else IntentState.EXPIRED
+    move = Move(case.intent.id, to, to.lower(), data={"reason": reason}, parked=False,
+                failure_code=None if early else "payment_not_received",
+                failure_message=None if early else "nobody paid in time")  # fmt: skip
+    _end(batch, case.intent, move, reason)
 
 
 def _suspend(batch: _Batch, intent: IntentRow, result: Result) -> None:
@@ -440,6 +458,8 @@ def _alert(batch: _Batch, case: Case, severity: Any, kind: str) -> None:
 
 
 async def _apply(uow: Any, ports: SettlePorts, batch: _Batch) -> None:
+    taken = await _take_money(uow, ports, batch) if batch.collected else Taken()
+    batch.endings |= taken.endings
     await ports.facts.insert_facts(uow, batch.facts)
     await ports.facts.mark_negative(uow, batch.negatives)
     await ports.jobs.close_jobs(uow, batch.closes)
@@ -457,34 +477,20 @@ async def _apply(uow: Any, ports: SettlePorts, batch: _Batch) -> None:
         await authorize(uow, ports, batch.authorized)
     # What moves money comes last, and at once: it locks accounts that every other transaction wants.
     refunds, transfers = await make_refunds(uow, ports, list(batch.returned.values()))
-    transfers += await _suspense(uow, ports, batch.suspended)
-    await end_intents(uow, ports, list(batch.endings.values()), transfers, refunds)
+    transfers += await paid_after_void(uow, ports.ledger, batch.suspended)
+    transfers += taken.transfers
+    if batch.shown:
+        await ports.collections.show(uow, batch.shown)
+    await end_intents(uow, ports, list(batch.endings.values()), transfers, [*refunds, *taken.made])
     if batch.late:
         # After the end that it comes too late for, which may be in this batch.
         await ports.intents.paid_after_void(uow, batch.late)
 
 
-async def _suspense(uow: Any, ports: SettlePorts, intents: Sequence[IntentRow]) -> list[Transfer]:
-    """Return the postings of money that proved paid after its void: suspense pays what the provider paid, once."""
-    if not intents:
-        return []
-    transfers: list[Transfer] = []
-    accounts: dict[Any, Account] = {}
-    for intent in {intent.id: intent for intent in intents}.values():
-        suspense = system_account(intent.tenant_id, intent.currency, AccountCode.SUSPENSE)
-        clearing = clearing_account(intent)
-        accounts |= {suspense.id: suspense, clearing.id: clearing}
-        transfers.append(
-            Transfer(
-                id=derive_id(intent.id, "suspense"),
-                tenant_id=intent.tenant_id,
-                debit_account_id=suspense.id,
-                credit_account_id=clearing.id,
-                amount_minor=intent.received_minor,
-                ledger=currency_of(intent.currency).numeric,
-                code=TransferCode.SUSPENSE,
-                user_data=intent.id,
-            )
-        )
-    await ports.ledger.create_accounts(uow, [accounts[key] for key in sorted(accounts)])
-    return transfers
+async def _take_money(uow: Any, ports: SettlePorts, batch: _Batch) -> Taken:
+    """Match, credit or suspend what the batch's collections received."""
+    jobs = [batch.jobs[job_id] for job_id in batch.collected]
+    facts = [fact for facts in batch.collected.values() for fact in facts]
+    intents = {job.intent_id: batch.intents[job.intent_id] for job in jobs}
+    rail = jobs[0].rail
+    return await take_money(uow, ports, rail, jobs[0].provider, facts, intents, batch.states[rail].now)

@@ -20,7 +20,7 @@ from schemas.events import IntentState
 
 INTENT_COLUMNS: Final = tuple(field.name for field in fields(IntentRow))
 """The columns that make an IntentRow, in its order."""
-_JSON_COLUMNS: Final = ("auto_confirm", "lookup", "limits", "on_behalf_of")
+_JSON_COLUMNS: Final = ("auto_confirm", "lookup", "limits", "on_behalf_of", "next_action")
 _INSERTED: Final = {
     "id": "uuid",
     "tenant_id": "uuid",

@@ -71,6 +71,7 @@ class Ports:
     fee_rules: Any = None
     quotes: Any = None
     tenants: Any = None
+    collections: Any = None
     limits: LimitBook = field(default_factory=lambda: LimitBook(Limits()))
     throttle: Any = field(default_factory=Open)
     shared_faults: tuple[type[Exception], ...] = (DatabaseError,)

@@ -73,7 +73,7 @@ async def test_a_wallet_is_never_overdrawn_by_payments_at_once(world: World) -> 
         ({"amount_minor": True}, "invalid_request"),
         ({"currency": "XXX"}, "unknown_currency"),
         ({"currency": "USD"}, "currency_mismatch"),
-        ({"operation": "TOPUP"}, "operation_not_supported"),
+        ({"operation": "TOPUP"}, "payee_not_expected"),
         ({"operation": "NONSENSE"}, "invalid_request"),
         ({"wallet_id": "00000000-0000-7000-8000-000000000001"}, "wallet_not_found"),
         ({"payee": None}, "payee_missing"),

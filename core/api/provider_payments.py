@@ -1,0 +1,38 @@
+"""Facts about money that came in, over the internal API: told by adapters, about their own rail alone."""
+
+from collections.abc import Awaitable, Callable
+from contextlib import AbstractAsyncContextManager
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from core.api.answers import json_answer
+from core.api.requests import BATCH_BODY_MAX_BYTES, parse, read_body
+from core.api.signed_routes import Route
+from core.services.collections import CollectionPorts
+from core.services.problems import Refusal
+from core.services.provider_payments import receive_payments
+from core.services.rails import RailUnknownError
+from schemas.collections import ProviderPaymentAnswers, ProviderPaymentBatch
+
+
+def payment_routes(
+    ports: CollectionPorts,
+    unit_of_work: Callable[[str], AbstractAsyncContextManager[Any]],
+    rail_of: Callable[[Request, bytes], Awaitable[tuple[str, str]]],
+) -> tuple[Route, ...]:
+    """Return the routes; `rail_of` says whose key signed."""
+
+    async def take_payments(request: Request) -> Response:
+        """Take facts about payments in; a repeat changes nothing."""
+        body = await read_body(request, BATCH_BODY_MAX_BYTES)
+        rail, _ = await rail_of(request, body)
+        batch = parse(ProviderPaymentBatch, body)
+        try:
+            return json_answer(await receive_payments(ports, lambda: unit_of_work(rail), rail, batch))
+        except RailUnknownError as error:
+            raise Refusal("rail_unavailable", "register the rail before telling what it received") from error
+
+    path = "/internal/v1/provider-payments"
+    return (("POST", path, take_payments, ProviderPaymentAnswers, 200, ProviderPaymentBatch),)

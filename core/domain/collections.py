@@ -1,0 +1,193 @@
+"""Money in: what a verdict does to a collection, and what becomes of one payment at a provider. Pure."""
+
+import re
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Final
+from uuid import UUID
+
+from core.domain.intents import IntentRow
+from core.domain.jobs import JobRow
+from core.domain.resolution import Due, Pace
+from core.domain.verdicts import NEGATIVE, Case, Decision, Step, negative, not_sent
+from schemas.collections import PaymentFate, PaymentKind, PaymentSource, PaymentStatus, ProviderPayment
+from schemas.events import IntentState
+from schemas.operations import OperationType
+from schemas.results import Basis, Result, Verdict
+
+LONGEST_POLL_S: Final = 30.0
+"""A payer waits in front of a code: a collection is asked about at least this often."""
+_NAME: Final = re.compile(r"[\x21-\x7e]{1,64}")
+_RECEIVED: Final = frozenset({Verdict.PAID, Verdict.SUCCEEDED})
+
+
+def decide_collection(case: Case, result: Result) -> Decision:
+    """Return what a fact about a collection does, whether its own job brought it or an inquiry or a cancel."""
+    verdict = result.verdict
+    if verdict in _RECEIVED or verdict is Verdict.RETURNED:
+        if fault := _unusable(case, result):
+            return Decision(Step.QUARANTINE, fault)
+        return Decision(Step.REVERSE if verdict is Verdict.RETURNED else Step.COLLECT)
+    if case.decided:
+        contradicts = case.intent.decision == "POST" and verdict in NEGATIVE
+        return Decision(Step.ALERT, "failure_after_success") if contradicts else Decision(Step.IGNORE)
+    if verdict is Verdict.AWAITING_PAYMENT:
+        return Decision(Step.AWAIT)
+    if verdict is Verdict.EXPIRED or (verdict is Verdict.CANCELLED and result.basis is Basis.REFERENCE_STATUS):
+        return Decision(Step.LAPSE, result.reason or verdict.lower())
+    if verdict in NEGATIVE:
+        return negative(case, result)
+    if verdict is Verdict.NOT_SENT:
+        return not_sent(case, result)
+    if verdict is Verdict.NOT_FOUND and _may_ask_anew(case, result):
+        return Decision(Step.RETRY, "not_found", after_s=1.0)
+    if verdict in (Verdict.NOT_FOUND, Verdict.PENDING, Verdict.UNKNOWN):
+        return Decision(Step.WAIT, verdict.lower())
+    return Decision(Step.QUARANTINE, "verdict_not_of_a_collection")
+
+
+def _unusable(case: Case, result: Result) -> str:
+    if not case.attempts:
+        return "success_without_attempt"
+    if result.amount_minor is None or result.currency is None:
+        return "amount_missing"
+    if not _NAME.fullmatch(result.provider_tx_id or ""):
+        return "transaction_missing"
+    return "reference_differs" if result.reference and result.reference != case.job.reference else ""
+
+
+def _may_ask_anew(case: Case, result: Result) -> bool:
+    """Nothing can be paid for a code that the provider does not know; a deduplicating one makes it once."""
+    known = case.capabilities.deduplicates_reference and not case.job.tombstoned
+    return known and result.basis is Basis.REFERENCE_STATUS and case.now < case.job.deadline
+
+
+def decide_due_collection(case: Case, *, waits: bool) -> Due:
+    """Return the step for an open collect job that is due. `waits`: its rail is paused or was unreachable just now.
+
+    No money is held, so lateness alone ends it: what is paid later rests in suspense. A direct debit is pulled, and
+    nothing takes that back: it ends by the provider's word alone.
+    """
+    job, late = case.job, case.now >= case.job.deadline
+    if job.fence == 0 and not case.epoch_doubted:
+        return Due.EXPIRE_UNSENT if late and not waits else Due.WAIT
+    asks = Due.INQUIRE if case.capabilities.inquiry else Due.WAIT
+    parks = asks if case.intent.state == IntentState.UNRESOLVED else Due.PARK
+    if late and not waits:
+        if job.operation is OperationType.DIRECT_DEBIT:
+            return parks
+        patience = timedelta(seconds=case.capabilities.not_found_horizon_s)
+        if case.now >= job.deadline + patience and not case.epoch_doubted:
+            return parks if case.unapplied_positive else Due.EXPIRE_UNPAID
+    # Marked where its client wants no payment any more. Asked again, it is the same.
+    buries = case.capabilities.cancel_by_reference and (job.tombstoned or (late and not waits))
+    return Due.CANCEL if buries else asks
+
+
+def poll_after_s(case: Case, pace: Pace) -> float:
+    """Return when a collection is asked about next: soon while a payer may be paying, and right after the deadline."""
+    after_s = min(pace.after_s(case.job.inquiries), LONGEST_POLL_S)
+    left_s = (case.job.deadline - case.now).total_seconds()
+    return min(after_s, left_s + pace.first_s / 2) if left_s > 0 else after_s
+
+
+@dataclass(frozen=True, slots=True)
+class Tolerance:
+    """How far a payment may be below or above what was asked, in minor units, and still be credited as it came."""
+
+    below_minor: int = 0
+    above_minor: int = 0
+
+    def takes(self, asked_minor: int, received_minor: int) -> bool:
+        """Whether a payment of this amount is credited."""
+        return asked_minor - self.below_minor <= received_minor <= asked_minor + self.above_minor
+
+
+EXACT: Final = Tolerance()
+
+
+@dataclass(slots=True)
+class Payment:
+    """One payment at a provider as it is stored."""
+
+    id: UUID
+    tenant_id: UUID
+    state: str
+    amount_minor: int
+    currency: str
+    intent_id: UUID | None = None
+    consumed_by: UUID | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """What becomes of a fact, and the stable reason of a suspense or a quarantine."""
+
+    fate: PaymentFate
+    reason: str = ""
+    asks: bool = False
+    """Whether the collection that it names is asked about at once."""
+
+
+def judge(fact: ProviderPayment, known: Payment | None, intent: IntentRow | None, tolerance: Tolerance) -> Judgement:
+    """Return what becomes of a PAYMENT fact, the rows being locked.
+
+    `intent` is the collection whose reference the payment carried. Only a payment that was confirmed credits; a line of
+    a register or statement confirms what is known, and parks what nothing open expects.
+    """
+    if known is not None and (known.amount_minor, known.currency) != (fact.amount_minor, fact.currency):
+        return Judgement(PaymentFate.QUARANTINED, "same_transaction_other_money")
+    if known is not None and known.state != "NOTED":
+        return Judgement(PaymentFate.KNOWN)
+    if fact.status is not PaymentStatus.SUCCEEDED:
+        return Judgement(PaymentFate.NOTED, asks=True)
+    sure = fact.source is PaymentSource.POLL or (fact.source is PaymentSource.CALLBACK and fact.confirmed)
+    booked = fact.source in (PaymentSource.REGISTER, PaymentSource.STATEMENT)
+    open_ = intent is not None and intent.decision is None and not IntentState(intent.state).is_terminal
+    if not sure and (open_ or not booked):
+        return Judgement(PaymentFate.NOTED, asks=True)
+    if intent is None:
+        return Judgement(PaymentFate.SUSPENDED, "unknown_reference")
+    if not open_:
+        settled = intent.state == IntentState.SETTLED
+        return Judgement(PaymentFate.SUSPENDED, "second_payment" if settled else "late_payment")
+    if fact.currency != intent.currency:
+        return Judgement(PaymentFate.SUSPENDED, "currency_differs")
+    if not tolerance.takes(intent.amount_minor, fact.amount_minor):
+        return Judgement(PaymentFate.SUSPENDED, "amount_differs")
+    return Judgement(PaymentFate.CREDITED)
+
+
+def judge_return(fact: ProviderPayment, known: Payment | None, paid: Payment | None) -> Judgement:
+    """Return what becomes of a RETURN fact; `known` is an earlier one, `paid` the payment that was taken back."""
+    if known is not None and known.state != "NOTED":
+        same = (known.amount_minor, known.currency) == (fact.amount_minor, fact.currency)
+        return Judgement(PaymentFate.KNOWN) if same else Judgement(PaymentFate.QUARANTINED, "second_return")
+    sure = fact.source is not PaymentSource.CALLBACK or fact.confirmed
+    if fact.status is not PaymentStatus.SUCCEEDED or not sure:
+        return Judgement(PaymentFate.NOTED, asks=True)
+    if paid is None or paid.state == "NOTED":
+        return Judgement(PaymentFate.NOTED, "return_of_unknown_payment")
+    if fact.currency != paid.currency or fact.amount_minor > paid.amount_minor:
+        return Judgement(PaymentFate.QUARANTINED, "return_differs")
+    return Judgement(PaymentFate.REVERSED)
+
+
+def received(result: Result, job: JobRow) -> ProviderPayment:
+    """Return a collection's PAID or RETURNED as the fact that it is: asked by us, so it may credit."""
+    assert result.amount_minor is not None and result.currency is not None  # noqa: S101, PT018 - it was decided on
+    returned = result.verdict is Verdict.RETURNED
+    return ProviderPayment(
+        provider_account=job.provider_account,
+        environment=job.environment,
+        transaction_id=result.provider_tx_id or "",
+        kind=PaymentKind.RETURN if returned else PaymentKind.PAYMENT,
+        status=PaymentStatus.SUCCEEDED,
+        amount_minor=result.amount_minor,
+        currency=result.currency,
+        reference=job.reference,
+        source=PaymentSource.POLL,
+        confirmed=True,
+        occurred_at=result.observed_at,
+        evidence_id=result.evidence_id,
+    )
