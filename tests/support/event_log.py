@@ -14,6 +14,7 @@ SELECT i.id, i.state, i.version, i.accept_state, array_agg(e.seq ORDER BY e.seq)
 FROM fleet.intents i LEFT JOIN fleet.intent_events e ON e.intent_id = i.id
 GROUP BY i.id, i.state, i.version, i.accept_state
 """
+_IN_PLACE = frozenset({"paid_after_void", "awaiting_payment", "cancel_requested"})
 
 
 async def prove_events(connection: asyncpg.Connection) -> int:
@@ -25,7 +26,7 @@ async def prove_events(connection: asyncpg.Connection) -> int:
         assert (log["types"][0], log["states"][0]) == ("accepted", log["accept_state"]), log
         assert log["states"][-1] == log["state"], log
         for (before, after), kind in zip(pairwise(log["states"]), log["types"][1:], strict=True):
-            # A payment that was made after its void is told where it is: the state stays.
-            stays = kind == "paid_after_void" and before == after
+            # Told where the intent is: the state stays.
+            stays = kind in _IN_PLACE and before == after
             assert stays or may_move(IntentState(before), IntentState(after)), log
     return len(logs)
