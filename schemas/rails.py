@@ -81,6 +81,14 @@ class RailRegistered(Contract):
     version: int
 
 
+class RailWaits(Contract):
+    """The body of `POST /internal/v1/rails/{rail}/waits`: what a breaker holds back, said again while it does."""
+
+    operations: Annotated[list[OperationType], Field(min_length=1, max_length=20)]
+    holds_s: Annotated[int | float, Field(gt=0, le=300)]
+    """How long it counts, unless it is said again."""
+
+
 class EvidenceItem(Contract):
     """A raw answer behind a fact. The adapter mints the id, so that a repeat is one row."""
 

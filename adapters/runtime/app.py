@@ -16,6 +16,7 @@ from adapters.runtime.core_client import CoreClient, CoreRefusedError, register_
 from adapters.runtime.port import Rail, ReceivesCallbacks
 from adapters.runtime.settings import RuntimeSettings, networks_of
 from adapters.runtime.timing import TimingRefusedError
+from adapters.runtime.waits import tell_waits
 from adapters.runtime.worker import Worker, WorkerSettings
 from wire.client import connect_redis
 from wire.environment import SettingsError
@@ -80,6 +81,9 @@ async def serve(make_rail: Callable[[RuntimeSettings], Rail], settings: RuntimeS
             await receiver.start(settings.callback_host, settings.callback_port)
             stack.push_async_callback(receiver.stop)
         worker.start()
+        name = rail.registration().rail
+        telling = asyncio.create_task(tell_waits(core, name, lambda: worker.jobs.guard.open_operations))
+        stack.callback(telling.cancel)
         working = True
         log.info("%s works as %s", rail.registration().rail, settings.consumer_name)
         await stop.wait()

@@ -16,7 +16,7 @@ from tenacity.stop import stop_after_delay
 from adapters.runtime.timing import clock_s
 from schemas.collections import ProviderPaymentAnswers, ProviderPaymentBatch
 from schemas.permits import PermitAnswer, PermitRequest, PermitResponse
-from schemas.rails import EvidenceBatch, EvidenceItem, RailRegistration
+from schemas.rails import EvidenceBatch, EvidenceItem, RailRegistration, RailWaits
 from wire.signing import signed_headers
 
 ATTEMPTS: Final = 3
@@ -83,6 +83,10 @@ class CoreClient:
         """Announce the rail, once. Raises CoreUnavailableError or CoreRefusedError (with the numbers)."""
         body = registration.model_dump_json().encode()
         await self._call("PUT", f"/internal/v1/rails/{registration.rail}", body)
+
+    async def say_waits(self, rail: str, waits: RailWaits) -> None:
+        """Say which operations are held back. Raises CoreUnavailableError or CoreRefusedError."""
+        await self._call("POST", f"/internal/v1/rails/{rail}/waits", waits.model_dump_json().encode())
 
     async def request(self, job_ids: Sequence[UUID]) -> PermitReply:
         """Ask for permits. A lost reply is repeated under the same request id, so it burns nothing."""

@@ -11,13 +11,15 @@ from core.api.files import file_routes
 from core.api.hot_paths import HotPaths
 from core.api.openapi import Described, install_document
 from core.api.provider_payments import payment_routes
+from core.api.rail_routes import rail_routes
 from core.api.requests import BATCH_BODY_MAX_BYTES, parse, read_body, signed_by
 from core.api.signed_routes import Route
 from core.bootstrap import PASSING_FAULTS, Core
 from core.domain.context import Context
+from core.services.keys import Caller
 from core.services.permits import Attempts, Throttle, grant_permits
 from core.services.problems import Refusal
-from core.services.rails import Rails, RailUnknownError, TimingRefusedError, register
+from core.services.rails import Rails, RailUnknownError
 from core.services.vault_port import Vault
 from core.store import attempts, rails
 from core.store.database import UnitOfWork
@@ -25,7 +27,7 @@ from core.store.evidence import EvidenceStore
 from core.store.files import FileStore
 from core.telemetry.catalogue import PERMITS
 from schemas.permits import PermitRequest, PermitResponse
-from schemas.rails import EvidenceBatch, EvidenceKept, RailRegistered, RailRegistration
+from schemas.rails import EvidenceBatch, EvidenceKept
 from wire.failpoints import failpoint
 
 _JSON = "application/json"
@@ -53,11 +55,12 @@ def install_internal(app: FastAPI, core: Core, throttle: Throttle) -> HotPaths:
     async def ask_permits(request: Request) -> Response:
         """Ask whether jobs may be sent; each has its answer."""
         body = await read_body(request, BATCH_BODY_MAX_BYTES)
-        rail, key_id = await _rail_of(request, body)
+        caller = await _caller_of(request, body)
+        rail = caller.rail or ""
         asked = parse(PermitRequest, body)
         try:
             async with unit_of_work(rail) as uow:
-                answers = await grant_permits(uow, ports, rail, key_id, asked)
+                answers = await grant_permits(uow, ports, rail, caller.key_id, asked, caller.serves)
                 failpoint("permits.before_commit")
         except RailUnknownError as error:
             raise Refusal("rail_unavailable", "register the rail before asking for permits") from error
@@ -75,30 +78,20 @@ def install_internal(app: FastAPI, core: Core, throttle: Throttle) -> HotPaths:
             await ports.evidence.insert_evidence(uow, rail, batch.items)
         return json_answer(EvidenceKept(kept=len(batch.items)))
 
-    async def registration(request: Request, rail: str) -> Response:
-        """Declare what a rail can do."""
-        body = await read_body(request)
-        own, _ = await _rail_of(request, body)
-        declared = parse(RailRegistration, body)
-        if rail != own or declared.rail != own:
-            raise Refusal("operation_not_permitted", "a rail key registers its own rail only")
-        try:
-            async with unit_of_work(own) as uow:
-                version = await register(uow, ports.rails, declared)
-        except TimingRefusedError as error:
-            raise Refusal("invalid_request", str(error)) from error
-        return json_answer(RailRegistered(rail=own, version=version))
-
     async def _rail_of(request: Request, body: bytes) -> tuple[str, str]:
+        caller = await _caller_of(request, body)
+        return caller.rail or "", caller.key_id
+
+    async def _caller_of(request: Request, body: bytes) -> Caller:
         caller = await signed_by(request, body, core.worker_authenticator, "rail")
         if caller.rail is None:
             raise Refusal("operation_not_permitted", "a rail's key is needed here")
-        return caller.rail, caller.key_id
+        return caller
 
     table: list[Route] = [
         ("POST", "/internal/v1/permits", ask_permits, PermitResponse, 200, PermitRequest),
         ("POST", "/internal/v1/evidence", keep_evidence, EvidenceKept, 200, EvidenceBatch),
-        ("PUT", "/internal/v1/rails/{rail}", registration, RailRegistered, 200, RailRegistration),
+        *rail_routes(ports.rails, unit_of_work, _rail_of),
         *file_routes(FileStore(vault), unit_of_work, _rail_of),
         *payment_routes(core.worker_ports, unit_of_work, _rail_of),
     ]

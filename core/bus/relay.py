@@ -2,8 +2,10 @@
 
 import asyncio
 import contextlib
+import time
 
 from redis.asyncio import Redis
+from redis.exceptions import RedisError
 
 from core.bus.gate import BacklogGate
 from core.services.bus_ports import DispatchStore
@@ -13,6 +15,8 @@ from schemas.jobs import JOB_TYPE
 from wire import functions
 from wire.failpoints import failpoint
 
+STALL_HOLDS_S = 8.0
+"""How long it counts that the streams were away: longer than it takes to notice that they are still."""
 _ROOM_POLL_S = 0.05
 """How soon to look again where the gate left less room than a batch: nobody wakes us when an adapter has read."""
 
@@ -26,6 +30,7 @@ class StreamRelay:
         self._store, self._client, self.gate = store, client, gate
         self._rail, self.stream, self.batch = rail, stream, batch
         self.short_of_room = False
+        self._stall_noted_at_s = -STALL_HOLDS_S
 
     async def relay_once(self) -> int:
         """Relay one batch and return its size; 0 where nothing is due or the gate is closed.
@@ -36,7 +41,16 @@ class StreamRelay:
         room = await self.gate.room()
         self.short_of_room = room < self.batch
         if room <= 0:
+            if self.gate.backlog is None:
+                await self._note_stall()
             return 0
+        try:
+            return await self._relay(room)
+        except (RedisError, OSError, functions.ServerUnpreparedError):
+            await self._note_stall()
+            raise
+
+    async def _relay(self, room: int) -> int:
         async with self._store.take_due(self._rail, self.stream, min(room, self.batch)) as batch:
             if not batch.rows:
                 return 0
@@ -48,6 +62,13 @@ class StreamRelay:
             await batch.mark(entry_ids)
         DISPATCHED.labels(self._rail, self.stream).inc(len(entry_ids))
         return len(entry_ids)
+
+    async def _note_stall(self) -> None:
+        """Say, now and then, that the streams are away: what is not sent for that reason alone must not expire."""
+        now_s = time.monotonic()
+        if now_s - self._stall_noted_at_s >= STALL_HOLDS_S / 4:
+            self._stall_noted_at_s = now_s
+            await self._store.note_stall(self._rail, STALL_HOLDS_S)
 
 
 async def relay_step(relay: StreamRelay, wake: asyncio.Event, poll_s: float) -> float:

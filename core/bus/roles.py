@@ -83,6 +83,7 @@ async def resolver_role(deps: BusDeps) -> None:
     async with asyncio.TaskGroup() as tasks:
         tasks.create_task(forever("the resolver", lambda: _then(deps.resolve, deps.settings.resolver_every_s)))
         tasks.create_task(forever("redrives", lambda: _then(deps.redrive, deps.settings.resolver_every_s)))
+        tasks.create_task(forever("the end of waits", lambda: _end_waits(deps)))
         tasks.create_task(forever("upkeep", lambda: _upkeep(deps)))
         tasks.create_task(forever("the observer", lambda: _observe(deps)))
         tasks.create_task(forever("the balance", lambda: _then(deps.prove, deps.settings.balance_every_s)))
@@ -152,6 +153,11 @@ async def _observe(deps: BusDeps) -> float:
     for rail in deps.settings.rail_names:
         await observe_rail(deps.client, rail)
     return deps.settings.observe_every_s
+
+
+async def _end_waits(deps: BusDeps) -> float:
+    await deps.upkeep.end_waits()
+    return deps.settings.resolver_every_s
 
 
 async def _upkeep(deps: BusDeps) -> float:

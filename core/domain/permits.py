@@ -53,6 +53,9 @@ class Gates:
         return "*" in self.paused or operation in self.paused
 
 
+_TOO_LATE = Refused(Refusal.BUSY, after_s=1)
+
+
 def decide_permit(
     job: JobRow,
     intent_state: IntentState,
@@ -72,7 +75,7 @@ def decide_permit(
         return Grant(PermitMode.READ, first=False)
     doubted = job.ledger_epoch < gates.ledger_epoch
     if job.fence == 0 and not job.tombstoned:
-        return Grant(PermitMode.SEND, first=not doubted)
+        return Grant(PermitMode.SEND, first=not doubted) if _in_time(job, gates) else _TOO_LATE
     may_send = (
         not job.tombstoned
         and intent_state is not IntentState.UNRESOLVED
@@ -80,7 +83,15 @@ def decide_permit(
         # A restore may have lost permits, so that negatives for those that are known prove nothing.
         and ((unsent and not doubted) or _resend_is_deduplicated(job, capabilities, gates))
     )
+    if may_send and not _in_time(job, gates):
+        # What is proven unsent ends at the deadline; what may have been sent is asked about meanwhile.
+        return _TOO_LATE if unsent else Grant(PermitMode.INQUIRE_ONLY, first=False)
     return Grant(PermitMode.SEND if may_send else PermitMode.INQUIRE_ONLY, first=False)
+
+
+def _in_time(job: JobRow, gates: Gates) -> bool:
+    """Whether a call that is begun at the end of S is over before the deadline: none is begun that would pass it."""
+    return gates.now + timedelta(seconds=gates.timing.send_by_s + gates.timing.call_total_s) < job.deadline
 
 
 def _refused(job: JobRow, intent_state: IntentState, gates: Gates) -> Refused | None:

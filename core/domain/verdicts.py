@@ -81,7 +81,7 @@ class Case:
     asked_at: datetime | None = None
     """When the question that a fact answers was put, at the earliest; None where the fact answers none."""
     paused: bool = False
-    """The rail, or an operation of it, is paused: what it keeps waiting is not voided before it goes on."""
+    """The rail, or an operation of it, is paused or waits: what that keeps back is not voided before it goes on."""
 
     @property
     def decided(self) -> bool:

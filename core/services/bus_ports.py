@@ -63,6 +63,9 @@ class DispatchStore(Protocol):
     async def stream_token(self, rail: str) -> str | None:
         """Return the token of the rail's stream epoch, None before the first."""
 
+    async def note_stall(self, rail: str, holds_s: float) -> None:
+        """Keep that nothing of the rail can be dispatched for so long, unless said again: nothing expires over it."""
+
     async def raise_stream_epoch(self, rail: str, expected: str | None, token: str) -> str:
         """Raise the epoch to a new token unless another healer did; return the token that counts now."""
 
@@ -102,6 +105,9 @@ class ParkingStore(Protocol):
 
 class Upkeep(Protocol):
     """Chores of the database."""
+
+    async def end_waits(self) -> int:
+        """End what nobody says any more that it makes a rail wait, and give the time back; return how many ended."""
 
     async def expire_holds(self, limit: int) -> int:
         """Release holds whose time-out has passed."""

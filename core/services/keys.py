@@ -89,6 +89,8 @@ class StoredKey:
     secret: bytes
     secret_next: bytes | None = None
     revoked: bool = False
+    serves: frozenset[UUID] | None = None
+    """Of a rail's key: the tenants whose payments its adapter may carry; None for every tenant."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +103,7 @@ class Caller:
     rail: str | None
     operations: frozenset[str]
     accounts: frozenset[UUID] | None
+    serves: frozenset[UUID] | None = None
 
     def context(self, traceparent: str | None = None) -> Context:
         """Return the context of a use case."""
@@ -250,7 +253,9 @@ class Authenticator:
     def _live(self, stored: StoredKey) -> _Live:
         sealed = [text for text in (stored.secret, stored.secret_next) if text is not None]
         opened = tuple(self._vault.open_bytes(text, bound_to=_binding(stored.id)).decode() for text in sealed)
-        caller = Caller(stored.id, stored.tenant_id, stored.kind, stored.rail, stored.operations, stored.accounts)
+        caller = Caller(
+            stored.id, stored.tenant_id, stored.kind, stored.rail, stored.operations, stored.accounts, stored.serves
+        )
         return _Live(caller, opened)
 
 
@@ -284,14 +289,21 @@ class KeyService:
         operations: Sequence[str] = (ANY,),
         accounts: Sequence[UUID] | None = None,
         rail: str | None = None,
+        serves: Sequence[UUID] | None = None,
     ) -> NewKey:
-        """Make a key of a tenant, or of a rail's adapter where `rail` is given.
+        """Make a key of a tenant, or of a rail's adapter where `rail` is given; that may be for some tenants only.
 
         Raises Refusal `limit_exceeded` where the tenant's quota of keys leaves no room; adapters' keys are not counted.
         """
         async with self._unit_of_work(context) as uow:
             return await self.create_in(
-                uow, tenant_id=tenant_id, name=name, operations=operations, accounts=accounts, rail=rail
+                uow,
+                tenant_id=tenant_id,
+                name=name,
+                operations=operations,
+                accounts=accounts,
+                rail=rail,
+                serves=serves,
             )
 
     async def create_in(
@@ -303,6 +315,7 @@ class KeyService:
         operations: Sequence[str] = (ANY,),
         accounts: Sequence[UUID] | None = None,
         rail: str | None = None,
+        serves: Sequence[UUID] | None = None,
     ) -> NewKey:
         """Make a key within a transaction; see `create`."""
         key_id = f"{'rk' if rail else 'fk'}_{secrets.token_urlsafe(12)}"
@@ -316,6 +329,7 @@ class KeyService:
             operations=frozenset(operations),
             accounts=None if accounts is None else frozenset(accounts),
             secret=self._seal(key_id, secret),
+            serves=None if serves is None else frozenset(serves),
         )
         await self._keyring.insert_key(uow, stored)
         if rail is None:

@@ -60,9 +60,13 @@ class Attempt:
 class Attempts(Protocol):
     """What permits need of their store."""
 
-    async def lock_jobs(self, uow: Any, rail: str, ids: Sequence[UUID]) -> tuple[RailState, dict[UUID, LockedJob]]: ...
+    async def lock_jobs(
+        self, uow: Any, rail: str, ids: Sequence[UUID], tenants: frozenset[UUID] | None
+    ) -> tuple[RailState, dict[UUID, LockedJob]]: ...
 
-    async def existing_jobs(self, uow: Any, rail: str, ids: Sequence[UUID]) -> set[UUID]: ...
+    async def existing_jobs(
+        self, uow: Any, rail: str, ids: Sequence[UUID], tenants: frozenset[UUID] | None
+    ) -> set[UUID]: ...
 
     async def repeated_attempts(
         self, uow: Any, ids: Sequence[UUID], request_id: UUID, incarnation: UUID
@@ -100,14 +104,20 @@ class PermitPorts(Protocol):
 
 
 async def grant_permits(
-    uow: Any, ports: PermitPorts, rail: str, service_key_id: str, request: PermitRequest
+    uow: Any,
+    ports: PermitPorts,
+    rail: str,
+    service_key_id: str,
+    request: PermitRequest,
+    tenants: frozenset[UUID] | None = None,
 ) -> list[PermitAnswer]:
     """Answer each job of the request, in its order; the caller commits before the answers leave.
 
+    Jobs of another rail, or of a tenant that is not among the key's `tenants`, answer NOT_FOUND and are audited.
     Idempotent per (job, incarnation, request id). Raises RailUnknownError for a rail without registration.
     """
     ids = list(dict.fromkeys(request.job_ids))
-    state, locked, held = await _lock(uow, ports, rail, ids)
+    state, locked, held = await _lock(uow, ports, rail, ids, tenants)
     gates = state.gates(throttled=ports.throttle.throttled(rail))
     if state.registration is None:
         raise RailUnknownError(rail)
@@ -169,7 +179,7 @@ def _decide(item: LockedJob, registration: RailRegistration, gates: Gates, *, un
 
 
 async def _lock(
-    uow: Any, ports: PermitPorts, rail: str, ids: Sequence[UUID]
+    uow: Any, ports: PermitPorts, rail: str, ids: Sequence[UUID], tenants: frozenset[UUID] | None
 ) -> tuple[RailState, dict[UUID, LockedJob], set[UUID]]:
     """Lock the jobs; return those of the rail, too, that another transaction held on to.
 
@@ -177,15 +187,15 @@ async def _lock(
     very entry, asks for it. A few milliseconds later it has committed; BUSY would cost the payment seconds. Nothing is
     waited for in the database, so the order of the locks does not matter.
     """
-    state, locked = await ports.attempts.lock_jobs(uow, rail, ids)
+    state, locked = await ports.attempts.lock_jobs(uow, rail, ids, tenants)
     held: set[UUID] = set()
     for pause_s in _PAUSES_S:
         missing = [job_id for job_id in ids if job_id not in locked]
-        held = await ports.attempts.existing_jobs(uow, rail, missing) if missing else set()
+        held = await ports.attempts.existing_jobs(uow, rail, missing, tenants) if missing else set()
         if not held:
             break
         await asyncio.sleep(pause_s)
-        locked |= (await ports.attempts.lock_jobs(uow, rail, sorted(held)))[1]
+        locked |= (await ports.attempts.lock_jobs(uow, rail, sorted(held), tenants))[1]
     return state, locked, held - locked.keys()
 
 

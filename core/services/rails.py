@@ -30,6 +30,13 @@ class RailState:
     ledger_epoch: int
     epoch_cleared: bool
     epoch_raised_at: datetime
+    waiting: frozenset[str] = frozenset()
+    """Operations that cannot go on though nobody paused them: the streams are away, or the provider is (`*`: all)."""
+
+    @property
+    def waits(self) -> bool:
+        """Whether anything of the rail is paused or waits: then nothing unsent expires."""
+        return bool(self.paused or self.waiting)
 
     def gates(self, *, throttled: bool) -> Gates:
         """Return what a permit is decided by. Raises RailUnknownError."""
@@ -52,6 +59,10 @@ class Rails(Protocol):
     async def resume_rail(self, uow: Any, rail: str, operation: str) -> int: ...
 
     async def known_rails(self, uow: Any) -> Sequence[str]: ...
+
+    async def note_waits(
+        self, uow: Any, rail: str, operations: Sequence[str], cause: str, holds_s: float
+    ) -> Sequence[str]: ...
 
 
 async def register(uow: Any, rails: Rails, registration: RailRegistration) -> int:

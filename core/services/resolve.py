@@ -35,8 +35,8 @@ class ResolverMemory:
     open_since: dict[str, datetime] = field(default_factory=dict)
 
     def waits(self, rail: str, state: RailState) -> bool:
-        """Whether the rail is paused, or has been reachable for less than I: time for adapters to catch up."""
-        if state.registration is None or state.paused:
+        """Whether the rail is paused, waits, or has been open for less than I: time for adapters to catch up."""
+        if state.registration is None or state.waits:
             self.open_since.pop(rail, None)
             return True
         since = self.open_since.setdefault(rail, state.now)

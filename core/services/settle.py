@@ -321,7 +321,7 @@ def _case(batch: _Batch, job: JobRow, asked_at: datetime | None) -> Case:
         horizon_starts_at=state.epoch_raised_at if doubted else None,
         returned_minor=batch.returned_minor.get(job.intent_id, 0),
         asked_at=asked_at,
-        paused=bool(state.paused),
+        paused=state.waits,
     )
 
 

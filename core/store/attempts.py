@@ -27,6 +27,7 @@ WITH state AS ({state_sql("$4")}), locked AS (
     LEFT JOIN fleet.subjects s ON s.id = i.subject_id
     LEFT JOIN fleet.jobs t ON t.id = j.target_job_id
     WHERE j.id = ANY($1::uuid[]) AND j.id BETWEEN $2 AND $3 AND j.rail = $4
+        AND ($5::uuid[] IS NULL OR j.tenant_id = ANY ($5::uuid[]))
     ORDER BY j.id FOR UPDATE OF j SKIP LOCKED
 )
 SELECT locked.*, state.* FROM state LEFT JOIN locked ON true ORDER BY locked.id
@@ -34,6 +35,7 @@ SELECT locked.*, state.* FROM state LEFT JOIN locked ON true ORDER BY locked.id
 
 _EXISTING: Final = """
 SELECT id FROM fleet.jobs WHERE id = ANY($1::uuid[]) AND id BETWEEN $2 AND $3 AND rail = $4
+    AND ($5::uuid[] IS NULL OR tenant_id = ANY ($5::uuid[]))
 """
 
 _GRANT: Final = """
@@ -70,9 +72,14 @@ WHERE j.id = ANY($1::uuid[]) AND j.id BETWEEN $2 AND $3
 """
 
 
-async def lock_jobs(uow: UnitOfWork, rail: str, ids: Sequence[UUID]) -> tuple[RailState, dict[UUID, LockedJob]]:
-    """Lock the rail's jobs in id order; what another transaction holds is left out, never waited for."""
-    rows = await uow.connection.fetch(_LOCK, ids, min(ids), max(ids), rail)
+async def lock_jobs(
+    uow: UnitOfWork, rail: str, ids: Sequence[UUID], tenants: frozenset[UUID] | None = None
+) -> tuple[RailState, dict[UUID, LockedJob]]:
+    """Lock the rail's jobs, of these tenants if any are named, in id order.
+
+    What another transaction holds is left out, never waited for.
+    """
+    rows = await uow.connection.fetch(_LOCK, ids, min(ids), max(ids), rail, tenants)
     state = await state_of(uow, rail, rows[0] if rows else None)
     return state, {row["id"]: _locked(row) for row in rows if row["id"] is not None}
 
@@ -89,9 +96,11 @@ def _locked(row: Any) -> LockedJob:
     )
 
 
-async def existing_jobs(uow: UnitOfWork, rail: str, ids: Sequence[UUID]) -> set[UUID]:
+async def existing_jobs(
+    uow: UnitOfWork, rail: str, ids: Sequence[UUID], tenants: frozenset[UUID] | None = None
+) -> set[UUID]:
     """Return which of the ids are jobs of the rail, locked or not."""
-    rows = await uow.connection.fetch(_EXISTING, ids, min(ids), max(ids), rail)
+    rows = await uow.connection.fetch(_EXISTING, ids, min(ids), max(ids), rail, tenants)
     return {row["id"] for row in rows}
 
 

@@ -11,6 +11,7 @@ from core.services.bus_ports import Due, QueuedJob
 from core.store.database import Database, UnitOfWork
 from core.store.event_wakes import WAKE_FOLLOWERS
 from core.store.outbox import NOTIFY_OUTBOX
+from core.store.rails import end_waits, note_waits
 
 _CONTEXT: Final = Context(None, "relay")
 
@@ -146,6 +147,11 @@ class PostgresDispatch:
             await uow.connection.execute(NOTIFY_OUTBOX, sorted({job.stream for job in jobs}))
         return int(done.rsplit(" ", 1)[1])
 
+    async def note_stall(self, rail: str, holds_s: float) -> None:
+        """Keep that the rail's streams cannot be reached."""
+        async with self._database.unit_of_work(_CONTEXT) as uow:
+            await note_waits(uow, rail, ["*"], "dispatch", holds_s)
+
     async def stream_token(self, rail: str) -> str | None:
         """Return the token of the rail's epoch."""
         async with self._database.acquire() as connection:
@@ -164,6 +170,11 @@ class PostgresUpkeep:
 
     def __init__(self, database: Database) -> None:
         self._database = database
+
+    async def end_waits(self) -> int:
+        """End waits that nobody renewed; return how many."""
+        async with self._database.unit_of_work(_CONTEXT) as uow:
+            return await end_waits(uow)
 
     async def expire_holds(self, limit: int) -> int:
         """Release holds whose time-out has passed; return how many."""

@@ -8,7 +8,9 @@ import asyncpg
 from core.services.keys import StoredKey
 from core.store.database import Database, UnitOfWork
 
-_COLUMNS: Final = "id, tenant_id, kind, rail, name, operations, accounts, secret, secret_next, revoked_at IS NOT NULL"
+_COLUMNS: Final = (
+    "id, tenant_id, kind, rail, name, operations, accounts, secret, secret_next, serves, revoked_at IS NOT NULL"
+)
 
 
 class KeyStore:
@@ -29,8 +31,8 @@ class KeyStore:
     async def insert_key(self, uow: UnitOfWork, key: StoredKey) -> None:
         """Insert a new key."""
         await uow.connection.execute(
-            "INSERT INTO fleet.service_keys (id, tenant_id, kind, rail, name, operations, accounts, secret)"
-            " VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
+            "INSERT INTO fleet.service_keys (id, tenant_id, kind, rail, name, operations, accounts, secret, serves)"
+            " VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)",
             key.id,
             key.tenant_id,
             key.kind,
@@ -39,6 +41,7 @@ class KeyStore:
             list(key.operations),
             None if key.accounts is None else list(key.accounts),
             key.secret,
+            None if key.serves is None else list(key.serves),
         )
 
     async def set_secrets(self, uow: UnitOfWork, key_id: str, secret: bytes, secret_next: bytes | None) -> bool:
@@ -72,4 +75,5 @@ def _key(row: asyncpg.Record) -> StoredKey:
     values = dict(row)
     values["operations"] = frozenset(values["operations"])
     values["accounts"] = None if values["accounts"] is None else frozenset(values["accounts"])
+    values["serves"] = None if values["serves"] is None else frozenset(values["serves"])
     return StoredKey(**values)

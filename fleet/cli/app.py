@@ -18,6 +18,7 @@ from fleet.cli import (
     liquidity,
     qr,
     quotes,
+    rails,
     rates,
     recover,
     redrives,
@@ -40,6 +41,7 @@ app.add_typer(intents.app, name="intents")
 app.add_typer(reviews.app, name="reviews")
 app.add_typer(events.app, name="events")
 app.add_typer(wallets.app, name="wallets")
+app.add_typer(rails.app, name="rails")
 app.add_typer(streams.app, name="streams")
 app.add_typer(dlq.app, name="dlq")
 app.add_typer(redrives.app, name="redrives")

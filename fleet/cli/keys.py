@@ -35,6 +35,9 @@ def create(
     operations: Annotated[str, typer.Option(help=_OPERATIONS_HELP)] = ANY,
     wallet: Annotated[list[UUID] | None, typer.Option(help="A permitted wallet; repeatable; left out, all.")] = None,
     rail: Annotated[str | None, typer.Option(help="Make the key of this rail's adapter.")] = None,
+    serves: Annotated[
+        list[UUID] | None, typer.Option(help="With --rail: a tenant that it may carry payments of; left out, all.")
+    ] = None,
     tenant: Tenant = TENANT,
     as_json: JsonFlag = False,
 ) -> None:
@@ -44,6 +47,8 @@ def create(
         raise CommandError("name_missing", "say whose key it is, such as --name shop")
     if rail is not None and RAIL_PATTERN.fullmatch(rail) is None:
         raise CommandError("rail_malformed", f"{rail[:40]!r} is no rail's name, such as promptpay")
+    if serves and rail is None:
+        raise CommandError("serves_without_rail", "only the key of a rail's adapter serves tenants: give --rail too")
     if unknown := sorted(set(chosen) - KNOWN_SCOPES) or ([] if chosen else [operations]):
         raise CommandError("operation_unknown", f"{', '.join(unknown)}: choose among {', '.join(sorted(KNOWN_SCOPES))}")
 
@@ -51,7 +56,13 @@ def create(
         async with database.unit_of_work(_CONTEXT) as uow:
             await require_tenant(uow, tenant)
         return await service.create(
-            _CONTEXT, tenant_id=tenant, name=name, operations=chosen, accounts=wallet or None, rail=rail
+            _CONTEXT,
+            tenant_id=tenant,
+            name=name,
+            operations=chosen,
+            accounts=wallet or None,
+            rail=rail,
+            serves=serves or None,
         )
 
     _show(_with_keys(work), as_json)
@@ -123,6 +134,7 @@ def _document(key: StoredKey) -> dict[str, Any]:
         "name": key.name,
         "rail": key.rail,
         "operations": sorted(key.operations),
+        "serves": None if key.serves is None else sorted(str(tenant) for tenant in key.serves),
         "wallets": None if key.accounts is None else sorted(str(wallet) for wallet in key.accounts),
         "secrets": 0 if key.revoked else 2 if key.secret_next else 1,
         "revoked": key.revoked,

@@ -189,14 +189,19 @@ class Attempts:
     rails: RailStore = field(default_factory=RailStore)
 
     async def lock_jobs(
-        self, uow: Transaction, rail: str, ids: Sequence[UUID]
+        self, uow: Transaction, rail: str, ids: Sequence[UUID], tenants: frozenset[UUID] | None = None
     ) -> tuple[RailState, dict[UUID, LockedJob]]:
         """Lock the rail's jobs; what another transaction holds is left out."""
         state = await self.rails.rail_state(uow, rail)
         locked = {}
         for job_id in sorted(ids):
             job: JobRow | None = uow.look("jobs", job_id)
-            if job is None or job.rail != rail or not uow.try_lock("jobs", job_id):
+            if (
+                job is None
+                or job.rail != rail
+                or (tenants is not None and job.tenant_id not in tenants)
+                or not uow.try_lock("jobs", job_id)
+            ):
                 continue
             job = uow.get("jobs", job_id)
             intent = uow.look("intents", job.intent_id)
@@ -211,10 +216,17 @@ class Attempts:
             )
         return state, locked
 
-    async def existing_jobs(self, uow: Transaction, rail: str, ids: Sequence[UUID]) -> set[UUID]:
+    async def existing_jobs(
+        self, uow: Transaction, rail: str, ids: Sequence[UUID], tenants: frozenset[UUID] | None = None
+    ) -> set[UUID]:
         """Return which of the ids are jobs of the rail."""
         await uow.step()
-        return {each for each in ids if (job := uow.look("jobs", each)) is not None and job.rail == rail}
+        jobs = {each: uow.look("jobs", each) for each in ids}
+        return {
+            each
+            for each, job in jobs.items()
+            if job is not None and job.rail == rail and (tenants is None or job.tenant_id in tenants)
+        }
 
     async def repeated_attempts(
         self, uow: Transaction, ids: Sequence[UUID], request_id: UUID, incarnation: UUID

@@ -3,14 +3,16 @@
 import asyncio
 from uuid import UUID
 
-from core.bus.gate import GateBounds
+from core.bus.gate import BacklogGate, GateBounds
 from core.bus.healer import heal_rail
 from core.bus.janitor import trim_stream
+from core.bus.relay import StreamRelay
 from core.domain.context import Context
 from core.store.jobs import lock_jobs, requeue_jobs
 from schemas.streams import ADAPTERS_GROUP, CORE_GROUP, results_stream
 from tests.integration.bus.conftest import JOBS, RAIL, World
 from tests.support.servers import BOTH_FAMILIES
+from wire.client import connect_redis
 
 pytestmark = BOTH_FAMILIES
 
@@ -105,3 +107,18 @@ async def test_a_retry_that_is_settled_before_the_relay_commits_is_dispatched_ag
     assert await world.relay().relay_once() == 1
     assert (await world.states())[job_id] == "QUEUED"
     assert await world.relay().relay_once() == 0
+
+
+async def test_streams_that_cannot_be_reached_are_noted_so_that_nothing_expires_over_them(world: World) -> None:
+    away = connect_redis("redis://127.0.0.1:1", "away")
+    gate = BacklogGate(away, JOBS, ADAPTERS_GROUP, GateBounds())
+    relay = StreamRelay(world.store, away, gate, RAIL, JOBS)
+    await world.queue(1)
+    for _ in range(3):
+        assert await relay.relay_once() == 0
+    await away.aclose()
+    async with world.database.acquire() as connection:
+        noted = await connection.fetch(
+            "SELECT rail, operation, cause, holds_until > now() AS holds FROM fleet.rail_waits"
+        )
+    assert [tuple(row) for row in noted] == [(RAIL, "*", "dispatch", True)]

@@ -95,13 +95,19 @@ class World:
         accepted = await self.core.accept.accept(self.caller, f"key-{next(self.numbers)}", request)
         return accepted.intent.id
 
-    async def ask(self, ids: Sequence[UUID], request: UUID | None = None, incarnation: UUID | None = None) -> list[Any]:
+    async def ask(
+        self,
+        ids: Sequence[UUID],
+        request: UUID | None = None,
+        incarnation: UUID | None = None,
+        serves: frozenset[UUID] | None = None,
+    ) -> list[Any]:
         """Ask permits for jobs, as the rail's adapter does."""
         vault = self.core.worker_ports.vault
         ports = InternalPorts(attempts, rails, vault, NeverThrottled(), EvidenceStore(vault))
         asked = PermitRequest(request_id=request or uuid4(), incarnation=incarnation or uuid4(), job_ids=list(ids))
         async with self.uow() as uow:
-            return list(await grant_permits(uow, ports, RAIL, "key", asked))
+            return list(await grant_permits(uow, ports, RAIL, "key", asked, serves))
 
     async def sent(self, intent_id: UUID) -> Any:
         """Give the payment its permit, whatever was given before has run out; return the permit."""

@@ -241,7 +241,7 @@ async def test_a_lookup_of_an_older_ledger_epoch_may_have_been_paid_since(world:
 async def test_a_lost_reply_burns_no_permit_and_another_account_gets_none(world: World) -> None:
     await world.register()
     intent = await world.pay(await world.wallet(1000))
-    ours = {"request": UUID(int=1), "incarnation": UUID(int=2)}
+    ours: dict[str, Any] = {"request": UUID(int=1), "incarnation": UUID(int=2)}
     answers = [(await world.ask([pay_job(intent)], **ours))[0] for _ in range(2)]
     assert [answer.fence for answer in answers] == [1, 1]
     assert [answer.first for answer in answers] == [True, True]

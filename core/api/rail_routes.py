@@ -1,0 +1,57 @@
+"""What an adapter tells about its rail: what it can do, and what it has to hold back. Under /internal/v1/rails."""
+
+import logging
+from collections.abc import Awaitable, Callable
+from contextlib import AbstractAsyncContextManager
+from typing import Any
+
+from fastapi import Request, Response
+
+from core.api.answers import json_answer
+from core.api.requests import parse, read_body
+from core.api.signed_routes import Route
+from core.services.problems import Refusal
+from core.services.rails import Rails, TimingRefusedError, register
+from schemas.rails import RailRegistered, RailRegistration, RailWaits
+
+_log = logging.getLogger(__name__)
+
+
+def rail_routes(
+    rails: Rails,
+    unit_of_work: Callable[[str], AbstractAsyncContextManager[Any]],
+    rail_of: Callable[[Request, bytes], Awaitable[tuple[str, str]]],
+) -> list[Route]:
+    """Return the routes; `rail_of` says whose key signed."""
+
+    async def registration(request: Request, rail: str) -> Response:
+        """Declare what a rail can do."""
+        body = await read_body(request)
+        own, _ = await rail_of(request, body)
+        declared = parse(RailRegistration, body)
+        if rail != own or declared.rail != own:
+            raise Refusal("operation_not_permitted", "a rail key registers its own rail only")
+        try:
+            async with unit_of_work(own) as uow:
+                version = await register(uow, rails, declared)
+        except TimingRefusedError as error:
+            raise Refusal("invalid_request", str(error)) from error
+        return json_answer(RailRegistered(rail=own, version=version))
+
+    async def waits(request: Request, rail: str) -> Response:
+        """Say which operations the provider cannot take now; what waits for them does not expire."""
+        body = await read_body(request)
+        own, _ = await rail_of(request, body)
+        told = parse(RailWaits, body)
+        if rail != own:
+            raise Refusal("operation_not_permitted", "a rail key speaks of its own rail only")
+        async with unit_of_work(own) as uow:
+            began = await rails.note_waits(uow, own, told.operations, "breaker", told.holds_s)
+        if began:
+            _log.error("rail %s waits for its provider: %s", own, ", ".join(began))
+        return json_answer(told)
+
+    return [
+        ("PUT", "/internal/v1/rails/{rail}", registration, RailRegistered, 200, RailRegistration),
+        ("POST", "/internal/v1/rails/{rail}/waits", waits, RailWaits, 200, RailWaits),
+    ]

@@ -1,0 +1,134 @@
+"""What waits for streams or for a provider voids nothing, whoever pauses, dies or stays away; whose keys carry whom."""
+
+from datetime import timedelta
+from typing import Any
+from uuid import UUID, uuid4
+
+import pytest
+
+from core.services.rails import pause, resume
+from core.store import rails
+from core.store.dispatch import PostgresDispatch
+from tests.integration.permits.conftest import RAIL, World, pay_job
+
+
+async def _events(world: World) -> list[tuple[str, str, int]]:
+    rows = await world.admin.fetch("SELECT type, operation, moved FROM fleet.rail_events ORDER BY id")
+    return [tuple(row) for row in rows]
+
+
+async def _deadline(world: World, intent: UUID) -> Any:
+    return await world.admin.fetchval("SELECT deadline FROM fleet.jobs WHERE intent_id = $1", intent)
+
+
+async def _end_waits(world: World, lasted_s: int) -> None:
+    """Let the wait have begun that long ago and be over now, as the resolver then finds it."""
+    await world.admin.execute(
+        f"UPDATE fleet.rail_waits SET began_at = now() - interval '{lasted_s} seconds', holds_until = now();"
+        f"UPDATE fleet.jobs SET created_at = created_at - interval '{lasted_s} seconds'"
+    )
+    async with world.uow() as uow:
+        assert await rails.end_waits(uow) > 0
+
+
+async def test_streams_that_stay_away_past_the_deadline_expire_nothing_and_give_the_time_back(world: World) -> None:
+    await world.register()
+    wallet = await world.wallet(1000)
+    intent = await world.pay(wallet)
+    store = PostgresDispatch(world.core.worker_database)
+    for _ in range(3):
+        await store.note_stall(RAIL, 8)
+    await world.pass_time(10_000)
+    await world.check_now()
+    await world.resolve()
+    assert (await world.state(intent))[0] == "AUTHORIZED"
+    assert await world.money(wallet) == (1000, 100)
+    before = await _deadline(world, intent)
+    await _end_waits(world, 9_000)
+    gained = await _deadline(world, intent) - before
+    assert timedelta(seconds=9_000) <= gained < timedelta(seconds=9_100)
+    assert await _events(world) == [("wait_began", "*", 0), ("wait_ended", "*", 1)]
+    await world.check_now()
+    await world.resolve()  # just seen open again: adapters have I to catch up
+    assert (await world.state(intent))[0] == "AUTHORIZED"
+    await world.prove()
+
+
+async def test_a_breaker_that_is_open_for_long_voids_neither_what_was_never_sent_nor_what_is_proven_unsent(
+    world: World,
+) -> None:
+    await world.register(also=["BILL_PAYMENT"])
+    wallet = await world.wallet(1000)
+    fresh, tried = await world.pay(wallet), await world.pay(wallet)
+    await world.sent(tried)
+    await world.tell(pay_job(tried), "NOT_SENT", reason="no_connection", retry_after_s=1)
+    async with world.uow() as uow:
+        assert list(await rails.note_waits(uow, RAIL, ["PAYOUT"], "breaker", 10)) == ["PAYOUT"]
+        await rails.note_waits(uow, RAIL, ["BILL_PAYMENT"], "breaker", 10)
+    await world.pass_time(10_000)
+    await world.check_now()
+    await world.resolve()
+    assert {(await world.state(each))[0] for each in (fresh, tried)} == {"AUTHORIZED"}
+    await _end_waits(world, 12_000)
+    for each in (fresh, tried):
+        assert (await world.ask([pay_job(each)]))[0].answer == "GRANTED"
+    await world.prove()
+
+
+async def test_a_wait_that_is_renewed_goes_on_and_one_that_is_not_ends_by_itself(world: World) -> None:
+    await world.register()
+    for holds_s in (60, 1):
+        async with world.uow() as uow:
+            await rails.note_waits(uow, RAIL, ["PAYOUT"], "breaker", holds_s)
+    async with world.uow() as uow:
+        assert await rails.end_waits(uow) == 0
+        assert (await rails.rail_state(uow, RAIL)).waits
+    await _end_waits(world, 5)
+    async with world.uow() as uow:
+        assert not (await rails.rail_state(uow, RAIL)).waits
+
+
+async def test_pausing_and_resuming_an_operation_is_told_with_who_why_and_how_many_got_time_back(world: World) -> None:
+    await world.register()
+    intent = await world.pay(await world.wallet(1000))
+    async with world.uow() as uow:
+        assert await pause(uow, rails, RAIL, "PAYOUT", reason="maintenance")
+        assert not await pause(uow, rails, RAIL, "PAYOUT", reason="again")
+    assert (await world.ask([pay_job(intent)]))[0].answer == "PAUSED"
+    async with world.uow() as uow:
+        assert await resume(uow, rails, RAIL, "BILL_PAYMENT") == 0
+        assert await resume(uow, rails, RAIL, "PAYOUT") == 1
+    told = await world.admin.fetch("SELECT type, operation, actor, reason, moved FROM fleet.rail_events ORDER BY id")
+    assert [tuple(row) for row in told] == [
+        ("paused", "PAYOUT", "test", "maintenance", 0),
+        ("resumed", "PAYOUT", "test", "", 1),
+    ]
+
+
+async def test_no_call_is_permitted_that_would_pass_the_deadline(world: World) -> None:
+    await world.register(inquiry=True, deduplicates_reference=True)
+    wallet = await world.wallet(1000)
+    fresh, doubtful = await world.pay(wallet), await world.pay(wallet)
+    await world.sent(doubtful)
+    left = await world.admin.fetchval("SELECT extract(epoch FROM min(deadline) - now()) FROM fleet.jobs")
+    await world.pass_time(float(left) - 10)  # S + T_psp is 15 s: a call begun at the end of S would end too late
+    answers = await world.ask([pay_job(fresh), pay_job(doubtful)])
+    assert [answer.answer for answer in answers] == ["BUSY", "GRANTED"]
+    assert answers[1].mode == "INQUIRE_ONLY"
+    await world.pass_time(20)
+    await world.check_now()
+    await world.resolve()
+    assert await world.state(fresh) == ("EXPIRED", "deadline_unsent")
+
+
+@pytest.mark.parametrize("own", [True, False])
+async def test_a_rails_key_gets_permits_for_the_tenants_that_it_serves_and_for_no_other(
+    world: World, own: bool
+) -> None:
+    await world.register()
+    intent = await world.pay(await world.wallet(1000))
+    serves = frozenset({world.caller.tenant_id} if own else {uuid4()})
+    (answer,) = await world.ask([pay_job(intent)], serves=serves)
+    assert answer.answer == ("GRANTED" if own else "NOT_FOUND")
+    attempts = await world.admin.fetchval("SELECT count(*) FROM fleet.attempts")
+    assert attempts == (1 if own else 0)
