@@ -192,4 +192,4 @@ class PostgresUpkeep:
     async def ensure_partitions(self) -> int:
         """Create what is missing for the months ahead; return how many."""
         async with self._database.acquire() as connection:
-            return int(await connection.fetchval("SELECT fleet.ensure_partitions(1, 3)"))
+            return int(await connection.fetchval("SELECT fleet.ensure_partitions(0, 1)"))

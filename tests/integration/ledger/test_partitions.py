@@ -65,3 +65,12 @@ async def test_rows_in_the_net_do_not_keep_other_months_from_their_partitions(
 async def test_making_partitions_again_makes_none(admin_connection: asyncpg.Connection) -> None:
     assert await admin_connection.fetchval("SELECT fleet.ensure_partitions(2, 4)") > 0
     assert await admin_connection.fetchval("SELECT fleet.ensure_partitions(2, 4)") == 0
+
+
+async def test_a_new_database_has_this_month_the_next_and_the_net(admin_connection: asyncpg.Connection) -> None:
+    found = await admin_connection.fetch(
+        "SELECT inhparent::regclass::text AS parent, count(*) AS parts FROM pg_inherits i"
+        " JOIN fleet.partitioned_tables t ON i.inhparent = ('fleet.' || t.table_name)::regclass GROUP BY 1"
+    )
+    assert {row["parent"]: row["parts"] for row in found if row["parts"] != 3} == {}
+    assert len(found) >= 7
