@@ -33,6 +33,8 @@ from tests.integration.permits.test_reviews import decide
 FUNDS, LIMIT, WALLETS = 300, 400, 3
 ON_TRANSFER, ON_PAYOUT = 3, 5
 """Fees on top, which go back with a refund."""
+ENDS = ("SUCCEEDED", "DECLINED", "RETURNED", "LATE")
+_SUSPENSE = "SELECT coalesce(sum(debits_posted - credits_posted), 0)::bigint FROM fleet.accounts WHERE code = 4"
 AMOUNTS, PICKS = st.integers(1, 150), st.integers(0, 1000)
 
 
@@ -56,7 +58,7 @@ class Wallet:
         return "insufficient_funds" if self.posted - self.held < debit else None
 
 
-@dataclass
+@dataclass(eq=False)
 class Paid:
     """A transfer between two wallets, or the refund of one."""
 
@@ -103,6 +105,9 @@ class Payments(RuleBasedStateMachine):
         self.bought = 0
         self.transfers: list[Paid] = []
         self.waiting: list[Paid] = []
+        self.sent: list[tuple[UUID, Wallet, int]] = []
+        """Payouts that the provider has not answered."""
+        self.suspense: int = self._run(self.world.admin.fetchval(_SUSPENSE))
 
     def _run(self, work: Any) -> Any:
         return self.loop.run_until_complete(work)
@@ -179,7 +184,13 @@ class Payments(RuleBasedStateMachine):
     def end_a_wait(self, pick: int, how: str) -> None:
         if not self.waiting:
             return
-        paid = self.waiting.pop(pick % len(self.waiting))
+        paid = self.waiting[pick % len(self.waiting)]
+        if how == "APPROVE" and paid.payer.frozen:
+            with pytest.raises(Refusal) as caught:
+                self._run(decide(self.world, paid.id, how))
+            assert caught.value.code == "account_frozen"
+            return
+        self.waiting.remove(paid)
         if how == "APPROVE":
             assert self._run(decide(self.world, paid.id, how)).state == "SETTLED"
             self._settled(paid)
@@ -195,7 +206,7 @@ class Payments(RuleBasedStateMachine):
             assert self._run(expire_reviews(self.world.core.worker_ports, self.world.uow, 10)) == 1
             self._ended(paid, "EXPIRED")
 
-    @rule(pick=PICKS, amount=AMOUNTS, end=st.sampled_from(["SUCCEEDED", "DECLINED", "RETURNED"]), part=PICKS)
+    @rule(pick=PICKS, amount=AMOUNTS, end=st.sampled_from([*ENDS, "OPEN", "OPEN"]), part=PICKS)
     def payout(self, pick: int, amount: int, end: str, part: int) -> None:
         wallet = self.wallets[pick % WALLETS]
         intent = self._run(self.world.pay(wallet.id, amount))
@@ -204,11 +215,32 @@ class Payments(RuleBasedStateMachine):
             assert state == ("FAILED", code)
             return
         self._run(self.world.sent(intent))
+        wallet.held += amount + ON_PAYOUT
+        wallet.claimed += amount
+        self.sent.append((intent, wallet, amount))
+        if end != "OPEN":
+            self._answered(len(self.sent) - 1, end, part)
+
+    @rule(pick=PICKS, end=st.sampled_from(ENDS), part=PICKS)
+    def answer(self, pick: int, end: str, part: int) -> None:
+        if self.sent:
+            self._answered(pick % len(self.sent), end, part)
+
+    def _answered(self, place: int, end: str, part: int) -> None:
+        """Let the provider answer twice: the second time changes nothing. LATE is a refusal that was paid after all."""
+        intent, wallet, amount = self.sent.pop(place)
         back = 1 + part % amount if end == "RETURNED" else amount
-        told = {} if end == "DECLINED" else {"amount_minor": back, "currency": "THB", "provider_tx_id": "T"}
-        for _ in range(2):
-            self._run(self.world.tell(pay_job(intent), end, **told))
-        if end == "DECLINED":
+        paid = {"amount_minor": back, "currency": "THB", "provider_tx_id": "T"}
+        for verdict in {"LATE": ("DECLINED", "SUCCEEDED")}.get(end, (end,)):
+            for _ in range(2):
+                self._run(self.world.tell(pay_job(intent), verdict, **({} if verdict == "DECLINED" else paid)))
+        wallet.held -= amount + ON_PAYOUT
+        wallet.claimed -= amount
+        ended = "FAILED" if end in ("DECLINED", "LATE") else "SETTLED"
+        assert self._run(self.world.state(intent))[0] == ended
+        if end == "LATE":
+            self.suspense += amount
+        if ended == "FAILED":
             return
         wallet.posted -= amount + ON_PAYOUT
         wallet.used += amount
@@ -287,6 +319,11 @@ class Payments(RuleBasedStateMachine):
             assert tuple(row) == (wallet.claimed, wallet.used)
         assert self._run(self.world.money(self.dollars)) == (self.bought, 0)
 
+    @invariant()
+    def ledgers_balance_holds_are_pending_and_what_failed_is_unpaid_or_in_suspense(self) -> None:
+        self._run(self.world.prove())  # I1, I6
+        assert self._run(self.world.admin.fetchval(_SUSPENSE)) == self.suspense  # I3
+
 
 async def _proven(world: World) -> None:
     await world.prove()
@@ -323,14 +360,14 @@ async def _offer_dollars(uow: Any, world: World) -> None:
     await allow_overdraft(uow, ports.liquidity, ports.ledger, tenant, "USD", True)
 
 
-def test_wallets_and_limits_are_where_plain_sums_are(fresh_database: RoleUrls) -> None:
+def test_wallets_and_limits_are_where_plain_sums_are(fresh_database: RoleUrls, request: pytest.FixtureRequest) -> None:
     loop, stack = asyncio.new_event_loop(), AsyncExitStack()
     try:
         world = loop.run_until_complete(_opened(stack, fresh_database))
         run_state_machine_as_test(
             type("Machine", (Payments,), {"world": world, "loop": loop}),
             settings=settings(
-                max_examples=8,
+                max_examples=request.config.getoption("--examples") or 8,
                 stateful_step_count=25,
                 deadline=None,
                 suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
