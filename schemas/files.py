@@ -21,15 +21,16 @@ class FileMember(Contract):
 class FileToStore(Contract):
     """The body of `POST /internal/v1/files`. Its bytes and its members never change."""
 
+    id: UUID
     message_id: Annotated[str, Field(pattern=r"^[A-Z0-9-]{1,35}$")]
     body: Annotated[str, Field(min_length=1, max_length=3_000_000)]
     members: Annotated[list[FileMember], Field(min_length=1, max_length=FILE_MEMBERS_MAX)]
 
 
 class FileStored(Contract):
-    """The answer: the file's id; none, and nothing stored, where a member is in a live file already."""
+    """The answer: false, and nothing stored, where a member is in a live file already or is buried."""
 
-    id: UUID | None
+    stored: bool
 
 
 class FilesAsked(Contract):
@@ -45,12 +46,27 @@ class FileHeld(Contract):
     id: UUID
     message_id: str
     age_s: float
+    buried: bool = False
+    """No file: the reference was buried, and is never paid."""
 
 
 class FilesHolding(Contract):
     """The answer; a reference that is in no live file is absent."""
 
     files: list[FileHeld]
+
+
+class ReferenceToBury(Contract):
+    """The body of `POST /internal/v1/files/bury`; the job is the one that asks for it."""
+
+    job_id: UUID
+    reference: Reference
+
+
+class ReferenceBuried(Contract):
+    """The answer: false where the reference is in a live file, which may have left."""
+
+    buried: bool
 
 
 class FileAgain(Contract):

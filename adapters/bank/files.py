@@ -2,7 +2,7 @@
 
 The rules that this port keeps, whoever calls it and however often:
 
-- a reference is in one live file at most, so that no payment is in two;
+- a reference is in one live file at most, so that no payment is in two; one that is buried is in none, ever;
 - a file's bytes never change: handing it in again is the same bytes under the same MsgId;
 - a file gives its members up only while it is proven that it never left.
 """
@@ -17,12 +17,16 @@ from schemas.files import FileHeld, FileMember
 class Files(Protocol):
     """Raises CoreUnavailableError or CoreRefusedError; nothing was learned then."""
 
-    async def place(self, message_id: str, body: bytes, members: Sequence[FileMember]) -> UUID | None:
-        """Store a file; None, and nothing stored, where one of its members is in a live file already."""
+    async def place(self, file_id: UUID, message_id: str, body: bytes, members: Sequence[FileMember]) -> bool:
+        """Store a file; False, and nothing stored, where one of its members is in a live file or buried."""
         ...
 
     async def holding(self, references: Sequence[str]) -> Mapping[str, FileHeld]:
         """Return the live file of each reference that is in one."""
+        ...
+
+    async def bury(self, job_id: UUID, reference: str) -> bool:
+        """See to it that no file ever holds a reference; False where one does."""
         ...
 
     async def again(self, file_id: UUID) -> bytes | None:

@@ -14,6 +14,8 @@ from schemas.files import (
     FilesHolding,
     FileStored,
     FileToStore,
+    ReferenceBuried,
+    ReferenceToBury,
 )
 
 
@@ -23,17 +25,23 @@ class CoreFiles:
 
     core: CoreClient
 
-    async def place(self, message_id: str, body: bytes, members: Sequence[FileMember]) -> UUID | None:
-        """Store a file; None, and nothing stored, where one of its members is in a live file already."""
-        asked = FileToStore(message_id=message_id, body=body.decode(), members=list(members))
+    async def place(self, file_id: UUID, message_id: str, body: bytes, members: Sequence[FileMember]) -> bool:
+        """Store a file; False, and nothing stored, where one of its members is in a live file or buried."""
+        asked = FileToStore(id=file_id, message_id=message_id, body=body.decode(), members=list(members))
         answer = await self.core.ask("/internal/v1/files", asked.model_dump_json().encode())
-        return FileStored.model_validate_json(answer).id
+        return FileStored.model_validate_json(answer).stored
 
     async def holding(self, references: Sequence[str]) -> Mapping[str, FileHeld]:
         """Return the live file of each reference that is in one."""
         asked = FilesAsked(references=list(references))
         answer = await self.core.ask("/internal/v1/files/holding", asked.model_dump_json().encode())
         return {each.reference: each for each in FilesHolding.model_validate_json(answer).files}
+
+    async def bury(self, job_id: UUID, reference: str) -> bool:
+        """See to it that no file ever holds a reference; False where one does."""
+        asked = ReferenceToBury(job_id=job_id, reference=reference)
+        answer = await self.core.ask("/internal/v1/files/bury", asked.model_dump_json().encode())
+        return ReferenceBuried.model_validate_json(answer).buried
 
     async def again(self, file_id: UUID) -> bytes | None:
         """Return the bytes to hand in again; None where a member was decided against, or the file was given up."""

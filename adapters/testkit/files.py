@@ -28,24 +28,37 @@ class FilesInMemory:
 
     files: dict[UUID, KeptFile] = field(default_factory=dict)
 
-    async def place(self, message_id: str, body: bytes, members: Sequence[FileMember]) -> UUID | None:
-        """Store a file; None where a member is in a live one."""
+    async def place(self, file_id: UUID, message_id: str, body: bytes, members: Sequence[FileMember]) -> bool:
+        """Store a file; False where a member is in a live one, or is buried."""
         if await self.holding([each.reference for each in members]):
-            return None
-        file_id = mint_id(time.time_ns() // 1_000_000)
+            return False
         self.files[file_id] = KeptFile(file_id, message_id, body, members)
-        return file_id
+        return True
 
     async def holding(self, references: Sequence[str]) -> Mapping[str, FileHeld]:
         """Return the live file of each reference."""
         return {
             member.reference: FileHeld(
-                reference=member.reference, id=file.id, message_id=file.message_id, age_s=file.age_s
+                reference=member.reference,
+                id=file.id,
+                message_id=file.message_id,
+                age_s=file.age_s,
+                buried=not file.body,
             )
             for file in self.files.values()
             for member in file.members
             if file.live and member.reference in references
         }
+
+    async def bury(self, job_id: UUID, reference: str) -> bool:
+        """Take the place of a live file; False where there is one."""
+        held = (await self.holding([reference])).get(reference)
+        if held is not None:
+            return held.buried
+        await self.place(
+            mint_id(time.time_ns() // 1_000_000), "", b"", [FileMember(job_id=job_id, reference=reference)]
+        )
+        return True
 
     async def again(self, file_id: UUID) -> bytes | None:
         """Return the bytes of a live file and count it."""

@@ -129,8 +129,8 @@ class PermitServer:
 
     async def _store_file(self, request: web.Request) -> web.Response:
         asked = FileToStore.model_validate_json(await request.read())
-        file_id = await self.files.place(asked.message_id, asked.body.encode(), asked.members)
-        return _told(FileStored(id=file_id))
+        stored = await self.files.place(asked.id, asked.message_id, asked.body.encode(), asked.members)
+        return _told(FileStored(stored=stored))
 
     async def _holding(self, request: web.Request) -> web.Response:
         asked = FilesAsked.model_validate_json(await request.read())

@@ -16,12 +16,13 @@ _INSERT_MEMBERS: Final = """
 INSERT INTO fleet.rail_file_members (file_id, tenant_id, rail, job_id, reference)
 SELECT $1, j.tenant_id, j.rail, j.id, j.reference
 FROM unnest($3::uuid[], $4::text[]) AS m(job_id, reference)
-JOIN fleet.jobs j ON j.id = m.job_id AND j.reference = m.reference AND j.rail = $2
+JOIN fleet.jobs j ON j.id = m.job_id AND j.reference = m.reference AND j.rail = $2 AND j.closed_at IS NULL
 ORDER BY j.reference
 RETURNING reference
 """
 _HOLDING: Final = """
-SELECT m.reference, f.id, f.message_id, extract(epoch FROM now() - f.stored_at)::float8 AS age_s
+SELECT m.reference, f.id, f.message_id, extract(epoch FROM now() - f.stored_at)::float8 AS age_s,
+       f.state = 'BURIED' AS buried
 FROM fleet.rail_file_members m JOIN fleet.rail_files f ON f.id = m.file_id
 WHERE m.rail = $1 AND m.reference = ANY($2) AND m.live
 """
@@ -46,12 +47,26 @@ SELECT EXISTS (SELECT FROM given_up)
 """
 
 
+# It takes the one live place of its reference, under a name that no file has.
+_BURY: Final = """
+WITH buried AS (
+    INSERT INTO fleet.rail_files (id, rail, message_id, ciphertext, state)
+    VALUES ($1, $2, 'buried:' || $4, '', 'BURIED') RETURNING id, tenant_id
+)
+INSERT INTO fleet.rail_file_members (file_id, tenant_id, rail, job_id, reference)
+SELECT b.id, b.tenant_id, $2, $3, $4 FROM buried b
+"""
+_IS_BURIED: Final = """
+SELECT EXISTS (SELECT FROM fleet.rail_files WHERE rail = $1 AND message_id = 'buried:' || $2::text)
+"""
+
+
 class MemberTakenError(Exception):
     """A member is in a live file already; the transaction must not be committed."""
 
 
 class MemberUnknownError(Exception):
-    """A member is no job of this rail; the transaction must not be committed."""
+    """A member is no open job of this rail; the transaction must not be committed."""
 
 
 class FileStore:
@@ -89,3 +104,14 @@ class FileStore:
     async def give_up(self, uow: UnitOfWork, rail: str, file_id: UUID) -> bool:
         """Let the members of a file go that never left; false where somebody handed it in again."""
         return bool(await uow.connection.fetchval(_GIVE_UP, file_id, rail))
+
+    async def bury(self, uow: UnitOfWork, rail: str, file_id: UUID, member: FileMember) -> None:
+        """See to it that no file ever holds a reference. Raises MemberTakenError where one does, or it is buried."""
+        try:
+            await uow.connection.execute(_BURY, file_id, rail, member.job_id, member.reference)
+        except asyncpg.UniqueViolationError as error:
+            raise MemberTakenError from error
+
+    async def is_buried(self, uow: UnitOfWork, rail: str, reference: str) -> bool:
+        """Return whether the reference was buried."""
+        return bool(await uow.connection.fetchval(_IS_BURIED, rail, reference))

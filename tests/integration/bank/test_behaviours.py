@@ -1,13 +1,15 @@
 """Every behaviour of mock-bank, by its own name, against the rail over real sockets."""
 
 from collections.abc import AsyncIterator, Iterator
+from typing import Any
 from uuid import uuid4
 
 import pytest
 
 from adapters.bank.adapter import BankRail
 from adapters.bank.client import BankClient
-from adapters.runtime.errors import NotSent
+from adapters.runtime.core_client import CoreUnavailableError
+from adapters.runtime.errors import Indeterminate, NotSent
 from adapters.runtime.http import provider_client
 from adapters.runtime.port import Order, Outcome
 from adapters.testkit.files import FilesInMemory
@@ -213,4 +215,24 @@ async def test_a_payment_that_is_in_a_file_goes_by_that_file_and_the_others_by_a
     assert [each.verdict for each in answers] == [Verdict.SUCCEEDED] * 2
     assert [bank.booked(each.reference) for each in (first, second)] == [[2_500], [2_500]]
     assert len(files.files) == 2
+    await rail.close()
+
+
+async def test_a_file_that_may_be_stored_was_perhaps_sent_until_its_payment_is_buried(bank: RunningBank) -> None:
+    class LosesItsAnswer(FilesInMemory):
+        async def place(self, *_: Any) -> bool:
+            raise CoreUnavailableError("no answer")
+
+    asked = order()
+    rail = rail_at(bank.url, bank, LosesItsAnswer())
+    [answer] = await rail.pay_many([asked])
+    assert isinstance(answer, Indeterminate)
+    assert (await rail.inquire(asked)).verdict is Verdict.NOT_FOUND
+    await rail.close()
+    # Another process, and the same core: nothing can be sent any more once it is buried.
+    files = FilesInMemory()
+    rail = rail_at(bank.url, bank, files)
+    assert (await rail.cancel(asked)).verdict is Verdict.CANCELLED
+    assert [each.verdict for each in await paid(rail, asked)] == [Verdict.CANCELLED]
+    assert bank.booked(asked.reference) == []
     await rail.close()

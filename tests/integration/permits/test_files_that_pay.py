@@ -94,3 +94,30 @@ async def test_a_member_that_is_no_job_of_the_rail_is_refused(world: World, stor
     with pytest.raises(MemberUnknownError):
         await place(world, store, [foreign])
     assert await world.admin.fetchval("SELECT count(*) FROM fleet.rail_files") == 0
+
+
+async def test_a_buried_reference_never_comes_into_a_file_and_one_in_a_file_is_not_buried(
+    world: World, store: FileStore
+) -> None:
+    first, second = await members(world, 2)
+    async with world.uow() as uow:
+        await store.bury(uow, RAIL, uuid4(), first)
+    with pytest.raises(MemberTakenError):
+        await place(world, store, [first, second])
+    await place(world, store, [second])
+    for each in (first, second):  # again, or too late
+        with pytest.raises(MemberTakenError):
+            async with world.uow() as uow:
+                await store.bury(uow, RAIL, uuid4(), each)
+    async with world.uow() as uow:
+        assert [await store.is_buried(uow, RAIL, each.reference) for each in (first, second)] == [True, False]
+        held = await store.holding(uow, RAIL, [first.reference, second.reference])
+    assert {each.reference: each.buried for each in held} == {first.reference: True, second.reference: False}
+
+
+async def test_a_job_that_is_closed_comes_into_no_file(world: World, store: FileStore) -> None:
+    [member] = await members(world, 1)
+    [granted] = await world.ask([member.job_id])
+    await world.tell(member.job_id, "DECLINED", fence=granted.fence, reason="account_closed")
+    with pytest.raises(MemberUnknownError):
+        await place(world, store, [member])
