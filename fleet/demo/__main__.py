@@ -14,17 +14,16 @@ import orjson
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from adapters.promptpay.simulator.book import read_book
 from core.store.database import AWAY, Database
 from fleet.client import FleetClient, FleetError
 from fleet.demo.example import payments
 from fleet.demo.payments_file import FileRefusedError, PaymentLine, RefusedLine, read_payments
 from fleet.demo.report import as_object, print_report
 from fleet.demo.runner import Run, WaitedTooLongError, run_payments
-from fleet.proof import BookPayment, Proof, prove
-from fleet.stack.bank import read_bank_book
+from fleet.proof import Proof, prove
 from fleet.stack.interrupt import interruptible
-from fleet.stack.stack import EVERY_RAIL, Stack, StackError, StackPlan, running
+from fleet.stack.rails import EVERY_RAIL
+from fleet.stack.stack import Stack, StackError, StackPlan, running
 from schemas.money import AmountError, currency_of, to_minor
 
 SHIPPED = Path(__file__).parents[2] / "examples" / "payments.csv"
@@ -176,8 +175,7 @@ async def _pay(
                 await run_payments(
                     client, database, lines, opening_balance=balance, wait_s=_WAIT_S, progress=progress, run=run
                 )
-        book = [BookPayment(entry.reference, entry.amount_minor) for entry in read_book(stack.book)]
-        return await prove(database, book + await read_bank_book(info.bank_url))
+        return await prove(database, await stack.booked())
     finally:
         await database.close()
 

@@ -9,10 +9,14 @@ from collections.abc import Iterator
 from itertools import islice
 
 from adapters.promptpay.simulator.magic import MAGIC
+from adapters.sbp.simulator.magic import MAGIC as SBP_MAGIC
+from adapters.sbp.simulator.payouts import BANKS
+from adapters.testkit.faults import Fault
 from fleet.demo.payments_file import COLUMNS, PaymentLine
 from schemas.money import currency_of, to_major_text, to_minor
 
 SHIPPED_PAYMENTS = 204
+ROUBLE_PAYMENTS = 36
 _WALLETS = ("alice", "bob", "chai", "dao")
 _MESSAGES = ("lunch", "rent", "coffee", "invoice 17", "thank you", "")
 _OVER_BALANCE = "1500000.00"
@@ -63,17 +67,43 @@ def _payee(number: int) -> tuple[str, str]:
             return "ewallet", f"{4_999_000_000_000 + spread:015d}"
 
 
+def rouble_payments() -> Iterator[PaymentLine]:
+    """Yield the shipped payments over SBP: to phones at banks, each of its faults that the demo need not wait out.
+
+    Left out is what fails before it is paid: QP has no cancel, so the proof takes until its check has run out.
+    """
+    waits = (Fault.TIMEOUT_BEFORE, Fault.ERROR_BEFORE, Fault.RESET_BEFORE)
+    faults = [phone for phone, fault in sorted(SBP_MAGIC.items()) if fault not in waits]
+    for number in range(ROUBLE_PAYMENTS):
+        position, at = divmod(number, 2)
+        struck = at == 1 and position < len(faults)
+        phone = faults[position] if struck else f"79{number * 104_729 % 900_000_000:09d}"
+        bank = BANKS[number % len(BANKS)].member_id if number != ROUBLE_PAYMENTS - 1 else "999999999999"
+        yield PaymentLine(
+            line=SHIPPED_PAYMENTS + number + 2,
+            reference=f"demo-rub-{number + 1:04d}",
+            wallet=_WALLETS[number % len(_WALLETS)],
+            payee_type="phone_bank",
+            payee=f"{phone}@{bank}",
+            amount_minor=10_000 + (number * 7919) % 500_000,
+            currency="RUB",
+            message=_MESSAGES[number % len(_MESSAGES)],
+        )
+
+
 def rows() -> Iterator[tuple[str, ...]]:
     """Yield the shipped file's rows: the payments, a duplicate, a malformed line, and amounts that are refused."""
     yield COLUMNS
     shipped = [_row(payment) for payment in islice(payments(), SHIPPED_PAYMENTS)]
     yield from shipped
+    yield from (_row(payment) for payment in rouble_payments())
     yield shipped[4]
     yield ("demo-malformed", "alice", "mobile")
     yield ("demo-precise", "alice", "mobile", "0812345678", "10.005", "THB", "three decimals")
     yield ("demo-negative", "alice", "mobile", "0812345678", "-5.00", "THB", "")
     yield ("demo-currency", "alice", "mobile", "0812345678", "5.00", "XTS", "")
     yield ("demo-payee", "alice", "mobile", "081234", "5.00", "THB", "four digits short")
+    yield ("demo-bank", "alice", "phone_bank", "79161234567", "5.00", "RUB", "no bank")
 
 
 def _row(payment: PaymentLine) -> tuple[str, ...]:

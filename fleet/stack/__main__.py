@@ -11,7 +11,8 @@ from typing import NoReturn
 
 from fleet.stack.interrupt import interruptible
 from fleet.stack.profile import SCALED, STANDARD
-from fleet.stack.stack import EVERY_RAIL, StackError, StackPlan, running
+from fleet.stack.rails import EVERY_RAIL
+from fleet.stack.stack import StackError, StackPlan, running
 
 _DEFAULT_HOME = Path(".fleet/up")
 

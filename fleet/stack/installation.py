@@ -17,19 +17,11 @@ from core.store.keys import KeyStore
 from core.store.limits import stored_quotas
 from core.store.vault import PostgresVault
 from fleet.stack.provision import RoleUrls
+from fleet.stack.rails import RAILS
 from schemas.operations import OperationType
 
 TENANT = UUID("00000000-0000-7000-8000-00000000f1ee")
 """The tenant that a one-machine stack is created with."""
-
-PROVIDERS: Mapping[str, tuple[str, str]] = {
-    "promptpay": ("ipps", "ipps-1"),
-    "noop": ("noop", "noop"),
-    "bank": ("bank", "bank-1"),
-}
-"""Rail -> provider and provider account that the stack's routes name."""
-OPERATIONS: Mapping[str, OperationType] = {"bank": OperationType.WITHDRAWAL}
-"""Rail -> the operation that the stack routes to it; a payout where none is named."""
 
 # One person runs this stack and funds its wallets: adjustments are named, for `*` does not carry them.
 _CLIENT_OPERATIONS = (ANY, OperationType.MANUAL_ADJUSTMENT)
@@ -83,18 +75,16 @@ async def _tenant_and_routes(admin_url: str, rails: Sequence[str]) -> None:
             await connection.execute(
                 "INSERT INTO fleet.tenants (tenant_id, name) VALUES ($1, 'one machine') ON CONFLICT DO NOTHING", TENANT
             )
-            for rail in rails:
-                provider, account = PROVIDERS[rail]
-                await connection.execute(
-                    "INSERT INTO fleet.routes (tenant_id, operation, currency, rail, provider, provider_account)"
-                    " SELECT $1, $5, 'THB', $2, $3, $4"
-                    " WHERE NOT EXISTS (SELECT FROM fleet.routes WHERE tenant_id = $1 AND rail = $2)",
-                    TENANT,
-                    rail,
-                    provider,
-                    account,
-                    OPERATIONS.get(rail, OperationType.PAYOUT),
-                )
+            await connection.executemany(
+                "INSERT INTO fleet.routes (tenant_id, operation, currency, rail, provider, provider_account)"
+                " SELECT $1, $2, $3, $4, $5, $6 WHERE NOT EXISTS (SELECT FROM fleet.routes"
+                " WHERE tenant_id = $1 AND operation = $2 AND currency = $3 AND rail = $4)",
+                [
+                    (TENANT, operation, currency, rail, RAILS[rail].provider, RAILS[rail].account)
+                    for rail in rails
+                    for operation, currency in RAILS[rail].routes
+                ],
+            )
     finally:
         await connection.close()
 

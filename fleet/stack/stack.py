@@ -11,19 +11,19 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Final
 from urllib.parse import urlsplit
 
 import asyncpg
 import httpx
 from redis.exceptions import RedisError
 
-from fleet.stack.bank import bank_process, bank_settings, open_account
+from fleet.proof import BookPayment
 from fleet.stack.installation import Installation, install
 from fleet.stack.postgres import EmbeddedPostgres
 from fleet.stack.processes import free_port
 from fleet.stack.profile import SCALED, Profile
 from fleet.stack.provision import RoleUrls, Secrets, create_database, provision
+from fleet.stack.rails import RAILS, Place, Provider
 from fleet.stack.supervisor import ChildSpec, Supervisor
 from fleet.stack.valkey import EmbeddedValkey
 from wire.acl import apply_acl, apply_core_acl
@@ -31,15 +31,11 @@ from wire.client import connect_redis
 
 _READY_WITHIN_S = 60
 _CORE_USER = "fleet-core"
-API, WORKER, SIMULATOR = "core-api", "core-worker", "promptpay-simulator"
+API, WORKER = "core-api", "core-worker"
 
 
 class StackError(RuntimeError):
     """The stack did not come up; the text says which part and where its log is."""
-
-
-EVERY_RAIL: Final[Mapping[str, int]] = {"promptpay": 2, "bank": 1}
-"""Every rail that the stack has a provider for, and how many adapters the demo gives it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,9 +64,8 @@ class StackInfo:
     database_url: str
     redis_url: str
     master_key: str
-    book: str
-    bank_url: str = ""
-    """mock-bank's address, which has its own book; empty where the stack has no bank."""
+    providers: Mapping[str, str] = field(default_factory=dict)
+    """Rail -> where what plays its provider answers."""
     metrics: Mapping[str, str] = field(default_factory=dict)
     """Process -> where its counters are."""
 
@@ -87,6 +82,7 @@ class Stack:
         self.valkey = None if os.environ.get("REDIS_URL") else EmbeddedValkey(self.home / "valkey")
         self.failpoints_dir = self.home / "failpoints"
         self._info: StackInfo | None = None
+        self._places: list[Place] = []
 
     @property
     def info(self) -> StackInfo:
@@ -95,10 +91,9 @@ class Stack:
             raise StackError("the stack is not up")
         return self._info
 
-    @property
-    def book(self) -> Path:
-        """Return the path of the PromptPay simulator's durable book."""
-        return self.home / "promptpay-book.sqlite"
+    async def booked(self) -> list[BookPayment]:
+        """Return what the providers' own books show as paid, rail by rail."""
+        return [payment for provider, place in self._providers() for payment in await provider.read_book(place)]
 
     async def start(self) -> None:
         """Start servers, bring schema, roles, users and keys up to date, start every process, wait until ready.
@@ -121,6 +116,11 @@ class Stack:
         urls = await provision(await create_database(admin_url, self.plan.database_name), kept)
         installation = await install(self.home / "keys.json", urls, kept.master_key, list(self.plan.rails))
         await self._users(redis_url, kept)
+        self._places = [
+            Place(self.home, rail, free_port(), installation.rails[rail].secret, self.plan.profile,
+                  self.plan.provider_latency_ms)
+            for rail in self.plan.rails
+        ]  # fmt: skip
         public, internal = self.plan.public_port or free_port(), free_port()
         self._info = StackInfo(
             public_url=f"http://127.0.0.1:{public}",
@@ -130,8 +130,7 @@ class Stack:
             database_url=urls.worker,
             redis_url=redis_url,
             master_key=kept.master_key,
-            book=str(self.book),
-            bank_url=f"http://127.0.0.1:{free_port()}" if "bank" in self.plan.rails else "",
+            providers={place.rail: place.url for _, place in self._providers()},
             metrics={
                 API: f"http://127.0.0.1:{internal}/metrics",
                 **{name: f"http://127.0.0.1:{free_port()}/metrics" for name in (WORKER, *self._adapter_names())},
@@ -140,8 +139,9 @@ class Stack:
         self._write_info()
         for spec in (*self._core(urls, kept, public, internal), *self._adapters(installation, kept)):
             await self.supervisor.start(spec)
-        if self.info.bank_url:
-            await open_account(self.info.bank_url)
+        for provider, place in self._providers():
+            if provider.prepare is not None:
+                await provider.prepare(place.url)
         await self._wait_until_ready()
 
     async def stop(self) -> None:
@@ -208,19 +208,8 @@ class Stack:
         return str(urlsplit(self.info.metrics[name]).port)
 
     def _adapters(self, installation: Installation, kept: Secrets) -> list[ChildSpec]:
-        specs: list[ChildSpec] = []
-        rail_env: dict[str, Mapping[str, str]] = {"noop": {}}
-        if "promptpay" in self.plan.rails:
-            port, secret = free_port(), installation.rails["promptpay"].secret
-            specs.append(self._simulator(port, secret))
-            rail_env["promptpay"] = {
-                "PROMPTPAY_BASE_URL": f"http://127.0.0.1:{port}",
-                "PROMPTPAY_SECRET": secret,
-                "PROMPTPAY_SETTLEMENT_S": str(self.plan.profile.settlement_s),
-            }
-        if self.info.bank_url:
-            specs.append(bank_process(urlsplit(self.info.bank_url).port or 0, self.home))
-            rail_env["bank"] = bank_settings(self.info.bank_url, self.plan.profile)
+        specs = [provider.process(place) for provider, place in self._providers()]
+        rail_env = {place.rail: provider.adapter_env(place) for provider, place in self._providers()}
         for rail, count in self.plan.rails.items():
             key = installation.rails[rail]
             for number in range(1, count + 1):
@@ -232,20 +221,15 @@ class Stack:
                     "CONSUMER_NAME": f"{rail}-{number}",
                     "FLEET_HEALTH_PORT": self._metrics_port(f"{rail}-{number}"),
                     **self.plan.profile.adapter_env(),
-                    **rail_env[rail],
+                    **rail_env.get(rail, {}),
                     **self._failpoints_env(),
                     **self.plan.adapter_env,
                 }
                 specs.append(ChildSpec(f"{rail}-{number}", (sys.executable, "-m", f"adapters.{rail}"), env))
         return specs
 
-    def _simulator(self, port: int, secret: str) -> ChildSpec:
-        # A timed-out answer is withheld for longer than the adapter waits.
-        delay_s = self.plan.profile.call_total_s * 2
-        argv = (sys.executable, "-m", "adapters.promptpay.simulator", "--port", str(port), "--db", str(self.book))
-        latency = ("--latency-ms", str(self.plan.provider_latency_ms))
-        options = (f"--secret={secret}", "--timeout-delay-s", str(delay_s), *latency)
-        return ChildSpec(SIMULATOR, (*argv, *options))
+    def _providers(self) -> list[tuple[Provider, Place]]:
+        return [(played, place) for place in self._places if (played := RAILS[place.rail].played_by) is not None]
 
     def _failpoints_env(self) -> dict[str, str]:
         return {"FLEET_FAILPOINTS_DIR": str(self.failpoints_dir)} if self.plan.failpoints else {}

@@ -10,16 +10,16 @@ from pathlib import Path
 
 import pytest
 
-from adapters.promptpay.simulator.book import read_book
 from core.store.database import Database
 from fleet.client import FleetClient
 from fleet.demo.payments_file import PaymentLine
 from fleet.demo.runner import Run, look, run_payments
-from fleet.proof import BookPayment, Proof, prove
+from fleet.proof import Proof, prove
 from fleet.stack.stack import Stack, StackPlan, running
 
 CANARY = "rent of Somchai"
 LOST_ANSWER, ERROR_BEFORE_PAYING = "0899990002", "0899990004"
+LOST_PHONE = "79990000002"
 
 
 @dataclass
@@ -30,6 +30,22 @@ class Fleet:
     client: FleetClient
     database: Database
     numbers: "itertools.count[int]" = field(default_factory=itertools.count)
+
+    def rouble_payments(self, count: int) -> list[PaymentLine]:
+        """Payments over SBP never sent before; one's answer is lost after it was paid."""
+        return [
+            PaymentLine(
+                line=place,
+                reference=f"chaos-{number:06d}",
+                wallet=f"wallet-{number % 3}",
+                payee_type="phone_bank",
+                payee=f"{LOST_PHONE if place == 3 else f'79{number:09d}'}@100000000004",
+                amount_minor=100 + number,
+                currency="RUB",
+                message=CANARY,
+            )
+            for place, number in enumerate(itertools.islice(self.numbers, count))
+        ]
 
     def payments(self, count: int, *, refused: bool) -> list[PaymentLine]:
         """Payments never sent before; one's answer is lost, and where `refused` one fails before it is paid.
@@ -53,10 +69,14 @@ class Fleet:
 
     async def pay(self, count: int = 40, *, refused: bool = False) -> Run:
         """Send and wait until each is terminal or UNRESOLVED."""
+        return await self.send(self.payments(count, refused=refused))
+
+    async def send(self, lines: list[PaymentLine]) -> Run:
+        """Send these and wait until each is terminal or UNRESOLVED."""
         return await run_payments(
             self.client,
             self.database,
-            self.payments(count, refused=refused),
+            lines,
             opening_balance="1000000.00",
             wait_s=60,
             progress=lambda _: None,
@@ -71,9 +91,7 @@ class Fleet:
 
     async def proof(self) -> Proof:
         """Compare our books with the provider's."""
-        return await prove(
-            self.database, (BookPayment(entry.reference, entry.amount_minor) for entry in read_book(self.stack.book))
-        )
+        return await prove(self.database, await self.stack.booked())
 
     async def until_struck(self, failpoint: str, timeout_s: float = 30) -> bool:
         """Whether an armed failpoint was reached: its file is removed as it fires."""
@@ -88,7 +106,7 @@ class Fleet:
 @pytest.fixture(scope="module")
 async def fleet() -> AsyncIterator[Fleet]:
     with tempfile.TemporaryDirectory(prefix="fleet-chaos-") as home:
-        plan = StackPlan(Path(home), failpoints=True, provider_latency_ms=40)
+        plan = StackPlan(Path(home), rails={"promptpay": 2, "sbp": 1}, failpoints=True, provider_latency_ms=40)
         async with running(plan) as stack:
             info = stack.info
             database = await Database.connect(info.database_url, max_size=2, application_name="chaos")

@@ -54,6 +54,9 @@ def test_the_demo_pays_a_file_and_proves_it(tmp_path: Path) -> None:
                 "a6,alice,mobile,0812345678,1500000.00,THB,too much",
                 "b1,alice,bank_account,004-0123456789,60.00,THB,rent",
                 "b2,alice,iban,NL84MOCK0000000003,70.00,THB,its account is closed",
+                "r1,alice,phone_bank,79161234567@100000000004,60.00,RUB,lunch",
+                "r2,alice,phone_bank,79990000008@ALFABANK,70.01,RUB,declined later",
+                "r3,alice,phone_bank,79161234567@999999999999,80.00,RUB,no such bank",
                 "a1,alice,mobile,0812345678,10.50,THB,lunch",
                 "broken,line",
                 "a7,alice,mobile,0812345678,0,THB,",
@@ -63,18 +66,28 @@ def test_the_demo_pays_a_file_and_proves_it(tmp_path: Path) -> None:
     done = demo("--file", str(path), "--json")
     assert done.returncode == 0, done.stderr
     report: dict[str, Any] = json.loads(done.stdout)
-    assert report["accepted"] == 8
-    assert report["settled"] == 5
-    assert report["failed"] == {"account_closed": 1, "insufficient_funds": 1, "payee_not_found": 1}
+    assert report["accepted"] == 11
+    assert report["settled"] == 6
+    assert report["failed"] == {
+        "account_closed": 1,
+        "insufficient_funds": 1,
+        "payee_account_refused": 1,
+        "payee_bank_unknown": 1,
+        "payee_not_found": 1,
+    }
     assert (report["unresolved"], report["dead_lettered"]) == (0, 0)
     assert [(line["line"], line["code"]) for line in report["refused_lines"]] == [
-        (10, "duplicate_reference"),
-        (11, "malformed_line"),
-        (12, "amount_not_positive"),
+        (13, "duplicate_reference"),
+        (14, "malformed_line"),
+        (15, "amount_not_positive"),
     ]
     assert report["ledger"] == {"balanced": True, "holds_match_pending": True}
     agreed = {"paid_twice": 0, "paid_not_settled": 0, "settled_not_paid": 0}
-    by_rail = {"bank": {"payments": 1, **agreed}, "promptpay": {"payments": 4, **agreed}}
+    by_rail = {
+        "bank": {"payments": 1, **agreed},
+        "promptpay": {"payments": 4, **agreed},
+        "sbp": {"payments": 1, **agreed},
+    }
     assert report["provider_book"] == {**agreed, "by_rail": by_rail}
 
 

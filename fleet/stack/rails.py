@@ -1,0 +1,106 @@
+"""The rails of a one-machine stack: one entry says what a rail faces, what its adapter is told and what was paid."""
+
+import sys
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from adapters.promptpay.simulator.book import read_book as read_ipps_book
+from adapters.sbp.simulator.book import read_book as read_qp_book
+from fleet.proof import BookPayment
+from fleet.stack.bank import bank_process, bank_settings, open_account, read_bank_book
+from fleet.stack.profile import Profile
+from fleet.stack.supervisor import ChildSpec
+from schemas.operations import OperationType
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where what plays a rail's provider runs, and how it shall behave."""
+
+    home: Path
+    rail: str
+    port: int
+    secret: str
+    """What the adapter and its provider share."""
+    profile: Profile
+    latency_ms: int
+
+    @property
+    def url(self) -> str:
+        """Return where it answers."""
+        return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def book(self) -> Path:
+        """Return where it keeps its book."""
+        return self.home / f"{self.rail}-book.sqlite"
+
+
+@dataclass(frozen=True, slots=True)
+class Provider:
+    """What plays a rail's provider: its process, what the adapters are told of it, and who was paid by its own book."""
+
+    process: Callable[[Place], ChildSpec]
+    adapter_env: Callable[[Place], Mapping[str, str]]
+    read_book: Callable[[Place], Awaitable[list[BookPayment]]]
+    prepare: Callable[[str], Awaitable[None]] | None = None
+    """What is done at its address once it runs. Raises TimeoutError."""
+
+
+@dataclass(frozen=True, slots=True)
+class StackRail:
+    """One rail: the provider and account that its routes name, its routes, and what plays the provider."""
+
+    provider: str
+    account: str
+    routes: tuple[tuple[OperationType, str], ...]
+    """Operation and currency."""
+    played_by: Provider | None = None
+
+
+def _simulator(place: Place) -> ChildSpec:
+    # A timed-out answer is withheld for longer than the adapter waits.
+    delay_s = place.profile.call_total_s * 2
+    module = f"adapters.{place.rail}.simulator"
+    argv = (sys.executable, "-m", module, "--port", str(place.port), "--db", str(place.book))
+    options = (f"--secret={place.secret}", "--timeout-delay-s", str(delay_s), "--latency-ms", str(place.latency_ms))
+    return ChildSpec(f"{place.rail}-simulator", (*argv, *options))
+
+
+def _simulated(place: Place) -> dict[str, str]:
+    prefix = place.rail.upper()
+    return {
+        f"{prefix}_BASE_URL": place.url,
+        f"{prefix}_SECRET": place.secret,
+        f"{prefix}_SETTLEMENT_S": str(place.profile.settlement_s),
+    }
+
+
+async def _ipps_payments(place: Place) -> list[BookPayment]:
+    return [BookPayment(entry.reference, entry.amount_minor, place.rail) for entry in read_ipps_book(place.book)]
+
+
+async def _qp_payments(place: Place) -> list[BookPayment]:
+    return [BookPayment(entry.reference, entry.amount_minor, place.rail) for entry in read_qp_book(place.book)]
+
+
+_MOCK_BANK: Final = Provider(
+    process=lambda place: bank_process(place.port, place.home),
+    adapter_env=lambda place: bank_settings(place.url, place.profile),
+    read_book=lambda place: read_bank_book(place.url),
+    prepare=open_account,
+)
+
+RAILS: Final[Mapping[str, StackRail]] = {
+    "promptpay": StackRail(
+        "ipps", "ipps-1", ((OperationType.PAYOUT, "THB"),), Provider(_simulator, _simulated, _ipps_payments)
+    ),
+    "sbp": StackRail("qp", "qp-1", ((OperationType.PAYOUT, "RUB"),), Provider(_simulator, _simulated, _qp_payments)),
+    "bank": StackRail("bank", "bank-1", ((OperationType.WITHDRAWAL, "THB"),), _MOCK_BANK),
+    "noop": StackRail("noop", "noop", ((OperationType.PAYOUT, "THB"),)),
+}
+
+EVERY_RAIL: Final[Mapping[str, int]] = {"promptpay": 2, "sbp": 1, "bank": 1}
+"""Every rail that the stack has a provider for, and how many adapters the demo gives it."""
