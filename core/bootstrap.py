@@ -16,8 +16,10 @@ from redis.asyncio import Redis
 
 from core.bus.receivers import DeadLettersReceiver, ResultsReceiver, read_result
 from core.bus.roles import BusDeps
+from core.bus.webhook_http import WebhookSender
 from core.domain.context import Context
 from core.domain.resolution import Pace
+from core.domain.webhooks import Schedule
 from core.services.accept import AcceptService
 from core.services.events import EventHub, EventService
 from core.services.events import Pace as StreamPace
@@ -26,6 +28,7 @@ from core.services.keys import Authenticator, KeyService
 from core.services.ledger_port import Ledger
 from core.services.limits import LimitBook
 from core.services.nonces import NonceGate
+from core.services.notify import Notifier, NotifyPace
 from core.services.provider_payments import park_lapsed
 from core.services.quotas import Quotas
 from core.services.read_intents import ReadService
@@ -34,6 +37,7 @@ from core.services.reviews import expire_reviews
 from core.services.run_redrives import run_redrives
 from core.services.tenants import TenantService
 from core.services.wallets import WalletService
+from core.services.webhooks import WebhookService
 from core.settings import Settings
 from core.store import attempts, facts, jobs, rails
 from core.store.audit import AuditStore
@@ -42,7 +46,7 @@ from core.store.database import AWAY, Database
 from core.store.dead_letters import DeadLetterStore
 from core.store.dispatch import PostgresDispatch, PostgresUpkeep
 from core.store.event_wakes import EVENTS_CHANNEL
-from core.store.events import EventStore, EventWatch
+from core.store.events import EventHorizon, EventStore, EventWatch
 from core.store.evidence import EvidenceStore
 from core.store.explain import StoryStore
 from core.store.fees import FeeRuleStore
@@ -65,6 +69,8 @@ from core.store.routes import RouteStore
 from core.store.tenants import TenantStore
 from core.store.vault import PostgresVault
 from core.store.wallets import WalletStore
+from core.store.webhook_queue import PostgresDeliveries
+from core.store.webhooks import WebhookStore
 from core.telemetry.figures import show_figures, show_imbalance
 
 SYSTEM_TENANT = UUID(int=0)
@@ -133,6 +139,7 @@ class Core:
     keys: KeyService
     tenants: TenantService
     events: EventService
+    webhooks: WebhookService
 
     async def missing_migrations(self) -> list[str]:
         """Return the migrations that this code needs and the database has not got."""
@@ -152,6 +159,7 @@ async def open_core(settings: Settings) -> AsyncIterator[Core]:
         ports, worker_ports = (_ports(each, vault, pace, settings) for each in (app, worker))
         quotas = Quotas(worker_ports.limits, worker_ports.limit_store)
         keys = KeyService(worker.unit_of_work, KeyStore(worker), vault, quotas)
+        hub = _hub(settings, worker)
         yield Core(
             settings=settings,
             app_database=app,
@@ -175,7 +183,10 @@ async def open_core(settings: Settings) -> AsyncIterator[Core]:
             ),
             keys=keys,
             tenants=TenantService(worker.unit_of_work, worker_ports.tenants, keys),
-            events=EventService(ports.unit_of_work, EventStore(), ports.intents, _hub(settings, worker)),
+            events=EventService(ports.unit_of_work, EventStore(), ports.intents, hub),
+            webhooks=WebhookService(
+                ports.unit_of_work, WebhookStore(), vault, hub.settled, private=settings.webhooks_to_private
+            ),
         )
 
 
@@ -270,4 +281,18 @@ def background(core: Core, client: Redis) -> BusDeps:
         prove=prove,
         redrive=partial(run_redrives, ports, unit_of_work),
         instance=settings.instance or f"{socket.gethostname()}-{os.getpid()}",
+        notify=notifier(core).step,
+    )
+
+
+def notifier(core: Core) -> Notifier:
+    """Wire the sending of webhooks, under the worker role."""
+    settings, database = core.settings, core.worker_database
+    return Notifier(
+        PostgresDeliveries(database),
+        EventHorizon(database).settled,
+        WebhookSender(private=settings.webhooks_to_private, total_s=settings.webhook_call_s),
+        core.worker_ports.vault,
+        Schedule(settings.webhook_first_retry_s, settings.webhook_longest_retry_s, settings.webhook_attempts_max),
+        NotifyPace(call_s=settings.webhook_call_s),
     )

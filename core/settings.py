@@ -76,6 +76,13 @@ class Settings(EnvironmentSettings):
     """A redrive of more letters than this waits for a second person."""
     deliveries_max: Annotated[int, Field(ge=1)] = 3
     drain_s: Seconds = 20
+    webhooks_to_private: bool = False
+    """For a developer's machine: webhooks also by http and to addresses that are not of the public internet."""
+    webhook_first_retry_s: Annotated[int, Field(ge=1)] = 5
+    """Each wait is four times the one before, up to webhook_longest_retry_s: 14 attempts take four days."""
+    webhook_longest_retry_s: Annotated[int, Field(ge=1)] = 43_200
+    webhook_attempts_max: Annotated[int, Field(ge=1, le=100)] = 14
+    webhook_call_s: Annotated[int, Field(ge=1, le=20)] = 15
     event_streams_max: Annotated[int, Field(ge=1, le=10_000)] = 200
     """Open streams of events of one process; one more is refused."""
     event_stream_alive_s: Seconds = 15

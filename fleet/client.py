@@ -26,6 +26,7 @@ from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, stop_aft
 from tenacity.wait import wait_base, wait_exponential, wait_random
 from yarl import URL
 
+from fleet.webhooks import WebhookCalls
 from schemas.api import (
     AutoConfirm,
     BatchItem,
@@ -86,7 +87,7 @@ class _Standing:
     id: str
 
 
-class FleetClient:
+class FleetClient(WebhookCalls):
     """One service key at one core. Safe for many tasks at once; close it with `aclose` or `async with`."""
 
     def __init__(

@@ -29,6 +29,7 @@ from core.api.signed_routes import Route, SignedRoutes
 from core.api.statements import StatementRoutes
 from core.api.tenants import TenantRoutes
 from core.api.wallets import WalletRoutes
+from core.api.webhooks import WebhookRoutes
 from core.bootstrap import PASSING_FAULTS, Core
 from core.services.accept import Accepted
 from core.services.cancel import cancel
@@ -75,6 +76,7 @@ def public_app(core: Core) -> ASGIApp:
         ("POST", "/v1/intents/{intent_id}/confirm", routes.confirm_intent, IntentView, 200, ConfirmRequest),
         ("POST", "/v1/intents/{intent_id}/cancel", routes.cancel_intent, IntentView, 200, None),
         *EventRoutes(core).table(),
+        *WebhookRoutes(core).table(),
         *WalletRoutes(core).table(),
         *StatementRoutes(core).table(),
         *FeeRoutes(core).table(),

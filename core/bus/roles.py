@@ -42,6 +42,7 @@ class BusDeps:
     prove: Callable[[], Awaitable[None]]
     redrive: Callable[[], Awaitable[int]]
     instance: str
+    notify: Callable[[], Awaitable[float]]
 
 
 async def relay_role(deps: BusDeps) -> None:
@@ -76,7 +77,7 @@ async def settler_role(deps: BusDeps) -> None:
 
 
 async def resolver_role(deps: BusDeps) -> None:
-    """Resolve, heal, sweep, trim, expire, purge and keep partitions ahead.
+    """Resolve, send webhooks, heal, sweep, trim, expire, purge and keep partitions ahead.
 
     The healer runs here too: with every relay away, adapters and settlers still need their groups.
     """
@@ -84,6 +85,7 @@ async def resolver_role(deps: BusDeps) -> None:
         tasks.create_task(forever("the resolver", lambda: _then(deps.resolve, deps.settings.resolver_every_s)))
         tasks.create_task(forever("redrives", lambda: _then(deps.redrive, deps.settings.resolver_every_s)))
         tasks.create_task(forever("the end of waits", lambda: _end_waits(deps)))
+        tasks.create_task(forever("the notifier", deps.notify))
         tasks.create_task(forever("upkeep", lambda: _upkeep(deps)))
         tasks.create_task(forever("the observer", lambda: _observe(deps)))
         tasks.create_task(forever("the balance", lambda: _then(deps.prove, deps.settings.balance_every_s)))

@@ -21,6 +21,8 @@ ANY: Final = "*"
 """Every operation and scope, but those of NAMED_ONLY."""
 WALLETS_SCOPE: Final = "WALLETS"
 """What a key must carry to open wallets."""
+WEBHOOKS_SCOPE: Final = "WEBHOOKS"
+"""What a key must carry, and no list of wallets beside it, to say where events are sent."""
 FEES_SCOPE: Final = "FEES"
 """What a key must carry to set fee rules."""
 LIMITS_SCOPE: Final = "LIMITS"
@@ -65,7 +67,7 @@ NAMED_ONLY: Final[frozenset[str]] = frozenset(
 )
 """What makes money out of equity, takes from another's wallet, or sets what others pay or may pay, is carried by a key
 that names it; `*` does not."""
-KNOWN_SCOPES: Final[frozenset[str]] = frozenset({ANY, WALLETS_SCOPE, *NAMED_ONLY, *OperationType})
+KNOWN_SCOPES: Final[frozenset[str]] = frozenset({ANY, WALLETS_SCOPE, WEBHOOKS_SCOPE, *NAMED_ONLY, *OperationType})
 """Whatever a key may carry."""
 _SECRET_BYTES: Final = 32
 _KEY_ID_LONGEST: Final = 64

@@ -97,6 +97,8 @@ PROBLEMS: Final = {
     "rate_from_future": ProblemType(422, "The rate was observed at a time that has not come"),
     "moment_not_past": ProblemType(422, "The moment has not come"),
     "nothing_selected": ProblemType(422, "No letter is left to act upon"),
+    "webhook_url_refused": ProblemType(422, "No webhook is sent to this address"),
+    "too_many_endpoints": ProblemType(422, "The tenant has as many endpoints as may be"),
     "cursor_malformed": ProblemType(422, "The cursor is not one of ours"),
     "internal": ProblemType(500, "The core failed"),
     "too_many_streams": ProblemType(503, "As many streams are open as may be"),

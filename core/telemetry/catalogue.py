@@ -33,6 +33,7 @@ REQUEST_SECONDS: Final = Histogram(
     buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 10),
 )
 POOL: Final = Gauge("fleet_database_connections", "Connections of a pool.", ["pool", "state"])
+WEBHOOKS: Final = Counter("fleet_webhook_attempts_total", "Webhooks that were sent, by what came of it.", ["outcome"])
 GATE_CLOSED: Final = Gauge("fleet_gate_closed", "1 where nothing more may be added.", ["stream"])
 
 # What the observer of a resolver reads, at its own pace: where several run, the largest counts.

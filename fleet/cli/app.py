@@ -28,6 +28,7 @@ from fleet.cli import (
     streams,
     tenants,
     wallets,
+    webhooks,
 )
 from fleet.cli.output import CommandError, ExitCode
 
@@ -40,6 +41,7 @@ app = typer.Typer(
 app.add_typer(intents.app, name="intents")
 app.add_typer(reviews.app, name="reviews")
 app.add_typer(events.app, name="events")
+app.add_typer(webhooks.app, name="webhooks")
 app.add_typer(wallets.app, name="wallets")
 app.add_typer(rails.app, name="rails")
 app.add_typer(streams.app, name="streams")

@@ -187,6 +187,9 @@ class Stack:
             "FLEET_PUBLIC_PORT": str(public),
             "FLEET_INTERNAL_PORT": str(internal),
             "FLEET_RAILS": ",".join(self.plan.rails),
+            # One machine is a developer's: its own receivers may be told, by http, and briefly waited for.
+            "FLEET_WEBHOOKS_TO_PRIVATE": "true",
+            "FLEET_WEBHOOK_CALL_S": "2",
             **self.plan.profile.core_env(),
             **self._failpoints_env(),
             **self.plan.core_env,

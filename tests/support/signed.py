@@ -23,6 +23,10 @@ class Signed:
         headers = {"Content-Type": "application/json"} | ({} if key is None else {"Idempotency-Key": key})
         return await self.http.post(path, content=raw, headers=headers | self.headers("POST", path, raw, **changed))
 
+    async def delete(self, path: str) -> httpx.Response:
+        """DELETE what a path names."""
+        return await self.http.delete(path, headers=self.headers("DELETE", path, b""))
+
     async def get(self, path: str, **query: str) -> httpx.Response:
         """GET with a query."""
         text = urlencode(query)

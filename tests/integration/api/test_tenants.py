@@ -136,9 +136,11 @@ async def things_of(world: World) -> Things:
     refund = {"operation": "REFUND", "original_intent_id": paid["id"], "wallet_id": other, "amount_minor": 5,
               "currency": "THB"}  # fmt: skip
     share = FEE_RULE | {"name": "theirs", "shares": [{"wallet_id": wallet}]}
+    endpoint = (await owner.post("/v1/webhook-endpoints", {"url": "https://hooks.example"})).json()["endpoint"]
+    await owner.post(f"/v1/webhook-endpoints/{endpoint['id']}/test", {})
     ids = {"intent_id": held["id"], "wallet_id": wallet, "rule_id": rule["id"], "limit_id": limit["id"],
            "quote_id": quoted["id"], "owner": OWNER, "letter_id": letter, "story_id": died["id"],
-           "redrive_id": discard}  # fmt: skip
+           "redrive_id": discard, "endpoint_id": endpoint["id"]}  # fmt: skip
     bodies = {
         "/v1/intents": refund,
         "/v1/intents:batch": {"items": [
@@ -152,6 +154,7 @@ async def things_of(world: World) -> Things:
         "/v1/redrives": discarded | {"id": str(uuid4())},
         "/v1/hand-settlements": {"intent_id": died["id"], "outcome": "UNPAID", "evidence": "line 7 of the register",
                                  "reason": "seen", "incident": "I-1"},
+        "/v1/webhook-endpoints/{endpoint_id}/switch": {"enabled": False},
         "/v1/wallets/{wallet_id}/tier": {"tier": "gold"},
         "/v1/wallets/{wallet_id}/external-id": {"external_id": "mine"},
         **{f"/v1/wallets/{{wallet_id}}/{change}": {"reason": "x"} for change in AccountChange},
@@ -172,7 +175,7 @@ async def buried(world: World, intent_id: UUID) -> str:
 
 OWNER = "anna"
 """Who owns the wallets of the first tenant."""
-OWN = {"/v1/wallets", "/v1/limits", "/v1/fees:dry-run"}
+OWN = {"/v1/wallets", "/v1/limits", "/v1/fees:dry-run", "/v1/webhook-endpoints"}
 """What makes or tries something of the caller's own, whatever the first tenant has."""
 
 
@@ -186,6 +189,8 @@ async def test_a_key_of_another_tenant_walks_every_route_and_finds_and_changes_n
         path = things.path(named)
         if method == "GET":
             answer = await rival.get(path)
+        elif method == "DELETE":
+            answer = await rival.delete(path)
         elif named in OWN:
             continue
         else:
