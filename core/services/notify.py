@@ -149,7 +149,7 @@ class Notifier:
         self._schedule, self._pace = schedule or Schedule(), pace or NotifyPace()
         self._busy: dict[UUID, asyncio.Task[None]] = {}
 
-    async def step(self) -> float:
+    async def step(self) -> float:  # poll_s, or 0
         """Derive what is new and start sending what is due; return how long to wait for the next step."""
         pace = self._pace
         more = await self._deliveries.derive(await self._settled(), pace.derive_batch, pace.pending_max)
@@ -164,8 +164,8 @@ class Notifier:
             task.add_done_callback(partial(self._ended, endpoint_id))
         if self._busy:
             await asyncio.wait(self._busy.values(), timeout=pace.poll_s, return_when=asyncio.FIRST_COMPLETED)
-            return 0.0  # seconds
-        return 0.0 if more else pace.poll_s  # seconds
+            return 0
+        return 0 if more else pace.poll_s
 
     def _ended(self, endpoint_id: UUID, _: asyncio.Task[None]) -> None:
         self._busy.pop(endpoint_id, None)
