@@ -6,7 +6,7 @@ import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any, cast
 from uuid import UUID
@@ -32,6 +32,7 @@ from core.services.notify import Notifier, NotifyPace
 from core.services.provider_payments import park_lapsed
 from core.services.quotas import Quotas
 from core.services.read_intents import ReadService
+from core.services.recon import reconcile_intents
 from core.services.resolve import ResolverMemory, resolve_due
 from core.services.reviews import expire_reviews
 from core.services.run_redrives import run_redrives
@@ -64,6 +65,7 @@ from core.store.outbox import OUTBOX_CHANNEL
 from core.store.parking import PostgresParking
 from core.store.quotes import QuoteStore
 from core.store.rates import RateStore
+from core.store.recon import ReconStore
 from core.store.redrives import RedriveStore
 from core.store.routes import RouteStore
 from core.store.tenants import TenantStore
@@ -113,6 +115,8 @@ class Ports:
     journal: AuditStore
     stories: StoryStore
     approval_above: int
+    recon: ReconStore
+    break_approval_above_minor: int
     evidence: EvidenceStore
     pace: Pace
     review_within: timedelta
@@ -239,6 +243,8 @@ def _ports(database: Database, vault: PostgresVault, pace: Pace, settings: Setti
         journal=AuditStore(),
         stories=StoryStore(),
         approval_above=settings.redrive_approval_above,
+        recon=ReconStore(),
+        break_approval_above_minor=settings.break_approval_above_minor,
         evidence=EvidenceStore(vault),
         pace=pace,
         review_within=timedelta(seconds=settings.review_within_s),
@@ -267,6 +273,10 @@ def background(core: Core, client: Redis) -> BusDeps:
     async def prove() -> None:
         show_imbalance(await read_imbalance(database))
 
+    async def reconcile() -> None:
+        # Two days by their ids: whatever was late on one run is met by the next; a full run is a person's command.
+        await reconcile_intents(ports, Context(None, "core"), datetime.now(UTC) - timedelta(days=2))
+
     return BusDeps(
         settings=settings,
         client=client,
@@ -279,6 +289,7 @@ def background(core: Core, client: Redis) -> BusDeps:
         resolve=resolve,
         observe=observe,
         prove=prove,
+        reconcile=reconcile,
         redrive=partial(run_redrives, ports, unit_of_work),
         instance=settings.instance or f"{socket.gethostname()}-{os.getpid()}",
         notify=notifier(core).step,

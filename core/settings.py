@@ -72,6 +72,10 @@ class Settings(EnvironmentSettings):
     """How long an intent waits in REVIEW, held, before it expires."""
     voids_per_minute: Annotated[int, Field(ge=1)] = 600
     """Automatic voids stop, with an alert, above this rate."""
+    break_approval_above_minor: Annotated[int, Field(ge=0)] = 100_000
+    """A reconciliation break of more minor units than this is put right by two people."""
+    recon_every_s: Seconds = 3600
+    """How often the intents of the last two days are compared with the books."""
     redrive_approval_above: Annotated[int, Field(ge=0)] = 100
     """A redrive of more letters than this waits for a second person."""
     deliveries_max: Annotated[int, Field(ge=1)] = 3

@@ -22,6 +22,7 @@ from core.api.liquidity import LiquidityRoutes
 from core.api.openapi import Described, install_document, tells
 from core.api.quotes import QuoteRoutes
 from core.api.rates import RateRoutes
+from core.api.recon import ReconRoutes
 from core.api.redrives import RedriveRoutes
 from core.api.requests import BATCH_BODY_MAX_BYTES, Page, parse, path_id, query_of, refusal_of
 from core.api.reviews import ReviewRoutes
@@ -88,6 +89,7 @@ def public_app(core: Core) -> ASGIApp:
         *TenantRoutes(core).table(),
         *DeadLetterRoutes(core).table(),
         *RedriveRoutes(core).table(),
+        *ReconRoutes(core).table(),
         *AuditRoutes(core).table(),
     ]
     for method, path, handler, _, _, _ in table:

@@ -40,6 +40,7 @@ class BusDeps:
     resolve: Callable[[], Awaitable[None]]
     observe: Callable[[], Awaitable[None]]
     prove: Callable[[], Awaitable[None]]
+    reconcile: Callable[[], Awaitable[None]]
     redrive: Callable[[], Awaitable[int]]
     instance: str
     notify: Callable[[], Awaitable[float]]
@@ -86,6 +87,7 @@ async def resolver_role(deps: BusDeps) -> None:
         tasks.create_task(forever("redrives", lambda: _then(deps.redrive, deps.settings.resolver_every_s)))
         tasks.create_task(forever("the end of waits", lambda: _end_waits(deps)))
         tasks.create_task(forever("the notifier", deps.notify))
+        tasks.create_task(forever("reconciliation", lambda: _then(deps.reconcile, deps.settings.recon_every_s)))
         tasks.create_task(forever("upkeep", lambda: _upkeep(deps)))
         tasks.create_task(forever("the observer", lambda: _observe(deps)))
         tasks.create_task(forever("the balance", lambda: _then(deps.prove, deps.settings.balance_every_s)))

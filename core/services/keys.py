@@ -47,6 +47,8 @@ REDRIVE_APPROVAL_SCOPE: Final = "REDRIVE_APPROVAL"
 """What a key must carry to approve or reject what another asked for."""
 AUDIT_SCOPE: Final = "AUDIT"
 """What a key must carry to read the audit journal."""
+RECONCILIATION_SCOPE: Final = "RECONCILIATION"
+"""What a key must carry to see breaks and to put them right."""
 NAMED_ONLY: Final[frozenset[str]] = frozenset(
     {
         OperationType.MANUAL_ADJUSTMENT,
@@ -63,6 +65,7 @@ NAMED_ONLY: Final[frozenset[str]] = frozenset(
         DEAD_LETTERS_SCOPE,
         REDRIVE_APPROVAL_SCOPE,
         AUDIT_SCOPE,
+        RECONCILIATION_SCOPE,
     }
 )
 """What makes money out of equity, takes from another's wallet, or sets what others pay or may pay, is carried by a key

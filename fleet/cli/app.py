@@ -20,6 +20,7 @@ from fleet.cli import (
     quotes,
     rails,
     rates,
+    recon,
     recover,
     redrives,
     reviews,
@@ -47,6 +48,7 @@ app.add_typer(rails.app, name="rails")
 app.add_typer(streams.app, name="streams")
 app.add_typer(dlq.app, name="dlq")
 app.add_typer(redrives.app, name="redrives")
+app.add_typer(recon.app, name="recon")
 app.add_typer(audit.app, name="audit")
 app.add_typer(ledger.app, name="ledger")
 app.add_typer(keys.app, name="keys")

@@ -140,7 +140,7 @@ async def things_of(world: World) -> Things:
     await owner.post(f"/v1/webhook-endpoints/{endpoint['id']}/test", {})
     ids = {"intent_id": held["id"], "wallet_id": wallet, "rule_id": rule["id"], "limit_id": limit["id"],
            "quote_id": quoted["id"], "owner": OWNER, "letter_id": letter, "story_id": died["id"],
-           "redrive_id": discard, "endpoint_id": endpoint["id"]}  # fmt: skip
+           "redrive_id": discard, "endpoint_id": endpoint["id"], "break_id": await broken(world)}  # fmt: skip
     bodies = {
         "/v1/intents": refund,
         "/v1/intents:batch": {"items": [
@@ -151,6 +151,8 @@ async def things_of(world: World) -> Things:
         "/v1/intents/{intent_id}/review": {"decision": "APPROVE"},
         "/v1/fee-rules": share,
         "/v1/quotes": quote,
+        "/v1/breaks/{break_id}/assign": {"owner": "eve"},
+        "/v1/breaks/{break_id}/resolve": {"reason": "seen"},
         "/v1/redrives": discarded | {"id": str(uuid4())},
         "/v1/hand-settlements": {"intent_id": died["id"], "outcome": "UNPAID", "evidence": "line 7 of the register",
                                  "reason": "seen", "incident": "I-1"},
@@ -160,6 +162,14 @@ async def things_of(world: World) -> Things:
         **{f"/v1/wallets/{{wallet_id}}/{change}": {"reason": "x"} for change in AccountChange},
     }  # fmt: skip
     return Things(ids, bodies)
+
+
+async def broken(world: World) -> str:
+    """Keep a break of the first tenant's; return its id."""
+    text = "INSERT INTO fleet.breaks (id, tenant_id, kind, detail) VALUES ($1, $2, 'orphan_hold', 'x')"
+    break_id = uuid4()
+    await world.admin.execute(text, break_id, world.tenant_id)
+    return str(break_id)
 
 
 async def buried(world: World, intent_id: UUID) -> str:

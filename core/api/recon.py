@@ -1,0 +1,61 @@
+"""Reconciliation breaks over HTTP, under a key that names RECONCILIATION."""
+
+from typing import Annotated
+
+from pydantic import Field
+from starlette.requests import Request
+from starlette.responses import Response
+
+from core.api.answers import json_answer
+from core.api.requests import Page, parse, path_id, query_of
+from core.api.signed_routes import Route, SignedRoutes
+from core.services.keys import RECONCILIATION_SCOPE
+from core.services.recon import approve_break, assign_break, resolve_break
+from core.services.redrives import background_context, reach
+from schemas.recon import BreakList, BreakOwner, BreakResolution, BreakState, BreakView
+
+
+class _BreakQuery(Page):
+    state: BreakState | None = BreakState.OPEN
+    kind: Annotated[str, Field(pattern=r"^[a-z_]{1,64}$")] | None = None
+
+
+class ReconRoutes(SignedRoutes):
+    """The routes of breaks."""
+
+    def table(self) -> tuple[Route, ...]:
+        """Return each route."""
+        one = "/v1/breaks/{break_id}"
+        return (
+            ("GET", "/v1/breaks", self.list_breaks, BreakList, 200, None),
+            ("POST", f"{one}/assign", self.assign, BreakView, 200, BreakOwner),
+            ("POST", f"{one}/resolve", self.resolve, BreakView, 200, BreakResolution),
+            ("POST", f"{one}/approve", self.approve, BreakView, 200, None),
+        )
+
+    async def list_breaks(self, request: Request) -> Response:
+        """List breaks, the oldest first."""
+        caller, _ = await self._operator(request, RECONCILIATION_SCOPE)
+        query, ports = query_of(_BreakQuery, request), self._core.worker_ports
+        async with ports.unit_of_work(background_context(caller)) as uow:
+            found = await ports.recon.page(uow, reach(caller), query.state, query.kind, query.limit)
+        return json_answer(BreakList(items=found))
+
+    async def assign(self, request: Request) -> Response:
+        """Say who looks after a break."""
+        caller, body = await self._operator(request, RECONCILIATION_SCOPE)
+        asked = parse(BreakOwner, body, request.headers.get("content-type"))
+        break_id = path_id(request, "break_id")
+        return json_answer(await assign_break(self._core.worker_ports, caller, break_id, asked.owner))
+
+    async def resolve(self, request: Request) -> Response:
+        """Put a break right by a new entry; above the threshold a second person approves."""
+        caller, body = await self._operator(request, RECONCILIATION_SCOPE)
+        asked = parse(BreakResolution, body, request.headers.get("content-type"))
+        break_id = path_id(request, "break_id")
+        return json_answer(await resolve_break(self._core.worker_ports, caller, break_id, asked))
+
+    async def approve(self, request: Request) -> Response:
+        """Agree with how another person puts a break right."""
+        caller, _ = await self._operator(request, RECONCILIATION_SCOPE)
+        return json_answer(await approve_break(self._core.worker_ports, caller, path_id(request, "break_id")))

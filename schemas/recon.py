@@ -1,0 +1,82 @@
+"""Reconciliation as people see it: runs, breaks, and how they are put right. Amounts are minor units."""
+
+from datetime import datetime
+from enum import StrEnum
+from typing import Annotated
+from uuid import UUID
+
+from pydantic import Field
+
+from schemas.base import Contract
+from schemas.on_call import Reason
+
+
+class BreakState(StrEnum):
+    """The life of a break."""
+
+    OPEN = "OPEN"
+    PROPOSED = "PROPOSED"
+    """Somebody says how it is put right; a second person has to agree."""
+    RESOLVED = "RESOLVED"
+    GONE = "GONE"
+    """A later full run did not find it any more."""
+
+
+class BreakView(Contract):
+    """One thing that did not fit."""
+
+    id: UUID
+    tenant_id: UUID
+    kind: str
+    subject_id: UUID | None
+    amount_minor: int
+    currency: str
+    detail: str
+    state: BreakState
+    owner: str
+    reason: str
+    entry_intent_id: UUID | None
+    proposed_by: str
+    resolved_by: str
+    first_seen_at: datetime
+    last_seen_at: datetime
+    ended_at: datetime | None
+    age_s: int
+
+
+class BreakList(Contract):
+    """Breaks, the oldest first."""
+
+    items: list[BreakView]
+
+
+class BreakOwner(Contract):
+    """Who looks after a break."""
+
+    owner: Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[!-~]+$")]
+
+
+class BreakResolution(Contract):
+    """How a break is put right: by the entry that was made for it; books are never edited."""
+
+    reason: Reason
+    entry_intent_id: UUID | None = None
+
+
+class ReconReport(Contract):
+    """What one run found."""
+
+    what: str
+    compared: int
+    unjudged: int
+    """Intents whose legs their state alone does not decide, such as collections."""
+    found: dict[str, int]
+    new: int
+    gone: int
+    """Breaks that were open and are not found any more; only a full run ends them."""
+    since: datetime | None = None
+
+    @property
+    def clean(self) -> bool:
+        """Whether nothing was found."""
+        return not self.found

@@ -1,0 +1,166 @@
+"""Every kind of break, planted in otherwise clean books, is found and named; on clean books none is."""
+
+import asyncio
+from dataclasses import replace
+from uuid import UUID, uuid4
+
+import pytest
+
+from core.domain.context import Context
+from core.services.keys import Caller
+from core.services.problems import Refusal
+from core.services.recon import approve_break, assign_break, reconcile_intents, reconcile_ledger, resolve_break
+from schemas.recon import BreakResolution, BreakState, BreakView, ReconReport
+from tests.integration.permits.conftest import World, pay_job
+
+CONTEXT = Context(None, "test")
+
+
+def clerk(world: World, name: str = "anna") -> Caller:
+    return replace(world.caller, key_id=name, operations=frozenset({"RECONCILIATION"}))
+
+
+async def compare(world: World) -> ReconReport:
+    return await reconcile_intents(world.core.worker_ports, CONTEXT)
+
+
+async def breaks(world: World, state: BreakState | None = BreakState.OPEN) -> list[BreakView]:
+    async with world.uow() as uow:
+        return await world.core.worker_ports.recon.page(uow, None, state, None, 100)
+
+
+async def plant(world: World, *statements: str) -> None:
+    """Change history as only an administrator can, with every guard off."""
+    for statement in statements:
+        await world.admin.execute("SET session_replication_role = replica")
+        await world.admin.execute(statement)
+        await world.admin.execute("RESET session_replication_role")
+
+
+async def books(world: World) -> dict[str, UUID]:
+    """Make one payment of each end; all is well."""
+    wallet = await world.wallet(10_000)
+    made = {name: await world.pay(wallet) for name in ("settled", "failed", "open", "sent")}
+    for name in ("settled", "failed", "sent"):
+        await world.sent(made[name])
+    await world.tell(pay_job(made["settled"]), "SUCCEEDED")
+    await world.tell(pay_job(made["failed"]), "DECLINED", reason="payee_not_found")
+    return made
+
+
+async def test_nothing_is_found_on_clean_books(world: World) -> None:
+    await books(world)
+    report = await compare(world)
+    assert (report.found, report.compared, report.unjudged) == ({}, 5, 0)
+    ledger = await reconcile_ledger(world.core.worker_ports, CONTEXT)
+    assert (ledger.found, ledger.clean) == ({}, True)
+    assert await breaks(world, None) == []
+
+
+POSTED = "(SELECT id FROM fleet.transfers WHERE user_data = '{settled}' AND flags & 4 = 4)"
+UNGUARDED = "ALTER TABLE fleet.transfers DROP CONSTRAINT transfers_amount_minor_check"
+PLANTED = {
+    "settled_amount_mismatch": (f"UPDATE fleet.transfers SET amount_minor = 70 WHERE id = {POSTED}", "settled", 30),
+    "settled_transfers_missing": (f"DELETE FROM fleet.transfers WHERE id = {POSTED}", "settled", 100),
+    "settled_amount_zero": (
+        f"{UNGUARDED}; UPDATE fleet.transfers SET amount_minor = 0 WHERE id = {POSTED}",
+        "settled",
+        100,
+    ),
+    "orphan_hold": ("UPDATE fleet.intents SET state = 'FAILED', version = 9 WHERE id = '{open}'", "open", 100),
+    "hold_missing": ("DELETE FROM fleet.transfers WHERE user_data = '{open}'", "open", 100),
+    "ended_but_posted": (
+        "UPDATE fleet.transfers SET flags = 4 WHERE user_data = '{failed}' AND flags = 8",
+        "failed",
+        100,
+    ),
+    "projection_drift": ("UPDATE fleet.intents SET version = version + 1 WHERE id = '{sent}'", "sent", 0),
+}
+
+
+@pytest.mark.parametrize("kind", PLANTED)
+async def test_a_planted_break_is_found_and_named(world: World, kind: str) -> None:
+    made = await books(world)
+    statement, subject, amount_minor = PLANTED[kind]
+    await plant(world, *statement.format(**{name: str(value) for name, value in made.items()}).split(";"))
+    report = await compare(world)
+    assert kind in report.found
+    assert set(report.found) - {kind} <= {"projection_drift"}, report.found
+    (found,) = [each for each in await breaks(world) if each.kind == kind]
+    assert (found.subject_id, found.amount_minor) == (made[subject], amount_minor)
+    assert (await compare(world)).new == 0, "found again, it is the same break"
+    assert ("page", "reconciliation_break") in await world.alerts()
+
+
+async def test_a_hold_of_no_intent_is_found_and_given_back_by_two_people(world: World) -> None:
+    wallet = await world.wallet(1000)
+    intent = await world.pay(wallet)
+    await plant(
+        world,
+        f"DELETE FROM fleet.intents WHERE id = '{intent}'",
+        f"DELETE FROM fleet.intent_events WHERE intent_id = '{intent}'",
+        f"DELETE FROM fleet.jobs WHERE intent_id = '{intent}'",
+    )
+    assert (await compare(world)).found == {"orphan_hold": 1}
+    (found,) = await breaks(world)
+    ports = world.core.worker_ports
+    asked = BreakResolution(reason="the intent was lost with the restore")
+    assert (await resolve_break(ports, clerk(world), found.id, asked)).state is BreakState.PROPOSED
+    with pytest.raises(Refusal) as own:
+        await approve_break(ports, clerk(world), found.id)
+    assert own.value.code == "redrive_own"
+    assert await world.money(wallet) == (1000, 100)
+    assert (await approve_break(ports, clerk(world, "ben"), found.id)).state is BreakState.RESOLVED
+    assert await world.money(wallet) == (1000, 0)
+    assert (await compare(world)).clean
+    assert (await reconcile_ledger(ports, CONTEXT)).clean
+
+
+async def test_a_broken_balance_is_a_break_and_gone_once_it_is_right_again(world: World) -> None:
+    wallet = await world.wallet(1000)
+    await plant(world, f"UPDATE fleet.accounts SET credits_posted = credits_posted + 5 WHERE id = '{wallet}'")
+    report = await reconcile_ledger(world.core.worker_ports, CONTEXT)
+    assert set(report.found) == {"ledger_balance_differs", "ledger_ledger_unbalanced"}
+    await plant(world, f"UPDATE fleet.accounts SET credits_posted = credits_posted - 5 WHERE id = '{wallet}'")
+    again = await reconcile_ledger(world.core.worker_ports, CONTEXT)
+    assert (again.clean, again.gone) == (True, 2)
+    assert {each.state for each in await breaks(world, None)} == {BreakState.GONE}
+
+
+async def test_a_break_of_money_is_put_right_by_a_new_entry_alone(world: World) -> None:
+    made = await books(world)
+    await plant(world, f"UPDATE fleet.intents SET state = 'FAILED', version = 9 WHERE id = '{made['settled']}'")
+    await compare(world)
+    (found,) = [each for each in await breaks(world) if each.kind == "ended_but_posted"]
+    ports = world.core.worker_ports
+    assert (await assign_break(ports, clerk(world), found.id, "carl")).owner == "carl"
+    for entry in (None, uuid4(), made["open"]):
+        with pytest.raises(Refusal) as refused:
+            await resolve_break(ports, clerk(world), found.id, BreakResolution(reason="seen", entry_intent_id=entry))
+        assert refused.value.code == "entry_missing"
+    wallet = await world.wallet(100)
+    entry = await world.admin.fetchval("SELECT id FROM fleet.intents WHERE wallet_id = $1", wallet)
+    asked = BreakResolution(reason="booked back", entry_intent_id=entry)
+    done = await resolve_break(ports, clerk(world), found.id, asked)
+    assert (done.state, done.resolved_by, done.entry_intent_id) == (BreakState.RESOLVED, "key:anna", entry)
+    await compare(world)
+    assert [each.state for each in await breaks(world, None) if each.id == found.id] == [BreakState.RESOLVED]
+    stranger = replace(clerk(world), tenant_id=uuid4())
+    with pytest.raises(Refusal) as unseen:
+        await assign_break(ports, stranger, found.id, "eve")
+    assert unseen.value.code == "not_found"
+
+
+async def test_payments_that_go_on_meanwhile_are_no_breaks(world: World) -> None:
+    wallet = await world.wallet(10_000)
+
+    async def traffic() -> None:
+        for _ in range(15):
+            intent = await world.pay(wallet)
+            await world.sent(intent)
+            await world.tell(pay_job(intent), "SUCCEEDED")
+
+    busy = asyncio.create_task(traffic())
+    while not busy.done():
+        assert (await compare(world)).found == {}
+    await busy
