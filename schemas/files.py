@@ -46,6 +46,7 @@ class FileHeld(Contract):
     id: UUID
     message_id: str
     age_s: float
+    job_id: UUID
     buried: bool = False
     """No file: the reference was buried, and is never paid."""
 

@@ -1,7 +1,5 @@
 """The bank: a batch of orders becomes one file, and what the bank reports becomes outcomes."""
 
-import asyncio
-import logging
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Final
@@ -9,17 +7,18 @@ from zoneinfo import ZoneInfo
 
 from adapters.bank.answers import outcome_of
 from adapters.bank.client import BankClient
+from adapters.bank.collecting import MANDATE, Collecting
 from adapters.bank.files import Files
 from adapters.bank.mailbox import Mailbox
 from adapters.bank.pain001 import Transfer, credit_transfers
+from adapters.bank.references import LENGTH
 from adapters.bank.sender import Sender
 from adapters.bank.settings import BankSettings
+from adapters.bank.watcher import Watcher
 from adapters.runtime import errors
-from adapters.runtime.port import Order, Outcome
+from adapters.runtime.port import Listener, Order, Outcome
 from schemas.operations import OperationType
 from schemas.rails import Capabilities, PayeeType, RailRegistration, Timing
-
-log = logging.getLogger(__name__)
 
 RAIL: Final = "bank"
 REFERENCE_LENGTH: Final = 30
@@ -45,6 +44,8 @@ class BankRail:
         self._client, self._settings, self._timing = client, settings, timing
         self._calendar, self._own = settings.calendar(), settings.own_account()
         self.mailbox = Mailbox(client, settings.account, first=settings.first_message)
+        self._collecting = Collecting(client, files, self.mailbox, settings)
+        self._watcher = Watcher(RAIL, self.mailbox, files, settings)
         self._payouts = Sender(client, files, self.mailbox, self._file, outcome_of, settings.resend_after_s)
 
     def registration(self) -> RailRegistration:
@@ -63,13 +64,23 @@ class BankRail:
             business_timezone=settings.timezone,
             cut_off=settings.cut_off,
         )
+        collects = capabilities.model_copy(
+            update={"collection_lives_s": settings.deposit_lives_s, "reference_length": LENGTH}
+        )
+        # What a payer transfers cannot be refused: a deposit that is not expected any more rests in suspense.
+        deposit = collects.model_copy(update={"cancel_by_reference": False})
         return RailRegistration(
             rail=RAIL,
             provider=settings.provider,
             provider_account=settings.provider_account,
             environment=settings.environment,
-            operations={OperationType.PAYOUT: capabilities, OperationType.WITHDRAWAL: capabilities},
-            payee_types=PAYEE_TYPES,
+            operations={
+                OperationType.PAYOUT: capabilities,
+                OperationType.WITHDRAWAL: capabilities,
+                OperationType.DEPOSIT: deposit,
+                OperationType.DIRECT_DEBIT: collects,
+            },
+            payee_types={**PAYEE_TYPES, "mandate": MANDATE},
             timing=self._timing,
         )
 
@@ -105,14 +116,21 @@ class BankRail:
         """Bury a reference that is in no file; of one that is, return the status."""
         return await self._payouts.bury(order)
 
-    async def watch(self) -> None:
-        """Read the mailbox now and then until cancelled, so that gaps and returns are seen without anybody asking."""
-        while True:
-            try:
-                await self.mailbox.read()
-            except errors.AdapterError as error:
-                log.warning("the mailbox cannot be read: %s", error)
-            await asyncio.sleep(self._settings.watch_every_s)
+    async def collect(self, order: Order) -> Outcome:
+        """Show a payer where to transfer to, or draw a direct debit."""
+        return await self._collecting.collect(order)
+
+    async def check_collection(self, order: Order) -> Outcome:
+        """Return where a collection stands."""
+        return await self._collecting.check(order)
+
+    async def cancel_collection(self, order: Order) -> Outcome:
+        """End a collection that nothing was received for."""
+        return await self._collecting.cancel(order)
+
+    async def watch(self, listener: Listener) -> None:
+        """Read the mailbox now and then, and tell of money that came in or back, until cancelled."""
+        await self._watcher.run(listener)
 
     def _file(self, message_id: str, now: datetime, orders: Sequence[Order]) -> bytes:
         return credit_transfers(

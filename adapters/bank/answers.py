@@ -67,6 +67,9 @@ class Known:
     debits: dict[str, Entry] = field(default_factory=dict)
     """Booked debits by the bank's own reference: a notice, a report and a statement show the same one."""
     returned: dict[str, Entry] = field(default_factory=dict)
+    credits: dict[str, Entry] = field(default_factory=dict)
+    """Booked credits of what we collected."""
+    taken_back: dict[str, Entry] = field(default_factory=dict)
 
 
 def outcome_of(known: Known | None, of_file: FileStatus | None) -> Outcome | None:
@@ -85,6 +88,36 @@ def outcome_of(known: Known | None, of_file: FileStatus | None) -> Outcome | Non
         positive = outcome.verdict is Verdict.SUCCEEDED
         return Outcome(Verdict.PENDING, reason="file_accepted", evidence=outcome.evidence) if positive else outcome
     return None
+
+
+def outcome_of_collection(known: Known | None, of_file: FileStatus | None) -> Outcome | None:
+    """Return what the reports prove of a direct debit: it is paid when our account shows the credit booked."""
+    if known is not None and known.credits:
+        [credit, *others] = known.credits.values()
+        if others:
+            raise ProtocolViolation("the account shows one collection booked twice", evidence=_evidence(known.credits))
+        if not known.taken_back:
+            return received(credit)
+        back = sum(entry.amount_minor for entry in known.taken_back.values())
+        return received(credit)._replace(
+            verdict=Verdict.RETURNED, amount_minor=back, evidence=_evidence(known.taken_back)
+        )
+    reported = outcome_of(Known(known.status) if known is not None else None, of_file)
+    # "Settled" without an entry on our account is no money of ours yet.
+    early = reported is not None and reported.verdict is Verdict.SUCCEEDED
+    return Outcome(Verdict.PENDING, reason="settled_not_booked") if early else reported
+
+
+def received(credit: Entry) -> Outcome:
+    """Return a booked credit as what was received."""
+    return Outcome(
+        Verdict.PAID,
+        amount_minor=credit.amount_minor,
+        currency=credit.currency,
+        provider_tx_id=credit.bank_reference or None,
+        evidence=credit.evidence,
+        basis=Basis.REFERENCE_STATUS,
+    )
 
 
 def _booked(known: Known) -> Outcome:

@@ -12,6 +12,7 @@ from typing import Final, Protocol
 
 from adapters.bank import metrics
 from adapters.bank.answers import DUPLICATES, Known
+from adapters.bank.references import virtual_reference
 from adapters.bank.reports import Balanced, Entry, Fact, FileStatus, PaymentStatus, ReturnNotice, read_report
 from adapters.bank.xml import XmlRefusedError
 
@@ -47,6 +48,7 @@ class Mailbox:
         self._rounds_begun = self._last_read = 0
         self._known: dict[str, Known] = {}
         self._files: dict[str, FileStatus] = {}
+        self._paid_in: dict[str, dict[str, Entry]] = {}
         self._statements: dict[int, Balanced] = {}
         self._shown: set[str] = set()
         self.gaps: list[Gap] = []
@@ -72,6 +74,10 @@ class Mailbox:
     def file(self, message_id: str) -> FileStatus | None:
         """Return what was reported about a file of ours as a whole."""
         return self._files.get(message_id)
+
+    def paid_in(self, virtual: str) -> list[Entry]:
+        """Return the booked credits that name a virtual reference, in the bank's order."""
+        return list(self._paid_in.get(virtual, {}).values())
 
     def _take(self, body: bytes) -> None:
         try:
@@ -114,14 +120,19 @@ class Mailbox:
 
     def _learn_entry(self, fact: Entry) -> None:
         # `BOOK` alone is money that moved: an expected or a future entry is neither.
-        if not fact.end_to_end_id or not fact.is_booked:
+        if not fact.is_booked:
+            return
+        virtual = virtual_reference(fact)
+        if virtual and fact.is_credit and not fact.is_return:
+            self._paid_in.setdefault(virtual, {})[fact.bank_reference] = fact
+        if not fact.end_to_end_id:
             return
         reference = fact.bank_reference or f"{fact.source}:{fact.value_date}"
         known = self._known.setdefault(fact.end_to_end_id, Known())
-        if not fact.is_credit and not fact.is_return:
-            known.debits[reference] = fact
-        elif fact.is_credit and fact.is_return:
-            known.returned[reference] = fact
+        if fact.is_credit:
+            (known.returned if fact.is_return else known.credits)[reference] = fact
+        else:
+            (known.taken_back if fact.is_return else known.debits)[reference] = fact
 
     def _check(self, statement: Balanced) -> None:
         if statement.statement_id in self._shown:

@@ -49,7 +49,7 @@ class Entry:
     end_to_end_id: str
     """Empty where the bank names none."""
     creditor_reference: str
-    remittance: str
+    remittance: tuple[str, ...]
     value_date: str
     reason: str
     source: str
@@ -170,7 +170,7 @@ def _movements(entry: etree._Element, account: str, name: str) -> Iterator[Entry
             text_at(detail, "Refs/AcctSvcrRef") or text_at(entry, "AcctSvcrRef"),
             "" if reference == NOT_PROVIDED else reference,
             text_at(detail, "RmtInf/Strd/CdtrRefInf/Ref"),
-            " ".join((each.text or "").strip() for each in find_all(detail, "RmtInf/Ustrd")),
+            tuple((each.text or "").strip() for each in find_all(detail, "RmtInf/Ustrd")),
             text_at(entry, "ValDt/Dt"),
             text_at(detail, "RtrInf/Rsn/Cd"),
             name,

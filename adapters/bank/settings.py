@@ -40,6 +40,8 @@ class BankSettings(BaseSettings):
     """Where reading the bank's messages begins after a start."""
     watch_every_s: Annotated[float, Field(gt=0)] = 5
     """How often the mailbox is read without anybody asking."""
+    deposit_lives_s: Annotated[float, Field(gt=0)] = 3 * 86_400
+    """How long a deposit is expected after its reference was shown."""
     connect_s: Annotated[float, Field(gt=0)] = 2
     max_connections: Annotated[int, Field(ge=1)] = 20
 

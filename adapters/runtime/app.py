@@ -13,10 +13,11 @@ from pydantic import ValidationError
 
 from adapters.runtime.callbacks import CallbackReceiver, CallbackSettings
 from adapters.runtime.core_client import CoreClient, CoreRefusedError, register_until_answered
-from adapters.runtime.port import Rail, ReceivesCallbacks
+from adapters.runtime.port import Rail, ReceivesCallbacks, Watches
 from adapters.runtime.settings import RuntimeSettings, networks_of
 from adapters.runtime.timing import TimingRefusedError
 from adapters.runtime.waits import tell_waits
+from adapters.runtime.watching import CoreListener
 from adapters.runtime.worker import Worker, WorkerSettings
 from wire.client import connect_redis
 from wire.environment import SettingsError
@@ -80,6 +81,9 @@ async def serve(make_rail: Callable[[RuntimeSettings], Rail], settings: RuntimeS
             receiver = CallbackReceiver(rail, core, _callback_settings(settings, rail.registration().rail))
             await receiver.start(settings.callback_host, settings.callback_port)
             stack.push_async_callback(receiver.stop)
+        if isinstance(rail, Watches):
+            looking = asyncio.create_task(rail.watch(CoreListener(core, client)), name="watch")
+            stack.callback(looking.cancel)
         worker.start()
         name = rail.registration().rail
         telling = asyncio.create_task(tell_waits(core, name, lambda: worker.jobs.guard.open_operations))

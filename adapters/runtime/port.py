@@ -10,11 +10,11 @@ from datetime import datetime
 from typing import NamedTuple, Protocol, runtime_checkable
 from uuid import UUID
 
-from schemas.collections import NextAction, ProviderPayment
+from schemas.collections import NextAction, ProviderPayment, ProviderPaymentAnswers, ProviderPaymentBatch
 from schemas.operations import OperationType
 from schemas.permits import LookupBinding, Payee
 from schemas.rails import RailRegistration
-from schemas.results import Basis, Verdict
+from schemas.results import Basis, Result, Verdict
 
 
 class Order(NamedTuple):
@@ -183,4 +183,25 @@ class ReceivesCallbacks(Protocol):
         Where the signature leaves a field out, either read the status again and say `confirmed`, or do not say it.
         Raises `adapters.runtime.callbacks.CallbackRefused` for what is not the provider's.
         """
+        ...
+
+
+class Listener(Protocol):
+    """Who is told of what a rail saw without having been asked."""
+
+    async def post_payments(self, batch: ProviderPaymentBatch) -> ProviderPaymentAnswers:
+        """Take facts about money that came in; a repeat has no further effect. Raises the core client's errors."""
+        ...
+
+    async def tell(self, result: Result) -> None:
+        """Publish a verdict about a payment of ours, such as its return; a repeat is one fact. Raises RedisError."""
+        ...
+
+
+@runtime_checkable
+class Watches(Protocol):
+    """Must look at its provider also when nobody asks: a mailbox, a register."""
+
+    async def watch(self, listener: Listener) -> None:
+        """Look until cancelled. What could not be told is told again; no error of the provider's ends it."""
         ...

@@ -43,6 +43,7 @@ class FilesInMemory:
                 id=file.id,
                 message_id=file.message_id,
                 age_s=file.age_s,
+                job_id=member.job_id,
                 buried=not file.body,
             )
             for file in self.files.values()

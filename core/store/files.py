@@ -21,7 +21,7 @@ ORDER BY j.reference
 RETURNING reference
 """
 _HOLDING: Final = """
-SELECT m.reference, f.id, f.message_id, extract(epoch FROM now() - f.stored_at)::float8 AS age_s,
+SELECT m.reference, m.job_id, f.id, f.message_id, extract(epoch FROM now() - f.stored_at)::float8 AS age_s,
        f.state = 'BURIED' AS buried
 FROM fleet.rail_file_members m JOIN fleet.rail_files f ON f.id = m.file_id
 WHERE m.rail = $1 AND m.reference = ANY($2) AND m.live

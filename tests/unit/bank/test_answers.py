@@ -25,7 +25,7 @@ def reported(status: str, reason: str = "") -> Outcome:
 
 def entry(reference: str, amount_minor: int = 1_050, *, back: bool = False) -> Entry:
     return Entry(
-        "TH69", back, True, back, amount_minor, "THB", reference, "A1", "", "", "2026-11-23", "AC04" if back else "",
+        "TH69", back, True, back, amount_minor, "THB", reference, "A1", "", (), "2026-11-23", "AC04" if back else "",
         "camt.054", "<raw/>",
     )  # fmt: skip
 

@@ -1,0 +1,115 @@
+"""Looks into the mailbox when nobody asks, and tells of what nobody asked about: money in, and money that came back."""
+
+import asyncio
+import logging
+from collections import deque
+from datetime import UTC, datetime, time
+from zoneinfo import ZoneInfo
+
+from redis.exceptions import RedisError
+
+from adapters.bank.answers import outcome_of
+from adapters.bank.files import Files
+from adapters.bank.mailbox import Mailbox
+from adapters.bank.references import virtual_reference
+from adapters.bank.reports import Entry, Fact
+from adapters.bank.settings import BankSettings
+from adapters.runtime import errors
+from adapters.runtime.core_client import CoreRefusedError, CoreUnavailableError
+from adapters.runtime.port import Listener
+from schemas.collections import PaymentKind, PaymentSource, PaymentStatus, ProviderPayment, ProviderPaymentBatch
+from schemas.operations import JobKind
+from schemas.results import Basis, Result, Verdict
+
+log = logging.getLogger(__name__)
+
+_PAGE = 200
+
+
+class Watcher:
+    """Tells each booked movement once. What could not be told goes on waiting; a new process tells all again."""
+
+    def __init__(self, rail: str, mailbox: Mailbox, files: Files, settings: BankSettings) -> None:
+        self._rail, self._mailbox, self._files, self._settings = rail, mailbox, files, settings
+        self._seen: set[tuple[str, bool]] = set()
+        self._facts: deque[ProviderPayment] = deque()
+        self._came_back: deque[str] = deque()
+        mailbox.listeners.append(self._note)
+
+    async def run(self, listener: Listener) -> None:
+        """Read and tell until cancelled."""
+        while True:
+            try:
+                await self._mailbox.read()
+                await self.tell(listener)
+            except errors.AdapterError as error:
+                log.warning("the mailbox cannot be read: %s", error)
+            except (CoreUnavailableError, CoreRefusedError, RedisError) as error:
+                log.warning("what the bank reported is told later: %s", type(error).__name__)
+            await asyncio.sleep(self._settings.watch_every_s)
+
+    async def tell(self, listener: Listener) -> None:
+        """Tell what waits. Raises the core client's errors and RedisError; what was not told goes on waiting."""
+        while self._facts:
+            page = [self._facts[at] for at in range(min(_PAGE, len(self._facts)))]
+            await listener.post_payments(ProviderPaymentBatch(facts=page))
+            for _ in page:
+                self._facts.popleft()
+        while self._came_back:
+            await self._tell_return(listener, self._came_back[0])
+            self._came_back.popleft()
+
+    async def _tell_return(self, listener: Listener, reference: str) -> None:
+        outcome = outcome_of(self._mailbox.known(reference), None)
+        held = (await self._files.holding([reference])).get(reference)
+        if held is None or outcome is None or outcome.verdict is not Verdict.RETURNED:
+            log.error("a return of a payment that is not ours")
+            return
+        await listener.tell(
+            Result(
+                job_id=held.job_id,
+                rail=self._rail,
+                kind=JobKind.PAY,
+                fence=1,
+                verdict=outcome.verdict,
+                basis=Basis.REFERENCE_STATUS,
+                reference=reference,
+                amount_minor=outcome.amount_minor,
+                currency=outcome.currency,
+                provider_tx_id=outcome.provider_tx_id,
+                reason=outcome.reason,
+                observed_at=datetime.now(UTC),
+            )
+        )
+
+    def _note(self, fact: Fact) -> None:
+        if not isinstance(fact, Entry) or not fact.is_booked or fact.account != self._settings.account:
+            return
+        movement = (fact.bank_reference, fact.is_credit)
+        if not fact.bank_reference or movement in self._seen:
+            return
+        self._seen.add(movement)
+        if fact.is_credit and fact.is_return:
+            self._came_back.append(fact.end_to_end_id)
+        elif fact.is_credit:
+            self._facts.append(self._fact(fact, PaymentKind.PAYMENT, fact.bank_reference))
+        elif fact.is_return:
+            known = self._mailbox.known(fact.end_to_end_id)
+            paid_in = next(iter(known.credits), "") if known is not None else ""
+            # Under the name of what was paid in, which is what is taken back.
+            self._facts.append(self._fact(fact, PaymentKind.RETURN, paid_in or fact.bank_reference))
+
+    def _fact(self, entry: Entry, kind: PaymentKind, transaction_id: str) -> ProviderPayment:
+        day = datetime.fromisoformat(entry.value_date).date() if entry.value_date else datetime.now(UTC).date()
+        return ProviderPayment(
+            provider_account=self._settings.provider_account,
+            environment=self._settings.environment,
+            transaction_id=transaction_id[:64],
+            kind=kind,
+            status=PaymentStatus.SUCCEEDED,
+            amount_minor=entry.amount_minor,
+            currency=entry.currency,
+            reference=virtual_reference(entry) or entry.end_to_end_id,
+            source=PaymentSource.STATEMENT,
+            occurred_at=datetime.combine(day, time(), ZoneInfo(self._settings.timezone)),
+        )
