@@ -1,6 +1,7 @@
 """`fleet rails`: what has registered, what is paused or waits, and a new rail's folder."""
 
 import json
+from pathlib import Path
 from typing import Annotated, Any
 
 import asyncpg
@@ -12,6 +13,7 @@ from core.store import rails as store
 from core.store.database import UnitOfWork
 from fleet.cli.operator import in_tenant
 from fleet.cli.output import CommandError, JsonFlag, print_fields, print_json, print_table
+from fleet.scaffold.new_rail import FolderExistsError, write_rail
 from schemas.operations import OperationType
 from schemas.streams import RAIL_PATTERN
 
@@ -89,6 +91,28 @@ def events(
         print_json(found)
     else:
         print_table("events", columns, [[str(row[column]) for column in columns] for row in found])
+
+
+@app.command()
+def new(
+    rail: Rail,
+    root: Annotated[Path, typer.Option(help="The work tree to write into.")] = Path(),
+    as_json: JsonFlag = False,
+) -> None:
+    """Write a new rail: a running adapter for an example provider, its simulator, certificate and page."""
+    _checked(rail)
+    if not (root / "adapters" / "runtime").is_dir():
+        raise CommandError("not_a_work_tree", f"{root} has no adapters/runtime: give --root, or go there")
+    try:
+        written = write_rail(root, rail)
+    except FolderExistsError as error:
+        raise CommandError("rail_exists", f"there is {error} already: choose another name") from error
+    if as_json:
+        print_json({"rail": rail, "files": [str(path) for path in written]})
+        return
+    for path in written:
+        typer.echo(str(path))
+    typer.echo(f"next: pytest tests/conformance/test_{rail}.py, then docs/adding-a-rail.md")
 
 
 def _checked(rail: str) -> None:

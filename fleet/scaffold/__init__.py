@@ -1,0 +1,1 @@
+"""Writes what a new part of the system begins as."""

@@ -1,0 +1,73 @@
+"""docs/adding-a-rail.md, done: a new rail in a copy of the work tree passes its certificate as it was written."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from fleet.scaffold.new_rail import FolderExistsError, write_rail
+
+ROOT = Path(__file__).resolve().parents[2]
+NAME = "zeta_bank"
+
+
+@pytest.fixture
+def work_tree(tmp_path: Path) -> Path:
+    listed = subprocess.run(
+        ["git", "ls-files", "-co", "--exclude-standard"], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    for name in listed.stdout.splitlines():
+        if (ROOT / name).is_file():
+            (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(ROOT / name, tmp_path / name)
+    return tmp_path
+
+
+def _run(tree: Path, *command: str) -> None:
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
+    environment = {**kept, "PYTHONPATH": str(tree), "PYTHONDONTWRITEBYTECODE": "1"}
+    done = subprocess.run(command, check=False, cwd=tree, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, f"{' '.join(command)}\n{done.stdout[-4000:]}\n{done.stderr[-2000:]}"
+
+
+def _commands_of(page: str) -> list[str]:
+    text = (ROOT / "docs" / page).read_text()
+    blocks = text.split("```sh\n")[1:]
+    return [line.split("#")[0].strip() for block in blocks for line in block.split("```")[0].splitlines() if line]
+
+
+def test_a_rail_that_was_just_written_passes_its_certificate_and_the_style(work_tree: Path) -> None:
+    python = sys.executable
+    assert "fleet rails new zeta_bank" in _commands_of("adding-a-rail.md")
+    _run(work_tree, python, "-m", "fleet.cli", "rails", "new", NAME)
+    _run(work_tree, python, "-m", "ruff", "check", "--no-cache", "adapters", "tests/conformance")
+    _run(work_tree, python, "-m", "ruff", "format", "--no-cache", "--check", "adapters", "tests/conformance")
+    assert f"pytest tests/conformance/test_{NAME}.py" in _commands_of("adding-a-rail.md")
+    suite = (
+        f"tests/conformance/test_{NAME}.py",
+        f"tests/conformance/test_every_rail.py::test_a_rail_has_its_conformance_tests[{NAME}]",
+    )
+    _run(work_tree, python, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-n0", *suite)
+
+
+@pytest.mark.chaos
+@pytest.mark.timeout(600)
+def test_a_rail_that_was_just_written_passes_every_static_check(work_tree: Path) -> None:
+    python = sys.executable
+    write_rail(work_tree, NAME)
+    _run(work_tree, "git", "init", "-q")
+    _run(work_tree, "git", "add", "-A")
+    _run(work_tree, python, "-m", "mypy", "--cache-dir", str(work_tree / ".mypy"), "-p", f"adapters.{NAME}")
+    _run(work_tree, str(Path(python).parent / "lint-imports"))
+    _run(work_tree, python, "-m", "tools.tidy")
+
+
+def test_what_is_there_already_is_never_written_over(work_tree: Path) -> None:
+    write_rail(work_tree, NAME)
+    (work_tree / "adapters" / NAME / "models.py").write_text("mine")
+    with pytest.raises(FolderExistsError):
+        write_rail(work_tree, NAME)
+    assert (work_tree / "adapters" / NAME / "models.py").read_text() == "mine"
