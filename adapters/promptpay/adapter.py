@@ -4,6 +4,7 @@ import re
 from typing import Final
 
 from adapters.promptpay.client import LOOKUP_EXPIRED, IppsClient, ReferenceTaken, ReferenceUnknown
+from adapters.promptpay.collections import PromptPayCollections
 from adapters.promptpay.models import LookupRequest, TransferAnswer, TransferRequest, TransferStatus
 from adapters.promptpay.proxies import ProxyType, proxy_wire
 from adapters.promptpay.settings import PromptPaySettings
@@ -43,11 +44,12 @@ VERDICTS: Final = {
 _REASONS: Final = frozenset({"account_closed", "insufficient_provider_funds", "limit_exceeded"})
 
 
-class PromptPayRail:
-    """The rail. It looks up, pays, inquires and cancels by reference."""
+class PromptPayRail(PromptPayCollections):
+    """The rail. It looks up, pays, inquires and cancels by reference, takes money in by QR code and pays it back."""
 
     def __init__(self, client: IppsClient, settings: PromptPaySettings, timing: Timing) -> None:
-        self._client, self._settings, self._timing = client, settings, timing
+        super().__init__(client, settings)
+        self._timing = timing
 
     def registration(self) -> RailRegistration:
         """Return what IPPS can do."""
@@ -69,7 +71,19 @@ class PromptPayRail:
             provider=PROVIDER,
             provider_account=self._settings.provider_account,
             environment=self._settings.environment,
-            operations={OperationType.PAYOUT: capabilities},
+            operations={
+                OperationType.PAYOUT: capabilities,
+                OperationType.TOPUP: capabilities.model_copy(
+                    update={
+                        "lookup": False,
+                        "callbacks": True,
+                        "collection_lives_s": self._settings.qr_lives_s,
+                        "max_amount_minor": self._settings.qr_max_amount_minor,
+                    }
+                ),
+                # A refund is known by its reference for good, and nothing takes one back.
+                OperationType.REFUND: capabilities.model_copy(update={"lookup": False, "cancel_by_reference": False}),
+            },
             payee_types=PAYEE_TYPES,
             timing=self._timing,
         )

@@ -17,6 +17,9 @@ from adapters.promptpay.models import (
     LookupAnswer,
     LookupRequest,
     Payload,
+    QrAnswer,
+    QrRequest,
+    RefundRequest,
     TransferAnswer,
     TransferRequest,
 )
@@ -32,11 +35,14 @@ _REFUSALS: Final[Mapping[tuple[int, str], str]] = {
     (422, "amount_invalid"): "amount_invalid",
     (422, "amount_mismatch"): "amount_mismatch",
     (422, "field_invalid"): "field_invalid",
+    (404, "payment_not_found"): "payment_not_found",
+    (422, "refund_exceeds_payment"): "refund_exceeds_payment",
 }
 _NOT_TAKEN: Final[Mapping[tuple[int, str], str]] = {
     (410, "lookup_expired"): LOOKUP_EXPIRED,
     (404, "lookup_not_found"): LOOKUP_EXPIRED,
 }
+_UNKNOWN: Final = frozenset({"transfer_not_found", "qr_not_found", "refund_not_found"})
 _EVIDENCE_CHARACTERS: Final = 8_000
 
 
@@ -78,6 +84,26 @@ class IppsClient:
         """Bury a reference; the answer's status says whether it was too late."""
         return await self._ask("POST", f"/v1/transfers/by-ref/{reference}/cancel", TransferAnswer)
 
+    async def make_qr(self, request: QrRequest) -> tuple[QrAnswer, str]:
+        """Return a code; the same reference gives the same one. Raises Rejected, NotSent, Throttled, Indeterminate."""
+        return await self._ask("POST", "/v1/qr", QrAnswer, request)
+
+    async def find_qr(self, reference: str) -> tuple[QrAnswer, str]:
+        """Return where a code stands. Raises ReferenceUnknown."""
+        return await self._ask("GET", f"/v1/qr/by-ref/{reference}", QrAnswer)
+
+    async def cancel_qr(self, reference: str) -> tuple[QrAnswer, str]:
+        """Bury a code, also one that was never made; the answer's status says whether it was too late."""
+        return await self._ask("POST", f"/v1/qr/by-ref/{reference}/cancel", QrAnswer)
+
+    async def refund(self, request: RefundRequest) -> tuple[TransferAnswer, str]:
+        """Pay back. Raises ReferenceTaken, Rejected, Throttled, Indeterminate."""
+        return await self._ask("POST", "/v1/refunds", TransferAnswer, request)
+
+    async def find_refund(self, reference: str) -> tuple[TransferAnswer, str]:
+        """Return the status of a refund by its own reference. Raises ReferenceUnknown."""
+        return await self._ask("GET", f"/v1/refunds/by-ref/{reference}", TransferAnswer)
+
     async def _ask(
         self, method: str, path: str, model: type[Answer], request: Payload | None = None
     ) -> tuple[Answer, str]:
@@ -113,7 +139,7 @@ def _refusal(response: httpx.Response, evidence: str) -> Exception:
         return errors.Rejected(_REFUSALS[status, code], evidence=evidence)
     if (status, code) in _NOT_TAKEN:
         return errors.NotSent(code, reason=_NOT_TAKEN[status, code], evidence=evidence)
-    if (status, code) == (404, "transfer_not_found"):
+    if status == httpx.codes.NOT_FOUND and code in _UNKNOWN:
         return ReferenceUnknown(evidence)
     if (status, code) == (409, "duplicate_reference"):
         return ReferenceTaken()

@@ -64,6 +64,66 @@ class TransferAnswer(Payload):
     reason: str = ""
 
 
+class QrStatus(StrEnum):
+    """Every status of a code that the contract names."""
+
+    ACTIVE = "ACTIVE"
+    PAID = "PAID"
+    EXPIRED = "EXPIRED"
+    CANCELED = "CANCELED"
+    RETURNED = "RETURNED"
+
+
+class QrRequest(Payload):
+    """A code that is payable once, until it expires. `client_ref` is the idempotency key."""
+
+    client_ref: str
+    amount: str
+    ref1: str
+    expires_at: datetime
+
+
+class QrPayment(Payload):
+    """One payment that was booked for a code. A code that is payable once may have got two all the same."""
+
+    psp_txid: str
+    amount: str
+    bank_ref: str | None = None
+
+
+class QrAnswer(Payload):
+    """A code as the provider sees it."""
+
+    client_ref: str
+    status: str
+    payload: str | None = None
+    expires_at: datetime | None = None
+    payments: tuple[QrPayment, ...] = ()
+    """What was paid for it, in order."""
+    reason: str = ""
+
+
+class RefundRequest(Payload):
+    """Pay back what was paid by a transaction. `client_ref` is the refund's own, and its idempotency key."""
+
+    client_ref: str
+    psp_txid: str
+    amount: str
+
+
+class Webhook(Payload):
+    """What IPPS tells by itself; the signature covers every byte of it."""
+
+    event_id: str
+    type: str
+    psp_txid: str | None = None
+    bank_ref: str | None = None
+    client_ref: str
+    amount: str | None = None
+    status: str
+    occurred_at: datetime
+
+
 class ErrorAnswer(Payload):
     """A refusal; `status` stands beside it where the reference already has one."""
 

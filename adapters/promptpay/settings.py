@@ -23,5 +23,9 @@ class PromptPaySettings(EnvironmentSettings):
     dedup_window_s: Annotated[float, Field(gt=0)] = 86_400
     max_amount_minor: Annotated[int, Field(gt=0)] = 200_000_000
     """2,000,000 THB, as SCB documents; it differs by provider."""
+    qr_lives_s: Annotated[float, Field(gt=0)] = 600
+    """How long a payer may take for a code: ten minutes, as KBank documents."""
+    qr_max_amount_minor: Annotated[int, Field(gt=0)] = 70_000_000
+    """700,000 THB; it differs by provider."""
     connect_s: Annotated[float, Field(gt=0)] = 2
     max_connections: Annotated[int, Field(ge=1)] = 200

@@ -10,6 +10,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from adapters.promptpay.simulator.app import Behaviour, build_app
 from adapters.promptpay.simulator.book import SCHEMA
 from adapters.promptpay.simulator.magic import magic_scripts
+from adapters.promptpay.simulator.qr import QR_SCHEMA
 from adapters.promptpay.simulator.service import Ipps
 from adapters.testkit.durable import DurableStore
 from adapters.testkit.faults import FaultScripts
@@ -42,10 +43,11 @@ def main() -> None:
     parser.add_argument("--fee-satang", type=int, default=0)
     parser.add_argument("--callback-url", default="")
     parser.add_argument("--callback-delay-s", type=float, default=2)
+    parser.add_argument("--callback-retry-s", type=float, default=12, help="between deliveries that nobody took")
     chosen = parser.parse_args()
     log_json_lines("promptpay-simulator")
     ipps = Ipps(
-        DurableStore(chosen.db, SCHEMA),
+        DurableStore(chosen.db, SCHEMA + QR_SCHEMA),
         FaultScripts(chosen.seed, magic_scripts()),
         lookup_lives_s=chosen.lookup_lives_s,
         settle_after_s=chosen.settle_after_s,
@@ -58,6 +60,7 @@ def main() -> None:
         timeout_delay_s=chosen.timeout_delay_s,
         callback_url=chosen.callback_url,
         callback_delay_s=chosen.callback_delay_s,
+        callback_retry_s=chosen.callback_retry_s,
     )
     uvicorn.run(
         build_app(ipps, behaviour),

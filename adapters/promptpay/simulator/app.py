@@ -5,11 +5,9 @@ import contextlib
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import asdict, dataclass
-from typing import TypeVar
+from datetime import UTC, datetime
 
-import httpx
 import orjson
-from pydantic import BaseModel, ValidationError
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import Response
@@ -17,10 +15,13 @@ from starlette.routing import Route
 
 from adapters.promptpay import signing
 from adapters.promptpay.models import LookupRequest, TransferRequest
+from adapters.promptpay.simulator.answers import parsed_body, respond
+from adapters.promptpay.simulator.money_in import money_in_routes
+from adapters.promptpay.simulator.qr import Codes
 from adapters.promptpay.simulator.service import Answer, Ipps, as_json, refusal
+from adapters.promptpay.simulator.webhooks import Manner, Webhooks
 from adapters.testkit.faults import Fault, Script
 
-Model = TypeVar("Model", bound=BaseModel)
 Endpoint = Callable[[Request], Awaitable[Response]]
 
 _LOST = b'{"status": "SUCC'
@@ -39,6 +40,7 @@ class Behaviour:
     timeout_delay_s: float = 30.0
     callback_url: str = ""
     callback_delay_s: float = 2.0
+    callback_retry_s: float = 12.0
 
 
 def build_app(ipps: Ipps, behaviour: Behaviour) -> Starlette:
@@ -65,6 +67,7 @@ def build_app(ipps: Ipps, behaviour: Behaviour) -> Starlette:
             Route("/v1/transfers/by-ref/{reference}", signed(simulator.inquire)),
             Route("/v1/transfers/by-ref/{reference}/cancel", signed(simulator.cancel), methods=["POST"]),
             Route("/v1/settlements/{day}", signed(simulator.register)),
+            *money_in_routes(ipps, Codes(ipps.store), simulator.webhooks, signed),
             Route("/_control/book", simulator.book),
             Route("/_control/faults", simulator.faults, methods=["GET", "POST", "DELETE"]),
         ],
@@ -74,7 +77,13 @@ def build_app(ipps: Ipps, behaviour: Behaviour) -> Starlette:
 class _Http:
     def __init__(self, ipps: Ipps, behaviour: Behaviour) -> None:
         self._ipps, self._behaviour = ipps, behaviour
-        self._callbacks: set[asyncio.Task[None]] = set()
+        self.webhooks = Webhooks(
+            behaviour.callback_url,
+            behaviour.key_id,
+            behaviour.secret,
+            delay_s=behaviour.callback_delay_s,
+            retry_after_s=behaviour.callback_retry_s,
+        )
 
     def signed(self, endpoint: Endpoint) -> Endpoint:
         """Refuse what is not signed with the client's key; then wait the set latency."""
@@ -97,11 +106,11 @@ class _Http:
         return respond(Answer(200, {"status": "up"}))
 
     async def lookup(self, request: Request) -> Response:
-        parsed = _parsed(LookupRequest, await request.body())
+        parsed = parsed_body(LookupRequest, await request.body())
         return respond(parsed if isinstance(parsed, Answer) else await self._ipps.lookup(parsed))
 
     async def transfer(self, request: Request) -> Response:
-        parsed = _parsed(TransferRequest, await request.body())
+        parsed = parsed_body(TransferRequest, await request.body())
         if isinstance(parsed, Answer):
             return respond(parsed)
         payee = await self._ipps.payee_of_lookup(parsed.lookup_id)
@@ -110,7 +119,8 @@ class _Http:
             return await self._lose(fault, request)
         answer = await self._ipps.transfer(parsed, fault)
         if fault is Fault.LATE_CALLBACK:
-            self._call_back_later(answer)
+            event = {"event_id": f"EV{answer.body['psp_txid']}", "type": "transfer.updated", **answer.body}
+            self.webhooks.tell({**event, "occurred_at": datetime.now(UTC).isoformat()}, Manner.LATE)
         if fault in (Fault.TIMEOUT_AFTER, Fault.ERROR_AFTER, Fault.GARBAGE_AFTER, Fault.RESET_AFTER):
             return await self._lose(fault, request)
         if fault is Fault.UNKNOWN_STATUS_AFTER:
@@ -166,35 +176,3 @@ class _Http:
         if fault is Fault.THROTTLED:
             return Response(b'{"code": "throttled"}', 429, {"Retry-After": "1"}, "application/json")
         return respond(refusal(500, "internal_error", "something broke"))
-
-    def _call_back_later(self, answer: Answer) -> None:
-        if self._behaviour.callback_url:
-            task = asyncio.create_task(self._call_back(answer))
-            self._callbacks.add(task)
-            task.add_done_callback(self._callbacks.discard)
-
-    async def _call_back(self, answer: Answer) -> None:
-        await asyncio.sleep(self._behaviour.callback_delay_s)
-        event = {"event_id": f"EV{answer.body['psp_txid']}", "type": "transfer.updated", **answer.body}
-        body, timestamp = orjson.dumps({**event, "occurred_at": time.time()}), str(int(time.time()))
-        headers = {
-            signing.KEY_HEADER: self._behaviour.key_id,
-            signing.TIMESTAMP_HEADER: timestamp,
-            signing.SIGNATURE_HEADER: signing.sign(self._behaviour.secret, timestamp, body),
-        }
-        async with httpx.AsyncClient(timeout=5) as client:
-            with contextlib.suppress(httpx.HTTPError):
-                await client.post(self._behaviour.callback_url, content=body, headers=headers)
-
-
-def respond(answer: Answer) -> Response:
-    """Return the HTTP response of an answer."""
-    return Response(orjson.dumps(answer.body), answer.status, media_type="application/json")
-
-
-def _parsed(model: type[Model], body: bytes) -> Model | Answer:
-    try:
-        return model.model_validate_json(body)
-    except ValidationError as error:
-        first = error.errors()[0]
-        return refusal(422, "field_invalid", f"{'.'.join(map(str, first['loc']))}: {first['msg']}")

@@ -1,0 +1,197 @@
+"""Money in, whole: a real core and ledger, the real rail and receiver, and the provider as a process of its own."""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+from uuid import UUID, uuid4
+
+import asyncpg
+import httpx
+import pytest
+
+from adapters.promptpay.adapter import PromptPayRail
+from adapters.promptpay.client import IppsClient
+from adapters.promptpay.settings import PromptPaySettings
+from adapters.runtime.callbacks import CallbackReceiver, CallbackSettings
+from adapters.runtime.execution import Executor
+from adapters.runtime.http import provider_client
+from adapters.runtime.messages import result_of
+from adapters.runtime.timing import clock_s
+from core.api.internal import InternalPorts
+from core.domain.ids import derive_id
+from core.domain.operations import AccountCode, system_account
+from core.services.permits import grant_permits
+from core.services.provider_payments import receive_payments
+from core.services.rails import register
+from core.services.resolve import resolve_due
+from core.services.settle import Delivery, settle_batch
+from core.store import attempts, rails
+from core.store.evidence import EvidenceStore
+from fleet.stack.processes import free_port
+from fleet.stack.provision import RoleUrls
+from schemas.collections import ProviderPaymentAnswers, ProviderPaymentBatch
+from schemas.operations import JobKind
+from schemas.permits import PermitRequest
+from schemas.rails import EvidenceItem, Timing
+from tests.integration.permits.conftest import NeverThrottled, World, open_world
+from tests.support.ipps import SECRET, RunningIpps, running_ipps
+
+RAIL = "promptpay"
+
+
+@dataclass(slots=True)
+class DirectCore:
+    """The receiver's way into the core, without the network between."""
+
+    world: World
+    away: bool = False
+
+    async def post_evidence(self, items: Sequence[EvidenceItem]) -> None:
+        if self.away:
+            from adapters.runtime.core_client import CoreUnavailableError
+
+            raise CoreUnavailableError("away")
+        async with self.world.uow() as uow:
+            await self.world.core.worker_ports.evidence.insert_evidence(
+                uow, RAIL, [EvidenceItem(**dict(i)) for i in items]
+            )
+
+    async def post_payments(self, batch: ProviderPaymentBatch) -> ProviderPaymentAnswers:
+        return await receive_payments(self.world.core.worker_ports, self.world.uow, RAIL, batch)
+
+
+@dataclass(slots=True)
+class Street:
+    """A shop with its wallet, the provider across the street, and the way between, a step at a time."""
+
+    world: World
+    rail: PromptPayRail
+    control: httpx.AsyncClient
+    receiver: CallbackReceiver
+    core: DirectCore
+    wallet: UUID
+
+    async def top_up(self, amount_minor: int = 2_000) -> UUID:
+        """Ask for a top-up and let its code be made; return the intent."""
+        asked = {"operation": "TOPUP", "wallet_id": self.wallet, "amount_minor": amount_minor}
+        intent: UUID = await self.world._accept(asked)
+        await self.work(derive_id(intent, "job", JobKind.COLLECT))
+        return intent
+
+    async def work(self, job_id: UUID) -> None:
+        """Do one job as the adapter does: permit, call, verdict."""
+        vault = self.world.core.worker_ports.vault
+        ports = InternalPorts(attempts, rails, vault, NeverThrottled(), EvidenceStore(vault))
+        asked = PermitRequest(request_id=uuid4(), incarnation=uuid4(), job_ids=[job_id])
+        async with self.world.uow() as uow:
+            (granted,) = await grant_permits(uow, ports, RAIL, "key", asked)
+        assert granted.answer == "GRANTED", granted
+        registration = self.rail.registration()
+        executed = await Executor(self.rail, RAIL, registration.timing.call_total_s).execute(granted, clock_s())
+        result = result_of(RAIL, granted, executed, None, uuid4(), datetime.now(UTC))
+        delivery = Delivery(RAIL, f"{{{RAIL}}}:results", "1-0", result.model_dump_json(), result=result)
+        await settle_batch(self.world.core.worker_ports, self.world.uow, [delivery])
+
+    async def poll(self) -> None:
+        """Let the resolver ask about everything that waits, and the adapter answer."""
+        await self.world.check_now()
+        await resolve_due(self.world.core.worker_ports, self.world.uow, self.world.memory, 100)
+        rows = await self.world.admin.fetch(
+            "SELECT id FROM fleet.jobs WHERE kind IN ('inquire', 'cancel') AND closed_at IS NULL ORDER BY id"
+        )
+        for row in rows:
+            await self.work(row["id"])
+
+    async def reference(self, intent: UUID) -> str:
+        """Return by which reference the provider knows the code."""
+        return str((await self.world.job(derive_id(intent, "job", JobKind.COLLECT)))["reference"])
+
+    async def pay(self, intent: UUID, manner: str = "never", **more: Any) -> str:
+        """Let somebody pay the code; return the provider's transaction."""
+        body = {"reference": await self.reference(intent), "manner": manner, **more}
+        answer = await self.control.post("/_control/pay", json=body)
+        assert answer.is_success, answer.text
+        return str(answer.json()["psp_txid"])
+
+    async def told(self, count: int) -> list[int]:
+        """Wait until the provider has told so often, and return the answers it got."""
+        before = self.answered
+        async with asyncio.timeout(10):
+            while len(answers := await self._answers()) < before + count:  # noqa: ASYNC110 - another process
+                await asyncio.sleep(0.03)
+        self.answered = len(answers)
+        return list(answers[before:])
+
+    async def _answers(self) -> list[int]:
+        return list((await self.control.get("/_control/webhooks")).json()["statuses"])
+
+    answered: int = 0
+
+    async def state(self, intent: UUID) -> str:
+        return (await self.world.state(intent))[0]
+
+    async def money(self) -> int:
+        """Return what the wallet owns."""
+        return (await self.world.money(self.wallet))[0]
+
+    async def suspense(self) -> int:
+        """Return what rests in suspense."""
+        account = system_account(self.world.caller.tenant_id, "THB", AccountCode.SUSPENSE).id
+        async with self.world.uow() as uow:
+            found = await self.world.core.worker_ports.ledger.lookup_accounts(uow, [account])
+        return found[account].posted_minor if account in found else 0
+
+
+@pytest.fixture(scope="module")
+def callback_port() -> int:
+    """Where the provider calls back."""
+    return free_port()
+
+
+@pytest.fixture(scope="module")
+def telling_ipps(tmp_path_factory: pytest.TempPathFactory, callback_port: int) -> Iterator[RunningIpps]:
+    """A provider that calls back, and repeats what is not taken after a moment."""
+    book = tmp_path_factory.mktemp("ipps") / "book.sqlite"
+    url = f"http://127.0.0.1:{callback_port}/callbacks/ipps"
+    options = ("--callback-url", url, "--callback-delay-s", "0.3", "--callback-retry-s", "0.2")
+    with running_ipps(book, *options) as running:
+        yield running
+
+
+@pytest.fixture
+async def street(
+    fresh_database: RoleUrls, admin_connection: asyncpg.Connection, telling_ipps: RunningIpps, callback_port: int
+) -> AsyncIterator[Street]:
+    """A tenant whose top-ups go through PromptPay, with an empty wallet but for one satang."""
+    settings = PromptPaySettings.model_validate({"base_url": telling_ipps.url, "secret": SECRET, "qr_lives_s": 60})
+    timing = Timing(send_by_s=1, call_total_s=3, claim_idle_s=5)
+    http = provider_client(telling_ipps.url, call_total_s=3, connect_s=1, max_connections=10)
+    rail = PromptPayRail(
+        IppsClient(http, settings.key_id, SECRET), settings, Timing(send_by_s=1, call_total_s=3, claim_idle_s=5)
+    )
+    async with open_world(fresh_database, admin_connection) as world:
+        world.memory.open_since[RAIL] = datetime(2026, 1, 1, tzinfo=UTC)
+        await _routes(world)
+        async with world.uow() as uow:
+            await register(uow, rails, rail.registration())
+        core = DirectCore(world)
+        receiver = CallbackReceiver(rail, core, CallbackSettings(RAIL))
+        await receiver.start("127.0.0.1", callback_port)
+        async with httpx.AsyncClient(base_url=telling_ipps.url) as control:
+            begun = len((await control.get("/_control/webhooks")).json()["statuses"])
+            made = Street(world, rail, control, receiver, core, await world.wallet(1))
+            made.answered = begun
+            yield made
+        await receiver.stop()
+        await rail.close()
+
+
+async def _routes(world: World) -> None:
+    await world.admin.execute(
+        "INSERT INTO fleet.routes (tenant_id, operation, currency, rail, provider, provider_account)"
+        " VALUES ($1, 'TOPUP', 'THB', $2, 'ipps', 'ipps-1')",
+        world.caller.tenant_id,
+        RAIL,
+    )
