@@ -1,16 +1,20 @@
 """The PromptPay rail passes the suite over real sockets, against the simulator's own book."""
 
+import time
 from collections.abc import AsyncIterator, Iterator, Mapping
+from datetime import UTC, datetime
 from uuid import uuid4
 
 import httpx
+import orjson
 import pytest
 
+from adapters.promptpay import signing
 from adapters.promptpay.adapter import PromptPayRail
 from adapters.promptpay.client import IppsClient
 from adapters.promptpay.settings import PromptPaySettings
 from adapters.runtime.http import provider_client
-from adapters.runtime.port import Order
+from adapters.runtime.port import Callback, Order
 from adapters.testkit.conformance import RailConformance
 from schemas.permits import LookupBinding, Payee
 from schemas.rails import Timing
@@ -45,6 +49,26 @@ class PromptPayHarness:
 
     async def paid(self, reference: str) -> list[int]:
         return [entry.amount_minor for entry in self._running.executed(reference)]
+
+    async def callback(self) -> Callback:
+        body = orjson.dumps(
+            {
+                "event_id": f"EV{uuid4().hex[:20]}",
+                "type": "qr.paid",
+                "psp_txid": f"QX{uuid4().hex[:20]}",
+                "bank_ref": None,
+                "client_ref": uuid4().hex[:24].upper(),
+                "amount": "25.00",
+                "status": "PAID",
+                "occurred_at": datetime.now(UTC).isoformat(),
+            }
+        )
+        timestamp = str(int(time.time()))
+        headers = {
+            signing.TIMESTAMP_HEADER.lower(): timestamp,
+            signing.SIGNATURE_HEADER.lower(): signing.sign(SECRET, timestamp, body),
+        }
+        return Callback(body, headers, "/callbacks/ipps")
 
     async def _script(self, fault: str, reference: str) -> None:
         async with httpx.AsyncClient(base_url=self._running.url) as control:

@@ -166,7 +166,6 @@ async def street(
 ) -> AsyncIterator[Street]:
     """A tenant whose top-ups go through PromptPay, with an empty wallet but for one satang."""
     settings = PromptPaySettings.model_validate({"base_url": telling_ipps.url, "secret": SECRET, "qr_lives_s": 60})
-    timing = Timing(send_by_s=1, call_total_s=3, claim_idle_s=5)
     http = provider_client(telling_ipps.url, call_total_s=3, connect_s=1, max_connections=10)
     rail = PromptPayRail(
         IppsClient(http, settings.key_id, SECRET), settings, Timing(send_by_s=1, call_total_s=3, claim_idle_s=5)
