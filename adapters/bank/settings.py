@@ -4,13 +4,14 @@ from datetime import date, time
 from typing import Annotated
 
 from pydantic import Field, SecretStr
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import SettingsConfigDict
 
 from adapters.bank.calendar import BankCalendar
 from adapters.bank.pain001 import OwnAccount
+from wire.environment import EnvironmentSettings
 
 
-class BankSettings(BaseSettings):
+class BankSettings(EnvironmentSettings):
     """Where the bank is, which account is ours, and what the contract promises. Durations are seconds."""
 
     model_config = SettingsConfigDict(env_prefix="BANK_", extra="ignore", frozen=True)

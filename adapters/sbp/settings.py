@@ -3,10 +3,12 @@
 from typing import Annotated
 
 from pydantic import Field, SecretStr
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import SettingsConfigDict
+
+from wire.environment import EnvironmentSettings
 
 
-class SbpSettings(BaseSettings):
+class SbpSettings(EnvironmentSettings):
     """Where QP is, who we are there, and what the contract promises. Durations are seconds."""
 
     model_config = SettingsConfigDict(env_prefix="SBP_", extra="ignore", frozen=True)

@@ -7,12 +7,8 @@ from typing import Any
 
 import pytest
 import yaml
-from pydantic_settings import BaseSettings
 
-from adapters.noop.adapter import NoopSettings
-from adapters.promptpay.settings import PromptPaySettings
-from adapters.runtime.settings import RuntimeSettings
-from core.settings import Settings
+from tests.deploy.environments import environment_of
 from tests.support.tools import run_tool
 
 ROOT = Path(__file__).parents[2]
@@ -21,34 +17,12 @@ COMPOSE: dict[str, Any] = yaml.safe_load(FILE.read_text())
 SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
 OURS = [name for name, service in SERVICES.items() if "build" in service]
 JOBS = {"secrets", "setup"}
-RAIL_SETTINGS: dict[str, type[BaseSettings]] = {"promptpay": PromptPaySettings, "noop": NoopSettings}
-
-
-def variables(settings: type[BaseSettings]) -> set[str]:
-    """Every variable that a settings class reads, with its twin that names a file."""
-    found: set[str] = set()
-    for name, field in settings.model_fields.items():
-        alias = field.validation_alias or field.alias
-        choices = getattr(alias, "choices", [alias]) if alias else [settings.model_config.get("env_prefix", "") + name]
-        found |= {str(choice).upper() for choice in choices}
-    return found | {f"{name}_FILE" for name in found}
 
 
 def module_of(service: dict[str, Any]) -> str:
     command: list[str] = service["command"]
     assert command[:2] == ["python", "-m"], command
     return command[2]
-
-
-def environment_of(module: str) -> set[str]:
-    """The variables that a module of ours reads when it runs as a process."""
-    if module == "core":
-        return variables(Settings)
-    if module == "fleet.deploy":
-        names = {"DATABASE_ADMIN_URL", "DATABASE_URL", "DATABASE_WORKER_URL", "FLEET_MASTER_KEY"}
-        return {f"{name}_FILE" for name in names} | names
-    rail = module.split(".")[1]
-    return variables(RuntimeSettings) | variables(RAIL_SETTINGS[rail]) if module.count(".") == 1 else set()
 
 
 def test_the_file_follows_the_compose_specification() -> None:

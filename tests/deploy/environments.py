@@ -1,0 +1,43 @@
+"""Which variables each of our modules reads when it runs as a process of a deployment."""
+
+from importlib import import_module
+
+from pydantic_settings import BaseSettings
+
+from adapters.noop.adapter import NoopSettings
+from adapters.runtime.settings import RuntimeSettings
+from core.settings import Settings
+
+_JOBS = {"DATABASE_ADMIN_URL", "DATABASE_URL", "DATABASE_WORKER_URL", "FLEET_MASTER_KEY"}
+
+
+def environment_of(module: str) -> set[str]:
+    """Return the variables of a module, with their twins that name files; none for what has only arguments."""
+    if module == "core":
+        return _variables(Settings)
+    if module == "fleet.deploy":
+        return _JOBS | {f"{name}_FILE" for name in _JOBS}
+    if module.count(".") == 1:
+        return _variables(RuntimeSettings) | _variables(_rail_settings(module))
+    return set()
+
+
+def _rail_settings(module: str) -> type[BaseSettings]:
+    if module == "adapters.noop":
+        return NoopSettings
+    settings = vars(import_module(f"{module}.settings")).values()
+    (own,) = [
+        each
+        for each in settings
+        if isinstance(each, type) and issubclass(each, BaseSettings) and each.__module__.startswith(module)
+    ]
+    return own
+
+
+def _variables(settings: type[BaseSettings]) -> set[str]:
+    found: set[str] = set()
+    for name, field in settings.model_fields.items():
+        alias = field.validation_alias or field.alias
+        choices = getattr(alias, "choices", [alias]) if alias else [settings.model_config.get("env_prefix", "") + name]
+        found |= {str(choice).upper() for choice in choices}
+    return found | {f"{name}_FILE" for name in found}

@@ -1,0 +1,263 @@
+"""What the chart renders, for every values file: valid objects, confined pods, and names that our code has."""
+
+import importlib.util
+import json
+import subprocess
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import helm_python as helm
+import kubernetes_validate
+import pytest
+import yaml
+
+from schemas.streams import ADAPTERS_GROUP, jobs_stream
+from tests.deploy.environments import environment_of
+from tools import alerts, dashboards
+from tools.render import BASE, CHART, ROOT, base, render, values_of
+
+VALUES = [None, *sorted(path.name for path in CHART.glob("values-*.yaml"))]
+VERSIONS = ("1.29", "1.34")
+CUSTOM = {"ScaledObject", "TriggerAuthentication", "PodMonitor", "PrometheusRule", "ExternalSecret"}
+every_values = pytest.mark.parametrize("values", VALUES, ids=lambda name: name or "values.yaml")
+
+
+@cache
+def objects(values: str | None) -> tuple[dict[str, Any], ...]:
+    """Every object of a release, without the volumes of dashboards."""
+    return tuple(document for documents in render(values_of(values)).values() for document in documents)
+
+
+def of_kind(values: str | None, *kinds: str) -> list[dict[str, Any]]:
+    return [each for each in objects(values) if each["kind"] in kinds]
+
+
+def pods(values: str | None) -> Iterator[tuple[str, dict[str, Any], dict[str, Any]]]:
+    """Yield (name, pod's spec, its one container)."""
+    for each in of_kind(values, "Deployment", "Job"):
+        spec = each["spec"]["template"]["spec"]
+        assert len(spec["containers"]) == 1
+        yield each["metadata"]["name"], spec, spec["containers"][0]
+
+
+def matches(selector: dict[str, Any], labels: dict[str, str]) -> bool:
+    wanted = selector.get("matchLabels", {})
+    named = selector.get("matchExpressions", [])
+    return wanted.items() <= labels.items() and all(labels.get(each["key"]) in each["values"] for each in named)
+
+
+@every_values
+def test_the_chart_has_nothing_to_lint(values: str | None) -> None:
+    report = helm.lint(str(CHART), values_of(values), strict=True, kube_version="v1.33.0")
+    assert report["errors"] == []
+    assert [message for message in report["messages"] if message["severity"] > 1] == []
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+@every_values
+def test_every_object_is_what_kubernetes_takes(values: str | None, version: str) -> None:
+    known = [each for each in objects(values) if each["kind"] not in CUSTOM]
+    assert known
+    for each in known:
+        kubernetes_validate.validate(each, version, strict=True)
+
+
+@every_values
+def test_no_two_objects_share_a_name(values: str | None) -> None:
+    names = [(each["kind"], each["metadata"]["name"]) for each in objects(values)]
+    assert len(set(names)) == len(names)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"imge": {}},
+        {"image": {"tga": "1"}},
+        {"image": {"digest": "sha256:short"}},
+        {"settings": {"fleet_batch": 1}},
+        {"core": {"api": {"autoscaling": {"min": 1}}}},
+        {"core": {"console": {}}},
+        {"core": {"relay": {"replicas": 0}}},
+        {"rails": {"promptpay": {"replica": 2}}},
+        {"rails": {"PromptPay": {}}},
+        {"rails": {"promptpay": {"scaling": {"lagCount": 5}}}},
+        {"rails": {"promptpay": {"egress": [{"cidr": "anywhere", "port": 443}]}}},
+        {"keda": {"redisAddress": "redis"}},
+        {"networkPolicies": {"redis": {"to": [{}]}}},
+        {"externalSecrets": {"store": {"kind": "Store"}}},
+    ],
+    ids=json.dumps,
+)
+def test_a_typo_in_values_is_refused(wrong: dict[str, Any]) -> None:
+    with pytest.raises(helm.HelmError):
+        render(wrong)
+
+
+@every_values
+def test_every_pod_is_confined(values: str | None) -> None:
+    for name, spec, container in pods(values):
+        assert spec["automountServiceAccountToken"] is False, name
+        assert spec["securityContext"]["runAsNonRoot"] is True
+        assert spec["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+        assert container["securityContext"] == {
+            "allowPrivilegeEscalation": False,
+            "readOnlyRootFilesystem": True,
+            "capabilities": {"drop": ["ALL"]},
+        }
+        assert container["resources"]["requests"].keys() == {"cpu", "memory"}
+        assert "memory" in container["resources"]["limits"]
+
+
+@every_values
+def test_every_variable_is_one_that_the_process_reads_and_every_file_is_mounted(values: str | None) -> None:
+    for name, spec, container in pods(values):
+        command = container["command"]
+        assert command[:2] == ["python", "-m"]
+        assert importlib.util.find_spec(command[2]) is not None
+        variables = {each["name"]: each.get("value", "") for each in container["env"]}
+        assert len(variables) == len(container["env"])
+        assert variables.keys() - environment_of(command[2]) == set(), name
+        mounts = {mount["name"]: mount["mountPath"] for mount in container["volumeMounts"]}
+        assert mounts.keys() == {volume["name"] for volume in spec["volumes"]}
+        files = [value for variable, value in variables.items() if variable.endswith("_FILE")]
+        assert files
+        assert all(file.startswith(mounts["secrets"] + "/") for file in files)
+
+
+@every_values
+def test_liveness_asks_for_the_loops_alone(values: str | None) -> None:
+    for name, _, container in pods(values):
+        if "livenessProbe" in container:
+            ports = {port["name"] for port in container["ports"]}
+            assert container["livenessProbe"]["httpGet"]["path"] == "/healthz"
+            assert container["readinessProbe"]["httpGet"]["path"] == "/readyz"
+            assert container["livenessProbe"]["httpGet"]["port"] in ports
+        else:
+            assert name == "fleet-migrate"
+
+
+@every_values
+def test_an_adapter_gets_longer_to_end_than_it_drains(values: str | None) -> None:
+    for each in of_kind(values, "Deployment"):
+        spec = each["spec"]["template"]["spec"]
+        variables = {item["name"]: item.get("value", "") for item in spec["containers"][0]["env"]}
+        assert spec["terminationGracePeriodSeconds"] > float(variables.get("FLEET_DRAIN_S", "20"))
+
+
+@every_values
+def test_each_deployment_has_its_selector_its_budget_and_a_way_to_its_servers(values: str | None) -> None:
+    budgets, policies = of_kind(values, "PodDisruptionBudget"), of_kind(values, "NetworkPolicy")
+    for each in of_kind(values, "Deployment"):
+        labels = each["spec"]["template"]["metadata"]["labels"]
+        assert matches(each["spec"]["selector"], labels)
+        own = [budget for budget in budgets if matches(budget["spec"]["selector"], labels)]
+        assert [budget["spec"]["maxUnavailable"] for budget in own] == [1], each["metadata"]["name"]
+        ways = [rule for policy in policies if matches(policy["spec"]["podSelector"], labels)
+                for rule in policy["spec"].get("egress", [])]  # fmt: skip
+        ports = {port["port"] for rule in ways for port in rule["ports"]}
+        adapter = labels["app.kubernetes.io/component"].startswith("rail-")
+        assert (5432 in ports) is not adapter, "the database is the core's alone"
+        assert {6379, 6380} & ports
+
+
+@every_values
+def test_a_rail_is_scaled_by_what_waits_and_by_what_a_crash_left(values: str | None) -> None:
+    deployments = {each["metadata"]["name"]: each for each in of_kind(values, "Deployment")}
+    scaled = of_kind(values, "ScaledObject")
+    for each in scaled:
+        target = deployments[each["spec"]["scaleTargetRef"]["name"]]
+        assert "replicas" not in target["spec"]
+        assert each["spec"]["minReplicaCount"] >= 1
+        triggers = [trigger["metadata"] for trigger in each["spec"]["triggers"]]
+        assert {"lagCount", "pendingEntriesCount"} == {
+            key for each in triggers for key in each if key.endswith("Count")
+        }
+        assert {trigger["stream"] for trigger in triggers} == {jobs_stream("promptpay")}
+        assert {trigger["consumerGroup"] for trigger in triggers} == {ADAPTERS_GROUP}
+    assert bool(scaled) == values_of(values).get("keda", {}).get("enabled", True)
+
+
+def test_a_second_rail_and_a_shard_are_one_entry_each() -> None:
+    values = {"rails": {"promptpay.1": {}, "noop": {"replicas": 5}}, "keda": {"enabled": False}}
+    made = [document for documents in render(values).values() for document in documents]
+    found = {each["metadata"]["name"]: each for each in made if each["kind"] == "Deployment"}
+    assert {"fleet-rail-promptpay", "fleet-rail-promptpay-1", "fleet-rail-noop"} <= found.keys()
+    assert found["fleet-rail-noop"]["spec"]["replicas"] == 5
+    assert found["fleet-rail-promptpay"]["spec"]["replicas"] == 2
+    shard = found["fleet-rail-promptpay-1"]["spec"]["template"]["spec"]["containers"][0]
+    assert shard["command"] == ["python", "-m", "adapters.promptpay"]
+    rails = {
+        item["value"]
+        for item in found["fleet-relay"]["spec"]["template"]["spec"]["containers"][0]["env"]
+        if item["name"] == "FLEET_RAILS"
+    }
+    assert rails == {"noop,promptpay,promptpay.1"}
+
+
+def test_rules_and_dashboards_arrive_whole_with_links_of_their_own() -> None:
+    values = "values-production.yaml"
+    (rule,) = of_kind(values, "PrometheusRule")
+    rules = [each for group in rule["spec"]["groups"] for each in group["rules"] if "alert" in each]
+    assert [each["alert"] for each in rules] == [alert.name for alert in alerts.ALERTS]
+    assert {each["annotations"]["dashboard_url"].rpartition("/d/")[0] for each in rules} == {"https://grafana.internal"}
+    assert all(each["annotations"]["runbook_url"].startswith("https://runbooks.internal/") for each in rules)
+    maps = {name: text for each in of_kind(values, "ConfigMap") for name, text in each["data"].items()}
+    assert {name: json.loads(text) for name, text in maps.items()} == {
+        name: json.loads(text) for name, text in dashboards.files().items()
+    }
+
+
+def test_every_secret_that_a_pod_mounts_is_made_with_every_key_that_it_reads() -> None:
+    values = "values-production.yaml"
+    made = {each["metadata"]["name"]: {item["secretKey"] for item in each["spec"]["data"]}
+            for each in of_kind(values, "ExternalSecret")}  # fmt: skip
+    for _, spec, container in pods(values):
+        (volume,) = [volume for volume in spec["volumes"] if volume["name"] == "secrets"]
+        names = (
+            [volume["secret"]["secretName"]]
+            if "secret" in volume
+            else [source["secret"]["name"] for source in volume["projected"]["sources"]]
+        )
+        available = set().union(*(made[name] for name in names))
+        read = {item["value"].rpartition("/")[2] for item in container["env"] if item["name"].endswith("_FILE")}
+        assert read <= available
+
+
+def test_the_base_without_helm_is_what_the_chart_renders() -> None:
+    assert {path.name: path.read_text() for path in BASE.glob("*.yaml")} == base()
+
+
+@pytest.mark.needs("kubectl")
+@pytest.mark.parametrize("overlay", ["dev", "production"])
+def test_an_overlay_builds_valid_objects_and_changes_what_it_says(overlay: str) -> None:
+    built = subprocess.run(
+        ["kubectl", "kustomize", str(ROOT / "k8s" / "overlays" / overlay)], capture_output=True, text=True, check=False
+    )
+    assert built.returncode == 0, built.stderr
+    made = [each for each in yaml.safe_load_all(built.stdout) if each]
+    for each in made:
+        if each["kind"] not in CUSTOM:
+            kubernetes_validate.validate(each, VERSIONS[-1], strict=True)
+    images = {
+        each["spec"]["template"]["spec"]["containers"][0]["image"] for each in made if each["kind"] == "Deployment"
+    }
+    replicas = {each["metadata"]["name"]: each["spec"].get("replicas") for each in made if each["kind"] == "Deployment"}
+    if overlay == "dev":
+        assert images == {"psp-fleet:dev"}
+        assert set(replicas.values()) == {1}
+    else:
+        assert all("@sha256:" in image for image in images)
+        assert replicas["fleet-settler"] == 3
+
+
+def test_the_notes_name_every_secret_that_must_exist() -> None:
+    with helm.Chart.load(CHART) as chart:
+        notes = chart.render({}, name="fleet", namespace="x")["psp-fleet/templates/NOTES.txt"]
+    for name in ("fleet-core", "fleet-migrate", "fleet-keda", "fleet-rail-promptpay", "provider_secret"):
+        assert name in notes
+
+
+def test_the_base_says_where_it_comes_from() -> None:
+    assert all("tools.render" in path.read_text().splitlines()[0] for path in Path(BASE).glob("*.yaml"))
