@@ -9,6 +9,7 @@ from redis.exceptions import ResponseError
 from core.domain.context import Context
 from core.store.database import Database
 from core.store.rails import known_rails
+from fleet.cli import stream_repair
 from fleet.cli.connection import Connection
 from fleet.cli.operator import with_database, with_redis
 from fleet.cli.output import CommandError, JsonFlag, print_json, print_table
@@ -80,6 +81,17 @@ async def _stream_status(client: Redis, rail: str, key: str, group: str) -> dict
             for entry in consumers
         ],
     }
+
+
+for _verb in (
+    stream_repair.pending,
+    stream_repair.release,
+    stream_repair.claim,
+    stream_repair.lost,
+    stream_repair.rebuild,
+    stream_repair.janitor,
+):
+    app.command()(_verb)
 
 
 _ABSENT: dict[str, Any] = {

@@ -1,5 +1,6 @@
 """`streams status` on streams with work in them, and `recover` on a database of its own."""
 
+from typing import cast
 from uuid import uuid4
 
 import asyncpg
@@ -12,7 +13,7 @@ from fleet.stack.provision import RoleUrls
 from schemas.streams import ADAPTERS_GROUP, jobs_stream
 from tests.support.commands import Fleet
 from wire.client import connect_redis
-from wire.functions import ensure_groups
+from wire.functions import ensure_groups, load_functions
 
 
 @pytest.fixture(autouse=True)
@@ -83,3 +84,68 @@ async def test_an_epoch_is_cleared_once_and_only_after_it_was_raised(
     assert done["cleared"]
     assert await admin_connection.fetchval("SELECT count(*) FROM fleet.ledger_epochs WHERE cleared_at IS NULL") == 0
     (await fleet(*clear, "--yes")).must_fail(2, "epoch_not_raised")
+
+
+async def test_what_a_stuck_consumer_holds_is_shown_given_back_and_handed_over(fleet: Fleet, fresh_redis: str) -> None:
+    client, jobs = connect_redis(fresh_redis, "test"), jobs_stream("sbp")
+    await load_functions(client)
+    await ensure_groups(client, "sbp")
+    for number in range(3):
+        await client.xadd(jobs, {"n": number})
+    await client.xreadgroup(ADAPTERS_GROUP, "gone", {jobs: ">"}, count=3)
+    held = (await fleet("streams", "pending", "sbp", "--stuck-s", "0", "--json")).document
+    assert [(row["consumer"], row["deliveries"]) for row in held] == [("gone", 1)] * 3
+    assert (await fleet("streams", "pending", "sbp", "--consumer", "other", "--json")).document == []
+    release = ("streams", "release", "sbp", "--consumer", "gone", "--idle-s", "0", "--json")
+    dry = (await fleet(*release)).document
+    assert (dry["held"], dry["released"], dry["dry_run"]) == (3, 0, True)
+    assert (await fleet(*release, "--yes")).document["released"] == 3
+    again = (await fleet("streams", "pending", "sbp", "--json")).document
+    assert {(row["stuck"], row["deliveries"]) for row in again} == {(True, 0)}
+    claim = ("streams", "claim", "sbp", "--from", "gone", "--to", "new", "--json")
+    assert (await fleet(*claim)).document["claimed"] == 0
+    assert (await fleet(*claim, "--yes")).document["claimed"] == 3
+    assert {row["consumer"] for row in (await fleet("streams", "pending", "sbp", "--json")).document} == {"new"}
+    await client.xack(jobs, ADAPTERS_GROUP, *[row["id"] for row in again])
+    trimmed = {row["stream"]: row["trimmed"] for row in (await fleet("streams", "janitor", "sbp", "--json")).document}
+    assert trimmed[jobs] == 2
+    await client.aclose()
+
+
+_QUEUE = """
+INSERT INTO fleet.jobs (id, tenant_id, intent_id, kind, operation, rail, provider, provider_account, environment, state,
+    reference, amount_minor, currency, deadline, stream, entry_id, stream_epoch, queued_at)
+VALUES ($1, gen_random_uuid(), $1, 'pay', 'PAYOUT', 'sbp', 'p', 'a', 'sandbox', $2, 'R', 1, 'THB', now(), $3, $4, 1,
+    now() - interval '1 minute')
+"""
+
+
+async def test_a_lost_job_is_found_and_rebuilt_from_postgresql_and_an_entry_too_many_is_told(
+    fleet: Fleet, fresh_redis: str, admin_connection: asyncpg.Connection
+) -> None:
+    (await fleet("streams", "lost", "sbp")).must_fail(4, "stream_missing")
+    client, jobs = connect_redis(fresh_redis, "test"), jobs_stream("sbp")
+    await ensure_groups(client, "sbp")
+    await admin_connection.execute("INSERT INTO fleet.stream_epochs (rail, epoch, token) VALUES ('sbp', 1, 't')")
+    there, gone, acked, closed = (uuid4() for _ in range(4))
+    entries = {}
+    for job in (there, gone, acked, closed):
+        entries[job] = cast(
+            "bytes", await client.xadd(jobs, {"v": "1", "id": str(job), "type": "job", "body": "{}"})
+        ).decode()
+        state = "CLOSED" if job == closed else "QUEUED"
+        await admin_connection.execute(_QUEUE, job, state, jobs, entries[job])
+    await client.xreadgroup(ADAPTERS_GROUP, "sbp-1", {jobs: ">"}, count=4)
+    await client.xack(jobs, ADAPTERS_GROUP, entries[acked])
+    await client.xdel(jobs, entries[gone])
+    found = await fleet("streams", "lost", "sbp", "--json")
+    assert (found.code, found.document["lost"], found.document["acked"]) == (1, [str(gone)], [str(acked)])
+    assert [each["job"] for each in found.document["stale"]] == [f"{closed} CLOSED"]
+    assert (found.document["queued"], found.document["entries"]) == (3, 2)
+    assert (await fleet("streams", "rebuild", "sbp", "--json")).document["requeued"] is None
+    assert await admin_connection.fetchval("SELECT count(*) FROM fleet.outbox") == 0
+    assert (await fleet("streams", "rebuild", "sbp", "--yes", "--json")).document["requeued"] == 2
+    rebuilt = await admin_connection.fetch("SELECT job_id FROM fleet.outbox")
+    assert {row["job_id"] for row in rebuilt} == {gone, acked}
+    assert (await fleet("streams", "lost", "sbp")).code == 0
+    await client.aclose()
