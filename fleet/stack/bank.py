@@ -41,6 +41,7 @@ def bank_settings(url: str, profile: Profile) -> Mapping[str, str]:
         "BANK_ACCOUNT": OWN_ACCOUNT,
         "BANK_SETTLEMENT_S": str(profile.settlement_s),
         "BANK_RESEND_AFTER_S": str(profile.claim_idle_s),
+        "BANK_WATCH_EVERY_S": str(profile.inquiry_first_s),
     }
 
 

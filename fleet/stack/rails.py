@@ -98,7 +98,16 @@ RAILS: Final[Mapping[str, StackRail]] = {
         "ipps", "ipps-1", ((OperationType.PAYOUT, "THB"),), Provider(_simulator, _simulated, _ipps_payments)
     ),
     "sbp": StackRail("qp", "qp-1", ((OperationType.PAYOUT, "RUB"),), Provider(_simulator, _simulated, _qp_payments)),
-    "bank": StackRail("bank", "bank-1", ((OperationType.WITHDRAWAL, "THB"),), _MOCK_BANK),
+    "bank": StackRail(
+        "bank",
+        "bank-1",
+        (
+            (OperationType.WITHDRAWAL, "THB"),
+            (OperationType.DEPOSIT, "THB"),
+            (OperationType.DIRECT_DEBIT, "THB"),
+        ),
+        _MOCK_BANK,
+    ),
     "noop": StackRail("noop", "noop", ((OperationType.PAYOUT, "THB"),)),
 }
 

@@ -1,4 +1,4 @@
-"""One stack with two rails for all end-to-end tests of commands and client, and the command that finds it."""
+"""One stack with three rails for all end-to-end tests of commands and client, and the command that finds it."""
 
 from collections.abc import AsyncIterator
 
@@ -11,7 +11,9 @@ from tests.support.commands import SETTINGS, Fleet, fleet_command
 @pytest.fixture(scope="session")
 async def stack(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Stack]:
     """Return a running system; what one test leaves in it, the next one meets."""
-    async with running(StackPlan(tmp_path_factory.mktemp("stack"), rails={"noop": 1, "promptpay": 1})) as stack:
+    async with running(
+        StackPlan(tmp_path_factory.mktemp("stack"), rails={"noop": 1, "promptpay": 1, "bank": 1})
+    ) as stack:
         yield stack
 
 

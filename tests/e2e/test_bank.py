@@ -1,0 +1,113 @@
+"""Money out and in by the bank, through every process of a stack: client, core, streams, adapter, mock-bank."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+from uuid import UUID, uuid4
+
+import asyncpg
+import orjson
+import pytest
+
+from fleet.client import FleetClient
+from fleet.stack.stack import Stack
+from schemas.api import IntentRequest, IntentView, WalletRequest
+from schemas.events import IntentState
+from schemas.operations import OperationType
+from schemas.permits import Payee
+from tests.support.bank import RunningBank
+
+ACCOUNT = Payee(type="bank_account", value="004-0123456789")
+MANDATE = Payee(type="mandate", value="MANDATE-17;2026-01-05;RCUR;004-0123456789;Somchai Jaidee")
+_WITHIN_S = 40
+
+
+@pytest.fixture
+def bank(stack: Stack) -> RunningBank:
+    [url] = [place.url for place in stack._places if place.rail == "bank"]
+    return RunningBank(url)
+
+
+@pytest.fixture
+async def client(stack: Stack) -> AsyncIterator[FleetClient]:
+    async with FleetClient(stack.info.public_url, stack.info.key_id, stack.info.key_secret) as client:
+        yield client
+
+
+@pytest.fixture
+async def wallet(client: FleetClient) -> UUID:
+    made = await client.create_wallet(WalletRequest(owner="bank", currency="THB", external_id=uuid4().hex))
+    await ask(client, made.id, OperationType.MANUAL_ADJUSTMENT, 10_000)
+    return made.id
+
+
+async def ask(
+    client: FleetClient, wallet: UUID, operation: OperationType, amount_minor: int, payee: Payee | None = None
+) -> IntentView:
+    intent = IntentRequest(
+        operation=operation, wallet_id=wallet, amount_minor=amount_minor, currency="THB", payee=payee
+    )
+    return await client.create_intent(intent, idempotency_key=uuid4().hex)
+
+
+Look = Callable[[], Awaitable[Any]]
+
+
+async def until(look: Look, wanted: Callable[[Any], bool]) -> Any:
+    async with asyncio.timeout(_WITHIN_S):
+        while not wanted(found := await look()):  # noqa: ASYNC110 - bounded by the time-out
+            await asyncio.sleep(0.1)
+    return found
+
+
+async def until_settled(client: FleetClient, intent: UUID) -> None:
+    await until(lambda: client.get_intent(intent), lambda view: view.state == IntentState.SETTLED)
+
+
+async def until_balance(client: FleetClient, wallet: UUID, available_minor: int) -> None:
+    await until(lambda: client.get_wallet(wallet), lambda view: view.available_minor == available_minor)
+
+
+async def test_a_withdrawal_is_paid_and_comes_back_to_its_wallet_when_the_bank_returns_it(
+    client: FleetClient, wallet: UUID, bank: RunningBank
+) -> None:
+    await asyncio.to_thread(bank.behave, "return-later", days=1, reason="AC04")
+    try:
+        made = await ask(client, wallet, OperationType.WITHDRAWAL, 2_500, ACCOUNT)
+        await until_settled(client, made.id)
+        await until_balance(client, wallet, 7_500)
+        await asyncio.to_thread(bank.advance, 7)
+        await until_balance(client, wallet, 10_000)
+        [back] = [each async for each in client.list_intents(original_intent_id=str(made.id))]
+        assert (back.operation, back.amount_minor) == (OperationType.REFUND, 2_500)
+    finally:
+        await asyncio.to_thread(bank.behave, "accept")
+
+
+async def test_a_deposit_is_credited_with_what_the_account_shows_and_another_payment_is_not(
+    client: FleetClient, wallet: UUID, bank: RunningBank, stack: Stack
+) -> None:
+    made = await ask(client, wallet, OperationType.DEPOSIT, 4_000)
+    shown = await until(lambda: client.get_intent(made.id), lambda view: view.next_action is not None)
+    reference = orjson.loads(shown.next_action.payload)["reference"]
+    pays = {"account": "FLEET", "amount": 4_000, "reference": reference, "debtor": {"name": "Anong P."}}
+    await asyncio.to_thread(bank.ask, "POST", "/_mock/credits", **pays)
+    await until_settled(client, made.id)
+    await until_balance(client, wallet, 14_000)
+    await asyncio.to_thread(bank.ask, "POST", "/_mock/credits", **pays)
+    found = "SELECT state FROM fleet.provider_payments WHERE reference = $1 ORDER BY state"
+    database = await asyncpg.connect(stack.info.database_url)
+    try:
+        rows = await until(lambda: database.fetch(found, reference), lambda rows: len(rows) == 2)
+    finally:
+        await database.close()
+    assert [row["state"] for row in rows] == ["CREDITED", "SUSPENDED"]
+    await until_balance(client, wallet, 14_000)
+
+
+async def test_a_direct_debit_is_credited_on_its_day(client: FleetClient, wallet: UUID, bank: RunningBank) -> None:
+    made = await ask(client, wallet, OperationType.DIRECT_DEBIT, 1_234, MANDATE)
+    await until(lambda: asyncio.to_thread(bank.ask, "GET", "/_mock/collections"), bool)
+    await asyncio.to_thread(bank.advance, 7)
+    await until_settled(client, made.id)
+    await until_balance(client, wallet, 11_234)
