@@ -195,7 +195,7 @@ async def test_a_rotated_key_has_two_live_secrets_and_a_revoked_one_none(fleet: 
 
 async def test_streams_of_every_registered_rail_are_shown(fleet: Fleet) -> None:
     rows = (await fleet("streams", "status", "--json")).document
-    assert {row["rail"] for row in rows} == {"noop", "promptpay"}
+    assert {row["rail"] for row in rows} == {"bank", "noop", "promptpay"}
     jobs = next(row for row in rows if row["stream"] == "{noop}:jobs")
     assert [each["name"] for each in jobs["consumers"]] == ["noop-1"]
     assert (jobs["group"], jobs["group_exists"], jobs["pending"]) == ("adapters", True, 0)
