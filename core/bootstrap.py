@@ -68,6 +68,7 @@ from core.store.rates import RateStore
 from core.store.recon import ReconStore
 from core.store.redrives import RedriveStore
 from core.store.routes import RouteStore
+from core.store.suspense import SuspenseStore
 from core.store.tenants import TenantStore
 from core.store.vault import PostgresVault
 from core.store.wallets import WalletStore
@@ -105,6 +106,7 @@ class Ports:
     liquidity: PostgresLiquidity
     tenants: TenantStore
     collections: CollectionStore
+    suspense: SuspenseStore
     vault: PostgresVault
     jobs: Any
     attempts: Any
@@ -233,6 +235,7 @@ def _ports(database: Database, vault: PostgresVault, pace: Pace, settings: Setti
         liquidity=PostgresLiquidity(),
         tenants=TenantStore(),
         collections=CollectionStore(),
+        suspense=SuspenseStore(),
         vault=vault,
         jobs=jobs,
         attempts=attempts,

@@ -47,6 +47,15 @@ from schemas.events import EventPage, EventView
 from schemas.exchange import QuoteRequest, QuoteView
 from schemas.fees import FeeDryRunRequest, FeeDryRunView
 from schemas.operations import OperationType
+from schemas.suspense import (
+    AssignRequest,
+    ReturnRequest,
+    SuspenseDetail,
+    SuspensePage,
+    ToleranceList,
+    ToleranceRequest,
+    ToleranceView,
+)
 from schemas.wallets import ExternalIdRequest, WalletBalanceAt, WalletChangeRequest, WalletEventList
 from wire.signing import signed_headers
 
@@ -152,6 +161,34 @@ class FleetClient(WebhookCalls):
         """Return one page of what waits in REVIEW, newest first."""
         query = {} if cursor is None else {"cursor": cursor}
         return await self._send("GET", "/v1/reviews", IntentPage, query=query)
+
+    async def page_of_suspense(
+        self, *, state: str | None = "OPEN", intent_id: UUID | None = None, cursor: str | None = None
+    ) -> SuspensePage:
+        """Return one page of the work list of money in suspense, oldest first."""
+        asked = {"state": state, "intent_id": str(intent_id) if intent_id else None, "cursor": cursor}
+        query = {name: value for name, value in asked.items() if value is not None}
+        return await self._send("GET", "/v1/suspense", SuspensePage, query=query)
+
+    async def get_suspense(self, item_id: UUID) -> SuspenseDetail:
+        """Return one item of the work list, who told of it and what was decided."""
+        return await self._send("GET", f"/v1/suspense/{item_id}", SuspenseDetail)
+
+    async def assign_suspense(self, item_id: UUID, request: AssignRequest) -> SuspenseDetail:
+        """Give an item's money to a wallet. Raises Refused `suspense_taken` where it was decided about before."""
+        return await self._send("POST", f"/v1/suspense/{item_id}/assign", SuspenseDetail, body=request)
+
+    async def return_suspense(self, item_id: UUID, request: ReturnRequest) -> SuspenseDetail:
+        """Pay an item's money back to who paid it. Raises Refused `suspense_taken`."""
+        return await self._send("POST", f"/v1/suspense/{item_id}/return", SuspenseDetail, body=request)
+
+    async def collection_tolerances(self) -> ToleranceList:
+        """Return how far payments may differ from what was asked and still be credited."""
+        return await self._send("GET", "/v1/collection-tolerances", ToleranceList)
+
+    async def set_collection_tolerance(self, request: ToleranceRequest) -> ToleranceView:
+        """Say how far payments of an operation may differ; zeros end it."""
+        return await self._send("PUT", "/v1/collection-tolerances", ToleranceView, body=request)
 
     async def list_intents(self, **filters: str) -> AsyncIterator[IntentView]:
         """Yield intents, newest first, page after page. Filters: state, wallet_id, reference, created_after/before."""

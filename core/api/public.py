@@ -28,6 +28,7 @@ from core.api.requests import BATCH_BODY_MAX_BYTES, Page, parse, path_id, query_
 from core.api.reviews import ReviewRoutes
 from core.api.signed_routes import Route, SignedRoutes
 from core.api.statements import StatementRoutes
+from core.api.suspense import SuspenseRoutes
 from core.api.tenants import TenantRoutes
 from core.api.wallets import WalletRoutes
 from core.api.webhooks import WebhookRoutes
@@ -80,6 +81,7 @@ def public_app(core: Core) -> ASGIApp:
         *WebhookRoutes(core).table(),
         *WalletRoutes(core).table(),
         *StatementRoutes(core).table(),
+        *SuspenseRoutes(core).table(),
         *FeeRoutes(core).table(),
         *LimitRoutes(core).table(),
         *RateRoutes(core).table(),

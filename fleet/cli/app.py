@@ -8,6 +8,7 @@ from typer.exceptions import TyperException
 
 from fleet.cli import (
     audit,
+    collections,
     dlq,
     events,
     fees,
@@ -27,6 +28,7 @@ from fleet.cli import (
     routes,
     sbp,
     streams,
+    suspense,
     tenants,
     wallets,
     webhooks,
@@ -43,6 +45,8 @@ app.add_typer(intents.app, name="intents")
 app.add_typer(reviews.app, name="reviews")
 app.add_typer(events.app, name="events")
 app.add_typer(webhooks.app, name="webhooks")
+app.add_typer(suspense.app, name="suspense")
+app.add_typer(collections.app, name="collections")
 app.add_typer(wallets.app, name="wallets")
 app.add_typer(rails.app, name="rails")
 app.add_typer(streams.app, name="streams")

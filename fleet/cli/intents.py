@@ -174,6 +174,7 @@ def show_intent(view: IntentView, as_json: bool, **more: object) -> None:
                 "amount": money_of(view),
                 "fees": _fees(view),
                 "exchange": _bought(view),
+                "next_action": view.next_action.payload if view.next_action else None,
                 "failure": _failure(view),
             },
         )

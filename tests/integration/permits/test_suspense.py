@@ -1,0 +1,174 @@
+"""Decisions about money in suspense, on a real database with the real ledger: each item is taken once."""
+
+import asyncio
+from dataclasses import replace
+from typing import Any
+from uuid import UUID, uuid4
+
+import pytest
+
+from core.domain.ids import derive_id
+from core.services.keys import SUSPENSE_SCOPE, Caller
+from core.services.problems import Refusal
+from core.services.suspense import (
+    assign_item,
+    list_items,
+    list_tolerances,
+    return_item,
+    set_tolerance,
+    show_item,
+)
+from schemas.operations import JobKind
+from schemas.suspense import AssignRequest, ReturnRequest, SuspenseDetail, SuspenseState, ToleranceRequest
+from tests.integration.permits.conftest import World
+from tests.integration.permits.test_collections import opened, paid, reference, shown, suspense, told
+
+WHY = "the payer called"
+
+
+def decider(world: World) -> Caller:
+    """Return the caller with a key that may decide about suspense."""
+    return replace(world.caller, operations=world.caller.operations | {SUSPENSE_SCOPE})
+
+
+async def parked(world: World, amount_minor: int = 700) -> UUID:
+    """Let a payment with a reference that nobody knows come in; return its item."""
+    fact = {"transaction_id": f"T{uuid4().hex[:12]}", "reference": "NOBODYS", "amount_minor": amount_minor}
+    assert await told(world, fact) == ["SUSPENDED"]
+    return (await open_items(world))[-1]
+
+
+async def open_items(world: World, state: SuspenseState = SuspenseState.OPEN) -> list[UUID]:
+    page = await list_items(world.core.ports, decider(world), state=state, intent_id=None, cursor=None, limit=10)
+    return [item.id for item in page.items]
+
+
+async def assign(world: World, item: UUID, wallet: UUID) -> SuspenseDetail:
+    request = AssignRequest(wallet_id=wallet, reason=WHY)
+    return await assign_item(world.core.ports, decider(world), item, request)
+
+
+async def give_back(world: World, item: UUID) -> SuspenseDetail:
+    return await return_item(world.core.ports, decider(world), item, ReturnRequest(reason=WHY))
+
+
+async def answer_refund(world: World, item: SuspenseDetail, verdict: str, **more: Any) -> None:
+    """Give the refund its permit and let the provider answer."""
+    assert item.taken_by is not None
+    job = derive_id(item.taken_by, "job", JobKind.REFUND)
+    (permit,) = await world.ask([job])
+    assert (permit.answer, permit.kind) == ("GRANTED", "refund")
+    assert (permit.instruction.payee.type, permit.instruction.payee.value) == ("transaction", item.transaction_id)
+    await world.tell(job, verdict, kind="refund", **more)
+
+
+async def test_money_without_a_reference_is_given_to_its_owner_once(world: World) -> None:
+    wallet = await opened(world)
+    item = await parked(world)
+    assert await suspense(world) == 700
+    done = await assign(world, item, wallet)
+    assert (done.state, [each.reason for each in done.decisions]) == ("ASSIGNED", [WHY])
+    assert (await world.money(wallet), await suspense(world)) == ((701, 0), 0)
+    entry = (await world.history(wallet))[0]
+    assert (entry.operation, entry.amount_minor, entry.comment) == ("DEPOSIT", 700, WHY)
+    for again in (assign(world, item, wallet), give_back(world, item)):
+        with pytest.raises(Refusal) as refused:
+            await again
+        assert refused.value.code == "suspense_taken"
+    assert await open_items(world) == []
+    told_by = await world.admin.fetch("SELECT action FROM fleet.audit_entries WHERE subject = $1", f"suspense:{item}")
+    assert [row["action"] for row in told_by] == ["suspense_assign"]
+    await world.prove()
+
+
+async def test_money_is_paid_back_and_stays_held_until_the_provider_has_done_so(world: World) -> None:
+    await opened(world)
+    item = await parked(world)
+    waiting = await give_back(world, item)
+    assert (waiting.state, await suspense(world)) == ("RETURNING", 700)
+    await answer_refund(world, waiting, "SUCCEEDED", amount_minor=700, currency="THB", provider_tx_id="R1")
+    done = await show_item(world.core.ports, decider(world), item)
+    assert (done.state, await suspense(world)) == ("RETURNED", 0)
+    await world.prove()
+
+
+async def test_a_return_that_the_provider_refuses_opens_the_item_again(world: World) -> None:
+    wallet = await opened(world)
+    item = await parked(world)
+    await answer_refund(world, await give_back(world, item), "DECLINED", reason="payment_not_found")
+    assert await open_items(world) == [item]
+    await answer_refund(world, await give_back(world, item), "DECLINED", reason="payment_not_found")
+    await assign(world, item, wallet)
+    assert (await world.money(wallet), await suspense(world)) == ((701, 0), 0)
+    decided = await show_item(world.core.ports, decider(world), item)
+    assert [each.action for each in decided.decisions] == ["RETURN", "RETURN", "ASSIGN"]
+    await world.prove()
+
+
+async def test_a_refund_and_a_late_credit_at_once_have_one_effect(world: World) -> None:
+    wallet = await opened(world)
+    for _ in range(3):
+        item = await parked(world)
+        before = (await world.money(wallet))[0]
+        answers = await asyncio.gather(
+            assign(world, item, wallet), give_back(world, item), assign(world, item, wallet), return_exceptions=True
+        )
+        refused = [each for each in answers if isinstance(each, Refusal)]
+        assert [each.code for each in refused] == ["suspense_taken"] * 2
+        (done,) = [each for each in answers if isinstance(each, SuspenseDetail)]
+        assert (await world.money(wallet))[0] == before + (700 if done.state == "ASSIGNED" else 0)
+    await world.prove()
+
+
+async def test_what_the_provider_takes_back_itself_leaves_suspense_with_it(world: World) -> None:
+    wallet = await opened(world)
+    item = await parked(world)
+    shown_item = await show_item(world.core.ports, decider(world), item)
+    back = {"transaction_id": shown_item.transaction_id, "amount_minor": 700, "kind": "RETURN"}
+    assert await told(world, back) == ["REVERSED"]
+    assert (await open_items(world), await suspense(world)) == ([], 0)
+    with pytest.raises(Refusal, match="RETURNED already"):
+        await assign(world, item, wallet)
+    await world.prove()
+
+
+async def test_only_a_key_that_names_it_decides_and_no_tenant_sees_anothers_items(world: World) -> None:
+    wallet = await opened(world)
+    item = await parked(world)
+    with pytest.raises(Refusal) as refused:
+        await assign_item(world.core.ports, world.caller, item, AssignRequest(wallet_id=wallet, reason=WHY))
+    assert refused.value.code == "operation_not_permitted"
+    stranger = replace(decider(world), tenant_id=uuid4())
+    with pytest.raises(Refusal) as unseen:
+        await show_item(world.core.ports, stranger, item)
+    assert unseen.value.code == "not_found"
+    with pytest.raises(Refusal) as rejected:
+        await assign(world, item, uuid4())
+    assert rejected.value.code == "wallet_not_found"
+    assert await open_items(world) == [item]
+
+
+async def test_a_different_amount_waits_under_its_collection_for_a_decision(world: World) -> None:
+    wallet = await opened(world)
+    intent = await shown(world, wallet)
+    await paid(world, intent, 1_900)
+    (item,) = await open_items(world)
+    assert (await show_item(world.core.ports, decider(world), item)).intent_id == intent
+    await assign(world, item, wallet)
+    assert ((await world.money(wallet))[0], (await world.state(intent))[0]) == (1_901, "FAILED")
+    # Told again by another source, it is the same payment, decided about.
+    again = {"reference": await reference(world, intent), "source": "REGISTER", "amount_minor": 1_900}
+    assert await told(world, again) == ["KNOWN"]
+    await world.prove()
+
+
+async def test_tolerances_are_set_by_rule(world: World) -> None:
+    await opened(world)
+    body = {"operation": "TOPUP", "currency": "THB", "below_minor": 100, "above_minor": 0}
+    request = ToleranceRequest.model_validate(body)
+    await set_tolerance(world.core.ports, decider(world), request)
+    (view,) = await list_tolerances(world.core.ports, decider(world))
+    assert (view.below_minor, view.above_minor) == (100, 0)
+    wrong = request.model_copy(update={"operation": "PAYOUT"})
+    with pytest.raises(Refusal, match="brings no money in"):
+        await set_tolerance(world.core.ports, decider(world), wrong)
