@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Iterator
 
 import asyncpg
 import pytest
+from hypothesis import settings
 from redis.asyncio import Redis
 
 from fleet.stack.provision import RoleUrls, Secrets, create_database, drop_database, provision
@@ -27,6 +28,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--examples", type=int, default=0, help="examples of each property that takes its number from here"
     )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Let every property draw as many examples as were asked for."""
+    if examples := config.getoption("--examples"):
+        settings.register_profile("long", max_examples=examples, deadline=None)
+        settings.load_profile("long")
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

@@ -45,6 +45,7 @@ OTHER_FLOATS = {
 BANNED_MODULES = {"utils", "util", "helpers", "helper", "common", "manager", "misc"}
 MACHINE_PATH = re.compile(r"/(?:work|home|Users)/[A-Za-z0-9_.-]+")
 LINK = re.compile(r"\]\(([^)#\s]+)(?:#[^)]*)?\)")
+NAMED_TEST = re.compile(r"`(tests/[A-Za-z0-9_./-]+\.py)::(\w+)`")
 NAMED_FILE = re.compile(r"`((?:[A-Za-z0-9_.-]+/)+[A-Za-z0-9_.-]+\.(?:py|md|lua|toml|sql|json|csv))`")
 
 
@@ -116,6 +117,14 @@ def broken_references(path: Path, text: str) -> Iterator[str]:
             yield f"{path}: names {match[1]}, which does not exist"
 
 
+def unknown_tests(path: Path, text: str) -> Iterator[str]:
+    """Find tests that prose names and nobody wrote: what they would show is shown by nothing."""
+    for match in NAMED_TEST.finditer(text):
+        file = ROOT / match[1]
+        if not file.exists() or not re.search(rf"^\s*(?:async )?def {match[2]}\(", file.read_text(), re.MULTILINE):
+            yield f"{path}: names {match[1]}::{match[2]}, which does not exist"
+
+
 def adr_length(path: Path, text: str) -> Iterator[str]:
     """Find decisions too short to follow or too long to read."""
     if path.parts[:2] == ("docs", "adr") and len(text.split()) not in ADR_WORDS:
@@ -135,7 +144,7 @@ PYTHON_CHECKS: tuple[Callable[[Path, ast.AST, str], Iterator[str]], ...] = (
     vague_names,
     undocumented,
 )
-PROSE_CHECKS: tuple[Callable[[Path, str], Iterator[str]], ...] = (broken_references, adr_length)
+PROSE_CHECKS: tuple[Callable[[Path, str], Iterator[str]], ...] = (broken_references, unknown_tests, adr_length)
 
 
 def shared_numbers(files: list[Path]) -> Iterator[str]:

@@ -75,6 +75,7 @@ def test_shares_sum_to_the_fee_and_none_is_a_unit_off_its_part(fee_minor: int, p
         st.tuples(
             st.sampled_from(FeePhase), st.integers(0, 500), st.integers(0, 300), st.sampled_from(Rounding),
             st.lists(st.integers(1, 1000), min_size=1, max_size=5), st.integers(0, 3), st.booleans(),
+            st.booleans(), st.none() | st.tuples(st.integers(0, 10**4), st.integers(0, 10**6)),
         ),
         max_size=6,
     ),
@@ -83,10 +84,12 @@ def test_legs_always_sum_to_the_fees_of_the_rules_that_fired(amount_minor: int, 
     rules = [
         rule(
             name=f"r{number}", phase=phase, priority=priority, last=last,
-            fee={"fixed_minor": fixed, "basis_points": points, "rounding": rounding},
+            fee={"kind": "FORMULA", "expression": f"{fixed} + amount_minor / {points + 7}"} if formula
+            else {"fixed_minor": fixed, "basis_points": points, "rounding": rounding},
             shares=[{"qualifier": f"q{place}", "parts": part} for place, part in enumerate(parts)],
+            **({} if bounds is None else {"minimum_minor": bounds[0], "maximum_minor": sum(bounds)}),
         )
-        for number, (phase, fixed, points, rounding, parts, priority, last) in enumerate(drawn)
+        for number, (phase, fixed, points, rounding, parts, priority, last, formula, bounds) in enumerate(drawn)
     ]  # fmt: skip
     try:
         pricing = priced(rules, amount_minor)

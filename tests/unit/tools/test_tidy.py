@@ -51,6 +51,13 @@ def test_a_decision_too_short_to_follow_or_too_long_to_read_is_found() -> None:
     assert not list(tidy.adr_length(adr, "word " * 200))
 
 
+def test_a_test_that_prose_names_and_nobody_wrote_is_found() -> None:
+    page, file = Path("docs/proofs.md"), "tests/unit/tools/test_tidy.py"
+    assert not list(tidy.unknown_tests(page, f"`{file}::test_the_tree_passes`"))
+    assert list(tidy.unknown_tests(page, f"`{file}::test_the_tree_pass`"))
+    assert list(tidy.unknown_tests(page, "`tests/unit/tools/test_gone.py::test_the_tree_passes`"))
+
+
 def test_a_public_name_without_its_promise_is_found() -> None:
     assert len(found(tidy.undocumented, "core/a.py", "def pay(): ...\nclass Wallet: ...\ndef _own(): ...")) == 3
 
