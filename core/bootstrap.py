@@ -21,6 +21,7 @@ from core.domain.context import Context
 from core.domain.resolution import Pace
 from core.domain.webhooks import Schedule
 from core.services.accept import AcceptService
+from core.services.completer import Completer
 from core.services.events import EventHub, EventService
 from core.services.events import Pace as StreamPace
 from core.services.fees import FeeBook
@@ -68,6 +69,7 @@ from core.store.rates import RateStore
 from core.store.recon import ReconStore
 from core.store.redrives import RedriveStore
 from core.store.routes import RouteStore
+from core.store.stranded import StrandedStore
 from core.store.suspense import SuspenseStore
 from core.store.tenants import TenantStore
 from core.store.vault import PostgresVault
@@ -296,6 +298,21 @@ def background(core: Core, client: Redis) -> BusDeps:
         redrive=partial(run_redrives, ports, unit_of_work),
         instance=settings.instance or f"{socket.gethostname()}-{os.getpid()}",
         notify=notifier(core).step,
+        complete=completer(core).step,
+    )
+
+
+def completer(core: Core) -> Completer:
+    """Wire the completer, under the worker role."""
+    settings, database = core.settings, core.worker_database
+    return Completer(
+        core.worker_ports,
+        StrandedStore(),
+        lambda: database.unit_of_work(Context(None, "completer")),
+        every_s=settings.completer_every_s,
+        lookback_days=settings.completer_lookback_days,
+        limit=settings.completer_page,
+        grace_s=settings.completer_grace_s,
     )
 
 

@@ -80,6 +80,12 @@ class Settings(EnvironmentSettings):
     """A redrive of more letters than this waits for a second person."""
     deliveries_max: Annotated[int, Field(ge=1)] = 3
     drain_s: Seconds = 20
+    completer_every_s: Seconds = 5
+    """After a start the completer walks through the recent past at once; then a page each time."""
+    completer_page: Annotated[int, Field(ge=1, le=10_000)] = 1000
+    completer_lookback_days: Annotated[int, Field(ge=1)] = 45
+    completer_grace_s: Annotated[int, Field(ge=0)] = 60
+    """What changed within this time is left to whoever is at it."""
     webhooks_to_private: bool = False
     """For a developer's machine: webhooks also by http and to addresses that are not of the public internet."""
     webhook_first_retry_s: Annotated[int, Field(ge=1)] = 5

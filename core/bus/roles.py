@@ -44,6 +44,7 @@ class BusDeps:
     redrive: Callable[[], Awaitable[int]]
     instance: str
     notify: Callable[[], Awaitable[float]]
+    complete: Callable[[], Awaitable[float]]
 
 
 async def relay_role(deps: BusDeps) -> None:
@@ -78,7 +79,7 @@ async def settler_role(deps: BusDeps) -> None:
 
 
 async def resolver_role(deps: BusDeps) -> None:
-    """Resolve, send webhooks, heal, sweep, trim, expire, purge and keep partitions ahead.
+    """Resolve, complete, send webhooks, heal, sweep, trim, expire, purge and keep partitions ahead.
 
     The healer runs here too: with every relay away, adapters and settlers still need their groups.
     """
@@ -88,6 +89,7 @@ async def resolver_role(deps: BusDeps) -> None:
         tasks.create_task(forever("the end of waits", lambda: _end_waits(deps)))
         tasks.create_task(forever("the notifier", deps.notify))
         tasks.create_task(forever("reconciliation", lambda: _then(deps.reconcile, deps.settings.recon_every_s)))
+        tasks.create_task(forever("the completer", deps.complete))
         tasks.create_task(forever("upkeep", lambda: _upkeep(deps)))
         tasks.create_task(forever("the observer", lambda: _observe(deps)))
         tasks.create_task(forever("the balance", lambda: _then(deps.prove, deps.settings.balance_every_s)))

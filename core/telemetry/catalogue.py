@@ -34,6 +34,9 @@ REQUEST_SECONDS: Final = Histogram(
 )
 POOL: Final = Gauge("fleet_database_connections", "Connections of a pool.", ["pool", "state"])
 WEBHOOKS: Final = Counter("fleet_webhook_attempts_total", "Webhooks that were sent, by what came of it.", ["outcome"])
+STRANDED: Final = Counter(
+    "fleet_stranded_total", "What stood though nothing would move it, and what the completer did.", ["kind", "outcome"]
+)
 GATE_CLOSED: Final = Gauge("fleet_gate_closed", "1 where nothing more may be added.", ["stream"])
 
 # What the observer of a resolver reads, at its own pace: where several run, the largest counts.

@@ -66,7 +66,7 @@ app.add_typer(liquidity.app, name="liquidity")
 app.add_typer(qr.app, name="qr")
 app.add_typer(sbp.app, name="sbp")
 app.command("exposure")(liquidity.exposure_)
-app.command("recover")(recover.recover)
+app.add_typer(recover.app, name="recover")
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -5,7 +5,10 @@ from typing import Annotated, Any
 
 import typer
 
-from core.store.database import UnitOfWork
+from core.domain.context import Context
+from core.domain.stranded import Stranded
+from core.services.completer import look
+from core.store.database import Database, UnitOfWork
 from core.store.epochs import (
     EpochStatus,
     UnclearedEpoch,
@@ -14,12 +17,20 @@ from core.store.epochs import (
     raise_ledger_epoch,
     uncleared_epoch,
 )
-from fleet.cli.operator import in_tenant
-from fleet.cli.output import CommandError, JsonFlag, print_fields, print_json
+from core.store.stranded import StrandedStore
+from fleet.cli.connection import Connection
+from fleet.cli.operator import ACTOR, in_tenant, with_database
+from fleet.cli.output import CommandError, JsonFlag, print_fields, print_json, print_table
+
+app = typer.Typer(invoke_without_command=True)
+
+_LOOKBACK_DAYS, _PAGE, _GRACE_S = 45, 2000, 60
 
 
+@app.callback()
 def recover(
-    reason: Annotated[str, typer.Option(help="What happened, such as 'restored the backup of 03:00'.")],
+    context: typer.Context,
+    reason: Annotated[str, typer.Option(help="What happened, such as 'restored the backup of 03:00'.")] = "",
     clear: Annotated[bool, typer.Option("--clear", help="Clear the raised epoch: the window was reconciled.")] = False,
     yes: Annotated[bool, typer.Option("--yes", help="Do it; without this only what would happen is shown.")] = False,
     as_json: JsonFlag = False,
@@ -32,6 +43,8 @@ def recover(
     --clear ends that, once the provider's register was compared with ours for the lost time: what was never permitted
     is sent then. It is refused while a payment that had a permit got no answer since.
     """
+    if context.invoked_subcommand is not None:
+        return
     if not reason.strip():
         raise CommandError("reason_missing", "say what happened, such as --reason 'restored the backup of 03:00'")
 
@@ -46,6 +59,38 @@ def recover(
     before, raised = in_tenant(None, work)
     document = {**asdict(before), "raised_to": raised, "dry_run": raised is None}
     _show(document, "" if raised is not None else "nothing was changed: add --yes to raise the ledger epoch", as_json)
+
+
+@app.command()
+def scan(as_json: JsonFlag = False) -> None:
+    """List what stands though nothing would move it. It changes nothing: the resolver finishes or parks each."""
+
+    async def work(database: Database, _: Connection) -> tuple[list[Stranded], int]:
+        found: list[Stranded] = []
+        scanned, after = 0, None
+        while True:
+            seen = await look(
+                StrandedStore(),
+                lambda: database.unit_of_work(Context(None, ACTOR)),
+                after,
+                lookback_days=_LOOKBACK_DAYS,
+                limit=_PAGE,
+                grace_s=_GRACE_S,
+            )
+            found += seen.found
+            scanned += seen.scanned
+            after = seen.after
+            if after is None:
+                return found, scanned
+
+    found, scanned = with_database(work)
+    if as_json:
+        print_json({"scanned": scanned, "found": [asdict(each) for each in found]})
+        return
+    print_table(
+        "stranded", ("kind", "intent", "tenant"), [(each.kind, each.intent_id, each.tenant_id) for each in found]
+    )
+    typer.echo(f"looked at {scanned} payments of the last {_LOOKBACK_DAYS} days")
 
 
 def _clear(reason: str, *, yes: bool, as_json: bool) -> None:

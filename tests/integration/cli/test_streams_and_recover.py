@@ -1,5 +1,6 @@
 """`streams status` on streams with work in them, and `recover` on a database of its own."""
 
+import time
 from typing import cast
 from uuid import uuid4
 
@@ -7,6 +8,7 @@ import asyncpg
 import pytest
 
 from core.domain.context import Context
+from core.domain.ids import mint_id
 from core.store.database import Database
 from core.store.rails import register_rail
 from fleet.stack.provision import RoleUrls
@@ -149,3 +151,24 @@ async def test_a_lost_job_is_found_and_rebuilt_from_postgresql_and_an_entry_too_
     assert {row["job_id"] for row in rebuilt} == {gone, acked}
     assert (await fleet("streams", "lost", "sbp")).code == 0
     await client.aclose()
+
+
+async def test_a_scan_of_what_stands_lists_it_and_changes_nothing(fleet: Fleet, fresh_database: RoleUrls) -> None:
+    nothing = await fleet("recover", "scan")
+    assert "looked at 0 payments" in nothing.out
+    connection = await asyncpg.connect(fresh_database.admin)
+    intent, tenant = mint_id(time.time_ns() // 1_000_000), uuid4()
+    await connection.execute(
+        "INSERT INTO fleet.intents (id, tenant_id, service_key_id, operation, state, version, wallet_id, amount_minor,"
+        " currency, accept_state, updated_at) VALUES ($1, $2, 'k', 'PAYOUT', 'VALIDATED', 1, $2, 1, 'THB', 'VALIDATED',"
+        " now() - interval '1 hour')",
+        intent,
+        tenant,
+    )
+    document = (await fleet("recover", "scan", "--json")).document
+    assert (document["scanned"], [(each["kind"], each["intent_id"]) for each in document["found"]]) == (
+        1,
+        [("unasked", str(intent))],
+    )
+    assert await connection.fetchval("SELECT state FROM fleet.intents") == "VALIDATED"
+    await connection.close()

@@ -1,0 +1,217 @@
+"""The completer: after any crash, finish or park what stands. A bounded look at a time, through all of the recent past.
+
+Every step of a payment is one transaction, so nothing here is needed after a plain kill; it is needed after what no
+transaction guards: a restored backup, a row that a person changed, a fault of our own. Each step is decided again under
+the locks that payments take, so it has no effect on what moves, and none the second time.
+"""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final, Protocol
+from uuid import UUID
+
+from core.domain.ids import derive_id
+from core.domain.intents import IntentRow, Move
+from core.domain.operations import post_transfers, void_transfers
+from core.domain.stranded import Standing, Stranded, StrandedKind, stranded
+from core.services.close_job import ClosePorts, Ending, end_intents
+from core.services.facts import Alert
+from core.services.ledger_port import Ledger
+from core.services.settle import UnitOfWorkFactory
+from core.telemetry import catalogue
+from schemas.events import IntentState
+from schemas.operations import JobKind
+
+_log = logging.getLogger(__name__)
+_OUTCOME: Final = "abandoned"
+Seconds = int | float
+
+
+@dataclass(frozen=True, slots=True)
+class Range:
+    """Ids behind `after`, up to `upto`."""
+
+    after: UUID
+    upto: UUID
+    count: int
+    is_last: bool
+
+    @property
+    def lowest(self) -> UUID:
+        """The least id that anything of this range's time can have."""
+        return UUID(int=self.after.int >> 80 << 80)
+
+
+@dataclass(frozen=True, slots=True)
+class HeldAfterEnd:
+    """Money that is held for an intent that has ended, or (not `known`) does not exist."""
+
+    intent_id: UUID | None
+    tenant_id: UUID
+    hold_id: UUID
+    known: bool
+
+
+class Looks(Protocol):
+    """Looks for what stands, and the repairs that are one statement."""
+
+    async def next_range(self, uow: Any, after: UUID | None, lookback_days: int, limit: int) -> Range: ...
+    async def standing(self, uow: Any, ids: Range, grace_s: float) -> list[Standing]: ...
+    async def standing_of(self, uow: Any, intent_id: UUID) -> Standing | None: ...
+    async def held_after_end(self, uow: Any, ids: Range, grace_s: float) -> list[HeldAfterEnd]: ...
+    async def requeue_ready(self, uow: Any, job_ids: Sequence[UUID]) -> None: ...
+    async def check_now(self, uow: Any, job_ids: Sequence[UUID]) -> None: ...
+    async def mark_parked(self, uow: Any, intent_id: UUID) -> None: ...
+
+
+class CompletePorts(ClosePorts, Protocol):
+    """What completing works with."""
+
+    @property
+    def ledger(self) -> Ledger: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What one look found, and where the next one goes on; None: it has come to now, and begins anew."""
+
+    found: tuple[Stranded, ...]
+    scanned: int
+    after: UUID | None
+
+
+async def look(
+    looks: Looks, unit_of_work: UnitOfWorkFactory, after: UUID | None, *, lookback_days: int, limit: int, grace_s: float
+) -> Look:
+    """Look through one page of intents and the holds of their time. Reads alone."""
+    async with unit_of_work() as uow:
+        ids = await looks.next_range(uow, after, lookback_days, limit)
+        found = [each for one in await looks.standing(uow, ids, grace_s) if (each := stranded(one)) is not None]
+        for held in await looks.held_after_end(uow, ids, grace_s):
+            kind = StrandedKind.UNRELEASED if held.known else StrandedKind.UNOWNED
+            found.append(Stranded(kind, held.intent_id or held.hold_id, held.tenant_id, (held.hold_id,)))
+    return Look(tuple(found), ids.count, None if ids.is_last else ids.upto)
+
+
+class Completer:
+    """Walks the recent past page by page, for ever: the first walk at once, the later ones at leisure."""
+
+    def __init__(
+        self,
+        ports: CompletePorts,
+        looks: Looks,
+        unit_of_work: UnitOfWorkFactory,
+        *,
+        every_s: float,
+        lookback_days: int,
+        limit: int,
+        grace_s: float,
+    ) -> None:
+        self._ports, self._looks, self._unit_of_work = ports, looks, unit_of_work
+        self._every_s, self._lookback_days, self._limit, self._grace_s = every_s, lookback_days, limit, grace_s
+        self._after: UUID | None = None
+        self._walked = False
+
+    async def step(self) -> Seconds:
+        """Look at one page and finish or park what stands; return how long to wait."""
+        seen = await look(
+            self._looks,
+            self._unit_of_work,
+            self._after,
+            lookback_days=self._lookback_days,
+            limit=self._limit,
+            grace_s=self._grace_s,
+        )
+        for each in seen.found:
+            catalogue.STRANDED.labels(each.kind, "found").inc()
+            try:
+                outcome = await self.complete(each)
+            except Exception as error:  # noqa: BLE001 - one that cannot be finished holds up no other
+                _log.error("%s %s cannot be completed: %s", each.kind, each.intent_id, type(error).__name__)
+                outcome = "failed"
+            catalogue.STRANDED.labels(each.kind, outcome).inc()
+        self._after = seen.after
+        self._walked = self._walked or seen.after is None
+        return self._every_s if self._walked else 0
+
+    async def complete(self, each: Stranded) -> str:
+        """Finish or park one thing in a transaction of its own; return `finished`, `parked` or `moved` on."""
+        async with self._unit_of_work() as uow:
+            if each.kind is StrandedKind.UNOWNED:
+                await self._alert(uow, each, "page", f"hold {each.job_ids[0]} belongs to no intent")
+                return "parked"
+            if each.kind is StrandedKind.UNRELEASED:
+                return await self._release(uow, each)
+            # Jobs before intents, as everywhere.
+            await self._ports.jobs.lock_jobs(uow, sorted(each.job_ids))
+            intents = await self._ports.intents.load_intents(uow, [each.intent_id], lock=True)
+            standing = await self._looks.standing_of(uow, each.intent_id)
+            now = None if standing is None else stranded(standing)
+            if now is None or now.kind is not each.kind:
+                return "moved"
+            return await self._step(uow, now, intents[each.intent_id])
+
+    async def _step(self, uow: Any, each: Stranded, intent: IntentRow) -> str:
+        match each.kind:
+            case StrandedKind.UNQUEUED:
+                await self._looks.requeue_ready(uow, each.job_ids)
+            case StrandedKind.UNCHECKED:
+                await self._looks.check_now(uow, each.job_ids)
+            case StrandedKind.UNCLOSED:
+                await self._ports.jobs.close_jobs_of(uow, [(intent.id, f"intent_{intent.state.lower()}")])
+            case StrandedKind.UNASKED:
+                await end_intents(uow, self._ports, [_abandoned(intent, IntentState.EXPIRED, None)])
+            case StrandedKind.UNSENT if await self._is_provably_unsent(uow, intent):
+                await end_intents(uow, self._ports, [_abandoned(intent, IntentState.FAILED, "VOID")])
+            case StrandedKind.UNTOLD:
+                await self._looks.mark_parked(uow, intent.id)
+                await self._alert(uow, each, "page", "the payment waits for a person")
+                return "parked"
+            case _:
+                move = Move(intent.id, IntentState.UNRESOLVED, "unresolved", {"reason": each.kind}, parked=True)
+                await self._ports.intents.move_locked_intents(uow, [move])
+                await self._alert(uow, each, "page", f"nothing would move the payment any more: {each.kind}")
+                return "parked"
+        return "finished"
+
+    async def _is_provably_unsent(self, uow: Any, intent: IntentRow) -> bool:
+        """Whether no permit was ever given, and no restore may have lost one."""
+        job_id = derive_id(intent.id, "job", JobKind.PAY)
+        attempts = await self._ports.facts.attempts_of(uow, [job_id])
+        positives = await self._ports.facts.unapplied_positives(uow, [intent.id])
+        if attempts[job_id] or positives or intent.rail is None:
+            return False
+        state = await self._ports.rails.rail_state(uow, intent.rail)
+        return intent.ledger_epoch >= state.ledger_epoch or state.epoch_cleared
+
+    async def _release(self, uow: Any, each: Stranded) -> str:
+        intent = (await self._ports.intents.load_intents(uow, [each.intent_id], lock=True))[each.intent_id]
+        if not IntentState(intent.state).is_terminal:
+            return "moved"
+        settled = intent.state == IntentState.SETTLED
+        if intent.decision == ("VOID" if settled else "POST"):
+            await self._alert(uow, each, "page", f"the intent is {intent.state} and its decision {intent.decision}")
+            return "parked"
+        # By the same ids as ever: what was resolved meanwhile answers that it exists.
+        await self._ports.ledger.apply(uow, post_transfers(intent) if settled else void_transfers(intent))
+        await self._alert(uow, each, "ticket", f"money was still held after {intent.state}: it was released")
+        return "finished"
+
+    async def _alert(self, uow: Any, each: Stranded, severity: Any, detail: str) -> None:
+        alert = Alert(each.tenant_id, severity, f"stranded_{each.kind}", each.intent_id, None, detail)
+        await self._ports.facts.raise_alerts(uow, [alert])
+
+
+def _abandoned(intent: IntentRow, to: IntentState, decision: Any) -> Ending:
+    move = Move(
+        intent.id,
+        to,
+        _OUTCOME,
+        data={"reason": _OUTCOME},
+        failure_code=_OUTCOME,
+        failure_message="nothing would have moved the payment any more, and nothing was sent",
+        decision=decision,
+        parked=False,
+    )
+    return Ending.of(intent, move, _OUTCOME)
