@@ -8,9 +8,11 @@ from adapters.runtime.port import Order, Outcome
 from adapters.sbp import verdicts
 from adapters.sbp.banks import BankList
 from adapters.sbp.client import QpClient
+from adapters.sbp.collecting import CollectsByQr
+from adapters.sbp.kopecks import RUB, kopecks
 from adapters.sbp.models import CheckRequest, PayoutAnswer, PayoutParams, PayoutRequest, PayoutStatus
 from adapters.sbp.settings import SbpSettings
-from schemas.money import AmountError, currency_of, to_major_text, to_minor
+from schemas.money import to_major_text
 from schemas.operations import OperationType
 from schemas.permits import LookupBinding
 from schemas.rails import Capabilities, PayeeType, RailRegistration, Timing
@@ -20,7 +22,6 @@ RAIL: Final = "sbp"
 PROVIDER: Final = "qp"
 PHONE_BANK: Final = "phone_bank"
 
-_RUB: Final = currency_of("RUB")
 _REFERENCE_LENGTH: Final = 20
 _NO_FEE: Final = re.compile(r"0(?:\.0{1,2})?", re.ASCII)
 _PAYEE: Final = re.compile(r"(?P<phone>7[0-9]{10})@(?P<bank>[0-9]{12}|[A-Z][A-Z0-9_]{1,39})", re.ASCII)
@@ -34,11 +35,12 @@ PAYEE_TYPES: Final = {
 }
 
 
-class SbpRail:
+class SbpRail(CollectsByQr):
     """The rail. It checks the receiver, pays, and inquires; QP has no cancel of a payout by reference."""
 
     def __init__(self, client: QpClient, settings: SbpSettings, timing: Timing) -> None:
-        self._client, self._settings, self._timing = client, settings, timing
+        super().__init__(client, settings)
+        self._timing = timing
         self.banks = BankList(client.banks, fresh_s=settings.banks_fresh_s, retry_s=settings.banks_retry_s)
 
     def registration(self) -> RailRegistration:
@@ -52,7 +54,7 @@ class SbpRail:
             not_found_horizon_s=self._timing.claim_idle_s + self._settings.settlement_s,
             request_expiry=True,
             max_amount_minor=self._settings.max_amount_minor,
-            currencies=[_RUB.code],
+            currencies=[RUB.code],
             reference_length=_REFERENCE_LENGTH,
             business_timezone="Europe/Moscow",
         )
@@ -61,9 +63,30 @@ class SbpRail:
             provider=PROVIDER,
             provider_account=self._settings.provider_account,
             environment=self._settings.environment,
-            operations={OperationType.PAYOUT: payout},
+            operations={
+                OperationType.PAYOUT: payout,
+                OperationType.TOPUP: self._collection(self._settings.qr_lives_s),
+                OperationType.DEPOSIT: self._collection(self._settings.static_qr_lives_s),
+            },
             payee_types=PAYEE_TYPES,
             timing=self._timing,
+        )
+
+    def _collection(self, lives_s: float) -> Capabilities:
+        """An order is unique for ever, and one that is cancelled can never be paid, seen or not."""
+        return Capabilities(
+            inquiry=True,
+            deduplicates_reference=True,
+            cancel_by_reference=True,
+            negative_is_final_for_reference=True,
+            not_found_horizon_s=self._timing.claim_idle_s + self._settings.settlement_s,
+            request_expiry=True,
+            callbacks=True,
+            collection_lives_s=lives_s,
+            max_amount_minor=self._settings.max_amount_minor,
+            currencies=[RUB.code],
+            reference_length=_REFERENCE_LENGTH,
+            business_timezone="Europe/Moscow",
         )
 
     async def close(self) -> None:
@@ -75,7 +98,7 @@ class SbpRail:
         """Check the receiver's name; the answer's expiry bounds the payout."""
         request = CheckRequest(
             account=self._settings.account,
-            amount=to_major_text(order.amount_minor, _RUB),
+            amount=to_major_text(order.amount_minor, RUB),
             payout_params=await self._payee(order),
         )
         answer, evidence = await self._client.check(request)
@@ -91,7 +114,7 @@ class SbpRail:
         request = PayoutRequest(
             id=order.reference,
             account=self._settings.account,
-            amount=to_major_text(order.amount_minor, _RUB),
+            amount=to_major_text(order.amount_minor, RUB),
             payout_params=await self._payee(order),
             check_id=order.lookup.lookup_id,
             payment_details=order.message,
@@ -155,12 +178,12 @@ def fee_minor(text: str, evidence: str) -> int:
     """Return the kopecks of a check's fee, which may be nothing. Raises ProtocolViolation."""
     if _NO_FEE.fullmatch(text):
         return 0  # to_minor takes positive amounts only
-    return _minor(text, evidence)
+    return kopecks(text, evidence)
 
 
 def _require_same_amount(answer: PayoutAnswer, request: PayoutRequest, evidence: str) -> None:
     """A draft of another amount is not confirmed: the two requests would be about two payments."""
-    if _minor(answer.amount, evidence) != _minor(request.amount, evidence):
+    if kopecks(answer.amount, evidence) != kopecks(request.amount, evidence):
         raise errors.ProtocolViolation("the draft has another amount", evidence=evidence)
 
 
@@ -171,17 +194,10 @@ def _outcome(answer: PayoutAnswer, order: Order, evidence: str) -> Outcome:
     verdict = verdicts.verdict_of(answer.status.value)
     return Outcome(
         verdict,
-        amount_minor=_minor(answer.amount, evidence),
+        amount_minor=kopecks(answer.amount, evidence),
         currency=answer.currency,
         provider_tx_id=answer.transaction_id,
         reason=verdicts.reason_of(verdict, answer.status.decline_reason),
         evidence=evidence,
         basis=Basis.REFERENCE_STATUS,
     )
-
-
-def _minor(text: str, evidence: str) -> int:
-    try:
-        return to_minor(text, _RUB)
-    except AmountError as error:
-        raise errors.ProtocolViolation("the answer's amount is no amount", evidence=evidence) from error

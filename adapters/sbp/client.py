@@ -13,7 +13,18 @@ from pydantic import TypeAdapter, ValidationError
 
 from adapters.runtime import errors
 from adapters.sbp import verdicts
-from adapters.sbp.models import Bank, CheckAnswer, CheckRequest, Payload, PayoutAnswer, PayoutRequest
+from adapters.sbp.models import (
+    Bank,
+    CheckAnswer,
+    CheckRequest,
+    OrderAnswer,
+    Payload,
+    PayoutAnswer,
+    PayoutRequest,
+    QrRequest,
+    RefundAnswer,
+    RefundRequest,
+)
 
 Answer = TypeVar("Answer")
 
@@ -22,6 +33,8 @@ _EVIDENCE_CHARACTERS: Final = 8_000
 _BANKS: Final = TypeAdapter(list[Bank])
 _CHECK: Final = TypeAdapter(CheckAnswer)
 _PAYOUT: Final = TypeAdapter(PayoutAnswer)
+_ORDER: Final = TypeAdapter(OrderAnswer)
+_REFUND: Final = TypeAdapter(RefundAnswer)
 
 
 def read_json(content: bytes) -> Any:
@@ -31,7 +44,7 @@ def read_json(content: bytes) -> Any:
 
 def write_json(request: Payload) -> bytes:
     """Return the document of a request; its `amount` becomes a JSON number with exactly our digits."""
-    fields = request.model_dump(by_alias=True)
+    fields = request.model_dump(by_alias=True, exclude_none=True)
     return orjson.dumps({**fields, "amount": orjson.Fragment(fields["amount"])})
 
 
@@ -66,6 +79,26 @@ class QpClient:
     async def inquire(self, reference: str) -> tuple[PayoutAnswer, str]:
         """Return the status of a reference. Raises ReferenceUnknown."""
         return await self._ask("GET", f"{_PAYOUTS}/{reference}", _PAYOUT)
+
+    async def issue(self, request: QrRequest) -> tuple[OrderAnswer, str]:
+        """Issue a QR code for an order. Raises ReferenceTaken where the order has one."""
+        return await self._ask("POST", "/api/sbp/v2/qrs", _ORDER, request)
+
+    async def order(self, reference: str) -> tuple[OrderAnswer, str]:
+        """Return an order with every payment by its code. Raises ReferenceUnknown."""
+        return await self._ask("GET", f"/api/sbp/v2/orders/{reference}", _ORDER)
+
+    async def cancel_order(self, reference: str) -> tuple[OrderAnswer, str]:
+        """Bury an order, also one never seen; the answer's payments say whether it was too late."""
+        return await self._ask("POST", f"/api/sbp/v2/orders/{reference}/cancel", _ORDER)
+
+    async def refund(self, request: RefundRequest) -> tuple[RefundAnswer, str]:
+        """Pay back a part of a payment. Raises ReferenceTaken where the refund exists."""
+        return await self._ask("POST", "/api/sbp/v1/refunds", _REFUND, request)
+
+    async def refund_status(self, reference: str) -> tuple[RefundAnswer, str]:
+        """Return the status of a refund. Raises ReferenceUnknown."""
+        return await self._ask("GET", f"/api/sbp/v1/refunds/{reference}", _REFUND)
 
     async def _ask(
         self, method: str, path: str, model: TypeAdapter[Answer], request: Payload | None = None

@@ -110,3 +110,88 @@ class ErrorAnswer(Payload):
 
     code: str
     message: str = ""
+
+
+class QrType(StrEnum):
+    """A dynamic code is paid once; a static one as often as somebody likes."""
+
+    DYNAMIC = "QRDynamic"
+    STATIC = "QRStatic"
+
+
+class QrStatus(StrEnum):
+    """Every status of a QR code that the contract names."""
+
+    NEW = "NEW"
+    IN_PROGRESS = "IN_PROGRESS"
+    PAID = "PAID"
+    CANCELLED = "CANCELLED"
+    EXPIRED = "EXPIRED"
+
+
+class PaymentStatus(StrEnum):
+    """Every status of a payment by a QR code that the contract names."""
+
+    SUCCESS = "SUCCESS"
+    DECLINED = "DECLINED"
+    NO_INFO = "NO_INFO"
+    IN_PROGRESS = "IN_PROGRESS"
+
+
+class RefundStatus(StrEnum):
+    """Every status of a refund that the contract names."""
+
+    IN_PROGRESS = "IN_PROGRESS"
+    COMPLETED = "COMPLETED"
+    DECLINED = "DECLINED"
+
+
+class QrRequest(Payload):
+    """Issue a QR code for an order of ours; `order` is unique for ever."""
+
+    order: str
+    account: str
+    amount: str
+    currency: str = "RUB"
+    qr_type: QrType
+    qr_expiration_date: str | None = None
+    additional_info: str = ""
+
+
+class PaymentAnswer(Payload):
+    """One payment by a QR code."""
+
+    transaction_id: str = Field(min_length=1, max_length=TRANSACTION_LENGTH_MAX, pattern=r"^[\x21-\x7e]+$")
+    amount: str
+    currency: str = Field(pattern=r"^[A-Z]{3}$")
+    payment_status: str
+    transaction_date: AwareDatetime
+
+
+class OrderAnswer(Payload):
+    """An order: its QR code, unless it was cancelled before it had one, and every payment by it."""
+
+    order: str
+    qr_status: str
+    qr_id: str | None = None
+    qr_type: str | None = None
+    payload: str | None = None
+    qr_expiration_date: AwareDatetime | None = None
+    payments: list[PaymentAnswer] = []
+
+
+class RefundRequest(Payload):
+    """Pay a part of a payment back. `refundId` is unique for ever."""
+
+    refund_id: str
+    transaction_id: str
+    amount: str
+
+
+class RefundAnswer(Payload):
+    """A refund as the provider sees it."""
+
+    refund_id: str
+    amount: str
+    currency: str = Field(pattern=r"^[A-Z]{3}$")
+    refund_status: str

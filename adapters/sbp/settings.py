@@ -31,5 +31,9 @@ class SbpSettings(EnvironmentSettings):
     """How old the list of banks may get before it is asked for again."""
     banks_retry_s: Annotated[float, Field(gt=0)] = 10
     """How soon the list is asked for again where that failed, or where it lacks a bank."""
+    qr_lives_s: Annotated[float, Field(gt=0)] = 900
+    """How long a payer may take with the code of a top-up."""
+    static_qr_lives_s: Annotated[float, Field(gt=0)] = 86_400
+    """How long a deposit waits for its first payment; what comes by its code later rests in suspense."""
     connect_s: Annotated[float, Field(gt=0)] = 2
     max_connections: Annotated[int, Field(ge=1)] = 200

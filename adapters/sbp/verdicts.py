@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import Final
 
 from adapters.runtime import errors
-from adapters.sbp.models import DeclineReason, PayoutStatus
+from adapters.sbp.models import DeclineReason, PaymentStatus, PayoutStatus, QrStatus, RefundStatus
 from schemas.results import Verdict
 
 LOOKUP_EXPIRED: Final = "lookup_expired"
@@ -19,6 +19,28 @@ STATUSES: Final[Mapping[str, Verdict]] = {
     PayoutStatus.WAITING_CONFIRMATION: Verdict.PENDING,
     PayoutStatus.COMPLETED: Verdict.SUCCEEDED,
     PayoutStatus.DECLINED: Verdict.DECLINED,
+}
+
+QR_STATUSES: Final[Mapping[str, Verdict]] = {
+    QrStatus.NEW: Verdict.AWAITING_PAYMENT,
+    QrStatus.IN_PROGRESS: Verdict.AWAITING_PAYMENT,
+    QrStatus.CANCELLED: Verdict.CANCELLED,
+    QrStatus.EXPIRED: Verdict.EXPIRED,
+}
+"""Of a code that nobody paid by. `PAID` without a payment is UNKNOWN: the payments say what was received."""
+
+PAYMENT_STATUSES: Final[Mapping[str, Verdict]] = {
+    PaymentStatus.SUCCESS: Verdict.PAID,
+    PaymentStatus.IN_PROGRESS: Verdict.PENDING,
+    PaymentStatus.NO_INFO: Verdict.PENDING,
+    PaymentStatus.DECLINED: Verdict.DECLINED,
+}
+"""Of one payment by a code. A declined one leaves the code as it is."""
+
+REFUND_STATUSES: Final[Mapping[str, Verdict]] = {
+    RefundStatus.IN_PROGRESS: Verdict.PENDING,
+    RefundStatus.COMPLETED: Verdict.SUCCEEDED,
+    RefundStatus.DECLINED: Verdict.DECLINED,
 }
 
 DECLINES: Final[Mapping[str, str]] = {
@@ -39,6 +61,8 @@ REFUSED: Final[Mapping[str, str]] = {
     "ERROR.RECEIVER_NOT_FOUND": "payee_not_found",
     "ERROR.WRONG_RECIPIENT": "payee_mismatch",
     "ERROR.CHECK_MISMATCH": "lookup_mismatch",
+    "ERROR.REFUND_INSUFFICIENT_FUNDS": "refund_exceeds_payment",
+    "ERROR.PAYMENT_NOT_FOUND": "payment_not_found",
 }
 """The request was refused for good, and nothing was executed."""
 
@@ -50,8 +74,11 @@ NOT_TAKEN: Final[Mapping[str, str]] = {
 
 MISCONFIGURED: Final = frozenset({"ERROR.UNAUTHORIZED", "ERROR.ACCOUNT_IS_NOT_REGISTERED"})
 THROTTLED: Final = "ERROR.TOO_MANY_REQUESTS"
-TAKEN: Final = "ERROR.PAYOUT_EXISTS"
-NOT_FOUND: Final = "ERROR.PAYOUT_NOT_FOUND"
+PAYOUT_EXISTS, PAYOUT_NOT_FOUND = "ERROR.PAYOUT_EXISTS", "ERROR.PAYOUT_NOT_FOUND"
+ORDER_EXISTS, ORDER_NOT_FOUND = "ERROR.ORDER_EXISTS", "ERROR.ORDER_NOT_FOUND"
+REFUND_EXISTS, REFUND_NOT_FOUND = "ERROR.REFUND_EXISTS", "ERROR.REFUND_NOT_FOUND"
+TAKEN: Final = frozenset({PAYOUT_EXISTS, ORDER_EXISTS, REFUND_EXISTS})
+NOT_FOUND: Final = frozenset({PAYOUT_NOT_FOUND, ORDER_NOT_FOUND, REFUND_NOT_FOUND})
 
 
 class ReferenceUnknown(Exception):  # noqa: N818 - an answer, not a failure
@@ -86,9 +113,9 @@ def refusal(http_status: int, code: str, evidence: str, after_s: int) -> Excepti
             return errors.Rejected(REFUSED[code], evidence=evidence)
         if code in NOT_TAKEN:
             return errors.NotSent(code, reason=NOT_TAKEN[code], evidence=evidence)
-        if code == TAKEN:
+        if code in TAKEN:
             return ReferenceTaken()
-        if code == NOT_FOUND:
+        if code in NOT_FOUND:
             return ReferenceUnknown(evidence)
         if code == THROTTLED:
             return errors.Throttled("throttled", after_s=after_s, evidence=evidence)
@@ -109,6 +136,24 @@ def tables() -> Iterator[str]:
     yield f"| `DECLINED`, any other reason | {Verdict.DECLINED} | `declined` |"
     yield f"| any other status | {Verdict.UNKNOWN} | |"
     yield ""
+    yield "| status of a QR code that nobody paid by | verdict |"
+    yield "|---|---|"
+    for status, verdict in QR_STATUSES.items():
+        yield f"| `{status}` | {verdict} |"
+    yield f"| any other status | {Verdict.UNKNOWN} |"
+    yield ""
+    yield "| status of a payment by a QR code | verdict |"
+    yield "|---|---|"
+    for status, verdict in PAYMENT_STATUSES.items():
+        yield f"| `{status}` | {verdict if verdict is not Verdict.DECLINED else 'none: the code may still be paid'} |"
+    yield f"| any other status, and no payment that succeeded | {Verdict.UNKNOWN} |"
+    yield ""
+    yield "| status of a refund | verdict |"
+    yield "|---|---|"
+    for status, verdict in REFUND_STATUSES.items():
+        yield f"| `{status}` | {verdict} |"
+    yield f"| any other status | {Verdict.UNKNOWN} |"
+    yield ""
     yield "| code in the body, HTTP 200 to 499 | verdict | reason |"
     yield "|---|---|---|"
     for code, ours in REFUSED.items():
@@ -118,6 +163,8 @@ def tables() -> Iterator[str]:
     yield f"| `{THROTTLED}` | {Verdict.NOT_SENT}, later | `throttled` |"
     for code in sorted(MISCONFIGURED):
         yield f"| `{code}` | {Verdict.NOT_SENT}, later; the adapter is not ready | `misconfigured` |"
-    yield f"| `{TAKEN}` | the status of the reference is asked for | |"
-    yield f"| `{NOT_FOUND}` | {Verdict.NOT_FOUND}, to an inquiry | |"
+    for code in sorted(TAKEN):
+        yield f"| `{code}` | the status of the reference is asked for | |"
+    for code in sorted(NOT_FOUND):
+        yield f"| `{code}` | {Verdict.NOT_FOUND}, to an inquiry | |"
     yield f"| any other code, and every HTTP status from 500 | {Verdict.UNKNOWN} | `provider_error` |"

@@ -1,12 +1,18 @@
 """The SBP rail passes the suite over real sockets, in one stage and in two, against the simulator's own book."""
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
+from datetime import UTC, datetime, timedelta
 from uuid import uuid4
 
+import httpx
 import pytest
 
-from adapters.runtime.port import Order
+from adapters.runtime.port import Callback, Order, Rail
+from adapters.sbp import signing
+from adapters.sbp.adapter import SbpRail
+from adapters.sbp.client import read_json
 from adapters.testkit.conformance import RailConformance
+from schemas.operations import OperationType
 from schemas.permits import LookupBinding, Payee
 from tests.support.qp import BANK, PHONE, SECRET, RunningQp, rail_at, running_qp
 
@@ -15,14 +21,31 @@ class SbpHarness:
     """The rail over its own connections, and a provider that is a process of its own."""
 
     def __init__(self, running: RunningQp, *, two_stage: bool) -> None:
-        self.rail = rail_at(running.url, two_stage=two_stage)
+        self.rail: Rail = rail_at(running.url, two_stage=two_stage)
         self.payee = Payee(type="phone_bank", value=f"{PHONE}@{BANK}")
         self.currency = "RUB"
         self.secrets = [SECRET, PHONE]
-        self._running = running
+        self._running, self._two_stage = running, two_stage
+
+    def environment(self) -> Mapping[str, str]:
+        return {"SBP_BASE_URL": self._running.url, "SBP_SECRET": SECRET, "SBP_TWO_STAGE": str(self._two_stage)}
+
+    async def callback(self) -> Callback:
+        """Have an order paid; sign what QP says about it, as QP does."""
+        asked = Order(
+            uuid4(), uuid4().hex[:20].upper(), 2_500, self.currency, "qp-1", operation=OperationType.TOPUP,
+            expires_at=datetime.now(UTC) + timedelta(minutes=5),
+        )  # fmt: skip
+        assert isinstance(self.rail, SbpRail)
+        await self.rail.collect(asked)
+        async with httpx.AsyncClient(base_url=self._running.url) as control:
+            body = (await control.post(f"/_control/orders/{asked.reference}/pay", json={})).content
+        signature = signing.sign(SECRET, signing.payment_text(read_json(body)))
+        return Callback(body, {signing.SIGNATURE_HEADER.lower(): signature}, "/")
 
     async def prepare(self, amount_minor: int) -> LookupBinding | None:
         asked = Order(uuid4(), uuid4().hex[:20].upper(), amount_minor, self.currency, "qp-1", self.payee)
+        assert isinstance(self.rail, SbpRail)
         return (await self.rail.lookup(asked)).lookup
 
     async def pays_but_never_answers(self, reference: str) -> None:

@@ -7,6 +7,7 @@ from adapters.sbp.simulator.app import Behaviour, build_app
 from adapters.sbp.simulator.book import SCHEMA
 from adapters.sbp.simulator.callbacks import Callbacks
 from adapters.sbp.simulator.magic import magic_scripts
+from adapters.sbp.simulator.orders import Orders
 from adapters.sbp.simulator.payouts import Payouts
 from adapters.testkit.durable import DurableStore
 from adapters.testkit.faults import FaultScripts
@@ -31,9 +32,10 @@ def main() -> None:
     parser.add_argument("--callback-delay-s", type=float, default=2)
     chosen = parser.parse_args()
     log_json_lines("sbp-simulator")
+    store, faults = DurableStore(chosen.db, SCHEMA), FaultScripts(chosen.seed, magic_scripts())
     payouts = Payouts(
-        DurableStore(chosen.db, SCHEMA),
-        FaultScripts(chosen.seed, magic_scripts()),
+        store,
+        faults,
         check_lives_s=chosen.check_lives_s,
         settle_after_s=chosen.settle_after_s,
         fee_minor=chosen.fee_kopecks,
@@ -44,7 +46,9 @@ def main() -> None:
         timeout_delay_s=chosen.timeout_delay_s,
         callback_delay_s=chosen.callback_delay_s,
     )
-    serve(build_app(payouts, Callbacks(chosen.callback_url, chosen.secret), behaviour), chosen.host, chosen.port)
+    orders = Orders(store, faults, settle_after_s=chosen.settle_after_s)
+    callbacks = Callbacks(chosen.callback_url, chosen.secret)
+    serve(build_app(payouts, orders, callbacks, behaviour), chosen.host, chosen.port)
 
 
 if __name__ == "__main__":

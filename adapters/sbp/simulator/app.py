@@ -17,17 +17,17 @@ from adapters.sbp import verdicts
 from adapters.sbp.client import read_json
 from adapters.sbp.models import Bank, CheckRequest, PayoutRequest, PayoutStatus
 from adapters.sbp.simulator.callbacks import Callbacks, Delivery
-from adapters.sbp.simulator.payouts import Payouts, as_json, refusal
+from adapters.sbp.simulator.money_in import MoneyIn
+from adapters.sbp.simulator.orders import Orders
+from adapters.sbp.simulator.payouts import Payouts, as_json, read, refusal
 from adapters.testkit.faults import Fault
 from adapters.testkit.serving import (
     BEFORE,
     LOST_AFTER,
     Answer,
     Endpoint,
-    Model,
     faults_endpoint,
     lose,
-    parsed,
     respond,
 )
 
@@ -51,18 +51,20 @@ class Behaviour:
     callback_delay_s: float = 2.0
 
 
-def build_app(payouts: Payouts, callbacks: Callbacks, behaviour: Behaviour) -> Starlette:
-    """Return the ASGI application; it ends slow payouts while it runs."""
+def build_app(payouts: Payouts, orders: Orders, callbacks: Callbacks, behaviour: Behaviour) -> Starlette:
+    """Return the ASGI application; it ends slow payouts and refunds while it runs."""
     simulator = _Http(payouts, callbacks, behaviour)
+    money_in = MoneyIn(orders, callbacks, simulator.lost)
 
     @contextlib.asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
         payouts.store.start()
-        settling = asyncio.create_task(simulator.settle_forever())
+        settling = [asyncio.create_task(each) for each in (simulator.settle_forever(), money_in.settle_forever())]
         try:
             yield
         finally:
-            settling.cancel()
+            for task in settling:
+                task.cancel()
             callbacks.stop()
             payouts.store.stop()
 
@@ -77,6 +79,7 @@ def build_app(payouts: Payouts, callbacks: Callbacks, behaviour: Behaviour) -> S
             Route(f"{prefix}/payouts/{{reference}}", keyed(simulator.inquire)),
             Route(f"{prefix}/payouts/{{reference}}/confirm", keyed(simulator.confirm), methods=["POST"]),
             Route(f"{prefix}/registers/{{day}}", keyed(simulator.register)),
+            *money_in.routes(keyed),
             Route("/_control/book", simulator.book),
             Route("/_control/banks", simulator.list_banks, methods=["PUT"]),
             Route("/_control/faults", faults_endpoint(payouts.faults), methods=["GET", "POST", "DELETE"]),
@@ -109,11 +112,11 @@ class _Http:
         return respond(self._payouts.banks())
 
     async def check(self, request: Request) -> Response:
-        asked = _read(CheckRequest, await request.body())
+        asked = read(CheckRequest, await request.body())
         return respond(asked if isinstance(asked, Answer) else await self._payouts.check(asked))
 
     async def submit(self, request: Request) -> Response:
-        asked = _read(PayoutRequest, await request.body())
+        asked = read(PayoutRequest, await request.body())
         if isinstance(asked, Answer):
             return respond(asked)
         # A draft is no payment yet, and a script names it apart: only its own answer can get lost.
@@ -122,7 +125,7 @@ class _Http:
         amount_minor = self._payouts.amount_minor(asked.amount)
         fault = self._payouts.faults.due(asked.payout_params.phone, named, among, amount_minor)
         if fault in BEFORE:
-            return await self._lose(fault, request)
+            return await self.lost(fault, request)
         return await self._told(request, await self._payouts.submit(asked, fault), fault)
 
     async def confirm(self, request: Request) -> Response:
@@ -130,7 +133,7 @@ class _Http:
         phone, amount_minor = await self._payouts.whom_and_what(reference)
         fault = self._payouts.faults.due(phone, reference, _STRIKING, amount_minor)
         if fault in BEFORE:
-            return await self._lose(fault, request)
+            return await self.lost(fault, request)
         return await self._told(request, await self._payouts.confirm(reference, fault), fault)
 
     async def inquire(self, request: Request) -> Response:
@@ -184,15 +187,16 @@ class _Http:
         if fault is Fault.LATE_CALLBACK:
             self._call_back(answer)
         if fault in LOST_AFTER:
-            return await self._lose(fault, request)
+            return await self.lost(fault, request)
         if fault is Fault.UNKNOWN_STATUS_AFTER and "status" in answer.body:
             status = {**answer.body["status"], "value": "COMPLETED_MAYBE"}
             return respond(Answer(answer.status, {**answer.body, "status": status}))
         if fault is Fault.DUPLICATE_AFTER:
-            return respond(refusal(verdicts.TAKEN))
+            return respond(refusal(verdicts.PAYOUT_EXISTS))
         return respond(answer)
 
-    async def _lose(self, fault: Fault, request: Request) -> Response:
+    async def lost(self, fault: Fault, request: Request) -> Response:
+        """Answer as if something broke on the way."""
         throttled, broken = refusal(verdicts.THROTTLED, 429), refusal("ERROR.INTERNAL", 500)
         return await lose(fault, request, delay_s=self._behaviour.timeout_delay_s, throttled=throttled, broken=broken)
 
@@ -200,12 +204,3 @@ class _Http:
         """Declines are never called back: only what was paid is."""
         if answer.status == 200 and answer.body.get("status", {}).get("value") == PayoutStatus.COMPLETED:
             self._callbacks.payout(answer.body, Delivery(delay_s=self._behaviour.callback_delay_s))
-
-
-def _read(model: type[Model], body: bytes) -> Model | Answer:
-    try:
-        document = read_json(body)
-    except ValueError:
-        return refusal("ERROR.INVALID_REQUEST", 400)
-    asked = parsed(model, document)
-    return refusal("ERROR.INVALID_REQUEST", 400) if isinstance(asked, str) else asked

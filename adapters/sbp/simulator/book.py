@@ -23,6 +23,18 @@ CREATE TABLE IF NOT EXISTS executed (
     seq INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT NOT NULL, transaction_id TEXT NOT NULL, payee TEXT NOT NULL,
     amount_minor INTEGER NOT NULL, executed_at_s REAL NOT NULL
 );
+CREATE TABLE IF NOT EXISTS orders (
+    id TEXT PRIMARY KEY, qr_id TEXT, qr_type TEXT NOT NULL DEFAULT '', amount_minor INTEGER, expires_at_s REAL,
+    cancelled INTEGER NOT NULL DEFAULT 0
+);
+CREATE TABLE IF NOT EXISTS payments (
+    transaction_id TEXT PRIMARY KEY, order_id TEXT NOT NULL, amount_minor INTEGER NOT NULL, status TEXT NOT NULL,
+    date TEXT NOT NULL
+);
+CREATE TABLE IF NOT EXISTS refunds (
+    id TEXT PRIMARY KEY, transaction_id TEXT NOT NULL, amount_minor INTEGER NOT NULL, status TEXT NOT NULL,
+    settles_at_s REAL
+);
 """
 
 

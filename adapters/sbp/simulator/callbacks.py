@@ -36,6 +36,10 @@ class Callbacks:
         told = {**payout, **delivery.changed}
         self._send(orjson.dumps({"event": "payout", "payout": told}), delivery)
 
+    def payment(self, payment: dict[str, Any], delivery: Delivery) -> None:
+        """Tell a payment by a QR code."""
+        self._send(orjson.dumps({**payment, **delivery.changed}), delivery)
+
     def stop(self) -> None:
         """Give up what is not delivered yet."""
         for task in self._running:
@@ -50,7 +54,8 @@ class Callbacks:
     async def _deliver(self, body: bytes, delivery: Delivery) -> None:
         await asyncio.sleep(delivery.delay_s)
         # Signed is what the body says, by its digits, as the receiver will read it.
-        text = signing.payout_text(read_json(body)["payout"])
+        told = read_json(body)
+        text = signing.payout_text(told["payout"]) if "payout" in told else signing.payment_text(told)
         secret = f"not {self._secret}" if delivery.forged else self._secret
         headers = {signing.SIGNATURE_HEADER: signing.sign(secret, text), "Content-Type": "application/json"}
         async with httpx.AsyncClient(timeout=5, trust_env=False) as client:

@@ -13,11 +13,12 @@ from zoneinfo import ZoneInfo
 import orjson
 
 from adapters.sbp import verdicts
+from adapters.sbp.client import read_json
 from adapters.sbp.models import Bank, CheckRequest, DeclineReason, PayoutRequest, PayoutStatus
 from adapters.sbp.simulator import book as books
 from adapters.testkit.durable import DurableStore
 from adapters.testkit.faults import Fault, FaultScripts
-from adapters.testkit.serving import Answer
+from adapters.testkit.serving import Answer, Model, parsed
 from schemas.money import AmountError, currency_of, to_major_text, to_minor
 
 MOSCOW: Final = ZoneInfo("Europe/Moscow")
@@ -86,7 +87,7 @@ class Payouts:
     async def inquire(self, reference: str) -> Answer:
         """Answer the authoritative status of an id, also when no reply to it ever arrived."""
         row = await self.store.run(lambda book: books.find_payout(book, reference))
-        return refusal(verdicts.NOT_FOUND, 404) if row is None else Answer(200, as_json(row))
+        return refusal(verdicts.PAYOUT_NOT_FOUND, 404) if row is None else Answer(200, as_json(row))
 
     async def whom_and_what(self, reference: str) -> tuple[str, int | None]:
         """Return a payout's phone and kopecks, for scripts; nothing where it is unknown."""
@@ -125,7 +126,7 @@ class Payouts:
 
     def _submit(self, book: sqlite3.Connection, request: PayoutRequest, fault: Fault | None) -> Answer:
         if books.find_payout(book, request.id) is not None:
-            return refusal(verdicts.TAKEN)
+            return refusal(verdicts.PAYOUT_EXISTS)
         amount_minor = self._amount_minor(request.account, request.amount)
         if isinstance(amount_minor, Answer):
             return amount_minor
@@ -159,7 +160,7 @@ class Payouts:
     def _confirm(self, book: sqlite3.Connection, reference: str, fault: Fault | None) -> Answer:
         row, now_s = books.find_payout(book, reference), time.time()
         if row is None:
-            return refusal(verdicts.NOT_FOUND, 404)
+            return refusal(verdicts.PAYOUT_NOT_FOUND, 404)
         if row["status"] != PayoutStatus.WAITING_CONFIRMATION:
             return Answer(200, as_json(row))
         if row["check_expires_at_s"] <= now_s:
@@ -192,7 +193,7 @@ class Payouts:
     def _force(self, book: sqlite3.Connection, reference: str, status: str, reason: str) -> Answer:
         row, now_s = books.find_payout(book, reference), time.time()
         if row is None:
-            return refusal(verdicts.NOT_FOUND, 404)
+            return refusal(verdicts.PAYOUT_NOT_FOUND, 404)
         if row["status"] not in _OPEN:
             return refusal("ERROR.NOT_OPEN", 409)
         if status == PayoutStatus.COMPLETED:
@@ -226,3 +227,13 @@ def as_json(row: sqlite3.Row) -> dict[str, Any]:
         "payoutMethod": "SBP",
         "payoutParams": {"phone": row["phone"], "bankAlias": row["bank_alias"]},
     }
+
+
+def read(model: type[Model], body: bytes) -> Model | Answer:
+    """Return the request, or the refusal of what is none."""
+    try:
+        document = read_json(body)
+    except ValueError:
+        return refusal("ERROR.INVALID_REQUEST", 400)
+    asked = parsed(model, document)
+    return refusal("ERROR.INVALID_REQUEST", 400) if isinstance(asked, str) else asked

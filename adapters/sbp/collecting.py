@@ -1,0 +1,230 @@
+"""Money in over SBP: QR codes, their payments, refunds, and callbacks whose status is read again before it counts."""
+
+import re
+from collections.abc import Mapping
+from datetime import UTC
+from typing import Any, Final
+from zoneinfo import ZoneInfo
+
+from adapters.runtime import errors
+from adapters.runtime.callbacks import CallbackRefused
+from adapters.runtime.port import Callback, Order, Outcome, Verified
+from adapters.sbp import signing, verdicts
+from adapters.sbp.client import QpClient, read_json
+from adapters.sbp.kopecks import RUB, kopecks
+from adapters.sbp.models import OrderAnswer, PaymentAnswer, QrRequest, QrType, RefundAnswer, RefundRequest
+from adapters.sbp.nspk_link import LinkError, verify_link
+from adapters.sbp.settings import SbpSettings
+from schemas.collections import NextAction, NextActionKind, PaymentKind, PaymentSource, PaymentStatus, ProviderPayment
+from schemas.money import to_major_text, to_minor
+from schemas.operations import OperationType
+from schemas.results import Basis, Verdict
+
+_MOSCOW: Final = ZoneInfo("Europe/Moscow")
+_LINK_TYPES: Final[Mapping[str, str]] = {QrType.STATIC: "01", QrType.DYNAMIC: "02"}
+_ORDER: Final = re.compile(r"[A-Za-z0-9_-]{1,40}", re.ASCII)
+_FACTS: Final = {
+    Verdict.PAID: PaymentStatus.SUCCEEDED,
+    Verdict.PENDING: PaymentStatus.PENDING,
+    Verdict.DECLINED: PaymentStatus.FAILED,
+}
+
+
+class CollectsByQr:
+    """The part of the rail that takes money in. A top-up has a dynamic code, a deposit a static one."""
+
+    def __init__(self, client: QpClient, settings: SbpSettings) -> None:
+        self._client, self._settings = client, settings
+
+    async def collect(self, order: Order) -> Outcome:
+        """Issue the code of an order, once, and show its link; an order that has one is asked about instead."""
+        static = order.operation is OperationType.DEPOSIT
+        expires_at = order.expires_at
+        request = QrRequest(
+            order=order.reference,
+            account=self._settings.account,
+            amount=to_major_text(order.amount_minor, RUB),
+            qr_type=QrType.STATIC if static else QrType.DYNAMIC,
+            qr_expiration_date=None if static or expires_at is None else expires_at.astimezone(_MOSCOW).isoformat(),
+            additional_info=order.message,
+        )
+        try:
+            answer, evidence = await self._client.issue(request)
+        except verdicts.ReferenceTaken:
+            try:
+                answer, evidence = await self._client.order(order.reference)
+            except (errors.AdapterError, verdicts.ReferenceUnknown) as error:
+                raise errors.Indeterminate(
+                    "the order exists, its status was not told", reason="status_not_told", evidence=error.evidence
+                ) from error
+        return collection_outcome(answer, order, evidence)
+
+    async def check_collection(self, order: Order) -> Outcome:
+        """Say what was paid by the order's code, or that nothing was."""
+        try:
+            answer, evidence = await self._client.order(order.reference)
+        except verdicts.ReferenceUnknown as unknown:
+            return Outcome(Verdict.NOT_FOUND, evidence=unknown.evidence, basis=Basis.REFERENCE_STATUS)
+        return collection_outcome(answer, order, evidence)
+
+    async def cancel_collection(self, order: Order) -> Outcome:
+        """Bury the order; what was paid by its code stands in the way."""
+        answer, evidence = await self._client.cancel_order(order.reference)
+        return collection_outcome(answer, order, evidence)
+
+    async def refund(self, order: Order) -> Outcome:
+        """Pay a part of a payment back; the provider sees to it that the parts are no more than the whole."""
+        if order.payee is None:
+            raise errors.Rejected("payment_not_found", "a refund names the transaction that it pays back")
+        request = RefundRequest(
+            refund_id=order.reference,
+            transaction_id=order.payee.value,
+            amount=to_major_text(order.amount_minor, RUB),
+        )
+        try:
+            answer, evidence = await self._client.refund(request)
+        except verdicts.ReferenceTaken:
+            try:
+                answer, evidence = await self._client.refund_status(order.reference)
+            except (errors.AdapterError, verdicts.ReferenceUnknown) as error:
+                raise errors.Indeterminate(
+                    "the refund exists, its status was not told", reason="status_not_told", evidence=error.evidence
+                ) from error
+        return _refund_outcome(answer, order, evidence)
+
+    async def check_refund(self, order: Order) -> Outcome:
+        """Ask for the status of the refund."""
+        try:
+            answer, evidence = await self._client.refund_status(order.reference)
+        except verdicts.ReferenceUnknown as unknown:
+            return Outcome(Verdict.NOT_FOUND, evidence=unknown.evidence, basis=Basis.REFERENCE_STATUS)
+        return _refund_outcome(answer, order, evidence)
+
+    async def verify(self, callback: Callback) -> Verified:
+        """Check the signature, which leaves most fields out, and read the order again: that is what counts.
+
+        A callback about a payout only makes the core ask. Raises CallbackRefused, 503 where the order cannot be read
+        now: the provider repeats it.
+        """
+        told = _signed(callback, self._settings.secret.get_secret_value())
+        if "payout" in told:
+            return Verified([self._out(told["payout"])])
+        reference = str(told["order"])
+        if not _ORDER.fullmatch(reference):
+            return Verified([])  # a payment of somebody else's making at our account: the register tells of it
+        try:
+            answer, evidence = await self._client.order(reference)
+            if answer.order != reference:
+                raise CallbackRefused("status_not_told", 503)
+            listed = [each for each in answer.payments if each.payment_status in verdicts.PAYMENT_STATUSES]
+            return Verified([self._fact(each, reference, evidence) for each in listed])
+        except verdicts.ReferenceUnknown:
+            return Verified([])
+        except errors.AdapterError as error:
+            raise CallbackRefused("status_not_told", 503) from error
+
+    def _fact(self, payment: PaymentAnswer, reference: str, evidence: str) -> ProviderPayment:
+        return ProviderPayment(
+            provider_account=self._settings.provider_account,
+            environment=self._settings.environment,
+            transaction_id=payment.transaction_id,
+            status=_FACTS[verdicts.PAYMENT_STATUSES[payment.payment_status]],
+            amount_minor=kopecks(payment.amount, evidence),
+            currency=payment.currency,
+            reference=reference,
+            source=PaymentSource.CALLBACK,
+            confirmed=True,
+            occurred_at=payment.transaction_date.astimezone(UTC),
+        )
+
+    def _out(self, payout: dict[str, Any]) -> ProviderPayment:
+        try:
+            return ProviderPayment.model_validate(
+                {
+                    "provider_account": self._settings.provider_account,
+                    "environment": self._settings.environment,
+                    "transaction_id": payout["transactionId"],
+                    "kind": PaymentKind.OUT,
+                    "status": PaymentStatus.PENDING,
+                    "amount_minor": to_minor(str(payout["amount"]), RUB),
+                    "currency": RUB.code,
+                    "reference": payout["id"],
+                    "source": PaymentSource.CALLBACK,
+                    "occurred_at": payout["status"]["date"],
+                }
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise CallbackRefused("malformed", 400) from error
+
+
+def collection_outcome(answer: OrderAnswer, order: Order, evidence: str) -> Outcome:
+    """Return where a collection stands: the first payment that succeeded counts, whatever the code's own status is."""
+    if answer.order != order.reference:
+        raise errors.ProtocolViolation("the answer is about another order", evidence=evidence)
+    found = [(verdicts.PAYMENT_STATUSES.get(each.payment_status, Verdict.UNKNOWN), each) for each in answer.payments]
+    paid = sorted((each for verdict, each in found if verdict is Verdict.PAID), key=lambda each: each.transaction_date)
+    if paid:
+        first = paid[0]
+        return Outcome(
+            Verdict.PAID,
+            amount_minor=kopecks(first.amount, evidence),
+            currency=first.currency,
+            provider_tx_id=first.transaction_id,
+            evidence=evidence,
+            basis=Basis.REFERENCE_STATUS,
+        )
+    verdict = verdicts.QR_STATUSES.get(answer.qr_status, Verdict.UNKNOWN)
+    open_verdicts = {each for each, _ in found} - {Verdict.DECLINED}
+    if Verdict.UNKNOWN in open_verdicts:
+        verdict = Verdict.UNKNOWN
+    elif open_verdicts and verdict is not Verdict.UNKNOWN and verdict is not Verdict.AWAITING_PAYMENT:
+        verdict = Verdict.PENDING  # a payment that began in time may still succeed
+    shown = _next_action(answer, order, evidence) if verdict is Verdict.AWAITING_PAYMENT else None
+    return Outcome(verdict, evidence=evidence, basis=Basis.REFERENCE_STATUS, next_action=shown)
+
+
+def _next_action(answer: OrderAnswer, order: Order, evidence: str) -> NextAction:
+    """Return the link to show, verified: a payer is never sent to what the acquirer did not issue for this order."""
+    try:
+        link = verify_link(answer.payload or "")
+    except LinkError as error:
+        raise errors.ProtocolViolation(f"the link is not genuine: {error.code}", evidence=evidence) from error
+    kind = _LINK_TYPES.get(answer.qr_type or "")
+    if kind is None or link.qrc_id != answer.qr_id or link.type not in (None, kind):
+        raise errors.ProtocolViolation("the link is another code's", evidence=evidence)
+    if link.amount_minor not in (None, order.amount_minor):
+        raise errors.ProtocolViolation("the link asks for another amount", evidence=evidence)
+    expires_at = answer.qr_expiration_date
+    return NextAction(
+        kind=NextActionKind.LINK,
+        payload=answer.payload or "",
+        expires_at=None if expires_at is None else expires_at.astimezone(UTC),
+    )
+
+
+def _refund_outcome(answer: RefundAnswer, order: Order, evidence: str) -> Outcome:
+    if answer.refund_id != order.reference:
+        raise errors.ProtocolViolation("the answer is about another refund", evidence=evidence)
+    verdict = verdicts.REFUND_STATUSES.get(answer.refund_status, Verdict.UNKNOWN)
+    return Outcome(
+        verdict,
+        amount_minor=kopecks(answer.amount, evidence),
+        currency=answer.currency,
+        provider_tx_id=answer.refund_id,
+        reason="declined" if verdict is Verdict.DECLINED else "",
+        evidence=evidence,
+        basis=Basis.REFERENCE_STATUS,
+    )
+
+
+def _signed(callback: Callback, secret: str) -> dict[str, Any]:
+    """Return the callback's document once its signature is right. Raises CallbackRefused."""
+    signature = callback.headers.get(signing.SIGNATURE_HEADER.lower(), "")
+    try:
+        told: dict[str, Any] = dict(read_json(callback.body))
+        text = signing.payout_text(told["payout"]) if "payout" in told else signing.payment_text(told)
+    except (KeyError, TypeError, ValueError, RecursionError) as error:
+        raise CallbackRefused("malformed", 400) from error
+    if not signing.is_signed(secret, text, signature.strip().lower()):
+        raise CallbackRefused("signature_invalid")
+    return told
