@@ -1,5 +1,6 @@
 """Money in over SBP: QR codes, their payments, refunds, and callbacks whose status is read again before it counts."""
 
+import hashlib
 import re
 from collections.abc import Mapping
 from datetime import UTC
@@ -106,20 +107,24 @@ class CollectsByQr:
         A callback about a payout only makes the core ask. Raises CallbackRefused, 503 where the order cannot be read
         now: the provider repeats it.
         """
-        told = _signed(callback, self._settings.secret.get_secret_value())
+        told, text = _signed(callback, self._settings.secret.get_secret_value())
+        # What is signed names the event: the rest of the body may be anybody's.
+        event_id = hashlib.sha256(text.encode()).hexdigest()
         if "payout" in told:
-            return Verified([self._out(told["payout"])])
+            return Verified([self._out(told["payout"])], event_id)
         reference = str(told["order"])
         if not _ORDER.fullmatch(reference):
-            return Verified([])  # a payment of somebody else's making at our account: the register tells of it
+            return Verified(
+                [], event_id
+            )  # a payment of somebody else's making at our account: the register tells of it
         try:
             answer, evidence = await self._client.order(reference)
             if answer.order != reference:
                 raise CallbackRefused("status_not_told", 503)
             listed = [each for each in answer.payments if each.payment_status in verdicts.PAYMENT_STATUSES]
-            return Verified([self._fact(each, reference, evidence) for each in listed])
+            return Verified([self._fact(each, reference, evidence) for each in listed], event_id)
         except verdicts.ReferenceUnknown:
-            return Verified([])
+            return Verified([], event_id)
         except errors.AdapterError as error:
             raise CallbackRefused("status_not_told", 503) from error
 
@@ -217,8 +222,8 @@ def _refund_outcome(answer: RefundAnswer, order: Order, evidence: str) -> Outcom
     )
 
 
-def _signed(callback: Callback, secret: str) -> dict[str, Any]:
-    """Return the callback's document once its signature is right. Raises CallbackRefused."""
+def _signed(callback: Callback, secret: str) -> tuple[dict[str, Any], str]:
+    """Return the callback's document and what of it is signed, rightly. Raises CallbackRefused."""
     signature = callback.headers.get(signing.SIGNATURE_HEADER.lower(), "")
     try:
         told: dict[str, Any] = dict(read_json(callback.body))
@@ -227,4 +232,4 @@ def _signed(callback: Callback, secret: str) -> dict[str, Any]:
         raise CallbackRefused("malformed", 400) from error
     if not signing.is_signed(secret, text, signature.strip().lower()):
         raise CallbackRefused("signature_invalid")
-    return told
+    return told, text

@@ -139,10 +139,11 @@ class RailConformance(CallbackConformance, ProcessConformance):
         registration = harness.rail.registration()
         for operation, can in registration.operations.items():
             assert isinstance(harness.rail, LooksUp) or not can.lookup, operation
-            assert isinstance(harness.rail, Inquires) or not can.inquiry, operation
-            assert isinstance(harness.rail, Cancels) or not can.cancel_by_reference, operation
+            collects = operation in _COLLECTS
+            assert isinstance(harness.rail, Collects if collects else Inquires) or not can.inquiry, operation
+            assert isinstance(harness.rail, Collects if collects else Cancels) or not can.cancel_by_reference, operation
             assert isinstance(harness.rail, ReceivesCallbacks) or not can.callbacks, operation
-            assert isinstance(harness.rail, Collects) or operation not in _COLLECTS, operation
+            assert isinstance(harness.rail, Collects) or not collects, operation
             assert isinstance(harness.rail, Refunds) or operation is not OperationType.REFUND, operation
             assert can.min_amount_minor <= can.max_amount_minor, operation
 
@@ -226,7 +227,8 @@ def _executor(harness: Harness) -> Executor:
 
 
 def _buries(harness: Harness) -> bool:
-    return any(each.cancel_by_reference for each in harness.rail.registration().operations.values())
+    operations = harness.rail.registration().operations
+    return any(can.cancel_by_reference for operation, can in operations.items() if operation not in _COLLECTS)
 
 
 def _reference(harness: Harness) -> str:

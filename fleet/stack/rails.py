@@ -22,6 +22,8 @@ class Place:
     home: Path
     rail: str
     port: int
+    callback_port: int
+    """Where the rail's first adapter takes callbacks."""
     secret: str
     """What the adapter and its provider share."""
     profile: Profile
@@ -66,7 +68,8 @@ def _simulator(place: Place) -> ChildSpec:
     module = f"adapters.{place.rail}.simulator"
     argv = (sys.executable, "-m", module, "--port", str(place.port), "--db", str(place.book))
     options = (f"--secret={place.secret}", "--timeout-delay-s", str(delay_s), "--latency-ms", str(place.latency_ms))
-    return ChildSpec(f"{place.rail}-simulator", (*argv, *options))
+    callbacks = ("--callback-url", f"http://127.0.0.1:{place.callback_port}/callbacks", "--callback-delay-s", "0")
+    return ChildSpec(f"{place.rail}-simulator", (*argv, *options, *callbacks))
 
 
 def _simulated(place: Place) -> dict[str, str]:
@@ -95,9 +98,17 @@ _MOCK_BANK: Final = Provider(
 
 RAILS: Final[Mapping[str, StackRail]] = {
     "promptpay": StackRail(
-        "ipps", "ipps-1", ((OperationType.PAYOUT, "THB"),), Provider(_simulator, _simulated, _ipps_payments)
+        "ipps",
+        "ipps-1",
+        ((OperationType.PAYOUT, "THB"), (OperationType.TOPUP, "THB")),
+        Provider(_simulator, _simulated, _ipps_payments),
     ),
-    "sbp": StackRail("qp", "qp-1", ((OperationType.PAYOUT, "RUB"),), Provider(_simulator, _simulated, _qp_payments)),
+    "sbp": StackRail(
+        "qp",
+        "qp-1",
+        tuple((operation, "RUB") for operation in (OperationType.PAYOUT, OperationType.TOPUP, OperationType.DEPOSIT)),
+        Provider(_simulator, _simulated, _qp_payments),
+    ),
     "bank": StackRail(
         "bank",
         "bank-1",

@@ -117,7 +117,7 @@ class Stack:
         installation = await install(self.home / "keys.json", urls, kept.master_key, list(self.plan.rails))
         await self._users(redis_url, kept)
         self._places = [
-            Place(self.home, rail, free_port(), installation.rails[rail].secret, self.plan.profile,
+            Place(self.home, rail, free_port(), free_port(), installation.rails[rail].secret, self.plan.profile,
                   self.plan.provider_latency_ms)
             for rail in self.plan.rails
         ]  # fmt: skip
@@ -213,6 +213,7 @@ class Stack:
     def _adapters(self, installation: Installation, kept: Secrets) -> list[ChildSpec]:
         specs = [provider.process(place) for provider, place in self._providers()]
         rail_env = {place.rail: provider.adapter_env(place) for provider, place in self._providers()}
+        callback_port = {place.rail: place.callback_port for place in self._places}
         for rail, count in self.plan.rails.items():
             key = installation.rails[rail]
             for number in range(1, count + 1):
@@ -223,6 +224,7 @@ class Stack:
                     "CORE_KEY_SECRET": key.secret,
                     "CONSUMER_NAME": f"{rail}-{number}",
                     "FLEET_HEALTH_PORT": self._metrics_port(f"{rail}-{number}"),
+                    **({"FLEET_CALLBACK_PORT": str(callback_port[rail])} if number == 1 else {}),
                     **self.plan.profile.adapter_env(),
                     **rail_env.get(rail, {}),
                     **self._failpoints_env(),

@@ -1,4 +1,4 @@
-"""One stack with three rails for all end-to-end tests of commands and client, and the command that finds it."""
+"""One stack with four rails for all end-to-end tests of commands and client, and the command that finds it."""
 
 from collections.abc import AsyncIterator
 
@@ -11,9 +11,8 @@ from tests.support.commands import SETTINGS, Fleet, fleet_command
 @pytest.fixture(scope="session")
 async def stack(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Stack]:
     """Return a running system; what one test leaves in it, the next one meets."""
-    async with running(
-        StackPlan(tmp_path_factory.mktemp("stack"), rails={"noop": 1, "promptpay": 1, "bank": 1})
-    ) as stack:
+    rails = {"noop": 1, "promptpay": 1, "sbp": 1, "bank": 1}
+    async with running(StackPlan(tmp_path_factory.mktemp("stack"), rails=rails)) as stack:
         yield stack
 
 

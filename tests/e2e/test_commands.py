@@ -195,12 +195,12 @@ async def test_a_rotated_key_has_two_live_secrets_and_a_revoked_one_none(fleet: 
 
 async def test_streams_of_every_registered_rail_are_shown(fleet: Fleet) -> None:
     rows = (await fleet("streams", "status", "--json")).document
-    assert {row["rail"] for row in rows} == {"bank", "noop", "promptpay"}
+    assert {row["rail"] for row in rows} == {"bank", "noop", "promptpay", "sbp"}
     jobs = next(row for row in rows if row["stream"] == "{noop}:jobs")
     assert [each["name"] for each in jobs["consumers"]] == ["noop-1"]
     assert (jobs["group"], jobs["group_exists"], jobs["pending"]) == ("adapters", True, 0)
     table = (await fleet("streams", "status")).out
-    assert all(f"{{{rail}}}:{name}" in table for rail in ("noop", "promptpay") for name in ("jobs", "control"))
+    assert all(f"{{{rail}}}:{name}" in table for rail in ("noop", "promptpay", "sbp") for name in ("jobs", "control"))
     assert "noop-1=0" in table
     missing = (await fleet("streams", "status", "--rail", "absent", "--json")).document
     assert [row["group_exists"] for row in missing] == [False] * 4

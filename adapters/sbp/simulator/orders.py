@@ -66,13 +66,13 @@ class Orders:
         return await self.store.run(work)
 
     async def pay(self, reference: str, amount: str, status: str, transaction_id: str) -> Answer:
-        """Pay by an order's code as a payer's bank would: any amount, also late and again, as scripts need it.
+        """Pay by a code as a payer's bank would: any amount, also late and again, as scripts need it.
 
-        The same transaction again changes its status and is no second payment.
+        The code is named by its order, or by its own id, which is all that a payer sees. The same transaction again changes its status and is no second payment.
         """
 
         def work(book: sqlite3.Connection) -> Answer:
-            row = _order(book, reference)
+            row = book.execute("SELECT * FROM orders WHERE ? IN (id, qr_id)", (reference,)).fetchone()
             if row is None or row["qr_id"] is None:
                 return refusal(verdicts.ORDER_NOT_FOUND, 404)
             amount_minor = to_minor(amount, RUB) if amount else row["amount_minor"]
@@ -80,7 +80,7 @@ class Orders:
             book.execute(
                 "INSERT INTO payments VALUES (?, ?, ?, ?, ?)"
                 " ON CONFLICT (transaction_id) DO UPDATE SET status = excluded.status, date = excluded.date",
-                (name, reference, amount_minor, status, date_text(time.time())),
+                (name, row["id"], amount_minor, status, date_text(time.time())),
             )
             return Answer(200, _payment_callback(book, name))
 
