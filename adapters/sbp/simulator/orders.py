@@ -68,7 +68,8 @@ class Orders:
     async def pay(self, reference: str, amount: str, status: str, transaction_id: str) -> Answer:
         """Pay by a code as a payer's bank would: any amount, also late and again, as scripts need it.
 
-        The code is named by its order, or by its own id, which is all that a payer sees. The same transaction again changes its status and is no second payment.
+        The code is named by its order, or by its own id, which is all that a payer sees. The same transaction again
+        changes its status and is no second payment.
         """
 
         def work(book: sqlite3.Connection) -> Answer:
