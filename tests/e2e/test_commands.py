@@ -210,8 +210,9 @@ async def test_streams_of_every_registered_rail_are_shown(fleet: Fleet) -> None:
 async def test_a_route_is_set_and_the_payment_goes_its_way(fleet: Fleet) -> None:
     assert (await fleet("routes", "set", "PAYOUT", "thb", "noop", "--json")).document["rail"] == "noop"
     try:
-        enabled = [route["rail"] for route in (await fleet("routes", "list", "--json")).document if route["enabled"]]
-        assert enabled == ["noop"]
+        routes = (await fleet("routes", "list", "--json")).document
+        payouts = [each for each in routes if (each["operation"], each["currency"]) == ("PAYOUT", "THB")]
+        assert [each["rail"] for each in payouts if each["enabled"]] == ["noop"]
         wallet = await funded_wallet(fleet)
 
         async def carried_by_noop() -> bool:
