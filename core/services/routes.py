@@ -1,11 +1,11 @@
 """Where a payment goes: the tenant's route and what the rail's adapter registered about itself."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import lru_cache
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 from uuid import UUID
 
 from core.services.problems import Refusal
@@ -17,6 +17,19 @@ RouteKey = tuple[UUID, str, str]
 
 
 @dataclass(frozen=True, slots=True)
+class RouteTerms:
+    """Which payments a route takes; None leaves it to the rail. The lowest priority is tried first."""
+
+    priority: int = 100
+    min_amount_minor: int | None = None
+    max_amount_minor: int | None = None
+    payee_types: frozenset[str] | None = None
+
+
+ANY_PAYMENT: Final = RouteTerms()
+
+
+@dataclass(frozen=True, slots=True)
 class Route:
     """One enabled route; `registration` is None while no adapter of the rail has registered."""
 
@@ -25,6 +38,9 @@ class Route:
     provider_account: str
     environment: str
     registration: RailRegistration | None
+    terms: RouteTerms = ANY_PAYMENT
+    waits: bool = False
+    """The rail, or this operation of it, is paused, or its streams or its provider are away."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,8 +57,8 @@ class RailTerms:
 class Routes(Protocol):
     """Routes and rail terms; answers may be as old as a second."""
 
-    async def routes_of(self, uow: Any, tenant_id: UUID) -> Mapping[tuple[str, str], Route]:
-        """Return the tenant's enabled routes by (operation, currency)."""
+    async def routes_of(self, uow: Any, tenant_id: UUID) -> Mapping[tuple[str, str], Sequence[Route]]:
+        """Return the tenant's routes in force by (operation, currency), the one to try first first."""
         ...
 
     async def terms_of(self, uow: Any, rail: str, operation: str) -> RailTerms:
@@ -81,29 +97,70 @@ def capabilities_of(registration: RailRegistration, operation: str) -> Capabilit
 
 
 def choose_route(
-    routes: Mapping[tuple[str, str], Route], request: IntentRequest, *, needs_payee: bool = True
+    routes: Mapping[tuple[str, str], Sequence[Route]], request: IntentRequest, *, needs_payee: bool = True
 ) -> Chosen:
-    """Return the route of a payment and its rail's terms, having checked amount, currency and payee.
+    """Return the first route that takes the payment's amount, currency and payee, and its rail's terms.
 
-    Raises Refusal before anything is held: no_route, rail_unavailable, amount_out_of_bounds, payee_*.
+    A route that waits is passed over for one that does not; where all that take it wait, so does the payment, on the
+    first. Raises Refusal before anything is held: no_route, rail_unavailable, amount_out_of_bounds, payee_*; of
+    several, that of the route that came nearest to taking it.
     """
-    route = routes.get((request.operation, request.currency))
-    if route is None:
+    candidates = routes.get((request.operation, request.currency), ())
+    if not candidates:
         wanted = f"{request.operation} {request.currency}"
         text = f"no rail carries {wanted}: an operator sets one with `fleet routes set {wanted} RAIL`"
         raise Refusal("no_route", text, field="operation")
+    refusals: list[Refusal] = []
+    waiting: Chosen | None = None
+    for route in candidates:
+        try:
+            chosen = _taken(route, request, needs_payee=needs_payee)
+        except Refusal as refused:
+            refusals.append(refused)
+            continue
+        if not route.waits:
+            return chosen
+        waiting = waiting or chosen
+    if waiting is not None:
+        return waiting
+    nearest = max(refusals, key=lambda refused: _NEARNESS.index(refused.code))
+    if nearest.code == "payee_type_unknown":
+        raise _unknown_payee_type(request, {name for route in candidates for name in _payee_types(route)})
+    raise nearest
+
+
+_NEARNESS: Final = (
+    "rail_unavailable", "no_route", "payee_type_unknown", "payee_missing", "amount_out_of_bounds", "payee_malformed",
+)  # fmt: skip
+"""What a route refuses for, the farthest from taking the payment first."""
+
+
+def _taken(route: Route, request: IntentRequest, *, needs_payee: bool) -> Chosen:
     if route.registration is None:
         raise _unavailable()
     capabilities = capabilities_of(route.registration, request.operation)
     if request.currency not in capabilities.currencies:
         raise Refusal("no_route", f"rail {route.rail} does not pay in {request.currency}", field="currency")
-    least, most = capabilities.min_amount_minor, capabilities.max_amount_minor
+    least = max(capabilities.min_amount_minor, route.terms.min_amount_minor or 0)
+    most = min(capabilities.max_amount_minor, route.terms.max_amount_minor or capabilities.max_amount_minor)
     if not least <= request.amount_minor <= most:
         text = f"rail {route.rail} takes {least} to {most} minor units"
         raise Refusal("amount_out_of_bounds", text, field="amount_minor")
     if needs_payee:
-        _check_payee(route.registration.payee_types, request)
+        _check_payee(_payee_types(route), request)
     return Chosen(route, capabilities, _terms(route.registration, capabilities))
+
+
+def _payee_types(route: Route) -> Mapping[str, PayeeType]:
+    known = {} if route.registration is None else route.registration.payee_types
+    wanted = route.terms.payee_types
+    return known if wanted is None else {name: known[name] for name in known.keys() & wanted}
+
+
+def _unknown_payee_type(request: IntentRequest, known: Iterable[str]) -> Refusal:
+    wanted = None if request.payee is None else request.payee.type
+    text = f"payee type {wanted!r} is not one of {', '.join(sorted(known))}"
+    return Refusal("payee_type_unknown", text, field="payee.type")
 
 
 def _check_payee(types: Mapping[str, PayeeType], request: IntentRequest) -> None:
@@ -111,8 +168,7 @@ def _check_payee(types: Mapping[str, PayeeType], request: IntentRequest) -> None
         raise Refusal("payee_missing", f"{request.operation} needs a payee", field="payee")
     known = types.get(request.payee.type)
     if known is None:
-        text = f"payee type {request.payee.type!r} is not one of {', '.join(sorted(types))}"
-        raise Refusal("payee_type_unknown", text, field="payee.type")
+        raise _unknown_payee_type(request, types)
     if _compiled(known.pattern).fullmatch(request.payee.value) is None:
         # The value itself stays out of the text: problems are logged and payees are not.
         text = f"not a {request.payee.type} payee: {known.remedy} (such as {known.example})"

@@ -147,9 +147,10 @@ def view_of(limit: StoredLimit) -> LimitView:
 
 async def _rails(uow: Any, routes: Routes, tenant_id: UUID) -> dict[tuple[str | None, str], Zoned]:
     found: dict[tuple[str | None, str], Zoned] = {}
-    for (operation, currency), route in (await routes.routes_of(uow, tenant_id)).items():
-        if route.registration is not None and operation in route.registration.operations:
-            found[operation, currency] = terms(route.registration, operation)
+    for (operation, currency), candidates in (await routes.routes_of(uow, tenant_id)).items():
+        for route in reversed(candidates):
+            if route.registration is not None and operation in route.registration.operations:
+                found[operation, currency] = terms(route.registration, operation)
     return found
 
 

@@ -1,14 +1,15 @@
-"""Set where payments go: one route in force for each operation and currency of a tenant."""
+"""Set where payments go: the routes in force for each operation and currency of a tenant, by priority and terms."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any, Protocol
 from uuid import UUID
 
 from core.services.problems import Refusal
 from core.services.rails import Rails
-from core.services.routes import capabilities_of
+from core.services.routes import ANY_PAYMENT, RouteTerms, capabilities_of
+from schemas.rails import Capabilities
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +25,13 @@ class RouteView:
     environment: str
     enabled: bool
     valid_from: datetime
+    version: int
+    priority: int
+    min_amount_minor: int | None
+    max_amount_minor: int | None
+    payee_types: Sequence[str] | None
+    valid_until: datetime | None
+    created_by: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +45,18 @@ class RouteTarget:
     provider: str
     provider_account: str
     environment: str
+    actor: str
+    terms: RouteTerms = ANY_PAYMENT
+    valid_from: datetime | None = None
+    """None is from now on."""
+    valid_until: datetime | None = None
+    alone: bool = False
+    """Whether every other route of the operation and currency ends; else only the rail's own earlier ones."""
+
+    @property
+    def ends_others(self) -> bool:
+        """A route with dates stands in front of the rail's earlier one for its time, and ends none."""
+        return self.alone or (self.valid_from is None and self.valid_until is None)
 
 
 class RouteBook(Protocol):
@@ -46,33 +66,83 @@ class RouteBook(Protocol):
 
     async def replace_route(self, uow: Any, target: RouteTarget) -> RouteView: ...
 
-    async def disable_routes(self, uow: Any, tenant_id: UUID, operation: str, currency: str) -> int: ...
+    async def disable_routes(
+        self, uow: Any, tenant_id: UUID, operation: str, currency: str, rail: str | None
+    ) -> int: ...
+
+
+@dataclass(frozen=True, slots=True)
+class RouteRequest:
+    """What an operator asks for; see RouteTarget."""
+
+    operation: str
+    currency: str
+    rail: str
+    terms: RouteTerms = ANY_PAYMENT
+    valid_from: datetime | None = None
+    valid_until: datetime | None = None
+    alone: bool = True
 
 
 async def set_route(
-    uow: Any, book: RouteBook, rails: Rails, tenant_id: UUID, operation: str, currency: str, rail: str
+    uow: Any, book: RouteBook, rails: Rails, tenant_id: UUID, actor: str, request: RouteRequest
 ) -> RouteView:
     """Send new payments to the rail, by the provider account that its adapter registered; a repeat changes nothing.
 
-    The routes before it are disabled. Payments that were accepted keep theirs.
-    Raises Refusal: rail_unavailable, no_route (the rail does not pay in this currency).
+    The rail's route before it is disabled, and those of other rails too where it shall be alone; one with dates stands
+    in front of it for its time. Payments that were accepted keep theirs. Raises Refusal: rail_unavailable, no_route
+    (the rail does not pay in this currency), route_terms_empty (terms that no payment meets), payee_type_unknown.
     """
-    registration = (await rails.rail_state(uow, rail)).registration
+    registration = (await rails.rail_state(uow, request.rail)).registration
     if registration is None:
-        raise Refusal("rail_unavailable", f"no adapter has registered rail {rail}: start it and repeat")
-    if currency not in capabilities_of(registration, operation).currencies:
-        raise Refusal("no_route", f"rail {rail} does not pay in {currency}", field="currency")
-    provider, account = registration.provider, registration.provider_account
-    target = RouteTarget(tenant_id, operation, currency, rail, provider, account, registration.environment)
+        raise Refusal("rail_unavailable", f"no adapter has registered rail {request.rail}: start it and repeat")
+    capabilities = capabilities_of(registration, request.operation)
+    if request.currency not in capabilities.currencies:
+        raise Refusal("no_route", f"rail {request.rail} does not pay in {request.currency}", field="currency")
+    _check_terms(request, capabilities, registration.payee_types)
+    target = RouteTarget(
+        tenant_id,
+        request.operation,
+        request.currency,
+        request.rail,
+        registration.provider,
+        registration.provider_account,
+        registration.environment,
+        actor,
+        request.terms,
+        request.valid_from,
+        request.valid_until,
+        request.alone,
+    )
     return await book.replace_route(uow, target)
 
 
-async def disable_route(uow: Any, book: RouteBook, tenant_id: UUID, operation: str, currency: str) -> int:
-    """Refuse new payments of this operation and currency with `no_route`; return how many routes were in force.
+def _check_terms(request: RouteRequest, capabilities: Capabilities, known: Collection[str]) -> None:
+    terms = request.terms
+    least = max(terms.min_amount_minor or 1, capabilities.min_amount_minor)
+    most = min(terms.max_amount_minor or capabilities.max_amount_minor, capabilities.max_amount_minor)
+    if least > most:
+        text = (
+            f"no amount is both within the route's bounds and within those of rail {request.rail}, "
+            f"{capabilities.min_amount_minor} to {capabilities.max_amount_minor} minor units: mend the bounds"
+        )
+        raise Refusal("route_terms_empty", text, field="min_amount")
+    if request.valid_until is not None and request.valid_until <= (request.valid_from or datetime.now(UTC)):
+        raise Refusal("route_terms_empty", "the route would end before it begins: mend until", field="until")
+    if unknown := sorted((terms.payee_types or frozenset()) - set(known)):
+        text = f"rail {request.rail} knows no payee type {', '.join(unknown)}: use one of {', '.join(sorted(known))}"
+        raise Refusal("payee_type_unknown", text, field="payee_type")
+
+
+async def disable_route(
+    uow: Any, book: RouteBook, tenant_id: UUID, operation: str, currency: str, rail: str | None = None
+) -> int:
+    """Send no new payments there: of one rail, or of all, which refuses them with `no_route`; return how many ended.
 
     Raises Refusal `not_found` where there was none.
     """
-    disabled = await book.disable_routes(uow, tenant_id, operation, currency)
+    disabled = await book.disable_routes(uow, tenant_id, operation, currency, rail)
     if not disabled:
-        raise Refusal("not_found", f"no route of {operation} in {currency} is in force")
+        by = "" if rail is None else f" by rail {rail}"
+        raise Refusal("not_found", f"no route of {operation} in {currency}{by} is in force")
     return disabled

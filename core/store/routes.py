@@ -2,45 +2,59 @@
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import astuple
 from uuid import UUID
 
 import asyncpg
 
 from core.services.problems import Refusal
-from core.services.routes import RailTerms, Route, terms
+from core.services.routes import RailTerms, Route, RouteTerms, terms
 from core.services.set_routes import RouteTarget, RouteView
 from core.store.database import UnitOfWork
 from schemas.rails import RailRegistration
 
 _ROUTES = """
-SELECT DISTINCT ON (r.operation, r.currency)
-    r.operation, r.currency, r.rail, r.provider, r.provider_account, r.environment,
-    (SELECT g.body FROM fleet.rail_registrations g WHERE g.rail = r.rail ORDER BY g.version DESC LIMIT 1) AS body
-FROM fleet.routes r
-WHERE r.tenant_id = $1 AND r.enabled AND r.valid_from <= now()
-ORDER BY r.operation, r.currency, r.valid_from DESC, r.id DESC
+SELECT * FROM (
+    SELECT DISTINCT ON (r.operation, r.currency, r.rail) r.*,
+        (SELECT g.body FROM fleet.rail_registrations g WHERE g.rail = r.rail ORDER BY g.version DESC LIMIT 1) AS body,
+        EXISTS (SELECT FROM fleet.rail_pauses p WHERE p.rail = r.rail AND p.operation IN ('*', r.operation))
+            OR EXISTS (SELECT FROM fleet.rail_waits w WHERE w.rail = r.rail AND w.operation IN ('*', r.operation)
+                AND w.holds_until > now()) AS waits
+    FROM fleet.routes r
+    WHERE r.tenant_id = $1 AND r.enabled AND r.valid_from <= now() AND (r.valid_until IS NULL OR r.valid_until > now())
+    ORDER BY r.operation, r.currency, r.rail, r.valid_from DESC, r.id DESC
+) in_force ORDER BY priority, valid_from DESC, id DESC
 """
-_COLUMNS = "id, operation, currency, rail, provider, provider_account, environment, enabled, valid_from"
+_COLUMNS = (
+    "id, operation, currency, rail, provider, provider_account, environment, enabled, valid_from, version, priority,"
+    " min_amount_minor, max_amount_minor, payee_types, valid_until, created_by"
+)
 _LIST = f"""
-SELECT {_COLUMNS} FROM fleet.routes WHERE tenant_id = $1 ORDER BY operation, currency, valid_from DESC, id DESC
+SELECT {_COLUMNS} FROM fleet.routes WHERE tenant_id = $1
+ORDER BY operation, currency, enabled DESC, priority, valid_from DESC, id DESC
 """  # noqa: S608 - a constant
 # Taken before routes change, so that two people who set one at once leave one in force. Whoever waited for it judges
 # by the statement's time: the transaction's is from before the wait.
 _LOCK = "SELECT pg_advisory_xact_lock(hashtext('fleet.routes:' || $1::uuid))"
 _IN_FORCE = f"""
 SELECT {_COLUMNS} FROM fleet.routes
-WHERE (tenant_id, operation, currency, rail, provider, provider_account, environment) = ($1, $2, $3, $4, $5, $6, $7)
-    AND enabled AND valid_from <= statement_timestamp()
+WHERE (tenant_id, operation, currency, rail, provider, provider_account, environment, priority)
+        = ($1, $2, $3, $4, $5, $6, $7, $8)
+    AND (min_amount_minor, max_amount_minor, payee_types, valid_until) IS NOT DISTINCT FROM
+        ($9::bigint, $10::bigint, $11::text[], $12::timestamptz)
+    AND enabled AND valid_from <= coalesce($13::timestamptz, statement_timestamp())
 ORDER BY valid_from DESC, id DESC LIMIT 1
 """  # noqa: S608 - a constant
 _DISABLE = """
 UPDATE fleet.routes SET enabled = false
 WHERE tenant_id = $1 AND operation = $2 AND currency = $3 AND enabled AND id IS DISTINCT FROM $4
+    AND rail = coalesce($5, rail)
 """
 _SET = f"""
-INSERT INTO fleet.routes (tenant_id, operation, currency, rail, provider, provider_account, environment, valid_from)
-VALUES ($1, $2, $3, $4, $5, $6, $7, statement_timestamp()) RETURNING {_COLUMNS}
+INSERT INTO fleet.routes (tenant_id, operation, currency, rail, provider, provider_account, environment, priority,
+    min_amount_minor, max_amount_minor, payee_types, valid_until, valid_from, created_by, version)
+SELECT $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, coalesce($13, statement_timestamp()), $14,
+    1 + count(*) FROM fleet.routes WHERE tenant_id = $1 AND operation = $2 AND currency = $3 AND rail = $4
+RETURNING {_COLUMNS}
 """  # noqa: S608 - a constant
 _REGISTRATION = "SELECT body FROM fleet.rail_registrations WHERE rail = $1 ORDER BY version DESC LIMIT 1"
 
@@ -50,26 +64,19 @@ class RouteStore:
 
     def __init__(self, fresh_s: int = 1) -> None:
         self._fresh_s = fresh_s
-        self._routes: dict[UUID, tuple[float, Mapping[tuple[str, str], Route]]] = {}
+        self._routes: dict[UUID, tuple[float, Mapping[tuple[str, str], Sequence[Route]]]] = {}
         self._terms: dict[tuple[str, str], tuple[float, RailTerms]] = {}
 
-    async def routes_of(self, uow: UnitOfWork, tenant_id: UUID) -> Mapping[tuple[str, str], Route]:
-        """Return the tenant's enabled routes by (operation, currency); of several, the newest."""
+    async def routes_of(self, uow: UnitOfWork, tenant_id: UUID) -> Mapping[tuple[str, str], Sequence[Route]]:
+        """Return the tenant's routes in force by (operation, currency); of equal priority, the newest first."""
         now = time.monotonic()
         kept = self._routes.get(tenant_id)
         if kept is not None and now - kept[0] < self._fresh_s:
             return kept[1]
         rows = await uow.connection.fetch(_ROUTES, tenant_id)
-        found = {
-            (row["operation"], row["currency"]): Route(
-                rail=row["rail"],
-                provider=row["provider"],
-                provider_account=row["provider_account"],
-                environment=row["environment"],
-                registration=None if row["body"] is None else RailRegistration.model_validate_json(row["body"]),
-            )
-            for row in rows
-        }
+        found: dict[tuple[str, str], list[Route]] = {}
+        for row in rows:
+            found.setdefault((row["operation"], row["currency"]), []).append(_route(row))
         self._routes[tenant_id] = (now, found)
         return found
 
@@ -91,22 +98,50 @@ class RouteStore:
         return [_view(row) for row in await uow.connection.fetch(_LIST, tenant_id)]
 
     async def replace_route(self, uow: UnitOfWork, target: RouteTarget) -> RouteView:
-        """Leave this route alone in force for its operation and currency; the one in force stays as it is."""
+        """Put this route in force; the one in force stays as it is. See RouteTarget for what it ends."""
         await uow.connection.execute(_LOCK, target.tenant_id)
-        wanted = astuple(target)
+        terms, types = target.terms, target.terms.payee_types
+        key = (target.tenant_id, target.operation, target.currency)
+        wanted = (
+            *key, target.rail, target.provider, target.provider_account, target.environment, terms.priority,
+            terms.min_amount_minor, terms.max_amount_minor, None if types is None else sorted(types),
+            target.valid_until, target.valid_from,
+        )  # fmt: skip
         kept = await uow.connection.fetchrow(_IN_FORCE, *wanted)
-        await uow.connection.execute(_DISABLE, *wanted[:3], None if kept is None else kept["id"])
-        row = kept or await uow.connection.fetchrow(_SET, *wanted)
+        if target.ends_others:
+            others = None if target.alone else target.rail
+            await uow.connection.execute(_DISABLE, *key, None if kept is None else kept["id"], others)
+        row = kept or await uow.connection.fetchrow(_SET, *wanted, target.actor)
         if row is None:
             raise LookupError("an inserted route was not returned")
         return _view(row)
 
-    async def disable_routes(self, uow: UnitOfWork, tenant_id: UUID, operation: str, currency: str) -> int:
-        """Disable what is in force, or will be; return how many were."""
+    async def disable_routes(
+        self, uow: UnitOfWork, tenant_id: UUID, operation: str, currency: str, rail: str | None
+    ) -> int:
+        """Disable what is in force, or will be, of one rail or of all; return how many were."""
         await uow.connection.execute(_LOCK, tenant_id)
-        done: str = await uow.connection.execute(_DISABLE, tenant_id, operation, currency, None)
+        done: str = await uow.connection.execute(_DISABLE, tenant_id, operation, currency, None, rail)
         return int(done.rsplit(" ", 1)[1])
 
 
 def _view(row: asyncpg.Record) -> RouteView:
     return RouteView(*row)
+
+
+def _route(row: asyncpg.Record) -> Route:
+    types = row["payee_types"]
+    return Route(
+        rail=row["rail"],
+        provider=row["provider"],
+        provider_account=row["provider_account"],
+        environment=row["environment"],
+        registration=None if row["body"] is None else RailRegistration.model_validate_json(row["body"]),
+        terms=RouteTerms(
+            row["priority"],
+            row["min_amount_minor"],
+            row["max_amount_minor"],
+            None if types is None else frozenset(types),
+        ),
+        waits=row["waits"],
+    )

@@ -1,29 +1,34 @@
 """`fleet routes`: which rail carries a payment, by operation and currency."""
 
 from dataclasses import asdict
+from datetime import UTC, datetime
 from typing import Annotated
+from uuid import UUID
 
 import typer
 
-from core.services.set_routes import RouteView, disable_route, set_route
+from core.services.routes import RouteTerms
+from core.services.set_routes import RouteRequest, RouteView, disable_route, set_route
 from core.store import rails
 from core.store.database import UnitOfWork
 from core.store.routes import RouteStore
-from fleet.cli.operator import Tenant, in_tenant
+from fleet.cli.operator import ACTOR, Tenant, in_tenant
 from fleet.cli.output import CommandError, JsonFlag, print_fields, print_json, print_table
 from fleet.stack.installation import TENANT
-from schemas.money import AmountError, currency_of
+from schemas.money import AmountError, currency_of, to_minor
+from schemas.money import Currency as KnownCurrency
 from schemas.operations import OperationType
 
 app = typer.Typer(help="Which rail carries a payment.", no_args_is_help=True)
 
 Operation = Annotated[OperationType, typer.Argument(help="The operation, such as PAYOUT.")]
 Currency = Annotated[str, typer.Argument(help="The currency, such as THB.")]
+Rail = Annotated[str, typer.Argument(help="The rail; its adapter must have registered.")]
 
 
 @app.command("list")
 def list_(tenant: Tenant = TENANT, as_json: JsonFlag = False) -> None:
-    """List routes, disabled ones too; the newest that is enabled carries the payments."""
+    """List routes, disabled ones too; the first that takes a payment, in the order shown, carries it."""
 
     async def work(uow: UnitOfWork) -> list[RouteView]:
         return list(await RouteStore().list_routes(uow, tenant))
@@ -32,44 +37,94 @@ def list_(tenant: Tenant = TENANT, as_json: JsonFlag = False) -> None:
     if as_json:
         print_json(found)
         return
-    columns = ("operation", "currency", "rail", "provider_account", "environment", "enabled")
-    print_table("routes", columns, [[route[column] for column in columns] for route in found])
+    columns = (
+        "operation", "currency", "priority", "rail", "version", "min_amount_minor", "max_amount_minor", "payee_types",
+        "valid_from", "valid_until", "enabled",
+    )  # fmt: skip
+    print_table("routes", columns, [[_cell(route[column]) for column in columns] for route in found])
 
 
 @app.command("set")
 def set_(
+    operation: Operation, currency: Currency, rail: Rail, tenant: Tenant = TENANT, as_json: JsonFlag = False
+) -> None:
+    """Send all new payments to this rail and disable every route before it; obeyed within seconds."""
+    _set(tenant, RouteRequest(operation, _currency(currency).code, rail), as_json)
+
+
+@app.command()
+def add(
     operation: Operation,
     currency: Currency,
-    rail: Annotated[str, typer.Argument(help="The rail; its adapter must have registered.")],
+    rail: Rail,
+    priority: Annotated[int, typer.Option(min=0, max=1000, help="The lowest is tried first.")] = 100,
+    min_amount: Annotated[str, typer.Option(help="Take payments from this amount on, in major units.")] = "",
+    max_amount: Annotated[str, typer.Option(help="Take payments up to this amount, in major units.")] = "",
+    payee_type: Annotated[list[str] | None, typer.Option(help="Take only this type of payee; repeatable.")] = None,
+    from_: Annotated[datetime | None, typer.Option("--from", help="From this moment on, UTC; left out, now.")] = None,
+    until: Annotated[datetime | None, typer.Option(help="Until this moment, UTC; left out, for good.")] = None,
     tenant: Tenant = TENANT,
     as_json: JsonFlag = False,
 ) -> None:
-    """Send new payments to this rail and disable the routes before it; obeyed within seconds."""
-    code = _currency(currency)
+    """Send the payments that meet these terms to this rail, beside the routes of other rails.
 
+    The first route by priority that takes a payment carries it; one whose rail is paused or whose provider is away is
+    passed over for the next that takes it. The rail's route before it is disabled; one with dates only stands in front.
+    """
+    known = _currency(currency)
+    try:
+        least = to_minor(min_amount, known) if min_amount else None
+        most = to_minor(max_amount, known) if max_amount else None
+    except AmountError as error:
+        raise CommandError(error.code, str(error)) from error
+    request = RouteRequest(
+        operation,
+        known.code,
+        rail,
+        RouteTerms(priority, least, most, frozenset(payee_type) if payee_type else None),
+        from_ and from_.replace(tzinfo=UTC),
+        until and until.replace(tzinfo=UTC),
+        alone=False,
+    )
+    _set(tenant, request, as_json)
+
+
+@app.command()
+def disable(
+    operation: Operation,
+    currency: Currency,
+    rail: Annotated[str | None, typer.Option(help="Only the routes to this rail; left out, all.")] = None,
+    tenant: Tenant = TENANT,
+    as_json: JsonFlag = False,
+) -> None:
+    """Send no new payments there; those that were accepted go on. Without any route they are refused."""
+    code = _currency(currency).code
+    disabled = in_tenant(tenant, lambda uow: disable_route(uow, RouteStore(), tenant, operation, code, rail))
+    if as_json:
+        print_json({"disabled": disabled})
+    elif rail is None:
+        typer.echo(f"{operation} in {code} has no route any more")
+    else:
+        typer.echo(f"{operation} in {code} has no route to {rail} any more")
+
+
+def _set(tenant: UUID, request: RouteRequest, as_json: bool) -> None:
     async def work(uow: UnitOfWork) -> RouteView:
-        return await set_route(uow, RouteStore(), rails, tenant, operation, code, rail)
+        return await set_route(uow, RouteStore(), rails, tenant, ACTOR, request)
 
     route = asdict(in_tenant(tenant, work, must_exist=True))
     if as_json:
         print_json(route)
     else:
-        print_fields("route", route)
+        print_fields("route", {name: _cell(value) for name, value in route.items()})
 
 
-@app.command()
-def disable(operation: Operation, currency: Currency, tenant: Tenant = TENANT, as_json: JsonFlag = False) -> None:
-    """Refuse new payments of this operation and currency; those that were accepted go on."""
-    code = _currency(currency)
-    disabled = in_tenant(tenant, lambda uow: disable_route(uow, RouteStore(), tenant, operation, code))
-    if as_json:
-        print_json({"disabled": disabled})
-    else:
-        typer.echo(f"{operation} in {code} has no route any more")
+def _cell(value: object) -> object:
+    return ", ".join(value) if isinstance(value, list) else value
 
 
-def _currency(text: str) -> str:
+def _currency(text: str) -> KnownCurrency:
     try:
-        return currency_of(text.upper()).code
+        return currency_of(text.upper())
     except AmountError as error:
         raise CommandError(error.code, str(error)) from error

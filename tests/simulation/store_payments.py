@@ -250,12 +250,12 @@ class Routes:
     def __init__(self, rail: str) -> None:
         self._rail = rail
 
-    async def routes_of(self, uow: Transaction, tenant_id: UUID) -> Mapping[tuple[str, str], Route]:
+    async def routes_of(self, uow: Transaction, tenant_id: UUID) -> Mapping[tuple[str, str], Sequence[Route]]:
         """Return the one route."""
         await uow.step()
         newest: RailRegistration = uow.look("registrations", self._rail)[-1]
         route = Route(self._rail, newest.provider, newest.provider_account, newest.environment, newest)
-        return {("PAYOUT", "THB"): route}
+        return {("PAYOUT", "THB"): (route,)}
 
     async def terms_of(self, uow: Transaction, rail: str, operation: str) -> RailTerms:
         """Return the rail's terms."""
