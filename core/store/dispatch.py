@@ -41,8 +41,8 @@ WITH gone AS (
     RETURNING j.intent_id, j.kind
 ), moved AS (
     UPDATE fleet.intents i SET state = 'DISPATCHED', version = i.version + 1, updated_at = now()
-    WHERE i.id = ANY (ARRAY(SELECT intent_id FROM sent WHERE kind = 'pay')) AND i.id BETWEEN $8 AND $9
-        AND i.state = 'AUTHORIZED'
+    WHERE i.id = ANY (ARRAY(SELECT intent_id FROM sent WHERE kind IN ('pay', 'collect', 'refund')))
+        AND i.id BETWEEN $8 AND $9 AND i.state = 'AUTHORIZED'
     RETURNING i.id, i.version, i.tenant_id, i.traceparent
 ), told AS (
     INSERT INTO fleet.intent_events (intent_id, seq, tenant_id, type, state, actor, traceparent)

@@ -91,6 +91,11 @@ class Stack:
             raise StackError("the stack is not up")
         return self._info
 
+    @property
+    def places(self) -> list[Place]:
+        """Where what plays the rails' providers runs."""
+        return list(self._places)
+
     async def booked(self) -> list[BookPayment]:
         """Return what the providers' own books show as paid, rail by rail."""
         return [payment for provider, place in self._providers() for payment in await provider.read_book(place)]

@@ -94,6 +94,9 @@ class _MoneyIn:
             self._webhooks.tell(told, asked.manner)
         return respond(Answer(200, {"psp_txid": back.psp_txid}))
 
+    async def list_codes(self, _: Request) -> Response:
+        return respond(await self._codes.all())
+
     async def told(self, _: Request) -> Response:
         return respond(Answer(200, {"statuses": self._webhooks.answers}))
 
@@ -111,5 +114,6 @@ def money_in_routes(
         Route("/v1/refunds/by-ref/{reference}", signed(routes.find_refund)),
         Route("/_control/pay", routes.pay, methods=["POST"]),
         Route("/_control/return", routes.take_back, methods=["POST"]),
+        Route("/_control/codes", routes.list_codes),
         Route("/_control/webhooks", routes.told),
     ]

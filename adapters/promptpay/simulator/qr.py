@@ -32,6 +32,8 @@ CREATE TABLE IF NOT EXISTS refunded (
 );
 """
 _THB: Final = currency_of("THB")
+_SHOWN: Final = ("client_ref", "payload", "amount_minor", "status")
+_CODES: Final = "SELECT client_ref, payload, amount_minor, status FROM codes ORDER BY created_at"
 _BILLER: Final = "099400015804189"
 
 
@@ -79,6 +81,11 @@ class Codes:
     async def find(self, reference: str) -> Answer:
         """Answer where a code stands, with what was paid for it."""
         return await self.store.run(lambda book: _answer(book, reference))
+
+    async def all(self) -> Answer:
+        """Show every code that was made, oldest first."""
+        rows = await self.store.run(lambda book: book.execute(_CODES).fetchall())
+        return Answer(200, {"codes": [dict(zip(_SHOWN, row, strict=True)) for row in rows]})
 
     async def cancel(self, reference: str) -> Answer:
         """Bury a code; one that was paid is refused with its status."""

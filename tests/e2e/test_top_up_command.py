@@ -1,0 +1,64 @@
+"""A top-up by the commands that people type, on a running stack: shown, paid, credited by the provider's webhook."""
+
+import asyncio
+from typing import Any
+
+import httpx
+
+from adapters.promptpay.emvco import decode
+from fleet.stack.stack import Stack
+from tests.e2e.test_commands import funded_wallet
+from tests.support.commands import Fleet
+
+
+async def shown(fleet: Fleet, intent: str, field: str, wanted: Any = None) -> dict[str, Any]:
+    """Wait until the intent shows a field, or that it has this value."""
+    async with asyncio.timeout(15):
+        while True:
+            document: dict[str, Any] = (await fleet("intents", "show", intent, "--json")).document
+            if document[field] == wanted if wanted is not None else document[field]:
+                return document
+            await asyncio.sleep(0.1)
+
+
+async def test_a_top_up_is_shown_paid_and_credited_and_a_wrong_one_is_decided_about(
+    fleet: Fleet, stack: Stack, monkeypatch: Any
+) -> None:
+    wallet = await funded_wallet(fleet)
+    asked = ("--operation", "TOPUP", "--wallet", wallet, "--amount", "20.00")
+    right = (await fleet("intents", "create", *asked, "--json")).document["id"]
+    wrong = (await fleet("intents", "create", *asked, "--json")).document["id"]
+    action = (await shown(fleet, right, "next_action"))["next_action"]
+    assert (action["kind"], decode(action["payload"]).amount_minor) == ("QR", 2_000)
+    assert action["payload"] in (await fleet("intents", "show", right)).out
+    assert action["payload"] in (await fleet("collections", "list")).out
+    await shown(fleet, wrong, "next_action")
+    provider = next(place for place in stack.places if place.rail == "promptpay")
+    async with httpx.AsyncClient(base_url=provider.url) as control:
+        codes = (await control.get("/_control/codes")).json()["codes"]
+        by_payload = {code["payload"]: code["client_ref"] for code in codes}
+        other = (await fleet("intents", "show", wrong, "--json")).document["next_action"]["payload"]
+        await control.post("/_control/pay", json={"reference": by_payload[action["payload"]]})
+        await control.post("/_control/pay", json={"reference": by_payload[other], "amount_minor": 1_900})
+    assert (await shown(fleet, right, "state", "SETTLED"))["provider_reference"]
+    assert (await shown(fleet, wrong, "state", "FAILED"))["failure"]["code"] == "amount_differs"
+    assert (await fleet("wallets", "show", wallet, "--json")).document["available_minor"] == 12_000
+    (await fleet("suspense", "list")).must_fail(3, "operation_not_permitted")
+    key = (await fleet("keys", "create", "--name", "desk", "--operations", "SUSPENSE", "--json")).document
+    monkeypatch.setenv("FLEET_KEY_ID", key["key_id"])
+    monkeypatch.setenv("FLEET_KEY_SECRET", key["secret"])
+    (item,) = (await fleet("suspense", "list", "--intent", wrong, "--json")).document["items"]
+    assert item["id"] in (await fleet("suspense", "list")).out
+    assert "amount_differs" in (await fleet("suspense", "show", item["id"])).out
+    (await fleet("suspense", "return", item["id"], "--reason", " ")).must_fail(2, "invalid_field")
+    back = (await fleet("suspense", "return", item["id"], "--reason", "the payer asked", "--json")).document
+    assert back["state"] == "RETURNING"
+    (await fleet("suspense", "assign", item["id"], "--wallet", wallet, "--reason", "x")).must_fail(3, "suspense_taken")
+    async with asyncio.timeout(15):
+        while back["state"] != "RETURNED":
+            await asyncio.sleep(0.1)
+            back = (await fleet("suspense", "show", item["id"], "--json")).document
+    tolerated = (await fleet("collections", "tolerate", "TOPUP", "THB", "--below", "1.00", "--json")).document
+    assert (tolerated["below_minor"], tolerated["above_minor"]) == (100, 0)
+    assert "TOPUP" in (await fleet("collections", "tolerances")).out
+    assert (await fleet("collections", "tolerate", "TOPUP", "THB")).code == 0
