@@ -17,6 +17,7 @@ from fleet.cli import (
     ledger,
     limits,
     liquidity,
+    projections,
     qr,
     quotes,
     rails,
@@ -55,6 +56,7 @@ app.add_typer(redrives.app, name="redrives")
 app.add_typer(recon.app, name="recon")
 app.add_typer(audit.app, name="audit")
 app.add_typer(ledger.app, name="ledger")
+app.add_typer(projections.app, name="projections")
 app.add_typer(keys.app, name="keys")
 app.add_typer(tenants.app, name="tenants")
 app.add_typer(routes.app, name="routes")
