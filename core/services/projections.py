@@ -1,7 +1,7 @@
 """Projections: what is stored beside the history because reading it is faster, compared with it and made from it again.
 
-Two are stored: what each account holds (from the transfers), and where each intent stands (from its events). What a wallet's
-history shows is read from the transfers themselves, so there is nothing of it to rebuild.
+Two are stored: what each account holds (from the transfers), and where each intent stands (from its events). What a
+wallet's history shows is read from the transfers themselves, so there is nothing of it to rebuild.
 """
 
 from collections.abc import Callable, Sequence
