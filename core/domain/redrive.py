@@ -43,7 +43,7 @@ class Standing:
     says_paid: bool = False
     """A fact says that it was paid, applied or not."""
     late: bool = False
-    """The job's deadline has passed."""
+    """A call that is begun now could end after the job's deadline, so that no permit sends it any more."""
     deduplicates: bool = False
     forgotten: bool = False
     """The provider's dedup window is over, or too nearly over for another sending."""
@@ -67,7 +67,7 @@ UNKNOWN_JOB: Final = Judgement(_REFUSED, "no job of this rail is known by this e
 UNDER_WAY: Final = Judgement(_REFUSED, "the job is on its way already: it needs no redrive")
 READS: Final = Judgement(_SAFE, "it only asks: no money moves by it")
 SAYS_PAID: Final = Judgement(_REFUSED, "a fact says that it was paid: redrive that result, or settle it by hand")
-LATE: Final = Judgement(_REFUSED, "its deadline has passed with nothing sent: it is voided by itself")
+LATE: Final = Judgement(_REFUSED, "nothing was sent, and its deadline leaves no time to: it is voided by itself")
 NEVER_SENT: Final = Judgement(_SAFE, "no permit was ever given: nothing was sent")
 ALL_NEGATIVE: Final = Judgement(_SAFE, "every permit is proven unpaid")
 DOUBTED: Final = Judgement(_ASK, "the database was restored: permits may be lost, so it may have been sent")

@@ -41,7 +41,7 @@ STANDING: Final = """
     coalesce(j.ledger_epoch < e.epoch AND e.uncleared, false) AS doubted,
     EXISTS (SELECT FROM fleet.jobs q JOIN fleet.facts f ON f.job_id = q.id
         WHERE q.intent_id = j.intent_id AND f.verdict IN ('SUCCEEDED', 'PAID', 'RETURNED')) AS says_paid,
-    coalesce(j.deadline <= now(), false) AS late,
+    coalesce(j.deadline <= now() + make_interval(secs => coalesce(c.sending_s, 0)::double precision), false) AS late,
     coalesce(c.deduplicates, false) AS deduplicates,
     coalesce(now() + make_interval(secs => 2 * c.sending_s::double precision)
         >= j.first_granted_at + make_interval(secs => c.window_s::double precision), false) AS forgotten,

@@ -77,7 +77,8 @@ def _dead_jobs(draw: st.DrawFn) -> tuple[JobRow, IntentState, Capabilities, Gate
     )
     standing = Standing(
         Source.JOB, letter_open=True, job_known=True, reads_only=not kind.moves_money, permitted=fence > 0,
-        all_negative=all_negative, tombstoned=job.tombstoned, says_paid=says_paid, late=job.deadline <= NOW,
+        all_negative=all_negative, tombstoned=job.tombstoned, says_paid=says_paid,
+        late=job.deadline <= NOW + timedelta(seconds=15),
         doubted=job.ledger_epoch < 2 and not gates.epoch_cleared, deduplicates=deduplicates, inquires=inquires,
         forgotten=bool(fence and window_s and granted_ago_s + 30 >= window_s),
     )  # fmt: skip
