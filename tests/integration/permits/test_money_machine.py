@@ -157,11 +157,14 @@ class Payments(RuleBasedStateMachine):
         paid.payer.held -= paid.debit
         paid.payer.claimed -= 0 if paid.original else paid.amount
 
-    @rule(pick=PICKS, amount=AMOUNTS, review=st.booleans())
-    def refund(self, pick: int, amount: int, review: bool) -> None:
+    @rule(pick=PICKS, amount=AMOUNTS, aim=st.sampled_from(["part", "rest", "one too much"]), review=st.booleans())
+    def refund(self, pick: int, amount: int, aim: str, review: bool) -> None:
         if not self.transfers:
             return
         original = self.transfers[pick % len(self.transfers)]
+        if aim != "part":
+            left = original.received - sum(each.amount for each in original.standing())
+            amount = max(1, left + (aim == "one too much"))
         asked = {
             "operation": "REFUND", "original_intent_id": original.id, "wallet_id": original.payee.id,
             "amount_minor": amount, "requires_monitoring": review,
