@@ -81,6 +81,10 @@ _MONEY: Final = (
         "The core cannot use what adapters of {{ $labels.rail }} report.", "fleet-streams",
     ),
     Alert(
+        "StatementGap", "page", "sum by (kind) (increase(fleet_bank_statement_gaps_total[1h])) > 0",
+        "A bank's statement has a gap: {{ $labels.kind }}.", "fleet-ledger",
+    ),
+    Alert(
         "OutboxStuck", "page", "max by (stream) (fleet_outbox_oldest_due_seconds) > 60",
         "Jobs for {{ $labels.stream }} have been due for {{ $value }} s and are not in the stream.", "fleet-streams",
         "1m",

@@ -10,11 +10,12 @@ from typing import Final
 from prometheus_client import REGISTRY, Counter, Gauge, Histogram
 from prometheus_client.metrics import MetricWrapperBase
 
+import adapters.bank.metrics
 import adapters.runtime.app
 import core.__main__
 
 PAGE: Final = Path(__file__).resolve().parent.parent / "docs" / "metrics.md"
-PROCESSES: Final = (core.__main__, adapters.runtime.app)
+PROCESSES: Final = (core.__main__, adapters.runtime.app, adapters.bank.metrics)
 """Whose imports register every metric there is."""
 SUFFIXES: Final = {Counter: ("_total",), Gauge: ("",), Histogram: ("_bucket", "_sum", "_count")}
 

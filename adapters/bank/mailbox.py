@@ -12,6 +12,7 @@ from typing import Final, Protocol
 
 from adapters.bank import metrics
 from adapters.bank.answers import DUPLICATES, Known
+from adapters.bank.metrics import GapKind
 from adapters.bank.references import virtual_reference
 from adapters.bank.reports import Balanced, Entry, Fact, FileStatus, PaymentStatus, ReturnNotice, read_report
 from adapters.bank.xml import XmlRefusedError
@@ -34,7 +35,7 @@ class Messages(Protocol):
 class Gap:
     """A statement that does not follow from the one before, or that its own entries do not explain."""
 
-    kind: str
+    kind: GapKind
     statement_id: str
 
 
@@ -140,18 +141,18 @@ class Mailbox:
         self._shown.add(statement.statement_id)
         opening, closing, number = statement.opening_minor, statement.closing_minor, statement.sequence
         if opening is not None and closing is not None and opening + statement.entries_minor != closing:
-            self._gap("entries_do_not_explain_the_balance", statement)
+            self._gap(GapKind.ENTRIES, statement)
         if number is None:
             return
         before = self._statements.get(number - 1)
         if self._statements and before is None and number > min(self._statements):
-            self._gap("a_statement_is_missing", statement)
+            self._gap(GapKind.MISSING, statement)
         elif before is not None and before.closing_minor != opening:
-            self._gap("the_opening_is_not_the_last_closing", statement)
+            self._gap(GapKind.OPENING, statement)
         self._statements[number] = replace(statement, entries_minor=0)
 
-    def _gap(self, kind: str, statement: Balanced) -> None:
-        metrics.STATEMENT_GAPS.labels(kind).inc()
+    def _gap(self, kind: GapKind, statement: Balanced) -> None:
+        metrics.STATEMENT_GAPS.labels(kind.value).inc()
         self.gaps.append(Gap(kind, statement.statement_id))
         log.error("statement %s has a gap: %s", statement.statement_id, kind)
 
