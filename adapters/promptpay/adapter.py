@@ -120,7 +120,7 @@ class PromptPayRail(PromptPayCollections):
         try:
             answer, evidence = await self._client.transfer(request)
         except ReferenceTaken:
-            return await self.inquire(order)
+            return await self._existing(order)
         except errors.NotSent as refused:
             if refused.reason != LOOKUP_EXPIRED:
                 raise
@@ -128,6 +128,15 @@ class PromptPayRail(PromptPayCollections):
             return Outcome(Verdict.NOT_SENT, reason=LOOKUP_EXPIRED, evidence=refused.evidence)
         # The answer shows the transfer of this reference: a status of the reference, not merely of this request.
         return _outcome(answer, order, evidence, Basis.REFERENCE_STATUS)
+
+    async def _existing(self, order: Order) -> Outcome:
+        """Ask about a transfer that the provider says it has: a question that fails says nothing about the money."""
+        try:
+            return await self.inquire(order)
+        except errors.AdapterError as error:
+            raise errors.Indeterminate(
+                "the reference exists, its status was not told", reason="status_not_told", evidence=error.evidence
+            ) from error
 
     async def inquire(self, order: Order) -> Outcome:
         """Ask for the status of the reference."""

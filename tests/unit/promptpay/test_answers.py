@@ -10,7 +10,7 @@ from pydantic import SecretStr
 from adapters.promptpay.adapter import PromptPayRail
 from adapters.promptpay.client import IppsClient
 from adapters.promptpay.settings import PromptPaySettings
-from adapters.runtime.errors import ProtocolViolation
+from adapters.runtime.errors import Indeterminate, ProtocolViolation
 from adapters.runtime.port import Order
 from schemas.permits import LookupBinding, Payee
 from schemas.rails import Timing
@@ -38,3 +38,23 @@ async def test_an_answer_about_another_payment_or_no_amount_is_a_violation(call:
         assert (await getattr(rail, call)(ORDER)).amount_minor == 100
         with pytest.raises(ProtocolViolation):
             await getattr(rail, call)(ORDER)
+
+
+@pytest.mark.parametrize("then", [(404, "payee_not_found"), (410, "lookup_expired"), (401, "no"), (429, "slow"), None])
+async def test_a_question_after_a_taken_reference_ends_no_payment_whatever_it_is_answered(
+    then: tuple[int, str] | None,
+) -> None:
+    def answer(request: httpx.Request) -> httpx.Response:
+        if request.method == "POST":
+            return httpx.Response(409, json={"code": "duplicate_reference"})
+        if then is None:
+            raise httpx.ConnectError("away")
+        return httpx.Response(then[0], json={"code": then[1]})
+
+    async with httpx.AsyncClient(transport=httpx.MockTransport(answer), base_url="http://ipps") as http:
+        settings = PromptPaySettings(base_url="http://ipps", secret=SecretStr("s"))
+        rail = PromptPayRail(
+            IppsClient(http, "key", "s"), settings, Timing(send_by_s=5, call_total_s=10, claim_idle_s=60)
+        )
+        with pytest.raises(Indeterminate):
+            await rail.pay(ORDER)
