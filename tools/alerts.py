@@ -123,9 +123,9 @@ _SERVICE: Final = (
     ),
     Alert(
         "ProviderUnanswered", "ticket",
-        'sum by (rail) (rate(fleet_provider_calls_total{action="pay",outcome="UNKNOWN"}[10m]))'
-        ' / sum by (rail) (rate(fleet_provider_calls_total{action="pay"}[10m])) > 0.05'
-        ' and sum by (rail) (increase(fleet_provider_calls_total{action="pay"}[10m])) > 20',
+        'sum by (rail) (rate(fleet_provider_calls_total{action="submit",outcome="UNKNOWN"}[10m]))'
+        ' / sum by (rail) (rate(fleet_provider_calls_total{action="submit"}[10m])) > 0.05'
+        ' and sum by (rail) (increase(fleet_provider_calls_total{action="submit"}[10m])) > 20',
         "{{ $value | humanizePercentage }} of payments to {{ $labels.rail }} end in a doubt.", "fleet-rail", "2m",
     ),
     Alert(

@@ -137,15 +137,15 @@ _RAIL: Final = Board(
         Row(
             "Provider",
             (
-                Panel("Calls by what they said", "UNKNOWN is a doubt; FAILED is a decline.",
+                Panel("Calls by what they said", "UNKNOWN is a doubt; DECLINED is an end like another.",
                       (('sum by (action, outcome) (rate(fleet_provider_calls_total{rail="$rail"}[5m]))',
                         "{{action}} {{outcome}}"),), "reqps"),
                 Panel("Duration of calls", "By action.",
                       _quantiles("fleet_provider_call_seconds", "action", '{rail="$rail"}'), "s"),
                 Panel("Doubts", "Share of payments whose answer says nothing certain.",
                       ((_or_none(
-                          'sum(rate(fleet_provider_calls_total{rail="$rail",action="pay",outcome="UNKNOWN"}[5m]))'
-                          ' / sum(rate(fleet_provider_calls_total{rail="$rail",action="pay"}[5m]))'), "unknown"),),
+                          'sum(rate(fleet_provider_calls_total{rail="$rail",action="submit",outcome="UNKNOWN"}[5m]))'
+                          ' / sum(rate(fleet_provider_calls_total{rail="$rail",action="submit"}[5m]))'), "unknown"),),
                       "percentunit"),
                 Panel("Calls that may run at once", "Adapts between its bounds.",
                       (('sum by (lane) (fleet_concurrency_limit{rail="$rail"})', "{{lane}}"),)),

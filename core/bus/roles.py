@@ -17,6 +17,7 @@ from core.bus.relay import StreamRelay, relay_step
 from core.bus.sweeper import Sweeper
 from core.services.bus_ports import EVERY_STREAM, DispatchStore, ParkingStore, Receive, Upkeep
 from core.settings import Settings
+from core.telemetry.catalogue import begin_at_zero
 from schemas.streams import ADAPTERS_GROUP, control_stream, groups_of, jobs_dlq_stream, jobs_stream, results_stream
 
 NONCE_AGE_S = 600
@@ -66,6 +67,7 @@ async def relay_role(deps: BusDeps) -> None:
 async def settler_role(deps: BusDeps) -> None:
     """Consume every rail's results and dead letters; on cancellation the batch in hand is finished."""
     own, inboxes = deps.settings, []
+    begin_at_zero(own.rail_names)
     for rail in own.rail_names:
         receivers = ((results_stream(rail), deps.settle), (jobs_dlq_stream(rail), deps.receive_dead_letters))
         for stream, receive in receivers:

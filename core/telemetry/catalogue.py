@@ -4,6 +4,7 @@ The adapters' are in `adapters/runtime/metrics.py`, what every process has in `w
 docs/metrics.md lists all of them.
 """
 
+from collections.abc import Iterable
 from typing import Final
 
 from prometheus_client import Counter, Gauge, Histogram
@@ -63,3 +64,14 @@ PENDING: Final = Gauge("fleet_stream_pending", "Entries that consumers hold.", _
 UNFINISHED_AGE: Final = Gauge("fleet_stream_oldest_unfinished_seconds", "Age of the oldest unfinished entry.", _STREAM)
 LENGTH: Final = Gauge("fleet_stream_length", "Entries in a stream, finished ones included.", ["stream"])
 REDIS_BYTES: Final = Gauge("fleet_redis_memory_bytes", "Memory that the server uses.")
+
+
+def begin_at_zero(rails: Iterable[str]) -> None:
+    """Show what alerts count from 0 on: of a counter that begins at 1, nobody sees that it rose."""
+    for rail in rails:
+        UNUSABLE.labels(rail)
+        DEAD_LETTERS.labels(rail)
+        for outcome in ("settled", "failed"):
+            PAYMENT_SECONDS.labels(rail, outcome)
+        for outcome in ("expired", "unresolved"):
+            PAYMENTS_LATE.labels(rail, outcome)

@@ -9,8 +9,8 @@ import promql_parser
 _GROUPED = re.compile(r"\b(?:by|without|on|ignoring)\s*\(([^)]*)\)")
 
 
-def selectors(expression: str) -> Iterator[tuple[str, set[str]]]:
-    """Yield (name, labels that it is matched by) of every selector. Raises ValueError where it is no PromQL."""
+def selectors(expression: str) -> Iterator[tuple[str, dict[str, str]]]:
+    """Yield (name, what its labels are matched by) of every selector. Raises ValueError where it is no PromQL."""
     yield from _walk(promql_parser.parse(expression))
 
 
@@ -19,9 +19,9 @@ def grouping_labels(expression: str) -> set[str]:
     return {label.strip() for group in _GROUPED.findall(expression) for label in group.split(",") if label.strip()}
 
 
-def _walk(node: Any) -> Iterator[tuple[str, set[str]]]:
+def _walk(node: Any) -> Iterator[tuple[str, dict[str, str]]]:
     if isinstance(node, promql_parser.VectorSelector):
-        yield str(node.name), {matcher.name for matcher in node.matchers.matchers}
+        yield str(node.name), {matcher.name: matcher.value for matcher in node.matchers.matchers}
     for name in ("expr", "lhs", "rhs", "args", "vector_selector", "param"):
         found = getattr(node, name, None)
         for child in found if isinstance(found, list) else [found]:

@@ -1,0 +1,209 @@
+"""`./dev observe`: a real Prometheus watches the embedded system through good and bad scenarios.
+
+Every panel of every dashboard must show something, every alert that a scenario causes must fire and clear again, and on
+the clean run none may fire. Windows and patience of the rules are scaled down; their names and queries are the shipped
+ones. Needs Debian's prometheus (apt-get install -y prometheus). Exit code 1 names what was empty, silent or loud.
+"""
+
+import asyncio
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from shutil import which
+from typing import Any
+from urllib.parse import urlsplit
+
+import httpx
+import yaml
+
+from fleet.client import FleetClient
+from fleet.stack.processes import die_with_parent, free_port
+from fleet.stack.stack import Stack, StackPlan, running
+from tools.alerts import ALERTS, rules
+from tools.dashboard_panels import DASHBOARDS
+from tools.observed import SCENARIOS, Scenario, World, pay, wallet_with
+
+_RAIL = "promptpay"
+_WITHIN_S = 90.0
+_SHORT = {"[5m]": "[20s]", "[10m]": "[20s]", "[15m]": "[20s]", "[30m]": "[30s]", "[1h]": "[40s]"}
+_SOONER = (("> 60", "> 6"), ("> 120", "> 8"), ("> 300", "> 30"))
+
+
+def _scaled() -> str:
+    document: dict[str, Any] = yaml.safe_load(rules())
+    for rule in (rule for group in document["groups"] for rule in group["rules"]):
+        for long, short in _SHORT.items():
+            rule["expr"] = rule["expr"].replace(long, short)
+        for long, short in _SOONER:
+            rule["expr"] = re.sub(re.escape(long) + r"\b", short, rule["expr"])
+        if "alert" in rule:
+            rule["for"] = "2s"
+    text: str = yaml.safe_dump(document)
+    return text
+
+
+class Prometheus:
+    """A running server and what it says."""
+
+    def __init__(self, port: int) -> None:
+        self._http = httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}/api/v1", timeout=10)
+
+    async def is_ready(self) -> bool:
+        """Return whether it answers and has scraped every target once."""
+        try:
+            found = await self.query("up")
+        except httpx.HTTPError:
+            return False
+        return len(found) > 0 and all(value == 1 for value in found)
+
+    async def query(self, expression: str) -> list[float]:
+        """Return the values of an instant query. Raises httpx.HTTPError."""
+        answer = (await self._http.get("/query", params={"query": expression})).raise_for_status().json()
+        data = answer["data"]
+        values = [data["result"]] if data["resultType"] == "scalar" else [each["value"] for each in data["result"]]
+        return [float(value) for _, value in values]
+
+    async def firing(self) -> set[str]:
+        """Return the names of the alerts that fire now. Raises httpx.HTTPError."""
+        alerts = (await self._http.get("/alerts")).raise_for_status().json()["data"]["alerts"]
+        return {alert["labels"]["alertname"] for alert in alerts if alert["state"] == "firing"}
+
+    async def aclose(self) -> None:
+        """Close the connections."""
+        await self._http.aclose()
+
+
+@asynccontextmanager
+async def _prometheus(stack: Stack, home: Path) -> AsyncIterator[Prometheus]:
+    jobs = [
+        {"job_name": name, "static_configs": [{"targets": [urlsplit(url).netloc]}]}
+        for name, url in stack.info.metrics.items()
+    ]
+    (home / "rules.yml").write_text(_scaled())
+    configuration = {
+        "global": {"scrape_interval": "1s", "scrape_timeout": "1s", "evaluation_interval": "1s"},
+        "rule_files": [str(home / "rules.yml")],
+        "scrape_configs": jobs,
+    }
+    (home / "prometheus.yml").write_text(yaml.safe_dump(configuration))
+    port = free_port()
+    with (home / "prometheus.log").open("wb") as log:
+        process = subprocess.Popen(  # noqa: ASYNC220  it returns at once
+            [
+                "prometheus",
+                f"--config.file={home / 'prometheus.yml'}",
+                f"--storage.tsdb.path={home / 'tsdb'}",
+                f"--web.listen-address=127.0.0.1:{port}",
+            ],
+            stdout=log,
+            stderr=log,
+            preexec_fn=die_with_parent(signal.SIGKILL),  # noqa: PLW1509  one prctl call, resolved before the fork
+        )
+    server = Prometheus(port)
+    try:
+        async with asyncio.timeout(_WITHIN_S):
+            while not await server.is_ready():  # noqa: ASYNC110  bounded by the time-out
+                await asyncio.sleep(0.5)
+        yield server
+    finally:
+        await server.aclose()
+        process.terminate()
+        process.wait(20)
+
+
+async def _clean_run(world: World, server: Prometheus) -> list[str]:
+    await pay(world, ["0812345678"] * 20 + ["0899990001", "0899990008", "0899990007"])
+    await asyncio.sleep(8)
+    return [f"{name} fires on the clean run" for name in sorted(await server.firing())]
+
+
+async def _drive(scenario: Scenario, world: World, server: Prometheus) -> list[str]:
+    """Begin a scenario, wait for its alerts, end it, wait until they are gone; what did not come or did not go."""
+    await scenario.begin(world)
+    silent = await _wait(server, scenario.alerts, firing=True)
+    await scenario.end(world)
+    loud = await _wait(server, scenario.alerts, firing=False)
+    _say(f"{'ok' if not silent | loud else 'FAILED':7} {scenario.says}: {', '.join(scenario.alerts)}")
+    faults = [f"{name} did not fire: {scenario.says}" for name in sorted(silent)]
+    return faults + [f"{name} did not clear: {scenario.says}" for name in sorted(loud)]
+
+
+async def _wait(server: Prometheus, names: Iterable[str], *, firing: bool) -> set[str]:
+    """Wait until all of the names fire, or none of them does; return those that do not obey."""
+    wanted, left = set(names), set(names)
+    try:
+        async with asyncio.timeout(_WITHIN_S):
+            while left:
+                now = await server.firing()
+                left = wanted - now if firing else wanted & now
+                await asyncio.sleep(0.5)
+    except TimeoutError:
+        return left
+    return set()
+
+
+async def _panels(server: Prometheus) -> list[str]:
+    """Evaluate every query of every panel; those that show nothing."""
+    faults = []
+    for board in DASHBOARDS:
+        for panel in (panel for row in board.rows for panel in row.panels):
+            for expression, _ in panel.queries:
+                values = await server.query(expression.replace("$rail", _RAIL))
+                if not any(value == value for value in values):
+                    faults.append(f"the panel {board.title}: {panel.title} is empty: {expression}")
+    return faults
+
+
+async def observe() -> list[str]:
+    """Run everything; return what is wrong, one line each."""
+    with tempfile.TemporaryDirectory(prefix="psp-observe-") as folder:
+        home = Path(folder)
+        slow = {"FLEET_OBSERVE_EVERY_S": "1", "FLEET_BALANCE_EVERY_S": "2"}
+        async with running(StackPlan(home / "stack", core_env=slow, provider_latency_ms=5)) as stack:
+            info = stack.info
+            async with (
+                FleetClient(info.public_url, info.key_id, info.key_secret) as client,
+                _prometheus(stack, home) as server,
+            ):
+                world = World(stack, client, await wallet_with(client, 10_000_000))
+                faults = await _clean_run(world, server)
+                _say(f"{'ok' if not faults else 'FAILED':7} the clean run: no alert fires")
+                for scenario in SCENARIOS:
+                    faults += await _drive(scenario, world, server)
+                await pay(world, ["0812345678"] * 10)
+                await asyncio.sleep(3)
+                empty = await _panels(server)
+                _say(f"{'ok' if not empty else 'FAILED':7} {sum(_sizes())} panels show something")
+                return faults + empty
+
+
+def _sizes() -> list[int]:
+    return [len(row.panels) for board in DASHBOARDS for row in board.rows]
+
+
+def _say(line: str) -> None:
+    sys.stdout.write(line + "\n")
+    sys.stdout.flush()
+
+
+def main() -> int:
+    """Observe. Exit code 0: all as it should be; 1: what was empty, silent or loud; 2: no Prometheus here."""
+    if which("prometheus") is None:
+        sys.stderr.write("observe: Prometheus is not installed: apt-get install -y prometheus\n")
+        return 2
+    faults = asyncio.run(observe())
+    driven = {name for scenario in SCENARIOS for name in scenario.alerts}
+    rest = [alert.name for alert in ALERTS if alert.name not in driven]
+    _say(f"by promtool's unit tests alone: {', '.join(rest)}")
+    for fault in faults:
+        sys.stderr.write(f"observe: {fault}\n")
+    return 1 if faults else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
