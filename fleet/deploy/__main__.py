@@ -1,8 +1,9 @@
-"""python -m fleet.deploy secrets | setup | migrate: the jobs that run before the processes of a deployment.
+"""python -m fleet.deploy secrets | setup | migrate | bank: the jobs that run before the processes of a deployment.
 
 secrets   write what is missing under --home; needs nothing
 setup     migrate, then create the first tenant, its routes and its keys (compose)
 migrate   migrate, and give the roles the passwords of DATABASE_URL and DATABASE_WORKER_URL (Kubernetes)
+bank      open our account at the bank of the sandbox (compose)
 """
 
 import argparse
@@ -15,6 +16,7 @@ import asyncpg
 from core.store.migrate import MigrationError
 from fleet.deploy.secrets import Places, write_secrets
 from fleet.deploy.setup import bring_up_to_date, set_up
+from fleet.stack.bank import open_account
 from fleet.stack.provision import RoleUrls
 from schemas.streams import RAIL_PATTERN
 from wire.environment import SettingsError, read_variable
@@ -25,11 +27,12 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m fleet.deploy", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("job", choices=("secrets", "setup", "migrate"))
+    parser.add_argument("job", choices=("secrets", "setup", "migrate", "bank"))
     parser.add_argument("--home", type=Path, default=Path("/secrets"), help="where the directories of secrets are")
     parser.add_argument("--rails", default="promptpay", help="rails, divided by commas")
     parser.add_argument("--postgres", default="postgres:5432", help="host and port as the processes reach them")
     parser.add_argument("--redis", default="redis:6379", help="host and port as the processes reach them")
+    parser.add_argument("--bank", default="http://mock-bank:9000", help="address of the bank of the sandbox")
     chosen = parser.parse_args(arguments)
     rails = [name.strip() for name in chosen.rails.split(",") if name.strip()]
     if wrong := [name for name in rails if RAIL_PATTERN.fullmatch(name) is None]:
@@ -41,6 +44,9 @@ def main(arguments: list[str] | None = None) -> int:
         elif chosen.job == "setup":
             asyncio.run(set_up(chosen.home, _urls(), _variable("FLEET_MASTER_KEY"), rails))
             _say(f"ready for {', '.join(rails)}")
+        elif chosen.job == "bank":
+            asyncio.run(open_account(chosen.bank))
+            _say("the account is open")
         else:
             applied = asyncio.run(bring_up_to_date(_urls()))
             _say("\n".join(f"applied {name}" for name in applied) or "nothing to apply: up to date")

