@@ -129,10 +129,6 @@ async def _doubts(world: World) -> None:
     await pay(world, [*["0812345678"] * 40, *["0899990002"] * 8])
 
 
-async def _failures(world: World) -> None:
-    await pay(world, ["0899990004"] * 40)
-
-
 async def _nothing(_: World) -> None:
     """It passes by itself."""
 
@@ -182,5 +178,4 @@ SCENARIOS: Final = (
         _planted(f"DELETE FROM fleet.outbox WHERE job_id = '{_PLANTED}'"),
     ),
     Scenario("the provider pays and does not answer", ("ProviderUnanswered",), _doubts, _nothing),
-    Scenario("the provider only fails", ("BreakerOpen",), _failures, _nothing),
 )
