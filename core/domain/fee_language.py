@@ -66,11 +66,8 @@ class Expression:
     variables: frozenset[str]
     integers: frozenset[int]
     texts: frozenset[str]
-
-    @property
-    def is_true(self) -> bool:
-        """Whether it is the word `true`, which needs no evaluation."""
-        return self.text.strip() == "true"
+    is_true: bool
+    """Whether it is the word `true`, which needs no evaluation."""
 
     def value(self, context: "cel.Context") -> Any:
         """Evaluate. Raises FeeError `fee_rule_fails` where CEL finds no value."""
@@ -97,7 +94,7 @@ def compile_expression(text: str, field: str) -> Expression:
     except FeeError as error:
         error.field = field
         raise
-    return Expression(text, field, program, names, integers, texts)
+    return Expression(text, field, program, names, integers, texts, text.strip() == "true")
 
 
 def _read(text: str) -> tuple[frozenset[str], frozenset[int], frozenset[str]]:

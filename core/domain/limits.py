@@ -139,11 +139,14 @@ def claim(limit: Limit, tenant_id: UUID, payer: Payer, at: datetime, zone: ZoneI
     zone = limit.zone or zone
     if limit.kind is LimitKind.TRANSACTION:
         return Claim(limit, None, zone)
-    subjects = {LimitSubject.WALLET: str(payer.wallet_id), LimitSubject.OWNER: payer.owner}
-    subject = subjects.get(limit.subject, str(tenant_id))
+    if limit.subject is LimitSubject.WALLET:
+        subject = str(payer.wallet_id)
+    else:
+        subject = payer.owner if limit.subject is LimitSubject.OWNER else str(tenant_id)
     return Claim(limit, UsageKey(limit.id, subject, period_of(limit.kind, at, zone)), zone)
 
 
+@lru_cache(maxsize=64)  # A whole batch asks at one moment.
 def period_of(kind: LimitKind, at: datetime, zone: ZoneInfo) -> date:
     """Return the first day of the day or month that calendars of the zone show at a moment."""
     day = at.astimezone(zone).date()

@@ -122,6 +122,7 @@ class Desk:
     def __init__(self, reader: LimitReader, claims: Mapping[UUID, Sequence[Claim]], usage: dict[UsageKey, Usage],
                  refunds: Mapping[UUID, Sequence[Held]]) -> None:  # fmt: skip
         self._reader, self._claims, self._usage, self._refunds = reader, claims, usage, refunds
+        self._taken: dict[UUID, tuple[Held, ...]] = {}
 
     def admit(self, intent: IntentRow) -> str | None:
         """Take what the intent needs and return None, or take nothing and say which limit it does not fit.
@@ -132,20 +133,20 @@ class Desk:
         if isinstance(answer, Exceeded):
             intent.limits = {"exceeded": told(answer).model_dump(mode="json")}
             return _text(answer)
-        held = (*answer, *self._refunds.get(intent.id, ()))
+        held = self._taken[intent.id] = (*answer, *self._refunds.get(intent.id, ()))
         intent.limits = {"held": [each.record() for each in held]} if held else None
         return None
 
     def release(self, intent: IntentRow) -> None:
         """Put back what an intent took that failed for another reason."""
-        release([each for each in held_by(intent) if each.amount_minor > 0], self._usage)
+        release([each for each in self._taken.pop(intent.id, ()) if each.amount_minor > 0], self._usage)
         intent.limits = None
 
     async def write(self, uow: Any, states: Iterable[tuple[IntentRow, IntentState]]) -> None:
         """Write what was taken: as used by intents that settled at once, as held by those that go on."""
         moves: defaultdict[UsageKey, UsageMove] = defaultdict(UsageMove)
         for intent, state in states:
-            for each in held_by(intent):
+            for each in self._taken.get(intent.id, ()):
                 _take(moves[each.key], each, used=state is IntentState.SETTLED)
         await _write(uow, self._reader, moves)
 
