@@ -1,10 +1,16 @@
 """Every process is killed at every step while payments flow; nothing is lost, paid twice or voided though paid."""
 
 import re
+from uuid import UUID
 
 import pytest
 
+from fleet.webhooks import verify_webhook
+from schemas.events import IntentState
+from schemas.webhooks import WebhookEndpointRequest
 from tests.chaos.conftest import CANARY, Fleet, check
+from tests.support.receiver import receiving
+from tests.support.waiting import until
 
 STEPS = [
     "api.before_commit",
@@ -44,6 +50,35 @@ async def test_a_kill_of_the_sbp_adapter_in_the_middle_of_payouts_pays_each_once
     assert await fleet.until_struck(step), f"{step} was never reached: the test would prove nothing"
     await check(fleet, run, 20)
     assert (await fleet.proof()).by_rail["sbp"].payments >= 20
+
+
+@pytest.mark.timeout(150)
+@pytest.mark.parametrize("step", ["notifier.before_send", "notifier.before_keep"])
+async def test_a_kill_loses_no_webhook_and_what_comes_twice_has_one_id(fleet: Fleet, step: str) -> None:
+    """Between the commit and the webhook, and between the webhook and the note that it was taken."""
+    async with receiving() as receiver:
+        made = await fleet.client.create_webhook_endpoint(
+            WebhookEndpointRequest(url=receiver.url, event_types=["settled"])
+        )
+        restarts = fleet.stack.supervisor.restarts.total()
+        fleet.stack.arm(step)
+        run = await fleet.pay(6)
+        assert await fleet.until_struck(step), f"{step} was never reached: the test would prove nothing"
+        assert run.ends["SETTLED"] == 6, run
+
+        def told() -> set[UUID]:
+            return {UUID(each.message["data"]["intent_id"]) for each in receiver.received}
+
+        await until(lambda: told() == set(run.accepted), 60)
+        assert fleet.stack.supervisor.restarts.total() > restarts
+        by_intent: dict[UUID, set[str]] = {}
+        for each in receiver.received:
+            message = verify_webhook([made.secret], each.headers, each.body)
+            assert message.data is not None
+            assert message.data.state is IntentState.SETTLED
+            by_intent.setdefault(message.data.intent_id, set()).add(each.headers["webhook-id"])
+        assert all(len(ids) == 1 for ids in by_intent.values()), "once or more, under one id"
+        await fleet.client.delete_webhook_endpoint(made.endpoint.id)
 
 
 async def test_no_log_names_a_payee_or_a_message_whatever_was_killed(fleet: Fleet) -> None:
