@@ -28,6 +28,7 @@ from fleet.cli import (
     reviews,
     routes,
     sbp,
+    simulate,
     streams,
     suspense,
     tenants,
@@ -67,6 +68,7 @@ app.add_typer(quotes.app, name="quotes")
 app.add_typer(liquidity.app, name="liquidity")
 app.add_typer(qr.app, name="qr")
 app.add_typer(sbp.app, name="sbp")
+app.add_typer(simulate.app, name="simulate")
 app.command("exposure")(liquidity.exposure_)
 app.add_typer(recover.app, name="recover")
 

@@ -70,6 +70,16 @@ def _stack() -> dict[str, Any]:
     return stack
 
 
+def provider_url(rail: str) -> str:
+    """Return where the simulated provider of a rail answers. Raises CommandError `not_configured`."""
+    providers = _stack().get("providers")
+    url = providers.get(rail) if isinstance(providers, dict) else None
+    if not url:
+        text = f"no running stack has a provider of {rail}: start ./dev up in this folder, or give --url"
+        raise CommandError("not_configured", text, ExitCode.UNREACHABLE)
+    return str(url)
+
+
 def require(connection: Connection, *names: str) -> None:
     """Raise CommandError naming the variables that are missing."""
     missing = [_VARIABLES[name] for name in names if not getattr(connection, name)]

@@ -122,5 +122,8 @@ RAILS: Final[Mapping[str, StackRail]] = {
     "noop": StackRail("noop", "noop", ((OperationType.PAYOUT, "THB"),)),
 }
 
+SIMULATED: Final = ("promptpay", "sbp")
+"""Rails whose provider is a simulator of ours, with faults and a control API."""
+
 EVERY_RAIL: Final[Mapping[str, int]] = {"promptpay": 2, "sbp": 1, "bank": 1}
 """Every rail that the stack has a provider for, and how many adapters the demo gives it."""

@@ -18,7 +18,7 @@ from adapters.promptpay.models import LookupRequest, TransferRequest
 from adapters.promptpay.simulator.answers import parsed_body, respond
 from adapters.promptpay.simulator.money_in import money_in_routes
 from adapters.promptpay.simulator.qr import Codes
-from adapters.promptpay.simulator.service import Answer, Ipps, as_json, refusal
+from adapters.promptpay.simulator.service import Answer, Ipps, as_json, refusal, satang
 from adapters.promptpay.simulator.webhooks import Manner, Webhooks
 from adapters.testkit.faults import Fault, Script
 
@@ -114,7 +114,7 @@ class _Http:
         if isinstance(parsed, Answer):
             return respond(parsed)
         payee = await self._ipps.payee_of_lookup(parsed.lookup_id)
-        fault = self._ipps.faults.due(payee, parsed.client_ref, _TRANSFER_FAULTS)
+        fault = self._ipps.faults.due(payee, parsed.client_ref, _TRANSFER_FAULTS, satang(parsed.amount))
         if fault in _BEFORE:
             return await self._lose(fault, request)
         answer = await self._ipps.transfer(parsed, fault)

@@ -129,6 +129,14 @@ class Ipps:
         return Answer(200, {"date": day, "items": [{**dict(row)} for row in rows]})
 
 
+def satang(amount: str) -> int | None:
+    """Return the satang of an amount; None where it is none."""
+    try:
+        return to_minor(amount, _THB)
+    except AmountError:
+        return None
+
+
 def refusal(status: int, code: str, message: str, known_status: str | None = None) -> Answer:
     """Return an error answer."""
     body: dict[str, object] = {"code": code, "message": message}

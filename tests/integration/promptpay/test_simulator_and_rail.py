@@ -275,7 +275,14 @@ async def test_a_fee_is_read_exactly(fee: str, satang: int) -> None:
     assert fee_minor(fee, "") == satang
 
 
-async def script(simulator: RunningIpps, **rule: str) -> None:
+async def test_a_fault_can_be_scripted_for_one_amount(rail: PromptPayRail, simulator: RunningIpps) -> None:
+    await script(simulator, fault="error_after", amount_minor=1_051)
+    odd = (await rail.lookup(order(amount_minor=1_051))).lookup
+    assert isinstance(await pay(rail, order(amount_minor=1_051, lookup=odd)), errors.Indeterminate)
+    assert (await rail.pay(await looked_up(rail))).verdict is Verdict.SUCCEEDED
+
+
+async def script(simulator: RunningIpps, **rule: str | int) -> None:
     async with httpx.AsyncClient(base_url=simulator.url) as control:
         assert (await control.post("/_control/faults", json=rule)).is_success
 

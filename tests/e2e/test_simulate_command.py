@@ -1,0 +1,26 @@
+"""`fleet simulate` reaches the providers of a running stack, and says in one line where it cannot."""
+
+from uuid import uuid4
+
+from fleet.stack.stack import Stack
+from tests.support.commands import Fleet
+
+
+async def test_a_fault_is_scripted_listed_and_cleared_for_each_provider(fleet: Fleet) -> None:
+    reference = uuid4().hex[:20].upper()
+    for provider in ("promptpay", "sbp"):
+        before = (await fleet("simulate", provider, "faults")).document["scripts"]
+        rule = ("--reference", reference, "--amount-minor", "1050", "--times", "1", "--probability", "0.5")
+        added = (await fleet("simulate", provider, "fault", "error_after", *rule)).document["scripts"]
+        assert added[1:] == before
+        assert (added[0]["fault"], added[0]["reference"], added[0]["amount_minor"]) == ("error_after", reference, 1050)
+        assert (added[0]["times"], added[0]["probability"]) == (1, 0.5)
+        assert "executed" in (await fleet("simulate", provider, "book")).document
+
+
+async def test_a_wrong_call_is_one_line_with_a_code(fleet: Fleet, stack: Stack) -> None:
+    (await fleet("simulate", "sbp", "control", "orders/NEVER/pay")).must_fail(3, "simulator_refused")
+    (await fleet("simulate", "sbp", "control", "orders/X/pay", "--send", "{")).must_fail(2, "malformed_json")
+    (await fleet("simulate", "sbp", "book", "--url", "http://127.0.0.1:9")).must_fail(4, "simulator_unreachable")
+    (await fleet("simulate", "sbp", "book", "--url", "nonsense")).must_fail(4, "simulator_unreachable")
+    (await fleet("simulate", "sbp", "fault", "no_such")).must_fail(2, "usage")
