@@ -73,6 +73,11 @@ class Guard:
         metrics.CONCURRENCY.labels(rail, lane).set_function(lambda: self._limit.now)
 
     @property
+    def limit(self) -> int:
+        """How many calls may run at once now."""
+        return self._limit.now
+
+    @property
     def free(self) -> int:
         """How many calls may begin beside those that run."""
         return self._limit.now - self.in_flight

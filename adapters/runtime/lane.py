@@ -116,7 +116,9 @@ class Lane:
         await asyncio.gather(*doomed, return_exceptions=True)
 
     def _room(self) -> int:
-        return 0 if self.stopping else max(0, self._own.batch - len(self._queue))
+        # No more than it can soon begin: what one instance holds, no other can take.
+        most = min(self._own.batch, 2 * self.guard.limit)
+        return 0 if self.stopping else max(0, most - len(self._queue))
 
     def _deleted(self, entry_ids: list[str]) -> None:
         metrics.DELETED.labels(self._own.rail, self._own.stream).inc(len(entry_ids))

@@ -38,11 +38,12 @@ class ScriptedRail:
     idle_s: float = 1.0
     running: int = 0
     most_running: int = 0
+    name: str = RAIL
 
     def registration(self) -> RailRegistration:
         capabilities = Capabilities(inquiry=True, not_found_horizon_s=60, max_amount_minor=10**9, currencies=["THB"])
         return RailRegistration(
-            rail=RAIL,
+            rail=self.name,
             provider="scripted",
             provider_account="acct",
             operations={OperationType.PAYOUT: capabilities},
@@ -136,7 +137,7 @@ class Bench:
 async def bench(fresh_redis: str) -> AsyncIterator[Bench]:
     admin = connect_redis(fresh_redis, "admin")
     await functions.load_functions(admin)
-    for rail in (RAIL, "noop"):
+    for rail in (RAIL, "noop", "neighbour"):
         await functions.ensure_groups(admin, rail)
     core = PermitServer()
     await core.start()

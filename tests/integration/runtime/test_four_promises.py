@@ -1,0 +1,125 @@
+"""The four promises of the streams: dispatch does not wait, a slow provider is alone with it, instances share by
+themselves, a job survives until it is acked. On a real server."""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+
+import pytest
+
+from adapters.runtime.breaker import BreakerSettings
+from adapters.runtime.concurrency import AdaptiveLimit
+from adapters.runtime.errors import NotSent
+from adapters.runtime.port import Order, Outcome
+from schemas.envelope import Envelope
+from schemas.jobs import Job
+from schemas.results import Verdict
+from schemas.streams import ADAPTERS_GROUP, jobs_stream, results_stream
+from tests.integration.runtime.conftest import PAID, RAIL, Bench, ScriptedRail, a_job, pays
+from tests.support.waiting import until, until_async
+from wire import functions
+
+NEIGHBOUR = "neighbour"
+QUICK = BreakerSettings(window_s=10, least_calls=5, failed_percent=50, open_s=0.3, open_most_s=0.6, probes=2)
+OnPay = Callable[[Order], Awaitable[Outcome]]
+
+
+async def _slow(_: Order) -> Outcome:
+    await asyncio.sleep(0.2)
+    return PAID
+
+
+async def _dead(_: Order) -> Outcome:
+    raise NotSent("no connection", reason="no_connection")
+
+
+def _flapping() -> OnPay:
+    async def pay(order: Order) -> Outcome:
+        return await (_dead(order) if int(time.monotonic() * 4) % 2 else pays(order))
+
+    return pay
+
+
+async def _backlog(bench: Bench, rail: str) -> int:
+    [group] = await bench.admin.xinfo_groups(jobs_stream(rail))
+    return int(group["lag"] or 0) + int(group["pending"])
+
+
+def _known(bench: Bench, count: int, rail: str = RAIL) -> list[Job]:
+    jobs = [a_job(rail=rail) for _ in range(count)]
+    for job in jobs:
+        bench.core.know(job)
+    return jobs
+
+
+async def test_dispatch_does_not_wait_for_an_adapter_that_hangs_or_is_not_there(bench: Bench) -> None:
+    async def hangs(_: Order) -> Outcome:
+        await asyncio.sleep(30)
+        return PAID
+
+    await bench.work(ScriptedRail(hangs))
+    jobs = [a_job() for _ in range(1_000)]
+    begun_s = time.monotonic()
+    await functions.dispatch(
+        bench.admin, jobs_stream(RAIL), [Envelope(str(job.job_id), "job", job.model_dump_json()) for job in jobs]
+    )
+    await functions.dispatch(bench.admin, jobs_stream("noop"), [Envelope("j", "job", "{}")])  # nobody reads this one
+    assert time.monotonic() - begun_s < 2
+    assert await bench.admin.xlen(jobs_stream(RAIL)) == 1_000
+
+
+@pytest.mark.parametrize("trouble", ["slow", "dead", "flapping"])
+async def test_a_provider_in_trouble_is_alone_with_it(bench: Bench, trouble: str) -> None:
+    on_pay = {"slow": _slow, "dead": _dead, "flapping": _flapping()}[trouble]
+    rail = ScriptedRail(on_pay)
+    troubled = await bench.work(rail, "troubled", breaker=QUICK)
+    troubled.jobs.guard._limit = AdaptiveLimit(4, 4)
+    await bench.work(ScriptedRail(pays, name=NEIGHBOUR), "neighbour")
+    await bench.send(*_known(bench, 200))
+    slowest_s, most_waiting = 0.0, 0
+    for sent in range(1, 31):
+        [job] = _known(bench, 1, NEIGHBOUR)
+        begun_s = time.monotonic()
+        await bench.send(job)
+        await bench.results(sent, rail=NEIGHBOUR)
+        slowest_s = max(slowest_s, time.monotonic() - begun_s)
+        most_waiting = max(most_waiting, await _backlog(bench, NEIGHBOUR))
+    assert most_waiting <= 1, "each was done before the next came"
+    assert slowest_s < 2
+    assert rail.calls, "the provider in trouble was never called: nothing was shown"
+    assert trouble == "flapping" or await _backlog(bench, RAIL) > 0, "it was over before anything could be seen"
+
+
+async def test_instances_share_the_work_by_themselves_and_a_tenth_needs_no_configuration(bench: Bench) -> None:
+    rails = [ScriptedRail(_slow) for _ in range(10)]
+    for at, rail in enumerate(rails[:2]):
+        worker = await bench.work(rail, f"instance-{at}")
+        worker.jobs.guard._limit = AdaptiveLimit(2, 2)
+    await bench.send(*_known(bench, 40))
+    await until(lambda: all(rail.calls for rail in rails[:2]))
+    for at, rail in enumerate(rails[2:], start=2):
+        worker = await bench.work(rail, f"instance-{at}")
+        worker.jobs.guard._limit = AdaptiveLimit(2, 2)
+    await bench.send(*_known(bench, 120))
+    results = await bench.results(160, timeout_s=40)
+    assert {result.verdict for result in results} == {Verdict.SUCCEEDED}
+    made = [reference for rail in rails for _, reference in rail.calls]
+    assert len(made) == len(set(made)) == 160, "each was made once, by one of them"
+    assert all(rail.calls for rail in rails)
+
+
+async def test_a_job_survives_until_it_is_acked_whoever_dies_with_it(bench: Bench) -> None:
+    jobs = _known(bench, 5)
+    await bench.send(*jobs)
+    for dying in ("first", "second"):  # reads, and is never heard of again
+        taken = await bench.admin.xreadgroup(ADAPTERS_GROUP, dying, {jobs_stream(RAIL): ">"}, count=2)
+        assert taken
+    assert await bench.admin.xlen(results_stream(RAIL)) == 0
+    await bench.work(ScriptedRail(pays), "third")
+    results = await bench.results(5, timeout_s=20)
+    assert {result.job_id for result in results} == {job.job_id for job in jobs}
+
+    async def none_left() -> bool:
+        return await bench.pending() == 0
+
+    await until_async(none_left)
