@@ -1,7 +1,11 @@
 """One running fleet per module: real processes on real servers, every failpoint armable, timing scaled."""
 
 import asyncio
+import contextlib
 import itertools
+import os
+import random
+import signal
 import tempfile
 import time
 from collections.abc import AsyncIterator
@@ -113,6 +117,17 @@ async def fleet() -> AsyncIterator[Fleet]:
             async with FleetClient(info.public_url, info.key_id, info.key_secret, attempts=40) as client:
                 yield Fleet(stack, client, database)
             await database.close()
+
+
+async def kill_adapters(fleet: Fleet, times: int, choices: random.Random) -> None:
+    """Kill this many adapters, one by one, of whatever rail; then it ends, so that what was interrupted can end too."""
+    adapters = [f"{rail}-{number}" for rail, count in fleet.stack.plan.rails.items() for number in range(1, count + 1)]
+    for _ in range(times):
+        await asyncio.sleep(choices.uniform(0.3, 1.0))
+        pid = fleet.stack.supervisor.pids().get(choices.choice(adapters))
+        if pid is not None:
+            with contextlib.suppress(ProcessLookupError):  # it died of the last kill, and is being started again
+                os.kill(pid, signal.SIGKILL)
 
 
 async def check(fleet: Fleet, run: Run, sent: int, *, refused: bool = False) -> None:

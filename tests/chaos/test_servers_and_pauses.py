@@ -2,13 +2,14 @@
 
 import asyncio
 import os
+import random
 import signal
 
 import pytest
 from redis.asyncio import Redis
 
 from fleet.stack.stack import WORKER
-from tests.chaos.conftest import Fleet, check
+from tests.chaos.conftest import Fleet, check, kill_adapters
 from wire.client import connect_redis
 
 
@@ -55,6 +56,15 @@ async def test_a_postgresql_that_restarts_loses_nothing(fleet: Fleet) -> None:
     await asyncio.sleep(0.3)
     fleet.stack.postgres.restart()
     await check(fleet, await task, 60)
+
+
+@pytest.mark.timeout(150)
+async def test_adapters_killed_one_after_another_pay_everything_once(fleet: Fleet) -> None:
+    """The short form of tests/chaos/test_adapters_killed_at_random.py."""
+    lines = [*fleet.payments(20, refused=False), *fleet.rouble_payments(20)]
+    task = asyncio.create_task(fleet.send(lines))
+    await kill_adapters(fleet, 4, random.Random(4))
+    await check(fleet, await task, 40)
 
 
 @pytest.mark.timeout(150)

@@ -39,6 +39,7 @@ class ScriptedRail:
     running: int = 0
     most_running: int = 0
     name: str = RAIL
+    call_s: float = 0.4
 
     def registration(self) -> RailRegistration:
         capabilities = Capabilities(inquiry=True, not_found_horizon_s=60, max_amount_minor=10**9, currencies=["THB"])
@@ -48,7 +49,7 @@ class ScriptedRail:
             provider_account="acct",
             operations={OperationType.PAYOUT: capabilities},
             payee_types={"any": PayeeType(pattern=".+", example="x", remedy="write it")},
-            timing=Timing(send_by_s=0.3, call_total_s=0.4, claim_idle_s=self.idle_s),
+            timing=Timing(send_by_s=0.3, call_total_s=self.call_s, claim_idle_s=self.idle_s),
         )
 
     async def pay(self, order: Order) -> Outcome:

@@ -71,10 +71,10 @@ async def test_dispatch_does_not_wait_for_an_adapter_that_hangs_or_is_not_there(
 @pytest.mark.parametrize("trouble", ["slow", "dead", "flapping"])
 async def test_a_provider_in_trouble_is_alone_with_it(bench: Bench, trouble: str) -> None:
     on_pay = {"slow": _slow, "dead": _dead, "flapping": _flapping()}[trouble]
-    rail = ScriptedRail(on_pay)
+    rail = ScriptedRail(on_pay, idle_s=10, call_s=4)
     troubled = await bench.work(rail, "troubled", breaker=QUICK)
     troubled.jobs.guard._limit = AdaptiveLimit(4, 4)
-    await bench.work(ScriptedRail(pays, name=NEIGHBOUR), "neighbour")
+    await bench.work(ScriptedRail(pays, name=NEIGHBOUR, idle_s=10, call_s=4), "neighbour")
     await bench.send(*_known(bench, 200))
     slowest_s, most_waiting = 0.0, 0
     for sent in range(1, 31):
@@ -91,7 +91,7 @@ async def test_a_provider_in_trouble_is_alone_with_it(bench: Bench, trouble: str
 
 
 async def test_instances_share_the_work_by_themselves_and_a_tenth_needs_no_configuration(bench: Bench) -> None:
-    rails = [ScriptedRail(_slow) for _ in range(10)]
+    rails = [ScriptedRail(_slow, idle_s=10, call_s=4) for _ in range(10)]
     for at, rail in enumerate(rails[:2]):
         worker = await bench.work(rail, f"instance-{at}")
         worker.jobs.guard._limit = AdaptiveLimit(2, 2)

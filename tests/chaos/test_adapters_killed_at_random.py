@@ -1,0 +1,49 @@
+"""Ten adapters are killed at random while thousands of payments flow, and no book shows a payment twice.
+
+It takes minutes, so it runs by its own command, `FLEET_CHAOS_PAYMENTS=5000 pytest -n0` with this file; the short form,
+`test_adapters_killed_one_after_another_pay_everything_once`, is part of every run.
+"""
+
+import asyncio
+import os
+import random
+import tempfile
+from pathlib import Path
+
+import pytest
+
+from core.store.database import Database
+from fleet.client import FleetClient
+from fleet.stack.stack import StackPlan, running
+from tests.chaos.conftest import Fleet, check, kill_adapters
+
+PAYMENTS = int(os.environ.get("FLEET_CHAOS_PAYMENTS", "0"))
+SEED = int(os.environ.get("FLEET_CHAOS_SEED", "4"))
+RAILS = {"promptpay": 6, "sbp": 4}
+
+pytestmark = [
+    pytest.mark.chaos,
+    pytest.mark.skipif(not PAYMENTS, reason="takes minutes: FLEET_CHAOS_PAYMENTS=5000 runs it"),
+]
+
+
+@pytest.mark.timeout(180 + PAYMENTS)
+async def test_ten_adapters_killed_at_random_pay_everything_once_on_every_rails_book() -> None:
+    with tempfile.TemporaryDirectory(prefix="fleet-kills-") as home:
+        plan = StackPlan(Path(home), rails=RAILS, provider_latency_ms=40)
+        async with running(plan) as stack:
+            info = stack.info
+            database = await Database.connect(info.database_url, max_size=2, application_name="chaos")
+            async with FleetClient(info.public_url, info.key_id, info.key_secret, attempts=40) as client:
+                fleet = Fleet(stack, client, database)
+                thai = PAYMENTS // 2
+                lines = [*fleet.payments(thai, refused=False), *fleet.rouble_payments(PAYMENTS - thai)]
+                times = max(5, PAYMENTS // 20)
+                killing = asyncio.create_task(kill_adapters(fleet, times, random.Random(SEED)))
+                try:
+                    run = await fleet.send(lines)
+                    await fleet.until_decided(run, timeout_s=60 + PAYMENTS / 10)
+                finally:
+                    killing.cancel()
+                await check(fleet, run, PAYMENTS)
+            await database.close()
