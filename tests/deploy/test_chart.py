@@ -174,7 +174,8 @@ def test_a_rail_is_scaled_by_what_waits_and_by_what_a_crash_left(values: str | N
         assert {"lagCount", "pendingEntriesCount"} == {
             key for each in triggers for key in each if key.endswith("Count")
         }
-        assert {trigger["stream"] for trigger in triggers} == {jobs_stream("promptpay")}
+        rail = each["metadata"]["name"].removeprefix("fleet-rail-")
+        assert {trigger["stream"] for trigger in triggers} == {jobs_stream(rail)}
         assert {trigger["consumerGroup"] for trigger in triggers} == {ADAPTERS_GROUP}
     assert bool(scaled) == values_of(values).get("keda", {}).get("enabled", True)
 
@@ -193,7 +194,7 @@ def test_a_second_rail_and_a_shard_are_one_entry_each() -> None:
         for item in found["fleet-relay"]["spec"]["template"]["spec"]["containers"][0]["env"]
         if item["name"] == "FLEET_RAILS"
     }
-    assert rails == {"noop,promptpay,promptpay.1"}
+    assert rails == {"bank,noop,promptpay,promptpay.1,sbp"}
 
 
 def test_rules_and_dashboards_arrive_whole_with_links_of_their_own() -> None:
@@ -255,7 +256,14 @@ def test_an_overlay_builds_valid_objects_and_changes_what_it_says(overlay: str) 
 def test_the_notes_name_every_secret_that_must_exist() -> None:
     with helm.Chart.load(CHART) as chart:
         notes = chart.render({}, name="fleet", namespace="x")["psp-fleet/templates/NOTES.txt"]
-    for name in ("fleet-core", "fleet-migrate", "fleet-keda", "fleet-rail-promptpay", "provider_secret"):
+    for name in (
+        "fleet-core",
+        "fleet-migrate",
+        "fleet-keda",
+        "fleet-rail-promptpay",
+        "fleet-rail-sbp",
+        "fleet-rail-bank",
+    ):
         assert name in notes
 
 
