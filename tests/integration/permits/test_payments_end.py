@@ -128,7 +128,7 @@ async def test_a_tombstone_precedes_the_void_where_not_found_is_no_proof(world: 
     assert (asked.mode, asked.fence) == ("READ", 0)
     assert asked.instruction.target_reference == (await world.job(pay_job(intent)))["reference"]
     await world.answer_question(intent, "CANCELLED", kind="cancel", reason="cancelled_there")
-    assert await world.state(intent) == ("FAILED", "cancelled_there")
+    assert await world.state(intent) == ("FAILED", "withdrawn")
     assert await world.money(wallet) == (1000, 0)
     await world.prove()
 
