@@ -1,5 +1,6 @@
 """Every process is killed at every step while payments flow; nothing is lost, paid twice or voided though paid."""
 
+import json
 import re
 from uuid import UUID
 
@@ -85,6 +86,10 @@ async def test_no_log_names_a_payee_or_a_message_whatever_was_killed(fleet: Flee
     await check(fleet, await fleet.pay(10), 10)
     logs = {name: fleet.stack.supervisor.log(name).read_text() for name in fleet.stack.supervisor.pids()}
     assert {name for name, text in logs.items() if text} >= {"core-api", "core-worker"}
+    kept = [json.loads((fleet.stack.home / file).read_text()) for file in ("secrets.json", "keys.json")]
+    secrets = [*kept[0].values(), *(key["secret"] for key in kept[1].values())]
+    assert len(secrets) >= 5
     for name, text in logs.items():
         assert CANARY not in text, name
+        assert not [secret[:3] for secret in secrets if secret in text], name
         assert re.search(r"(?<![0-9a-zA-Z-])(?:08\d{8}|79\d{9})(?![0-9a-zA-Z-])", text) is None, name

@@ -34,6 +34,8 @@ class ScriptedNoop(NoopRail):
 class NoopHarness:
     """The noop rail and its book."""
 
+    book_ends_with_its_process = True
+
     def __init__(self) -> None:
         self.scripted = ScriptedNoop()
         self.rail = self.scripted
