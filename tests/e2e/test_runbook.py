@@ -124,5 +124,12 @@ async def test_every_command_of_the_pages_works(
             verb = " ".join(line.split()[1:3])
             if refused is None or refused[1] not in REFUSED.get(verb, set()):
                 assert done.code in (0, 1), (line, done)
+
+        async def all_ran() -> Any:
+            running = await owner.fetchval("SELECT count(*) FROM fleet.redrives WHERE state = 'RUNNING'")
+            ran = "SELECT count(*) FROM fleet.redrives WHERE state = 'DONE' AND started_at IS NOT NULL"
+            return not running and await owner.fetchval(ran)
+
+        await until(all_ran, "the core ran what was approved")
     finally:
         await owner.close()
