@@ -46,7 +46,8 @@ def file_routes(store: FileStore, unit_of_work: UnitOfWorkOf, rail_of: RailOf) -
         except MemberTakenError:
             return json_answer(FileStored(stored=False))
         except MemberUnknownError as error:
-            raise Refusal("invalid_request", "a member of the file is no open job of this rail") from error
+            text = "a member of the file is no open job of this rail"
+            raise Refusal("invalid_request", text, field="members") from error
         return json_answer(FileStored(stored=True))
 
     async def holding(request: Request) -> Response:

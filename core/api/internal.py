@@ -73,7 +73,7 @@ def install_internal(app: FastAPI, core: Core, throttle: Throttle) -> HotPaths:
         """Keep raw answers, encrypted; a repeat changes nothing."""
         body = await read_body(request, BATCH_BODY_MAX_BYTES)
         rail, _ = await _rail_of(request, body)
-        batch = parse(EvidenceBatch, body)
+        batch = parse(EvidenceBatch, body, sealed=True)
         async with unit_of_work(rail) as uow:
             await ports.evidence.insert_evidence(uow, rail, batch.items)
         return json_answer(EvidenceKept(kept=len(batch.items)))

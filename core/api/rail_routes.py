@@ -35,7 +35,7 @@ def rail_routes(
             async with unit_of_work(own) as uow:
                 version = await register(uow, rails, declared)
         except TimingRefusedError as error:
-            raise Refusal("invalid_request", str(error)) from error
+            raise Refusal("invalid_request", str(error), field="timing") from error
         return json_answer(RailRegistered(rail=own, version=version))
 
     async def waits(request: Request, rail: str) -> Response:

@@ -1,5 +1,6 @@
 """How a request is read: bounded body, signature, trace. Nothing of a body is ever logged."""
 
+import re
 from typing import Annotated, Final, TypeVar
 from uuid import UUID
 
@@ -14,6 +15,9 @@ BODY_MAX_BYTES: Final = 64 * 1024
 """The largest body of a single request."""
 BATCH_BODY_MAX_BYTES: Final = 4 * 1024 * 1024
 """The largest body of a batch, of evidence or of permits."""
+
+_NUL: Final = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")
+"""Escaped as JSON has it, and not what follows a backslash that is itself escaped."""
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -61,10 +65,17 @@ async def signed_by(request: Request, body: bytes, authenticator: Authenticator,
     return caller
 
 
-def parse(model: type[Model], body: bytes, content_type: str | None = "application/json") -> Model:
-    """Return the model in the body. Raises Refusal: unsupported_media_type, malformed_json, invalid_request."""
+def parse(
+    model: type[Model], body: bytes, content_type: str | None = "application/json", *, sealed: bool = False
+) -> Model:
+    """Return the model in the body; what is `sealed` may have U+0000, which PostgreSQL stores in no text.
+
+    Raises Refusal: unsupported_media_type, malformed_json, invalid_request.
+    """
     if content_type is not None and content_type.partition(";")[0].strip().lower() not in ("application/json", ""):
         raise Refusal("unsupported_media_type", "send application/json")
+    if not sealed and b"\\u0000" in body and _NUL.search(body):
+        raise Refusal("invalid_request", "body: the character U+0000 cannot be stored")
     try:
         return model.model_validate_json(body)
     except ValidationError as error:

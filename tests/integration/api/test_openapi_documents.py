@@ -87,7 +87,7 @@ def test_every_public_operation_answers_as_its_document_says(opened: Any, chosen
     known |= {"counterparty_wallet_id": known["wallet_id"], "original_intent_id": known["intent_id"]}
     client = opened.run(world.other(operations=sorted(KNOWN_SCOPES)))
     document = opened.run(world.api.http.get("/openapi.json")).json()
-    fuzz = Fuzz(document, opened.sender(client), known, chosen or 8, not chosen)
+    fuzz = Fuzz(document, opened.sender(client), known, chosen or 4, not chosen)
     sent = Counter({operation.label: fuzz.try_out(operation) for operation in fuzz.operations()})
     assert min(sent.values()) > 0, [each for each, count in sent.items() if not count]
     report = opened.run(_verified(world))
@@ -110,5 +110,5 @@ def test_every_internal_operation_answers_as_its_document_says(opened: Any, chos
     paid = opened.run(world.api.post("/v1/intents", payout(wallet), key="paid")).json()["id"]
     job = str(derive_id(UUID(paid), "job", JobKind.PAY))
     known = {"rail": "noop", "job_id": job, "job_ids": [job], "operations": REGISTRATION["operations"]}
-    fuzz = Fuzz(document, opened.sender(Signed(http, key.id, key.secret)), known, chosen or 20, not chosen)
-    assert [fuzz.try_out(operation) > 0 for operation in fuzz.operations()] == [True, True, True]
+    fuzz = Fuzz(document, opened.sender(Signed(http, key.id, key.secret)), known, chosen or 12, not chosen)
+    assert min(fuzz.try_out(operation) for operation in fuzz.operations()) > 0

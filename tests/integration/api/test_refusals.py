@@ -116,3 +116,14 @@ async def test_no_refusal_repeats_the_payee(world: World) -> None:
         answer = await world.api.post("/v1/intents", payout(wallet, payee=payee), key="k")
         assert answer.status_code == 422
         assert "0898765432" not in answer.text
+
+
+async def test_a_text_that_cannot_be_stored_is_refused_and_what_only_looks_like_it_is_kept(world: World) -> None:
+    wallet, other = await world.funded_wallet(1000), await world.funded_wallet(1)
+    body = {"operation": "INTERNAL_P2P", "wallet_id": wallet, "counterparty_wallet_id": other, "amount_minor": 1}
+    before = await world.contents()
+    refused = await world.api.post("/v1/intents", body | {"currency": "THB", "comment": "a\x00b"}, key="nul")
+    assert (refused.status_code, refused.json()["code"]) == (422, "invalid_request")
+    assert await world.contents() == before
+    kept = await world.api.post("/v1/intents", body | {"currency": "THB", "comment": r"a\u0000b"}, key="nul")
+    assert kept.json()["comment"] == r"a\u0000b"
