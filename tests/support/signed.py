@@ -23,6 +23,12 @@ class Signed:
         headers = {"Content-Type": "application/json"} | ({} if key is None else {"Idempotency-Key": key})
         return await self.http.post(path, content=raw, headers=headers | self.headers("POST", path, raw, **changed))
 
+    async def put(self, path: str, body: Any) -> httpx.Response:
+        """PUT a body as JSON."""
+        raw = orjson.dumps(body)
+        headers = {"Content-Type": "application/json"} | self.headers("PUT", path, raw)
+        return await self.http.put(path, content=raw, headers=headers)
+
     async def delete(self, path: str) -> httpx.Response:
         """DELETE what a path names."""
         return await self.http.delete(path, headers=self.headers("DELETE", path, b""))

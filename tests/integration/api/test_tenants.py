@@ -136,11 +136,20 @@ async def things_of(world: World) -> Things:
     refund = {"operation": "REFUND", "original_intent_id": paid["id"], "wallet_id": other, "amount_minor": 5,
               "currency": "THB"}  # fmt: skip
     share = FEE_RULE | {"name": "theirs", "shares": [{"wallet_id": wallet}]}
+    tolerance = {"operation": "TOPUP", "currency": "THB", "below_minor": 1, "above_minor": 1}
+    await owner.put("/v1/collection-tolerances", tolerance)
+    item = await world.admin.fetchval(
+        "INSERT INTO fleet.provider_payments (id, tenant_id, rail, provider, provider_account, environment, kind,"
+        " transaction_id, amount_minor, currency, reference, occurred_at, state) VALUES (gen_random_uuid(), $1, 'noop',"
+        " 'NOOP', 'main', 'sandbox', 'PAYMENT', 'T1', 5, 'THB', 'R1', now(), 'SUSPENDED') RETURNING id::text",
+        world.tenant_id,
+    )
     endpoint = (await owner.post("/v1/webhook-endpoints", {"url": "https://hooks.example"})).json()["endpoint"]
     await owner.post(f"/v1/webhook-endpoints/{endpoint['id']}/test", {})
     ids = {"intent_id": held["id"], "wallet_id": wallet, "rule_id": rule["id"], "limit_id": limit["id"],
            "quote_id": quoted["id"], "owner": OWNER, "letter_id": letter, "story_id": died["id"],
-           "redrive_id": discard, "endpoint_id": endpoint["id"], "break_id": await broken(world)}  # fmt: skip
+           "redrive_id": discard, "endpoint_id": endpoint["id"], "item_id": item,
+           "break_id": await broken(world)}  # fmt: skip
     bodies = {
         "/v1/intents": refund,
         "/v1/intents:batch": {"items": [
@@ -156,6 +165,8 @@ async def things_of(world: World) -> Things:
         "/v1/redrives": discarded | {"id": str(uuid4())},
         "/v1/hand-settlements": {"intent_id": died["id"], "outcome": "UNPAID", "evidence": "line 7 of the register",
                                  "reason": "seen", "incident": "I-1"},
+        "/v1/suspense/{item_id}/assign": {"wallet_id": wallet, "reason": "x"},
+        "/v1/suspense/{item_id}/return": {"reason": "x"},
         "/v1/webhook-endpoints/{endpoint_id}/switch": {"enabled": False},
         "/v1/wallets/{wallet_id}/tier": {"tier": "gold"},
         "/v1/wallets/{wallet_id}/external-id": {"external_id": "mine"},
@@ -185,7 +196,7 @@ async def buried(world: World, intent_id: UUID) -> str:
 
 OWNER = "anna"
 """Who owns the wallets of the first tenant."""
-OWN = {"/v1/wallets", "/v1/limits", "/v1/fees:dry-run", "/v1/webhook-endpoints"}
+OWN = {"/v1/wallets", "/v1/limits", "/v1/fees:dry-run", "/v1/webhook-endpoints", "/v1/collection-tolerances"}
 """What makes or tries something of the caller's own, whatever the first tenant has."""
 
 
