@@ -12,7 +12,15 @@ from core.services.dead_letters import LetterFilter, LetterGroup, LetterView, sh
 from core.services.settle import Delivery
 from core.services.vault_port import Vault
 from core.store.database import UnitOfWork
-from core.store.letter_queries import CAPS, JOINED, STANDING, conditions_of, standing_of
+from core.store.letter_queries import (
+    CAPS,
+    JOINED,
+    STANDING,
+    Conditions,
+    conditions_of,
+    newest_conditions_of,
+    standing_of,
+)
 from schemas.dead_letters import DeadLetter
 
 _NO_TENANT: Final = "'00000000-0000-0000-0000-000000000000'::uuid"
@@ -56,6 +64,9 @@ SELECT {", ".join(f"d.{name}" for name in _COLUMNS)}, d.payload::text AS payload
 FROM page d {JOINED}
 ORDER BY d.received_at DESC, d.id DESC
 """  # noqa: S608 - constants
+
+_NEWEST: Final = 2_000
+"""So many letters are read for a frequent word before the words' own index is asked."""
 
 _GROUPS: Final = """
 WITH counted AS (
@@ -111,15 +122,21 @@ class DeadLetterStore:
         self, uow: UnitOfWork, wanted: LetterFilter, limit: int, after: UUID | None = None
     ) -> list[LetterView]:
         """Return letters, newest first; `after` is the last one of the page before."""
+        if wanted.text is not None and after is None:
+            found = await self._page(uow, newest_conditions_of(wanted, _NEWEST), limit)
+            if len(found) == limit:
+                return found
         conditions = conditions_of(wanted)
         if after is not None:
             last = await uow.connection.fetchrow("SELECT received_at, id FROM fleet.dead_letters WHERE id = $1", after)
             if last is None:
                 return []
             conditions.add("(d.received_at, d.id) < ({}, {})", last["received_at"], last["id"])
+        return await self._page(uow, conditions, limit)
+
+    async def _page(self, uow: UnitOfWork, conditions: Conditions, limit: int) -> list[LetterView]:
         page = f"{conditions.where} ORDER BY d.received_at DESC, d.id DESC LIMIT {limit:d}"
-        rows = await uow.connection.fetch(_VIEW.format(page), *conditions.arguments)
-        return [_view(row) for row in rows]
+        return [_view(row) for row in await uow.connection.fetch(_VIEW.format(page), *conditions.arguments)]
 
     async def group_letters(self, uow: UnitOfWork, wanted: LetterFilter, limit: int) -> list[LetterGroup]:
         """Return the largest groups by fingerprint, over all that match."""

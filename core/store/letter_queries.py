@@ -1,6 +1,6 @@
 """The SQL of dead letters: which are meant, and what is known of each. Only what is narrowed is asked."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from core.domain.redrive import Source, Standing
@@ -84,6 +84,22 @@ class Conditions:
         return " AND ".join(self.texts) or "true"
 
 
+def newest_conditions_of(wanted: LetterFilter, newest: int) -> Conditions:
+    """Return what the filter's text asks for among the newest letters that match the rest of it.
+
+    A page that this fills is the page of all: frequent words are at hand, and only rare ones need their index.
+    """
+    found = conditions_of(replace(wanted, text=None))
+    inner = f"{found.where} ORDER BY d.received_at DESC, d.id DESC LIMIT {newest:d}"
+    found.texts.clear()
+    found.add(
+        f"d.id = ANY (ARRAY(SELECT n.id FROM (SELECT d.id, d.words FROM fleet.dead_letters d WHERE {inner}) n"  # noqa: S608
+        " WHERE n.words @@ websearch_to_tsquery('simple', {})))",
+        wanted.text,
+    )
+    return found
+
+
 def conditions_of(wanted: LetterFilter) -> Conditions:
     """Return what the filter asks for; only what is narrowed appears, so that the planner sees it."""
     found = Conditions()
@@ -91,7 +107,12 @@ def conditions_of(wanted: LetterFilter) -> Conditions:
         if (value := getattr(wanted, name)) is not None:
             found.add(f"d.{name} = {{}}", value)
     if wanted.text is not None:
-        found.add("d.words @@ websearch_to_tsquery('simple', {})", wanted.text)
+        # As ids, so that the words' own index answers: along the time's, a rare word would walk every letter.
+        found.add(
+            "d.id = ANY (ARRAY(SELECT g.id FROM fleet.dead_letters g"
+            " WHERE g.words @@ websearch_to_tsquery('simple', {})))",
+            wanted.text,
+        )
     if wanted.received_after is not None:
         found.add("d.received_at >= {}", wanted.received_after)
     if wanted.received_before is not None:
