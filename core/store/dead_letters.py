@@ -65,7 +65,7 @@ FROM page d {JOINED}
 ORDER BY d.received_at DESC, d.id DESC
 """  # noqa: S608 - constants
 
-_NEWEST: Final = 2_000
+_NEWEST: Final = 10_000
 """So many letters are read for a frequent word before the words' own index is asked."""
 
 _GROUPS: Final = """
