@@ -6,9 +6,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from schemas.money import MAX_AMOUNT_MINOR, AmountError, currency_of, currency_of_ledger, to_major_text, to_minor
+from schemas.money import (
+    MAX_AMOUNT_MINOR,
+    AmountError,
+    currency_of,
+    currency_of_ledger,
+    known_currencies,
+    to_major_text,
+    to_minor,
+)
 
-CODES = ["THB", "RUB", "USD", "SGD", "JPY", "EUR", "KWD", "BHD", "KRW"]
+CODES = ["THB", "RUB", "USD", "SGD", "JPY", "EUR", "KWD", "BHD", "KRW", "AUD", "UYW"]
 
 
 @given(st.integers(1, MAX_AMOUNT_MINOR), st.sampled_from(CODES))
@@ -60,3 +68,10 @@ def test_a_ledger_number_finds_its_currency() -> None:
     assert currency_of_ledger(764).code == "THB"
     with pytest.raises(AmountError):
         currency_of_ledger(1)
+
+
+def test_every_currency_of_iso_4217_is_known_but_what_has_no_decimals() -> None:
+    known = known_currencies()
+    assert len(known) > 150
+    assert {"AUD", "CAD", "PHP", "LAK", "MMK", "UZS"} <= set(known)
+    assert {"XAU", "XTS", "XXX"}.isdisjoint(known)
