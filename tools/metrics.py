@@ -4,19 +4,24 @@ python -m tools.metrics [--check]    write it, or exit 1 where it is not what wo
 """
 
 import sys
+from importlib import import_module
 from pathlib import Path
 from typing import Final
 
 from prometheus_client import REGISTRY, Counter, Gauge, Histogram
 from prometheus_client.metrics import MetricWrapperBase
 
-import adapters.bank.metrics
 import adapters.runtime.app
 import core.__main__
 
-PAGE: Final = Path(__file__).resolve().parent.parent / "docs" / "metrics.md"
-PROCESSES: Final = (core.__main__, adapters.runtime.app, adapters.bank.metrics)
-"""Whose imports register every metric there is."""
+ROOT: Final = Path(__file__).resolve().parent.parent
+PAGE: Final = ROOT / "docs" / "metrics.md"
+PROCESSES: Final = (
+    core.__main__,
+    adapters.runtime.app,
+    *(import_module(f"adapters.{each.parent.name}.adapter") for each in sorted(ROOT.glob("adapters/*/adapter.py"))),
+)
+"""Whose imports register every metric there is: the core, the runtime and each rail."""
 SUFFIXES: Final = {Counter: ("_total",), Gauge: ("",), Histogram: ("_bucket", "_sum", "_count")}
 
 _HEAD: Final = """# Metrics
