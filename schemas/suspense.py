@@ -16,7 +16,7 @@ Reason = Annotated[str, Field(min_length=1, max_length=140, pattern=r"^\S(.*\S)?
 
 
 class SuspenseState(StrEnum):
-    """Where an item stands. A return that the provider refused opens it again."""
+    """Where an item stands. A return that the provider refused opens it again, unless it proves paid."""
 
     OPEN = "OPEN"
     ASSIGNED = "ASSIGNED"

@@ -105,6 +105,30 @@ async def test_a_return_that_the_provider_refuses_opens_the_item_again(world: Wo
     await world.prove()
 
 
+@pytest.mark.parametrize(
+    ("late_minor", "state", "left_minor"), [(700, "RETURNED", 0), (699, "RETURNING", 700)], ids=["same", "other_amount"]
+)
+async def test_a_return_that_proves_paid_after_its_refusal_is_not_open_to_be_paid_again(
+    world: World, late_minor: int, state: str, left_minor: int
+) -> None:
+    wallet = await opened(world)
+    item = await parked(world)
+    waiting = await give_back(world, item)
+    await answer_refund(world, waiting, "DECLINED", reason="payment_not_found")
+    assert await open_items(world) == [item]
+    assert waiting.taken_by is not None
+    job = derive_id(waiting.taken_by, "job", JobKind.REFUND)
+    # Without a name for its transaction too, the money has left.
+    await world.tell(job, "SUCCEEDED", kind="refund", amount_minor=late_minor, currency="THB")
+    assert (await world.state(waiting.taken_by))[0] == "FAILED"
+    assert (await open_items(world), await suspense(world)) == ([], left_minor)
+    for again in (assign(world, item, wallet), give_back(world, item)):
+        with pytest.raises(Refusal, match=f"{state} already"):
+            await again
+    assert (await world.money(wallet), await suspense(world)) == ((1, 0), left_minor)
+    await world.prove()
+
+
 async def test_a_refund_and_a_late_credit_at_once_have_one_effect(world: World) -> None:
     wallet = await opened(world)
     for _ in range(3):
