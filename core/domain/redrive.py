@@ -91,10 +91,11 @@ def judge(standing: Standing) -> Judgement:
     """
     if not standing.letter_open:
         return ACTED_UPON
+    if standing.source is Source.RESULT:
+        # Whatever was decided since: reading an answer reopens no job, and money that it tells of must be booked.
+        return ANSWERED
     if standing.decided:
         return DECIDED
-    if standing.source is Source.RESULT:
-        return ANSWERED
     if not standing.job_known:
         return UNKNOWN_JOB
     if standing.under_way:

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, Self
+from typing import Any, Final, Protocol, Self
 from uuid import UUID
 
 from core.domain.intents import IntentRow, Move, may_move
@@ -21,6 +21,10 @@ _DONE = frozenset({TransferResult.OK, TransferResult.EXISTS})
 
 class ResolutionRefusedError(RuntimeError):
     """The ledger or an intent's state refused a decision that its locked rows allowed; nothing may commit."""
+
+
+RACES: Final = 3
+"""A wallet may spend, freeze or close between our look and the ledger's: the next attempt sees it so."""
 
 
 class Jobs(Protocol):

@@ -3,11 +3,11 @@
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
-from typing import Any, Final
+from typing import Any
 from uuid import UUID
 
 from core.domain.intents import IntentRow
-from core.services.close_job import ResolutionRefusedError, end_intents
+from core.services.close_job import RACES, ResolutionRefusedError, end_intents
 from core.services.collections import (
     SYSTEM_TENANT,
     CollectionPorts,
@@ -30,8 +30,6 @@ from schemas.collections import (
 from schemas.ids import derive_id
 
 UnitOfWorkFactory = Callable[[], AbstractAsyncContextManager[Any]]
-_RACES: Final = 3
-"""A wallet may spend, freeze or close between our look and the ledger's: the next attempt sees it so."""
 
 
 async def receive_payments(
@@ -41,7 +39,7 @@ async def receive_payments(
 
     Raises RailUnknownError before an adapter of the rail has registered.
     """
-    for races_left in reversed(range(_RACES)):
+    for races_left in reversed(range(RACES)):
         try:
             async with unit_of_work() as uow:
                 return await _receive(uow, ports, rail, batch)

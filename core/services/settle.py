@@ -25,7 +25,7 @@ from core.domain.verdicts import (
 from core.services.after_void import paid_after_void
 from core.services.authorize import AuthorizePorts, authorize
 from core.services.auto_confirm import Evidence, auto_confirm_holds
-from core.services.close_job import Ending, end_intents, is_held
+from core.services.close_job import RACES, Ending, ResolutionRefusedError, end_intents, is_held
 from core.services.collections import CollectionPorts, Taken, take_money
 from core.services.facts import Alert, Fact
 from core.services.rails import RailState
@@ -137,7 +137,9 @@ class _Batch:
     ended: list[Ended] = field(default_factory=list)
 
 
-async def settle_batch(ports: SettlePorts, unit_of_work: UnitOfWorkFactory, deliveries: Sequence[Delivery]) -> Settled:
+async def settle_batch(
+    ports: SettlePorts, unit_of_work: UnitOfWorkFactory, deliveries: Sequence[Delivery], races_left: int = RACES - 1
+) -> Settled:
     """Settle a rail's batch in one transaction, lookups in one of their own, or item by item where one makes it fail.
 
     Everything in the answer is committed and may be acked. Raises the ports' shared faults, such as a database
@@ -152,16 +154,16 @@ async def settle_batch(ports: SettlePorts, unit_of_work: UnitOfWorkFactory, deli
         return _together(deliveries, parts)
     try:
         async with unit_of_work() as uow:
-            settled = await _settle(uow, ports, deliveries)
+            return await _settle(uow, ports, deliveries)
     except ports.shared_faults:
         raise
-    except Exception:  # noqa: BLE001 - a poisoned item is kept and told apart, whatever it raised
+    except Exception as error:  # noqa: BLE001 - a poisoned item is kept and told apart, whatever it raised
         # Whatever one item does to the core, its neighbours settle and its hold stays.
         if len(deliveries) == 1:
+            if races_left and isinstance(error, ResolutionRefusedError):
+                return await settle_batch(ports, unit_of_work, deliveries, races_left - 1)
             _log.exception("result %s of %s cannot be settled", deliveries[0].entry_id, deliveries[0].stream)
             return await _keep(ports, unit_of_work, deliveries[0], "settlement_failed")
-    else:
-        return settled
     return _together(deliveries, [await settle_batch(ports, unit_of_work, [delivery]) for delivery in deliveries])
 
 

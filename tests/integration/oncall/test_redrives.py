@@ -8,10 +8,12 @@ from uuid import UUID, uuid4
 import pytest
 
 from core.services.audit import AuditFilter, prove
+from core.services.close_job import RACES
 from core.services.keys import Caller
 from core.services.problems import Refusal
 from core.services.redrives import ask_redrive, cancel_redrive, reject_redrive, show_redrive
 from core.services.run_redrives import run_redrives
+from core.services.settle import settle_batch
 from core.services.settle_by_hand import approve, ask_settlement
 from schemas.on_call import HandSettlementRequest, RedriveRequest, RedriveView
 from tests.integration.oncall.conftest import bury
@@ -223,6 +225,27 @@ async def test_an_answer_that_could_not_be_used_counts_once_it_can(world: World)
     assert (await world.state(intent))[0] == "SETTLED"
     assert await world.admin.fetchval("SELECT count(*) FROM fleet.facts WHERE applied_at IS NULL") == 0
     assert await world.money(wallet) == (900, 0)
+    await world.prove()
+
+
+async def test_a_paid_result_that_failed_to_settle_is_booked_after_the_payment_was_decided(world: World) -> None:
+    wallet = await world.wallet(1000)
+    intent = await world.pay(wallet)
+    await world.sent(intent)
+    paid = world.fact(pay_job(intent), "SUCCEEDED", provider_tx_id="T1")
+    settled = await settle_batch(world.core.worker_ports, world.losing(RACES), [paid])
+    assert [error for _, error in settled.unusable] == ["settlement_failed"]
+    await world.tell(pay_job(intent), "DECLINED", reason="refused")
+    assert await world.state(intent) == ("FAILED", "refused")
+    view = await ask(world, selection={"error_class": "settlement_failed"}, **FAST)
+    assert view.verdicts == {"SAFE": 1}
+    await run(world)
+    await run(world)
+    assert (await shown(world, view.id)).progress.succeeded == 1
+    assert await world.state(intent) == ("FAILED", "refused")
+    assert await world.money(wallet) == (1000, 0)
+    assert await world.admin.fetchval("SELECT sum(debits_posted) FROM fleet.accounts WHERE code = 4") == 100
+    assert ("page", "success_after_void") in await world.alerts()
     await world.prove()
 
 

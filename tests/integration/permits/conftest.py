@@ -2,7 +2,7 @@
 
 import base64
 import os
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -18,6 +18,7 @@ from core.bootstrap import Core, open_core
 from core.domain.context import Context
 from core.domain.ids import derive_id
 from core.domain.ledger import AccountBalance
+from core.services.close_job import ResolutionRefusedError
 from core.services.histories import EntryFilter, read_history
 from core.services.keys import Caller
 from core.services.permits import grant_permits
@@ -126,6 +127,22 @@ class World:
     async def settle(self, *deliveries: Delivery) -> Settled:
         """Settle the batch as the settler does."""
         return await settle_batch(self.core.worker_ports, self.uow, deliveries)
+
+    def losing(self, races: int) -> Callable[[], AbstractAsyncContextManager[UnitOfWork]]:
+        """Return a maker of transactions of which the first ones lose a race at the ledger, whatever was done in them.
+
+        What a wallet that spends, freezes or closes between a look at it and the ledger's own look comes to.
+        """
+        left = count(races, -1)
+
+        @asynccontextmanager
+        async def opened() -> AsyncIterator[UnitOfWork]:
+            async with self.uow() as uow:
+                yield uow
+                if next(left) > 0:
+                    raise ResolutionRefusedError("the ledger answered EXCEEDS_CREDITS")
+
+        return opened
 
     async def tell(self, job_id: UUID, verdict: str, **more: Any) -> Settled:
         """Settle one result."""

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from core.services.settle import settle_batch
 from tests.integration.permits.conftest import H_S, World, lookup_job, pay_job
 
 _WAITING = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
@@ -323,6 +324,19 @@ async def test_a_poisoned_item_fails_alone(world: World) -> None:
     assert (await world.state(good))[0] == "SETTLED"
     assert (await world.state(bad))[0] == "AUTHORIZED"
     assert await world.admin.fetchval("SELECT error_class FROM fleet.dead_letters") == "settlement_failed"
+
+
+async def test_a_result_that_loses_a_race_at_the_ledger_is_settled_by_another_attempt(world: World) -> None:
+    await world.register()
+    wallet = await world.wallet(1000)
+    intent = await world.pay(wallet)
+    await world.sent(intent)
+    fact = world.fact(pay_job(intent), "SUCCEEDED", **PAID)
+    settled = await settle_batch(world.core.worker_ports, world.losing(2), [fact])
+    assert not settled.unusable
+    assert (await world.state(intent))[0] == "SETTLED"
+    assert await world.money(wallet) == (900, 0)
+    await world.prove()
 
 
 async def test_a_job_asked_for_twice_in_one_request_is_sent_once(world: World) -> None:

@@ -27,7 +27,7 @@ SENT = replace(DEAD, permitted=True)
     [
         (replace(DEAD, letter_open=False), redrive.ACTED_UPON),
         (replace(DEAD, decided=True), redrive.DECIDED),
-        (Standing(Source.RESULT, letter_open=True, decided=True), redrive.DECIDED),
+        (Standing(Source.RESULT, letter_open=True, decided=True), redrive.ANSWERED),
         (Standing(Source.RESULT, letter_open=True), redrive.ANSWERED),
         (replace(SENT, source=Source.RESULT, says_paid=True), redrive.ANSWERED),
         (Standing(Source.JOB, letter_open=True), redrive.UNKNOWN_JOB),
