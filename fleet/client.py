@@ -106,7 +106,7 @@ class FleetClient(WebhookCalls):
         secret: str,
         *,
         timeout_s: int = 10,
-        attempts: int = 6,
+        attempts: int = 8,
         give_up_after_s: int = 30,
         connections: int = 50,
         clock: Callable[[], float] = time.time,
@@ -376,7 +376,7 @@ class FleetClient(WebhookCalls):
         raw = _encode(body)
         retrying = AsyncRetrying(
             stop=stop_after_attempt(attempts or self._attempts) | stop_after_delay(self._give_up_after_s),
-            # Six attempts outlast a core that restarts, and say within seconds that there is none.
+            # Eight attempts outlast a core that restarts, and say within a quarter of a minute that there is none.
             wait=_WaitAsTold(wait_exponential(multiplier=0.2, max=3) + wait_random(0, 0.3)),
             retry=retry_if_exception(_may_help),
             reraise=True,

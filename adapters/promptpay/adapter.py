@@ -81,8 +81,10 @@ class PromptPayRail(PromptPayCollections):
                         "max_amount_minor": self._settings.qr_max_amount_minor,
                     }
                 ),
-                # A refund is known by its reference for good, and nothing takes one back.
-                OperationType.REFUND: capabilities.model_copy(update={"lookup": False, "cancel_by_reference": False}),
+                # A refund is known by its reference for good, nothing takes one back, and its request has no expiry.
+                OperationType.REFUND: capabilities.model_copy(
+                    update={"lookup": False, "cancel_by_reference": False, "request_expiry": False}
+                ),
             },
             payee_types=PAYEE_TYPES,
             timing=self._timing,

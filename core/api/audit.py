@@ -8,14 +8,13 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from core.api.answers import json_answer
-from core.api.dlq import id_in
+from core.api.openapi import tells
 from core.api.requests import Page, query_of
 from core.api.signed_routes import Route, SignedRoutes
 from core.domain.audit import AuditEntry
 from core.services.audit import AuditFilter, prove
-from core.services.cursors import decode_cursor, encode_cursor
+from core.services.cursors import BIGINT_MAX, decode_cursor, encode_cursor, id_of, number_of
 from core.services.keys import AUDIT_SCOPE
-from core.services.problems import Refusal
 from core.services.redrives import background_context, reach
 from schemas.on_call import AuditPage, AuditProof
 
@@ -38,6 +37,7 @@ class AuditRoutes(SignedRoutes):
             ("GET", "/v1/audit/proof", self.prove, AuditProof, 200, None),
         )
 
+    @tells(query=_AuditQuery)
     async def list_entries(self, request: Request) -> Response:
         """List entries, newest first."""
         caller, _ = await self._operator(request, AUDIT_SCOPE)
@@ -45,9 +45,7 @@ class AuditRoutes(SignedRoutes):
         before = None
         if query.cursor is not None:
             tenant, number = decode_cursor(query.cursor, 2)
-            if not number.isdecimal():
-                raise Refusal("cursor_malformed", "use next_cursor as it was given", field="cursor")
-            before = (id_in(encode_cursor(tenant)), int(number))
+            before = (id_of(tenant), number_of(number, BIGINT_MAX))
         wanted = AuditFilter(reach(caller), query.actor, query.action, query.subject)
         async with ports.unit_of_work(background_context(caller)) as uow:
             found = await ports.journal.page(uow, wanted, before, query.limit + 1)

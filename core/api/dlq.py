@@ -8,9 +8,10 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from core.api.answers import json_answer
+from core.api.openapi import tells
 from core.api.requests import Page, path_id, query_of
 from core.api.signed_routes import Route, SignedRoutes
-from core.services.cursors import decode_cursor, encode_cursor
+from core.services.cursors import decode_cursor, encode_cursor, id_of
 from core.services.dead_letters import LetterFilter, LetterState, letter_document
 from core.services.explain import explain
 from core.services.keys import DEAD_LETTERS_SCOPE, Caller
@@ -51,6 +52,7 @@ class DeadLetterRoutes(SignedRoutes):
             ("GET", "/v1/stories/{story_id}", self.tell_story, Story, 200, None),
         )
 
+    @tells(query=LetterQuery)
     async def list_letters(self, request: Request) -> Response:
         """List letters, newest first, each judged as it stands."""
         caller, _ = await self._operator(request, DEAD_LETTERS_SCOPE)
@@ -61,6 +63,7 @@ class DeadLetterRoutes(SignedRoutes):
         following = encode_cursor(str(found[query.limit - 1].id)) if len(found) > query.limit else None
         return json_answer({"items": [letter_document(x) for x in found[: query.limit]], "next_cursor": following})
 
+    @tells(query=LetterQuery)
     async def list_groups(self, request: Request) -> Response:
         """Count all that match by fingerprint."""
         caller, _ = await self._operator(request, DEAD_LETTERS_SCOPE)
@@ -90,7 +93,4 @@ class DeadLetterRoutes(SignedRoutes):
 
 def id_in(cursor: str) -> UUID:
     """Return the id in a cursor. Raises Refusal `cursor_malformed`."""
-    try:
-        return UUID(decode_cursor(cursor, 1)[0])
-    except ValueError as error:
-        raise Refusal("cursor_malformed", "use next_cursor as it was given", field="cursor") from error
+    return id_of(decode_cursor(cursor, 1)[0])

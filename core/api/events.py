@@ -12,6 +12,7 @@ from starlette.responses import Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from core.api.answers import json_answer
+from core.api.openapi import tells
 from core.api.requests import Page, path_id, query_of
 from core.api.signed_routes import Route, SignedRoutes
 from core.services.events import Follower, position_of
@@ -37,6 +38,7 @@ class EventRoutes(SignedRoutes):
             ("GET", "/v1/intents/{intent_id}/events", self.list_of_intent, EventPage, 200, None),
         )
 
+    @tells(query=_EventQuery)
     async def list_all(self, request: Request) -> Response:
         """List or stream the events of every intent, oldest first; `type` narrows them, such as `settled,failed`."""
         caller, _ = await self._signed(request)
@@ -51,6 +53,7 @@ class EventRoutes(SignedRoutes):
         follower = service.hub.follow(caller.tenant_id, None)
         return self._stream(follower, service.follow_all(follower, caller, types, cursor))
 
+    @tells(query=Page)
     async def list_of_intent(self, request: Request) -> Response:
         """List or stream the events of one intent; the stream ends with the intent."""
         caller, _ = await self._signed(request)

@@ -7,6 +7,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from core.api.answers import json_answer
+from core.api.openapi import tells
 from core.api.requests import Page, parse, path_id, query_of
 from core.api.signed_routes import Route, SignedRoutes
 from core.services.keys import RECONCILIATION_SCOPE
@@ -33,6 +34,7 @@ class ReconRoutes(SignedRoutes):
             ("POST", f"{one}/approve", self.approve, BreakView, 200, None),
         )
 
+    @tells(query=_BreakQuery)
     async def list_breaks(self, request: Request) -> Response:
         """List breaks, the oldest first."""
         caller, _ = await self._operator(request, RECONCILIATION_SCOPE)

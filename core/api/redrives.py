@@ -7,11 +7,11 @@ from starlette.responses import Response
 
 from core.api.answers import json_answer
 from core.api.dlq import id_in
+from core.api.openapi import tells
 from core.api.requests import BATCH_BODY_MAX_BYTES, Page, parse, path_id, query_of
 from core.api.signed_routes import Route, SignedRoutes
-from core.services.cursors import decode_cursor, encode_cursor
+from core.services.cursors import decode_cursor, encode_cursor, number_of
 from core.services.keys import DEAD_LETTERS_SCOPE, REDRIVE_APPROVAL_SCOPE, Caller
-from core.services.problems import Refusal
 from core.services.redrives import (
     ask_redrive,
     background_context,
@@ -66,6 +66,7 @@ class RedriveRoutes(SignedRoutes):
         asked = parse(HandSettlementRequest, body, request.headers.get("content-type"))
         return _shown(await ask_settlement(self._core.worker_ports, caller, asked))
 
+    @tells(query=_RedriveQuery)
     async def list_redrives(self, request: Request) -> Response:
         """List redrives, newest first."""
         caller, _ = await self._operator(request, DEAD_LETTERS_SCOPE)
@@ -82,16 +83,14 @@ class RedriveRoutes(SignedRoutes):
         caller, _ = await self._operator(request, DEAD_LETTERS_SCOPE)
         return await self._current(caller, request)
 
+    @tells(query=Page)
     async def list_letters(self, request: Request) -> Response:
         """List what became of each letter, in their order."""
         caller, _ = await self._operator(request, DEAD_LETTERS_SCOPE)
         query, ports = query_of(Page, request), self._core.worker_ports
         redrive_id, after = path_id(request, "redrive_id"), 0
         if query.cursor is not None:
-            try:
-                after = int(decode_cursor(query.cursor, 1)[0])
-            except ValueError as error:
-                raise Refusal("cursor_malformed", "use next_cursor as it was given", field="cursor") from error
+            after = number_of(decode_cursor(query.cursor, 1)[0])
         async with ports.unit_of_work(background_context(caller)) as uow:
             await show_redrive(uow, ports, caller, redrive_id)
             found = await ports.redrives.items(uow, redrive_id, after, query.limit + 1)

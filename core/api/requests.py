@@ -1,9 +1,10 @@
 """How a request is read: bounded body, signature, trace. Nothing of a body is ever logged."""
 
 import re
-from typing import Annotated, Final, TypeVar
+from typing import Annotated, Any, Final, TypeVar
 from uuid import UUID
 
+import orjson
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from starlette.requests import Request
 
@@ -74,12 +75,22 @@ def parse(
     """
     if content_type is not None and content_type.partition(";")[0].strip().lower() not in ("application/json", ""):
         raise Refusal("unsupported_media_type", "send application/json")
-    if not sealed and b"\\u0000" in body and _NUL.search(body):
-        raise Refusal("invalid_request", "body: the character U+0000 cannot be stored")
     try:
-        return model.model_validate_json(body)
+        made = model.model_validate_json(body)
     except ValidationError as error:
         raise refusal_of(error) from error
+    if not sealed and b"\\u0000" in body and _NUL.search(body):
+        field = _place_of_nul(orjson.loads(body))
+        raise Refusal("invalid_request", f"{field or 'body'}: the character U+0000 cannot be stored", field=field)
+    return made
+
+
+def _place_of_nul(value: Any, at: str = "") -> str | None:
+    if isinstance(value, str):
+        return at if "\0" in value else None
+    inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    found = (_place_of_nul(each, f"{at}.{name}".lstrip(".")) for name, each in inner)
+    return next((place for place in found if place), None)
 
 
 def refusal_of(error: ValidationError) -> Refusal:

@@ -6,6 +6,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from core.api.answers import json_answer
+from core.api.openapi import tells
 from core.api.requests import Page, parse, path_id, query_of
 from core.api.signed_routes import Route, SignedRoutes
 from core.services.keys import SUSPENSE_SCOPE
@@ -41,6 +42,7 @@ class SuspenseRoutes(SignedRoutes):
             ("PUT", "/v1/collection-tolerances", self.set_tolerance, ToleranceView, 200, ToleranceRequest),
         )
 
+    @tells(query=_Query)
     async def list_items(self, request: Request) -> Response:
         """List money in suspense, oldest first."""
         caller, _ = await self._operator(request, SUSPENSE_SCOPE)

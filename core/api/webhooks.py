@@ -4,6 +4,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from core.api.answers import json_answer
+from core.api.openapi import tells
 from core.api.requests import Page, parse, path_id, query_of
 from core.api.signed_routes import Route, SignedRoutes
 from schemas.webhooks import (
@@ -82,6 +83,7 @@ class WebhookRoutes(SignedRoutes):
         caller, _ = await self._signed(request)
         return json_answer(await self._core.webhooks.test(caller, path_id(request, "endpoint_id")), 202)
 
+    @tells(query=_DeliveryQuery)
     async def list_deliveries(self, request: Request) -> Response:
         """List what was sent, newest first."""
         caller, _ = await self._signed(request)

@@ -10,7 +10,7 @@ from uuid import UUID
 from core.domain.context import Context
 from core.domain.intents import IntentRow
 from core.domain.operations import TransferCode
-from core.services.cursors import decode_cursor, encode_cursor
+from core.services.cursors import decode_cursor, encode_cursor, malformed_cursor
 from core.services.keys import Caller
 from core.services.ledger_port import HistoryCursor, HistoryEntry, Ledger
 from core.services.problems import Refusal
@@ -192,4 +192,4 @@ def _read_cursor(text: str) -> HistoryCursor:
     try:
         return HistoryCursor(_EPOCH + timedelta(microseconds=int(at_us)), UUID(transfer_id), int(balance))
     except (ValueError, OverflowError) as error:
-        raise Refusal("cursor_malformed", "use next_cursor as it was given", field="cursor") from error
+        raise malformed_cursor() from error

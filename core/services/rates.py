@@ -7,7 +7,7 @@ from typing import Any, Protocol
 from uuid import UUID
 
 from core.domain.rates import Pair, Rate, RateError, is_from_future
-from core.services.cursors import decode_cursor, encode_cursor
+from core.services.cursors import decode_cursor, encode_cursor, number_of
 from core.services.problems import Refusal, require_currency
 from schemas.exchange import PairRequest, PairView, RateList, RateRequest, RateView
 
@@ -160,10 +160,7 @@ async def list_versions(
     """Return versions of a pair's rate, newest first. Raises Refusal `cursor_malformed`."""
     before = None
     if cursor is not None:
-        try:
-            before = int(decode_cursor(cursor, 1)[0])
-        except ValueError as error:
-            raise Refusal("cursor_malformed", "use next_cursor as it was given", field="cursor") from error
+        before = number_of(decode_cursor(cursor, 1)[0])
     found = await rates.page_of_rates(uow, tenant_id, pair, before, limit + 1)
     following = encode_cursor(str(found[limit - 1].version)) if len(found) > limit else None
     return RateList(items=[rate_view(each) for each in found[:limit]], next_cursor=following)

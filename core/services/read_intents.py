@@ -10,7 +10,7 @@ from uuid import UUID
 from core.domain.context import Context
 from core.domain.fee_legs import plain_legs
 from core.domain.intents import IntentRow
-from core.services.cursors import decode_cursor, encode_cursor
+from core.services.cursors import decode_cursor, encode_cursor, id_of
 from core.services.keys import Caller
 from core.services.problems import Refusal
 from schemas.api import LookupView
@@ -58,10 +58,7 @@ class ReadService:
         """Return a page and the next one's cursor. Raises Refusal: account_not_permitted, cursor_malformed."""
         before = None
         if cursor is not None:
-            try:
-                before = UUID(decode_cursor(cursor, 1)[0])
-            except ValueError as error:
-                raise Refusal("cursor_malformed", "use next_cursor as it was given", field="cursor") from error
+            before = id_of(decode_cursor(cursor, 1)[0])
         if wanted.wallet_id is not None:
             caller.require_account(wanted.wallet_id)
         async with self._unit_of_work(caller.context()) as uow:

@@ -15,7 +15,7 @@ from core.domain.ledger import Transfer, TransferResult
 from core.domain.operations import AccountCode, accounts_of, hold_transfers, posting_transfers, system_account
 from core.services.audit import Act, Journal
 from core.services.authorize import Moment, new_job
-from core.services.cursors import decode_cursor, encode_cursor
+from core.services.cursors import decode_cursor, encode_cursor, id_of
 from core.services.keys import SUSPENSE_SCOPE, Caller
 from core.services.ledger_port import Ledger
 from core.services.problems import Refusal, require_currency
@@ -106,10 +106,7 @@ async def list_items(
     caller.require_operation(SUSPENSE_SCOPE)
     after = None
     if cursor is not None:
-        try:
-            after = UUID(decode_cursor(cursor, 1)[0])
-        except ValueError as error:
-            raise Refusal("cursor_malformed", "use next_cursor as it was given", field="cursor") from error
+        after = id_of(decode_cursor(cursor, 1)[0])
     async with ports.unit_of_work(caller.context()) as uow:
         items = await ports.suspense.page(uow, state, intent_id, after, limit + 1)
     following = encode_cursor(str(items[limit - 1].id)) if len(items) > limit else None

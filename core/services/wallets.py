@@ -12,7 +12,7 @@ from core.domain.context import Context
 from core.domain.ids import mint_id
 from core.domain.ledger import AccountBalance, AccountFlags, AccountResult
 from core.domain.operations import wallet_account
-from core.services.cursors import decode_cursor, encode_cursor
+from core.services.cursors import decode_cursor, encode_cursor, id_of
 from core.services.keys import WALLETS_SCOPE, Caller
 from core.services.ledger_port import Ledger
 from core.services.problems import Refusal, require_currency
@@ -110,11 +110,7 @@ class WalletService:
         """
         after = UUID(int=0)
         if cursor is not None:
-            [text] = decode_cursor(cursor, 1)
-            try:
-                after = UUID(text)
-            except ValueError as error:
-                raise Refusal("cursor_malformed", "use next_cursor as it was given", field="cursor") from error
+            after = id_of(decode_cursor(cursor, 1)[0])
         covered = None if caller.accounts is None else list(caller.accounts)
         async with self._unit_of_work(caller.context()) as uow:
             found = await self._wallets.wallets_of(uow, owner, covered, after, limit + 1)

@@ -163,7 +163,9 @@ PLANTED: Final = (
         "rotation",
     ),
     Planted(
-        "a late success is dropped", _patched(core__services__settle___suspense=_nothing_in_suspense), fault="lies"
+        "a late success is dropped",
+        _patched(core__services__settle__paid_after_void=_nothing_in_suspense),
+        fault="lies",
     ),
     Planted(
         "a restore raises no doubt",

@@ -11,6 +11,7 @@ import pytest
 from core.domain.context import Context
 from core.domain.ids import derive_id
 from core.domain.ledger import AccountChange
+from core.domain.operations import AccountCode, system_account
 from core.services.dead_letters import receive
 from core.services.keys import KNOWN_SCOPES, TENANTS_SCOPE
 from schemas.dead_letters import DeadLetter
@@ -138,6 +139,9 @@ async def things_of(world: World) -> Things:
     share = FEE_RULE | {"name": "theirs", "shares": [{"wallet_id": wallet}]}
     tolerance = {"operation": "TOPUP", "currency": "THB", "below_minor": 1, "above_minor": 1}
     await owner.put("/v1/collection-tolerances", tolerance)
+    ports = world.core.worker_ports
+    async with ports.unit_of_work(Context(None, "test")) as uow:
+        await ports.ledger.create_accounts(uow, [system_account(world.tenant_id, "THB", AccountCode.SUSPENSE)])
     item = await world.admin.fetchval(
         "INSERT INTO fleet.provider_payments (id, tenant_id, rail, provider, provider_account, environment, kind,"
         " transaction_id, amount_minor, currency, reference, occurred_at, state) VALUES (gen_random_uuid(), $1, 'noop',"
