@@ -94,6 +94,8 @@ async def test_every_command_of_the_page_exists_and_every_command_is_on_the_page
         for sub in getattr(command, "commands", {"": None})
     }
     existing |= {
-        (name,) for name, command in root.commands.items() if getattr(command, "invoke_without_command", False)
+        (name,)
+        for name, command in getattr(root, "commands", {}).items()
+        if getattr(command, "invoke_without_command", False)
     }
     assert told == existing
