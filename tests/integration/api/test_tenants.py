@@ -139,8 +139,7 @@ async def things_of(world: World) -> Things:
     share = FEE_RULE | {"name": "theirs", "shares": [{"wallet_id": wallet}]}
     tolerance = {"operation": "TOPUP", "currency": "THB", "below_minor": 1, "above_minor": 1}
     await owner.put("/v1/collection-tolerances", tolerance)
-    ports = world.core.worker_ports
-    async with ports.unit_of_work(Context(None, "test")) as uow:
+    async with (ports := world.core.worker_ports).unit_of_work(Context(None, "test")) as uow:
         await ports.ledger.create_accounts(uow, [system_account(world.tenant_id, "THB", AccountCode.SUSPENSE)])
     item = await world.admin.fetchval(
         "INSERT INTO fleet.provider_payments (id, tenant_id, rail, provider, provider_account, environment, kind,"
