@@ -93,7 +93,7 @@ def install_internal(app: FastAPI, core: Core, throttle: Throttle) -> HotPaths:
         ("POST", "/internal/v1/evidence", keep_evidence, EvidenceKept, 200, EvidenceBatch),
         *rail_routes(ports.rails, unit_of_work, _rail_of),
         *file_routes(FileStore(vault), unit_of_work, _rail_of),
-        *payment_routes(core.worker_ports, unit_of_work, _rail_of),
+        *payment_routes(core.worker_ports, unit_of_work, _caller_of),
     ]
     for method, path, handler, _, _, _ in table:
         app.add_api_route(path, handler, methods=[method], include_in_schema=False)

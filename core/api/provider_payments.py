@@ -11,6 +11,7 @@ from core.api.answers import json_answer
 from core.api.requests import BATCH_BODY_MAX_BYTES, parse, read_body
 from core.api.signed_routes import Route
 from core.services.collections import CollectionPorts
+from core.services.keys import Caller
 from core.services.problems import Refusal
 from core.services.provider_payments import receive_payments
 from core.services.rails import RailUnknownError
@@ -20,19 +21,21 @@ from schemas.collections import ProviderPaymentAnswers, ProviderPaymentBatch
 def payment_routes(
     ports: CollectionPorts,
     unit_of_work: Callable[[str], AbstractAsyncContextManager[Any]],
-    rail_of: Callable[[Request, bytes], Awaitable[tuple[str, str]]],
+    caller_of: Callable[[Request, bytes], Awaitable[Caller]],
 ) -> tuple[Route, ...]:
-    """Return the routes; `rail_of` says whose key signed."""
+    """Return the routes; `caller_of` says which rail's key signed, and for which tenants."""
 
     async def take_payments(request: Request) -> Response:
         """Take facts about payments in; a repeat changes nothing."""
         body = await read_body(request, BATCH_BODY_MAX_BYTES)
-        rail, _ = await rail_of(request, body)
+        caller = await caller_of(request, body)
+        rail = caller.rail or ""
         batch = parse(ProviderPaymentBatch, body)
         try:
-            return json_answer(await receive_payments(ports, lambda: unit_of_work(rail), rail, batch))
+            answers = await receive_payments(ports, lambda: unit_of_work(rail), rail, batch, caller.serves)
         except RailUnknownError as error:
             raise Refusal("rail_unavailable", "register the rail before telling what it received") from error
+        return json_answer(answers)
 
     path = "/internal/v1/provider-payments"
     return (("POST", path, take_payments, ProviderPaymentAnswers, 200, ProviderPaymentBatch),)

@@ -112,6 +112,8 @@ class Taken:
     transfers: list[Transfer] = field(default_factory=list)
     made: list[IntentRow] = field(default_factory=list)
     alerts: list[Alert] = field(default_factory=list)
+    tenants: set[UUID] = field(default_factory=set)
+    """Whose money the facts are about, before them and after."""
 
 
 def names_of(fact: ProviderPayment) -> list[TransactionName]:
@@ -186,6 +188,8 @@ class _Desk:
         wanted = sorted({reference_of(fact) for fact in facts if fact.reference})
         self._by_reference = await store.by_reference(uow, self._rail, wanted)
         self._named = await store.named(uow, self._rail, [name for fact in facts for name in names_of(fact)])
+        self.taken.tenants |= {each.tenant_id for each in self._by_reference.values()}
+        self.taken.tenants |= {each.tenant_id for each in self._named.values()}
         wallets = {intent.wallet_id for intent in self._intents.values()}
         if wallets:
             self._wallets = await self._ports.ledger.lookup_accounts(uow, sorted(wallets))
@@ -265,6 +269,7 @@ class _Desk:
             if self._named.setdefault((fact.kind, name), payment) is payment:
                 self._names[fact.kind, name] = payment
         self._told.append((payment, fact, differs))
+        self.taken.tenants.add(payment.tenant_id)
         return payment
 
     async def _tenant(self, fact: ProviderPayment, intent_id: UUID | None) -> UUID:

@@ -1,5 +1,6 @@
 """What adapters tell about money that came in, outside of any job: callbacks, registers, statements."""
 
+import logging
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
@@ -18,6 +19,7 @@ from core.services.collections import (
     take_money,
 )
 from core.services.facts import Alert
+from core.services.problems import Refusal
 from core.services.rails import RailUnknownError
 from schemas.collections import (
     PaymentFate,
@@ -29,27 +31,36 @@ from schemas.collections import (
 )
 from schemas.ids import derive_id
 
+_log = logging.getLogger(__name__)
 UnitOfWorkFactory = Callable[[], AbstractAsyncContextManager[Any]]
 
 
 async def receive_payments(
-    ports: CollectionPorts, unit_of_work: UnitOfWorkFactory, rail: str, batch: ProviderPaymentBatch
+    ports: CollectionPorts,
+    unit_of_work: UnitOfWorkFactory,
+    rail: str,
+    batch: ProviderPaymentBatch,
+    serves: frozenset[UUID] | None = None,
 ) -> ProviderPaymentAnswers:
     """Take the facts of one callback, or one page of a register, in one transaction; a repeat changes nothing.
 
-    Raises RailUnknownError before an adapter of the rail has registered.
+    `serves` are the tenants that the teller's key is for, None for all: a batch with money of another one, or of none
+    that is known, is refused whole. Raises RailUnknownError before an adapter of the rail has registered, Refusal
+    operation_not_permitted.
     """
     for races_left in reversed(range(RACES)):
         try:
             async with unit_of_work() as uow:
-                return await _receive(uow, ports, rail, batch)
+                return await _receive(uow, ports, rail, batch, serves)
         except ResolutionRefusedError:
             if not races_left:
                 raise
     raise AssertionError("the last race is raised")
 
 
-async def _receive(uow: Any, ports: CollectionPorts, rail: str, batch: ProviderPaymentBatch) -> ProviderPaymentAnswers:
+async def _receive(
+    uow: Any, ports: CollectionPorts, rail: str, batch: ProviderPaymentBatch, serves: frozenset[UUID] | None
+) -> ProviderPaymentAnswers:
     if batch.event_id is not None:
         ours = facts_hash(batch.facts)
         first = await ports.collections.note_event(uow, rail, batch.event_id, ours)
@@ -60,16 +71,22 @@ async def _receive(uow: Any, ports: CollectionPorts, rail: str, batch: ProviderP
             detail = f"{rail} event {batch.event_id} came with other facts than before"
             await ports.facts.raise_alerts(uow, [Alert(SYSTEM_TENANT, "page", "callback_differs", about, None, detail)])
             return ProviderPaymentAnswers(fates=[PaymentFate.QUARANTINED] * len(batch.facts))
-    taken = await _take(uow, ports, rail, batch.facts)
+    taken = await _take(uow, ports, rail, batch.facts, serves)
     return ProviderPaymentAnswers(fates=taken.fates)
 
 
-async def _take(uow: Any, ports: CollectionPorts, rail: str, facts: Sequence[ProviderPayment]) -> Taken:
+async def _take(
+    uow: Any, ports: CollectionPorts, rail: str, facts: Sequence[ProviderPayment], serves: frozenset[UUID] | None
+) -> Taken:
     intents = await _lock(uow, ports, rail, facts)
     state = await ports.rails.rail_state(uow, rail)
     if state.registration is None:
         raise RailUnknownError(rail)
     taken = await take_money(uow, ports, rail, state.registration.provider, facts, intents, state.now)
+    if serves is not None and not taken.tenants <= serves:
+        # What was written for the batch by now is undone with the transaction.
+        _log.warning("audit: a key of rail %s for some tenants told of money that is not theirs", rail)
+        raise Refusal("operation_not_permitted", "this key does not serve the tenant of every payment in the batch")
     await end_intents(uow, ports, list(taken.endings.values()), taken.transfers, taken.made)
     return taken
 

@@ -1,6 +1,6 @@
 """The internal listener over HTTP: who may ask it, and that a rail's key reaches its own rail alone."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -33,9 +33,10 @@ async def http(world: World) -> AsyncIterator[httpx.AsyncClient]:
         yield client
 
 
-async def adapter(world: World, http: httpx.AsyncClient, rail: str) -> Signed:
+async def adapter(world: World, http: httpx.AsyncClient, rail: str, serves: Sequence[UUID] | None = None) -> Signed:
     """Return a client under a key of the rail."""
-    key = await world.core.keys.create(Context(None, "test"), tenant_id=world.tenant_id, name=rail, rail=rail)
+    keys = world.core.keys
+    key = await keys.create(Context(None, "test"), tenant_id=world.tenant_id, name=rail, rail=rail, serves=serves)
     return Signed(http, key.id, key.secret)
 
 

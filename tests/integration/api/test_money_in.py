@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from typing import Any
+from uuid import uuid4
 
 import httpx
 import pytest
@@ -75,3 +76,21 @@ async def test_no_other_key_tells_of_a_rails_payments(world: World, http: httpx.
     rows = await world.admin.fetch("SELECT rail, tenant_id = $1 AS ours FROM fleet.provider_payments ORDER BY rail",
                                    world.tenant_id)  # fmt: skip
     assert [tuple(row) for row in rows] == [("noop", True), ("stranger", False)]
+
+
+async def test_a_rails_key_for_some_tenants_tells_of_no_others_money(world: World, http: httpx.AsyncClient) -> None:
+    rail = await adapter(world, http, "noop")
+    own = await adapter(world, http, "noop", serves=[world.tenant_id])
+    foreign = await adapter(world, http, "noop", serves=[uuid4()])
+    assert (await rail.post(PAYMENTS, facts(status="PENDING", confirmed=False))).json()["fates"] == ["NOTED"]
+    before = await world.contents()
+    nobodys = facts("E2", transaction_id="T2", provider_account="nobodys")
+    mixed = {"facts": [*facts(transaction_id="T3")["facts"], *nobodys["facts"]]}
+    told = [(foreign, facts("E1")), (foreign, facts("E2", transaction_id="T2")), (own, nobodys), (own, mixed)]
+    for teller, body in told:
+        refused = await teller.post(PAYMENTS, body)
+        assert (refused.status_code, refused.json()["code"]) == (403, "operation_not_permitted")
+    assert await world.contents() == before
+    assert (await own.post(PAYMENTS, facts("E1"))).json() == {"fates": ["SUSPENDED"], "replayed": False}
+    # A key for every tenant tells of nobody's money too.
+    assert (await rail.post(PAYMENTS, nobodys)).json() == {"fates": ["SUSPENDED"], "replayed": False}

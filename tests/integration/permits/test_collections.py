@@ -70,12 +70,14 @@ async def paid(world: World, intent: UUID, amount_minor: int = 2_000, tx: str = 
     await world.answer_question(intent, "PAID", **(money | more))
 
 
-async def told(world: World, *facts: dict[str, Any], event_id: str | None = None) -> list[PaymentFate]:
+async def told(
+    world: World, *facts: dict[str, Any], event_id: str | None = None, serves: frozenset[UUID] | None = None
+) -> list[PaymentFate]:
     """Tell facts as an adapter does; return what became of them."""
     base = {"provider_account": "main", "transaction_id": "T1", "status": "SUCCEEDED", "amount_minor": 2_000}
     base |= {"currency": "THB", "source": "CALLBACK", "confirmed": True, "occurred_at": datetime.now(UTC)}
     batch = ProviderPaymentBatch(event_id=event_id, facts=[ProviderPayment.model_validate(base | f) for f in facts])
-    answers = await receive_payments(world.core.worker_ports, world.uow, RAIL, batch)
+    answers = await receive_payments(world.core.worker_ports, world.uow, RAIL, batch, serves)
     return list(answers.fates)
 
 
@@ -398,4 +400,22 @@ async def test_fees_leave_the_wallet_behind_the_money_and_a_closed_wallet_gets_n
     intent = await shown(world, wallet)
     await paid(world, intent)
     assert (await world.money(wallet), await income(world)) == ((1_971, 0), 30)
+    await world.prove()
+
+
+async def test_who_serves_other_tenants_alone_neither_credits_nor_takes_back_what_came_for_a_collection(
+    world: World,
+) -> None:
+    wallet = await opened(world)
+    intent = await shown(world, wallet)
+    credit = {"reference": await reference(world, intent)}
+    back = {"transaction_id": "R1", "kind": "RETURN", "reference": credit["reference"]}
+    others, ours = frozenset({uuid4()}), frozenset({world.caller.tenant_id})
+    with pytest.raises(Refusal, match="does not serve"):
+        await told(world, credit, serves=others)
+    assert (await world.money(wallet), await payments(world)) == ((1, 0), [])
+    assert await told(world, credit, serves=ours) == ["CREDITED"]
+    with pytest.raises(Refusal, match="does not serve"):
+        await told(world, back, serves=others)
+    assert await world.money(wallet) == (2_001, 0)
     await world.prove()
