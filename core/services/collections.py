@@ -5,6 +5,7 @@ turn after those, accounts of the ledger last, as everywhere.
 """
 
 import hashlib
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime
@@ -168,6 +169,7 @@ class _Desk:
         self._by_reference: dict[Reference, Collection] = {}
         self._named: dict[tuple[str, TransactionName], Payment] = {}
         self._wallets: dict[UUID, AccountBalance] = {}
+        self._given: Counter[UUID] = Counter()
         self._tenants: dict[tuple[str, str], UUID] = {}
         self._tolerances: dict[tuple[UUID, str, str], Tolerance] | None = None
         self._fresh: list[NewPayment] = []
@@ -236,6 +238,10 @@ class _Desk:
                 return Judgement(PaymentFate.SUSPENDED, refused)
         return judged
 
+    def _available_minor(self, wallet: AccountBalance) -> int:
+        """Return what the wallet had when it was read, less what facts before this one took of it."""
+        return max(0, wallet.available_minor - self._given[wallet.account.id])
+
     def _refused(self, intent: IntentRow, amount_minor: int) -> str:
         """Return why the wallet cannot have the money now; empty where it can."""
         wallet = self._wallets[intent.wallet_id]
@@ -244,7 +250,7 @@ class _Desk:
         fees_minor = sum(leg.amount_minor for leg in intent.fee_legs)
         if fees_minor and wallet.account.flags & AccountFlags.FROZEN:
             return "wallet_frozen"
-        return "fees_not_covered" if fees_minor > amount_minor + max(0, wallet.available_minor) else ""
+        return "fees_not_covered" if fees_minor > amount_minor + self._available_minor(wallet) else ""
 
     async def _keep(
         self, fact: ProviderPayment, known: Payment | None, judged: Judgement, intent_id: UUID | None
@@ -287,6 +293,8 @@ class _Desk:
         data = {"confirmed_minor": fact.amount_minor}
         move = Move(intent.id, IntentState.SETTLED, "settled", data=data, decision="POST", parked=False,
                     provider_reference=fact.transaction_id)  # fmt: skip
+        fees_minor = sum(leg.amount_minor for leg in intent.fee_legs)
+        self._given[intent.wallet_id] += max(0, fees_minor - fact.amount_minor)
         self._end(intent, move, "paid")
         self._add_accounts(accounts_of(intent))
 
@@ -345,8 +353,9 @@ class _Desk:
     ) -> None:
         """Take it out of the wallet as far as that has it: a wallet is never negative, the rest is owed."""
         shut = wallet is None or wallet.account.flags & (AccountFlags.CLOSED | AccountFlags.FROZEN)
-        available_minor = 0 if shut or wallet is None else max(0, wallet.available_minor)
+        available_minor = 0 if shut or wallet is None else self._available_minor(wallet)
         parts = {Direction.REVERSAL: min(available_minor, fact.amount_minor)}
+        self._given[intent.wallet_id] += parts[Direction.REVERSAL]
         parts[Direction.RECEIVABLE] = fact.amount_minor - parts[Direction.REVERSAL]
         for direction, part_minor in parts.items():
             if part_minor:

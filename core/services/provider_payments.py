@@ -45,9 +45,40 @@ async def receive_payments(
     """Take the facts of one callback, or one page of a register, in one transaction; a repeat changes nothing.
 
     `serves` are the tenants that the teller's key is for, None for all: a batch with money of another one, or of none
-    that is known, is refused whole. Raises RailUnknownError before an adapter of the rail has registered, Refusal
-    operation_not_permitted.
+    that is known, is refused whole. Where the ledger refuses facts together each is taken by itself, so that one holds
+    up no other. Raises RailUnknownError before an adapter of the rail has registered, Refusal operation_not_permitted,
+    and ResolutionRefusedError where the ledger refuses a fact by itself too: then the others are kept, and the batch is
+    to be told again.
     """
+    try:
+        return await _receive_racing(ports, unit_of_work, rail, batch, serves)
+    except ResolutionRefusedError:
+        if len(batch.facts) == 1:
+            raise
+    fates: list[PaymentFate] = []
+    refused: ResolutionRefusedError | None = None
+    for fact in batch.facts:
+        try:
+            alone = ProviderPaymentBatch(facts=[fact])
+            fates += (await _receive_racing(ports, unit_of_work, rail, alone, serves)).fates
+        except ResolutionRefusedError as error:
+            refused = error
+    if refused is not None:
+        raise refused
+    if batch.event_id is not None:
+        # Only now: an event that is noted is not taken again.
+        async with unit_of_work() as uow:
+            await ports.collections.note_event(uow, rail, batch.event_id, facts_hash(batch.facts))
+    return ProviderPaymentAnswers(fates=fates)
+
+
+async def _receive_racing(
+    ports: CollectionPorts,
+    unit_of_work: UnitOfWorkFactory,
+    rail: str,
+    batch: ProviderPaymentBatch,
+    serves: frozenset[UUID] | None,
+) -> ProviderPaymentAnswers:
     for races_left in reversed(range(RACES)):
         try:
             async with unit_of_work() as uow:

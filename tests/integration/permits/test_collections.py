@@ -1,7 +1,10 @@
 """Money in on a real database with the real ledger: the five rules of the protocol, one by one."""
 
 import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import UTC, datetime
+from itertools import count
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -10,10 +13,12 @@ import pytest
 from core.domain.ids import derive_id
 from core.domain.operations import AccountCode, system_account
 from core.services.cancel import cancel
+from core.services.close_job import RACES, ResolutionRefusedError
 from core.services.problems import Refusal
 from core.services.provider_payments import park_lapsed, receive_payments
 from core.services.read_intents import IntentFilter
 from core.services.set_limits import set_limit
+from core.store.database import UnitOfWork
 from schemas.collections import PaymentFate, ProviderPayment, ProviderPaymentBatch
 from schemas.limits import LimitRequest
 from schemas.operations import JobKind
@@ -71,13 +76,17 @@ async def paid(world: World, intent: UUID, amount_minor: int = 2_000, tx: str = 
 
 
 async def told(
-    world: World, *facts: dict[str, Any], event_id: str | None = None, serves: frozenset[UUID] | None = None
+    world: World,
+    *facts: dict[str, Any],
+    event_id: str | None = None,
+    serves: frozenset[UUID] | None = None,
+    unit_of_work: Callable[[], AbstractAsyncContextManager[UnitOfWork]] | None = None,
 ) -> list[PaymentFate]:
     """Tell facts as an adapter does; return what became of them."""
     base = {"provider_account": "main", "transaction_id": "T1", "status": "SUCCEEDED", "amount_minor": 2_000}
     base |= {"currency": "THB", "source": "CALLBACK", "confirmed": True, "occurred_at": datetime.now(UTC)}
     batch = ProviderPaymentBatch(event_id=event_id, facts=[ProviderPayment.model_validate(base | f) for f in facts])
-    answers = await receive_payments(world.core.worker_ports, world.uow, RAIL, batch, serves)
+    answers = await receive_payments(world.core.worker_ports, unit_of_work or world.uow, RAIL, batch, serves)
     return list(answers.fates)
 
 
@@ -309,6 +318,52 @@ async def test_what_is_taken_back_is_reversed_and_what_the_wallet_lacks_is_recei
     )
     parts = [("RECEIVABLE", owed_minor, "SETTLED")] if owed_minor else []
     assert [tuple(row) for row in linked] == [*parts, ("REVERSAL", 2_000 - owed_minor, "SETTLED")]
+    await world.prove()
+
+
+async def test_two_returns_against_one_wallet_in_one_page_take_what_it_has_once(world: World) -> None:
+    wallet = await opened(world)
+    for tx in ("T1", "T2"):
+        await told(world, {"transaction_id": tx, "reference": await reference(world, await shown(world, wallet))})
+    other = await world.wallet(1)
+    spent = {"operation": "INTERNAL_P2P", "wallet_id": wallet, "amount_minor": 1_500, "counterparty_wallet_id": other}
+    await world._accept(spent)
+    opens = count()
+
+    def counted() -> AbstractAsyncContextManager[UnitOfWork]:
+        next(opens)
+        return world.uow()
+
+    back = [{"kind": "RETURN", "source": "STATEMENT", "transaction_id": tx} for tx in ("T1", "T2")]
+    assert await told(world, *back, unit_of_work=counted) == ["REVERSED", "REVERSED"]
+    assert next(opens) == 1, "in one transaction, and at once"
+    assert await world.money(wallet) == (0, 0)
+    assert -await suspense(world, AccountCode.RECEIVABLE) == 1_499
+    await world.prove()
+
+
+async def test_a_fact_that_the_ledger_refuses_holds_up_no_other_of_its_page(world: World) -> None:
+    wallet, told_at = await opened(world), datetime.now(UTC)
+    page = [
+        {"transaction_id": tx, "reference": await reference(world, await shown(world, wallet)), "occurred_at": told_at}
+        for tx in ("T1", "T2", "T3")
+    ]
+
+    @asynccontextmanager
+    async def refusing() -> AsyncIterator[UnitOfWork]:
+        async with world.uow() as uow:
+            yield uow
+            names = "SELECT 1 FROM fleet.provider_payments WHERE transaction_id = 'T2'"
+            if await uow.connection.fetchval(names):
+                raise ResolutionRefusedError("the ledger answered EXCEEDS_CREDITS")
+
+    with pytest.raises(ResolutionRefusedError):
+        await told(world, *page, event_id="E1", unit_of_work=refusing)
+    assert await world.money(wallet) == (4_001, 0)
+    # Not taken for done: told again, the one that was refused counts too, and then the event is known.
+    assert await told(world, *page, event_id="E1", unit_of_work=world.losing(RACES)) == ["KNOWN", "CREDITED", "KNOWN"]
+    assert await told(world, *page, event_id="E1") == ["KNOWN"] * 3
+    assert await world.money(wallet) == (6_001, 0)
     await world.prove()
 
 
