@@ -91,3 +91,14 @@ def _settle(future: "asyncio.Future[Any]", value: object, error: Exception | Non
         future.set_exception(error)
     else:
         future.set_result(value)
+
+
+def read_rows(path: Path, query: str) -> list[tuple[Any, ...]]:
+    """Return what a book shows, also while its simulator runs. A missing file is an empty book."""
+    if not path.exists():
+        return []
+    connection = sqlite3.connect(f"file:{path}?mode=ro", uri=True)
+    try:
+        return connection.execute(query).fetchall()
+    finally:
+        connection.close()

@@ -1,17 +1,12 @@
 """The PromptPay provider's simulator as a process of its own, with its durable book and quick faults."""
 
-import subprocess
-import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import httpx
-
 from adapters.promptpay.simulator.book import Executed, read_book
-from fleet.stack.processes import free_port
+from tests.support.simulators import running_simulator
 
 SECRET = "simulator-test-secret"
 
@@ -31,24 +26,5 @@ class RunningIpps:
 @contextmanager
 def running_ipps(book: Path, *options: str) -> Iterator[RunningIpps]:
     """Run a simulator that withholds timed-out answers for 3 s and settles slow ones after 0.3 s."""
-    port = free_port()
-    argv = [sys.executable, "-m", "adapters.promptpay.simulator", "--port", str(port), "--db", str(book)]
-    argv += ["--secret", SECRET, "--timeout-delay-s", "3", "--settle-after-s", "0.3", *options]
-    process = subprocess.Popen(argv)
-    try:
-        url = f"http://127.0.0.1:{port}"
-        _wait_until_it_answers(url)
+    with running_simulator("adapters.promptpay.simulator", book, SECRET, *options) as url:
         yield RunningIpps(url, book)
-    finally:
-        process.terminate()
-        process.wait(10)
-
-
-def _wait_until_it_answers(url: str) -> None:
-    for _ in range(200):
-        try:
-            if httpx.get(f"{url}/health").is_success:
-                return
-        except httpx.TransportError:
-            time.sleep(0.05)
-    raise TimeoutError(f"the simulator at {url} does not answer")

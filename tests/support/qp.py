@@ -1,8 +1,5 @@
 """The SBP provider's simulator as a process of its own, with its durable book and quick faults."""
 
-import subprocess
-import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,8 +12,8 @@ from adapters.sbp.adapter import SbpRail
 from adapters.sbp.client import QpClient
 from adapters.sbp.settings import SbpSettings
 from adapters.sbp.simulator.book import Executed, read_book
-from fleet.stack.processes import free_port
 from schemas.rails import Timing
+from tests.support.simulators import running_simulator
 
 SECRET = "qp-test-secret"
 PHONE, BANK = "79161234567", "100000000004"
@@ -49,24 +46,5 @@ def rail_at(url: str, **settings: object) -> SbpRail:
 @contextmanager
 def running_qp(book: Path, *options: str) -> Iterator[RunningQp]:
     """Run a simulator that withholds timed-out answers for 3 s and ends slow payouts after 0.3 s."""
-    port = free_port()
-    argv = [sys.executable, "-m", "adapters.sbp.simulator", "--port", str(port), "--db", str(book)]
-    argv += ["--secret", SECRET, "--timeout-delay-s", "3", "--settle-after-s", "0.3", *options]
-    process = subprocess.Popen(argv)
-    try:
-        url = f"http://127.0.0.1:{port}"
-        _wait_until_it_answers(url)
+    with running_simulator("adapters.sbp.simulator", book, SECRET, *options) as url:
         yield RunningQp(url, book)
-    finally:
-        process.terminate()
-        process.wait(10)
-
-
-def _wait_until_it_answers(url: str) -> None:
-    for _ in range(200):
-        try:
-            if httpx.get(f"{url}/health").is_success:
-                return
-        except httpx.TransportError:
-            time.sleep(0.05)
-    raise TimeoutError(f"the simulator at {url} does not answer")

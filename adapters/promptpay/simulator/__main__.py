@@ -2,10 +2,6 @@
 
 import argparse
 from pathlib import Path
-from typing import Any
-
-import uvicorn
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from adapters.promptpay.simulator.app import Behaviour, build_app
 from adapters.promptpay.simulator.book import SCHEMA
@@ -14,17 +10,8 @@ from adapters.promptpay.simulator.qr import QR_SCHEMA
 from adapters.promptpay.simulator.service import Ipps
 from adapters.testkit.durable import DurableStore
 from adapters.testkit.faults import FaultScripts
+from adapters.testkit.serving import serve
 from wire.logs import log_json_lines
-
-
-class AbortableProtocol(HttpToolsProtocol):
-    """Hands the transport to the application, so that a fault can reset the connection."""
-
-    def on_message_begin(self) -> None:
-        """Begin a request as the base class does, with the transport in its scope."""
-        super().on_message_begin()
-        scope: dict[str, Any] = self.scope  # type: ignore[assignment]  # ASGI scopes are open mappings
-        scope["transport"] = self.transport
 
 
 def main() -> None:
@@ -62,16 +49,7 @@ def main() -> None:
         callback_delay_s=chosen.callback_delay_s,
         callback_retry_s=chosen.callback_retry_s,
     )
-    uvicorn.run(
-        build_app(ipps, behaviour),
-        host=chosen.host,
-        port=chosen.port,
-        loop="uvloop",
-        http=AbortableProtocol,
-        log_level="warning",
-        log_config=None,
-        timeout_graceful_shutdown=1,
-    )
+    serve(build_app(ipps, behaviour), chosen.host, chosen.port)
 
 
 if __name__ == "__main__":

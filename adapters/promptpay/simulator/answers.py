@@ -1,19 +1,13 @@
-"""How the simulator reads requests and writes answers."""
+"""How the simulator reads requests."""
 
 from typing import TypeVar
 
-import orjson
 from pydantic import BaseModel, ValidationError
-from starlette.responses import Response
 
-from adapters.promptpay.simulator.service import Answer, refusal
+from adapters.promptpay.simulator.service import refusal
+from adapters.testkit.serving import Answer
 
 Model = TypeVar("Model", bound=BaseModel)
-
-
-def respond(answer: Answer) -> Response:
-    """Return the HTTP response of an answer."""
-    return Response(orjson.dumps(answer.body), answer.status, media_type="application/json")
 
 
 def parsed_body(model: type[Model], body: bytes) -> Model | Answer:

@@ -3,11 +3,10 @@
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import asdict, dataclass
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
 from datetime import UTC, datetime
 
-import orjson
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import Response
@@ -15,18 +14,15 @@ from starlette.routing import Route
 
 from adapters.promptpay import signing
 from adapters.promptpay.models import LookupRequest, TransferRequest
-from adapters.promptpay.simulator.answers import parsed_body, respond
+from adapters.promptpay.simulator.answers import parsed_body
 from adapters.promptpay.simulator.money_in import money_in_routes
 from adapters.promptpay.simulator.qr import Codes
-from adapters.promptpay.simulator.service import Answer, Ipps, as_json, refusal, satang
+from adapters.promptpay.simulator.service import Ipps, as_json, refusal, satang
 from adapters.promptpay.simulator.webhooks import Manner, Webhooks
-from adapters.testkit.faults import Fault, Script
+from adapters.testkit.faults import Fault
+from adapters.testkit.serving import BEFORE, LOST_AFTER, Answer, Endpoint, faults_endpoint, lose, respond
 
-Endpoint = Callable[[Request], Awaitable[Response]]
-
-_LOST = b'{"status": "SUCC'
 _TRANSFER_FAULTS = frozenset(Fault) - {Fault.PAYEE_NOT_FOUND}
-_BEFORE = frozenset({Fault.TIMEOUT_BEFORE, Fault.ERROR_BEFORE, Fault.RESET_BEFORE, Fault.THROTTLED})
 _SETTLE_EVERY_S = 0.1
 
 
@@ -69,7 +65,7 @@ def build_app(ipps: Ipps, behaviour: Behaviour) -> Starlette:
             Route("/v1/settlements/{day}", signed(simulator.register)),
             *money_in_routes(ipps, Codes(ipps.store), simulator.webhooks, signed),
             Route("/_control/book", simulator.book),
-            Route("/_control/faults", simulator.faults, methods=["GET", "POST", "DELETE"]),
+            Route("/_control/faults", faults_endpoint(ipps.faults), methods=["GET", "POST", "DELETE"]),
         ],
     )
 
@@ -115,13 +111,13 @@ class _Http:
             return respond(parsed)
         payee = await self._ipps.payee_of_lookup(parsed.lookup_id)
         fault = self._ipps.faults.due(payee, parsed.client_ref, _TRANSFER_FAULTS, satang(parsed.amount))
-        if fault in _BEFORE:
+        if fault in BEFORE:
             return await self._lose(fault, request)
         answer = await self._ipps.transfer(parsed, fault)
         if fault is Fault.LATE_CALLBACK:
             event = {"event_id": f"EV{answer.body['psp_txid']}", "type": "transfer.updated", **answer.body}
             self.webhooks.tell({**event, "occurred_at": datetime.now(UTC).isoformat()}, Manner.LATE)
-        if fault in (Fault.TIMEOUT_AFTER, Fault.ERROR_AFTER, Fault.GARBAGE_AFTER, Fault.RESET_AFTER):
+        if fault in LOST_AFTER:
             return await self._lose(fault, request)
         if fault is Fault.UNKNOWN_STATUS_AFTER:
             return respond(Answer(answer.status, {**answer.body, "status": "SUCCEEDED_MAYBE"}))
@@ -147,32 +143,16 @@ class _Http:
         )
         return respond(Answer(200, {"executed": rows, "transfers": transfers}))
 
-    async def faults(self, request: Request) -> Response:
-        """List the scripts, add one in front of the others, or clear them all."""
-        scripts = self._ipps.faults.scripts
-        if request.method == "DELETE":
-            scripts.clear()
-        elif request.method == "POST":
-            try:
-                asked = orjson.loads(await request.body())
-                scripts.insert(0, Script(**{**asked, "fault": Fault(asked["fault"])}))
-            except (orjson.JSONDecodeError, KeyError, TypeError, ValueError) as error:
-                return respond(refusal(422, "fault_invalid", f"{error}; faults: {', '.join(Fault)}"))
-        return respond(Answer(200, {"scripts": [asdict(script) for script in scripts]}))
-
     async def settle_forever(self) -> None:
         while True:
             await self._ipps.settle()
             await asyncio.sleep(_SETTLE_EVERY_S)
 
-    async def _lose(self, fault: Fault | None, request: Request) -> Response:
-        """Answer as if something broke on the way."""
-        if fault in (Fault.TIMEOUT_BEFORE, Fault.TIMEOUT_AFTER):
-            await asyncio.sleep(self._behaviour.timeout_delay_s)
-        if fault in (Fault.RESET_BEFORE, Fault.RESET_AFTER):
-            request.scope["transport"].abort()
-        if fault is Fault.GARBAGE_AFTER:
-            return Response(_LOST, media_type="application/json")
-        if fault is Fault.THROTTLED:
-            return Response(b'{"code": "throttled"}', 429, {"Retry-After": "1"}, "application/json")
-        return respond(refusal(500, "internal_error", "something broke"))
+    async def _lose(self, fault: Fault, request: Request) -> Response:
+        return await lose(
+            fault,
+            request,
+            delay_s=self._behaviour.timeout_delay_s,
+            throttled=Answer(429, {"code": "throttled"}),
+            broken=refusal(500, "internal_error", "something broke"),
+        )

@@ -8,6 +8,8 @@ import sqlite3
 from dataclasses import dataclass
 from pathlib import Path
 
+from adapters.testkit.durable import read_rows
+
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS lookups (
     lookup_id TEXT PRIMARY KEY, proxy_type TEXT NOT NULL, proxy TEXT NOT NULL, amount_minor INTEGER NOT NULL,
@@ -39,16 +41,8 @@ class Executed:
 
 def read_book(path: Path) -> list[Executed]:
     """Return every executed payment in order, also while the simulator runs. A missing file is an empty book."""
-    if not path.exists():
-        return []
-    connection = sqlite3.connect(f"file:{path}?mode=ro", uri=True)
-    try:
-        rows = connection.execute(
-            "SELECT client_ref, psp_txid, payee, amount_minor, executed_at FROM executed ORDER BY seq"
-        ).fetchall()
-    finally:
-        connection.close()
-    return [Executed(*row) for row in rows]
+    query = "SELECT client_ref, psp_txid, payee, amount_minor, executed_at FROM executed ORDER BY seq"
+    return [Executed(*row) for row in read_rows(path, query)]
 
 
 def save_lookup(book: sqlite3.Connection, lookup: tuple[str, str, str, int, str, int, float]) -> None:

@@ -10,11 +10,12 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from adapters.promptpay.models import QrRequest, RefundRequest
-from adapters.promptpay.simulator.answers import parsed_body, respond
+from adapters.promptpay.simulator.answers import parsed_body
 from adapters.promptpay.simulator.qr import Codes
-from adapters.promptpay.simulator.service import Answer, Ipps, refusal
+from adapters.promptpay.simulator.service import Ipps, refusal
 from adapters.promptpay.simulator.webhooks import Manner, Webhooks, qr_event
 from adapters.testkit.faults import Fault
+from adapters.testkit.serving import Answer, respond
 
 Endpoint = Callable[[Request], Awaitable[Response]]
 _QR_FAULTS = frozenset({Fault.TIMEOUT_BEFORE, Fault.TIMEOUT_AFTER, Fault.ERROR_BEFORE, Fault.ERROR_AFTER})

@@ -13,8 +13,9 @@ from typing import Final
 
 from adapters.promptpay.emvco import encode_bill_payment
 from adapters.promptpay.models import QrRequest, QrStatus, RefundRequest, TransferStatus
-from adapters.promptpay.simulator.service import Answer, refusal
+from adapters.promptpay.simulator.service import refusal
 from adapters.testkit.durable import DurableStore
+from adapters.testkit.serving import Answer
 from schemas.money import AmountError, currency_of, to_major_text, to_minor
 
 QR_SCHEMA: Final = """

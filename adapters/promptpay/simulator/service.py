@@ -11,19 +11,12 @@ from adapters.promptpay.models import LookupRequest, TransferRequest, TransferSt
 from adapters.promptpay.simulator import book as books
 from adapters.testkit.durable import DurableStore
 from adapters.testkit.faults import Fault, FaultScripts
+from adapters.testkit.serving import Answer
 from schemas.money import AmountError, currency_of, to_major_text, to_minor
 
 _THB = currency_of("THB")
 _NAMES = ("Somchai J.", "Malee S.", "Anong P.", "Niran K.", "Ratana W.", "Prasert T.")
 _BANKS = ("002", "004", "014", "025")
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """An HTTP answer to be: status and JSON body."""
-
-    status: int
-    body: dict[str, object]
 
 
 @dataclass(slots=True)

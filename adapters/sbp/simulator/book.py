@@ -8,6 +8,8 @@ import sqlite3
 from dataclasses import dataclass
 from pathlib import Path
 
+from adapters.testkit.durable import read_rows
+
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS checks (
     check_id TEXT PRIMARY KEY, phone TEXT NOT NULL, bank_alias TEXT NOT NULL, amount_minor INTEGER NOT NULL,
@@ -51,16 +53,8 @@ class Executed:
 
 def read_book(path: Path) -> list[Executed]:
     """Return every executed payout in order, also while the simulator runs. A missing file is an empty book."""
-    if not path.exists():
-        return []
-    connection = sqlite3.connect(f"file:{path}?mode=ro", uri=True)
-    try:
-        rows = connection.execute(
-            "SELECT id, transaction_id, payee, amount_minor, executed_at_s FROM executed ORDER BY seq"
-        ).fetchall()
-    finally:
-        connection.close()
-    return [Executed(*row) for row in rows]
+    query = "SELECT id, transaction_id, payee, amount_minor, executed_at_s FROM executed ORDER BY seq"
+    return [Executed(*row) for row in read_rows(path, query)]
 
 
 def save_check(book: sqlite3.Connection, check: tuple[str, str, str, int], expires_at_s: float) -> None:
