@@ -3,7 +3,7 @@
 import re
 from typing import Final
 
-from adapters.promptpay.client import LOOKUP_EXPIRED, IppsClient, ReferenceTaken, ReferenceUnknown
+from adapters.promptpay.client import LOOKUP_EXPIRED, IppsClient
 from adapters.promptpay.collections import PromptPayCollections
 from adapters.promptpay.models import LookupRequest, TransferAnswer, TransferRequest, TransferStatus
 from adapters.promptpay.proxies import ProxyType, proxy_wire
@@ -11,6 +11,7 @@ from adapters.promptpay.settings import PromptPaySettings
 from adapters.promptpay.tlv import QrError
 from adapters.runtime import errors
 from adapters.runtime.port import Order, Outcome
+from adapters.runtime.references import ReferenceTaken, ReferenceUnknown, status_of_existing
 from schemas.money import AmountError, currency_of, to_major_text, to_minor
 from schemas.operations import OperationType
 from schemas.permits import LookupBinding
@@ -122,7 +123,7 @@ class PromptPayRail(PromptPayCollections):
         try:
             answer, evidence = await self._client.transfer(request)
         except ReferenceTaken:
-            return await self._existing(order)
+            return await status_of_existing(self.inquire(order))
         except errors.NotSent as refused:
             if refused.reason != LOOKUP_EXPIRED:
                 raise
@@ -131,21 +132,12 @@ class PromptPayRail(PromptPayCollections):
         # The answer shows the transfer of this reference: a status of the reference, not merely of this request.
         return _outcome(answer, order, evidence, Basis.REFERENCE_STATUS)
 
-    async def _existing(self, order: Order) -> Outcome:
-        """Ask about a transfer that the provider says it has: a question that fails says nothing about the money."""
-        try:
-            return await self.inquire(order)
-        except errors.AdapterError as error:
-            raise errors.Indeterminate(
-                "the reference exists, its status was not told", reason="status_not_told", evidence=error.evidence
-            ) from error
-
     async def inquire(self, order: Order) -> Outcome:
         """Ask for the status of the reference."""
         try:
             answer, evidence = await self._client.inquire(order.reference)
         except ReferenceUnknown as unknown:
-            return Outcome(Verdict.NOT_FOUND, evidence=unknown.evidence, basis=Basis.REFERENCE_STATUS)
+            return unknown.outcome()
         return _outcome(answer, order, evidence, Basis.REFERENCE_STATUS)
 
     async def cancel(self, order: Order) -> Outcome:

@@ -24,6 +24,7 @@ from adapters.promptpay.models import (
     TransferRequest,
 )
 from adapters.runtime import errors
+from adapters.runtime.references import ReferenceTaken, ReferenceUnknown
 
 Answer = TypeVar("Answer", bound=Payload)
 
@@ -44,18 +45,6 @@ _NOT_TAKEN: Final[Mapping[tuple[int, str], str]] = {
 }
 _UNKNOWN: Final = frozenset({"transfer_not_found", "qr_not_found", "refund_not_found"})
 _EVIDENCE_CHARACTERS: Final = 8_000
-
-
-class ReferenceUnknown(Exception):  # noqa: N818 - an answer, not a failure
-    """The provider has never seen the reference. It says nothing about a request that is still on its way."""
-
-    def __init__(self, evidence: str) -> None:
-        super().__init__("reference unknown")
-        self.evidence = evidence
-
-
-class ReferenceTaken(Exception):  # noqa: N818 - an answer, not a failure
-    """The reference exists already: the first request arrived. Ask for its status."""
 
 
 class IppsClient:

@@ -7,7 +7,7 @@ from typing import Final
 from pydantic import ValidationError
 
 from adapters.promptpay import signing
-from adapters.promptpay.client import IppsClient, ReferenceTaken, ReferenceUnknown
+from adapters.promptpay.client import IppsClient
 from adapters.promptpay.models import (
     QrAnswer,
     QrPayment,
@@ -22,6 +22,7 @@ from adapters.promptpay.settings import PromptPaySettings
 from adapters.runtime import errors
 from adapters.runtime.callbacks import CallbackRefused, check_hmac
 from adapters.runtime.port import Callback, Order, Outcome, Verified
+from adapters.runtime.references import ReferenceTaken, ReferenceUnknown
 from schemas.collections import (
     NextAction,
     NextActionKind,
@@ -81,7 +82,7 @@ class PromptPayCollections:
         try:
             answer, evidence = await self._client.find_qr(order.reference)
         except ReferenceUnknown as unknown:
-            return Outcome(Verdict.NOT_FOUND, evidence=unknown.evidence, basis=Basis.REFERENCE_STATUS)
+            return unknown.outcome()
         return self._standing(answer, order, evidence)
 
     async def cancel_collection(self, order: Order) -> Outcome:
@@ -109,7 +110,7 @@ class PromptPayCollections:
         try:
             answer, evidence = await self._client.find_refund(order.reference)
         except ReferenceUnknown as unknown:
-            return Outcome(Verdict.NOT_FOUND, evidence=unknown.evidence, basis=Basis.REFERENCE_STATUS)
+            return unknown.outcome()
         return _refunded(answer, order, evidence)
 
     async def verify(self, callback: Callback) -> Verified:

@@ -5,6 +5,7 @@ from typing import Final
 
 from adapters.runtime import errors
 from adapters.runtime.port import Order, Outcome
+from adapters.runtime.references import ReferenceTaken, ReferenceUnknown, status_of_existing
 from adapters.sbp import verdicts
 from adapters.sbp.banks import BankList
 from adapters.sbp.client import QpClient
@@ -133,16 +134,16 @@ class SbpRail(CollectsByQr):
         """Ask for the status of the reference: declines are told in no other way."""
         try:
             answer, evidence = await self._client.inquire(order.reference)
-        except verdicts.ReferenceUnknown as unknown:
-            return Outcome(Verdict.NOT_FOUND, evidence=unknown.evidence, basis=Basis.REFERENCE_STATUS)
+        except ReferenceUnknown as unknown:
+            return unknown.outcome()
         return _outcome(answer, order, evidence)
 
     async def _submit(self, request: PayoutRequest) -> tuple[PayoutAnswer, str]:
         """Submit, and confirm where the payout waits for it: the first of two requests never pays by itself."""
         try:
             answer, evidence = await self._client.payout(request)
-        except verdicts.ReferenceTaken:
-            answer, evidence = await self._existing(request.id)
+        except ReferenceTaken:
+            answer, evidence = await status_of_existing(self._client.inquire(request.id))
         if request.draft and answer.id == request.id and answer.status.value == PayoutStatus.WAITING_CONFIRMATION:
             _require_same_amount(answer, request, evidence)
             return await self._confirm(request.id)
@@ -154,17 +155,8 @@ class SbpRail(CollectsByQr):
         except errors.NotSent as error:
             if error.reason == verdicts.LOOKUP_EXPIRED:
                 # The check ran out between the two: the draft exists, and its status says what became of it.
-                return await self._existing(reference)
+                return await status_of_existing(self._client.inquire(reference))
             raise
-
-    async def _existing(self, reference: str) -> tuple[PayoutAnswer, str]:
-        """Ask about a payout that the provider says it has: a question that fails says nothing about the money."""
-        try:
-            return await self._client.inquire(reference)
-        except (errors.AdapterError, verdicts.ReferenceUnknown) as error:
-            raise errors.Indeterminate(
-                "the reference exists, its status was not told", reason="status_not_told", evidence=error.evidence
-            ) from error
 
     async def _payee(self, order: Order) -> PayoutParams:
         match = _PAYEE.fullmatch(order.payee.value) if order.payee is not None else None

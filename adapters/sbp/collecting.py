@@ -10,6 +10,7 @@ from zoneinfo import ZoneInfo
 from adapters.runtime import errors
 from adapters.runtime.callbacks import CallbackRefused
 from adapters.runtime.port import Callback, Order, Outcome, Verified
+from adapters.runtime.references import ReferenceTaken, ReferenceUnknown, status_of_existing
 from adapters.sbp import signing, verdicts
 from adapters.sbp.client import QpClient, read_json
 from adapters.sbp.kopecks import RUB, kopecks
@@ -51,21 +52,16 @@ class CollectsByQr:
         )
         try:
             answer, evidence = await self._client.issue(request)
-        except verdicts.ReferenceTaken:
-            try:
-                answer, evidence = await self._client.order(order.reference)
-            except (errors.AdapterError, verdicts.ReferenceUnknown) as error:
-                raise errors.Indeterminate(
-                    "the order exists, its status was not told", reason="status_not_told", evidence=error.evidence
-                ) from error
+        except ReferenceTaken:
+            answer, evidence = await status_of_existing(self._client.order(order.reference))
         return collection_outcome(answer, order, evidence)
 
     async def check_collection(self, order: Order) -> Outcome:
         """Say what was paid by the order's code, or that nothing was."""
         try:
             answer, evidence = await self._client.order(order.reference)
-        except verdicts.ReferenceUnknown as unknown:
-            return Outcome(Verdict.NOT_FOUND, evidence=unknown.evidence, basis=Basis.REFERENCE_STATUS)
+        except ReferenceUnknown as unknown:
+            return unknown.outcome()
         return collection_outcome(answer, order, evidence)
 
     async def cancel_collection(self, order: Order) -> Outcome:
@@ -84,21 +80,16 @@ class CollectsByQr:
         )
         try:
             answer, evidence = await self._client.refund(request)
-        except verdicts.ReferenceTaken:
-            try:
-                answer, evidence = await self._client.refund_status(order.reference)
-            except (errors.AdapterError, verdicts.ReferenceUnknown) as error:
-                raise errors.Indeterminate(
-                    "the refund exists, its status was not told", reason="status_not_told", evidence=error.evidence
-                ) from error
+        except ReferenceTaken:
+            answer, evidence = await status_of_existing(self._client.refund_status(order.reference))
         return _refund_outcome(answer, order, evidence)
 
     async def check_refund(self, order: Order) -> Outcome:
         """Ask for the status of the refund."""
         try:
             answer, evidence = await self._client.refund_status(order.reference)
-        except verdicts.ReferenceUnknown as unknown:
-            return Outcome(Verdict.NOT_FOUND, evidence=unknown.evidence, basis=Basis.REFERENCE_STATUS)
+        except ReferenceUnknown as unknown:
+            return unknown.outcome()
         return _refund_outcome(answer, order, evidence)
 
     async def verify(self, callback: Callback) -> Verified:
@@ -114,16 +105,15 @@ class CollectsByQr:
             return Verified([self._out(told["payout"])], event_id)
         reference = str(told["order"])
         if not _ORDER.fullmatch(reference):
-            return Verified(
-                [], event_id
-            )  # a payment of somebody else's making at our account: the register tells of it
+            # A payment of somebody else's making at our account: the register tells of it.
+            return Verified([], event_id)
         try:
             answer, evidence = await self._client.order(reference)
             if answer.order != reference:
                 raise CallbackRefused("status_not_told", 503)
             listed = [each for each in answer.payments if each.payment_status in verdicts.PAYMENT_STATUSES]
             return Verified([self._fact(each, reference, evidence) for each in listed], event_id)
-        except verdicts.ReferenceUnknown:
+        except ReferenceUnknown:
             return Verified([], event_id)
         except errors.AdapterError as error:
             raise CallbackRefused("status_not_told", 503) from error

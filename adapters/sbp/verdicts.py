@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import Final
 
 from adapters.runtime import errors
+from adapters.runtime.references import ReferenceTaken, ReferenceUnknown
 from adapters.sbp.models import DeclineReason, PaymentStatus, PayoutStatus, QrStatus, RefundStatus
 from schemas.results import Verdict
 
@@ -79,18 +80,6 @@ ORDER_EXISTS, ORDER_NOT_FOUND = "ERROR.ORDER_EXISTS", "ERROR.ORDER_NOT_FOUND"
 REFUND_EXISTS, REFUND_NOT_FOUND = "ERROR.REFUND_EXISTS", "ERROR.REFUND_NOT_FOUND"
 TAKEN: Final = frozenset({PAYOUT_EXISTS, ORDER_EXISTS, REFUND_EXISTS})
 NOT_FOUND: Final = frozenset({PAYOUT_NOT_FOUND, ORDER_NOT_FOUND, REFUND_NOT_FOUND})
-
-
-class ReferenceUnknown(Exception):  # noqa: N818 - an answer, not a failure
-    """The provider has never seen the reference. It says nothing about a request that is still on its way."""
-
-    def __init__(self, evidence: str) -> None:
-        super().__init__("reference unknown")
-        self.evidence = evidence
-
-
-class ReferenceTaken(Exception):  # noqa: N818 - an answer, not a failure
-    """The reference exists already: the first request arrived. Ask for its status."""
 
 
 def verdict_of(status: str) -> Verdict:
