@@ -1,8 +1,11 @@
 """How a child process is started so that it cannot outlive the process that started it, and where it is reached."""
 
 import atexit
+import contextlib
 import ctypes
+import itertools
 import os
+import random
 import shutil
 import signal
 import socket
@@ -14,6 +17,9 @@ from pathlib import Path
 _PR_SET_PDEATHSIG = 1
 _SOCKET_PATH_BYTES = 104
 """What every system allows for the path of a socket: macOS 104 with its end, Linux 108."""
+_SERVER_PORTS = range(15_000, 30_000)
+_FIRST_PORT = random.randrange(len(_SERVER_PORTS))  # noqa: S311  no secret: two processes begin at different places
+_next_port = itertools.cycle((*_SERVER_PORTS[_FIRST_PORT:], *_SERVER_PORTS[:_FIRST_PORT]))
 _SOCKET_NAME_BYTES = len("/.s.PGSQL.65535.lock")
 
 
@@ -34,10 +40,15 @@ def die_with_parent(signal_number: int = signal.SIGTERM) -> Callable[[], None] |
 
 
 def free_port() -> int:
-    """Return a loopback TCP port that nobody listened on a moment ago."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """Return a loopback TCP port that nobody uses now; a process gets none twice before it has had them all.
+
+    Below what any system gives to outgoing connections: one of those would else take it before its server does.
+    """
+    for _ in _SERVER_PORTS:
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", next(_next_port)))
+            return int(probe.getsockname()[1])
+    raise OSError(f"every port from {_SERVER_PORTS[0]} to {_SERVER_PORTS[-1]} is in use")
 
 
 class SocketHome:

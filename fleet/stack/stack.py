@@ -252,16 +252,21 @@ class Stack:
     async def _wait_until_ready(self) -> None:
         """Ready is: the API answers, and every rail's adapter has registered."""
         deadline = time.monotonic() + _READY_WITHIN_S
-        missing = "the API"
+        missing, last = "the API", "it never answered"
         async with httpx.AsyncClient(timeout=2) as http:
             while time.monotonic() < deadline:
                 with contextlib.suppress(httpx.TransportError):
-                    if (await http.get(f"{self.info.public_url}/readyz")).is_success:
+                    answer = await http.get(f"{self.info.public_url}/readyz")
+                    missing, last = "the API", answer.text
+                    if answer.is_success:
                         missing = await self._unregistered()
                         if not missing:
                             return
                 await asyncio.sleep(0.1)
-        raise StackError(f"{missing} was not ready within {_READY_WITHIN_S} s: see the logs in {self.home / 'logs'}")
+        raise StackError(
+            f"{missing} was not ready within {_READY_WITHIN_S} s (the API last said: {last})"
+            f"{self.supervisor.restarted()}: see the logs in {self.home / 'logs'}"
+        )
 
     async def _unregistered(self) -> str:
         connection = await asyncpg.connect(self.info.database_url)

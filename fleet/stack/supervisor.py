@@ -17,6 +17,8 @@ _LONGEST_BACKOFF_S = 5.0
 _STEADY_S = 10.0
 """A child that lived this long starts its next restart without having to wait."""
 
+_SAID_CHARACTERS = 300
+
 # What a child must not inherit: addresses and secrets that belong to whoever started us.
 _NOT_INHERITED = frozenset(
     {"DATABASE_URL", "DATABASE_WORKER_URL", "DATABASE_DIRECT_URL", "REDIS_URL", "FLEET_MASTER_KEY"}
@@ -55,6 +57,13 @@ class Supervisor:
     def pids(self) -> dict[str, int]:
         """Return the process id of every child that runs now."""
         return {name: process.pid for name, process in self._processes.items() if process.returncode is None}
+
+    def restarted(self) -> str:
+        """Say which children had to be started again, how often, and with what last words; empty where none."""
+        return "".join(
+            f"; {name} was restarted {times} times, last: {_last_line(self.log(name))}"
+            for name, times in sorted(self.restarts.items())
+        )
 
     def log(self, name: str) -> Path:
         """Return the path of a child's log."""
@@ -103,6 +112,11 @@ class Supervisor:
             backoff_s, started = min(backoff_s * 2, _LONGEST_BACKOFF_S), time.monotonic()
             self.restarts[spec.name] += 1
             self._processes[spec.name] = await self._spawn(spec)
+
+
+def _last_line(log: Path) -> str:
+    lines = log.read_text(errors="replace").rstrip().splitlines() if log.exists() else []
+    return lines[-1][:_SAID_CHARACTERS] if lines else "nothing"
 
 
 def _signal_all(processes: list[asyncio.subprocess.Process], number: signal.Signals) -> None:

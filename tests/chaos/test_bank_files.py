@@ -14,6 +14,7 @@ from fleet.stack.stack import StackPlan, running
 from schemas.api import BatchItem, IntentRequest, WalletRequest
 from schemas.operations import OperationType
 from schemas.permits import Payee
+from tests.support.selection import mostly_long
 
 pytestmark = [pytest.mark.chaos, pytest.mark.timeout(240)]
 
@@ -41,7 +42,10 @@ def withdrawal(wallet: UUID, number: int) -> BatchItem:
     return BatchItem(idempotency_key=uuid4().hex, intent=intent)
 
 
-@pytest.mark.parametrize("failpoint", ["adapter.during_call", "adapter.after_call", "adapter.after_publish"])
+@pytest.mark.parametrize(
+    "failpoint",
+    mostly_long(["adapter.during_call", "adapter.after_call", "adapter.after_publish"], "adapter.after_publish"),
+)
 async def test_a_bank_adapter_that_dies_around_its_file_pays_everybody_once(tmp_path: Path, failpoint: str) -> None:
     async with running(StackPlan(tmp_path, rails={"bank": 2}, failpoints=True)) as stack:
         info = stack.info

@@ -11,6 +11,7 @@ from schemas.events import IntentState
 from schemas.webhooks import WebhookEndpointRequest
 from tests.chaos.conftest import CANARY, Fleet, check
 from tests.support.receiver import receiving
+from tests.support.selection import mostly_long
 from tests.support.waiting import until
 
 STEPS = [
@@ -32,7 +33,9 @@ STEPS = [
 
 
 @pytest.mark.timeout(150)
-@pytest.mark.parametrize("step", STEPS)
+@pytest.mark.parametrize(
+    "step", mostly_long(STEPS, "api.after_commit", "relay.after_xadd", "adapter.after_call", "settler.before_commit")
+)
 async def test_a_kill_at_any_step_loses_nothing_and_pays_nothing_twice(fleet: Fleet, step: str) -> None:
     restarts = fleet.stack.supervisor.restarts.total()
     fleet.stack.arm(step)
@@ -44,7 +47,9 @@ async def test_a_kill_at_any_step_loses_nothing_and_pays_nothing_twice(fleet: Fl
 
 
 @pytest.mark.timeout(150)
-@pytest.mark.parametrize("step", ["adapter.after_permit", "adapter.during_call", "adapter.after_call"])
+@pytest.mark.parametrize(
+    "step", mostly_long(["adapter.after_permit", "adapter.during_call", "adapter.after_call"], "adapter.during_call")
+)
 async def test_a_kill_of_the_sbp_adapter_in_the_middle_of_payouts_pays_each_once(fleet: Fleet, step: str) -> None:
     fleet.stack.arm(step)
     run = await fleet.send(fleet.rouble_payments(20))
@@ -60,7 +65,7 @@ async def test_a_kill_of_the_sbp_adapter_in_the_middle_of_payouts_pays_each_once
 
 
 @pytest.mark.timeout(150)
-@pytest.mark.parametrize("step", ["notifier.before_send", "notifier.before_keep"])
+@pytest.mark.parametrize("step", mostly_long(["notifier.before_send", "notifier.before_keep"], "notifier.before_keep"))
 async def test_a_kill_loses_no_webhook_and_what_comes_twice_has_one_id(fleet: Fleet, step: str) -> None:
     """Between the commit and the webhook, and between the webhook and the note that it was taken."""
     async with receiving() as receiver:

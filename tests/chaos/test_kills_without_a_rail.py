@@ -23,6 +23,7 @@ from fleet.stack.stack import Stack, StackPlan, running
 from schemas.api import BatchItem, IntentRequest, IntentView, ReviewDecision, ReviewRequest, WalletRequest
 from schemas.exchange import PairRequest, QuoteRequest, RateRequest
 from schemas.tenants import TenantRequest
+from tests.support.selection import mostly_long
 
 SCOPES = ("*", "MANUAL_ADJUSTMENT", "REVIEW")
 FUNDS, AMOUNT = 10_000, 300
@@ -135,7 +136,7 @@ async def bank() -> AsyncIterator[Bank]:
 
 
 @pytest.mark.timeout(150)
-@pytest.mark.parametrize("step", ["api.before_commit", "api.after_commit"])
+@pytest.mark.parametrize("step", mostly_long(["api.before_commit", "api.after_commit"], "api.after_commit"))
 async def test_payments_whose_core_was_killed_happened_once_and_are_told_the_same(bank: Bank, step: str) -> None:
     prepared = [await bank.prepared(operation) for operation in OPERATIONS]
     before = [await bank.posted(payer, payee) for payer, _, payee in prepared]
@@ -155,7 +156,7 @@ async def test_payments_whose_core_was_killed_happened_once_and_are_told_the_sam
 
 
 @pytest.mark.timeout(150)
-@pytest.mark.parametrize("step", ["review.before_commit", "review.after_commit"])
+@pytest.mark.parametrize("step", mostly_long(["review.before_commit", "review.after_commit"], "review.before_commit"))
 async def test_a_decision_whose_core_was_killed_counts_once_and_is_told_the_same(bank: Bank, step: str) -> None:
     prepared = [await bank.prepared(operation) for operation in REVIEWED]
     before = [await bank.posted(payer, payee) for payer, _, payee in prepared]

@@ -10,11 +10,14 @@ from redis.asyncio import Redis
 
 from fleet.stack.stack import WORKER
 from tests.chaos.conftest import Fleet, check, kill_adapters
+from tests.support.selection import mostly_long
 from wire.client import connect_redis
 
 
 @pytest.mark.timeout(150)
-@pytest.mark.parametrize("step", ["adapter.after_permit", "adapter.during_call", "adapter.after_call"])
+@pytest.mark.parametrize(
+    "step", mostly_long(["adapter.after_permit", "adapter.during_call", "adapter.after_call"], "adapter.after_permit")
+)
 async def test_an_adapter_that_sleeps_beyond_the_claim_time_wakes_up_harmless(fleet: Fleet, step: str) -> None:
     fleet.stack.arm(step, "stop")
     task = asyncio.create_task(fleet.pay(40))
@@ -27,7 +30,9 @@ async def test_an_adapter_that_sleeps_beyond_the_claim_time_wakes_up_harmless(fl
 
 
 @pytest.mark.timeout(150)
-@pytest.mark.parametrize("moment_s", [0.05, 0.3, 1.5])
+@pytest.mark.parametrize(
+    "moment_s", [0.3, pytest.param(0.05, marks=pytest.mark.long), pytest.param(1.5, marks=pytest.mark.long)]
+)
 async def test_a_wiped_redis_is_filled_again_and_nobody_is_paid_twice(fleet: Fleet, moment_s: float) -> None:
     task = asyncio.create_task(fleet.pay(60))
     await asyncio.sleep(moment_s)

@@ -53,7 +53,7 @@ def test_a_rail_that_was_just_written_passes_its_certificate_and_the_style(work_
     _run(work_tree, python, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-n0", *suite)
 
 
-@pytest.mark.chaos
+@pytest.mark.long
 @pytest.mark.timeout(600)
 def test_a_rail_that_was_just_written_passes_every_static_check(work_tree: Path) -> None:
     python = sys.executable

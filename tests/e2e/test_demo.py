@@ -91,6 +91,7 @@ def test_the_demo_pays_a_file_and_proves_it(tmp_path: Path) -> None:
     assert report["provider_book"] == {**agreed, "by_rail": by_rail}
 
 
+@pytest.mark.long
 @pytest.mark.timeout(200)
 def test_ctrl_c_ends_every_child_and_the_same_command_goes_on_without_paying_twice(tmp_path: Path) -> None:
     arguments = ("--count", "40", "--json", "--data", str(tmp_path / "data"))

@@ -205,7 +205,7 @@ async def test_a_slow_receiver_holds_up_no_other(developer: World, receiver: Rec
         await endpoint(developer, slow.url)
         await endpoint(developer, receiver.url)
         await pay(developer, 3)
-        working = sending(developer, call_s=30)
+        working = sending(developer, call_s=5)
         await run_until(working, lambda: len(receiver.received) == 7)
     assert 1 <= len(slow.received) <= working._pace.calls_at_once
 

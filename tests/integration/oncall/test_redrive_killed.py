@@ -24,7 +24,7 @@ TEN = (
 THREE = ("redrive.put_back=kill", "redrive.before_commit=kill@2", "redrive.after_commit=kill")
 
 
-@pytest.mark.parametrize("points", [THREE, pytest.param(TEN, marks=pytest.mark.chaos)], ids=["three", "ten"])
+@pytest.mark.parametrize("points", [THREE, pytest.param(TEN, marks=pytest.mark.long)], ids=["three", "ten"])
 async def test_killed_at_any_point_each_letter_goes_once(
     world: World, fresh_database: RoleUrls, points: tuple[str, ...]
 ) -> None:
