@@ -237,7 +237,7 @@ OPERATIONS: Final = {
         ),
     )
 }
-"""What can be asked for today, each declared here alone; any other type is refused as `operation_not_supported`."""
+"""Every operation type, each declared here alone."""
 
 
 @dataclass(frozen=True, slots=True)

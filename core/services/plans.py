@@ -78,10 +78,7 @@ def plan_payment(
 ) -> Plan:
     """Return what becomes of the request. Raises Refusal, in the order of docs/errors.md."""
     request = asked.request
-    operation = OPERATIONS.get(request.operation)
-    if operation is None:
-        text = f"{request.operation} is not offered yet: use one of {', '.join(sorted(OPERATIONS))}"
-        raise Refusal("operation_not_supported", text, field="operation")
+    operation = OPERATIONS[request.operation]
     require_currency(request.currency)
     wallet = wallets.get(request.wallet_id)
     if wallet is None or wallet.tenant_id != asked.caller.tenant_id:

@@ -1,0 +1,90 @@
+"""Of several faults in what is sent, the first in docs/errors.md is answered: each pair of neighbours, over HTTP."""
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, Final
+from uuid import uuid4
+
+import orjson
+
+from tests.integration.api.conftest import World, payout
+from tests.support.signed import Signed
+
+PAGE: Final = (Path(__file__).parents[3] / "docs" / "errors.md").read_text()
+LISTED: Final = re.findall(r"^\| `(\w+)` \| \d+ \|", PAGE.split("## Other calls")[0], re.MULTILINE)
+
+
+@dataclass
+class Sent:
+    """One request, to which faults are added."""
+
+    client: Signed
+    body: dict[str, Any]
+    key: str = field(default_factory=lambda: uuid4().hex)
+    nonce: str = field(default_factory=lambda: uuid4().hex)
+    age_s: int = 0
+    signed: bool = True
+    secret: str | None = None
+    media: str = "application/json"
+    text: Callable[[bytes], bytes] = bytes
+
+    async def code(self) -> str:
+        """Send it and return the code that it is refused with."""
+        raw = self.text(orjson.dumps(self.body))
+        signer = self.client if self.secret is None else Signed(self.client.http, self.client.key_id, self.secret)
+        headers = signer.headers("POST", "/v1/intents", raw, nonce=self.nonce, age_s=self.age_s)
+        if not self.signed:
+            del headers["Fleet-Signature"]
+        headers |= {"Content-Type": self.media} | ({"Idempotency-Key": self.key} if self.key else {})
+        answer = await self.client.http.post("/v1/intents", content=raw, headers=headers)
+        code: str = answer.json()["code"]
+        return code
+
+
+async def test_of_two_faults_in_what_is_sent_the_first_is_answered(world: World) -> None:
+    wallet, foreign = await world.funded_wallet(1000), uuid4()
+    elsewhere = await world.other(accounts=[foreign])
+    other_work = await world.other(operations=["EXCHANGE"], accounts=[foreign])
+    assert (await other_work.post("/v1/wallets", {}, nonce="burnt-nonce")).status_code == 422
+    faults: dict[str, dict[str, Any]] = {
+        "body_too_large": {"text": lambda raw: raw + b" " * 65_536},
+        "unauthenticated": {"signed": False},
+        "stale_timestamp": {"age_s": 301},
+        "unauthenticated, by a wrong signature": {"secret": "wrong"},
+        "replayed_nonce": {"nonce": "burnt-nonce"},
+        "idempotency_key_missing": {"key": ""},
+        "unsupported_media_type": {"media": "text/plain"},
+        "malformed_json": {"text": lambda raw: raw[:-1]},
+        "invalid_request": {"body": payout(wallet, surprise=1)},
+        "operation_not_permitted": {"client": other_work},
+        "account_not_permitted": {"client": elsewhere},
+    }
+    order = list(faults)
+    assert [name for name in order if "," not in name] == LISTED[: LISTED.index("idempotency_in_flight")]
+    for place, (first, second) in enumerate(pairwise(order)):
+        # What comes from the right of a pair stands beside all the faults after it, too.
+        sent = Sent(world.api, payout(wallet))
+        for name in reversed(order[place:] if first != "operation_not_permitted" else [first]):
+            for changed, value in faults[name].items():
+                setattr(sent, changed, value)
+        assert await sent.code() == first.partition(",")[0], (first, second)
+
+
+async def test_a_key_that_was_used_is_looked_at_after_what_the_key_may_and_before_what_is_asked(world: World) -> None:
+    wallet = await world.funded_wallet(1000)
+    confined = await world.other(accounts=[uuid4()])
+    unknown = payout(wallet, currency="XXX")
+    one, wrong = ({"idempotency_key": "twice", "intent": body} for body in (payout(wallet), unknown))
+    # The first of a batch under a key is in flight while the second is looked at, whatever that one asks for.
+    in_flight = (await world.api.post("/v1/intents:batch", {"items": [one, wrong]})).json()["results"]
+    assert [in_flight[0]["status"], in_flight[1]["problem"]["code"]] == [201, "idempotency_in_flight"]
+    refused = (await confined.post("/v1/intents:batch", {"items": [one, wrong]})).json()["results"]
+    assert [each["problem"]["code"] for each in refused] == ["account_not_permitted"] * 2
+    # Answered by now: another request under the key conflicts before its own faults are told.
+    assert await Sent(world.api, unknown, key="twice").code() == "idempotency_conflict"
+    assert await Sent(world.api, unknown).code() == "unknown_currency"
+    after = LISTED[LISTED.index("account_not_permitted") :]
+    assert after[:4] == ["account_not_permitted", "idempotency_in_flight", "idempotency_conflict", "unknown_currency"]
