@@ -31,6 +31,7 @@ from core.services.limits import LimitBook
 from core.services.nonces import NonceGate
 from core.services.notify import Notifier, NotifyPace
 from core.services.provider_payments import park_lapsed
+from core.services.purge import Purger, ages_of
 from core.services.quotas import Quotas
 from core.services.read_intents import ReadService
 from core.services.recon import reconcile_intents
@@ -64,6 +65,7 @@ from core.store.migrate import load_migrations
 from core.store.nonces import NonceStore
 from core.store.outbox import OUTBOX_CHANNEL
 from core.store.parking import PostgresParking
+from core.store.purge import PurgeStore
 from core.store.quotes import QuoteStore
 from core.store.rates import RateStore
 from core.store.recon import ReconStore
@@ -299,7 +301,13 @@ def background(core: Core, client: Redis) -> BusDeps:
         instance=settings.instance or f"{socket.gethostname()}-{os.getpid()}",
         notify=notifier(core).step,
         complete=completer(core).step,
+        purge=partial(_purger(core).run, ages_of(settings.keep.split()), lose=True),
     )
+
+
+def _purger(core: Core) -> Purger:
+    database = core.worker_database
+    return Purger(PurgeStore(), AuditStore(), lambda: database.unit_of_work(Context(None, "purge")), "purge")
 
 
 def completer(core: Core) -> Completer:

@@ -70,6 +70,10 @@ class Settings(EnvironmentSettings):
     confirm_within_s: Seconds = 600
     review_within_s: Seconds = 86_400
     """How long an intent waits in REVIEW, held, before it expires."""
+    purge_every_s: Annotated[int, Field(ge=0)] = 86_400
+    """How often a resolver loses what need not be kept any longer (docs/retention.md); 0: never by itself."""
+    keep: Annotated[str, Field(pattern=r"^([a-z_]+=[0-9]{1,5}( +|$))*$")] = ""
+    """Other ages than the usual, in days: `evidence=2555 webhooks=60`."""
     voids_per_minute: Annotated[int, Field(ge=1)] = 600
     """Automatic voids stop, with an alert, above this rate."""
     break_approval_above_minor: Annotated[int, Field(ge=0)] = 100_000

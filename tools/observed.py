@@ -149,7 +149,7 @@ SCENARIOS: Final = (
             "INSERT INTO fleet.accounts (id, tenant_id, ledger, code, flags, credits_posted)"
             f" VALUES ('{_PLANTED}', '{_PLANTED}', 764, 1, 0, 250)"
         ),
-        _planted(f"DELETE FROM fleet.accounts WHERE id = '{_PLANTED}'"),
+        _planted(f"UPDATE fleet.accounts SET credits_posted = 0 WHERE id = '{_PLANTED}'"),
     ),
     Scenario(
         "an adapter reports what nobody can use",

@@ -9,6 +9,9 @@ from wire.pulse import PULSE, Beat
 
 log = logging.getLogger(__name__)
 
+SIGN_OF_LIFE_S = 60.0
+"""Well under what counts as stalled (wire.pulse)."""
+
 
 async def forever(name: str, step: Callable[[], Awaitable[float]]) -> None:
     """Run `step` until cancelled; it returns how many seconds to wait before the next.
@@ -38,4 +41,13 @@ async def _turn(name: str, step: Callable[[], Awaitable[float]], beat: Beat) -> 
             if failures:
                 log.warning("%s works again after %d failures", name, failures)
             failures = 0
-        await asyncio.sleep(wait_s)
+        await _rest(wait_s, beat)
+
+
+async def _rest(wait_s: float, beat: Beat) -> None:
+    """Wait, with a sign of life now and then: a loop that has its time until tomorrow is not one that hangs."""
+    while wait_s > SIGN_OF_LIFE_S:
+        await asyncio.sleep(SIGN_OF_LIFE_S)
+        wait_s -= SIGN_OF_LIFE_S
+        beat.beat()
+    await asyncio.sleep(wait_s)

@@ -46,6 +46,7 @@ class BusDeps:
     instance: str
     notify: Callable[[], Awaitable[float]]
     complete: Callable[[], Awaitable[float]]
+    purge: Callable[[], Awaitable[object]]
 
 
 async def relay_role(deps: BusDeps) -> None:
@@ -95,6 +96,8 @@ async def resolver_role(deps: BusDeps) -> None:
         tasks.create_task(forever("upkeep", lambda: _upkeep(deps)))
         tasks.create_task(forever("the observer", lambda: _observe(deps)))
         tasks.create_task(forever("the balance", lambda: _then(deps.prove, deps.settings.balance_every_s)))
+        if deps.settings.purge_every_s:
+            tasks.create_task(forever("the purge", lambda: _then(deps.purge, deps.settings.purge_every_s)))
         for rail in deps.settings.rail_names:
             tasks.create_task(_heal(deps, rail))
             tasks.create_task(_sweep(deps, rail))

@@ -18,6 +18,7 @@ from fleet.cli import (
     limits,
     liquidity,
     projections,
+    purge,
     qr,
     quotes,
     rails,
@@ -71,6 +72,7 @@ app.add_typer(sbp.app, name="sbp")
 app.add_typer(simulate.app, name="simulate")
 app.command("exposure")(liquidity.exposure_)
 app.add_typer(recover.app, name="recover")
+app.command("purge")(purge.purge)
 
 
 def main(arguments: list[str] | None = None) -> int:

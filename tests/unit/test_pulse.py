@@ -40,6 +40,25 @@ async def test_a_loop_that_only_fails_goes_on_beating_and_one_that_ended_is_forg
     assert PULSE.stalled(-1) == []
 
 
+async def test_a_loop_that_has_its_time_until_tomorrow_gives_signs_of_life(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("core.bus.loop.SIGN_OF_LIFE_S", 0.01)
+    steps: list[float] = []
+
+    async def step() -> float:
+        steps.append(86_400.0)
+        return steps[-1]
+
+    task = asyncio.create_task(forever("the daily loop", step))
+    try:
+        for _ in range(3):
+            await asyncio.sleep(0.2)
+            assert PULSE.stalled(0.15) == []
+        assert len(steps) == 1, "and it took its step once"
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
 async def test_the_three_paths_tell_alive_from_ready() -> None:
     pulse, missing = Pulse(), "database_away"
     beat = pulse.start("resolver")
