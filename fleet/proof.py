@@ -64,14 +64,17 @@ _PAYOUTS = """
     SELECT i.id, i.state, j.amount_minor, j.rail, i.parked_at, i.deadline < now() AS overdue, j.reference,
            EXISTS (SELECT FROM fleet.alerts a WHERE a.intent_id = i.id) AS alerted
       FROM fleet.intents i
-      JOIN fleet.jobs j ON j.intent_id = i.id AND j.kind = 'pay'
+      JOIN fleet.jobs j ON j.intent_id = i.id AND j.kind IN ('pay', 'refund')
 """
 
 # A hold is open exactly while its intent is authorized and undecided: what wallets hold must be what those intents ask.
 _HOLDS = """
     SELECT (SELECT coalesce(sum(a.debits_pending), 0) FROM fleet.accounts a JOIN fleet.wallets w ON w.id = a.id)::bigint
                AS held,
-           (SELECT coalesce(sum(amount_minor + fee_minor), 0) FROM fleet.intents
+           (SELECT coalesce(sum(amount_minor + fee_minor - CASE WHEN direction IS DISTINCT FROM 'OUT' THEN 0 ELSE (
+                -- The fees that go back with a refund come from who got them; no wallet, but where it was a wallet.
+                SELECT coalesce(sum((leg->>'amount_minor')::bigint), 0) FROM jsonb_array_elements(fee_legs) leg
+                 WHERE leg->>'wallet_id' IS NULL) END), 0) FROM fleet.intents
              WHERE state IN ('REVIEW', 'AUTHORIZED', 'DISPATCHED', 'UNRESOLVED')
                -- Money that has yet to come in holds nothing; what is paid back is held from suspense.
                AND operation NOT IN ('TOPUP', 'DEPOSIT', 'DIRECT_DEBIT') AND direction IS DISTINCT FROM 'PAYBACK'

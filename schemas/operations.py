@@ -43,6 +43,8 @@ class Direction(StrEnum):
     """What rested in suspense goes back to who paid it, as a person decided or the provider did."""
     REVERSAL = "REVERSAL"
     """What was collected was taken back from us: out of the wallet that got it."""
+    OUT = "OUT"
+    """What was collected goes back to who paid it, through the rail that it came by, as a client asked."""
     RECEIVABLE = "RECEIVABLE"
     """The part of it that the wallet has no more: the tenant is owed it."""
 

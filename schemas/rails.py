@@ -1,7 +1,7 @@
 """What a rail declares about itself when its adapter starts; the core's policy follows from these records."""
 
 from datetime import time
-from typing import Annotated
+from typing import Annotated, Literal
 from uuid import UUID
 
 from pydantic import Field
@@ -30,6 +30,8 @@ class Capabilities(Contract):
     request_expiry: bool = False
     """The request carries an expiry after which the provider refuses to execute it."""
     callbacks: bool = False
+    refunds: Literal["none", "full", "parts"] = "none"
+    """Of operations that collect: what of a collected payment the provider pays back, by the rail's REFUND."""
     collection_lives_s: Seconds | None = None
     """Of operations that collect: how long the payer may take; the time that `expires_at` of a permit allows."""
     min_amount_minor: AmountMinor = 1

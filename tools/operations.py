@@ -61,7 +61,7 @@ def render() -> str:
             operation.type.value + (f", {direction}" if direction else ""),
             principal.debit.value,
             principal.credit.value,
-            operation.job_kind.value if operation.job_kind else "none",
+            kind.value if (kind := operation.job_kind_of(direction or None)) else "none",
             _needs(operation),
             _yes(operation.takes_fees),
             "where the rail looks payees up" if operation.confirms_first else "no",

@@ -78,6 +78,7 @@ class PromptPayRail(PromptPayCollections):
                     update={
                         "lookup": False,
                         "callbacks": True,
+                        "refunds": "parts",
                         "collection_lives_s": self._settings.qr_lives_s,
                         "max_amount_minor": self._settings.qr_max_amount_minor,
                     }

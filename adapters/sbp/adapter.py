@@ -66,6 +66,10 @@ class SbpRail(CollectsByQr):
             environment=self._settings.environment,
             operations={
                 OperationType.PAYOUT: payout,
+                # A refund is known by its id for good; nothing takes one back, and its request has no expiry.
+                OperationType.REFUND: payout.model_copy(
+                    update={"lookup": False, "dedup_window_s": None, "request_expiry": False}
+                ),
                 OperationType.TOPUP: self._collection(self._settings.qr_lives_s),
                 OperationType.DEPOSIT: self._collection(self._settings.static_qr_lives_s),
             },
@@ -83,6 +87,7 @@ class SbpRail(CollectsByQr):
             not_found_horizon_s=self._timing.claim_idle_s + self._settings.settlement_s,
             request_expiry=True,
             callbacks=True,
+            refunds="parts",
             collection_lives_s=lives_s,
             max_amount_minor=self._settings.max_amount_minor,
             currencies=[RUB.code],

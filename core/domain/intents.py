@@ -10,7 +10,7 @@ from core.domain.exchange import ExchangeTerms
 from core.domain.fee_legs import FeeLeg, sum_minor
 from schemas.events import TERMINAL_STATES, IntentState
 from schemas.fees import FeePhase
-from schemas.operations import COLLECTED
+from schemas.operations import COLLECTED, Direction
 
 _OPEN: Final = frozenset(IntentState) - TERMINAL_STATES
 
@@ -112,6 +112,9 @@ class IntentRow:
         if self.is_collected:
             # It all comes in; the fees leave the wallet behind it.
             return self.confirmed_minor or self.amount_minor
+        if self.direction == Direction.OUT:
+            # The payer gets it all back; the fees that go back with it come from who got them.
+            return self.amount_minor - sum(leg.amount_minor for leg in self.fee_legs)
         if not self.fee_legs or self.is_refund:
             return self.amount_minor
         return self.amount_minor - sum_minor(self.fee_legs, FeePhase.POST)

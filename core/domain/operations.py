@@ -92,10 +92,12 @@ _THROUGH_A_RAIL: Final = Steps(
 
 
 _GIVEN_BACK: Final = Steps(
-    "lock the original, count what was refunded of it, post the whole chain, with the fees that go back",
-    "SETTLED, or FAILED with nothing moved",
-    "where a provider returns a payment, the core makes the refund itself: RETURN, or SUSPENSE",
-    "SETTLED",
+    "lock the original, count what was refunded of it, post the whole chain, with the fees that go back; of a payment "
+    "that was collected (OUT), hold it and queue a `refund` job of the rail that it came by",
+    "SETTLED, of OUT AUTHORIZED and held, or FAILED with nothing moved",
+    "OUT: the provider pays the payer back; where a provider returns a payment, the core makes the refund itself: "
+    "RETURN, or SUSPENSE",
+    "SETTLED; OUT as PAYOUT: SETTLED and posted, FAILED and voided, UNRESOLVED and held while in doubt",
 )
 
 
@@ -138,11 +140,17 @@ class Operation:
     """Whose wallet a key that is confined to wallets must cover to ask for it."""
     otherwise: Mapping[str, LegKind] = field(default_factory=dict)
     """The principal's movement by directions in which it is another."""
+    other_jobs: Mapping[str, JobKind] = field(default_factory=dict)
+    """The kind of job by directions that a provider carries out, of an operation that needs none otherwise."""
 
     @property
     def needs_rail(self) -> bool:
         """Whether a provider carries it out."""
         return self.job_kind is not None
+
+    def job_kind_of(self, direction: str | None) -> JobKind | None:
+        """Return which job carries it out in this direction; None where none does."""
+        return self.other_jobs.get(direction, self.job_kind) if direction is not None else self.job_kind
 
     @property
     def needs_payee(self) -> bool:
@@ -218,7 +226,10 @@ OPERATIONS: Final = {
                 Direction.PAYBACK: LegKind(Role.SUSPENSE, Role.CLEARING, TransferCode.SUSPENSE),
                 Direction.REVERSAL: LegKind(Role.WALLET, Role.CLEARING),
                 Direction.RECEIVABLE: LegKind(Role.RECEIVABLE, Role.CLEARING),
+                # From who got what was collected to who paid it.
+                Direction.OUT: LegKind(Role.WALLET, Role.CLEARING),
             },
+            other_jobs={Direction.PAYBACK: JobKind.REFUND, Direction.OUT: JobKind.REFUND},
         ),
         Operation(
             OperationType.MANUAL_ADJUSTMENT,
@@ -375,6 +386,12 @@ def _fee_legs(intent: IntentRow, ledger: int) -> list[Leg]:
             debit, credit = credit, _account_id(intent, _principal(intent).credit)
         legs.append(Leg(leg.name, debit, credit, leg.amount_minor, TransferCode.FEE, ledger))
     return legs
+
+
+def sending_job(intent: IntentRow) -> UUID:
+    """Return the id of the job that a provider carries the intent out by, whether it was made or not."""
+    kind = OPERATIONS[OperationType(intent.operation)].job_kind_of(intent.direction)
+    return derive_id(intent.id, "job", kind or JobKind.PAY)
 
 
 def hold_id(intent_id: UUID, leg: str) -> UUID:

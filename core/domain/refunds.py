@@ -1,5 +1,6 @@
 """What is left of a payment to refund, and which part of its fees goes back with it. Pure."""
 
+import sys
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -7,6 +8,7 @@ from uuid import UUID
 
 from core.domain.fee_legs import FeeLeg
 from core.domain.intents import IntentRow
+from schemas.operations import Direction
 
 RuleVersion = tuple[UUID, int]
 """The id of a fee rule and its version."""
@@ -29,13 +31,24 @@ class Refundable:
     def count(self, refunds: Iterable[IntentRow]) -> None:
         """Count refunds that exist."""
         for refund in refunds:
+            if refund.direction == Direction.PAYBACK:
+                continue  # another payment of the same payer's, which rested in suspense and never reached the wallet
             self.refunded_minor += refund.amount_minor
             self.returned.update({leg.name: leg.amount_minor for leg in refund.fee_legs})
+
+    def uncount(self, returns: Iterable[IntentRow]) -> None:
+        """Take back from the count what came back of refunds: it never reached who paid."""
+        self.refunded_minor -= sum(each.amount_minor for each in returns)
+
+    @property
+    def whole_minor(self) -> int:
+        """What there was to refund at first: what the recipient got, or of a collection what the payer paid."""
+        return self.original.principal_minor if self.original.is_collected else self.original.received_minor
 
     @property
     def left_minor(self) -> int:
         """What may still be refunded."""
-        return self.original.received_minor - self.refunded_minor
+        return self.whole_minor - self.refunded_minor
 
     def take(self, amount_minor: int) -> tuple[FeeLeg, ...] | None:
         """Count a refund and return the fees that go back with it; None, and nothing counted, where it is too much.
@@ -47,12 +60,15 @@ class Refundable:
             return None
         self.refunded_minor += amount_minor
         legs = []
+        # What goes back out comes from the wallet by at least one unit, whatever the fees were.
+        most_minor = amount_minor - 1 if self.original.is_collected else sys.maxsize
         for leg in self.original.fee_legs:
             if (leg.rule_id, leg.rule_version) not in self.returning:
                 continue
-            earned_minor = leg.amount_minor * self.refunded_minor // self.original.received_minor
-            back_minor = earned_minor - self.returned[leg.name]
+            earned_minor = leg.amount_minor * self.refunded_minor // self.whole_minor
+            back_minor = min(earned_minor - self.returned[leg.name], most_minor)
             if back_minor > 0:
                 self.returned[leg.name] += back_minor
+                most_minor -= back_minor
                 legs.append(leg._replace(amount_minor=back_minor))
         return tuple(legs)

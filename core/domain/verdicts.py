@@ -116,7 +116,21 @@ def decide_payment(case: Case, result: Result) -> Decision:
     of_reference = result.basis is Basis.REFERENCE_STATUS
     if verdict is Verdict.NOT_FOUND and of_reference and not_found_is_final(case):
         return _void(case, result.reason or "not_found")
+    if verdict is Verdict.NOT_FOUND and of_reference and _may_refund_anew(case):
+        return Decision(Step.RETRY, "not_found", after_s=_BACKOFF_FIRST_S)
     return Decision(Step.WAIT, verdict.lower())
+
+
+def _may_refund_anew(case: Case) -> bool:
+    """Nothing buries a refund and none expires: one that never arrived is sent again, where its reference is once."""
+    return (
+        case.job.kind is JobKind.REFUND
+        and case.capabilities.deduplicates_reference
+        and not case.capabilities.cancel_by_reference
+        and not case.unapplied_positive
+        and IntentState(case.intent.state) is not IntentState.UNRESOLVED
+        and case.now < case.job.deadline
+    )
 
 
 def _succeeded(case: Case, result: Result) -> Decision:

@@ -22,6 +22,7 @@ from core.services.plans import (
     Asked,
     Plan,
     asking_wallet,
+    payee_of,
     plan_payment,
     priced_as,
     require_operation,
@@ -226,7 +227,7 @@ class AcceptService:
         plains = {
             asked.intent_id: plain
             for asked, plan in zip(batch, plans, strict=True)
-            if isinstance(plan, Plan) and (plain := self._plain(asked)) is not None
+            if isinstance(plan, Plan) and (plain := self._plain(asked, plan)) is not None
         }
         subjects = list({plain.subject_id for plain in plains.values()})
         claimed = await ports.idempotency.claim(uow, batch[0].caller.key_id, claims, subjects)
@@ -247,8 +248,8 @@ class AcceptService:
             _answer(asked, plan, known.get(asked.key), rows, first) for asked, plan in zip(batch, plans, strict=True)
         ]
 
-    def _plain(self, asked: Asked) -> Plain | None:
-        payee, tenant_id = asked.request.payee, asked.caller.tenant_id
+    def _plain(self, asked: Asked, plan: Plan) -> Plain | None:
+        payee, tenant_id = payee_of(asked, plan), asked.caller.tenant_id
         if payee is None:
             return None
         subject_id = self._ports.vault.subject_id(tenant_id, payee)
@@ -267,10 +268,16 @@ class AcceptService:
         tenant_id, requests = batch[0].caller.tenant_id, [each.request for each in batch]
         originals = await lock_originals(uow, self._ports, tenant_id, requests)
         quotes = await lock_quotes(uow, self._ports.quotes, tenant_id, requests)
+        sources = {each.original.rail for each in originals.values() if each.original.is_collected}
+        rails = {
+            rail: found
+            for rail in sources
+            if rail is not None and (found := await self._ports.routes.registration_of(uow, rail)) is not None
+        }
         plans: list[Plan | Refusal] = []
         for asked in batch:
             try:
-                plans.append(plan_payment(asked, self._wallets, routes, originals, quotes))
+                plans.append(plan_payment(asked, self._wallets, routes, originals, quotes, rails))
             except Refusal as refusal:
                 plans.append(refusal)
         await self._price(uow, batch, plans)

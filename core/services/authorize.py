@@ -144,7 +144,7 @@ async def place_holds(
         if intent.requires_monitoring:
             outcomes[intent.id] = Outcome(intent.id, IntentState.REVIEW, moment.now + ports.review_within)
             continue
-        kind = OPERATIONS[OperationType(intent.operation)].job_kind
+        kind = OPERATIONS[OperationType(intent.operation)].job_kind_of(intent.direction)
         if kind is None:
             outcomes[intent.id] = Outcome(intent.id, IntentState.SETTLED)
             continue
@@ -243,8 +243,8 @@ async def _closed(uow: Any, ledger: Ledger, intents: Sequence[IntentRow]) -> dic
 
 
 def _transfers(intent: IntentRow) -> list[Transfer]:
-    needs_rail = OPERATIONS[OperationType(intent.operation)].needs_rail
-    return hold_transfers(intent) if needs_rail or intent.requires_monitoring else posting_transfers(intent)
+    is_sent = OPERATIONS[OperationType(intent.operation)].job_kind_of(intent.direction) is not None
+    return hold_transfers(intent) if is_sent or intent.requires_monitoring else posting_transfers(intent)
 
 
 async def _apply(

@@ -8,6 +8,7 @@ from uuid import UUID
 from core.domain.context import Context
 from core.domain.ids import derive_id
 from core.domain.intents import IntentRow, Move
+from core.domain.operations import sending_job
 from core.services.close_job import ClosePorts, Ending, close_if_unsent, end_intents, is_held
 from core.services.keys import Caller
 from core.services.problems import Refusal
@@ -53,7 +54,7 @@ async def cancel(ports: CancelPorts, caller: Caller, intent_id: UUID) -> IntentR
                     # it is looked at anew. A state never comes back, so this ends.
                     continue
             elif intent.state not in TERMINAL_STATES:
-                job_id = derive_id(intent_id, "job", JobKind.COLLECT if intent.is_collected else JobKind.PAY)
+                job_id = sending_job(intent)
                 closed = await close_if_unsent(uow, ports, [job_id], to=IntentState.CANCELLED, type=_EVENT)
                 if intent.is_collected and not closed:
                     return await _ask_to_bury(uow, ports, intent_id, job_id)

@@ -20,6 +20,7 @@ from core.domain.ledger import Account, AccountBalance, AccountFlags, Transfer
 from core.domain.operations import AccountCode, TransferCode, accounts_of, posting_transfers, system_account
 from core.services.close_job import ClosePorts, Ending
 from core.services.facts import Alert
+from core.services.refunds import FeeRules, refundable
 from schemas.collections import PaymentFate, PaymentKind, ProviderPayment
 from schemas.events import IntentState
 from schemas.money import currency_of
@@ -102,6 +103,8 @@ class CollectionPorts(ClosePorts, Protocol):
     def collections(self) -> Collections: ...
     @property
     def intents(self) -> Any: ...
+    @property
+    def fee_rules(self) -> FeeRules: ...
 
 
 @dataclass(slots=True)
@@ -170,6 +173,7 @@ class _Desk:
         self._named: dict[tuple[str, TransactionName], Payment] = {}
         self._wallets: dict[UUID, AccountBalance] = {}
         self._given: Counter[UUID] = Counter()
+        self._left: dict[UUID, int] = {}
         self._tenants: dict[tuple[str, str], UUID] = {}
         self._tolerances: dict[tuple[UUID, str, str], Tolerance] | None = None
         self._fresh: list[NewPayment] = []
@@ -195,6 +199,10 @@ class _Desk:
         wallets = {intent.wallet_id for intent in self._intents.values()}
         if wallets:
             self._wallets = await self._ports.ledger.lookup_accounts(uow, sorted(wallets))
+        if any(fact.kind is PaymentKind.RETURN for fact in facts):
+            # Their rows are locked: a refund that is asked for now waits, and counts what is taken back here.
+            known = await refundable(uow, self._ports, [each for each in self._intents.values() if each.decision])
+            self._left = {intent_id: each.left_minor for intent_id, each in known.items()}
 
     async def take(self, fact: ProviderPayment) -> None:
         """Judge one fact and note what it does."""
@@ -351,12 +359,21 @@ class _Desk:
     def _reverse(
         self, fact: ProviderPayment, payment: Payment, intent: IntentRow, wallet: AccountBalance | None
     ) -> None:
-        """Take it out of the wallet as far as that has it: a wallet is never negative, the rest is owed."""
+        """Take it out of the wallet as far as that has it: a wallet is never negative, the rest is owed.
+
+        What was refunded before is not taken twice: the excess comes out of suspense, and a person is called.
+        """
+        left_minor = min(fact.amount_minor, max(0, self._left.get(intent.id, fact.amount_minor)))
+        excess_minor = fact.amount_minor - left_minor
+        if intent.id in self._left:
+            self._left[intent.id] -= left_minor
+        if excess_minor:
+            self._alert("page", "return_exceeds_original", payment, fact)
         shut = wallet is None or wallet.account.flags & (AccountFlags.CLOSED | AccountFlags.FROZEN)
         available_minor = 0 if shut or wallet is None else self._available_minor(wallet)
-        parts = {Direction.REVERSAL: min(available_minor, fact.amount_minor)}
+        parts = {Direction.REVERSAL: min(available_minor, left_minor), Direction.PAYBACK: excess_minor}
         self._given[intent.wallet_id] += parts[Direction.REVERSAL]
-        parts[Direction.RECEIVABLE] = fact.amount_minor - parts[Direction.REVERSAL]
+        parts[Direction.RECEIVABLE] = left_minor - parts[Direction.REVERSAL]
         for direction, part_minor in parts.items():
             if part_minor:
                 self._make(self._reversal(fact, payment, direction, intent, part_minor))

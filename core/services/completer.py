@@ -11,9 +11,8 @@ from dataclasses import dataclass
 from typing import Any, Final, Protocol
 from uuid import UUID
 
-from core.domain.ids import derive_id
 from core.domain.intents import IntentRow, Move
-from core.domain.operations import post_transfers, void_transfers
+from core.domain.operations import post_transfers, sending_job, void_transfers
 from core.domain.stranded import Standing, Stranded, StrandedKind, stranded
 from core.services.close_job import ClosePorts, Ending, end_intents
 from core.services.facts import Alert
@@ -21,7 +20,6 @@ from core.services.ledger_port import Ledger
 from core.services.settle import UnitOfWorkFactory
 from core.telemetry import catalogue
 from schemas.events import IntentState
-from schemas.operations import JobKind
 
 _log = logging.getLogger(__name__)
 _OUTCOME: Final = "abandoned"
@@ -177,7 +175,7 @@ class Completer:
 
     async def _is_provably_unsent(self, uow: Any, intent: IntentRow) -> bool:
         """Whether no permit was ever given, and no restore may have lost one."""
-        job_id = derive_id(intent.id, "job", JobKind.PAY)
+        job_id = sending_job(intent)
         attempts = await self._ports.facts.attempts_of(uow, [job_id])
         positives = await self._ports.facts.unapplied_positives(uow, [intent.id])
         if attempts[job_id] or positives or intent.rail is None:

@@ -16,13 +16,15 @@ from core.services.fees import Payment
 from core.services.keys import DEBIT_SCOPE, LIQUIDITY_SCOPE, Caller
 from core.services.problems import Refusal, require_currency
 from core.services.quotes import USED, USED_TEXT, Locked, check_quote, require_fees_on_top
-from core.services.refunds import EXCEEDS, check_refund, exceeds_text
+from core.services.refunds import EXCEEDS, PAYER_OF, check_refund, exceeds_text, refund_by_rail
 from core.services.routes import Chosen, Route, choose_route, mask_payee
 from core.services.wallets import Wallet
 from schemas.api import IntentRequest
 from schemas.events import IntentState
 from schemas.fees import FeePhase
 from schemas.operations import Direction, OperationType
+from schemas.permits import Payee
+from schemas.rails import RailRegistration
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +76,12 @@ def asking_wallet(request: IntentRequest) -> UUID:
 
 
 def plan_payment(
-    asked: Asked, wallets: Mapping[UUID, Wallet], routes: Any, originals: Mapping[UUID, Refundable], quotes: Locked
+    asked: Asked,
+    wallets: Mapping[UUID, Wallet],
+    routes: Any,
+    originals: Mapping[UUID, Refundable],
+    quotes: Locked,
+    rails: Mapping[str, RailRegistration],
 ) -> Plan:
     """Return what becomes of the request. Raises Refusal, in the order of docs/errors.md."""
     request = asked.request
@@ -97,6 +104,8 @@ def plan_payment(
         )
     if not operation.needs_payee and request.payee is not None:
         raise Refusal("payee_not_expected", f"{request.operation} has no payee: leave it out", field="payee")
+    if refunds is not None and refunds.original.is_collected:
+        return Plan(request.operation, refund_by_rail(refunds, request, rails), refunds=refunds)
     if not operation.needs_rail:
         return Plan(request.operation, None, refunds=refunds, quote=quote)
     if request.requires_monitoring and operation.collects:
@@ -159,16 +168,24 @@ def with_fees(plan: Plan | Refusal, request: IntentRequest, answer: Pricing | Re
     return plan
 
 
+def payee_of(asked: Asked, plan: Plan) -> Payee | None:
+    """Return whom the provider pays: of a refund of what was collected, whoever paid that transaction."""
+    if plan.refunds is not None and plan.chosen is not None:
+        return Payee(type=PAYER_OF, value=plan.refunds.original.provider_reference or "")
+    return asked.request.payee
+
+
 def row_of(asked: Asked, plan: Plan, moment: Moment) -> IntentRow:
     """Return the intent as it is before anything is held."""
-    request, payee = asked.request, asked.request.payee
+    request, payee = asked.request, payee_of(asked, plan)
     counterparty: UUID | None = request.counterparty_wallet_id
     direction: Direction | None = request.direction
     if plan.refunds is not None:
-        # Back to who paid it; out of suspense to the wallet that the request names.
-        released = plan.refunds.original.direction == Direction.SUSPENSE
-        counterparty = None if released else plan.refunds.original.wallet_id
-        direction = Direction.RELEASE if released else None
+        # Back to who paid it, out through the rail where it came in; out of suspense to the wallet that is named.
+        original = plan.refunds.original
+        released = original.direction == Direction.SUSPENSE
+        counterparty = None if released or original.is_collected else original.wallet_id
+        direction = Direction.RELEASE if released else Direction.OUT if original.is_collected else None
     route: Route | None = plan.chosen.route if plan.chosen else None
     return IntentRow(
         id=asked.intent_id,

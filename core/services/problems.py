@@ -55,6 +55,8 @@ PROBLEMS: Final = {
     "monitoring_not_expected": ProblemType(422, "The operation holds nothing to decide about"),
     "no_route": ProblemType(422, "No rail carries this payment"),
     "rail_unavailable": ProblemType(503, "The rail is not there yet"),
+    "refund_not_offered": ProblemType(422, "The rail gives no such payment back"),
+    "refund_parts_not_offered": ProblemType(422, "The rail gives such a payment back whole alone"),
     "amount_out_of_bounds": ProblemType(422, "The rail does not take this amount"),
     "payee_missing": ProblemType(422, "The operation needs a payee"),
     "payee_type_unknown": ProblemType(422, "The rail does not know this type of payee"),

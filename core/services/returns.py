@@ -87,7 +87,8 @@ async def make_refunds(
         closed = wallets[original.wallet_id].account.flags & AccountFlags.CLOSED
         parked = bool(closed) or policies[original.tenant_id] == "SUSPENSE"
         refund = _refund(each, Direction.SUSPENSE if parked else Direction.RETURN)
-        legs = () if parked else left[original.id].take(each.amount_minor) or ()
+        # A refund that comes back is in the wallet again; the fees that went back with it stay there, too.
+        legs = () if parked or original.is_refund else left[original.id].take(each.amount_minor) or ()
         refund.fee_legs = tuple(leg for leg in legs if giving.may_give(leg))
         if len(refund.fee_legs) < len(legs):
             text = f"{refund.id}: a wallet cannot give its share of the fee back"

@@ -101,7 +101,7 @@ async def _require_thawed(uow: Any, ports: ReviewPorts, intent: IntentRow) -> No
 
 
 async def _approve(uow: Any, ports: ReviewPorts, intent: IntentRow, moment: Moment, data: dict[str, str]) -> None:
-    kind = OPERATIONS[OperationType(intent.operation)].job_kind
+    kind = OPERATIONS[OperationType(intent.operation)].job_kind_of(intent.direction)
     if kind is None or intent.rail is None:
         move = Move(intent.id, IntentState.SETTLED, _APPROVED, data=data, decision="POST")
         await end_intents(uow, ports, [Ending.of(intent, move, _APPROVED)])

@@ -65,6 +65,10 @@ class Routes(Protocol):
         """Return a rail's terms. Raises Refusal `rail_unavailable`."""
         ...
 
+    async def registration_of(self, uow: Any, rail: str) -> RailRegistration | None:
+        """Return what a rail's adapter registered last; None where none ever did."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class Chosen:

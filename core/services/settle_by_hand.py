@@ -4,8 +4,9 @@ import time
 from typing import Any, Protocol
 from uuid import UUID
 
-from core.domain.ids import derive_id, mint_id
+from core.domain.ids import mint_id
 from core.domain.intents import IntentRow, Move
+from core.domain.operations import sending_job
 from core.services.audit import Act
 from core.services.close_job import ClosePorts, Ending, end_intents, is_held
 from core.services.keys import DEAD_LETTERS_SCOPE, Caller
@@ -21,7 +22,6 @@ from core.services.redrives import (
 )
 from schemas.events import IntentState
 from schemas.on_call import HandOutcome, HandSettlementRequest, RedriveAction, RedriveState, RedriveView
-from schemas.operations import JobKind, OperationType
 from schemas.rails import EvidenceItem
 
 
@@ -52,7 +52,7 @@ async def ask_settlement(ports: HandPorts, caller: Caller, request: HandSettleme
         if any(row.selection.get("intent_id") == str(intent.id) for row in open_ones):
             raise Refusal("nothing_selected", "a settlement of this payment waits for approval already")
         evidence_id = mint_id(time.time_ns() // 1_000_000)
-        item = EvidenceItem(id=evidence_id, job_id=_job_of(intent), kind="settled_by_hand", raw=request.evidence)
+        item = EvidenceItem(id=evidence_id, job_id=sending_job(intent), kind="settled_by_hand", raw=request.evidence)
         await ports.evidence.insert_evidence(uow, intent.rail or "", [item])
         row = _row(request, caller, evidence_id)
         if not await ports.redrives.insert(uow, row):
@@ -80,7 +80,7 @@ async def approve(ports: HandPorts, caller: Caller, redrive_id: UUID, reason: st
 
 async def _settle(uow: Any, ports: HandPorts, caller: Caller, row: RedriveRow) -> None:
     intent_id, outcome = UUID(row.selection["intent_id"]), HandOutcome(row.selection["outcome"])
-    job_id = _job_of(await _reached(uow, ports, caller, intent_id, lock=False))
+    job_id = sending_job(await _reached(uow, ports, caller, intent_id, lock=False))
     # Jobs before intents, everywhere.
     job = (await ports.jobs.lock_jobs(uow, [job_id])).get(job_id)
     intent = await _reached(uow, ports, caller, intent_id, lock=True)
@@ -116,12 +116,6 @@ async def _settle(uow: Any, ports: HandPorts, caller: Caller, row: RedriveRow) -
     act = Act(intent.tenant_id, caller.context().actor, "hand_settlement_approved", f"intent:{intent_id}", data)
     await ports.journal.append(uow, [act])
     await end_intents(uow, ports, [Ending.of(intent, move, "settled_by_hand")])
-
-
-def _job_of(intent: IntentRow) -> UUID:
-    """Return the id of the job that sends the intent's money: a refund's own kind, else a payment's."""
-    kind = JobKind.REFUND if intent.operation == OperationType.REFUND else JobKind.PAY
-    return derive_id(intent.id, "job", kind)
 
 
 async def _reached(uow: Any, ports: HandPorts, caller: Caller, intent_id: UUID, *, lock: bool) -> IntentRow:

@@ -19,6 +19,7 @@ from core.services.cursors import decode_cursor, encode_cursor, id_of
 from core.services.keys import SUSPENSE_SCOPE, Caller
 from core.services.ledger_port import Ledger
 from core.services.problems import Refusal, require_currency
+from core.services.refunds import PAYER_OF
 from core.services.routes import Routes, mask_payee
 from core.services.vault_port import Plain, Vault
 from core.services.wallets import Wallet
@@ -36,8 +37,6 @@ from schemas.suspense import (
     ToleranceView,
 )
 
-PAYER_OF: Final = "transaction"
-"""The type of payee that a refund names: whoever paid this transaction."""
 _DONE: Final = frozenset({TransferResult.OK, TransferResult.EXISTS})
 
 

@@ -86,12 +86,17 @@ class RouteStore:
         kept = self._terms.get((rail, operation))
         if kept is not None and now - kept[0] < self._fresh_s:
             return kept[1]
-        body = await uow.connection.fetchval(_REGISTRATION, rail)
-        if body is None:
+        registration = await self.registration_of(uow, rail)
+        if registration is None:
             raise Refusal("rail_unavailable", f"no adapter has registered rail {rail}: start it and repeat")
-        found = terms(RailRegistration.model_validate_json(body), operation)
+        found = terms(registration, operation)
         self._terms[rail, operation] = (now, found)
         return found
+
+    async def registration_of(self, uow: UnitOfWork, rail: str) -> RailRegistration | None:
+        """Return what a rail's adapter registered last; None where none ever did."""
+        body = await uow.connection.fetchval(_REGISTRATION, rail)
+        return None if body is None else RailRegistration.model_validate_json(body)
 
     async def list_routes(self, uow: UnitOfWork, tenant_id: UUID) -> Sequence[RouteView]:
         """Return every route of the tenant, disabled ones too; of one operation and currency the newest first."""

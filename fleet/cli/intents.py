@@ -11,7 +11,7 @@ from fleet.cli.output import CommandError, JsonFlag, invalid_field, print_fields
 from schemas.api import AutoConfirm, ConfirmRequest, IdempotencyKey, IntentRequest, IntentView, OnBehalfOf
 from schemas.events import IntentState
 from schemas.money import AmountError, currency_of, to_major_text, to_minor
-from schemas.operations import Direction, OperationType
+from schemas.operations import COLLECTED, Direction, OperationType
 from schemas.permits import Payee
 
 _KEY: TypeAdapter[str] = TypeAdapter(IdempotencyKey)
@@ -120,7 +120,10 @@ def refund(
     key: Annotated[str, typer.Option(help="Idempotency key; a new one is minted where it is left out.")] = "",
     as_json: JsonFlag = False,
 ) -> None:
-    """Give a settled payment between wallets back, in part or whole, out of the wallet that received it."""
+    """Give a settled payment back, in part or whole, out of the wallet that received it.
+
+    A payment between wallets settles at once; what was collected goes back through the rail that it came by.
+    """
     original = with_client(lambda client: client.get_intent(intent_id))
     try:
         request = IntentRequest(
@@ -128,7 +131,7 @@ def refund(
             original_intent_id=intent_id,
             # Where there was no other wallet, the core says why such a payment is not refunded.
             wallet_id=original.counterparty_wallet_id or original.wallet_id,
-            amount_minor=to_minor(amount, currency_of(original.currency)) if amount else original.received_minor,
+            amount_minor=to_minor(amount, currency_of(original.currency)) if amount else _paid_minor(original),
             currency=original.currency,
             reference=reference,
         )
@@ -137,6 +140,13 @@ def refund(
     except ValidationError as error:
         raise invalid_field(error) from error
     create_once(request, key, as_json)
+
+
+def _paid_minor(original: IntentView) -> int:
+    """Return all that there was to give back: of a collection what its payer paid, the fees that it cost included."""
+    if original.operation in COLLECTED:
+        return original.confirmed_minor or original.amount_minor
+    return original.received_minor
 
 
 def create_once(request: IntentRequest, key: str, as_json: bool) -> None:

@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import Final
 
 from adapters.promptpay.simulator.book import read_book as read_ipps_book
+from adapters.promptpay.simulator.book import read_refunds as read_ipps_refunds
 from adapters.sbp.simulator.book import read_book as read_qp_book
+from adapters.sbp.simulator.book import read_refunds as read_qp_refunds
 from fleet.proof import BookPayment
 from fleet.stack.bank import bank_process, bank_settings, open_account, read_bank_book
 from fleet.stack.profile import Profile
@@ -82,11 +84,13 @@ def _simulated(place: Place) -> dict[str, str]:
 
 
 async def _ipps_payments(place: Place) -> list[BookPayment]:
-    return [BookPayment(entry.reference, entry.amount_minor, place.rail) for entry in read_ipps_book(place.book)]
+    entries = [*read_ipps_book(place.book), *read_ipps_refunds(place.book)]
+    return [BookPayment(entry.reference, entry.amount_minor, place.rail) for entry in entries]
 
 
 async def _qp_payments(place: Place) -> list[BookPayment]:
-    return [BookPayment(entry.reference, entry.amount_minor, place.rail) for entry in read_qp_book(place.book)]
+    entries = [*read_qp_book(place.book), *read_qp_refunds(place.book)]
+    return [BookPayment(entry.reference, entry.amount_minor, place.rail) for entry in entries]
 
 
 _MOCK_BANK: Final = Provider(

@@ -45,6 +45,12 @@ def read_book(path: Path) -> list[Executed]:
     return [Executed(*row) for row in read_rows(path, query)]
 
 
+def read_refunds(path: Path) -> list[Executed]:
+    """Return every refund that was paid back, in order, as `read_book` does; its payee is the payment refunded."""
+    query = "SELECT client_ref, psp_txid, of_txid, amount_minor, refunded_at FROM refunded ORDER BY seq"
+    return [Executed(*row) for row in read_rows(path, query)]
+
+
 def save_lookup(book: sqlite3.Connection, lookup: tuple[str, str, str, int, str, int, float]) -> None:
     """Keep one lookup."""
     book.execute("INSERT INTO lookups VALUES (?, ?, ?, ?, ?, ?, ?)", lookup)

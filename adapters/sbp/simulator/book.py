@@ -57,6 +57,15 @@ def read_book(path: Path) -> list[Executed]:
     return [Executed(*row) for row in read_rows(path, query)]
 
 
+def read_refunds(path: Path) -> list[Executed]:
+    """Return every refund that was paid back, as `read_book` does; its payee is the payment refunded."""
+    query = (
+        "SELECT id, id, transaction_id, amount_minor, coalesce(settles_at_s, 0) FROM refunds"
+        " WHERE status = 'COMPLETED' ORDER BY rowid"
+    )
+    return [Executed(*row) for row in read_rows(path, query)]
+
+
 def save_check(book: sqlite3.Connection, check: tuple[str, str, str, int], expires_at_s: float) -> None:
     """Keep one check: its id, phone, bank and amount."""
     book.execute("INSERT INTO checks VALUES (?, ?, ?, ?, ?)", (*check, expires_at_s))

@@ -224,7 +224,8 @@ class World:
         assert left == 0
         held = await self.admin.fetchval(
             # The fees that a refund gives back are held from the accounts that got them.
-            "SELECT coalesce(sum(amount_minor + fee_minor + CASE WHEN original_intent_id IS NULL THEN 0 ELSE ("
+            "SELECT coalesce(sum(amount_minor + fee_minor + CASE"
+            " WHEN original_intent_id IS NULL OR direction = 'OUT' THEN 0 ELSE ("
             " SELECT coalesce(sum((leg->>'amount_minor')::bigint), 0) FROM jsonb_array_elements(fee_legs) leg"
             ") END), 0) FROM fleet.intents"
             " WHERE state IN ('REVIEW', 'AUTHORIZED', 'DISPATCHED', 'UNRESOLVED')"

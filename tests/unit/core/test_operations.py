@@ -45,16 +45,18 @@ def intents(draw: st.DrawFn, operations: Sequence[OperationType] = tuple(sorted(
     operation = draw(st.sampled_from(operations))
     declared = OPERATIONS[operation]
     amount_minor = draw(st.integers(2, 10**12))
+    direction = draw(st.sampled_from([None, *declared.otherwise]))
+    within = frozenset(FeePhase) if direction == Direction.OUT else frozenset({FeePhase.POST})
     legs: list[FeeLeg] = []
     phases = [FeePhase.PRE] if declared.exchanges else list(FeePhase)
     left_minor = amount_minor - 1
     for n in range(draw(st.integers(0, 5)) if declared.takes_fees or declared.refunds else 0):
         phase = draw(st.sampled_from(phases))
-        most = left_minor if phase is FeePhase.POST else 10**9
+        most = left_minor if phase in within else 10**9
         if most == 0:
             continue
         fee_minor = draw(st.integers(1, most))
-        left_minor -= fee_minor if phase is FeePhase.POST else 0
+        left_minor -= fee_minor if phase in within else 0
         legs.append(FeeLeg(f"fee:{n}", phase, draw(st.sampled_from(ACCOUNTS)), fee_minor, UUID(int=9), 1))
     named_minor = draw(st.integers(0, 10**6)) if declared.needs_rail else 0
     return IntentRow(
@@ -63,7 +65,7 @@ def intents(draw: st.DrawFn, operations: Sequence[OperationType] = tuple(sorted(
         rail="r", provider="p", provider_account="main", environment="sandbox",
         fee_legs=tuple(legs), fee_minor=0 if declared.refunds else sum_minor(legs, FeePhase.PRE) + named_minor,
         counterparty_wallet_id=OTHER if declared.needs_counterparty or declared.refunds else None,
-        direction=draw(st.sampled_from([None, *declared.otherwise])),
+        direction=direction,
         original_intent_id=UUID(int=6) if declared.refunds else None,
         exchange=draw(terms()) if declared.exchanges else None,
     )  # fmt: skip
@@ -84,6 +86,11 @@ def test_the_payer_loses_amount_and_fee_and_everybody_else_gets_it(intent: Inten
     paid_minor = intent.amount_minor + intent.fee_minor
     if intent.is_refund:
         assert fees_minor == sum(leg.amount_minor for leg in intent.fee_legs)
+        if intent.direction == Direction.OUT:
+            # The payer gets the amount: the fees that go back are a part of it that the wallet does not give.
+            assert sum(leg.amount_minor for leg in legs) == intent.received_minor == intent.amount_minor
+            assert changes[WALLET] == fees_minor - intent.amount_minor
+            return
         assert sum(leg.amount_minor for leg in legs) == intent.received_minor == intent.amount_minor + fees_minor
         if intent.direction is None:
             assert (changes[WALLET], changes[OTHER]) == (-intent.amount_minor, intent.received_minor)

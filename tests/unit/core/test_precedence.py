@@ -49,7 +49,13 @@ REGISTRATION: Final = RailRegistration.model_validate(
         "provider": "NOOP",
         "provider_account": "main",
         "operations": {
-            "PAYOUT": {"inquiry": True, "not_found_horizon_s": 120, "max_amount_minor": 10_000, "currencies": ["THB"]}
+            operation: {"not_found_horizon_s": 120, "max_amount_minor": 10_000, "currencies": ["THB"], **able}
+            for operation, able in (
+                ("PAYOUT", {"inquiry": True}),
+                ("REFUND", {}),
+                ("TOPUP", {}),
+                ("DEPOSIT", {"refunds": "full"}),
+            )
         },
         "payee_types": {"mobile": {"pattern": "0[0-9]{9}", "example": "0812345678", "remedy": "ten digits from 0"}},
         "timing": {"send_by_s": 5, "call_total_s": 10, "claim_idle_s": 60},
@@ -69,8 +75,20 @@ def paid(operation: str, state: str) -> IntentRow:
     )  # fmt: skip
 
 
+def collected(operation: str, rail: str, amount_minor: int = 100) -> IntentRow:
+    """A payment that came in by a rail."""
+    return IntentRow(
+        uuid4(), TENANT, "key", operation, "SETTLED", BAHT, amount_minor, "THB", "SETTLED", rail=rail, provider="NOOP",
+        provider_account="main", environment="sandbox", provider_reference="T1",
+    )  # fmt: skip
+
+
+AWAY, NOT_BACK, WHOLE_BACK = collected("TOPUP", "away"), collected("TOPUP", "noop"), collected("DEPOSIT", "noop")
+LARGE: Final = collected("DEPOSIT", "noop", 20_000)
 SETTLED, IN_REVIEW, PAID_OUT = paid("INTERNAL_P2P", "SETTLED"), paid("INTERNAL_P2P", "REVIEW"), paid("PAYOUT", "FAILED")
-ORIGINALS: Final = {row.id: Refundable(row) for row in (SETTLED, IN_REVIEW, PAID_OUT)}
+ORIGINALS: Final = {
+    row.id: Refundable(row) for row in (SETTLED, IN_REVIEW, PAID_OUT, AWAY, NOT_BACK, WHOLE_BACK, LARGE)
+}
 
 
 def quote(age_s: int, used_by: UUID | None = None) -> Quote:
@@ -83,6 +101,7 @@ def quote(age_s: int, used_by: UUID | None = None) -> Quote:
 
 
 FRESH, USED, EXPIRED = quote(1), quote(90, used_by=uuid4()), quote(90)
+RAILS: Final = {"noop": REGISTRATION}
 QUOTES: Final = Locked({each.id: each for each in (FRESH, USED, EXPIRED)}, NOW)
 MOBILE: Final = {"type": "mobile", "value": "0812345678"}
 PAYOUT: Final = {"operation": "PAYOUT", "wallet_id": BAHT, "amount_minor": 100, "currency": "THB", "payee": MOBILE}
@@ -128,7 +147,7 @@ async def answer_to(body: dict[str, Any], rules: Sequence[dict[str, Any]] = ()) 
     caller = Caller("key", TENANT, "service", None, frozenset({"*"}), None)
     asked = Asked(caller, "key", request, b"", uuid4())
     try:
-        plan: Plan | Refusal = plan_payment(asked, WALLETS, ROUTES, ORIGINALS, QUOTES)
+        plan: Plan | Refusal = plan_payment(asked, WALLETS, ROUTES, ORIGINALS, QUOTES, RAILS)
     except Refusal as refusal:
         return refusal.code
     [priced] = await FeeBook(Rules(rules)).fees_for(None, TENANT, [priced_as(request)])
@@ -168,8 +187,13 @@ NEIGHBOURS: Final[list[tuple[str, str, dict[str, Any], dict[str, Any]]]] = [
      PAYOUT | {"operation": "TOPUP", "requires_monitoring": True}, {"payee": None}),
     ("monitoring_not_expected", "no_route",
      PAYOUT | {"operation": "TOPUP", "payee": None, "requires_monitoring": True}, {"requires_monitoring": False}),
-    ("rail_unavailable", "amount_out_of_bounds",
-     PAYOUT | {"operation": "WITHDRAWAL", "amount_minor": 10_001}, {"operation": "PAYOUT"}),
+    ("rail_unavailable", "refund_not_offered",
+     REFUND | {"original_intent_id": AWAY.id, "wallet_id": BAHT}, {"original_intent_id": NOT_BACK.id}),
+    ("refund_not_offered", "refund_parts_not_offered",
+     REFUND | {"original_intent_id": NOT_BACK.id, "wallet_id": BAHT, "amount_minor": 99},
+     {"original_intent_id": WHOLE_BACK.id}),
+    ("refund_parts_not_offered", "amount_out_of_bounds",
+     REFUND | {"original_intent_id": LARGE.id, "wallet_id": BAHT, "amount_minor": 19_999}, {"amount_minor": 20_000}),
     ("amount_out_of_bounds", "payee_missing", PAYOUT | {"amount_minor": 10_001, "payee": None}, {"amount_minor": 100}),
     ("payee_type_unknown", "payee_malformed", PAYOUT | {"payee": {"type": "iban", "value": "x"}},
      {"payee": {"type": "mobile", "value": "x"}}),
@@ -229,6 +253,7 @@ async def test_the_first_of_two_faults_of_fees_is_answered(
         ("quote_not_expected", PAYOUT | {"quote_id": FRESH.id, "direction": "DEBIT"}),
         ("quote_missing", EXCHANGE | {"quote_id": None, "direction": "DEBIT"}),
         ("quote_not_found", EXCHANGE | {"quote_id": uuid4(), "direction": "DEBIT"}),
+        ("rail_unavailable", PAYOUT | {"operation": "WITHDRAWAL", "amount_minor": 10_001}),
         ("no_route", PAYOUT | {"operation": "BILL_PAYMENT", "payee": None}),
         ("payee_missing", PAYOUT | {"payee": None}),
         ("fee_above_agreed", PAYOUT | {"auto_confirm": CAPPED}),
