@@ -19,6 +19,7 @@ from adapters.runtime.port import Cancels, Collects, Inquires, LooksUp, PaysMany
 from adapters.runtime.timing import check_timing, clock_s
 from adapters.testkit.callback_conformance import CallbackConformance
 from adapters.testkit.process_conformance import ProcessConformance
+from adapters.testkit.refund_conformance import RefundConformance
 from schemas.operations import JobKind, OperationType
 from schemas.permits import Granted, Instruction, LookupBinding, Payee, PermitMode
 from schemas.results import Basis, Verdict
@@ -83,7 +84,7 @@ def permit(
     )
 
 
-class RailConformance(CallbackConformance, ProcessConformance):
+class RailConformance(CallbackConformance, ProcessConformance, RefundConformance):
     """Subclass it as `Test…` beside a `harness` fixture."""
 
     async def _pay(self, harness: Harness, reference: str, amount_minor: int = 2_500, fence: int = 1) -> Executed:

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import AsyncIterator, Iterator, Mapping
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from uuid import uuid4
 
 import httpx
@@ -13,9 +13,11 @@ from adapters.promptpay import signing
 from adapters.promptpay.adapter import PromptPayRail
 from adapters.promptpay.client import IppsClient
 from adapters.promptpay.settings import PromptPaySettings
+from adapters.promptpay.simulator.book import read_refunds
 from adapters.runtime.http import provider_client
 from adapters.runtime.port import Callback, Order
 from adapters.testkit.conformance import RailConformance
+from schemas.operations import OperationType
 from schemas.permits import LookupBinding, Payee
 from schemas.rails import Timing
 from tests.support.ipps import SECRET, RunningIpps, running_ipps
@@ -49,6 +51,23 @@ class PromptPayHarness:
 
     async def paid(self, reference: str) -> list[int]:
         return [entry.amount_minor for entry in self._running.executed(reference)]
+
+    async def received(self, amount_minor: int) -> str:
+        reference = uuid4().hex[:24].upper()
+        until = datetime.now(UTC) + timedelta(minutes=5)
+        await self.rail.collect(
+            Order(uuid4(), reference, amount_minor, self.currency, "ipps-1", operation=OperationType.TOPUP,
+                  expires_at=until)
+        )  # fmt: skip
+        async with httpx.AsyncClient(base_url=self._running.url) as control:
+            told = await control.post("/_control/pay", json={"reference": reference, "manner": "never"})
+        return str(told.json()["psp_txid"])
+
+    async def refund_is_paid_but_never_answered(self, reference: str) -> None:
+        await self._script("timeout_after", reference)
+
+    async def refunded(self, reference: str) -> list[int]:
+        return [each.amount_minor for each in read_refunds(self._running.book) if each.reference == reference]
 
     async def callback(self) -> Callback:
         body = orjson.dumps(

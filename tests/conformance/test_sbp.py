@@ -11,6 +11,7 @@ from adapters.runtime.port import Callback, Order, Rail
 from adapters.sbp import signing
 from adapters.sbp.adapter import SbpRail
 from adapters.sbp.client import read_json
+from adapters.sbp.simulator.book import read_refunds
 from adapters.testkit.conformance import RailConformance
 from schemas.operations import OperationType
 from schemas.permits import LookupBinding, Payee
@@ -30,18 +31,34 @@ class SbpHarness:
     def environment(self) -> Mapping[str, str]:
         return {"SBP_BASE_URL": self._running.url, "SBP_SECRET": SECRET, "SBP_TWO_STAGE": str(self._two_stage)}
 
+    async def received(self, amount_minor: int) -> str:
+        reference = await self._issued(amount_minor)
+        async with httpx.AsyncClient(base_url=self._running.url) as control:
+            told = await control.post(f"/_control/orders/{reference}/pay", json={"times": 0})
+        return str(told.json()["transactionId"])
+
+    async def refund_is_paid_but_never_answered(self, reference: str) -> None:
+        await self._running.script("timeout_after", reference=reference)
+
+    async def refunded(self, reference: str) -> list[int]:
+        return [each.amount_minor for each in read_refunds(self._running.book) if each.reference == reference]
+
     async def callback(self) -> Callback:
         """Have an order paid; sign what QP says about it, as QP does."""
+        reference = await self._issued(2_500)
+        async with httpx.AsyncClient(base_url=self._running.url) as control:
+            body = (await control.post(f"/_control/orders/{reference}/pay", json={})).content
+        signature = signing.sign(SECRET, signing.payment_text(read_json(body)))
+        return Callback(body, {signing.SIGNATURE_HEADER.lower(): signature}, "/")
+
+    async def _issued(self, amount_minor: int) -> str:
         asked = Order(
-            uuid4(), uuid4().hex[:20].upper(), 2_500, self.currency, "qp-1", operation=OperationType.TOPUP,
+            uuid4(), uuid4().hex[:20].upper(), amount_minor, self.currency, "qp-1", operation=OperationType.TOPUP,
             expires_at=datetime.now(UTC) + timedelta(minutes=5),
         )  # fmt: skip
         assert isinstance(self.rail, SbpRail)
         await self.rail.collect(asked)
-        async with httpx.AsyncClient(base_url=self._running.url) as control:
-            body = (await control.post(f"/_control/orders/{asked.reference}/pay", json={})).content
-        signature = signing.sign(SECRET, signing.payment_text(read_json(body)))
-        return Callback(body, {signing.SIGNATURE_HEADER.lower(): signature}, "/")
+        return asked.reference
 
     async def prepare(self, amount_minor: int) -> LookupBinding | None:
         asked = Order(uuid4(), uuid4().hex[:20].upper(), amount_minor, self.currency, "qp-1", self.payee)

@@ -43,6 +43,14 @@ async def test_a_top_up_is_shown_paid_and_credited_and_a_wrong_one_is_decided_ab
     assert (await shown(fleet, right, "state", "SETTLED"))["provider_reference"]
     assert (await shown(fleet, wrong, "state", "FAILED"))["failure"]["code"] == "amount_differs"
     assert (await fleet("wallets", "show", wallet, "--json")).document["available_minor"] == 12_000
+    part = ("intents", "refund", right, "--amount", "5.00", "--key", f"part-{right}", "--json")
+    refund = (await fleet(*part)).document
+    assert (refund["direction"], refund["original_intent_id"], (await fleet(*part)).document["id"]) == (
+        "OUT", right, refund["id"],
+    )  # fmt: skip
+    (await fleet("intents", "refund", right)).must_fail(3, "refund_exceeds_original")
+    assert (await shown(fleet, refund["id"], "state", "SETTLED"))["provider_reference"]
+    assert (await fleet("wallets", "show", wallet, "--json")).document["available_minor"] == 11_500
     (await fleet("suspense", "list")).must_fail(3, "operation_not_permitted")
     key = (await fleet("keys", "create", "--name", "desk", "--operations", "SUSPENSE", "--json")).document
     monkeypatch.setenv("FLEET_KEY_ID", key["key_id"])

@@ -18,7 +18,7 @@ from adapters.testkit.faults import Fault
 from adapters.testkit.serving import Answer, respond
 
 Endpoint = Callable[[Request], Awaitable[Response]]
-_QR_FAULTS = frozenset({Fault.TIMEOUT_BEFORE, Fault.TIMEOUT_AFTER, Fault.ERROR_BEFORE, Fault.ERROR_AFTER})
+_FAULTS = frozenset({Fault.TIMEOUT_BEFORE, Fault.TIMEOUT_AFTER, Fault.ERROR_BEFORE, Fault.ERROR_AFTER})
 
 
 class PayCode(BaseModel):
@@ -49,10 +49,14 @@ class _MoneyIn:
         asked = parsed_body(QrRequest, await request.body())
         if isinstance(asked, Answer):
             return respond(asked)
-        fault = self._ipps.faults.due("", asked.client_ref, _QR_FAULTS)
+        return await self._struck(asked.client_ref, lambda: self._codes.make(asked))
+
+    async def _struck(self, reference: str, do: Callable[[], Awaitable[Answer]]) -> Response:
+        """Do what is asked under a reference, as the fault that is due for it lets it be done and answered."""
+        fault = self._ipps.faults.due("", reference, _FAULTS)
         if fault is Fault.ERROR_BEFORE:
             return respond(refusal(500, "internal_error", "something broke"))
-        answer = None if fault is Fault.TIMEOUT_BEFORE else await self._codes.make(asked)
+        answer = None if fault is Fault.TIMEOUT_BEFORE else await do()
         if fault in (Fault.TIMEOUT_BEFORE, Fault.TIMEOUT_AFTER):
             await asyncio.sleep(self._webhooks.delay_s)
         broken = answer is None or fault is Fault.ERROR_AFTER
@@ -66,7 +70,9 @@ class _MoneyIn:
 
     async def refund(self, request: Request) -> Response:
         asked = parsed_body(RefundRequest, await request.body())
-        return respond(asked if isinstance(asked, Answer) else await self._codes.refund(asked))
+        if isinstance(asked, Answer):
+            return respond(asked)
+        return await self._struck(asked.client_ref, lambda: self._codes.refund(asked))
 
     async def find_refund(self, request: Request) -> Response:
         return respond(await self._codes.find_refund(request.path_params["reference"]))
