@@ -11,6 +11,7 @@ import asyncio
 import secrets
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass
 from datetime import datetime
 from types import TracebackType
@@ -113,6 +114,7 @@ class FleetClient(WebhookCalls):
     ) -> None:
         """`clock` gives seconds since 1970; the core takes a signature that is at most 300 s off."""
         self._key_id, self._secret, self._clock = key_id, secret, clock
+        self._on_behalf_of: str | None = None
         self._attempts, self._give_up_after_s = attempts, give_up_after_s
         limits = httpx.Limits(max_connections=connections, max_keepalive_connections=connections)
         self._http = httpx.AsyncClient(
@@ -130,6 +132,12 @@ class FleetClient(WebhookCalls):
     async def aclose(self) -> None:
         """Close the connections."""
         await self._http.aclose()
+
+    def acting_for(self, user: str, agent: str | None = None) -> Self:
+        """Return a client whose requests are made for a user, by somebody; it shares the connections of this one."""
+        acting = copy(self)
+        vars(acting)["_on_behalf_of"] = user if agent is None else f"{user} {agent}"
+        return acting
 
     async def create_intent(self, intent: IntentRequest, *, idempotency_key: str) -> IntentView:
         """Ask for one payment. Raises Refused or Unreachable; repeat with the same key after Unreachable."""
@@ -420,6 +428,7 @@ class FleetClient(WebhookCalls):
             secret=self._secret,
             timestamp=int(self._clock()),
             nonce=secrets.token_urlsafe(16),
+            on_behalf_of=self._on_behalf_of,
         )
         return f"{path}?{query_text}" if query_text else path, headers
 

@@ -1,6 +1,7 @@
 """How a request is signed with a service key. Pure; docs/signing.md tells it for other languages.
 
 The canonical string is seven lines: method, path, sorted query, key id, timestamp, nonce, SHA-256 of the body.
+A request that is made for a user has an eighth: whom it is made for.
 """
 
 import hashlib
@@ -11,19 +12,32 @@ KEY_HEADER = "Fleet-Key"
 TIMESTAMP_HEADER = "Fleet-Timestamp"
 NONCE_HEADER = "Fleet-Nonce"
 SIGNATURE_HEADER = "Fleet-Signature"
+ON_BEHALF_OF_HEADER = "Fleet-On-Behalf-Of"
+"""A user, and after a space who acts for that user; left out where the key acts for itself."""
 
 TOLERANCE_S = 300
 """A timestamp may differ from the server's clock by this much, either way."""
 
 
-def canonical(*, method: str, path: str, query: str, body: bytes, key_id: str, timestamp: str, nonce: str) -> bytes:
+def canonical(
+    *,
+    method: str,
+    path: str,
+    query: str,
+    body: bytes,
+    key_id: str,
+    timestamp: str,
+    nonce: str,
+    on_behalf_of: str | None = None,
+) -> bytes:
     """Return the text that is signed. `path` and `query` are as they stand in the request line, percent-encoded.
 
     The query's `name=value` parts are sorted by their bytes, so that a proxy that reorders them does no harm.
     """
     sorted_query = "&".join(sorted(part for part in query.split("&") if part))
     digest = hashlib.sha256(body).hexdigest()
-    return f"{method.upper()}\n{path}\n{sorted_query}\n{key_id}\n{timestamp}\n{nonce}\n{digest}".encode()
+    told = "" if on_behalf_of is None else f"\n{on_behalf_of}"
+    return f"{method.upper()}\n{path}\n{sorted_query}\n{key_id}\n{timestamp}\n{nonce}\n{digest}{told}".encode()
 
 
 def sign(secret: str, text: bytes) -> str:
@@ -41,13 +55,30 @@ def verify(secrets: Sequence[str], text: bytes, signature: str) -> bool:
 
 
 def signed_headers(
-    *, method: str, path: str, query: str = "", body: bytes = b"", key_id: str, secret: str, timestamp: int, nonce: str
+    *,
+    method: str,
+    path: str,
+    query: str = "",
+    body: bytes = b"",
+    key_id: str,
+    secret: str,
+    timestamp: int,
+    nonce: str,
+    on_behalf_of: str | None = None,
 ) -> dict[str, str]:
-    """Return the four headers of a signed request. A repeat needs a new nonce."""
+    """Return the four headers of a signed request, five where it is made for a user. A repeat needs a new nonce."""
     text = canonical(
-        method=method, path=path, query=query, body=body, key_id=key_id, timestamp=str(timestamp), nonce=nonce
+        method=method,
+        path=path,
+        query=query,
+        body=body,
+        key_id=key_id,
+        timestamp=str(timestamp),
+        nonce=nonce,
+        on_behalf_of=on_behalf_of,
     )
-    return {
+    acting = {} if on_behalf_of is None else {ON_BEHALF_OF_HEADER: on_behalf_of}
+    return acting | {
         KEY_HEADER: key_id,
         TIMESTAMP_HEADER: str(timestamp),
         NONCE_HEADER: nonce,

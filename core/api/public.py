@@ -105,7 +105,7 @@ class _Routes(SignedRoutes):
     @tells(idempotency_key=True)
     async def create_intent(self, request: Request) -> Response:
         """Ask for one payment under an Idempotency-Key."""
-        caller, body = await self._signed(request)
+        caller, body = await self._signed_alone(request)
         key = request.headers.get("Idempotency-Key", "")
         if _KEY_PATTERN.fullmatch(key) is None:
             text = "send Idempotency-Key: 1 to 128 visible ASCII characters, one key for each payment"
@@ -116,7 +116,7 @@ class _Routes(SignedRoutes):
 
     async def create_intents(self, request: Request) -> Response:
         """Ask for up to 1,000 payments; each has its own key and its own result."""
-        caller, body = await self._signed(request, BATCH_BODY_MAX_BYTES)
+        caller, body = await self._signed_alone(request, BATCH_BODY_MAX_BYTES)
         batch = parse(IntentBatchRequest, body, request.headers.get("content-type"))
         answers: dict[int, Accepted | Exception] = {}
         valid: dict[int, tuple[str, IntentRequest]] = {}

@@ -10,7 +10,7 @@ from starlette.requests import Request
 
 from core.services.keys import Authenticator, Caller, SignedRequest
 from core.services.problems import Refusal
-from wire.signing import KEY_HEADER, NONCE_HEADER, SIGNATURE_HEADER, TIMESTAMP_HEADER
+from wire.signing import KEY_HEADER, NONCE_HEADER, ON_BEHALF_OF_HEADER, SIGNATURE_HEADER, TIMESTAMP_HEADER
 
 BODY_MAX_BYTES: Final = 64 * 1024
 """The largest body of a single request."""
@@ -57,6 +57,7 @@ async def signed_by(request: Request, body: bytes, authenticator: Authenticator,
         timestamp=headers.get(TIMESTAMP_HEADER, ""),
         nonce=headers.get(NONCE_HEADER, ""),
         signature=headers.get(SIGNATURE_HEADER, ""),
+        on_behalf_of=headers.get(ON_BEHALF_OF_HEADER),
     )
     if not (signed.key_id and signed.signature):
         raise Refusal("unauthenticated", "sign the request: see docs/signing.md")

@@ -8,6 +8,7 @@ from starlette.requests import Request
 
 from core.api.requests import BODY_MAX_BYTES, read_body, signed_by
 from core.bootstrap import Core
+from core.services.acting import confined
 from core.services.keys import Caller
 
 Route = tuple[str, str, Callable[..., Any], type[BaseModel], int, type[BaseModel] | None]
@@ -21,6 +22,14 @@ class SignedRoutes:
         self._core = core
 
     async def _signed(self, request: Request, limit_bytes: int = BODY_MAX_BYTES) -> tuple[Caller, bytes]:
+        """Return who signed, confined to the wallets of the user that the request is made for, and the body."""
+        caller, body = await self._signed_alone(request, limit_bytes)
+        if caller.acting is not None or caller.acts_for_users:
+            caller = await confined(self._core.ports, caller, request.method, request.url.path)
+        return caller, body
+
+    async def _signed_alone(self, request: Request, limit_bytes: int = BODY_MAX_BYTES) -> tuple[Caller, bytes]:
+        """Return who signed, and the body; whom it is made for is the handler's to check."""
         body = await read_body(request, limit_bytes)
         return await signed_by(request, body, self._core.authenticator, "service"), body
 

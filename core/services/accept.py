@@ -14,6 +14,7 @@ from core.domain.fees import FREE, Pricing
 from core.domain.ids import mint_id
 from core.domain.intents import IntentRow
 from core.domain.operations import OPERATIONS
+from core.services.acting import made_for
 from core.services.authorize import AuthorizePorts, Intents, Moment, Outcome, new_job, place_holds
 from core.services.fees import Payment
 from core.services.keys import Caller
@@ -168,11 +169,12 @@ class AcceptService:
             try:
                 require_operation(caller, request)
                 caller.require_account(asking_wallet(request))
+                asking = made_for(caller, request)
                 self._begin(caller, key)
             except Refusal as refusal:
                 answers[place] = refusal
                 continue
-            asked[place] = Asked(caller, key, request, request_hash(request), mint_id(now_ms), traceparent)
+            asked[place] = Asked(caller, key, asking, request_hash(asking), mint_id(now_ms), traceparent)
         try:
             answers |= zip(asked, await self._door(caller).submit_all(list(asked.values())), strict=True)
         finally:

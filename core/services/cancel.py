@@ -11,6 +11,7 @@ from core.domain.intents import IntentRow, Move
 from core.domain.operations import sending_job
 from core.services.close_job import ClosePorts, Ending, close_if_unsent, end_intents, is_held
 from core.services.keys import Caller
+from core.services.plans import asking_wallet
 from core.services.problems import Refusal
 from core.services.read_intents import visible
 from schemas.events import TERMINAL_STATES, IntentState
@@ -42,12 +43,14 @@ async def cancel(ports: CancelPorts, caller: Caller, intent_id: UUID) -> IntentR
     A collection that its provider knows is returned as it stands: the provider is asked to take nothing any more, and
     the answer ends it. What is paid all the same counts, or rests in suspense.
 
-    Raises Refusal: not_found, operation_not_permitted, wrong_state (another end), already_sent (a permit came first).
+    Raises Refusal: not_found, operation_not_permitted, account_not_permitted, wrong_state (another end),
+    already_sent (a permit came first).
     """
     while True:
         async with ports.unit_of_work(caller.context()) as uow:
             intent = visible(await ports.intents.load_intents(uow, [intent_id]), intent_id, caller)
             caller.require_operation(intent.operation)
+            caller.require_account(asking_wallet(intent))
             if intent.state in _UNSENT:
                 if not await _withdraw(uow, ports, intent_id):
                     # Confirmed or decided between our look and our lock: its payment job is to be locked first, so

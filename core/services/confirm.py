@@ -10,6 +10,7 @@ from core.domain.ids import derive_id
 from core.domain.intents import IntentRow, confirmable_until
 from core.services.authorize import AuthorizePorts, Intents, Jobs, Moment, authorize
 from core.services.keys import Caller
+from core.services.plans import asking_wallet
 from core.services.problems import Refusal
 from core.services.read_intents import visible
 from schemas.api import ConfirmRequest
@@ -55,8 +56,8 @@ class ConfirmPorts(AuthorizePorts, Protocol):
 async def confirm(ports: ConfirmPorts, caller: Caller, intent_id: UUID, request: ConfirmRequest) -> IntentRow:
     """Authorize a looked-up intent; a repeat of the same confirmation returns the intent as it is.
 
-    Raises Refusal: not_found, operation_not_permitted, wrong_state, lookup_mismatch, lookup_expired,
-    already_sent (the database was restored since it was accepted).
+    Raises Refusal: not_found, operation_not_permitted, account_not_permitted, wrong_state, lookup_mismatch,
+    lookup_expired, already_sent (the database was restored since it was accepted).
     """
     lookup_job = derive_id(intent_id, "job", JobKind.LOOKUP)
     async with ports.unit_of_work(caller.context()) as uow:
@@ -64,6 +65,7 @@ async def confirm(ports: ConfirmPorts, caller: Caller, intent_id: UUID, request:
         await ports.jobs.lock_jobs(uow, [lookup_job])
         intent = visible(await ports.intents.load_intents(uow, [intent_id], lock=True), intent_id, caller)
         caller.require_operation(intent.operation)
+        caller.require_account(asking_wallet(intent))
         repeated = intent.state in _CONFIRMED and intent.lookup is not None
         if not repeated and intent.state != IntentState.AWAITING_CONFIRMATION:
             text = f"the intent is {intent.state}: only AWAITING_CONFIRMATION can be confirmed"

@@ -5,14 +5,17 @@ import secrets
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final, Literal, Protocol
 from uuid import UUID
+
+from pydantic import ValidationError
 
 from core.domain.context import Context
 from core.services.problems import Refusal
 from core.services.quotas import Quotas
 from core.services.vault_port import Vault
+from schemas.api import OnBehalfOf
 from schemas.limits import QuotaObject
 from schemas.operations import OperationType
 from wire.signing import TOLERANCE_S, canonical, verify
@@ -72,6 +75,10 @@ NAMED_ONLY: Final[frozenset[str]] = frozenset(
 that names it; `*` does not."""
 KNOWN_SCOPES: Final[frozenset[str]] = frozenset({ANY, WALLETS_SCOPE, WEBHOOKS_SCOPE, *NAMED_ONLY, *OperationType})
 """Whatever a key may carry."""
+OPERATORS_ONLY: Final[frozenset[str]] = frozenset(
+    {WEBHOOKS_SCOPE, *NAMED_ONLY - {OperationType.MINIAPP_CHARGE, WALLET_STATES_SCOPE}}
+)
+"""What is the tenant's business and no user's: no key does it while it acts for a user, whatever it carries."""
 _SECRET_BYTES: Final = 32
 _KEY_ID_LONGEST: Final = 64
 _PAUSE_S: Final = 0.1
@@ -96,6 +103,8 @@ class StoredKey:
     revoked: bool = False
     serves: frozenset[UUID] | None = None
     """Of a rail's key: the tenants whose payments its adapter may carry; None for every tenant."""
+    acts_for_users: bool = False
+    """Whether each of its requests must say for which user it is made."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,13 +118,22 @@ class Caller:
     operations: frozenset[str]
     accounts: frozenset[UUID] | None
     serves: frozenset[UUID] | None = None
+    acts_for_users: bool = False
+    acting: OnBehalfOf | None = None
+    """Whom the request is made for."""
 
     def context(self, traceparent: str | None = None) -> Context:
-        """Return the context of a use case."""
-        return Context(self.tenant_id, f"key:{self.key_id}", traceparent)
+        """Return the context of a use case; its actor tells the user that the key acts for, and who acts."""
+        actor = f"key:{self.key_id}"
+        if self.acting is not None:
+            actor += f" for {self.acting.user}" + (f" by {self.acting.agent}" if self.acting.agent else "")
+        return Context(self.tenant_id, actor, traceparent)
 
     def require_operation(self, operation: str) -> None:
-        """Raise Refusal `operation_not_permitted` unless the key carries it."""
+        """Raise Refusal `operation_not_permitted` unless the key carries it, and may while it acts for a user."""
+        if self.acting is not None and operation in OPERATORS_ONLY:
+            text = f"{operation} is not done for a user: leave Fleet-On-Behalf-Of out"
+            raise Refusal("operation_not_permitted", text, field="Fleet-On-Behalf-Of")
         if operation in self.operations or (ANY in self.operations and operation not in NAMED_ONLY):
             return
         text = f"this key does not carry {operation}: use one whose operations name it"
@@ -139,6 +157,7 @@ class SignedRequest:
     timestamp: str
     nonce: str
     signature: str
+    on_behalf_of: str | None = None
 
 
 class KeyFinder(Protocol):
@@ -197,7 +216,7 @@ class Authenticator:
         self._looking: dict[str, asyncio.Task[None]] = {}
 
     async def authenticate(self, request: SignedRequest) -> Caller:
-        """Return who signed. Raises Refusal: unauthenticated, stale_timestamp, replayed_nonce."""
+        """Return who signed. Raises Refusal: unauthenticated, stale_timestamp, replayed_nonce, invalid_request."""
         self._check_time(request.timestamp)
         if not 8 <= len(request.nonce) <= 64 or not _NONCE_SIGNS.issuperset(request.nonce):
             raise _unauthenticated("the nonce is 8 to 64 characters out of A-Z a-z 0-9 _ -")
@@ -205,7 +224,7 @@ class Authenticator:
         # Claimed after the signature is checked: a stranger can burn nobody's nonces.
         if not await self._nonces.claim(caller.tenant_id, request.key_id, request.nonce):
             raise Refusal("replayed_nonce", "sign every request, repeats too, with a nonce of its own")
-        return caller
+        return caller if request.on_behalf_of is None else replace(caller, acting=_acting(request.on_behalf_of))
 
     async def _signer(self, request: SignedRequest) -> Caller:
         text = canonical(
@@ -216,6 +235,7 @@ class Authenticator:
             key_id=request.key_id,
             timestamp=request.timestamp,
             nonce=request.nonce,
+            on_behalf_of=request.on_behalf_of,
         )
         came_at_s = time.monotonic()
         for since_s in (came_at_s - self._fresh_s, came_at_s):
@@ -259,7 +279,14 @@ class Authenticator:
         sealed = [text for text in (stored.secret, stored.secret_next) if text is not None]
         opened = tuple(self._vault.open_bytes(text, bound_to=_binding(stored.id)).decode() for text in sealed)
         caller = Caller(
-            stored.id, stored.tenant_id, stored.kind, stored.rail, stored.operations, stored.accounts, stored.serves
+            stored.id,
+            stored.tenant_id,
+            stored.kind,
+            stored.rail,
+            stored.operations,
+            stored.accounts,
+            stored.serves,
+            stored.acts_for_users,
         )
         return _Live(caller, opened)
 
@@ -295,6 +322,7 @@ class KeyService:
         accounts: Sequence[UUID] | None = None,
         rail: str | None = None,
         serves: Sequence[UUID] | None = None,
+        acts_for_users: bool = False,
     ) -> NewKey:
         """Make a key of a tenant, or of a rail's adapter where `rail` is given; that may be for some tenants only.
 
@@ -309,6 +337,7 @@ class KeyService:
                 accounts=accounts,
                 rail=rail,
                 serves=serves,
+                acts_for_users=acts_for_users,
             )
 
     async def create_in(
@@ -321,6 +350,7 @@ class KeyService:
         accounts: Sequence[UUID] | None = None,
         rail: str | None = None,
         serves: Sequence[UUID] | None = None,
+        acts_for_users: bool = False,
     ) -> NewKey:
         """Make a key within a transaction; see `create`."""
         key_id = f"{'rk' if rail else 'fk'}_{secrets.token_urlsafe(12)}"
@@ -335,6 +365,7 @@ class KeyService:
             accounts=None if accounts is None else frozenset(accounts),
             secret=self._seal(key_id, secret),
             serves=None if serves is None else frozenset(serves),
+            acts_for_users=acts_for_users,
         )
         await self._keyring.insert_key(uow, stored)
         if rail is None:
@@ -359,6 +390,15 @@ class KeyService:
 
     def _seal(self, key_id: str, secret: str) -> bytes:
         return self._vault.seal_bytes(secret.encode(), bound_to=_binding(key_id))
+
+
+def _acting(told: str) -> OnBehalfOf:
+    user, _, agent = told.partition(" ")
+    try:
+        return OnBehalfOf(user=user, agent=agent or None)
+    except ValidationError as error:
+        text = "Fleet-On-Behalf-Of is a user, and after a space who acts: visible ASCII characters, at most 64 each"
+        raise Refusal("invalid_request", text, field="Fleet-On-Behalf-Of") from error
 
 
 def _binding(key_id: str) -> str:

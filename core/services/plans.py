@@ -67,10 +67,9 @@ def require_operation(caller: Caller, request: IntentRequest) -> None:
         caller.require_operation(LIQUIDITY_SCOPE)
 
 
-def asking_wallet(request: IntentRequest) -> UUID:
-    """Return the wallet that a key confined to wallets must cover."""
-    operation = OPERATIONS.get(request.operation)
-    if operation is not None and operation.asked_for is Role.COUNTERPARTY:
+def asking_wallet(request: IntentRequest | IntentRow) -> UUID:
+    """Return the wallet that a key confined to wallets must cover, to ask for the payment, confirm or cancel it."""
+    if OPERATIONS[OperationType(request.operation)].asked_for is Role.COUNTERPARTY:
         return request.counterparty_wallet_id or request.wallet_id
     return request.wallet_id
 

@@ -28,6 +28,7 @@ PROBLEMS: Final = {
     "invalid_request": ProblemType(422, "A field is not valid"),
     "operation_not_permitted": ProblemType(403, "The key may not do this"),
     "account_not_permitted": ProblemType(403, "The key may not use this account"),
+    "on_behalf_of_missing": ProblemType(403, "The key acts for users alone"),
     "idempotency_in_flight": ProblemType(409, "The first request is still in flight"),
     "idempotency_conflict": ProblemType(422, "The key was used for another request"),
     "unknown_currency": ProblemType(422, "The currency is not known"),

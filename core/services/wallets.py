@@ -63,9 +63,13 @@ class WalletService:
     async def create(self, caller: Caller, request: WalletRequest) -> tuple[WalletView, bool]:
         """Open a wallet; with an external id a repeat gives the same one. Return it and whether it is new.
 
-        Raises Refusal: operation_not_permitted, unknown_currency, external_id_taken, limit_exceeded.
+        Raises Refusal: operation_not_permitted, on_behalf_of_differs, unknown_currency, external_id_taken,
+        limit_exceeded.
         """
         caller.require_operation(WALLETS_SCOPE)
+        if caller.acting is not None and request.owner != caller.acting.user:
+            text = "a key that acts for a user opens that user's wallets alone"
+            raise Refusal("on_behalf_of_differs", text, field="owner")
         require_currency(request.currency)
         now_ms = time_ns() // 1_000_000
         created_at = datetime.fromtimestamp(now_ms // 1000, UTC)

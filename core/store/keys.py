@@ -9,7 +9,8 @@ from core.services.keys import StoredKey
 from core.store.database import Database, UnitOfWork
 
 _COLUMNS: Final = (
-    "id, tenant_id, kind, rail, name, operations, accounts, secret, secret_next, serves, revoked_at IS NOT NULL"
+    "id, tenant_id, kind, rail, name, operations, accounts, secret, secret_next, serves, acts_for_users,"
+    " revoked_at IS NOT NULL"
 )
 
 
@@ -31,8 +32,9 @@ class KeyStore:
     async def insert_key(self, uow: UnitOfWork, key: StoredKey) -> None:
         """Insert a new key."""
         await uow.connection.execute(
-            "INSERT INTO fleet.service_keys (id, tenant_id, kind, rail, name, operations, accounts, secret, serves)"
-            " VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)",
+            "INSERT INTO fleet.service_keys"
+            " (id, tenant_id, kind, rail, name, operations, accounts, secret, serves, acts_for_users)"
+            " VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)",
             key.id,
             key.tenant_id,
             key.kind,
@@ -42,6 +44,7 @@ class KeyStore:
             None if key.accounts is None else list(key.accounts),
             key.secret,
             None if key.serves is None else list(key.serves),
+            key.acts_for_users,
         )
 
     async def set_secrets(self, uow: UnitOfWork, key_id: str, secret: bytes, secret_next: bytes | None) -> bool:

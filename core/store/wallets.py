@@ -66,6 +66,13 @@ class WalletStore:
         )
         return [_wallet(row) for row in rows]
 
+    async def owned_by(self, uow: UnitOfWork, owner: str) -> frozenset[UUID]:
+        """Return the ids of all the owner's wallets."""
+        rows = await uow.connection.fetch(
+            "SELECT id FROM fleet.wallets WHERE tenant_id = $1 AND owner = $2", uow.context.tenant_id, owner
+        )
+        return frozenset(row["id"] for row in rows)
+
     async def set_external_id(
         self, uow: UnitOfWork, wallet_id: UUID, external_id: str | None
     ) -> tuple[bool, str | None]:

@@ -115,7 +115,8 @@ def with_client(work: Callable[[FleetClient], Awaitable[T]], *, if_unanswered: s
 
     async def run() -> T:
         async with FleetClient(connection.public_url, connection.key_id, connection.key_secret) as client:
-            return await work(client)
+            user, _, agent = (read_variable("FLEET_ON_BEHALF_OF") or "").partition(" ")
+            return await work(client.acting_for(user, agent or None) if user else client)
 
     try:
         return asyncio.run(run())

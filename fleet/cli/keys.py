@@ -38,6 +38,9 @@ def create(
     serves: Annotated[
         list[UUID] | None, typer.Option(help="With --rail: a tenant that it may carry payments of; left out, all.")
     ] = None,
+    acts_for_users: Annotated[
+        bool, typer.Option("--acts-for-users", help="Each request must say for which user it is made.")
+    ] = False,
     tenant: Tenant = TENANT,
     as_json: JsonFlag = False,
 ) -> None:
@@ -49,6 +52,10 @@ def create(
         raise CommandError("rail_malformed", f"{rail[:40]!r} is no rail's name, such as promptpay")
     if serves and rail is None:
         raise CommandError("serves_without_rail", "only the key of a rail's adapter serves tenants: give --rail too")
+    if acts_for_users and rail is not None:
+        raise CommandError(
+            "rail_acts_for_nobody", "the key of a rail's adapter acts for no user: leave one of both out"
+        )
     if unknown := sorted(set(chosen) - KNOWN_SCOPES) or ([] if chosen else [operations]):
         raise CommandError("operation_unknown", f"{', '.join(unknown)}: choose among {', '.join(sorted(KNOWN_SCOPES))}")
 
@@ -63,6 +70,7 @@ def create(
             accounts=wallet or None,
             rail=rail,
             serves=serves or None,
+            acts_for_users=acts_for_users,
         )
 
     _show(_with_keys(work), as_json)
@@ -136,6 +144,7 @@ def _document(key: StoredKey) -> dict[str, Any]:
         "operations": sorted(key.operations),
         "serves": None if key.serves is None else sorted(str(tenant) for tenant in key.serves),
         "wallets": None if key.accounts is None else sorted(str(wallet) for wallet in key.accounts),
+        "acts_for_users": key.acts_for_users,
         "secrets": 0 if key.revoked else 2 if key.secret_next else 1,
         "revoked": key.revoked,
     }

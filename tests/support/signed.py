@@ -14,8 +14,8 @@ from wire.signing import signed_headers
 class Signed:
     """Signs each request with one key."""
 
-    def __init__(self, http: httpx.AsyncClient, key_id: str, secret: str) -> None:
-        self.http, self.key_id, self.secret = http, key_id, secret
+    def __init__(self, http: httpx.AsyncClient, key_id: str, secret: str, on_behalf_of: str | None = None) -> None:
+        self.http, self.key_id, self.secret, self.on_behalf_of = http, key_id, secret, on_behalf_of
 
     async def post(self, path: str, body: Any, *, key: str | None = None, **changed: Any) -> httpx.Response:
         """POST a body: JSON of it, or its bytes as they are."""
@@ -52,4 +52,5 @@ class Signed:
             secret=self.secret,
             timestamp=int(time.time()) - age_s,
             nonce=nonce or secrets.token_urlsafe(12),
+            on_behalf_of=self.on_behalf_of,
         )

@@ -23,6 +23,7 @@ def test_the_published_signatures_are_ours(vector: dict[str, str]) -> None:
         key_id=vector["key_id"],
         timestamp=vector["timestamp"],
         nonce=vector["nonce"],
+        on_behalf_of=vector.get("on_behalf_of"),
     )
     assert text.decode() == vector["canonical"]
     assert sign(vector["secret"], text) == vector["signature"]
