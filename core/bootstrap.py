@@ -35,6 +35,7 @@ from core.services.purge import Purger, ages_of
 from core.services.quotas import Quotas
 from core.services.read_intents import ReadService
 from core.services.recon import reconcile_intents
+from core.services.registers import RegisterPace, compare_lately, want_registers
 from core.services.resolve import ResolverMemory, resolve_due
 from core.services.reviews import expire_reviews
 from core.services.run_redrives import run_redrives
@@ -70,6 +71,8 @@ from core.store.quotes import QuoteStore
 from core.store.rates import RateStore
 from core.store.recon import ReconStore
 from core.store.redrives import RedriveStore
+from core.store.register_matching import RegisterMatching
+from core.store.registers import RegisterStore
 from core.store.routes import RouteStore
 from core.store.stranded import StrandedStore
 from core.store.suspense import SuspenseStore
@@ -123,6 +126,9 @@ class Ports:
     approval_above: int
     recon: ReconStore
     break_approval_above_minor: int
+    registers: RegisterStore
+    matching: RegisterMatching
+    register_pace: RegisterPace
     evidence: EvidenceStore
     pace: Pace
     review_within: timedelta
@@ -252,6 +258,11 @@ def _ports(database: Database, vault: PostgresVault, pace: Pace, settings: Setti
         approval_above=settings.redrive_approval_above,
         recon=ReconStore(),
         break_approval_above_minor=settings.break_approval_above_minor,
+        registers=RegisterStore(),
+        matching=RegisterMatching(),
+        register_pace=RegisterPace(
+            settings.register_days_back, settings.register_edge_s, settings.register_ready_after_s
+        ),
         evidence=EvidenceStore(vault),
         pace=pace,
         review_within=timedelta(seconds=settings.review_within_s),
@@ -282,7 +293,10 @@ def background(core: Core, client: Redis) -> BusDeps:
 
     async def reconcile() -> None:
         # Two days by their ids: whatever was late on one run is met by the next; a full run is a person's command.
-        await reconcile_intents(ports, Context(None, "core"), datetime.now(UTC) - timedelta(days=2))
+        now = datetime.now(UTC)
+        await reconcile_intents(ports, Context(None, "core"), now - timedelta(days=2))
+        await want_registers(ports, Context(None, "core"), now)
+        await compare_lately(ports, Context(None, "core"), now)
 
     return BusDeps(
         settings=settings,

@@ -79,7 +79,13 @@ class Settings(EnvironmentSettings):
     break_approval_above_minor: Annotated[int, Field(ge=0)] = 100_000
     """A reconciliation break of more minor units than this is put right by two people."""
     recon_every_s: Seconds = 3600
-    """How often the intents of the last two days are compared with the books."""
+    """How often the intents of the last two days are compared with the books, and new registers with both."""
+    register_days_back: Annotated[int, Field(ge=1, le=31)] = 3
+    """For how many days that have ended a register is asked for, and compared when it comes."""
+    register_edge_s: Seconds = 7200
+    """What is booked this shortly before a day's end may be in the next day's register."""
+    register_ready_after_s: Annotated[int | float, Field(ge=0)] = 1800
+    """How long after a day's end its register is asked for."""
     redrive_approval_above: Annotated[int, Field(ge=0)] = 100
     """A redrive of more letters than this waits for a second person."""
     deliveries_max: Annotated[int, Field(ge=1)] = 3

@@ -1,6 +1,6 @@
 """Reconciliation as people see it: runs, breaks, and how they are put right. Amounts are minor units."""
 
-from datetime import datetime
+from datetime import date, datetime
 from enum import StrEnum
 from typing import Annotated
 from uuid import UUID
@@ -42,6 +42,14 @@ class BreakView(Contract):
     last_seen_at: datetime
     ended_at: datetime | None
     age_s: int
+    rail: str = ""
+    """Of a break that a register told of: where, about which day, and under which reference."""
+    provider_account: str = ""
+    environment: str = ""
+    business_day: date | None = None
+    reference: str = ""
+    intent_id: UUID | None = None
+    """The payment of ours that it is about, where there is one."""
 
 
 class BreakList(Contract):

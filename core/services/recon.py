@@ -13,6 +13,7 @@ from core.domain.intents import IntentRow
 from core.domain.ledger import Transfer, TransferFlags, TransferResult
 from core.domain.operations import hold_transfers, void_transfers
 from core.domain.reconciliation import Booked, Break, BreakKind, Told, breaks_of, is_judged, transfers_of
+from core.domain.registers import PREFIX as REGISTER_PREFIX
 from core.services.audit import Act, Journal
 from core.services.keys import RECONCILIATION_SCOPE, Caller
 from core.services.ledger_port import Ledger
@@ -138,7 +139,8 @@ async def assign_break(ports: ReconPorts, caller: Caller, break_id: UUID, owner:
 async def resolve_break(ports: ReconPorts, caller: Caller, break_id: UUID, asked: BreakResolution) -> BreakView:
     """Put a break right by a new entry, or by an explanation where no money is at stake.
 
-    Above the threshold, and always where the core itself writes the entry, a second person approves. Raises Refusal:
+    Above the threshold, where the core itself writes the entry, and where a difference from a register is explained
+    instead of booked, a second person approves. Raises Refusal:
     operation_not_permitted, not_found, wrong_break_state, entry_missing.
     """
     caller.require_operation(RECONCILIATION_SCOPE)
@@ -149,13 +151,16 @@ async def resolve_break(ports: ReconPorts, caller: Caller, break_id: UUID, asked
         entry = asked.entry_intent_id
         if entry is not None:
             made = (await ports.intents.load_intents(uow, [entry])).get(entry)
-            if made is None or made.tenant_id != row.tenant_id or made.state != IntentState.SETTLED:
+            # A line that no payment of ours is about has no tenant: whoever it is put right for has the entry.
+            owners = (row.tenant_id,) if row.tenant_id != SYSTEM_TENANT or made is None else (made.tenant_id,)
+            if made is None or made.tenant_id not in owners or made.state != IntentState.SETTLED:
                 raise Refusal("entry_missing", "no settled payment of the tenant has this id", field="entry_intent_id")
-        elif row.amount_minor > 0 and row.kind != BreakKind.ORPHAN_HOLD:
+        elif row.amount_minor > 0 and row.kind != BreakKind.ORPHAN_HOLD and not _is_theirs(row):
             text = "money is at stake: make the entry that puts it right, and name it"
             raise Refusal("entry_missing", text, field="entry_intent_id")
         changed = {"reason": asked.reason, "entry_intent_id": entry, "proposed_by": actor}
-        alone = row.amount_minor <= ports.break_approval_above_minor and row.kind != BreakKind.ORPHAN_HOLD
+        small = row.amount_minor <= ports.break_approval_above_minor and row.kind != BreakKind.ORPHAN_HOLD
+        alone = small and not (entry is None and row.amount_minor > 0)
         if alone:
             end = {"state": BreakState.RESOLVED, "resolved_by": actor, "ended_at": "now"}
             await ports.recon.change(uow, row.id, **changed, **end)
@@ -201,6 +206,11 @@ async def _release(uow: Any, ports: ReconPorts, subject_id: UUID) -> None:
     answers = await ports.ledger.apply(uow, voids)
     if any(answer not in (TransferResult.OK, TransferResult.EXISTS) for answer in answers):
         raise Refusal("wrong_state", f"the ledger answered {', '.join(sorted(set(answers)))}")
+
+
+def _is_theirs(row: BreakView) -> bool:
+    """Whether it may be the provider's to put right, by a newer register: then an explanation and two people do."""
+    return row.kind.startswith(REGISTER_PREFIX)
 
 
 def _alone(void: Transfer) -> Transfer:

@@ -1,0 +1,275 @@
+"""Every kind of difference between a register, our payments and the ledger is planted, found and named; none is found
+where nothing differs.
+"""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, date, datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+import pytest
+
+from core.domain.context import Context
+from core.domain.registers import Account, lines_of
+from core.services.keys import Caller
+from core.services.problems import Refusal
+from core.services.recon import approve_break, resolve_break
+from core.services.registers import close_register, compare_day, compare_lately, want_registers
+from core.store.registers import record_of
+from schemas.recon import BreakResolution, BreakState, BreakView
+from schemas.registers import RegisterClosed, RegisterLine, RegisterOpened, RegisterRun, RegisterState, RegisterStatus
+from tests.integration.permits.conftest import RAIL, World, pay_job
+
+CONTEXT = Context(None, "test")
+ACCOUNT = Account(RAIL, "main", "sandbox")
+
+
+def clerk(world: World, name: str = "anna") -> Caller:
+    return replace(world.caller, key_id=name, operations=frozenset({"RECONCILIATION"}))
+
+
+@dataclass(slots=True)
+class Day:
+    """A day with payments of each end, and what an honest provider's register says about it."""
+
+    world: World
+    day: date
+    intents: dict[str, UUID] = field(default_factory=dict)
+    lines: list[RegisterLine] = field(default_factory=list)
+
+    async def bring(self, lines: Sequence[RegisterLine] | None = None, day: date | None = None) -> RegisterState:
+        """Bring a register as an adapter does, in parts; return what became of it."""
+        ports, lines = self.world.core.worker_ports, self.lines if lines is None else lines
+        asked = RegisterOpened(provider_account="main", environment="sandbox", business_day=day or self.day)
+        digest = hashlib.sha256("".join(each.model_dump_json() for each in lines).encode()).hexdigest()
+        async with self.world.uow() as uow:
+            file_id = await ports.registers.open(uow, RAIL, asked, "FETCHED")
+        for at in range(0, len(lines), 2):
+            for _ in range(2):  # a repeated part is one part
+                async with self.world.uow() as uow:
+                    await ports.registers.take(uow, file_id, map(record_of, lines[at : at + 2]))
+        async with self.world.uow() as uow:
+            closed = RegisterClosed(lines=len(lines), file_hash=digest)
+            return (await close_register(uow, ports, RAIL, file_id, closed)).state
+
+    async def compare(self, day: date | None = None) -> RegisterRun:
+        return await compare_day(self.world.core.worker_ports, CONTEXT, ACCOUNT, day or self.day)
+
+    async def breaks(self, state: BreakState | None = BreakState.OPEN) -> list[BreakView]:
+        async with self.world.uow() as uow:
+            return await self.world.core.worker_ports.recon.page(uow, None, state, None, 100)
+
+    def line_of(self, name: str) -> int:
+        """Return the place of a payment's line."""
+        return [*self.intents].index(name)
+
+
+def classes(run: RegisterRun) -> dict[str, int]:
+    """Return how many entries came to each class that is not plain agreement."""
+    return {f"{x.side}.{x.match}": x.count for x in run.tallies if x.match != "matched"}
+
+
+@pytest.fixture
+async def day(world: World) -> Day:
+    """Three settled payments and one declined, all in the register."""
+    await world.register(inquiry=True)
+    wallet = await world.wallet(10_000)
+    made = Day(world, datetime.now(UTC).date())
+    for place, name in enumerate(("first", "second", "third", "declined"), start=1):
+        intent = made.intents[name] = await world.pay(wallet)
+        await world.sent(intent)
+        if name == "declined":
+            await world.tell(pay_job(intent), "DECLINED", reason="payee_not_found")
+        else:
+            await world.tell(pay_job(intent), "SUCCEEDED", provider_tx_id=f"TX{place}")
+        made.lines.append(
+            RegisterLine(
+                line=place,
+                provider_ref=f"TX{place}",
+                our_ref=(await world.job(pay_job(intent)))["reference"],
+                operation="PAYMENT",
+                direction="OUT",
+                amount_minor=100,
+                fee_minor=0,
+                currency="THB",
+                status="FAILED" if name == "declined" else "SETTLED",
+                at=datetime.now(UTC),
+            )
+        )  # fmt: skip
+    await world.pay(wallet)  # asked for and never sent: no register knows it
+    return made
+
+
+async def test_a_register_that_says_what_we_booked_has_no_break(day: Day) -> None:
+    assert await day.bring() is RegisterState.COMPLETE
+    run = await day.compare()
+    assert (run.register_state, run.clean, classes(run)) == ("COMPLETE", True, {})
+    assert lines_of(run.tallies) == len(day.lines)
+    assert next(each for each in run.tallies if each.side == "OURS").count == 3
+    assert await day.breaks(None) == []
+    without_ours = [each.model_copy(update={"our_ref": ""}) for each in day.lines]
+    await day.bring(without_ours)
+    assert classes(await day.compare()) == {"THEIRS.missing_here": 1}, "the declined one has no name of the provider's"
+
+
+def edited(lines: Sequence[RegisterLine], place: int, **changed: Any) -> list[RegisterLine]:
+    return [each.model_copy(update=changed) if at == place else each for at, each in enumerate(lines)]
+
+
+PLANTED: dict[str, tuple[Any, dict[str, int], str | None, int]] = {
+    "missing_there": (lambda lines: lines[1:], {"OURS.missing_there": 1}, "first", 100),
+    "missing_here": (
+        lambda lines: [*lines, lines[0].model_copy(update={"line": 9, "our_ref": "NOT-OURS", "provider_ref": "TX9"})],
+        {"THEIRS.missing_here": 1}, None, 100,
+    ),
+    "amount": (lambda lines: edited(lines, 0, amount_minor=70), {"THEIRS.amount": 1}, "first", 30),
+    "fee": (lambda lines: edited(lines, 1, fee_minor=7), {"THEIRS.fee": 1}, "second", 7),
+    "status": (lambda lines: edited(lines, 3, status=RegisterStatus.SETTLED), {"THEIRS.status": 1}, "declined", 100),
+    "duplicate": (
+        lambda lines: [*lines, lines[2].model_copy(update={"line": 9, "provider_ref": "TX9"})],
+        {"THEIRS.duplicate": 1}, "third", 100,
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", PLANTED)
+async def test_a_planted_difference_is_found_and_named(day: Day, kind: str) -> None:
+    spoil, expected, subject, at_stake_minor = PLANTED[kind]
+    lines = spoil(day.lines)
+    await day.bring(lines)
+    await age(day, "first")
+    run = await day.compare()
+    assert (classes(run), run.breaks, run.new_breaks) == (expected, 1, 1)
+    assert lines_of(run.tallies) == len(lines), "each line is in exactly one class"
+    (found,) = await day.breaks()
+    assert (found.kind, found.amount_minor, found.rail, found.business_day) == (
+        f"register_{kind}", at_stake_minor, RAIL, day.day,
+    )  # fmt: skip
+    assert found.intent_id == (day.intents[subject] if subject else None)
+    assert ("page", "reconciliation_break") in await day.world.alerts()
+    again = await day.compare()
+    assert (again.breaks, again.new_breaks) == (1, 0), "found again, it is the same break"
+    await day.bring()
+    mended = await day.compare()
+    assert (mended.clean, mended.gone) == (True, 1), "a newer edition of the register put it right"
+    assert [each.state for each in await day.breaks(None)] == [BreakState.GONE]
+
+
+async def age(day: Day, name: str) -> None:
+    """Let a payment be settled at the day's beginning: far from the day's end."""
+    start = datetime.combine(day.day, datetime.min.time(), UTC)
+    job = pay_job(day.intents[name])
+    await day.world.admin.execute("UPDATE fleet.jobs SET closed_at = $2 WHERE id = $1", job, start)
+
+
+async def test_what_the_ledger_moved_otherwise_is_found_beside_an_equal_register(day: Day) -> None:
+    await day.bring()
+    admin = day.world.admin
+    await admin.execute("SET session_replication_role = replica")
+    await admin.execute(
+        "UPDATE fleet.transfers SET amount_minor = 60 WHERE user_data = $1 AND flags & 4 = 4", day.intents["second"]
+    )
+    await admin.execute("RESET session_replication_role")
+    assert classes(await day.compare()) == {"THEIRS.amount": 1}
+    (found,) = await day.breaks()
+    assert (found.amount_minor, found.intent_id) == (40, day.intents["second"])
+    assert "booked 60" in found.detail
+
+
+async def test_a_payment_near_the_end_of_the_day_is_carried_until_the_next_register_is_there(day: Day) -> None:
+    await day.bring(day.lines[1:])
+    last_minute = datetime.combine(day.day + timedelta(days=1), datetime.min.time(), UTC) - timedelta(minutes=1)
+    job = pay_job(day.intents["first"])
+    await day.world.admin.execute("UPDATE fleet.jobs SET closed_at = $2 WHERE id = $1", job, last_minute)
+    run = await day.compare()
+    assert (run.clean, classes(run)) == (True, {"OURS.carried": 1})
+    async with day.world.uow() as uow:
+        (carried,) = await day.world.core.worker_ports.registers.carried(uow, run.id, 10)
+    assert (carried.intent_id, carried.amount_minor) == (day.intents["first"], 100)
+    tomorrow = day.day + timedelta(days=1)
+    await day.bring([], tomorrow)
+    assert classes(await day.compare()) == {"OURS.missing_there": 1}
+    await day.bring(day.lines[:1], tomorrow)
+    run = await day.compare()
+    assert (classes(run), run.gone) == ({"OURS.found_elsewhere": 1}, 1)
+    assert classes(await day.compare(tomorrow)) == {}, "the line is about a payment of the day before"
+
+
+async def test_a_payment_in_the_registers_of_two_days_was_paid_twice(day: Day) -> None:
+    await day.bring()
+    tomorrow = day.day + timedelta(days=1)
+    await day.bring([day.lines[0].model_copy(update={"provider_ref": "TX9"})], tomorrow)
+    assert classes(await day.compare()) == {}
+    assert classes(await day.compare(tomorrow)) == {"THEIRS.duplicate": 1}
+
+
+async def test_a_day_without_payments_needs_no_register_and_one_with_payments_is_one_break(day: Day) -> None:
+    assert (await day.compare(day.day - timedelta(days=5))).clean
+    for name in ("first", "second", "third"):
+        await age(day, name)
+    run = await day.compare()
+    assert (run.register_state, run.breaks) == ("MISSING", 1)
+    (found,) = await day.breaks()
+    assert (found.kind, found.intent_id) == ("register_absent", None)
+    assert "3 payments" in found.detail
+    await day.bring()
+    assert (await day.compare()).gone == 1
+
+
+async def test_the_same_register_again_is_the_same_and_a_newer_edition_takes_its_place(day: Day) -> None:
+    await day.bring()
+    await day.bring()
+    await day.bring(day.lines[:3])
+    async with day.world.uow() as uow:
+        files = await day.world.core.worker_ports.registers.files(uow, RAIL, None, 10)
+    assert [(each.state, each.lines) for each in files] == [("COMPLETE", 3), ("SUPERSEDED", 4)]
+    with pytest.raises(Exception, match="permission denied"):
+        async with day.world.uow() as uow:
+            await uow.connection.execute("DELETE FROM fleet.register_lines")
+
+
+async def test_a_register_counts_only_when_every_line_has_come(day: Day) -> None:
+    ports = day.world.core.worker_ports
+    asked = RegisterOpened(provider_account="main", environment="sandbox", business_day=day.day)
+    async with day.world.uow() as uow:
+        file_id = await ports.registers.open(uow, RAIL, asked, "FETCHED")
+        await ports.registers.take(uow, file_id, map(record_of, day.lines[:2]))
+    with pytest.raises(Refusal) as refused:
+        async with day.world.uow() as uow:
+            await close_register(uow, ports, RAIL, file_id, RegisterClosed(lines=4, file_hash="0" * 64))
+    assert refused.value.code == "register_incomplete"
+    assert (await day.compare()).register_state == "MISSING"
+
+
+async def test_a_day_that_ended_is_asked_for_and_compared_once_its_register_is_there(day: Day) -> None:
+    ports = day.world.core.worker_ports
+    later = datetime.combine(day.day + timedelta(days=1), datetime.min.time(), UTC) + timedelta(hours=1)
+    await want_registers(ports, CONTEXT, later)
+    async with day.world.uow() as uow:
+        wanted = [each.business_day for each in await ports.registers.wanted(uow, RAIL)]
+    assert wanted == [day.day - timedelta(days=2), day.day - timedelta(days=1), day.day]
+    await day.bring()
+    async with day.world.uow() as uow:
+        assert day.day not in [each.business_day for each in await ports.registers.wanted(uow, RAIL)]
+    runs = await compare_lately(ports, CONTEXT, later)
+    assert [(run.business_day, run.clean) for run in runs] == [(each, True) for each in wanted]
+    now = datetime.now(UTC)
+    assert [run.business_day for run in await compare_lately(ports, CONTEXT, now)] == [day.day - timedelta(days=3)]
+    assert await compare_lately(ports, CONTEXT, now) == [], "nothing came since"
+
+
+async def test_a_line_that_only_the_provider_can_put_right_is_closed_by_two_people(day: Day) -> None:
+    await day.bring(edited(day.lines, 1, fee_minor=7))
+    await day.compare()
+    (found,) = await day.breaks()
+    ports = day.world.core.worker_ports
+    asked = BreakResolution(reason="the provider confirmed that the fee is not charged, ticket 4711")
+    assert (await resolve_break(ports, clerk(day.world), found.id, asked)).state is BreakState.PROPOSED
+    with pytest.raises(Refusal) as own:
+        await approve_break(ports, clerk(day.world), found.id)
+    assert own.value.code == "redrive_own"
+    assert (await approve_break(ports, clerk(day.world, "ben"), found.id)).state is BreakState.RESOLVED
+    assert (await day.compare()).new_breaks == 0
+    assert await day.breaks() == []
