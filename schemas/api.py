@@ -2,12 +2,13 @@
 
 from datetime import datetime
 from enum import StrEnum
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Final, Literal, Self
 from uuid import UUID
 
-from pydantic import Field, model_validator
+from pydantic import Discriminator, Field, Tag, model_validator
 
 from schemas.base import Contract
+from schemas.codes.payable import MAX_CODE_CHARACTERS, CodeKind
 from schemas.collections import NextAction
 from schemas.events import IntentState
 from schemas.exchange import ExchangeView
@@ -38,6 +39,26 @@ class OnBehalfOf(Contract):
     """Who acts for the user in the tenant's house, such as an employee's id."""
 
 
+class ScannedPayee(Contract):
+    """Whom to pay, as the text of a payment code: PromptPay's credit transfer (tag 29) or bill payment (tag 30)."""
+
+    qr: Annotated[str, Field(min_length=1, max_length=MAX_CODE_CHARACTERS)]
+
+
+PAYEE_TAGS: Final = ("named payee", "scanned payee")
+"""How errors name the two forms of a payee: no part of a field's path."""
+
+
+def _payee_form(value: Any) -> str:
+    scanned = "qr" in value if isinstance(value, dict) else isinstance(value, ScannedPayee)
+    return PAYEE_TAGS[scanned]
+
+
+AskedPayee = Annotated[
+    Annotated[Payee, Tag(PAYEE_TAGS[0])] | Annotated[ScannedPayee, Tag(PAYEE_TAGS[1])], Discriminator(_payee_form)
+]
+
+
 class IntentRequest(Contract):
     """One payment. Amounts are integers of minor units; decimals and floats are refused."""
 
@@ -45,7 +66,8 @@ class IntentRequest(Contract):
     wallet_id: UUID
     amount_minor: AmountMinor
     currency: CurrencyCode
-    payee: Payee | None = None
+    payee: AskedPayee | None = None
+    """Type and value, or the text of a payment code in `qr`."""
     counterparty_wallet_id: UUID | None = None
     """The wallet that gets the money of an operation between two wallets; in the currency of the first."""
     message: Annotated[str, Field(max_length=140)] = ""
@@ -68,6 +90,11 @@ class IntentRequest(Contract):
     requires_monitoring: bool = False
     """Hold the money and wait for a decision of another key before the payment goes on."""
     on_behalf_of: OnBehalfOf | None = None
+
+    @property
+    def named_payee(self) -> Payee | None:
+        """The payee by type and value; a code is none before it was read."""
+        return self.payee if isinstance(self.payee, Payee) else None
 
 
 class BatchItem(Contract):
@@ -92,12 +119,29 @@ class Failure(Contract):
     limit: LimitExceeded | None = None
 
 
+class QrParts(Contract):
+    """What a scanned code says; its payee stands masked in the intent, its references stand masked here."""
+
+    kind: CodeKind
+    amount_minor: int | None
+    """None where the payer chooses."""
+    currency: str
+    one_time: bool
+    """Whether the code is for one payment."""
+    merchant_name: str | None = None
+    biller_id: str | None = None
+    ref1_masked: str | None = None
+    ref2_masked: str | None = None
+
+
 class LookupView(Contract):
     """What the lookup answered; confirm binds to it."""
 
     payee_name_masked: str | None
     fee_minor: int
     expires_at: datetime | None
+    qr: QrParts | None = None
+    """Of a payee that came as a scanned code: its parts."""
 
 
 class IntentView(Contract):

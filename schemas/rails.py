@@ -49,6 +49,8 @@ class PayeeType(Contract):
     """A regular expression that the whole value matches."""
     example: str
     remedy: str
+    operations: tuple[OperationType, ...] = ()
+    """The operations that such a payee is for; none: all that have a payee."""
 
 
 class Timing(Contract):

@@ -25,6 +25,7 @@ MANDATE: Final = PayeeType(
     pattern=r"[A-Z0-9-]{1,35};[0-9]{4}-[0-9]{2}-[0-9]{2};(FRST|RCUR|FNAL|OOFF);[0-9]{3}-[0-9]{10,15};[^;]{1,70}",
     example="MANDATE-17;2026-01-05;RCUR;004-0123456789;Somchai Jaidee",
     remedy="write mandate id; day of signature; FRST, RCUR, FNAL or OOFF; bank code-account; the debtor's name",
+    operations=(OperationType.DIRECT_DEBIT,),
 )
 
 

@@ -5,13 +5,13 @@ from typing import Final
 
 from adapters.promptpay.client import LOOKUP_EXPIRED, IppsClient
 from adapters.promptpay.collections import PromptPayCollections
-from adapters.promptpay.models import LookupRequest, TransferAnswer, TransferRequest, TransferStatus
-from adapters.promptpay.proxies import ProxyType, proxy_wire
+from adapters.promptpay.models import Channel, LookupRequest, TransferAnswer, TransferRequest, TransferStatus
 from adapters.promptpay.settings import PromptPaySettings
-from adapters.promptpay.tlv import QrError
 from adapters.runtime import errors
 from adapters.runtime.port import Order, Outcome
 from adapters.runtime.references import ReferenceTaken, ReferenceUnknown, status_of_existing
+from schemas.codes.proxies import ProxyType, proxy_wire
+from schemas.codes.tlv import QrError
 from schemas.money import AmountError, currency_of, to_major_text, to_minor
 from schemas.operations import OperationType
 from schemas.permits import LookupBinding
@@ -24,6 +24,12 @@ PROVIDER: Final = "ipps"
 _THB: Final = currency_of("THB")
 
 _NO_FEE: Final = re.compile(r"0(?:\.0{1,2})?", re.ASCII)
+
+# A biller's id has 13 digits and a suffix of two; some codes leave the suffix out, and IPPS knows what they mean.
+_BILL: Final = re.compile(
+    r"(?P<biller>[0-9]{13}(?:[0-9]{2})?):(?P<ref1>[A-Z0-9]{1,20})(?::(?P<ref2>[A-Z0-9]{1,20}))?", re.ASCII
+)
+_PAYOUTS: Final = (OperationType.PAYOUT,)
 
 _PROXIES: Final = {
     "mobile": ProxyType.MOBILE,
@@ -74,6 +80,7 @@ class PromptPayRail(PromptPayCollections):
             environment=self._settings.environment,
             operations={
                 OperationType.PAYOUT: capabilities,
+                OperationType.BILL_PAYMENT: capabilities,
                 OperationType.TOPUP: capabilities.model_copy(
                     update={
                         "lookup": False,
@@ -97,16 +104,8 @@ class PromptPayRail(PromptPayCollections):
         await self._client.aclose()
 
     async def lookup(self, order: Order) -> Outcome:
-        """Ask who is behind the proxy; the answer's expiry bounds the payment."""
-        kind, proxy = _proxy(order)
-        request = LookupRequest(
-            client_ref=order.reference,
-            channel="TAG29",
-            proxy_type=kind.value.upper(),
-            proxy=proxy,
-            amount=to_major_text(order.amount_minor, _THB),
-        )
-        answer, evidence = await self._client.lookup(request)
+        """Ask who is behind the proxy, the bill or the account; the answer's expiry bounds the payment."""
+        answer, evidence = await self._client.lookup(lookup_request(order))
         binding = LookupBinding(
             lookup_id=answer.lookup_id, expires_at=answer.expires_at, fee_minor=fee_minor(answer.fee, evidence)
         )
@@ -149,23 +148,71 @@ class PromptPayRail(PromptPayCollections):
 
 PAYEE_TYPES: Final = {
     "mobile": PayeeType(
-        pattern=r"0[689][0-9]{8}", example="0812345678", remedy="write a Thai mobile number with ten digits"
+        pattern=r"0[689][0-9]{8}",
+        example="0812345678",
+        remedy="write a Thai mobile number with ten digits",
+        operations=_PAYOUTS,
     ),
     "national_id": PayeeType(
-        pattern=r"[0-9]{13}", example="1101700230708", remedy="write a national or tax id with 13 digits"
+        pattern=r"[0-9]{13}",
+        example="1101700230708",
+        remedy="write a national or tax id with 13 digits",
+        operations=_PAYOUTS,
     ),
-    "ewallet": PayeeType(pattern=r"[0-9]{15}", example="004999000288505", remedy="write an e-wallet id with 15 digits"),
+    "ewallet": PayeeType(
+        pattern=r"[0-9]{15}",
+        example="004999000288505",
+        remedy="write an e-wallet id with 15 digits",
+        operations=_PAYOUTS,
+    ),
+    "bank_account": PayeeType(
+        pattern=r"[0-9]{3}-[0-9]{5,40}",
+        example="014-1234567890",
+        remedy="write the bank's 3-digit code, a hyphen and the account's digits",
+        operations=_PAYOUTS,
+    ),
+    "bill": PayeeType(
+        pattern=_BILL.pattern,
+        example="099400015804189:INV2026001:CUST7",
+        remedy="write the biller's 15 digits, Ref1 and, where the biller wants it, Ref2, with colons between",
+        operations=(OperationType.BILL_PAYMENT,),
+    ),
 }
 
 
-def _proxy(order: Order) -> tuple[ProxyType, str]:
-    kind = _PROXIES.get(order.payee.type) if order.payee is not None else None
-    if order.payee is None or kind is None:
-        raise errors.Rejected("payee_type_unknown", "PromptPay pays a mobile number, a national id or an e-wallet")
-    try:
-        return kind, proxy_wire(kind, order.payee.value)
-    except QrError as error:
-        raise errors.Rejected(error.code) from error
+def lookup_request(order: Order) -> LookupRequest:
+    """Return what IPPS is asked about the payee. Raises Rejected where PromptPay pays no such payee."""
+    amount = to_major_text(order.amount_minor, _THB)
+    payee = order.payee
+    kind = _PROXIES.get(payee.type) if payee is not None else None
+    if payee is not None and kind is not None:
+        try:
+            proxy = proxy_wire(kind, payee.value)
+        except QrError as error:
+            raise errors.Rejected(error.code) from error
+        return LookupRequest(
+            client_ref=order.reference,
+            channel=Channel.PROXY,
+            amount=amount,
+            proxy_type=kind.value.upper(),
+            proxy=proxy,
+        )
+    if payee is not None and payee.type == "bank_account":
+        bank_code, _, account = payee.value.partition("-")
+        return LookupRequest(
+            client_ref=order.reference, channel=Channel.ACCOUNT, amount=amount, bank_code=bank_code, proxy=account
+        )
+    bill = _BILL.fullmatch(payee.value) if payee is not None and payee.type == "bill" else None
+    if bill is None:
+        raise errors.Rejected("payee_type_unknown", "PromptPay pays a proxy, an account at a bank, or a bill")
+    return LookupRequest(
+        client_ref=order.reference,
+        channel=Channel.BILL,
+        amount=amount,
+        biller=bill["biller"],
+        ref1=bill["ref1"],
+        ref2=bill["ref2"],
+    )
 
 
 def _outcome(answer: TransferAnswer, order: Order, evidence: str, basis: Basis) -> Outcome:

@@ -33,6 +33,11 @@ LOOKUP_EXPIRED: Final = "lookup_expired"
 # Refusals of a submission that say for certain that it was not executed. A code that is not here is Indeterminate.
 _REFUSALS: Final[Mapping[tuple[int, str], str]] = {
     (404, "payee_not_found"): "payee_not_found",
+    (404, "biller_not_found"): "biller_not_found",
+    (422, "bill_reference_refused"): "bill_reference_refused",
+    (422, "bill_amount_refused"): "bill_amount_refused",
+    (409, "bill_already_paid"): "bill_already_paid",
+    (410, "bill_expired"): "bill_expired",
     (422, "amount_invalid"): "amount_invalid",
     (422, "amount_mismatch"): "amount_mismatch",
     (422, "field_invalid"): "field_invalid",
@@ -96,7 +101,7 @@ class IppsClient:
     async def _ask(
         self, method: str, path: str, model: type[Answer], request: Payload | None = None
     ) -> tuple[Answer, str]:
-        body = request.model_dump_json().encode() if request is not None else b""
+        body = request.model_dump_json(exclude_none=True).encode() if request is not None else b""
         timestamp = str(int(time.time()))
         headers = {
             signing.KEY_HEADER: self._key_id,

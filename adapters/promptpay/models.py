@@ -27,14 +27,27 @@ class TransferStatus(StrEnum):
     REFUNDED = "REFUNDED"
 
 
+class Channel(StrEnum):
+    """How a payee is named: by a proxy of tag 29, by a bill's biller and references, or by an account at a bank."""
+
+    PROXY = "TAG29"
+    BILL = "TAG30"
+    ACCOUNT = "ACCOUNT"
+
+
 class LookupRequest(Payload):
-    """Who is behind a proxy, and what would it cost?"""
+    """Who is behind a proxy, a bill or an account, would it be paid, and what would it cost?"""
 
     client_ref: str
-    channel: str
-    proxy_type: str
-    proxy: str
+    channel: Channel
     amount: str
+    proxy_type: str | None = None
+    proxy: str | None = None
+    """Of TAG29: the proxy as it stands in a code. Of ACCOUNT: the account's number."""
+    bank_code: str | None = None
+    biller: str | None = None
+    ref1: str | None = None
+    ref2: str | None = None
 
 
 class LookupAnswer(Payload):

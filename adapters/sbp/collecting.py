@@ -15,8 +15,8 @@ from adapters.sbp import signing, verdicts
 from adapters.sbp.client import QpClient, read_json
 from adapters.sbp.kopecks import RUB, kopecks
 from adapters.sbp.models import OrderAnswer, PaymentAnswer, QrRequest, QrType, RefundAnswer, RefundRequest
-from adapters.sbp.nspk_link import LinkError, verify_link
 from adapters.sbp.settings import SbpSettings
+from schemas.codes.nspk_link import LinkError, verify_link
 from schemas.collections import NextAction, NextActionKind, PaymentKind, PaymentSource, PaymentStatus, ProviderPayment
 from schemas.money import to_major_text, to_minor
 from schemas.operations import OperationType

@@ -10,6 +10,7 @@ from starlette.requests import Request
 
 from core.services.keys import Authenticator, Caller, SignedRequest
 from core.services.problems import Refusal
+from schemas.api import PAYEE_TAGS
 from wire.signing import KEY_HEADER, NONCE_HEADER, ON_BEHALF_OF_HEADER, SIGNATURE_HEADER, TIMESTAMP_HEADER
 
 BODY_MAX_BYTES: Final = 64 * 1024
@@ -99,7 +100,7 @@ def refusal_of(error: ValidationError) -> Refusal:
     fault = error.errors(include_url=False, include_context=False, include_input=False)[0]
     if fault["type"] == "json_invalid":
         return Refusal("malformed_json", "the body is not JSON: check quotes and commas")
-    field = ".".join(str(part) for part in fault["loc"])
+    field = ".".join(str(part) for part in fault["loc"] if part not in PAYEE_TAGS)
     return Refusal("invalid_request", f"{field or 'body'}: {fault['msg']}", field=field or None)
 
 

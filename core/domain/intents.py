@@ -98,6 +98,8 @@ class IntentRow:
     """Of EXCHANGE: what the other wallet gets, and by which quote."""
     next_action: dict[str, Any] | None = None
     """Of a collection: what its payer is shown."""
+    payee_qr: dict[str, Any] | None = None
+    """The parts of the scanned code that the payee came as."""
     confirmed_minor: int | None = None
     """Of a collection: what was received, where a tolerance let it differ from the amount."""
 

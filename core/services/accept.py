@@ -251,7 +251,7 @@ class AcceptService:
         ]
 
     def _plain(self, asked: Asked, plan: Plan) -> Plain | None:
-        payee, tenant_id = payee_of(asked, plan), asked.caller.tenant_id
+        payee, tenant_id = payee_of(plan), asked.caller.tenant_id
         if payee is None:
             return None
         subject_id = self._ports.vault.subject_id(tenant_id, payee)

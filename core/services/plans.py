@@ -18,8 +18,10 @@ from core.services.problems import Refusal, require_currency
 from core.services.quotes import USED, USED_TEXT, Locked, check_quote, require_fees_on_top
 from core.services.refunds import EXCEEDS, PAYER_OF, check_refund, exceeds_text, refund_by_rail
 from core.services.routes import Chosen, Route, choose_route, mask_payee
+from core.services.scanned import read_scanned, shown_parts
 from core.services.wallets import Wallet
 from schemas.api import IntentRequest
+from schemas.codes.payable import Payable
 from schemas.events import IntentState
 from schemas.fees import FeePhase
 from schemas.operations import Direction, OperationType
@@ -51,6 +53,10 @@ class Plan:
     """The payment that it gives back."""
     quote: Quote | None = None
     """What it exchanges by."""
+    payee: Payee | None = None
+    """Whom the request names."""
+    code: Payable | None = None
+    """The scanned code that it names the payee by."""
 
     @property
     def lookup(self) -> bool:
@@ -110,7 +116,9 @@ def plan_payment(
     if request.requires_monitoring and operation.collects:
         text = f"{request.operation} holds nothing that could wait for a decision: leave requires_monitoring out"
         raise Refusal("monitoring_not_expected", text, field="requires_monitoring")
-    return Plan(request.operation, choose_route(routes, request, needs_payee=operation.needs_payee))
+    named, code = read_scanned(request)
+    chosen = choose_route(routes, named, needs_payee=operation.needs_payee)
+    return Plan(request.operation, chosen, payee=named.named_payee, code=code)
 
 
 def _check_counterparty(asked: Asked, operation: Operation, wallets: Mapping[UUID, Wallet]) -> None:
@@ -167,16 +175,16 @@ def with_fees(plan: Plan | Refusal, request: IntentRequest, answer: Pricing | Re
     return plan
 
 
-def payee_of(asked: Asked, plan: Plan) -> Payee | None:
+def payee_of(plan: Plan) -> Payee | None:
     """Return whom the provider pays: of a refund of what was collected, whoever paid that transaction."""
     if plan.refunds is not None and plan.chosen is not None:
         return Payee(type=PAYER_OF, value=plan.refunds.original.provider_reference or "")
-    return asked.request.payee
+    return plan.payee
 
 
 def row_of(asked: Asked, plan: Plan, moment: Moment) -> IntentRow:
     """Return the intent as it is before anything is held."""
-    request, payee = asked.request, payee_of(asked, plan)
+    request, payee = asked.request, payee_of(plan)
     counterparty: UUID | None = request.counterparty_wallet_id
     direction: Direction | None = request.direction
     if plan.refunds is not None:
@@ -203,6 +211,7 @@ def row_of(asked: Asked, plan: Plan, moment: Moment) -> IntentRow:
         environment=route.environment if route else None,
         payee_type=payee.type if payee else None,
         payee_masked=mask_payee(payee.value) if payee else None,
+        payee_qr=shown_parts(plan.code) if plan.code else None,
         auto_confirm=request.auto_confirm.model_dump(mode="json") if request.auto_confirm else None,
         ledger_epoch=moment.ledger_epoch,
         traceparent=asked.traceparent,

@@ -13,7 +13,7 @@ from core.domain.intents import IntentRow
 from core.services.cursors import decode_cursor, encode_cursor, id_of
 from core.services.keys import Caller
 from core.services.problems import Refusal
-from schemas.api import LookupView
+from schemas.api import LookupView, QrParts
 from schemas.events import IntentState
 
 
@@ -85,6 +85,7 @@ def intent_view(row: IntentRow) -> dict[str, Any]:
             payee_name_masked=row.lookup.get("payee_name_masked"),
             fee_minor=row.lookup.get("fee_minor", 0) + row.fees_on_top_minor,
             expires_at=row.lookup.get("expires_at"),
+            qr=QrParts(**row.payee_qr) if row.payee_qr is not None else None,
         ).model_dump()
     failure = None
     if row.failure_code is not None:

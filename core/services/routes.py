@@ -129,7 +129,7 @@ def choose_route(
         return waiting
     nearest = max(refusals, key=lambda refused: _NEARNESS.index(refused.code))
     if nearest.code == "payee_type_unknown":
-        raise _unknown_payee_type(request, {name for route in candidates for name in _payee_types(route)})
+        raise _unknown_payee_type(request, _known_types(candidates, request.operation))
     raise nearest
 
 
@@ -151,31 +151,42 @@ def _taken(route: Route, request: IntentRequest, *, needs_payee: bool) -> Chosen
         text = f"rail {route.rail} takes {least} to {most} minor units"
         raise Refusal("amount_out_of_bounds", text, field="amount_minor")
     if needs_payee:
-        _check_payee(_payee_types(route), request)
+        _check_payee(_payee_types(route, request.operation), request)
     return Chosen(route, capabilities, _terms(route.registration, capabilities))
 
 
-def _payee_types(route: Route) -> Mapping[str, PayeeType]:
-    known = {} if route.registration is None else route.registration.payee_types
+def payee_types_of(registration: RailRegistration, operation: str) -> Mapping[str, PayeeType]:
+    """Return the payee types that the rail takes for an operation."""
+    known = registration.payee_types
+    return {name: kind for name, kind in known.items() if not kind.operations or operation in kind.operations}
+
+
+def _payee_types(route: Route, operation: str) -> Mapping[str, PayeeType]:
+    known = {} if route.registration is None else payee_types_of(route.registration, operation)
     wanted = route.terms.payee_types
     return known if wanted is None else {name: known[name] for name in known.keys() & wanted}
 
 
+def _known_types(routes: Iterable[Route], operation: str) -> set[str]:
+    return {name for route in routes for name in _payee_types(route, operation)}
+
+
 def _unknown_payee_type(request: IntentRequest, known: Iterable[str]) -> Refusal:
-    wanted = None if request.payee is None else request.payee.type
+    wanted = None if request.named_payee is None else request.named_payee.type
     text = f"payee type {wanted!r} is not one of {', '.join(sorted(known))}"
     return Refusal("payee_type_unknown", text, field="payee.type")
 
 
 def _check_payee(types: Mapping[str, PayeeType], request: IntentRequest) -> None:
-    if request.payee is None:
+    payee = request.named_payee
+    if payee is None:
         raise Refusal("payee_missing", f"{request.operation} needs a payee", field="payee")
-    known = types.get(request.payee.type)
+    known = types.get(payee.type)
     if known is None:
         raise _unknown_payee_type(request, types)
-    if _compiled(known.pattern).fullmatch(request.payee.value) is None:
+    if _compiled(known.pattern).fullmatch(payee.value) is None:
         # The value itself stays out of the text: problems are logged and payees are not.
-        text = f"not a {request.payee.type} payee: {known.remedy} (such as {known.example})"
+        text = f"not a {payee.type} payee: {known.remedy} (such as {known.example})"
         raise Refusal("payee_malformed", text, field="payee.value")
 
 

@@ -8,7 +8,7 @@ from uuid import UUID
 
 from core.services.problems import Refusal
 from core.services.rails import Rails
-from core.services.routes import ANY_PAYMENT, RouteTerms, capabilities_of
+from core.services.routes import ANY_PAYMENT, RouteTerms, capabilities_of, payee_types_of
 from schemas.rails import Capabilities
 
 
@@ -99,7 +99,7 @@ async def set_route(
     capabilities = capabilities_of(registration, request.operation)
     if request.currency not in capabilities.currencies:
         raise Refusal("no_route", f"rail {request.rail} does not pay in {request.currency}", field="currency")
-    _check_terms(request, capabilities, registration.payee_types)
+    _check_terms(request, capabilities, payee_types_of(registration, request.operation))
     target = RouteTarget(
         tenant_id,
         request.operation,

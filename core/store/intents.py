@@ -20,7 +20,7 @@ from schemas.events import IntentState
 
 INTENT_COLUMNS: Final = tuple(field.name for field in fields(IntentRow))
 """The columns that make an IntentRow, in its order."""
-_JSON_COLUMNS: Final = ("auto_confirm", "lookup", "limits", "on_behalf_of", "next_action")
+_JSON_COLUMNS: Final = ("auto_confirm", "lookup", "limits", "on_behalf_of", "next_action", "payee_qr")
 _INSERTED: Final = {
     "id": "uuid",
     "tenant_id": "uuid",
@@ -41,6 +41,7 @@ _INSERTED: Final = {
     "instruction": "bytea",
     "payee_type": "text",
     "payee_masked": "text",
+    "payee_qr": "jsonb",
     "auto_confirm": "jsonb",
     "limits": "jsonb",
     "accept_state": "text",

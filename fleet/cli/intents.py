@@ -8,7 +8,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from fleet.cli.connection import with_client
 from fleet.cli.output import CommandError, JsonFlag, invalid_field, print_fields, print_json, print_table
-from schemas.api import AutoConfirm, ConfirmRequest, IdempotencyKey, IntentRequest, IntentView, OnBehalfOf
+from schemas.api import AutoConfirm, ConfirmRequest, IdempotencyKey, IntentRequest, IntentView, OnBehalfOf, ScannedPayee
 from schemas.events import IntentState
 from schemas.money import AmountError, currency_of, to_major_text, to_minor
 from schemas.operations import COLLECTED, Direction, OperationType
@@ -24,6 +24,7 @@ def create(
     wallet: Annotated[UUID, typer.Option(help="The wallet's id.")],
     amount: Annotated[str, typer.Option(help="Decimal major units, such as 125.50.")],
     payee: Annotated[str, typer.Option(help="TYPE:VALUE, such as mobile:0812345678.")] = "",
+    qr: Annotated[str, typer.Option(help="Instead of a payee: the text of a PromptPay or bill code.")] = "",
     to: Annotated[UUID | None, typer.Option(help="The other wallet, of an operation between two.")] = None,
     debit: Annotated[bool, typer.Option("--debit", help="Of an adjustment: out of the wallet, not into it.")] = False,
     review: Annotated[bool, typer.Option("--review", help="Hold it until another key approves it.")] = False,
@@ -45,14 +46,14 @@ def create(
             wallet_id=wallet,
             amount_minor=to_minor(amount, currency_of(currency)),
             currency=currency,
-            payee=_payee(payee),
+            payee=_payee(payee, qr),
             counterparty_wallet_id=to,
             direction=Direction.DEBIT if debit else None,
             requires_monitoring=review,
             on_behalf_of=OnBehalfOf(user=user, agent=agent or None) if user or agent else None,
             message=message,
             reference=reference,
-            auto_confirm=AutoConfirm(max_fee_minor=max_fee_minor) if auto_confirm and payee else None,
+            auto_confirm=AutoConfirm(max_fee_minor=max_fee_minor) if auto_confirm and (payee or qr) else None,
         )
     except AmountError as error:
         raise CommandError(error.code, str(error)) from error
@@ -162,7 +163,11 @@ def create_once(request: IntentRequest, key: str, as_json: bool) -> None:
     show_intent(view, as_json, idempotency_key=used_key)
 
 
-def _payee(text: str) -> Payee | None:
+def _payee(text: str, qr: str) -> Payee | ScannedPayee | None:
+    if text and qr:
+        raise CommandError("payee_ambiguous", "give either --payee or --qr")
+    if qr:
+        return ScannedPayee(qr=qr)
     if not text:
         return None
     kind, separator, value = text.partition(":")

@@ -13,6 +13,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from schemas.api import PAYEE_TAGS
+
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 
 _NEVER_BROKEN = frozenset({"id", "key_id", "intent", "stream", "state"})
@@ -48,7 +50,7 @@ class CommandError(Exception):
 def invalid_field(error: ValidationError) -> CommandError:
     """Return the first fault of a value that the contract does not take."""
     first = error.errors(include_url=False, include_context=False, include_input=False)[0]
-    field = ".".join(str(part) for part in first["loc"])
+    field = ".".join(str(part) for part in first["loc"] if part not in PAYEE_TAGS)
     return CommandError("invalid_field", f"{field}: {first['msg']}".removeprefix(": "))
 
 

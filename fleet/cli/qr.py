@@ -1,20 +1,18 @@
 """`fleet qr`: read and write Thai payment codes. Nothing is sent or paid."""
 
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from adapters.promptpay.barcode import decode_barcode
-from adapters.promptpay.emvco import decode as decode_payment
-from adapters.promptpay.emvco import encode_bill_payment, encode_credit_transfer, satang
-from adapters.promptpay.proxies import ProxyType
-from adapters.promptpay.slip import decode_slip
-from adapters.promptpay.tlv import QrError
 from fleet.cli.output import CommandError, JsonFlag, print_fields, print_json
+from schemas.codes.emvco import encode_bill_payment, encode_credit_transfer, satang
+from schemas.codes.nspk_link import LinkError
+from schemas.codes.payable import recognise
+from schemas.codes.proxies import ProxyType
+from schemas.codes.tlv import QrError
 
 app = typer.Typer(help="Thai payment codes: PromptPay and bill QR, bank slips, bill barcodes.", no_args_is_help=True)
 
-_SLIP_CHECKSUM = "9104"
 _PAYEE_TYPES = {
     "mobile": ProxyType.MOBILE,
     "national_id": ProxyType.NATIONAL_ID,
@@ -28,15 +26,16 @@ def decode(
     payload: Annotated[str, typer.Argument(help="The code's text; \\r may be written as backslash and r.")],
     as_json: JsonFlag = False,
 ) -> None:
-    """Show what a code says. Recognises payment QR, bank slips and bill barcodes."""
+    """Show what a code says. Recognises payment QR, bank slips, bill barcodes and links of SBP."""
     try:
-        fields = _fields(payload)
-    except QrError as error:
+        # A shell cannot easily pass a carriage return, so its two-character spelling is taken too.
+        kind, fields = recognise(payload.replace("\\r", "\r") if payload.startswith("|") else payload)
+    except (QrError, LinkError) as error:
         raise CommandError(error.code, str(error)) from error
     if as_json:
         print_json(fields)
     else:
-        print_fields("code", fields)
+        print_fields(kind, fields)
 
 
 @app.command()
@@ -73,13 +72,3 @@ def _payee(text: str) -> tuple[ProxyType, str]:
         names = ", ".join(_PAYEE_TYPES)
         raise CommandError("payee_malformed", f"payee {text[:40]!r} should be TYPE:VALUE with a type of {names}")
     return _PAYEE_TYPES[kind], value
-
-
-def _fields(payload: str) -> dict[str, Any]:
-    if payload.startswith("|"):
-        # A shell cannot easily pass a carriage return, so its two-character spelling is taken too.
-        return decode_barcode(payload.replace("\\r", "\r")).fields()
-    # A payment code begins with its format, tag 00 of length 02; a slip's tag 00 is a longer template.
-    if payload[-8:-4] == _SLIP_CHECKSUM and not payload.startswith("0002"):
-        return decode_slip(payload).fields()
-    return decode_payment(payload).fields()

@@ -4,8 +4,8 @@ from typing import Annotated
 
 import typer
 
-from adapters.sbp.nspk_link import LinkError, verify_link
 from fleet.cli.output import CommandError, ExitCode, JsonFlag, print_fields, print_json
+from schemas.codes.nspk_link import LinkError, verify_link
 
 app = typer.Typer(help="SBP: verify QR links.", no_args_is_help=True)
 

@@ -104,7 +104,7 @@ RAILS: Final[Mapping[str, StackRail]] = {
     "promptpay": StackRail(
         "ipps",
         "ipps-1",
-        ((OperationType.PAYOUT, "THB"), (OperationType.TOPUP, "THB")),
+        ((OperationType.PAYOUT, "THB"), (OperationType.BILL_PAYMENT, "THB"), (OperationType.TOPUP, "THB")),
         Provider(_simulator, _simulated, _ipps_payments),
     ),
     "sbp": StackRail(

@@ -5,10 +5,10 @@ from uuid import UUID, uuid4
 
 import httpx
 
-from adapters.sbp.nspk_link import verify_link
 from fleet.client import FleetClient
 from fleet.stack.stack import Stack
 from schemas.api import IntentRequest, IntentView, WalletRequest
+from schemas.codes.nspk_link import verify_link
 from schemas.events import IntentState
 from schemas.operations import OperationType
 

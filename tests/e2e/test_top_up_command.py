@@ -5,8 +5,8 @@ from typing import Any
 
 import httpx
 
-from adapters.promptpay.emvco import decode
 from fleet.stack.stack import Stack
+from schemas.codes.emvco import decode
 from tests.e2e.test_commands import funded_wallet
 from tests.support.commands import Fleet
 

@@ -14,10 +14,10 @@ from starlette.routing import Route
 
 from adapters.promptpay import signing
 from adapters.promptpay.models import LookupRequest, TransferRequest
-from adapters.promptpay.simulator.answers import parsed_body
+from adapters.promptpay.simulator.answers import parsed_body, refusal
 from adapters.promptpay.simulator.money_in import money_in_routes
 from adapters.promptpay.simulator.qr import Codes
-from adapters.promptpay.simulator.service import Ipps, as_json, refusal, satang
+from adapters.promptpay.simulator.service import Ipps, as_json, satang
 from adapters.promptpay.simulator.webhooks import Manner, Webhooks
 from adapters.testkit.faults import Fault
 from adapters.testkit.serving import BEFORE, LOST_AFTER, Answer, Endpoint, faults_endpoint, lose, respond

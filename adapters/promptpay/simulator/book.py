@@ -8,6 +8,7 @@ import sqlite3
 from dataclasses import dataclass
 from pathlib import Path
 
+from adapters.promptpay.simulator.bills import pay_own_code
 from adapters.testkit.durable import read_rows
 
 SCHEMA = """
@@ -76,6 +77,9 @@ def execute(book: sqlite3.Connection, reference: str, now: float) -> None:
         " SELECT client_ref, psp_txid, payee, amount_minor, ? FROM transfers WHERE client_ref = ?",
         (now, reference),
     )
+    paid = find_transfer(book, reference)
+    if paid is not None:
+        pay_own_code(book, paid["payee"], paid["amount_minor"], now)
 
 
 def settle_due(book: sqlite3.Connection, now: float) -> list[str]:

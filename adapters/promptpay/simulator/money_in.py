@@ -10,9 +10,9 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from adapters.promptpay.models import QrRequest, RefundRequest
-from adapters.promptpay.simulator.answers import parsed_body
+from adapters.promptpay.simulator.answers import parsed_body, refusal
 from adapters.promptpay.simulator.qr import Codes
-from adapters.promptpay.simulator.service import Ipps, refusal
+from adapters.promptpay.simulator.service import Ipps
 from adapters.promptpay.simulator.webhooks import Manner, Webhooks, qr_event
 from adapters.testkit.faults import Fault
 from adapters.testkit.serving import Answer, respond

@@ -11,11 +11,12 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final
 
-from adapters.promptpay.emvco import encode_bill_payment
 from adapters.promptpay.models import QrRequest, QrStatus, RefundRequest, TransferStatus
-from adapters.promptpay.simulator.service import refusal
+from adapters.promptpay.simulator.answers import refusal
+from adapters.promptpay.simulator.bills import OWN_BILLER
 from adapters.testkit.durable import DurableStore
 from adapters.testkit.serving import Answer
+from schemas.codes.emvco import encode_bill_payment
 from schemas.money import AmountError, currency_of, to_major_text, to_minor
 
 QR_SCHEMA: Final = """
@@ -35,7 +36,6 @@ CREATE TABLE IF NOT EXISTS refunded (
 _THB: Final = currency_of("THB")
 _SHOWN: Final = ("client_ref", "payload", "amount_minor", "status")
 _CODES: Final = "SELECT client_ref, payload, amount_minor, status FROM codes ORDER BY created_at"
-_BILLER: Final = "099400015804189"
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +64,7 @@ class Codes:
         if request.expires_at.timestamp() <= time.time():
             return refusal(422, "field_invalid", "expires_at: it has passed")
         hashed = hashlib.sha256(request.model_dump_json().encode()).hexdigest()
-        payload = encode_bill_payment(_BILLER, request.ref1, amount_minor=amount_minor, dynamic=True)
+        payload = encode_bill_payment(OWN_BILLER, request.ref1, amount_minor=amount_minor, dynamic=True)
 
         def write(book: sqlite3.Connection) -> Answer:
             known = _code(book, request.client_ref)

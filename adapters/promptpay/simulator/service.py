@@ -7,8 +7,10 @@ import time
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from adapters.promptpay.models import LookupRequest, TransferRequest, TransferStatus
+from adapters.promptpay.models import Channel, LookupRequest, TransferRequest, TransferStatus
+from adapters.promptpay.simulator import bills
 from adapters.promptpay.simulator import book as books
+from adapters.promptpay.simulator.answers import refusal
 from adapters.testkit.durable import DurableStore
 from adapters.testkit.faults import Fault, FaultScripts
 from adapters.testkit.serving import Answer
@@ -35,12 +37,21 @@ class Ipps:
             amount_minor = to_minor(request.amount, _THB)
         except AmountError as error:
             return refusal(422, "amount_invalid", str(error))
-        if self.faults.due(request.proxy, request.client_ref, frozenset({Fault.PAYEE_NOT_FOUND})):
-            return refusal(404, "payee_not_found", "no account is registered under this proxy")
-        index = int.from_bytes(hashlib.sha256(request.proxy.encode()).digest()[:2], "big")
-        lookup_id, name = f"LU{secrets.token_hex(12)}", _NAMES[index % len(_NAMES)]
+        payee = payee_of(request)
+        if isinstance(payee, Answer):
+            return payee
+        if self.faults.due(payee, request.client_ref, frozenset({Fault.PAYEE_NOT_FOUND}), amount_minor):
+            return refusal(404, "payee_not_found", "no account is registered under this payee")
+        index = int.from_bytes(hashlib.sha256(payee.encode()).digest()[:2], "big")
+        name = _NAMES[index % len(_NAMES)]
+        if request.channel is Channel.BILL:
+            biller = await self.store.run(lambda book: bills.biller_of(book, payee, amount_minor, time.time()))
+            if isinstance(biller, Answer):
+                return biller
+            name = biller
+        lookup_id = f"LU{secrets.token_hex(12)}"
         expires_at = time.time() + self.lookup_lives_s
-        row = (lookup_id, request.proxy_type, request.proxy, amount_minor, name, self.fee_minor, expires_at)
+        row = (lookup_id, request.proxy_type or request.channel, payee, amount_minor, name, self.fee_minor, expires_at)
         await self.store.run(lambda book: books.save_lookup(book, row))
         body: dict[str, object] = {
             "lookup_id": lookup_id,
@@ -122,18 +133,25 @@ class Ipps:
         return Answer(200, {"date": day, "items": [{**dict(row)} for row in rows]})
 
 
+def payee_of(request: LookupRequest) -> str | Answer:
+    """Return whom a lookup is about, as the book writes it, or the refusal of one that names nobody."""
+    given = {
+        Channel.PROXY: (request.proxy_type and request.proxy,),
+        Channel.ACCOUNT: (request.bank_code, request.proxy),
+        Channel.BILL: (request.biller, request.ref1),
+    }[request.channel]
+    if not all(given):
+        return refusal(422, "field_invalid", f"channel {request.channel} lacks a field")
+    parts = [*given, request.ref2] if request.channel is Channel.BILL and request.ref2 else given
+    return ("-" if request.channel is Channel.ACCOUNT else ":").join(str(part) for part in parts)
+
+
 def satang(amount: str) -> int | None:
     """Return the satang of an amount; None where it is none."""
     try:
         return to_minor(amount, _THB)
     except AmountError:
         return None
-
-
-def refusal(status: int, code: str, message: str, known_status: str | None = None) -> Answer:
-    """Return an error answer."""
-    body: dict[str, object] = {"code": code, "message": message}
-    return Answer(status, body if known_status is None else {**body, "status": known_status})
 
 
 def as_json(row: sqlite3.Row) -> dict[str, object]:

@@ -6,9 +6,9 @@ from typing import Any
 import httpx
 import pytest
 
-from adapters.promptpay.emvco import decode
 from core.services.cancel import cancel
 from core.services.read_intents import IntentFilter
+from schemas.codes.emvco import decode
 from tests.integration.promptpay.conftest import Street
 
 

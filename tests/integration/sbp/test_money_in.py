@@ -13,7 +13,7 @@ from adapters.runtime import errors
 from adapters.runtime.callbacks import CallbackRefused
 from adapters.runtime.port import Callback, Order, Outcome
 from adapters.sbp.adapter import SbpRail
-from adapters.sbp.nspk_link import verify_link
+from schemas.codes.nspk_link import verify_link
 from schemas.collections import NextActionKind, PaymentKind, PaymentStatus
 from schemas.operations import OperationType
 from schemas.permits import Payee

@@ -27,6 +27,7 @@ from core.services.quotes import Locked
 from core.services.routes import Route
 from core.services.wallets import Wallet
 from schemas.api import IntentRequest
+from schemas.codes.emvco import encode_bill_payment
 from schemas.exchange import QuoteSide
 from schemas.fees import FeeRuleRequest
 from schemas.rails import RailRegistration
@@ -103,6 +104,8 @@ def quote(age_s: int, used_by: UUID | None = None) -> Quote:
 FRESH, USED, EXPIRED = quote(1), quote(90, used_by=uuid4()), quote(90)
 RAILS: Final = {"noop": REGISTRATION}
 QUOTES: Final = Locked({each.id: each for each in (FRESH, USED, EXPIRED)}, NOW)
+BILL: Final = {"qr": encode_bill_payment("099400015804189", "INV17", amount_minor=2_000)}
+SBP_LINK: Final = "https://qr.nspk.ru/AD100004BAL7227F9BNP6KNE007J9B3K"
 MOBILE: Final = {"type": "mobile", "value": "0812345678"}
 PAYOUT: Final = {"operation": "PAYOUT", "wallet_id": BAHT, "amount_minor": 100, "currency": "THB", "payee": MOBILE}
 TRANSFER: Final = {**PAYOUT, "operation": "INTERNAL_P2P", "counterparty_wallet_id": OTHER, "payee": None}
@@ -185,8 +188,12 @@ NEIGHBOURS: Final[list[tuple[str, str, dict[str, Any], dict[str, Any]]]] = [
      {"direction": None}),
     ("payee_not_expected", "monitoring_not_expected",
      PAYOUT | {"operation": "TOPUP", "requires_monitoring": True}, {"payee": None}),
-    ("monitoring_not_expected", "no_route",
-     PAYOUT | {"operation": "TOPUP", "payee": None, "requires_monitoring": True}, {"requires_monitoring": False}),
+    ("monitoring_not_expected", "qr_malformed",
+     PAYOUT | {"operation": "DIRECT_DEBIT", "payee": {"qr": "x"}, "requires_monitoring": True},
+     {"requires_monitoring": False}),
+    ("qr_currency_differs", "qr_amount_differs", PAYOUT | {"wallet_id": DOLLARS, "currency": "USD", "payee": BILL},
+     {"wallet_id": BAHT, "currency": "THB"}),
+    ("qr_amount_differs", "no_route", PAYOUT | {"operation": "BILL_PAYMENT", "payee": BILL}, {"amount_minor": 2_000}),
     ("rail_unavailable", "refund_not_offered",
      REFUND | {"original_intent_id": AWAY.id, "wallet_id": BAHT}, {"original_intent_id": NOT_BACK.id}),
     ("refund_not_offered", "refund_parts_not_offered",
@@ -212,6 +219,8 @@ NEVER_BOTH: Final = {
     ("quote_not_expected", "quote_missing"),
     ("quote_missing", "quote_not_found"),
     ("quote_not_found", "quote_mismatch"),
+    ("qr_malformed", "qr_not_payable"),
+    ("qr_not_payable", "qr_currency_differs"),
     ("no_route", "rail_unavailable"),
     ("payee_missing", "payee_type_unknown"),
 }
@@ -254,6 +263,8 @@ async def test_the_first_of_two_faults_of_fees_is_answered(
         ("quote_missing", EXCHANGE | {"quote_id": None, "direction": "DEBIT"}),
         ("quote_not_found", EXCHANGE | {"quote_id": uuid4(), "direction": "DEBIT"}),
         ("rail_unavailable", PAYOUT | {"operation": "WITHDRAWAL", "amount_minor": 10_001}),
+        ("qr_malformed", PAYOUT | {"operation": "WITHDRAWAL", "payee": {"qr": "x"}}),
+        ("qr_not_payable", PAYOUT | {"operation": "WITHDRAWAL", "payee": {"qr": SBP_LINK}}),
         ("no_route", PAYOUT | {"operation": "BILL_PAYMENT", "payee": None}),
         ("payee_missing", PAYOUT | {"payee": None}),
         ("fee_above_agreed", PAYOUT | {"auto_confirm": CAPPED}),

@@ -4,9 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from adapters.promptpay.emvco import decode, encode_bill_payment, encode_credit_transfer
-from adapters.promptpay.proxies import ProxyType, mobile_wire
-from adapters.promptpay.tlv import QrError, crc16, read_tlv, write_tlv
+from schemas.codes.emvco import decode, encode_bill_payment, encode_credit_transfer
+from schemas.codes.proxies import ProxyType, mobile_wire
+from schemas.codes.tlv import QrError, crc16, read_tlv, write_tlv
 
 MOBILES = st.from_regex(r"0[689][0-9]{8}", fullmatch=True)
 AMOUNTS = st.none() | st.integers(1, 99_999_999_999)

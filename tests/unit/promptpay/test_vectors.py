@@ -6,11 +6,11 @@ from typing import Any
 import orjson
 import pytest
 
-from adapters.promptpay.barcode import decode_barcode
-from adapters.promptpay.emvco import decode, encode_bill_payment, encode_credit_transfer, satang
-from adapters.promptpay.proxies import ProxyType, mobile_wire
-from adapters.promptpay.slip import decode_slip
-from adapters.promptpay.tlv import QrError, crc16
+from schemas.codes.barcode import decode_barcode
+from schemas.codes.emvco import decode, encode_bill_payment, encode_credit_transfer, satang
+from schemas.codes.proxies import ProxyType, mobile_wire
+from schemas.codes.slip import decode_slip
+from schemas.codes.tlv import QrError, crc16
 
 VECTORS = orjson.loads((Path(__file__).parents[2] / "vectors" / "payment_rails.json").read_bytes())["vectors"]
 

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from adapters.sbp.nspk_link import LinkError, verify_link
 from fleet.cli import main
+from schemas.codes.nspk_link import LinkError, verify_link
 
 VECTORS = orjson.loads((Path(__file__).parents[2] / "vectors" / "payment_rails.json").read_bytes())["vectors"]
 LINKS = [v for v in VECTORS if v["type"] == "sbp_link"]

@@ -5,7 +5,7 @@ Source: maythiwat/promptparse. Tag 00 holds the API type, sending bank and refer
 
 from dataclasses import dataclass
 
-from adapters.promptpay.tlv import QrError, check_crc, read_tlv
+from schemas.codes.tlv import QrError, check_crc, read_tlv
 
 
 @dataclass(frozen=True, slots=True)

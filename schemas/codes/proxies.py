@@ -7,7 +7,7 @@ sub-tags 29.01 to 29.04, as documented by public encoders (dtinth/promptpay-qr, 
 import re
 from enum import StrEnum
 
-from adapters.promptpay.tlv import QrError
+from schemas.codes.tlv import QrError
 
 _SEPARATORS = re.compile(r"[\s.()-]")
 _MOBILE = re.compile(r"(?:\+?66|0)(\d{9})", re.ASCII)

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any, Final
 
-from adapters.promptpay.proxies import ProxyType, mobile_local, proxy_wire, truemoney_mobile
-from adapters.promptpay.tlv import QrError, check_crc, crc16, read_tlv, write_tlv
+from schemas.codes.proxies import ProxyType, mobile_local, proxy_wire, truemoney_mobile
+from schemas.codes.tlv import QrError, check_crc, crc16, read_tlv, write_tlv
 from schemas.money import AmountError, currency_of, to_major_text, to_minor
 
 CREDIT_TRANSFER_AIDS: Final = ("A000000677010111", "A000000677010114")

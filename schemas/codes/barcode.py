@@ -4,7 +4,7 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-from adapters.promptpay.tlv import QrError
+from schemas.codes.tlv import QrError
 
 _BARCODE = re.compile(r"\|(\d{13}|\d{15})\r([A-Za-z0-9]{1,20})\r([A-Za-z0-9]{0,20})\r(\d{1,12})", re.ASCII)
 
