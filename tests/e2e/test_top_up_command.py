@@ -70,3 +70,27 @@ async def test_a_top_up_is_shown_paid_and_credited_and_a_wrong_one_is_decided_ab
     assert (tolerated["below_minor"], tolerated["above_minor"]) == (100, 0)
     assert "TOPUP" in (await fleet("collections", "tolerances")).out
     assert (await fleet("collections", "tolerate", "TOPUP", "THB")).code == 0
+
+
+async def test_a_code_that_is_shown_is_scanned_and_paid_as_a_bill_and_both_sides_settle_by_the_commands(
+    fleet: Fleet,
+) -> None:
+    shop, payer = await funded_wallet(fleet), await funded_wallet(fleet)
+    asked = ("--operation", "TOPUP", "--wallet", shop, "--amount", "20.00")
+    top_up = (await fleet("intents", "create", *asked, "--json")).document["id"]
+    code = (await shown(fleet, top_up, "next_action"))["next_action"]["payload"]
+    bill = ("--operation", "BILL_PAYMENT", "--wallet", payer, "--qr", code)
+    (await fleet("intents", "create", *bill, "--amount", "19.99")).must_fail(3, "qr_amount_differs")
+    (await fleet("intents", "create", *bill, "--amount", "20.00", "--payee", "mobile:0812345678")).must_fail(
+        2, "payee_ambiguous"
+    )
+    paid = (await fleet("intents", "create", *bill, "--amount", "20.00", "--json")).document["id"]
+    parts = (await shown(fleet, paid, "state", "SETTLED"))["lookup"]["qr"]
+    assert (parts["kind"], parts["amount_minor"], parts["one_time"]) == ("bill_payment", 2_000, True)
+    await shown(fleet, top_up, "state", "SETTLED")
+    again = (await fleet("intents", "create", *bill, "--amount", "20.00", "--json")).document["id"]
+    assert (await shown(fleet, again, "state", "FAILED"))["failure"]["code"] == "bill_already_paid"
+    assert [(await fleet("wallets", "show", each, "--json")).document["available_minor"] for each in (shop, payer)] == [
+        12_000,
+        8_000,
+    ]

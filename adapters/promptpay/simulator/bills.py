@@ -41,7 +41,7 @@ _NOT_TAKEN: Final = {
 }
 
 
-def biller_of(book: sqlite3.Connection, payee: str, amount_minor: int, now: float) -> str | Answer:
+def biller_of(book: sqlite3.Connection, payee: str, amount_minor: int, now_s: float) -> str | Answer:
     """Return the biller's name, or why it does not take the bill. `payee` is biller, ref1 and perhaps ref2."""
     biller, ref1, *more = payee.split(":")
     if biller == _UNKNOWN:
@@ -56,11 +56,11 @@ def biller_of(book: sqlite3.Connection, payee: str, amount_minor: int, now: floa
         return refusal(409, "bill_already_paid", "")
     if biller == _EXPIRED:
         return refusal(410, "bill_expired", "")
-    refused = _own_code_refused(book, ref1, amount_minor, now) if biller == OWN_BILLER else None
+    refused = _own_code_refused(book, ref1, amount_minor, now_s) if biller == OWN_BILLER else None
     return refused or _NAMES[int(biller) % len(_NAMES)]
 
 
-def pay_own_code(book: sqlite3.Connection, payee: str, amount_minor: int, now: float) -> None:
+def pay_own_code(book: sqlite3.Connection, payee: str, amount_minor: int, now_s: float) -> None:
     """Book a bill that was paid by transfer as money in, where the biller is ours."""
     biller, _, references = payee.partition(":")
     code = _own_code(book, references.partition(":")[0]) if biller == OWN_BILLER else None
@@ -70,7 +70,7 @@ def pay_own_code(book: sqlite3.Connection, payee: str, amount_minor: int, now: f
     book.execute(
         "INSERT INTO received (client_ref, psp_txid, bank_ref, amount_minor, status, received_at)"
         " VALUES (?, ?, ?, ?, 'PAID', ?)",
-        (code["client_ref"], f"QX{secrets.token_hex(10)}", f"BK{secrets.token_hex(8)}", amount_minor, now),
+        (code["client_ref"], f"QX{secrets.token_hex(10)}", f"BK{secrets.token_hex(8)}", amount_minor, now_s),
     )
 
 
@@ -81,12 +81,12 @@ def _own_code(book: sqlite3.Connection, ref1: str) -> sqlite3.Row | None:
     return row
 
 
-def _own_code_refused(book: sqlite3.Connection, ref1: str, amount_minor: int, now: float) -> Answer | None:
+def _own_code_refused(book: sqlite3.Connection, ref1: str, amount_minor: int, now_s: float) -> Answer | None:
     code = _own_code(book, ref1)
     if code is None:
         return refusal(422, "bill_reference_refused", "no code has this reference")
     status = QrStatus(code["status"])
-    if status is QrStatus.ACTIVE and code["expires_at"] <= now:
+    if status is QrStatus.ACTIVE and code["expires_at"] <= now_s:
         status = QrStatus.EXPIRED
     if status in _NOT_TAKEN:
         return refusal(*_NOT_TAKEN[status], "")
