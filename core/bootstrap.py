@@ -30,7 +30,7 @@ from core.services.ledger_port import Ledger
 from core.services.limits import LimitBook
 from core.services.nonces import NonceGate
 from core.services.notify import Notifier, NotifyPace
-from core.services.provider_payments import park_lapsed
+from core.services.provider_payments import tell_again
 from core.services.purge import Purger, ages_of
 from core.services.quotas import Quotas
 from core.services.read_intents import ReadService
@@ -283,7 +283,7 @@ def background(core: Core, client: Redis) -> BusDeps:
             pass
         while await expire_reviews(ports, unit_of_work, _RESOLVE_BATCH) == _RESOLVE_BATCH:
             pass
-        await park_lapsed(ports, unit_of_work, _RESOLVE_BATCH)
+        await tell_again(ports, unit_of_work, _RESOLVE_BATCH)
 
     async def observe() -> None:
         show_figures(await read_figures(database))

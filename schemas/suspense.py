@@ -31,6 +31,9 @@ class SuspenseItem(Contract):
     state: SuspenseState
     reason: str
     amount_minor: int
+    """What rests, or rested until it was taken: less than what came where the provider took a part of it back."""
+    returned_minor: int
+    """The part that the provider took back while it rested."""
     currency: str
     rail: str
     provider_account: str

@@ -10,7 +10,7 @@ from starlette.responses import Response
 from core.api.answers import json_answer
 from core.api.requests import BATCH_BODY_MAX_BYTES, parse, read_body
 from core.api.signed_routes import Route
-from core.services.collections import CollectionPorts
+from core.services.collection_port import CollectionPorts
 from core.services.keys import Caller
 from core.services.problems import Refusal
 from core.services.provider_payments import receive_payments

@@ -1,6 +1,7 @@
 """Money in: what a verdict does to a collection, and what becomes of one payment at a provider. Pure."""
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Final
@@ -117,6 +118,17 @@ class Payment:
     currency: str
     intent_id: UUID | None = None
     consumed_by: UUID | None = None
+    reason: str = ""
+    returned_minor: int = 0
+    """What its provider took back of it while it rested in suspense."""
+    returned_by: UUID | None = None
+    """The return that took it back, or waits to."""
+    names: frozenset[str] = frozenset()
+
+    @property
+    def left_minor(self) -> int:
+        """What rests of it in suspense, where it does."""
+        return self.amount_minor - self.returned_minor
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,12 +141,43 @@ class Judgement:
     """Whether the collection that it names is asked about at once."""
 
 
-def judge(fact: ProviderPayment, known: Payment | None, intent: IntentRow | None, tolerance: Tolerance) -> Judgement:
+RETURN_TO_APPLY: Final = frozenset({"return_of_unknown_payment", "refund_running"})
+"""Why a return waits that surely happened: it is applied once its payment is there to be taken back."""
+NAME_OF_ANOTHER: Final = "name_of_another_transaction"
+
+
+def same_transaction(fact: ProviderPayment, named: Sequence[Payment]) -> tuple[Payment | None, bool]:
+    """Return the payment that a fact is about, of those that its names are known for, and whether a name is another's.
+
+    The provider's own name decides. By another name alone it is the same transaction only where that is all that is
+    known of it: two that differ in the provider's name are two, whatever else they are called.
+    """
+    told = {fact.transaction_id, *fact.also_known_as}
+    own = next((each for each in named if fact.transaction_id in each.names), None)
+    others = [each for each in named if each is not own]
+    if own is not None:
+        return own, bool(others)
+    if len(others) == 1 and others[0].names <= told:
+        return others[0], False
+    return None, bool(others)
+
+
+def judge(
+    fact: ProviderPayment,
+    known: Payment | None,
+    intent: IntentRow | None,
+    tolerance: Tolerance,
+    *,
+    shares_name: bool = False,
+) -> Judgement:
     """Return what becomes of a PAYMENT fact, the rows being locked.
 
     `intent` is the collection whose reference the payment carried. Only a payment that was confirmed credits; a line of
-    a register or statement confirms what is known, and parks what nothing open expects.
+    a register or statement confirms what is known, and parks what nothing open expects. `shares_name`: a name of it is
+    another transaction's, so that a person looks before money moves.
     """
+    if shares_name and (known is None or known.state == "NOTED"):
+        return Judgement(PaymentFate.QUARANTINED, NAME_OF_ANOTHER, asks=True)
     if known is not None and (known.amount_minor, known.currency) != (fact.amount_minor, fact.currency):
         return Judgement(PaymentFate.QUARANTINED, "same_transaction_other_money")
     if known is not None and known.state != "NOTED":
@@ -158,19 +201,27 @@ def judge(fact: ProviderPayment, known: Payment | None, intent: IntentRow | None
     return Judgement(PaymentFate.CREDITED)
 
 
-def judge_return(fact: ProviderPayment, known: Payment | None, paid: Payment | None) -> Judgement:
-    """Return what becomes of a RETURN fact; `known` is an earlier one, `paid` the payment that was taken back."""
+def judge_return(
+    fact: ProviderPayment, known: Payment | None, paid: Payment | None, *, refund_runs: bool = False
+) -> Judgement:
+    """Return what becomes of a RETURN fact; `known` is an earlier one, `paid` the payment that was taken back.
+
+    `refund_runs`: a person's refund of it is on its way; whose loss the return is shows when that has ended.
+    """
+    if known is not None and (known.amount_minor, known.currency) != (fact.amount_minor, fact.currency):
+        return Judgement(PaymentFate.QUARANTINED, "second_return")
     if known is not None and known.state != "NOTED":
-        same = (known.amount_minor, known.currency) == (fact.amount_minor, fact.currency)
-        return Judgement(PaymentFate.KNOWN) if same else Judgement(PaymentFate.QUARANTINED, "second_return")
+        return Judgement(PaymentFate.KNOWN)
     sure = fact.source is not PaymentSource.CALLBACK or fact.confirmed
     if fact.status is not PaymentStatus.SUCCEEDED or not sure:
-        return Judgement(PaymentFate.NOTED, asks=True)
+        return Judgement(PaymentFate.NOTED, known.reason if known is not None else "", asks=True)
     if paid is None or paid.state == "NOTED":
         return Judgement(PaymentFate.NOTED, "return_of_unknown_payment")
+    if paid.returned_by is not None and (known is None or known.id != paid.returned_by):
+        return Judgement(PaymentFate.QUARANTINED, "second_return")
     if fact.currency != paid.currency or fact.amount_minor > paid.amount_minor:
         return Judgement(PaymentFate.QUARANTINED, "return_differs")
-    return Judgement(PaymentFate.REVERSED)
+    return Judgement(PaymentFate.NOTED, "refund_running") if refund_runs else Judgement(PaymentFate.REVERSED)
 
 
 def received(result: Result, job: JobRow) -> ProviderPayment:

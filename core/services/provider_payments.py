@@ -9,22 +9,20 @@ from uuid import UUID
 
 from core.domain.intents import IntentRow
 from core.services.close_job import RACES, ResolutionRefusedError, end_intents
-from core.services.collections import (
+from core.services.collection_port import (
     SYSTEM_TENANT,
     CollectionPorts,
     Taken,
     facts_hash,
     names_of,
     reference_of,
-    take_money,
 )
+from core.services.collections import take_money
 from core.services.facts import Alert
 from core.services.problems import Refusal
 from core.services.rails import RailUnknownError
 from schemas.collections import (
     PaymentFate,
-    PaymentSource,
-    PaymentStatus,
     ProviderPayment,
     ProviderPaymentAnswers,
     ProviderPaymentBatch,
@@ -46,25 +44,20 @@ async def receive_payments(
 
     `serves` are the tenants that the teller's key is for, None for all: a batch with money of another one, or of none
     that is known, is refused whole. Where the ledger refuses facts together each is taken by itself, so that one holds
-    up no other. Raises RailUnknownError before an adapter of the rail has registered, Refusal operation_not_permitted,
-    and ResolutionRefusedError where the ledger refuses a fact by itself too: then the others are kept, and the batch is
-    to be told again.
+    up no other; one that it refuses by itself too is quarantined with an alert, and told again by the core. Raises
+    RailUnknownError before an adapter of the rail has registered, and Refusal operation_not_permitted.
     """
     try:
         return await _receive_racing(ports, unit_of_work, rail, batch, serves)
     except ResolutionRefusedError:
-        if len(batch.facts) == 1:
-            raise
-    fates: list[PaymentFate] = []
-    refused: ResolutionRefusedError | None = None
+        fates: list[PaymentFate] = []
     for fact in batch.facts:
+        alone = ProviderPaymentBatch(facts=[fact])
         try:
-            alone = ProviderPaymentBatch(facts=[fact])
             fates += (await _receive_racing(ports, unit_of_work, rail, alone, serves)).fates
-        except ResolutionRefusedError as error:
-            refused = error
-    if refused is not None:
-        raise refused
+        except ResolutionRefusedError:
+            _log.exception("a payment of rail %s cannot be booked", rail)
+            fates += (await _receive_racing(ports, unit_of_work, rail, alone, serves, refused=True)).fates
     if batch.event_id is not None:
         # Only now: an event that is noted is not taken again.
         async with unit_of_work() as uow:
@@ -78,11 +71,13 @@ async def _receive_racing(
     rail: str,
     batch: ProviderPaymentBatch,
     serves: frozenset[UUID] | None,
+    *,
+    refused: bool = False,
 ) -> ProviderPaymentAnswers:
     for races_left in reversed(range(RACES)):
         try:
             async with unit_of_work() as uow:
-                return await _receive(uow, ports, rail, batch, serves)
+                return await _receive(uow, ports, rail, batch, serves, refused=refused)
         except ResolutionRefusedError:
             if not races_left:
                 raise
@@ -90,7 +85,13 @@ async def _receive_racing(
 
 
 async def _receive(
-    uow: Any, ports: CollectionPorts, rail: str, batch: ProviderPaymentBatch, serves: frozenset[UUID] | None
+    uow: Any,
+    ports: CollectionPorts,
+    rail: str,
+    batch: ProviderPaymentBatch,
+    serves: frozenset[UUID] | None,
+    *,
+    refused: bool,
 ) -> ProviderPaymentAnswers:
     if batch.event_id is not None:
         ours = facts_hash(batch.facts)
@@ -102,18 +103,24 @@ async def _receive(
             detail = f"{rail} event {batch.event_id} came with other facts than before"
             await ports.facts.raise_alerts(uow, [Alert(SYSTEM_TENANT, "page", "callback_differs", about, None, detail)])
             return ProviderPaymentAnswers(fates=[PaymentFate.QUARANTINED] * len(batch.facts))
-    taken = await _take(uow, ports, rail, batch.facts, serves)
+    taken = await _take(uow, ports, rail, batch.facts, serves, refused=refused)
     return ProviderPaymentAnswers(fates=taken.fates)
 
 
 async def _take(
-    uow: Any, ports: CollectionPorts, rail: str, facts: Sequence[ProviderPayment], serves: frozenset[UUID] | None
+    uow: Any,
+    ports: CollectionPorts,
+    rail: str,
+    facts: Sequence[ProviderPayment],
+    serves: frozenset[UUID] | None,
+    *,
+    refused: bool,
 ) -> Taken:
     intents = await _lock(uow, ports, rail, facts)
     state = await ports.rails.rail_state(uow, rail)
     if state.registration is None:
         raise RailUnknownError(rail)
-    taken = await take_money(uow, ports, rail, state.registration.provider, facts, intents, state.now)
+    taken = await take_money(uow, ports, rail, state.registration.provider, facts, intents, state.now, refused=refused)
     if serves is not None and not taken.tenants <= serves:
         # What was written for the batch by now is undone with the transaction.
         _log.warning("audit: a key of rail %s for some tenants told of money that is not theirs", rail)
@@ -132,26 +139,17 @@ async def _lock(uow: Any, ports: CollectionPorts, rail: str, facts: Sequence[Pro
     return dict(intents)
 
 
-async def park_lapsed(ports: CollectionPorts, unit_of_work: UnitOfWorkFactory, limit: int) -> int:
-    """Put into suspense what a statement booked for a collection that ended without it; return how many were taken."""
+async def tell_again(ports: CollectionPorts, unit_of_work: UnitOfWorkFactory, limit: int) -> int:
+    """Judge anew what waited for something that has happened since; return how many facts were taken.
+
+    See `notes_to_tell` of the store for which. A statement's line for a collection that ended without it comes to rest
+    in suspense by this.
+    """
     async with unit_of_work() as uow:
-        rows = await ports.collections.lapsed_notes(uow, limit)
+        noted = await ports.collections.notes_to_tell(uow, limit)
     by_rail: dict[str, list[ProviderPayment]] = defaultdict(list)
-    for row in rows:
-        by_rail[row["rail"]].append(
-            ProviderPayment(
-                provider_account=row["provider_account"],
-                environment=row["environment"],
-                transaction_id=row["transaction_id"],
-                recycled_on=row["recycled_on"],
-                status=PaymentStatus.SUCCEEDED,
-                amount_minor=row["amount_minor"],
-                currency=row["currency"],
-                reference=row["reference"],
-                source=PaymentSource.STATEMENT,
-                occurred_at=row["occurred_at"],
-            )
-        )
+    for rail, fact in noted:
+        by_rail[rail].append(fact)
     for rail, facts in by_rail.items():
         await receive_payments(ports, unit_of_work, rail, ProviderPaymentBatch(facts=facts))
-    return len(rows)
+    return len(noted)

@@ -26,7 +26,8 @@ from core.services.after_void import paid_after_void
 from core.services.authorize import AuthorizePorts, authorize
 from core.services.auto_confirm import Evidence, auto_confirm_holds
 from core.services.close_job import RACES, Ending, ResolutionRefusedError, end_intents, is_held
-from core.services.collections import CollectionPorts, Taken, take_money
+from core.services.collection_port import CollectionPorts, Taken
+from core.services.collections import take_money
 from core.services.facts import Alert, Fact
 from core.services.rails import RailState
 from core.services.returns import Returned, ReturnPorts, make_refunds, returned_before

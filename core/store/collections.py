@@ -9,9 +9,12 @@ import orjson
 
 from core.domain.collections import Payment, Tolerance
 from core.domain.jobs import JobRow
-from core.services.collections import Collection, NewPayment, Reference, TransactionName
+from core.domain.reconciliation import Break
+from core.services.collection_port import Collection, NewPayment, Reference, TransactionName
+from core.store.suspense import STANDING
 from core.store.unit_of_work import UnitOfWork, Write
 from schemas.collections import ProviderPayment
+from schemas.suspense import SuspenseState
 
 _NEVER_RECYCLED: Final = date.min
 """The driver writes it as -infinity."""
@@ -49,7 +52,9 @@ WHERE n.rail = $1
 
 _NAMED: Final = """
 SELECT n.kind, n.provider_account, n.environment, n.name, n.recycled_on,
-    p.id, p.tenant_id, p.state, p.amount_minor, p.currency, p.intent_id, p.consumed_by
+    p.id, p.tenant_id, p.state, p.amount_minor, p.currency, p.intent_id, p.consumed_by, p.reason, p.returned_minor,
+    p.returned_by,
+    (SELECT array_agg(o.name) FROM fleet.provider_payment_names o WHERE o.payment_id = p.id) AS names
 FROM fleet.provider_payment_names n
 JOIN unnest($2::text[], $3::text[], $4::text[], $5::date[]) AS t(provider_account, environment, name, recycled_on)
     ON n.provider_account = t.provider_account AND n.environment = t.environment AND n.name = t.name
@@ -77,14 +82,16 @@ ON CONFLICT DO NOTHING
 
 _MOVE: Final = """
 UPDATE fleet.provider_payments p SET state = m.state, reason = m.reason, intent_id = coalesce(m.intent_id, p.intent_id),
-    tenant_id = m.tenant_id, accounted_at = now()
+    tenant_id = m.tenant_id, accounted_at = CASE WHEN m.state <> 'NOTED' THEN now() END
 FROM unnest($1::uuid[], $2::text[], $3::text[], $4::uuid[], $5::uuid[]) AS m(id, state, reason, intent_id, tenant_id)
 WHERE p.id = ANY ($1::uuid[]) AND p.id = m.id
 """
 
 _SOURCE: Final = """
-INSERT INTO fleet.provider_payment_sources (payment_id, tenant_id, source, evidence_id, amount_minor, currency, differs)
-SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::text[], $4::uuid[], $5::bigint[], $6::text[], $7::bool[])
+INSERT INTO fleet.provider_payment_sources (payment_id, tenant_id, source, evidence_id, amount_minor, currency, differs,
+    status, confirmed)
+SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::text[], $4::uuid[], $5::bigint[], $6::text[], $7::bool[], $8::text[],
+    $9::bool[])
 ON CONFLICT DO NOTHING
 """
 
@@ -135,14 +142,51 @@ WHERE i.id = ANY ($1::uuid[]) AND i.id = c.id AND i.id BETWEEN $3 AND $4
 """
 
 
-_LAPSED: Final = """
-SELECT p.*, (SELECT nullif(n.recycled_on, '-infinity') FROM fleet.provider_payment_names n
-    WHERE n.payment_id = p.id AND n.name = p.transaction_id LIMIT 1) AS recycled_on
-FROM fleet.provider_payments p JOIN fleet.intents i ON i.id = p.intent_id
-WHERE p.state = 'NOTED' AND p.kind = 'PAYMENT' AND i.state IN ('SETTLED', 'FAILED', 'CANCELLED', 'EXPIRED')
-    AND EXISTS (SELECT FROM fleet.provider_payment_sources s
-        WHERE s.payment_id = p.id AND s.source IN ('REGISTER', 'STATEMENT') AND NOT s.differs)
-ORDER BY p.seen_at LIMIT $1
+# Told again as they were told first. A fact that the ledger refused waits longer each time.
+_TO_TELL: Final = f"""
+WITH noted AS (
+    SELECT p.id FROM fleet.provider_payments p JOIN fleet.intents i ON i.id = p.intent_id
+    WHERE p.state = 'NOTED' AND p.kind = 'PAYMENT' AND p.reason = ''
+        AND i.state IN ('SETTLED', 'FAILED', 'CANCELLED', 'EXPIRED')
+        AND EXISTS (SELECT FROM fleet.provider_payment_sources s WHERE s.payment_id = p.id
+            AND s.source IN ('REGISTER', 'STATEMENT') AND s.status = 'SUCCEEDED' AND NOT s.differs)
+    UNION ALL
+    SELECT r.id FROM fleet.provider_payments r JOIN fleet.provider_payments p ON p.returned_by = r.id
+    LEFT JOIN fleet.intents c ON c.id = p.consumed_by
+    WHERE r.state = 'NOTED' AND r.reason = 'refund_running' AND {STANDING} <> 'RETURNING'
+    UNION ALL
+    SELECT p.id FROM fleet.provider_payments p WHERE p.state = 'NOTED' AND p.reason = 'ledger_refused'
+        AND coalesce(p.retry_at, p.seen_at + interval '10 seconds') <= now()
+    LIMIT $1
+), told AS (
+    UPDATE fleet.provider_payments p SET retry_at = now() + least(now() - p.seen_at, interval '1 hour')
+    WHERE p.id IN (SELECT id FROM noted) AND p.reason = 'ledger_refused'
+)
+SELECT p.rail, p.provider_account, p.environment, p.transaction_id, p.kind, p.amount_minor, p.currency, p.reference,
+    p.occurred_at, s.source, s.status, s.confirmed, s.evidence_id, n.names, n.recycled_on
+FROM fleet.provider_payments p CROSS JOIN LATERAL (
+    SELECT * FROM fleet.provider_payment_sources s WHERE s.payment_id = p.id AND NOT s.differs
+    ORDER BY (s.status = 'SUCCEEDED') DESC, (s.source <> 'CALLBACK' OR s.confirmed) DESC LIMIT 1) s
+CROSS JOIN LATERAL (
+    SELECT array_agg(o.name) AS names, max(o.recycled_on) AS recycled_on
+    FROM fleet.provider_payment_names o WHERE o.payment_id = p.id) n
+WHERE p.id IN (SELECT id FROM noted) ORDER BY p.seen_at
+"""  # noqa: S608 - a constant
+
+_STANDING_OF: Final = f"""
+SELECT p.id, {STANDING} AS state FROM fleet.provider_payments p LEFT JOIN fleet.intents c ON c.id = p.consumed_by
+WHERE p.id = ANY ($1::uuid[])
+"""  # noqa: S608 - a constant
+
+_RETURNS: Final = """
+UPDATE fleet.provider_payments p SET returned_minor = r.returned_minor, returned_by = r.returned_by
+FROM unnest($1::uuid[], $2::bigint[], $3::uuid[]) AS r(id, returned_minor, returned_by) WHERE p.id = r.id
+"""
+
+_BREAKS: Final = """
+INSERT INTO fleet.breaks (id, tenant_id, kind, subject_id, amount_minor, currency, detail)
+SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::text[], $4::uuid[], $5::bigint[], $6::text[], $7::text[])
+ON CONFLICT (id) DO UPDATE SET last_seen_at = now()
 """
 
 
@@ -197,8 +241,8 @@ class CollectionStore:
         for row in await uow.connection.fetch(_NAMED, rail, *_columns(names)):
             recycled_on = None if row["recycled_on"] == _NEVER_RECYCLED else row["recycled_on"]
             key = (row["provider_account"], row["environment"], row["name"], recycled_on)
-            values = [row[name] for name in Payment.__dataclass_fields__]
-            named[row["kind"], key] = found.setdefault(row["id"], Payment(*values))
+            values = {name: row[name] for name in Payment.__dataclass_fields__} | {"names": frozenset(row["names"])}
+            named[row["kind"], key] = found.setdefault(row["id"], Payment(**values))
         return named
 
     async def insert(self, uow: UnitOfWork, rail: str, payments: Sequence[NewPayment]) -> None:
@@ -220,7 +264,7 @@ class CollectionStore:
             [each.fact.reference for each in payments],
             [each.fact.occurred_at for each in payments],
             [each.payment.state for each in payments],
-            [each.reason for each in payments],
+            [each.payment.reason for each in payments],
             [each.payment.intent_id for each in payments],
         )
 
@@ -265,6 +309,8 @@ class CollectionStore:
                 [fact.amount_minor for _, fact, _ in told],
                 [fact.currency for _, fact, _ in told],
                 [differs for _, _, differs in told],
+                [fact.status for _, fact, _ in told],
+                [fact.confirmed for _, fact, _ in told],
             )
 
     async def note_event(self, uow: UnitOfWork, rail: str, event_id: str, body_hash: bytes) -> bytes | None:
@@ -325,9 +371,50 @@ class CollectionStore:
             for row in rows
         }
 
-    async def lapsed_notes(self, uow: UnitOfWork, limit: int) -> list[dict[str, Any]]:
-        """Return payments that a register or statement told of, for a collection that has ended without them."""
-        return [dict(row) for row in await uow.connection.fetch(_LAPSED, limit)]
+    async def standing_of(self, uow: UnitOfWork, payments: Sequence[UUID]) -> dict[UUID, SuspenseState]:
+        """Return where items of the work list stand whose rows are locked."""
+        rows = await uow.connection.fetch(_STANDING_OF, payments)
+        return {row["id"]: SuspenseState(row["state"]) for row in rows}
+
+    async def note_returns(self, uow: UnitOfWork, payments: Sequence[Payment]) -> None:
+        """Keep what was taken back of payments, and by which return."""
+        if payments:
+            await uow.connection.execute(
+                _RETURNS,
+                [each.id for each in payments],
+                [each.returned_minor for each in payments],
+                [each.returned_by for each in payments],
+            )
+
+    async def record_breaks(self, uow: UnitOfWork, breaks: Sequence[Break]) -> None:
+        """Keep breaks for a person to put right; the same again is one break."""
+        found = list({each.id: each for each in breaks}.values())
+        if found:
+            await uow.connection.execute(
+                _BREAKS,
+                [each.id for each in found],
+                [each.tenant_id for each in found],
+                [each.kind for each in found],
+                [each.subject_id for each in found],
+                [each.amount_minor for each in found],
+                [each.currency for each in found],
+                [each.detail for each in found],
+            )
+
+    async def notes_to_tell(self, uow: UnitOfWork, limit: int) -> list[tuple[str, ProviderPayment]]:
+        """Return rail and fact of what waited, and can be judged anew: nobody may tell of it again.
+
+        What a register or statement told of for a collection that has ended without it; a return whose payment was on
+        its way back; what the ledger refused a while ago.
+        """
+        return [(row["rail"], _fact(row)) for row in await uow.connection.fetch(_TO_TELL, limit)]
+
+
+def _fact(row: Any) -> ProviderPayment:
+    named = {name: row[name] for name in ProviderPayment.model_fields if name in row}
+    recycled_on = None if row["recycled_on"] in (None, _NEVER_RECYCLED) else row["recycled_on"]
+    others = tuple(sorted(set(row["names"] or ()) - {row["transaction_id"]}))[:5]
+    return ProviderPayment.model_validate(named | {"recycled_on": recycled_on, "also_known_as": others})
 
 
 def _columns(names: Sequence[TransactionName]) -> tuple[list[str], list[str], list[str], list[date]]:

@@ -18,19 +18,23 @@ from schemas.suspense import (
 
 # What took an item and failed has let go of it, unless a fact says that it was paid: then the money has left, and
 # where that fact is not applied, a person looks at it first. Only a failed taker's facts are read.
-_ITEM: Final = """
-SELECT p.id, p.reason, p.amount_minor, p.currency, p.rail, p.provider_account, p.transaction_id, p.reference,
-    p.intent_id, p.consumed_by AS taken_by, p.occurred_at, p.provider, p.environment,
-    CASE WHEN p.consumed_by IS NULL THEN 'OPEN'
-         WHEN c.state IN ('FAILED', 'CANCELLED', 'EXPIRED') THEN (
-             SELECT CASE bool_or(f.applied_at IS NOT NULL)
-                 WHEN true THEN 'RETURNED' WHEN false THEN 'RETURNING' ELSE 'OPEN' END
-             FROM fleet.jobs q JOIN fleet.facts f ON f.job_id = q.id
-             WHERE q.intent_id = c.id AND f.verdict IN ('SUCCEEDED', 'PAID', 'RETURNED'))
-         WHEN c.operation = 'DEPOSIT' THEN 'ASSIGNED'
-         WHEN c.state = 'SETTLED' THEN 'RETURNED' ELSE 'RETURNING' END AS state
-FROM fleet.provider_payments p LEFT JOIN fleet.intents c ON c.id = p.consumed_by
+STANDING: Final = """
+CASE WHEN p.consumed_by IS NULL THEN 'OPEN'
+     WHEN c.state IN ('FAILED', 'CANCELLED', 'EXPIRED') THEN (
+         SELECT CASE bool_or(f.applied_at IS NOT NULL)
+             WHEN true THEN 'RETURNED' WHEN false THEN 'RETURNING' ELSE 'OPEN' END
+         FROM fleet.jobs q JOIN fleet.facts f ON f.job_id = q.id
+         WHERE q.intent_id = c.id AND f.verdict IN ('SUCCEEDED', 'PAID', 'RETURNED'))
+     WHEN c.operation = 'DEPOSIT' THEN 'ASSIGNED'
+     WHEN c.state = 'SETTLED' THEN 'RETURNED' ELSE 'RETURNING' END
 """
+"""Of a payment `p` in suspense and the intent `c` that took it."""
+_ITEM: Final = f"""
+SELECT p.id, p.reason, p.amount_minor - p.returned_minor AS amount_minor, p.returned_minor, p.currency, p.rail,
+    p.provider_account, p.transaction_id, p.reference, p.intent_id, p.consumed_by AS taken_by, p.occurred_at,
+    p.provider, p.environment, {STANDING} AS state
+FROM fleet.provider_payments p LEFT JOIN fleet.intents c ON c.id = p.consumed_by
+"""  # noqa: S608 - a constant
 _PAGE: Final = f"""
 SELECT * FROM ({_ITEM} WHERE p.state = 'SUSPENDED' AND p.tenant_id = $1
     AND ($2::uuid IS NULL OR p.intent_id = $2) AND ($3::uuid IS NULL OR p.id > $3)) AS items
