@@ -122,7 +122,7 @@ class _Desk:
         if items:
             self._standing = await store.standing_of(uow, list(items))
             takers = [each.consumed_by for each in items.values() if each.consumed_by is not None]
-            self._takers = await self._ports.intents.load_intents(uow, sorted(takers))
+            self._takers = await self._ports.intents.load_intents(uow, sorted(takers), lock=True)
         givers = [*self._intents.values(), *self._takers.values()]
         wallets = {each.wallet_id for each in givers}
         wallets |= {share for each in givers for leg in each.fee_legs if (share := leg.account.wallet_id) is not None}
