@@ -26,6 +26,7 @@ from wire.health import Health
 from wire.logs import log_json_lines
 from wire.memory import collect_rarely
 from wire.pulse import watch_event_loop
+from wire.tracing import start_tracing
 
 _BACKGROUND: Final = {"relay": relay_role, "settler": settler_role, "resolver": resolver_role}
 _ROLES: Final = ("api", *_BACKGROUND)
@@ -58,6 +59,7 @@ async def _run(settings: Settings, roles: tuple[str, ...]) -> int:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopping.set)
+    end_tracing = start_tracing("core-" + "-".join(roles))
     async with open_core(settings) as core, _health(core):
         tasks = {asyncio.create_task(_role(role)(core, stopping), name=role) for role in roles}
         waiting, watching = asyncio.create_task(stopping.wait()), asyncio.create_task(watch_event_loop())
@@ -71,6 +73,7 @@ async def _run(settings: Settings, roles: tuple[str, ...]) -> int:
         for task in crashed:
             error = task.exception()
             logging.getLogger("core").critical("role %s ended: %s", task.get_name(), error or "it returned")
+    await asyncio.to_thread(end_tracing)
     return 1 if crashed else 0
 
 

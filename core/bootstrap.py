@@ -222,6 +222,7 @@ async def _connect(stack: AsyncExitStack, settings: Settings, url: str, name: st
         max_size=settings.db_pool_size,
         statement_cache_size=settings.db_statement_cache,
         application_name=name,
+        slow_query_s=settings.slow_query_s,
     )
     stack.push_async_callback(database.close)
     return database

@@ -39,6 +39,9 @@ class Settings(EnvironmentSettings):
     """0 behind a transaction pooler."""
     db_pool_size: Annotated[int, Field(ge=1, le=100)] = 8
 
+    slow_query_s: Annotated[int | float, Field(ge=0)] = 0.5
+    """A statement that takes longer is logged, without its values; 0: none is."""
+
     instance: str = ""
     """Stable name of this process in consumer groups; default: host and process id."""
     rails: str = "promptpay"

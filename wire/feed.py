@@ -14,6 +14,8 @@ from faststream.redis.prometheus import RedisPrometheusMiddleware
 from prometheus_client import REGISTRY
 from redis.asyncio import Redis
 
+from wire.tracing import is_on, stream_middlewares
+
 log = logging.getLogger(__name__)
 
 Entry = tuple[bytes, Mapping[bytes, bytes]]
@@ -46,7 +48,9 @@ class BatchFeed:
         acker: Any = client
         self._opening = asyncio.Lock()
         # Its own pool never opens a connection: every command goes through the consumer's client.
-        self.broker = RedisBroker(apply_types=False, middlewares=[_metrics()], logger=log, log_level=logging.DEBUG)
+        self.broker = RedisBroker(
+            apply_types=False, middlewares=[_metrics(), *stream_middlewares()], logger=log, log_level=logging.DEBUG
+        )
 
         async def parse_raw(message: Any) -> RedisBatchStreamMessage:
             entries = list(zip(message["message_ids"], message["data"], strict=True))
@@ -55,7 +59,7 @@ class BatchFeed:
             return RedisBatchStreamMessage(
                 raw_message=message,
                 body=body,
-                batch_headers=[],
+                batch_headers=_parents(entries) if is_on() else [],
                 message_id=first,
                 correlation_id=first,
                 group=group,
@@ -99,3 +103,12 @@ class BatchFeed:
     async def close(self) -> None:
         """Wait for batches in the middlewares and end the broker."""
         await self.broker.stop()
+
+
+def _parents(entries: Sequence[Entry]) -> list[dict[str, str]]:
+    """Return what FastStream links its span of a batch by: the spans that sent the entries."""
+    return [
+        {"correlation_id": entry.decode(), "traceparent": parent.decode(errors="replace")}
+        for entry, fields in entries
+        if (parent := fields.get(b"traceparent"))
+    ]

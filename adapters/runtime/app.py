@@ -25,6 +25,7 @@ from wire.health import Health
 from wire.logs import log_json_lines
 from wire.memory import collect_rarely
 from wire.pulse import watch_event_loop
+from wire.tracing import start_tracing
 
 log = logging.getLogger(__name__)
 
@@ -53,6 +54,7 @@ async def serve(make_rail: Callable[[RuntimeSettings], Rail], settings: RuntimeS
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     async with contextlib.AsyncExitStack() as stack:
+        stack.push_async_callback(asyncio.to_thread, start_tracing(settings.consumer_name))
         rail = make_rail(settings)
         stack.push_async_callback(rail.close)
         core = CoreClient(

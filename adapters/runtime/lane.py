@@ -24,6 +24,7 @@ from adapters.runtime.messages import (
     lookup_without_evidence,
     result_completion,
 )
+from adapters.runtime.tracing import trace_call, trace_of
 from adapters.runtime.verdicts import Action
 from schemas.dead_letters import UNKNOWN_VERSION
 from schemas.envelope import UnknownVersionError
@@ -34,6 +35,7 @@ from wire.consumer import ConsumerSettings, Delivery, StreamConsumer
 from wire.failpoints import failpoint
 from wire.functions import Completion, ServerUnpreparedError, ack
 from wire.publisher import Publisher
+from wire.tracing import end_each, is_on
 
 log = logging.getLogger(__name__)
 
@@ -305,17 +307,21 @@ class Lane:
         task.add_done_callback(self._tasks.discard)
 
     async def _work(self, held: Held, granted: Granted, sent_at_s: float) -> None:
+        traced = trace_of(held, granted, sent_at_s)
         try:
             if disagreement(held.job, granted):
                 await self._bury_mismatch(held, granted)
                 return
             executed = await self._executor.execute(granted, sent_at_s)
+            trace_call(traced, executed)
             self._called([held], executed.call)
             await self._tell(held, granted, executed)
         finally:
+            traced.end()
             self._freed([held])
 
     async def _work_together(self, permitted: Sequence[Permitted], sent_at_s: float) -> None:
+        traced = [trace_of(held, granted, sent_at_s) for held, granted in permitted] if is_on() else []
         try:
             agreed: list[Permitted] = []
             for held, granted in permitted:
@@ -324,6 +330,8 @@ class Lane:
                 else:
                     agreed.append((held, granted))
             executed = await self._executor.execute_many([granted for _, granted in agreed], sent_at_s)
+            for span, each in zip(traced, executed, strict=False):
+                trace_call(span, each)
             called = [held for (held, _), each in zip(agreed, executed, strict=True) if each.call is not None]
             self._called(called, next((each.call for each in executed if each.call is not None), None))
             bare: list[Completion] = []
@@ -336,6 +344,7 @@ class Lane:
             await self._publisher.publish(*bare)
             await asyncio.gather(*(self._tell(*each) for each in evident))
         finally:
+            end_each(traced)
             self._freed([held for held, _ in permitted])
 
     async def _bury_mismatch(self, held: Held, granted: Granted) -> None:

@@ -1,6 +1,7 @@
 """/metrics of the internal listener, and the count and the duration of every request of a listener."""
 
 import time
+from typing import Final
 
 from fastapi import FastAPI
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
@@ -8,6 +9,11 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from core.telemetry.catalogue import REQUEST_SECONDS, REQUESTS
+from wire.logs import log_about
+from wire.tracing import Traced, begin, is_on
+
+TRACEPARENT: Final = "fleet.traceparent"
+"""Where a request's scope has its span, for what the request makes."""
 
 
 def install_metrics(app: FastAPI) -> None:
@@ -30,7 +36,7 @@ class Measured:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        status, began_s = 500, time.perf_counter()
+        status, began_s, traced = 500, time.perf_counter(), self._traced(scope)
 
         async def watch(message: Message) -> None:
             nonlocal status
@@ -44,6 +50,18 @@ class Measured:
             route = _route_of(scope)
             REQUESTS.labels(self._listener, route, f"{status // 100}xx").inc()
             REQUEST_SECONDS.labels(self._listener, route).observe(time.perf_counter() - began_s)
+            if traced is not None:
+                traced.end(route=route, status=status)
+
+    def _traced(self, scope: Scope) -> Traced | None:
+        """Begin the span of a client's request, under the client's own where it sent one; None while none are made."""
+        if not is_on() or self._listener != "public":
+            return None
+        given = next((value.decode("latin-1") for name, value in scope["headers"] if name == b"traceparent"), "")
+        traced = begin(f"{scope['method']} request", "SERVER", given)
+        scope[TRACEPARENT] = traced.traceparent
+        log_about(traced.traceparent)
+        return traced
 
 
 def _route_of(scope: Scope) -> str:

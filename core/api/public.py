@@ -19,6 +19,7 @@ from core.api.health import install_health
 from core.api.hot_paths import HotPaths
 from core.api.limits import LimitRoutes
 from core.api.liquidity import LiquidityRoutes
+from core.api.metrics import TRACEPARENT
 from core.api.openapi import Described, install_document, tells
 from core.api.quotes import QuoteRoutes
 from core.api.rates import RateRoutes
@@ -181,5 +182,5 @@ def _result(index: int, answer: Accepted | Exception) -> dict[str, Any]:
 
 
 def _traceparent(request: Request) -> str | None:
-    given = request.headers.get("traceparent", "")
+    given = request.scope.get(TRACEPARENT) or request.headers.get("traceparent", "")
     return given if _TRACEPARENT.fullmatch(given) else None

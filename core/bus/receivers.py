@@ -21,6 +21,7 @@ from schemas.results import RESULT_TYPE, Result
 from schemas.streams import control_stream, jobs_stream, results_dlq_stream
 from wire.consumer import Delivery
 from wire.failpoints import failpoint
+from wire.tracing import Traced, begin_each, end_each, is_on
 
 log = logging.getLogger(__name__)
 
@@ -46,7 +47,10 @@ class ResultsReceiver:
                 await self._parking.keep_parked(uow, parked)
         away = {each.entry_id for each in parked}
         readable = [_result(rail, each) for each in deliveries if each.entry_id not in away]
-        return [*away, *(await self._settle(rail, readable) if readable else ())]
+        traced = _traced(deliveries)
+        acked = [*away, *(await self._settle(rail, readable) if readable else ())]
+        end_each(traced)
+        return acked
 
     async def _settle(self, rail: str, deliveries: Sequence[settle.Delivery]) -> Sequence[str]:
         settled = await settle.settle_batch(self._ports, self._committing, deliveries)
@@ -108,6 +112,15 @@ def _count(rail: str, settled: settle.Settled) -> None:
         PAYMENT_SECONDS.labels(ended.rail, ended.outcome).observe(ended.age_s)
     if settled.unusable:
         UNUSABLE.labels(rail).inc(len(settled.unusable))
+
+
+def _traced(deliveries: Sequence[Delivery]) -> list[Traced]:
+    """Begin a span for each verdict; what raises before its end is tried again, and told by that trial."""
+    if not is_on():
+        return []
+    envelopes = [each.envelope for each in deliveries if each.envelope is not None]
+    told = [{"job_id": each.id} for each in envelopes]
+    return begin_each("settle", "CONSUMER", [each.traceparent for each in envelopes], told)
 
 
 def read_result(rail: str, stream: str, entry_id: str, body: str, deliveries: int) -> settle.Delivery:

@@ -14,6 +14,7 @@ from schemas.envelope import Envelope
 from schemas.jobs import JOB_TYPE
 from wire import functions
 from wire.failpoints import failpoint
+from wire.tracing import begin_each, end_each, is_on
 
 STALL_HOLDS_S = 8.0
 """How long it counts that the streams were away: longer than it takes to notice that they are still."""
@@ -55,11 +56,17 @@ class StreamRelay:
             if not batch.rows:
                 return 0
             envelopes = [Envelope(str(row.job_id), JOB_TYPE, row.body, row.traceparent) for row in batch.rows]
+            told = [{"job_id": each.id, "stream": self.stream} for each in envelopes] if is_on() else []
+            traced = begin_each("publish job", "PRODUCER", [each.traceparent for each in envelopes], told)
+            if traced:
+                pairs = zip(envelopes, traced, strict=True)
+                envelopes = [each._replace(traceparent=span.traceparent) for each, span in pairs]
             failpoint("relay.before_xadd")
             entry_ids = await functions.dispatch(self._client, self.stream, envelopes)
             failpoint("relay.after_xadd")
             self.gate.added(len(entry_ids))
             await batch.mark(entry_ids)
+            end_each(traced)
         DISPATCHED.labels(self._rail, self.stream).inc(len(entry_ids))
         return len(entry_ids)
 

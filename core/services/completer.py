@@ -126,7 +126,8 @@ class Completer:
             try:
                 outcome = await self.complete(each)
             except Exception as error:  # noqa: BLE001 - one that cannot be finished holds up no other
-                _log.error("%s %s cannot be completed: %s", each.kind, each.intent_id, type(error).__name__)
+                told = {"intent_id": each.intent_id}
+                _log.error("a payment (%s) cannot be completed: %s", each.kind, type(error).__name__, extra=told)
                 outcome = "failed"
             catalogue.STRANDED.labels(each.kind, outcome).inc()
         self._after = seen.after

@@ -88,7 +88,7 @@ async def resolve_due(ports: ResolvePorts, unit_of_work: UnitOfWorkFactory, memo
 
 
 async def _put_off(ports: ResolvePorts, unit_of_work: UnitOfWorkFactory, job: JobRow) -> None:
-    _log.exception("job %s cannot be resolved", job.id)
+    _log.exception("job %s cannot be resolved", job.id, extra={"job_id": job.id, "intent_id": job.intent_id})
     async with unit_of_work() as uow:
         await ports.jobs.wait_jobs(uow, [Waiting(job.id, ports.pace.longest_s)])
         alert = Alert(job.tenant_id, "page", "resolution_failed", job.intent_id, job.id, job.reference)

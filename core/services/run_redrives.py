@@ -8,12 +8,14 @@ from collections.abc import Sequence
 from typing import Any, Final, Protocol
 from uuid import UUID
 
+from core.domain.jobs import JobRow
 from core.domain.redrive import Redrive, allowed_by, failing, judge
 from core.services.audit import Act, Journal
 from core.services.redrives import Item, RedriveRow, Redrives, Tally
 from core.services.settle import Delivery, SettlePorts, UnitOfWorkFactory, settle_again
 from schemas.on_call import RedriveAction, RedriveState
 from wire.failpoints import failpoint
+from wire.tracing import begin, is_on
 
 _log = logging.getLogger(__name__)
 _BATCH: Final = 200
@@ -100,7 +102,7 @@ async def _act(uow: Any, ports: RunPorts, row: RedriveRow, items: Sequence[Item]
     if not items:
         return
     # The jobs are locked before they are judged: a permit, an answer or another redrive comes before this or after.
-    await ports.jobs.lock_jobs(uow, sorted({item.job_id for item in items if item.job_id is not None}))
+    locked = await ports.jobs.lock_jobs(uow, sorted({item.job_id for item in items if item.job_id is not None}))
     standings = await ports.redrives.standings(uow, [item.letter_id for item in items])
     ends: list[tuple[UUID, str, str, str]] = []
     jobs: set[UUID] = set()
@@ -117,7 +119,7 @@ async def _act(uow: Any, ports: RunPorts, row: RedriveRow, items: Sequence[Item]
         else:
             why = judged.reason if judged.verdict is Redrive.REFUSED else f"{judged.reason}; nobody approved that"
             ends.append((item.letter_id, "SKIPPED", judged.verdict, why))
-    await ports.redrives.put_back(uow, sorted(jobs))
+    await ports.redrives.put_back(uow, sorted(jobs), _traced(row, [locked[job] for job in sorted(jobs)]))
     failpoint("redrive.put_back")
     acted = [letter for letter, state, _, _ in ends if state != "SKIPPED"]
     closed = "CLOSED" if row.action is RedriveAction.DISCARD else "REDRIVEN"
@@ -125,6 +127,18 @@ async def _act(uow: Any, ports: RunPorts, row: RedriveRow, items: Sequence[Item]
     await ports.redrives.finish(uow, row.id, ends)
     failpoint("redrive.finished")
     await _journal(uow, ports, row, items, ends)
+
+
+def _traced(row: RedriveRow, jobs: Sequence[JobRow]) -> list[str]:
+    """Begin a trace for each job that is sent anew; it links to the one in which the job died."""
+    if not is_on():
+        return []
+    traces = []
+    for job in jobs:
+        told = {"redrive_id": str(row.id), "job_id": str(job.id), "intent_id": str(job.intent_id)}
+        with begin("redrive", "INTERNAL", None, told, links=[job.traceparent or ""]) as traced:
+            traces.append(traced.traceparent)
+    return traces
 
 
 async def _journal(

@@ -6,11 +6,12 @@ nothing is prepared by hand. A transaction pooler works with `statement_cache_si
 
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import asyncpg
 
 from core.domain.context import Context
+from core.store.slow_queries import tell_slow_queries
 from core.store.unit_of_work import UnitOfWork
 from core.telemetry.catalogue import POOL
 
@@ -50,6 +51,7 @@ class Database:
         max_size: int = 10,
         statement_cache_size: int = 256,
         application_name: str = "psp-fleet",
+        slow_query_s: float = 0,
     ) -> Self:
         """Open the pool with `min_size` warm connections.
 
@@ -61,7 +63,7 @@ class Database:
             max_size=max_size,
             statement_cache_size=statement_cache_size,
             server_settings={"application_name": application_name},
-            init=_learn_types,
+            init=_init(application_name, slow_query_s),
             reset=_leave_as_it_is,
         )
         POOL.labels(application_name, "open").set_function(pool.get_size)
@@ -101,6 +103,16 @@ class Database:
                     await connection.execute("ROLLBACK")
                 raise
             await connection.execute("COMMIT")
+
+
+def _init(application_name: str, slow_query_s: float) -> Any:
+    async def init(connection: Any) -> None:
+        await _learn_types(connection)
+        if slow_query_s:
+            # Not the pool's proxy, which forgets what was added when the connection goes back: `init` gets neither.
+            connection.add_query_logger(tell_slow_queries(application_name, slow_query_s))
+
+    return init
 
 
 async def _learn_types(connection: "Connection") -> None:

@@ -69,8 +69,8 @@ WITH ready AS (
     SELECT r.id, r.rounds, r.tenant_id, r.rail, r.stream, jsonb_build_object('job_id', r.id, 'tenant_id', r.tenant_id,
         'intent_id', r.intent_id, 'rail', r.rail, 'provider', r.provider, 'operation', r.operation, 'kind', r.kind,
         'amount_minor', r.amount_minor, 'currency', r.currency, 'payee_masked', r.payee_masked,
-        'deadline', r.deadline)::text, r.traceparent
-    FROM ready r
+        'deadline', r.deadline)::text, coalesce(t.traceparent, r.traceparent)
+    FROM ready r LEFT JOIN unnest($1::uuid[], $2::text[]) AS t(id, traceparent) ON t.id = r.id
 )
 SELECT id, stream FROM ready
 """
@@ -210,10 +210,13 @@ class RedriveStore:
         """Return what is known about each letter now."""
         return {row["id"]: standing_of(row) for row in await uow.connection.fetch(_STANDINGS, list(letters))}
 
-    async def put_back(self, uow: UnitOfWork, jobs: Sequence[UUID]) -> None:
-        """Queue dead jobs again, under their own ids and references; the relay is woken at commit."""
+    async def put_back(self, uow: UnitOfWork, jobs: Sequence[UUID], traceparents: Sequence[str] = ()) -> None:
+        """Queue dead jobs again, under their own ids and references; the relay is woken at commit.
+
+        Each goes on in the trace that is named for it, or in its first one.
+        """
         if jobs:
-            rows = await uow.connection.fetch(_PUT_BACK, list(jobs))
+            rows = await uow.connection.fetch(_PUT_BACK, list(jobs), list(traceparents))
             await uow.connection.execute(NOTIFY_OUTBOX, sorted({row["stream"] for row in rows}))
 
     async def close_letters(self, uow: UnitOfWork, letters: Sequence[UUID], state: str) -> None:

@@ -34,6 +34,7 @@ REQUEST_SECONDS: Final = Histogram(
     buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 10),
 )
 POOL: Final = Gauge("fleet_database_connections", "Connections of a pool.", ["pool", "state"])
+SLOW_QUERIES: Final = Counter("fleet_slow_statements_total", "Statements that took longer than the setting.", ["pool"])
 WEBHOOKS: Final = Counter("fleet_webhook_attempts_total", "Webhooks that were sent, by what came of it.", ["outcome"])
 STRANDED: Final = Counter(
     "fleet_stranded_total", "What stood though nothing would move it, and what the completer did.", ["kind", "outcome"]

@@ -1,11 +1,12 @@
 """What must never be read in a log, and what an operator must still find there."""
 
+import contextvars
 import logging
 
 import orjson
 import pytest
 
-from wire.logs import JsonLines
+from wire.logs import JsonLines, log_about
 from wire.scrubbing import ScrubbingFilter, scrub
 
 
@@ -66,3 +67,22 @@ def test_a_traceback_is_scrubbed_and_stays_on_one_line() -> None:
     found = orjson.loads(line)
     assert (found["level"], found["process"], found["logger"]) == ("ERROR", "core", "core")
     assert "ValueError" in found["error"]
+
+
+def test_a_line_names_the_trace_and_the_payment_that_its_task_is_about() -> None:
+    def line_of(**extra: object) -> dict[str, object]:
+        record = logging.makeLogRecord({"name": "core", "levelno": logging.ERROR, "msg": "it fails", **extra})
+        found: dict[str, object] = orjson.loads(JsonLines("core").format(record))
+        return found
+
+    assert line_of().keys() == {"at", "level", "process", "logger", "message"}
+    assert line_of(job_id=7)["job_id"] == "7"
+
+    def about() -> dict[str, object]:
+        log_about("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01", "01936f2a-7c11-7000-8000-012345678901")
+        return line_of()
+
+    told = contextvars.copy_context().run(about)
+    assert told["trace_id"] == "4bf92f3577b34da6a3ce929d0e0e4736"
+    assert told["intent_id"] == "01936f2a-7c11-7000-8000-012345678901"
+    assert "trace_id" not in line_of(), "another task is about something else"
