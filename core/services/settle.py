@@ -163,9 +163,7 @@ async def settle_batch(
         if len(deliveries) == 1:
             if races_left and isinstance(error, ResolutionRefusedError):
                 return await settle_batch(ports, unit_of_work, deliveries, races_left - 1)
-            told = {"job_id": deliveries[0].result.job_id if deliveries[0].result is not None else ""}
-            where = (deliveries[0].entry_id, deliveries[0].stream)
-            _log.exception("result %s of %s cannot be settled", *where, extra=told)
+            _log.exception("result %s of %s cannot be settled", deliveries[0].entry_id, deliveries[0].stream)
             return await _keep(ports, unit_of_work, deliveries[0], "settlement_failed")
     return _together(deliveries, [await settle_batch(ports, unit_of_work, [delivery]) for delivery in deliveries])
 
