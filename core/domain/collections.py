@@ -9,11 +9,11 @@ from uuid import UUID
 
 from core.domain.intents import IntentRow
 from core.domain.jobs import JobRow
+from core.domain.registry import OPERATIONS
 from core.domain.resolution import Due, Pace
 from core.domain.verdicts import NEGATIVE, Case, Decision, Step, negative, not_sent
 from schemas.collections import PaymentFate, PaymentKind, PaymentSource, PaymentStatus, ProviderPayment
 from schemas.events import IntentState
-from schemas.operations import OperationType
 from schemas.results import Basis, Result, Verdict
 
 LONGEST_POLL_S: Final = 30.0
@@ -75,7 +75,7 @@ def decide_due_collection(case: Case, *, waits: bool) -> Due:
     asks = Due.INQUIRE if case.capabilities.inquiry else Due.WAIT
     parks = asks if case.intent.state == IntentState.UNRESOLVED else Due.PARK
     if late and not waits:
-        if job.operation is OperationType.DIRECT_DEBIT:
+        if OPERATIONS[job.operation].pulls:
             return parks
         patience = timedelta(seconds=case.capabilities.not_found_horizon_s)
         if case.now >= job.deadline + patience and not case.epoch_doubted:

@@ -8,10 +8,10 @@ from typing import Any, Final, Self
 from uuid import UUID
 from zoneinfo import ZoneInfo
 
+from core.domain.registry import OPERATIONS, Counted
 from schemas.limits import LimitKind, LimitRequest, LimitSubject
 from schemas.operations import OperationType
 
-NOT_COUNTED_UNNAMED: Final = frozenset({OperationType.REFUND, OperationType.MANUAL_ADJUSTMENT})
 """Operations that a limit counts only where it names them."""
 _PRECEDENCE: Final = {kind: place for place, kind in enumerate(LimitKind)}
 _LONGEST: Final = {LimitKind.DAY: timedelta(days=3), LimitKind.MONTH: timedelta(days=33)}
@@ -125,7 +125,7 @@ def counts(limit: Limit, operation: str, currency: str) -> bool:
     if limit.currency != currency:
         return False
     if limit.operation is None:
-        return operation not in NOT_COUNTED_UNNAMED
+        return OPERATIONS[OperationType(operation)].usual.counted is Counted.ALWAYS
     return limit.operation == operation
 
 

@@ -3,9 +3,9 @@
 Every id follows from the intent's: a repeated step names the same transfers, and the ledger answers `exists`.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from enum import IntEnum, StrEnum
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from enum import IntEnum
 from functools import lru_cache
 from typing import Final
 from uuid import UUID
@@ -15,8 +15,9 @@ from core.domain.fee_legs import FeeAccount
 from core.domain.ids import derive_id
 from core.domain.intents import IntentRow
 from core.domain.ledger import Account, AccountFlags, Transfer, TransferFlags, system_account_id
+from core.domain.registry import OPERATIONS, LegKind, Role, TransferCode
 from schemas.money import currency_of
-from schemas.operations import Direction, JobKind, OperationType
+from schemas.operations import JobKind, OperationType
 
 
 class AccountCode(IntEnum):
@@ -31,33 +32,10 @@ class AccountCode(IntEnum):
     EQUITY = 7
 
 
-class TransferCode(IntEnum):
-    """Why money moved."""
-
-    PRINCIPAL = 1
-    FEE = 2
-    ADJUSTMENT = 3
-    SUSPENSE = 4
-    EXCHANGE = 5
-    SPREAD = 6
-
-
 _RESOLVING: Final = frozenset({TransferFlags.POST_PENDING, TransferFlags.VOID_PENDING})
 _LINKED: Final = {
     flags: flags | TransferFlags.LINKED for flags in (TransferFlags.NONE, TransferFlags.PENDING, *_RESOLVING)
 }
-
-
-class Role(StrEnum):
-    """Whose account a leg debits or credits, as seen from the intent."""
-
-    WALLET = "the wallet"
-    COUNTERPARTY = "the counterparty's wallet"
-    CLEARING = "provider clearing"
-    EQUITY = "equity"
-    SUSPENSE = "suspense"
-    LIQUIDITY = "liquidity"
-    RECEIVABLE = "receivable"
 
 
 _OWN_ACCOUNTS: Final = {
@@ -68,187 +46,6 @@ _OWN_ACCOUNTS: Final = {
 }
 SPREAD_QUALIFIER: Final = "exchange:spread"
 """Names the fee income that spreads go to; no fee rule can name it."""
-
-
-@dataclass(frozen=True, slots=True)
-class Steps:
-    """What happens to an intent of an operation, in words, for the table of the docs."""
-
-    start: str
-    start_result: str
-    execute: str
-    execute_result: str
-
-
-_AT_ONCE: Final = Steps(
-    "post the whole chain", "SETTLED, or FAILED with nothing moved", "none: settled when accepted", "none"
-)
-_THROUGH_A_RAIL: Final = Steps(
-    "look the payee up and wait for `confirm`, where the rail does so; hold the whole chain, queue a `pay` job",
-    "AUTHORIZED and held, or FAILED with nothing held",
-    "the provider pays what the recipient receives",
-    "SETTLED and posted; FAILED and voided; UNRESOLVED and held while in doubt",
-)
-
-
-_GIVEN_BACK: Final = Steps(
-    "lock the original, count what was refunded of it, post the whole chain, with the fees that go back; of a payment "
-    "that was collected (OUT), hold it and queue a `refund` job of the rail that it came by",
-    "SETTLED, of OUT AUTHORIZED and held, or FAILED with nothing moved",
-    "OUT: the provider pays the payer back; where a provider returns a payment, the core makes the refund itself: "
-    "RETURN, or SUSPENSE",
-    "SETTLED; OUT as PAYOUT: SETTLED and posted, FAILED and voided, UNRESOLVED and held while in doubt",
-)
-
-
-_EXCHANGED: Final = Steps(
-    "lock the quote and use it up; post the whole chain over both currencies' ledgers: what is paid to liquidity, "
-    "what is bought from liquidity to the counterparty's wallet, the spread from liquidity to fee income",
-    "SETTLED, or FAILED with nothing moved",
-    "none: settled when accepted",
-    "none",
-)
-
-
-_COLLECTED: Final = Steps(
-    "hold limits and no money, queue a `collect` job; show the payer what the provider answers in `next_action`",
-    "AUTHORIZED, or FAILED with nothing held",
-    "the payer pays, or the mandate is pulled; what the provider confirms counts",
-    "SETTLED and credited; FAILED, CANCELLED or EXPIRED, and what comes all the same rests in suspense",
-)
-
-
-@dataclass(frozen=True, slots=True)
-class LegKind:
-    """The movement of an operation's principal: what the recipient receives goes from one role to the other."""
-
-    debit: Role
-    credit: Role
-    code: TransferCode = TransferCode.PRINCIPAL
-
-
-@dataclass(frozen=True, slots=True)
-class Operation:
-    """How an operation is carried out. Without a job kind it needs no rail and settles when it is accepted."""
-
-    type: OperationType
-    job_kind: JobKind | None
-    principal: LegKind
-    steps: Steps
-    takes_fees: bool = True
-    asked_for: Role = Role.WALLET
-    """Whose wallet a key that is confined to wallets must cover to ask for it."""
-    otherwise: Mapping[str, LegKind] = field(default_factory=dict)
-    """The principal's movement by directions in which it is another."""
-    other_jobs: Mapping[str, JobKind] = field(default_factory=dict)
-    """The kind of job by directions that a provider carries out, of an operation that needs none otherwise."""
-
-    @property
-    def needs_rail(self) -> bool:
-        """Whether a provider carries it out."""
-        return self.job_kind is not None
-
-    def job_kind_of(self, direction: str | None) -> JobKind | None:
-        """Return which job carries it out in this direction; None where none does."""
-        return self.other_jobs.get(direction, self.job_kind) if direction is not None else self.job_kind
-
-    @property
-    def needs_payee(self) -> bool:
-        """Whether it names somebody outside, whom a provider pays, or whose mandate it pulls by."""
-        return self.principal.credit is Role.CLEARING or self.type is OperationType.DIRECT_DEBIT
-
-    @property
-    def collects(self) -> bool:
-        """Whether it brings money in."""
-        return self.job_kind is JobKind.COLLECT
-
-    @property
-    def needs_counterparty(self) -> bool:
-        """Whether it names another wallet of the tenant."""
-        return (self.principal == _INSIDE and not self.refunds) or self.exchanges
-
-    @property
-    def exchanges(self) -> bool:
-        """Whether the other wallet gets another currency, by a quote."""
-        return self.type is OperationType.EXCHANGE
-
-    @property
-    def refunds(self) -> bool:
-        """Whether it gives back what another payment moved, and names that one."""
-        return self.type is OperationType.REFUND
-
-    @property
-    def refundable(self) -> bool:
-        """Whether who received it can give it back."""
-        return self.needs_counterparty and not self.exchanges
-
-    @property
-    def confirms_first(self) -> bool:
-        """Whether a rail that looks payees up makes it wait for a confirmation."""
-        return self.job_kind is JobKind.PAY
-
-
-_OUTSIDE: Final = LegKind(Role.WALLET, Role.CLEARING)
-_INSIDE: Final = LegKind(Role.WALLET, Role.COUNTERPARTY)
-_INBOUND: Final = LegKind(Role.CLEARING, Role.WALLET)
-
-OPERATIONS: Final = {
-    operation.type: operation
-    for operation in (
-        Operation(OperationType.PAYOUT, JobKind.PAY, _OUTSIDE, _THROUGH_A_RAIL),
-        Operation(OperationType.WITHDRAWAL, JobKind.PAY, _OUTSIDE, _THROUGH_A_RAIL),
-        Operation(OperationType.BILL_PAYMENT, JobKind.PAY, _OUTSIDE, _THROUGH_A_RAIL),
-        Operation(OperationType.TOPUP, JobKind.COLLECT, _INBOUND, _COLLECTED),
-        Operation(
-            OperationType.DEPOSIT,
-            JobKind.COLLECT,
-            _INBOUND,
-            _COLLECTED,
-            # What came without a collection, or too late for it, and a person knows whose it is.
-            otherwise={Direction.RELEASE: LegKind(Role.SUSPENSE, Role.WALLET, TransferCode.SUSPENSE)},
-        ),
-        Operation(OperationType.DIRECT_DEBIT, JobKind.COLLECT, _INBOUND, _COLLECTED),
-        Operation(OperationType.INTERNAL_P2P, None, _INSIDE, _AT_ONCE),
-        # A merchant takes from a user's wallet what is owed to its own.
-        Operation(OperationType.MINIAPP_CHARGE, None, _INSIDE, _AT_ONCE, asked_for=Role.COUNTERPARTY),
-        Operation(OperationType.MINIAPP_CREDIT, None, _INSIDE, _AT_ONCE),
-        # From who received the original to who paid it.
-        Operation(
-            OperationType.REFUND,
-            None,
-            _INSIDE,
-            _GIVEN_BACK,
-            takes_fees=False,
-            otherwise={
-                Direction.RETURN: LegKind(Role.CLEARING, Role.WALLET),
-                Direction.SUSPENSE: LegKind(Role.CLEARING, Role.SUSPENSE, TransferCode.SUSPENSE),
-                Direction.RELEASE: LegKind(Role.SUSPENSE, Role.WALLET, TransferCode.SUSPENSE),
-                Direction.PAYBACK: LegKind(Role.SUSPENSE, Role.CLEARING, TransferCode.SUSPENSE),
-                Direction.REVERSAL: LegKind(Role.WALLET, Role.CLEARING),
-                Direction.RECEIVABLE: LegKind(Role.RECEIVABLE, Role.CLEARING),
-                # From who got what was collected to who paid it.
-                Direction.OUT: LegKind(Role.WALLET, Role.CLEARING),
-            },
-            other_jobs={Direction.PAYBACK: JobKind.REFUND, Direction.OUT: JobKind.REFUND},
-        ),
-        Operation(
-            OperationType.MANUAL_ADJUSTMENT,
-            None,
-            LegKind(Role.EQUITY, Role.WALLET, TransferCode.ADJUSTMENT),
-            _AT_ONCE,
-            takes_fees=False,
-            otherwise={
-                Direction.DEBIT: LegKind(Role.WALLET, Role.EQUITY, TransferCode.ADJUSTMENT),
-                Direction.TO_LIQUIDITY: LegKind(Role.WALLET, Role.LIQUIDITY, TransferCode.ADJUSTMENT),
-                Direction.FROM_LIQUIDITY: LegKind(Role.LIQUIDITY, Role.WALLET, TransferCode.ADJUSTMENT),
-            },
-        ),
-        Operation(
-            OperationType.EXCHANGE, None, LegKind(Role.WALLET, Role.LIQUIDITY, TransferCode.EXCHANGE), _EXCHANGED
-        ),
-    )
-}
-"""Every operation type, each declared here alone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -315,7 +112,7 @@ def liquidity_of(intent: IntentRow) -> frozenset[UUID]:
 
 
 def legs_of(intent: IntentRow) -> list[Leg]:
-    """Return the movements of the intent. Raises ValueError for an operation that is not in OPERATIONS."""
+    """Return the movements of the intent. Raises ValueError for no operation of the registry."""
     principal, ledger = _principal(intent), currency_of(intent.currency).numeric
     debit, credit = _account_id(intent, principal.debit), _account_id(intent, principal.credit)
     legs = [Leg("principal", debit, credit, intent.principal_minor, principal.code, ledger)]
@@ -331,12 +128,7 @@ def legs_of(intent: IntentRow) -> list[Leg]:
 
 
 def _principal(intent: IntentRow) -> LegKind:
-    operation = OPERATIONS.get(OperationType(intent.operation))
-    if operation is None:
-        raise ValueError(f"operation {intent.operation} has no legs")
-    if intent.direction is None:
-        return operation.principal
-    return operation.otherwise.get(intent.direction, operation.principal)
+    return OPERATIONS[OperationType(intent.operation)].movement(intent.direction).principal
 
 
 def _account_id(intent: IntentRow, role: Role) -> UUID:
@@ -361,11 +153,11 @@ def _bought_legs(intent: IntentRow, terms: ExchangeTerms) -> list[Leg]:
     """Return what leaves the liquidity of the other currency: what the counterparty gets, and the house's spread."""
     ledger = currency_of(terms.currency).numeric
     liquidity = liquidity_account(intent.tenant_id, terms.currency).id
-    bought = _account_id(intent, Role.COUNTERPARTY)
-    legs = [Leg("bought", liquidity, bought, terms.to_minor, TransferCode.EXCHANGE, ledger)]
+    bought, spread = OPERATIONS[OperationType(intent.operation)].bought
+    legs = [Leg("bought", liquidity, _account_id(intent, bought.credit), terms.to_minor, bought.code, ledger)]
     if terms.spread_minor:
         kept = spread_account(intent.tenant_id, terms.currency).id
-        legs.append(Leg("spread", liquidity, kept, terms.spread_minor, TransferCode.SPREAD, ledger))
+        legs.append(Leg("spread", liquidity, kept, terms.spread_minor, spread.code, ledger))
     return legs
 
 

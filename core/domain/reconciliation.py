@@ -8,9 +8,10 @@ from uuid import UUID
 from core.domain.ids import derive_id
 from core.domain.intents import IntentRow
 from core.domain.ledger import Transfer, TransferFlags
-from core.domain.operations import OPERATIONS, hold_transfers, post_transfers, posting_transfers
+from core.domain.operations import hold_transfers, post_transfers, posting_transfers
+from core.domain.registry import OPERATIONS
 from schemas.events import IntentState
-from schemas.operations import JobKind, OperationType
+from schemas.operations import OperationType
 
 
 class BreakKind(StrEnum):
@@ -68,8 +69,7 @@ _HELD = frozenset({IntentState.REVIEW, IntentState.AUTHORIZED, IntentState.DISPA
 
 def is_judged(intent: IntentRow) -> bool:
     """Whether the intent's money goes by legs that its state alone decides: all but collections."""
-    operation = OPERATIONS.get(OperationType(intent.operation))
-    return operation is not None and operation.job_kind in (None, JobKind.PAY)
+    return not OPERATIONS[OperationType(intent.operation)].collects
 
 
 def transfers_of(intent: IntentRow) -> list[UUID]:

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from uuid import UUID
 
-from core.domain.operations import OPERATIONS
+from core.domain.registry import OPERATIONS
 from schemas.events import IntentState
 from schemas.operations import OperationType
 
@@ -85,9 +85,8 @@ def stranded(each: Standing) -> Stranded | None:
 
 
 def _sends_money(operation: OperationType) -> bool:
-    declared = OPERATIONS.get(operation)
     # Money that is to come in waits for its payer, without a job.
-    return declared is not None and declared.job_kind is not None and not declared.collects
+    return OPERATIONS[operation].needs_rail and not OPERATIONS[operation].collects
 
 
 def _of(each: Standing, kind: StrandedKind, job_ids: tuple[UUID, ...] = ()) -> Stranded:

@@ -13,7 +13,7 @@ from core.domain.context import Context
 from core.domain.fees import FREE, Pricing
 from core.domain.ids import mint_id
 from core.domain.intents import IntentRow
-from core.domain.operations import OPERATIONS
+from core.domain.registry import OPERATIONS
 from core.services.acting import made_for
 from core.services.authorize import AuthorizePorts, Intents, Moment, Outcome, new_job, place_holds
 from core.services.fees import Payment

@@ -6,7 +6,8 @@ from typing import Any
 from core.domain.ids import derive_id
 from core.domain.intents import IntentRow
 from core.domain.ledger import Account, Transfer
-from core.domain.operations import AccountCode, TransferCode, clearing_account, system_account
+from core.domain.operations import AccountCode, clearing_account, system_account
+from core.domain.registry import TransferCode
 from core.services.ledger_port import Ledger
 from schemas.money import currency_of
 

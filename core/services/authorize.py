@@ -10,7 +10,8 @@ from core.domain.ids import derive_id
 from core.domain.intents import IntentRow, Move
 from core.domain.jobs import JobRow, mint_reference
 from core.domain.ledger import AccountFlags, Transfer, TransferResult
-from core.domain.operations import OPERATIONS, accounts_of, hold_transfers, liquidity_of, posting_transfers
+from core.domain.operations import accounts_of, hold_transfers, liquidity_of, posting_transfers
+from core.domain.registry import OPERATIONS
 from core.services.ledger_port import Ledger
 from core.services.limits import Desk, LimitBook
 from core.services.routes import RailTerms, Routes

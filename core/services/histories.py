@@ -9,7 +9,7 @@ from uuid import UUID
 
 from core.domain.context import Context
 from core.domain.intents import IntentRow
-from core.domain.operations import TransferCode
+from core.domain.registry import TransferCode
 from core.services.cursors import decode_cursor, encode_cursor, malformed_cursor
 from core.services.keys import Caller
 from core.services.ledger_port import HistoryCursor, HistoryEntry, Ledger

@@ -12,6 +12,7 @@ from uuid import UUID
 from pydantic import ValidationError
 
 from core.domain.context import Context
+from core.domain.registry import OPERATIONS
 from core.services.problems import Refusal
 from core.services.quotas import Quotas
 from core.services.vault_port import Vault
@@ -54,9 +55,8 @@ RECONCILIATION_SCOPE: Final = "RECONCILIATION"
 """What a key must carry to see breaks and to put them right."""
 NAMED_ONLY: Final[frozenset[str]] = frozenset(
     {
-        OperationType.MANUAL_ADJUSTMENT,
+        *(operation.type for operation in OPERATIONS.values() if operation.named_only),
         DEBIT_SCOPE,
-        OperationType.MINIAPP_CHARGE,
         FEES_SCOPE,
         LIMITS_SCOPE,
         RATES_SCOPE,
@@ -76,7 +76,8 @@ that names it; `*` does not."""
 KNOWN_SCOPES: Final[frozenset[str]] = frozenset({ANY, WALLETS_SCOPE, WEBHOOKS_SCOPE, *NAMED_ONLY, *OperationType})
 """Whatever a key may carry."""
 OPERATORS_ONLY: Final[frozenset[str]] = frozenset(
-    {WEBHOOKS_SCOPE, *NAMED_ONLY - {OperationType.MINIAPP_CHARGE, WALLET_STATES_SCOPE}}
+    {WEBHOOKS_SCOPE, *NAMED_ONLY}
+    - {WALLET_STATES_SCOPE, *(each.type for each in OPERATIONS.values() if each.refundable)}
 )
 """What is the tenant's business and no user's: no key does it while it acts for a user, whatever it carries."""
 _SECRET_BYTES: Final = 32

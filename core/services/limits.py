@@ -24,6 +24,7 @@ from core.domain.limits import (
     given_back,
     release,
 )
+from core.domain.registry import OPERATIONS
 from schemas.events import TERMINAL_STATES, IntentState
 from schemas.limits import LimitExceeded, LimitKind, LimitRequest, LimitSubject
 from schemas.operations import OperationType
@@ -283,7 +284,7 @@ def _refunds(
     found: dict[UUID, tuple[Held, ...]] = {}
     for intent in intents:
         original = originals.get(intent.id)
-        if original is None or intent.operation != OperationType.REFUND:
+        if original is None or not OPERATIONS[OperationType(intent.operation)].refunds:
             continue
         limits = {limit.id: limit for limit in books[intent.tenant_id].limits}
         back = given_back(held_by(original), limits, intent.amount_minor, original.amount_minor)

@@ -9,11 +9,11 @@ from core.domain.exchange import Quote
 from core.domain.fee_legs import FeeLeg, sum_minor
 from core.domain.fees import Pricing
 from core.domain.intents import IntentRow
-from core.domain.operations import OPERATIONS, Operation, Role
 from core.domain.refunds import Refundable
+from core.domain.registry import OPERATIONS, Operation, Role
 from core.services.authorize import Moment
 from core.services.fees import Payment
-from core.services.keys import DEBIT_SCOPE, LIQUIDITY_SCOPE, Caller
+from core.services.keys import Caller
 from core.services.problems import Refusal, require_currency
 from core.services.quotes import USED, USED_TEXT, Locked, check_quote, require_fees_on_top
 from core.services.refunds import EXCEEDS, PAYER_OF, check_refund, exceeds_text, refund_by_rail
@@ -67,10 +67,8 @@ class Plan:
 def require_operation(caller: Caller, request: IntentRequest) -> None:
     """Raise Refusal `operation_not_permitted` unless the key carries what the request asks for."""
     caller.require_operation(request.operation)
-    if request.direction is Direction.DEBIT:
-        caller.require_operation(DEBIT_SCOPE)
-    if request.direction in (Direction.TO_LIQUIDITY, Direction.FROM_LIQUIDITY):
-        caller.require_operation(LIQUIDITY_SCOPE)
+    if scope := OPERATIONS[request.operation].movement(request.direction).scope:
+        caller.require_operation(scope)
 
 
 def asking_wallet(request: IntentRequest | IntentRow) -> UUID:
@@ -103,7 +101,7 @@ def plan_payment(
     _check_counterparty(asked, operation, wallets)
     refunds = check_refund(asked.caller, request, originals)
     quote = check_quote(request, quotes)
-    if request.direction is not None and request.operation is not OperationType.MANUAL_ADJUSTMENT:
+    if request.direction is not None and request.direction not in operation.offers:
         raise Refusal(
             "direction_not_expected", f"{request.operation} has one direction: leave it out", field="direction"
         )

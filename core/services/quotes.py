@@ -11,6 +11,7 @@ from core.domain.exchange import ROUNDING, Exchanged, Quote, exchange_from, exch
 from core.domain.fees import Pricing
 from core.domain.ids import mint_id
 from core.domain.rates import Pair, Rate, is_too_old
+from core.domain.registry import OPERATIONS
 from core.services.fees import Payment, fee_out_of_a_quote
 from core.services.keys import Caller
 from core.services.problems import Refusal, require_currency
@@ -159,7 +160,7 @@ def check_quote(request: IntentRequest, locked: Locked) -> Quote | None:
     Raises Refusal: quote_not_expected, quote_missing, quote_not_found, quote_mismatch, quote_used, quote_expired.
     """
     at = "quote_id"
-    if request.operation is not OperationType.EXCHANGE:
+    if not OPERATIONS[request.operation].exchanges:
         if request.quote_id is not None:
             raise Refusal("quote_not_expected", f"{request.operation} exchanges nothing: leave it out", field=at)
         return None

@@ -5,8 +5,8 @@ from typing import Any, Final, Protocol
 from uuid import UUID
 
 from core.domain.intents import IntentRow
-from core.domain.operations import OPERATIONS
 from core.domain.refunds import Refundable, RuleVersion
+from core.domain.registry import OPERATIONS
 from core.services.keys import SUSPENSE_SCOPE, Caller
 from core.services.problems import Refusal
 from core.services.routes import Chosen, Route, terms
@@ -56,7 +56,7 @@ async def lock_originals(
     ids = {
         request.original_intent_id
         for request in requests
-        if request.operation is OperationType.REFUND and request.original_intent_id is not None
+        if OPERATIONS[request.operation].refunds and request.original_intent_id is not None
     }
     if not ids:
         return {}
@@ -93,7 +93,7 @@ def check_refund(caller: Caller, request: IntentRequest, originals: Mapping[UUID
     original_not_refundable, original_not_settled, currency_mismatch, refund_wallet_differs, refund_exceeds_original.
     """
     at = "original_intent_id"
-    if request.operation is not OperationType.REFUND:
+    if not OPERATIONS[request.operation].refunds:
         if request.original_intent_id is not None:
             raise Refusal("original_not_expected", f"{request.operation} refunds nothing: leave it out", field=at)
         return None

@@ -9,7 +9,8 @@ from core.domain.context import Context
 from core.domain.ids import derive_id
 from core.domain.intents import IntentRow, Move
 from core.domain.ledger import AccountFlags
-from core.domain.operations import OPERATIONS, legs_of
+from core.domain.operations import legs_of
+from core.domain.registry import OPERATIONS
 from core.services.authorize import AuthorizePorts, Moment, new_job
 from core.services.close_job import ClosePorts, Ending, end_intents
 from core.services.keys import REVIEW_SCOPE, Caller

@@ -10,7 +10,7 @@ from core.domain.fee_language import FeeError
 from core.domain.fee_legs import plain_legs
 from core.domain.fees import Judged, business_time, compile_rule, judge, pricing_of, shelf_of
 from core.domain.ids import derive_id
-from core.domain.operations import OPERATIONS
+from core.domain.registry import OPERATIONS
 from core.services.fees import (
     BookState,
     FeeRuleReader,

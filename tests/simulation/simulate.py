@@ -15,7 +15,8 @@ from uuid import UUID
 from core.domain.context import Context
 from core.domain.ids import derive_id
 from core.domain.ledger import Transfer
-from core.domain.operations import AccountCode, TransferCode, system_account, wallet_account
+from core.domain.operations import AccountCode, system_account, wallet_account
+from core.domain.registry import TransferCode
 from core.services.keys import Caller
 from core.services.problems import Refusal
 from core.services.rails import pause, register, resume

@@ -1,7 +1,9 @@
 """The registry of operations: every one conserves money, and the docs say what it declares."""
 
+import ast
 from collections import Counter
 from collections.abc import Sequence
+from pathlib import Path
 from uuid import UUID
 
 from hypothesis import given
@@ -12,7 +14,6 @@ from core.domain.fee_legs import FeeAccount, FeeLeg, sum_minor
 from core.domain.intents import IntentRow
 from core.domain.ledger import TransferFlags
 from core.domain.operations import (
-    OPERATIONS,
     AccountCode,
     accounts_of,
     hold_transfers,
@@ -24,9 +25,11 @@ from core.domain.operations import (
     system_account,
     void_transfers,
 )
+from core.domain.registry import OPERATIONS
+from core.services.keys import NAMED_ONLY
 from schemas.fees import FeePhase
 from schemas.money import currency_of
-from schemas.operations import Direction, OperationType
+from schemas.operations import COLLECTED, Direction, OperationType
 from tools.operations import TARGET, render
 
 TENANT, WALLET, OTHER, PARTNER = UUID(int=1), UUID(int=2), UUID(int=3), UUID(int=4)
@@ -150,3 +153,32 @@ def test_every_operation_that_a_client_can_name_is_declared() -> None:
 
 def test_the_table_in_the_docs_is_the_registrys() -> None:
     assert TARGET.read_text(encoding="utf-8") == render()
+
+
+def test_what_the_contract_calls_collected_is_what_the_registry_collects() -> None:
+    assert {operation.type for operation in OPERATIONS.values() if operation.collects} == COLLECTED
+    assert set(OPERATIONS) == set(OperationType)
+
+
+def test_a_key_can_carry_whatever_a_movement_asks_for() -> None:
+    scopes = {each.scope for one in OPERATIONS.values() for each in one.otherwise.values() if each.scope}
+    assert {"SUSPENSE", "ADJUSTMENT_DEBIT", "LIQUIDITY"} == scopes
+    assert scopes <= NAMED_ONLY
+
+
+def test_nothing_but_the_registry_decides_by_an_operations_name() -> None:
+    """A comparison with, or a set of, operation types elsewhere would be a second place that declares one."""
+    root = Path(__file__).parents[3]
+    deciding = {
+        f"{path.relative_to(root)}:{node.lineno}"
+        for path in sorted((root / "core").rglob("*.py"))
+        if path.name != "registry.py"
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Compare | ast.Set | ast.Dict | ast.MatchValue)
+        if any(
+            isinstance(each, ast.Attribute) and isinstance(each.value, ast.Name) and each.value.id == "OperationType"
+            for each in ast.walk(node)
+        )
+        or any(isinstance(each, ast.Constant) and each.value in OPERATIONS for each in ast.iter_child_nodes(node))
+    }
+    assert deciding == set()
