@@ -1,4 +1,4 @@
-"""python -m core [all|api|relay|settler|resolver …]: run roles of the core under one supervisor.
+"""python -m core [all|api|console|relay|settler|resolver …]: run roles of the core under one supervisor.
 
 A role that ends by itself or raises ends the process with a message, so that whoever started it sees it.
 """
@@ -19,6 +19,7 @@ from pydantic import ValidationError
 from core.api.serve import serve_api
 from core.bootstrap import PASSING_FAULTS, Core, background, open_core
 from core.bus.roles import BusDeps, relay_role, resolver_role, settler_role
+from core.console.serve import serve_console
 from core.settings import Settings
 from wire.client import connect_redis
 from wire.environment import SettingsError
@@ -29,17 +30,20 @@ from wire.pulse import watch_event_loop
 from wire.tracing import start_tracing
 
 _BACKGROUND: Final = {"relay": relay_role, "settler": settler_role, "resolver": resolver_role}
-_ROLES: Final = ("api", *_BACKGROUND)
+_LISTENING: Final = {"api": serve_api, "console": serve_console}
+_ROLES: Final = (*_LISTENING, *_BACKGROUND)
+_ALL: Final = tuple(role for role in _ROLES if role != "console")
+"""The console is a process of its own: what people do there takes nothing from payments."""
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run until SIGTERM or SIGINT; return the exit code."""
     parser = argparse.ArgumentParser(prog="python -m core", description=__doc__)
-    parser.add_argument("roles", nargs="*", metavar="role", help=f"all, {', '.join(_ROLES)}; default: all")
+    parser.add_argument("roles", nargs="*", metavar="role", help=f"{', '.join(_ROLES)}; default: all but the console")
     asked = parser.parse_args(arguments).roles or ["all"]
     if unknown := sorted(set(asked) - {"all", *_ROLES}):
         parser.error(f"unknown role {', '.join(unknown)}: use all, {', '.join(_ROLES)}")
-    roles = _ROLES if "all" in asked else tuple(role for role in _ROLES if role in asked)
+    roles = tuple(role for role in _ROLES if role in asked or ("all" in asked and role in _ALL))
     log_json_lines("core-" + "-".join(roles))
     try:
         settings = Settings()
@@ -97,7 +101,7 @@ async def _missing(core: Core) -> str:
 
 
 def _role(name: str) -> Callable[[Core, asyncio.Event], Coroutine[Any, Any, None]]:
-    return serve_api if name == "api" else partial(_in_background, _BACKGROUND[name])
+    return _LISTENING.get(name) or partial(_in_background, _BACKGROUND[name])
 
 
 async def _in_background(

@@ -14,6 +14,7 @@ from uuid import UUID
 import asyncpg
 from redis.asyncio import Redis
 
+from core.bus.issuer_http import HttpIssuer
 from core.bus.receivers import DeadLettersReceiver, ResultsReceiver, read_result
 from core.bus.roles import BusDeps
 from core.bus.webhook_http import WebhookSender
@@ -25,11 +26,13 @@ from core.services.completer import Completer
 from core.services.events import EventHub, EventService
 from core.services.events import Pace as StreamPace
 from core.services.fees import FeeBook
+from core.services.identity import ClaimRules, Issuer, roles_of
 from core.services.keys import Authenticator, KeyService
 from core.services.ledger_port import Ledger
 from core.services.limits import LimitBook
 from core.services.nonces import NonceGate
 from core.services.notify import Notifier, NotifyPace
+from core.services.people import PeopleService
 from core.services.provider_payments import tell_again
 from core.services.purge import Purger, ages_of
 from core.services.quotas import Quotas
@@ -65,7 +68,9 @@ from core.store.listener import listen
 from core.store.migrate import load_migrations
 from core.store.nonces import NonceStore
 from core.store.outbox import OUTBOX_CHANNEL
+from core.store.overview import StoredFigures
 from core.store.parking import PostgresParking
+from core.store.people import StoredPeople
 from core.store.purge import PurgeStore
 from core.store.quotes import QuoteStore
 from core.store.rates import RateStore
@@ -123,6 +128,7 @@ class Ports:
     redrives: RedriveStore
     journal: AuditStore
     stories: StoryStore
+    overview: StoredFigures
     approval_above: int
     recon: ReconStore
     break_approval_above_minor: int
@@ -156,6 +162,10 @@ class Core:
     tenants: TenantService
     events: EventService
     webhooks: WebhookService
+    people: PeopleService
+    issuer: Issuer | None
+    """The identity provider of people, where one is set."""
+    claims: ClaimRules
 
     async def missing_migrations(self) -> list[str]:
         """Return the migrations that this code needs and the database has not got."""
@@ -203,7 +213,28 @@ async def open_core(settings: Settings) -> AsyncIterator[Core]:
             webhooks=WebhookService(
                 ports.unit_of_work, WebhookStore(), vault, hub.settled, private=settings.webhooks_to_private
             ),
+            people=PeopleService(
+                worker.unit_of_work,
+                StoredPeople(),
+                AuditStore(),
+                idle=timedelta(seconds=settings.console_idle_s),
+                longest=timedelta(seconds=settings.console_session_s),
+            ),
+            issuer=_issuer(settings),
+            claims=ClaimRules(
+                settings.oidc_name_claim,
+                settings.oidc_role_claim,
+                roles_of(settings.oidc_roles),
+                settings.oidc_tenant_claim,
+            ),
         )
+
+
+def _issuer(settings: Settings) -> HttpIssuer | None:
+    if not settings.oidc_issuer:
+        return None
+    secret = settings.oidc_client_secret.get_secret_value()
+    return HttpIssuer(settings.oidc_issuer, settings.oidc_client_id, secret, api_audience=settings.oidc_api_audience)
 
 
 def _hub(settings: Settings, worker: Database) -> EventHub:
@@ -256,6 +287,7 @@ def _ports(database: Database, vault: PostgresVault, pace: Pace, settings: Setti
         redrives=RedriveStore(),
         journal=AuditStore(),
         stories=StoryStore(),
+        overview=StoredFigures(),
         approval_above=settings.redrive_approval_above,
         recon=ReconStore(),
         break_approval_above_minor=settings.break_approval_above_minor,

@@ -3,6 +3,7 @@
 import base64
 import binascii
 from typing import Annotated
+from urllib.parse import urlsplit
 
 from pydantic import AliasChoices, Field, SecretStr, field_validator
 from pydantic_settings import SettingsConfigDict
@@ -35,6 +36,27 @@ class Settings(EnvironmentSettings):
     internal_port: Annotated[int, Field(ge=0, le=65535)] = 8081
     metrics_port: Annotated[int, Field(ge=0, le=65535)] = 0
     """Where a process without the API shows its counters; 0: nowhere. With the API they are on the internal port."""
+    console_port: Annotated[int, Field(ge=0, le=65535)] = 8082
+    console_url: str = ""
+    """The console's address as browsers write it, such as https://console.example.org: cookies are bound to it, and
+    to TLS where it is https. Empty: http on loopback."""
+    console_idle_s: Seconds = 1800
+    """A session ends when nobody used it for so long."""
+    console_session_s: Seconds = 43_200
+    """A session ends after this long, whoever uses it."""
+    oidc_issuer: str = ""
+    """The identity provider's address; empty: local passwords alone."""
+    oidc_client_id: str = ""
+    oidc_client_secret: SecretStr = SecretStr("")
+    oidc_api_audience: str = ""
+    """The audience of bearer tokens for the API; empty: none are taken."""
+    oidc_name_claim: str = "preferred_username"
+    oidc_role_claim: str = "groups"
+    oidc_roles: Annotated[str, Field(pattern=r"^(\s*[^=,]+=\s*(viewer|operator|approver|admin)\s*(,|$))*$")] = ""
+    """Which values of the role claim are which role, such as `payments-admins=admin,payments-oncall=operator`; of
+    several, the highest counts. Who has none is not let in."""
+    oidc_tenant_claim: str = ""
+    """The claim that names a person's tenant by id; empty: all are the system's and see every tenant."""
     db_statement_cache: Annotated[int, Field(ge=0)] = 256
     """0 behind a transaction pooler."""
     db_pool_size: Annotated[int, Field(ge=1, le=100)] = 8
@@ -112,6 +134,14 @@ class Settings(EnvironmentSettings):
     """A sign of life in a stream in which nothing happens."""
     event_stream_longest_s: Seconds = 900
     """A stream ends after this long, and its client signs anew: a revoked key follows no longer."""
+
+    @field_validator("console_url")
+    @classmethod
+    def _is_address(cls, value: str) -> str:
+        address = urlsplit(value)
+        if value and (address.scheme not in ("http", "https") or not address.netloc or address.path not in ("", "/")):
+            raise ValueError("FLEET_CONSOLE_URL must be an address without a path, such as https://console.example.org")
+        return value
 
     @field_validator("master_key")
     @classmethod

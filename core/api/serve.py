@@ -1,10 +1,7 @@
 """Two listeners in one loop: the public API, and the internal one that only adapters and scrapers reach."""
 
 import asyncio
-from collections.abc import Iterator
-from contextlib import contextmanager
 
-import uvicorn
 from fastapi import FastAPI
 from starlette.types import ASGIApp
 
@@ -19,6 +16,7 @@ from core.bus.throttle import ResultsThrottle
 from core.services.permits import Throttle
 from core.settings import Settings
 from wire.client import connect_redis
+from wire.listener import listener, serve_until
 
 
 def internal_app(core: Core, throttle: Throttle) -> ASGIApp:
@@ -52,40 +50,10 @@ def _results_bounds(settings: Settings) -> GateBounds:
 
 async def _serve(core: Core, internal: ASGIApp, stopping: asyncio.Event) -> None:
     settings = core.settings
+    public = Measured(public_app(core), "public")
     servers = [
-        _Server(_config(Measured(public_app(core), "public"), settings.host, settings.public_port, settings.drain_s)),
-        _Server(_config(internal, settings.host, settings.internal_port, settings.drain_s)),
+        listener(public, settings.host, settings.public_port, settings.drain_s),
+        listener(internal, settings.host, settings.internal_port, settings.drain_s),
     ]
-    tasks = [asyncio.create_task(server.serve()) for server in servers]
-    waiting = asyncio.create_task(stopping.wait())
-    await asyncio.wait({*tasks, waiting}, return_when=asyncio.FIRST_COMPLETED)
-    core.events.hub.close()
-    for server in servers:
-        server.should_exit = True
-    waiting.cancel()
-    await asyncio.gather(*tasks)
-
-
-class _Server(uvicorn.Server):
-    """The process's supervisor owns the signals; a server must not take them."""
-
-    @contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        yield
-
-
-def _config(app: ASGIApp, host: str, port: int, drain_s: float) -> uvicorn.Config:
-    return uvicorn.Config(
-        app,
-        host=host,
-        port=port,
-        loop="none",
-        http="httptools",
-        ws="none",
-        lifespan="off",
-        access_log=False,
-        log_config=None,
-        server_header=False,
-        proxy_headers=False,
-        timeout_graceful_shutdown=int(drain_s),
-    )
+    # Streams of events would not end by themselves.
+    await serve_until(stopping, servers, before_end=core.events.hub.close)

@@ -125,7 +125,7 @@ class Caller:
 
     def context(self, traceparent: str | None = None) -> Context:
         """Return the context of a use case; its actor tells the user that the key acts for, and who acts."""
-        actor = f"key:{self.key_id}"
+        actor = self.key_id if self.kind == "person" else f"key:{self.key_id}"
         if self.acting is not None:
             actor += f" for {self.acting.user}" + (f" by {self.acting.agent}" if self.acting.agent else "")
         return Context(self.tenant_id, actor, traceparent)
@@ -180,6 +180,7 @@ class Keyring(Protocol):
     async def set_secrets(self, uow: Any, key_id: str, secret: bytes, secret_next: bytes | None) -> bool: ...
     async def revoke_key(self, uow: Any, key_id: str) -> bool: ...
     async def find_key(self, key_id: str) -> StoredKey | None: ...
+    async def list_keys(self, uow: Any, tenant_id: UUID | None) -> Sequence[StoredKey]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -388,6 +389,10 @@ class KeyService:
         async with self._unit_of_work(context) as uow:
             if not await self._keyring.revoke_key(uow, key_id):
                 raise Refusal("not_found", f"there is no live key {key_id[:64]}")
+
+    async def list_keys(self, uow: Any, tenant_id: UUID | None) -> Sequence[StoredKey]:
+        """Return the keys of a tenant, or all, revoked ones too, the oldest first; their secrets are sealed."""
+        return await self._keyring.list_keys(uow, tenant_id)
 
     def _seal(self, key_id: str, secret: str) -> bytes:
         return self._vault.seal_bytes(secret.encode(), bound_to=_binding(key_id))

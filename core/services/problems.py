@@ -122,6 +122,14 @@ PROBLEMS: Final = {
     "suspense_taken": ProblemType(409, "The item was decided about already"),
     "wrong_break_state": ProblemType(409, "The break's state does not allow this"),
     "entry_missing": ProblemType(422, "A break of money is put right by a new entry"),
+    "register_incomplete": ProblemType(422, "A register was called whole before every line of it had come"),
+    # The console:
+    "sign_in_refused": ProblemType(401, "Nobody is signed in by this"),
+    "too_many_attempts": ProblemType(429, "Too many wrong passwords"),
+    "form_refused": ProblemType(403, "The form was not sent from a page of this session"),
+    "role_missing": ProblemType(403, "The person's role does not carry this"),
+    "own_role": ProblemType(403, "Another admin must change this"),
+    "person_exists": ProblemType(409, "The name is another person's"),
 }
 
 

@@ -9,6 +9,7 @@ from typer.exceptions import TyperException
 from fleet.cli import (
     audit,
     collections,
+    console,
     dlq,
     events,
     fees,
@@ -57,6 +58,7 @@ app.add_typer(dlq.app, name="dlq")
 app.add_typer(redrives.app, name="redrives")
 app.add_typer(recon.app, name="recon")
 app.add_typer(audit.app, name="audit")
+app.add_typer(console.app, name="console")
 app.add_typer(ledger.app, name="ledger")
 app.add_typer(projections.app, name="projections")
 app.add_typer(keys.app, name="keys")

@@ -23,6 +23,7 @@ async def _up(plan: StackPlan) -> None:
         async with running(plan) as stack:
             info = stack.info
             _say(f"API           {info.public_url}  (OpenAPI: {info.public_url}/openapi.json)")
+            _say(f"console       {info.console_url}  (admin, {info.console_password or 'whose password you changed'})")
             _say(f"internal API  {info.internal_url}")
             for name, url in info.metrics.items():
                 _say(f"metrics       {url}  ({name})")
@@ -63,6 +64,7 @@ def main() -> int:
     parser = _OneLineParser(prog="./dev up", description=__doc__)
     parser.add_argument("--data", type=Path, help="keep data in this folder between runs; default: a fresh one")
     parser.add_argument("--port", type=_port, default=8080, help="of the public API; 0 takes a free one")
+    parser.add_argument("--console-port", type=_port, default=8082, help="of the console; 0 takes a free one")
     parser.add_argument("--timing", choices=("scaled", "standard"), default="scaled", help="see docs/protocol.md, 4")
     chosen = parser.parse_args()
     profile = SCALED if chosen.timing == "scaled" else STANDARD
@@ -70,7 +72,7 @@ def main() -> int:
         with tempfile.TemporaryDirectory(prefix="psp-fleet-") as fresh:
             home = chosen.data or Path(fresh)
             with _announced(home):
-                asyncio.run(_up(StackPlan(home, profile, EVERY_RAIL, chosen.port)))
+                asyncio.run(_up(StackPlan(home, profile, EVERY_RAIL, chosen.port, chosen.console_port)))
     except (StackError, OSError) as error:
         return _fail(f"stack_failed: {error}", 3)
     except (asyncio.CancelledError, KeyboardInterrupt):

@@ -18,6 +18,7 @@ import httpx
 from redis.exceptions import RedisError
 
 from fleet.proof import BookPayment
+from fleet.stack.console import console_process, first_admin
 from fleet.stack.installation import Installation, install
 from fleet.stack.postgres import EmbeddedPostgres
 from fleet.stack.processes import free_port
@@ -46,6 +47,8 @@ class StackPlan:
     profile: Profile = SCALED
     rails: Mapping[str, int] = field(default_factory=lambda: {"promptpay": 2})
     public_port: int = 0
+    console_port: int | None = None
+    """None: no console; 0: on any free port."""
     core_env: Mapping[str, str] = field(default_factory=dict)
     adapter_env: Mapping[str, str] = field(default_factory=dict)
     failpoints: bool = False
@@ -64,6 +67,9 @@ class StackInfo:
     database_url: str
     redis_url: str
     master_key: str
+    console_url: str = ""
+    console_password: str = ""
+    """Of the first admin, where it was made here."""
     providers: Mapping[str, str] = field(default_factory=dict)
     """Rail -> where what plays its provider answers."""
     metrics: Mapping[str, str] = field(default_factory=dict)
@@ -115,6 +121,8 @@ class Stack:
     async def _start(self) -> None:
         if self.plan.public_port:
             _require_free(self.plan.public_port)
+        if self.plan.console_port:
+            _require_free(self.plan.console_port)
         self.home.mkdir(parents=True, exist_ok=True)
         kept = Secrets.load_or_create(self.home / "secrets.json")
         admin_url, redis_url = self._start_servers()
@@ -127,6 +135,10 @@ class Stack:
             for rail in self.plan.rails
         ]  # fmt: skip
         public, internal = self.plan.public_port or free_port(), free_port()
+        console, password = None, ""
+        if self.plan.console_port is not None:
+            console = self.plan.console_port or free_port()
+            password = await first_admin(self.home / "console.json", urls)
         self._info = StackInfo(
             public_url=f"http://127.0.0.1:{public}",
             internal_url=f"http://127.0.0.1:{internal}",
@@ -135,6 +147,8 @@ class Stack:
             database_url=urls.worker,
             redis_url=redis_url,
             master_key=kept.master_key,
+            console_url="" if console is None else f"http://127.0.0.1:{console}",
+            console_password=password,
             providers={place.rail: place.url for _, place in self._providers()},
             metrics={
                 API: f"http://127.0.0.1:{internal}/metrics",
@@ -200,7 +214,9 @@ class Stack:
             **self.plan.core_env,
         }
         python = sys.executable
+        console = urlsplit(self.info.console_url).port
         return [
+            *([] if console is None else [console_process(env, console)]),
             ChildSpec(API, (python, "-m", "core", "api"), env),
             ChildSpec(
                 WORKER,

@@ -5,14 +5,14 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from core.api.public import public_app
-from core.api.serve import _config, _Server
 from core.bootstrap import Core
+from wire.listener import listener
 
 
 @asynccontextmanager
 async def serving(core: Core) -> AsyncIterator[str]:
     """Serve until the end; yields the base URL."""
-    server = _Server(_config(public_app(core), "127.0.0.1", 0, 5))
+    server = listener(public_app(core), "127.0.0.1", 0, 5)
     task = asyncio.create_task(server.serve())
     while not server.started:  # noqa: ASYNC110 - the server offers nothing to wait for
         await asyncio.sleep(0.01)

@@ -1,0 +1,36 @@
+"""The screens of the console, one module for each subject. docs/console.md says how to add one."""
+
+from typing import Final
+
+from core.console.pages import (
+    audit,
+    breaks,
+    intents,
+    letters,
+    overview,
+    people,
+    rails,
+    redrives,
+    reviews,
+    routes,
+    signing_in,
+    static,
+    suspense,
+)
+from core.console.visit import Screen
+
+SCREENS: Final[tuple[Screen, ...]] = (
+    *signing_in.SCREENS,
+    *static.SCREENS,
+    *overview.SCREENS,
+    *intents.SCREENS,
+    *letters.SCREENS,
+    *redrives.SCREENS,
+    *reviews.SCREENS,
+    *suspense.SCREENS,
+    *rails.SCREENS,
+    *breaks.SCREENS,
+    *audit.SCREENS,
+    *routes.SCREENS,
+    *people.SCREENS,
+)

@@ -1,0 +1,82 @@
+"""Reconciliation breaks: an owner, a way out by a new entry, a second person's agreement."""
+
+from core.console.visit import Answer, Page, Redirect, Screen, Visit
+from core.domain.context import Context
+from core.domain.roles import Role
+from core.services.keys import RECONCILIATION_SCOPE
+from core.services.problems import Refusal
+from core.services.recon import approve_break, assign_break, reconcile_intents, reconcile_ledger, resolve_break
+from core.services.redrives import reach
+from schemas.recon import BreakOwner, BreakResolution, BreakState
+
+_MOST = 200
+
+
+async def list_breaks(visit: Visit) -> Answer:
+    """List breaks, the oldest first."""
+    visit.caller.require_operation(RECONCILIATION_SCOPE)
+    text = visit.form.get("state", BreakState.OPEN)
+    if text not in BreakState.__members__:
+        raise Refusal("invalid_request", f"a state is one of {', '.join(BreakState)}", field="state")
+    kind = visit.form.get("kind")
+    async with visit.background() as uow:
+        found = await visit.core.worker_ports.recon.page(uow, reach(visit.caller), BreakState(text), kind, _MOST)
+    values = {"breaks": found, "state": text, "states": list(BreakState), "kind": kind or "", "most": _MOST}
+    return Page("breaks.html", values)
+
+
+async def show_break(visit: Visit) -> Answer:
+    """Show one break and its ways out."""
+    visit.caller.require_operation(RECONCILIATION_SCOPE)
+    async with visit.background() as uow:
+        found = await visit.core.worker_ports.recon.find(uow, visit.path_id("break_id"), reach(visit.caller))
+    if found is None:
+        raise Refusal("not_found", "there is no such break")
+    own = found.proposed_by == visit.caller.context().actor
+    return Page("break.html", {"each": found, "own": own})
+
+
+async def assign(visit: Visit) -> Answer:
+    """Say who looks after it; left empty, the person who asks does."""
+    break_id = visit.path_id("break_id")
+    asked = visit.asked(BreakOwner, owner=visit.form.get("owner", visit.person.name))
+    await assign_break(visit.core.worker_ports, visit.caller, break_id, asked.owner)
+    return Redirect(f"/breaks/{break_id}", "owner_set")
+
+
+async def resolve(visit: Visit) -> Answer:
+    """Name the entry that puts it right."""
+    break_id = visit.path_id("break_id")
+    await resolve_break(visit.core.worker_ports, visit.caller, break_id, visit.asked(BreakResolution))
+    return Redirect(f"/breaks/{break_id}", "resolved")
+
+
+async def agree(visit: Visit) -> Answer:
+    """Agree with how another person puts it right."""
+    break_id = visit.path_id("break_id")
+    await approve_break(visit.core.worker_ports, visit.caller, break_id)
+    return Redirect(f"/breaks/{break_id}", "approved")
+
+
+async def compare(visit: Visit) -> Answer:
+    """Compare the books with themselves, or with every payment, now."""
+    if not visit.person.everywhere:
+        raise Refusal("operation_not_permitted", "a comparison reads every tenant's books: the system's people run it")
+    what, context = visit.form.get("what", ""), Context(None, visit.caller.context().actor)
+    if what == "ledger":
+        await reconcile_ledger(visit.core.worker_ports, context)
+    elif what == "intents":
+        await reconcile_intents(visit.core.worker_ports, context)
+    else:
+        raise Refusal("invalid_request", "compare ledger or intents", field="what")
+    return Redirect("/breaks", "compared")
+
+
+SCREENS = (
+    Screen("GET", "/breaks", list_breaks, Role.VIEWER),
+    Screen("POST", "/breaks", compare, Role.OPERATOR),
+    Screen("GET", "/breaks/{break_id}", show_break, Role.VIEWER),
+    Screen("POST", "/breaks/{break_id}/assign", assign, Role.OPERATOR),
+    Screen("POST", "/breaks/{break_id}/resolve", resolve, Role.OPERATOR),
+    Screen("POST", "/breaks/{break_id}/approve", agree, Role.APPROVER),
+)

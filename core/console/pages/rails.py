@@ -1,0 +1,82 @@
+"""Rails: what they can do, whether their provider's breaker is open, pause and resume with a reason."""
+
+import json
+from contextlib import AbstractAsyncContextManager
+from typing import Any, Final
+
+from core.console.visit import Answer, Page, Redirect, Screen, Visit
+from core.domain.context import Context
+from core.domain.roles import Role
+from core.services.people import SYSTEM_TENANT
+from core.services.problems import Refusal
+from core.services.rails import pause, resume
+from schemas.operations import OperationType
+
+_EVENTS: Final = 50
+
+
+async def list_rails(visit: Visit) -> Answer:
+    """Show every rail that has registered, with what is paused and what waits."""
+    async with visit.background() as uow:
+        rows = await visit.core.worker_ports.rails.overview(uow)
+    found = [{**row, "pauses": json.loads(row["pauses"]), "waits": json.loads(row["waits"])} for row in rows]
+    return Page("rails.html", {"rails": found})
+
+
+async def show_rail(visit: Visit) -> Answer:
+    """Show a rail's capabilities and what happened to it."""
+    rail, rails = str(visit.request.path_params["rail"]), visit.core.worker_ports.rails
+    async with visit.background() as uow:
+        state = await rails.rail_state(uow, rail)
+        if state.registration is None:
+            raise Refusal("not_found", "no such rail has registered")
+        events = await rails.events_of(uow, rail, _EVENTS)
+    return Page("rail.html", {"rail": rail, "state": state, "events": events})
+
+
+async def pause_rail(visit: Visit) -> Answer:
+    """Give no first permits any more; what was sent goes on to its end."""
+    rail, reason = str(visit.request.path_params["rail"]), visit.form.get("reason", "")
+    if not 3 <= len(reason) <= 500:
+        raise Refusal("invalid_request", "say why in 3 to 500 characters", field="reason")
+    async with _acting(visit) as uow:
+        await _require_known(visit, uow, rail)
+        await pause(uow, visit.core.worker_ports.rails, rail, _operation(visit), reason=reason)
+    return Redirect(f"/rails/{rail}", "paused")
+
+
+async def resume_rail(visit: Visit) -> Answer:
+    """Give first permits again."""
+    rail = str(visit.request.path_params["rail"])
+    async with _acting(visit) as uow:
+        await _require_known(visit, uow, rail)
+        await resume(uow, visit.core.worker_ports.rails, rail, _operation(visit))
+    return Redirect(f"/rails/{rail}", "resumed")
+
+
+def _acting(visit: Visit) -> AbstractAsyncContextManager[Any]:
+    """Open a transaction whose changes the journal notes under the person's name; rails serve every tenant."""
+    if not visit.person.everywhere:
+        raise Refusal("operation_not_permitted", "a rail serves every tenant: only the system's people pause it")
+    context = Context(SYSTEM_TENANT, visit.caller.context().actor)
+    return visit.core.worker_ports.unit_of_work(context)
+
+
+async def _require_known(visit: Visit, uow: Any, rail: str) -> None:
+    if rail not in await visit.core.worker_ports.rails.known_rails(uow):
+        raise Refusal("not_found", "no such rail has registered")
+
+
+def _operation(visit: Visit) -> str:
+    operation = visit.form.get("operation", "*")
+    if operation != "*" and operation not in OperationType.__members__:
+        raise Refusal("invalid_request", "there is no such operation", field="operation")
+    return operation
+
+
+SCREENS = (
+    Screen("GET", "/rails", list_rails, Role.VIEWER),
+    Screen("GET", "/rails/{rail}", show_rail, Role.VIEWER),
+    Screen("POST", "/rails/{rail}/pause", pause_rail, Role.OPERATOR),
+    Screen("POST", "/rails/{rail}/resume", resume_rail, Role.OPERATOR),
+)

@@ -1,0 +1,52 @@
+"""Money in suspense: whose it is, decided by a person."""
+
+from core.console.visit import PAGE, Answer, Page, Redirect, Screen, Visit
+from core.domain.roles import Role
+from core.services.problems import Refusal
+from core.services.suspense import assign_item, list_items, return_item, show_item
+from schemas.suspense import AssignRequest, ReturnRequest, SuspenseState
+
+
+async def list_suspense(visit: Visit) -> Answer:
+    """List the work, oldest first."""
+    text = visit.form.get("state", SuspenseState.OPEN)
+    if text not in SuspenseState.__members__:
+        raise Refusal("invalid_request", f"a state is one of {', '.join(SuspenseState)}", field="state")
+    page = await list_items(
+        visit.core.ports,
+        visit.in_tenant,
+        state=SuspenseState(text),
+        intent_id=None,
+        cursor=visit.form.get("cursor"),
+        limit=PAGE,
+    )
+    values = {"items": page.items, "following": page.next_cursor, "state": text, "states": list(SuspenseState)}
+    return Page("suspense.html", values)
+
+
+async def show(visit: Visit) -> Answer:
+    """Show one item, who told of it and what was decided."""
+    item = await show_item(visit.core.ports, visit.in_tenant, visit.path_id("item_id"))
+    return Page("suspense_item.html", {"item": item})
+
+
+async def assign(visit: Visit) -> Answer:
+    """Give the money to a wallet."""
+    item_id = visit.path_id("item_id")
+    await assign_item(visit.core.ports, visit.in_tenant, item_id, visit.asked(AssignRequest))
+    return Redirect(f"/suspense/{item_id}", "assigned")
+
+
+async def give_back(visit: Visit) -> Answer:
+    """Pay the money back to who paid it."""
+    item_id = visit.path_id("item_id")
+    await return_item(visit.core.ports, visit.in_tenant, item_id, visit.asked(ReturnRequest))
+    return Redirect(f"/suspense/{item_id}", "returning")
+
+
+SCREENS = (
+    Screen("GET", "/suspense", list_suspense, Role.VIEWER),
+    Screen("GET", "/suspense/{item_id}", show, Role.VIEWER),
+    Screen("POST", "/suspense/{item_id}/assign", assign, Role.OPERATOR),
+    Screen("POST", "/suspense/{item_id}/return", give_back, Role.OPERATOR),
+)
