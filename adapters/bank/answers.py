@@ -4,7 +4,7 @@ A payment succeeded when our account shows it booked, or the bank calls it settl
 report rejects it for a reason that is listed here. Everything else is still open: what is not in a table is UNKNOWN.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -160,3 +160,40 @@ def _reported(status: str, reason: str, evidence: str) -> Outcome:
 
 def _evidence(entries: Mapping[str, Entry]) -> str:
     return "\n".join(entry.evidence for entry in entries.values())
+
+
+def tables() -> Iterator[str]:
+    """Yield the lines of the tables in docs/rails/bank.md."""
+    yield "| status in pain.002 | verdict |"
+    yield "|---|---|"
+    for status, verdict in STATUSES.items():
+        told = {
+            Verdict.SUCCEEDED: f"{verdict}, of a payment; of a whole file {Verdict.PENDING}",
+            Verdict.DECLINED: f"{verdict} for a reason of the next table, else {Verdict.UNKNOWN}",
+        }
+        yield f"| `{status}` | {told.get(verdict, verdict)} |"
+    yield f"| any other status, PART among them | {Verdict.UNKNOWN} |"
+    yield ""
+    yield "| what our account shows in camt | verdict |"
+    yield "|---|---|"
+    yield f"| one debit, booked | {Verdict.SUCCEEDED} |"
+    yield f"| a booked debit and its return, booked | {Verdict.RETURNED}, with what came back |"
+    yield f"| one credit of a direct debit, booked | {Verdict.PAID} |"
+    yield f"| the same reference booked twice | {Verdict.UNKNOWN}, for people |"
+    yield "| an entry that is not booked | nothing: what was reported counts |"
+    yield ""
+    yield "| reason beside RJCT | verdict | reason |"
+    yield "|---|---|---|"
+    for code, ours in REASONS.items():
+        yield f"| `{code}` | {Verdict.DECLINED} | `{ours}` |"
+    for code in sorted(DUPLICATES):
+        yield f"| `{code}` | {Verdict.UNKNOWN}: the first one arrived | `duplicate` |"
+    for code in sorted(TIME_OUTS):
+        yield f"| `{code}` | {Verdict.UNKNOWN}: a time-out | `bank_timed_out` |"
+    yield f"| any other reason, or none | {Verdict.UNKNOWN} | `rejection_not_listed` |"
+    yield ""
+    yield "| HTTP, a file handed in | what it means |"
+    yield "|---|---|"
+    yield "| 202, 422 | the bank has it, and says in its messages what became of it |"
+    yield f"| 401, 403 | {Verdict.NOT_SENT}, later; the adapter is not ready |"
+    yield f"| any other status, and no answer | {Verdict.UNKNOWN} |"

@@ -3,9 +3,10 @@
 import re
 from typing import Final
 
-from adapters.promptpay.client import LOOKUP_EXPIRED, IppsClient
+from adapters.promptpay import verdicts
+from adapters.promptpay.client import IppsClient
 from adapters.promptpay.collections import PromptPayCollections
-from adapters.promptpay.models import Channel, LookupRequest, TransferAnswer, TransferRequest, TransferStatus
+from adapters.promptpay.models import Channel, LookupRequest, TransferAnswer, TransferRequest
 from adapters.promptpay.settings import PromptPaySettings
 from adapters.runtime import errors
 from adapters.runtime.port import Order, Outcome
@@ -36,19 +37,6 @@ _PROXIES: Final = {
     "national_id": ProxyType.NATIONAL_ID,
     "ewallet": ProxyType.EWALLET,
 }
-
-# Every status of the contract and what it means for the money. A status that is not here is UNKNOWN.
-VERDICTS: Final = {
-    TransferStatus.PROCESSING: Verdict.PENDING,
-    TransferStatus.SUCCEEDED: Verdict.SUCCEEDED,
-    TransferStatus.FAILED: Verdict.DECLINED,
-    TransferStatus.CANCELED: Verdict.CANCELLED,
-    TransferStatus.EXPIRED: Verdict.DECLINED,
-    TransferStatus.REFUNDED: Verdict.RETURNED,
-}
-
-# Reasons that the contract names, as they are; any other becomes `declined`.
-_REASONS: Final = frozenset({"account_closed", "insufficient_provider_funds", "limit_exceeded"})
 
 
 class PromptPayRail(PromptPayCollections):
@@ -125,10 +113,10 @@ class PromptPayRail(PromptPayCollections):
         except ReferenceTaken:
             return await status_of_existing(self.inquire(order))
         except errors.NotSent as refused:
-            if refused.reason != LOOKUP_EXPIRED:
+            if refused.reason != verdicts.LOOKUP_EXPIRED:
                 raise
             # Sent again it would expire again: no retry is asked for, so the core ends it if nothing else was sent.
-            return Outcome(Verdict.NOT_SENT, reason=LOOKUP_EXPIRED, evidence=refused.evidence)
+            return Outcome(Verdict.NOT_SENT, reason=verdicts.LOOKUP_EXPIRED, evidence=refused.evidence)
         # The answer shows the transfer of this reference: a status of the reference, not merely of this request.
         return _outcome(answer, order, evidence, Basis.REFERENCE_STATUS)
 
@@ -218,17 +206,13 @@ def lookup_request(order: Order) -> LookupRequest:
 def _outcome(answer: TransferAnswer, order: Order, evidence: str, basis: Basis) -> Outcome:
     if answer.client_ref != order.reference:
         raise errors.ProtocolViolation("the answer is about another reference", evidence=evidence)
-    try:
-        verdict = VERDICTS.get(TransferStatus(answer.status), Verdict.UNKNOWN)
-    except ValueError:
-        verdict = Verdict.UNKNOWN
-    negative = verdict in (Verdict.DECLINED, Verdict.CANCELLED)
+    verdict = verdicts.verdict_of(verdicts.STATUSES, answer.status)
     return Outcome(
         verdict,
         amount_minor=_amount_minor(answer.amount, evidence),
         currency=_THB.code if answer.amount is not None else None,
         provider_tx_id=answer.psp_txid,
-        reason=(answer.reason if answer.reason in _REASONS else "declined") if negative else "",
+        reason=verdicts.reason_of(verdict, answer.reason),
         evidence=evidence,
         basis=basis,
     )

@@ -5,13 +5,12 @@ the provider's tables do not name is Indeterminate.
 """
 
 import time
-from collections.abc import Mapping
 from typing import Final, TypeVar
 
 import httpx
 from pydantic import ValidationError
 
-from adapters.promptpay import signing
+from adapters.promptpay import signing, verdicts
 from adapters.promptpay.models import (
     ErrorAnswer,
     LookupAnswer,
@@ -24,32 +23,11 @@ from adapters.promptpay.models import (
     TransferRequest,
 )
 from adapters.runtime import errors
-from adapters.runtime.references import ReferenceTaken, ReferenceUnknown
 
 Answer = TypeVar("Answer", bound=Payload)
 
-LOOKUP_EXPIRED: Final = "lookup_expired"
-
-# Refusals of a submission that say for certain that it was not executed. A code that is not here is Indeterminate.
-_REFUSALS: Final[Mapping[tuple[int, str], str]] = {
-    (404, "payee_not_found"): "payee_not_found",
-    (404, "biller_not_found"): "biller_not_found",
-    (422, "bill_reference_refused"): "bill_reference_refused",
-    (422, "bill_amount_refused"): "bill_amount_refused",
-    (409, "bill_already_paid"): "bill_already_paid",
-    (410, "bill_expired"): "bill_expired",
-    (422, "amount_invalid"): "amount_invalid",
-    (422, "amount_mismatch"): "amount_mismatch",
-    (422, "field_invalid"): "field_invalid",
-    (404, "payment_not_found"): "payment_not_found",
-    (422, "refund_exceeds_payment"): "refund_exceeds_payment",
-}
-_NOT_TAKEN: Final[Mapping[tuple[int, str], str]] = {
-    (410, "lookup_expired"): LOOKUP_EXPIRED,
-    (404, "lookup_not_found"): LOOKUP_EXPIRED,
-}
-_UNKNOWN: Final = frozenset({"transfer_not_found", "qr_not_found", "refund_not_found"})
 _EVIDENCE_CHARACTERS: Final = 8_000
+_THROTTLED_S: Final = 5
 
 
 class IppsClient:
@@ -115,7 +93,7 @@ class IppsClient:
             raise errors.transport_error(error) from error
         evidence = f"{response.status_code} {response.text}"[:_EVIDENCE_CHARACTERS]
         if not response.is_success and not _status_beside_refusal(response):
-            raise _refusal(response, evidence)
+            raise verdicts.refusal(response.status_code, _code(response), evidence, _wait_s(response))
         try:
             return model.model_validate_json(response.content), evidence
         except ValidationError as error:
@@ -124,27 +102,12 @@ class IppsClient:
 
 def _status_beside_refusal(response: httpx.Response) -> bool:
     """Whether the refusal to cancel carries the transfer itself: then that is the answer."""
-    return response.status_code == httpx.codes.CONFLICT and _code(response) == "not_cancelable"
+    return (response.status_code, _code(response)) == verdicts.NOT_CANCELABLE
 
 
-def _refusal(response: httpx.Response, evidence: str) -> Exception:
-    status, code = response.status_code, _code(response)
-    if (status, code) in _REFUSALS:
-        return errors.Rejected(_REFUSALS[status, code], evidence=evidence)
-    if (status, code) in _NOT_TAKEN:
-        return errors.NotSent(code, reason=_NOT_TAKEN[status, code], evidence=evidence)
-    if status == httpx.codes.NOT_FOUND and code in _UNKNOWN:
-        return ReferenceUnknown(evidence)
-    if (status, code) == (409, "duplicate_reference"):
-        return ReferenceTaken()
-    if status == httpx.codes.TOO_MANY_REQUESTS:
-        told = response.headers.get("Retry-After", "")
-        return errors.Throttled(
-            "throttled", after_s=int(told) if told.isascii() and told.isdigit() else 5, evidence=evidence
-        )
-    if status in (httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN):
-        return errors.Misconfigured(f"the provider refuses our credentials: {status} {code}", evidence=evidence)
-    return errors.Indeterminate(f"HTTP {status} {code}", reason="provider_error", evidence=evidence)
+def _wait_s(response: httpx.Response) -> int:
+    told = response.headers.get("Retry-After", "")
+    return int(told) if told.isascii() and told.isdigit() else _THROTTLED_S
 
 
 def _code(response: httpx.Response) -> str:

@@ -6,7 +6,7 @@ from typing import Final
 
 from pydantic import ValidationError
 
-from adapters.promptpay import signing
+from adapters.promptpay import signing, verdicts
 from adapters.promptpay.client import IppsClient
 from adapters.promptpay.models import (
     QrAnswer,
@@ -15,7 +15,6 @@ from adapters.promptpay.models import (
     QrStatus,
     RefundRequest,
     TransferAnswer,
-    TransferStatus,
     Webhook,
 )
 from adapters.promptpay.settings import PromptPaySettings
@@ -36,21 +35,6 @@ from schemas.results import Basis, Verdict
 
 _THB: Final = currency_of("THB")
 
-# Every status of a code and what it means. A status that is not here is UNKNOWN.
-QR_VERDICTS: Final = {
-    QrStatus.ACTIVE: Verdict.AWAITING_PAYMENT,
-    QrStatus.PAID: Verdict.PAID,
-    QrStatus.EXPIRED: Verdict.EXPIRED,
-    QrStatus.CANCELED: Verdict.CANCELLED,
-    QrStatus.RETURNED: Verdict.RETURNED,
-}
-# Every status of a refund. REFUNDED is a payment's, and says nothing about a refund.
-REFUND_VERDICTS: Final = {
-    TransferStatus.PROCESSING: Verdict.PENDING,
-    TransferStatus.SUCCEEDED: Verdict.SUCCEEDED,
-    TransferStatus.FAILED: Verdict.DECLINED,
-    TransferStatus.CANCELED: Verdict.CANCELLED,
-}
 # Webhooks that tell of money in; any other is about a transfer or a refund of ours, whose status is then asked for.
 _KINDS: Final = {"qr.paid": PaymentKind.PAYMENT, "qr.returned": PaymentKind.RETURN}
 
@@ -148,10 +132,7 @@ class PromptPayCollections:
     def _standing(self, answer: QrAnswer, order: Order, evidence: str) -> Outcome:
         if answer.client_ref != order.reference:
             raise errors.ProtocolViolation("the answer is about another reference", evidence=evidence)
-        try:
-            verdict = QR_VERDICTS.get(QrStatus(answer.status), Verdict.UNKNOWN)
-        except ValueError:
-            verdict = Verdict.UNKNOWN
+        verdict = verdicts.verdict_of(verdicts.QR_STATUSES, answer.status)
         received = _received(verdict, answer, evidence)
         action = None
         if verdict is Verdict.AWAITING_PAYMENT:
@@ -183,10 +164,7 @@ def _received(verdict: Verdict, answer: QrAnswer, evidence: str) -> QrPayment | 
 def _refunded(answer: TransferAnswer, order: Order, evidence: str) -> Outcome:
     if answer.client_ref != order.reference:
         raise errors.ProtocolViolation("the answer is about another reference", evidence=evidence)
-    try:
-        verdict = REFUND_VERDICTS.get(TransferStatus(answer.status), Verdict.UNKNOWN)
-    except ValueError:
-        verdict = Verdict.UNKNOWN
+    verdict = verdicts.verdict_of(verdicts.REFUND_STATUSES, answer.status)
     return Outcome(
         verdict,
         amount_minor=_minor(answer.amount, evidence) if answer.amount is not None else None,

@@ -1,8 +1,5 @@
 """What the bank's words mean: no word that is not in a table ever ends a payment."""
 
-import re
-from pathlib import Path
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -85,8 +82,3 @@ def test_one_reference_booked_twice_is_for_people() -> None:
 def test_what_nobody_reported_is_not_answered() -> None:
     assert outcome_of(None, None) is None
     assert outcome_of(Known(), None) is None
-
-
-def test_the_table_of_the_docs_is_the_table_of_the_code() -> None:
-    text = (Path(__file__).parents[3] / "docs" / "rails" / "bank.md").read_text()
-    assert dict(re.findall(r"^\| ([A-Z]{2}\d\d) \| ([a-z_]+) \|$", text, re.MULTILINE)) == REASONS

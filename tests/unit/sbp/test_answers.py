@@ -176,7 +176,3 @@ def test_the_digits_of_an_amount_are_signed_as_they_are_written() -> None:
 def test_a_fee_that_is_no_amount_is_nonsense_and_not_nothing(fee: str) -> None:
     with pytest.raises(errors.ProtocolViolation):
         fee_minor(fee, "")
-
-
-def test_the_documented_tables_are_those_of_the_code() -> None:
-    assert "\n".join(verdicts.tables()) in (ROOT / "docs" / "rails" / "sbp.md").read_text()
