@@ -11,8 +11,8 @@ from core.domain.ids import derive_id
 from core.domain.intents import IntentRow, Move
 from core.domain.ledger import Account, AccountBalance, AccountFlags, Transfer
 from core.domain.operations import AccountCode, accounts_of, posting_transfers, system_account
-from core.domain.registry import TransferCode
 from core.domain.reconciliation import Break
+from core.domain.registry import TransferCode
 from core.services.close_job import Ending
 from core.services.collection_port import Taken
 from core.services.facts import Alert
