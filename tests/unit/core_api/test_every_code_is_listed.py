@@ -32,11 +32,13 @@ def _called(call: ast.Call) -> str:
 
 
 def _texts(node: ast.AST | None, names: dict[str, set[str]]) -> Iterator[str]:
-    """Yield the constants that an expression may be: itself, what a name or a function stands for, or one branch."""
+    """Yield the constants that an expression may be: itself, what a name stands for, a call returns, or one branch."""
     if isinstance(node, ast.Constant) and isinstance(node.value, str) and node.value:
         yield node.value
-    elif isinstance(node, ast.Name | ast.Call):
-        yield from names.get(node.id if isinstance(node, ast.Name) else _called(node), ())
+    elif isinstance(node, ast.Name):
+        yield from names.get(node.id, ())
+    elif isinstance(node, ast.Call):
+        yield from RETURNED.get(_called(node), ())
     elif isinstance(node, ast.BoolOp):
         for each in node.values:
             yield from _texts(each, names)
@@ -45,17 +47,27 @@ def _texts(node: ast.AST | None, names: dict[str, set[str]]) -> Iterator[str]:
         yield from _texts(node.orelse, names)
 
 
+def _returned(tree: ast.AST) -> dict[str, set[str]]:
+    """Return the texts that the functions of a module return as they stand."""
+    return {
+        node.name: {text for one in ast.walk(node) if isinstance(one, ast.Return) for text in _texts(one.value, {})}
+        for node in ast.walk(tree)
+        if isinstance(node, ast.FunctionDef) and ast.unparse(node.returns or ast.Constant("")) == "str"
+    }
+
+
+RETURNED: dict[str, set[str]] = {}
+RETURNED |= {name: texts for tree in TREES.values() for name, texts in _returned(tree).items() if texts}
+
+
 def _names(tree: ast.AST) -> dict[str, set[str]]:
-    """Return what the names of a module stand for where that is a text, and what its functions return of them."""
+    """Return what the names of a module stand for where that is a text."""
     found: dict[str, set[str]] = {}
     for node in ast.walk(tree):
         if isinstance(node, ast.Assign | ast.AnnAssign | ast.NamedExpr):
             for target in node.targets if isinstance(node, ast.Assign) else [node.target]:
                 if isinstance(target, ast.Name):
                     found.setdefault(target.id, set()).update(_texts(node.value, {}))
-        if isinstance(node, ast.FunctionDef) and ast.unparse(node.returns or ast.Constant("")) == "str":
-            returned = (inner.value for inner in ast.walk(node) if isinstance(inner, ast.Return))
-            found.setdefault(node.name, set()).update(text for value in returned for text in _texts(value, {}))
     for node in ast.walk(tree):
         if isinstance(node, ast.NamedExpr):
             found[node.target.id] |= set(_texts(node.value, found))
@@ -98,8 +110,7 @@ def _failures() -> Iterator[str]:
                 ends = _called(node) in ("_void", "_own_fence") or (
                     _called(node) in _DECIDING
                     and bool(node.args)
-                    and isinstance(node.args[0], ast.Attribute)
-                    and node.args[0].attr in _ENDING
+                    and any(isinstance(part, ast.Attribute) and part.attr in _ENDING for part in ast.walk(node.args[0]))
                 )
                 if ends:
                     yield from _texts(node.args[-1], names)
