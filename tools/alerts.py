@@ -145,6 +145,10 @@ _SERVICE: Final = (
         "Nothing more is added to {{ $labels.stream }}: what waits in it is above high-water.", "fleet-streams", "2m",
     ),
     Alert(
+        "PaymentsStranded", "ticket", 'sum by (kind) (increase(fleet_stranded_total{outcome="found"}[1h])) > 0',
+        "The completer found what nothing would have moved any more: {{ $labels.kind }}.", "fleet-ledger",
+    ),
+    Alert(
         "HoldOld", "ticket", "max by (rail) (fleet_hold_oldest_seconds) > 14400",
         "Money has been held for {{ $value | humanizeDuration }} on {{ $labels.rail }}.", "fleet-ledger",
     ),

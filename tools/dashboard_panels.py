@@ -257,6 +257,23 @@ _LEDGER: Final = Board(
                         "{{rail}} {{outcome}}"),)),
             ),
         ),
+        Row(
+            "Recovery",
+            (
+                Panel("Stranded", "What nothing would have moved any more, by kind and by what was done about it.",
+                      ((_or_none("sum by (kind, outcome) (increase(fleet_stranded_total[1h]))"),
+                        "{{kind}} {{outcome}}"),)),
+                Panel("Looked at", "Intents that the completer looks at, every second.",
+                      (("sum(rate(fleet_recovery_intents_scanned_total[5m]))", "intents"),), "reqps"),
+                Panel("Last whole walk", "When a walk through all that may stand came to its end.",
+                      (("max(fleet_recovery_last_walk_timestamp_seconds) * 1000", "ended"),), "dateTimeFromNow"),
+                Panel("Intents of that walk", "And how long it took, in seconds.",
+                      (("max(fleet_recovery_last_walk_intents)", "intents"),
+                       ("max(fleet_recovery_last_walk_seconds)", "seconds"))),
+                Panel("Walks", "That came to their end, of every resolver.",
+                      (("sum(increase(fleet_recovery_walks_total[1h]))", "walks"),)),
+            ),
+        ),
     ),
 )  # fmt: skip
 

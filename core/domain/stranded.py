@@ -17,10 +17,15 @@ class StrandedKind(StrEnum):
 
     UNASKED = "unasked"
     """Accepted, nothing held, and no job that would look the payee up: it expires."""
+    UNREVIEWED = "unreviewed"
+    """In REVIEW, and nothing says until when: its wait ends at its deadline, else now."""
     UNSENT = "unsent"
-    """Held, and its payment's job was never made: voided where nothing was permitted, else parked."""
+    """On its way, and the job that would send or collect it was never made: voided, or expired where nothing is held,
+    if no permit was given; else parked."""
     UNANSWERED = "unanswered"
     """On its way, and every job of it is closed: parked."""
+    UNENDED = "unended"
+    """Its hold's decision is made, and it has not ended: parked."""
     UNQUEUED = "unqueued"
     """A job is ready, and no outbox row will bring it into a stream: the row is written again."""
     UNCHECKED = "unchecked"
@@ -33,6 +38,8 @@ class StrandedKind(StrEnum):
     """Ended, and money of it is still held: posted or voided as the intent ended."""
     UNOWNED = "unowned"
     """Money is held for an intent that does not exist: alerted; a person decides."""
+    OVERHELD = "overheld"
+    """A limit holds something else than the open payments have at it: it holds what they have."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +55,8 @@ class Standing:
     marked: bool
     alerted: bool
     jobs: int
+    direction: str | None = None
+    review_ends: bool = True
     open_jobs: tuple[UUID, ...] = ()
     unqueued: tuple[UUID, ...] = ()
     unchecked: tuple[UUID, ...] = ()
@@ -55,7 +64,7 @@ class Standing:
 
 @dataclass(frozen=True, slots=True)
 class Stranded:
-    """One thing that stands. `job_ids` are those that the step is about."""
+    """One thing that stands. `job_ids` are those that the step is about; of a limit, `intent_id` is the limit's."""
 
     kind: StrandedKind
     intent_id: UUID
@@ -73,20 +82,23 @@ def stranded(each: Standing) -> Stranded | None:
         return _of(each, StrandedKind.UNCHECKED, each.unchecked)
     if each.state is IntentState.UNRESOLVED:
         return None if each.marked and each.alerted else _of(each, StrandedKind.UNTOLD)
+    if each.decided and each.state in _ON_ITS_WAY:
+        return _of(each, StrandedKind.UNENDED)
     if each.open_jobs:
         return None
+    if each.state is IntentState.REVIEW:
+        return None if each.review_ends else _of(each, StrandedKind.UNREVIEWED)
     if each.state in _BEFORE_ANY_HOLD:
         # What waits for a yes needs no job until its time is over.
         waits = each.state is IntentState.AWAITING_CONFIRMATION and not each.late
         return None if waits else _of(each, StrandedKind.UNASKED)
-    if each.state in _ON_ITS_WAY and not each.decided and _sends_money(each.operation):
+    if each.state in _ON_ITS_WAY and _needs_a_job(each):
         return _of(each, StrandedKind.UNANSWERED if each.jobs else StrandedKind.UNSENT)
     return None
 
 
-def _sends_money(operation: OperationType) -> bool:
-    # Money that is to come in waits for its payer, without a job.
-    return OPERATIONS[operation].needs_rail and not OPERATIONS[operation].collects
+def _needs_a_job(each: Standing) -> bool:
+    return OPERATIONS[each.operation].job_kind_of(each.direction) is not None
 
 
 def _of(each: Standing, kind: StrandedKind, job_ids: tuple[UUID, ...] = ()) -> Stranded:

@@ -6,8 +6,10 @@ the locks that payments take, so it has no effect on what moves, and none the se
 """
 
 import logging
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import date, datetime
 from typing import Any, Final, Protocol
 from uuid import UUID
 
@@ -51,13 +53,49 @@ class HeldAfterEnd:
     known: bool
 
 
+@dataclass(frozen=True, slots=True)
+class LimitCounter:
+    """What one limit counts for one subject in one period, which begins on that day."""
+
+    limit_id: UUID
+    subject: str
+    period: date
+    tenant_id: UUID
+
+
+@dataclass(frozen=True, slots=True)
+class CounterPage:
+    """What differs among one page of counters, and the last one; `after` is None where there are no more."""
+
+    differing: tuple[LimitCounter, ...]
+    after: LimitCounter | None
+
+
+@dataclass(slots=True)
+class Walk:
+    """One walk through everything that may stand."""
+
+    begun_at: datetime
+    begun_s: float
+    scanned: int = 0
+    oldest_open: UUID | None = None
+    """The oldest intent that has not ended: the next start begins there, however long ago that is."""
+    counted_to: LimitCounter | None = None
+    is_at_limits: bool = False
+
+
 class Looks(Protocol):
     """Looks for what stands, and the repairs that are one statement."""
 
     async def next_range(self, uow: Any, after: UUID | None, lookback_days: int, limit: int) -> Range: ...
-    async def standing(self, uow: Any, ids: Range, grace_s: float) -> list[Standing]: ...
+    async def standing(self, uow: Any, ids: Range, grace_s: float) -> tuple[list[Standing], UUID | None]: ...
     async def standing_of(self, uow: Any, intent_id: UUID) -> Standing | None: ...
     async def held_after_end(self, uow: Any, ids: Range, grace_s: float) -> list[HeldAfterEnd]: ...
+    async def overheld(self, uow: Any, after: LimitCounter | None, limit: int) -> CounterPage: ...
+    async def put_right(self, uow: Any, counter: LimitCounter) -> bool: ...
+    async def begin_walk(self, uow: Any) -> datetime: ...
+    async def keep_walk(self, uow: Any, walk: Walk) -> datetime: ...
+    async def end_review(self, uow: Any, intent_id: UUID) -> None: ...
     async def requeue_ready(self, uow: Any, job_ids: Sequence[UUID]) -> None: ...
     async def check_now(self, uow: Any, job_ids: Sequence[UUID]) -> None: ...
     async def mark_parked(self, uow: Any, intent_id: UUID) -> None: ...
@@ -77,6 +115,7 @@ class Look:
     found: tuple[Stranded, ...]
     scanned: int
     after: UUID | None
+    oldest_open: UUID | None = None
 
 
 async def look(
@@ -85,15 +124,19 @@ async def look(
     """Look through one page of intents and the holds of their time. Reads alone."""
     async with unit_of_work() as uow:
         ids = await looks.next_range(uow, after, lookback_days, limit)
-        found = [each for one in await looks.standing(uow, ids, grace_s) if (each := stranded(one)) is not None]
+        standing, oldest_open = await looks.standing(uow, ids, grace_s)
+        found = [each for one in standing if (each := stranded(one)) is not None]
         for held in await looks.held_after_end(uow, ids, grace_s):
             kind = StrandedKind.UNRELEASED if held.known else StrandedKind.UNOWNED
             found.append(Stranded(kind, held.intent_id or held.hold_id, held.tenant_id, (held.hold_id,)))
-    return Look(tuple(found), ids.count, None if ids.is_last else ids.upto)
+    return Look(tuple(found), ids.count, None if ids.is_last else ids.upto, oldest_open)
 
 
 class Completer:
-    """Walks the recent past page by page, for ever: the first walk at once, the later ones at leisure."""
+    """Walks through what may stand page by page, for ever: the first walk at once, the later ones at leisure.
+
+    A walk goes through the intents from the oldest that the last one left open, then through the counters of limits.
+    """
 
     def __init__(
         self,
@@ -110,9 +153,24 @@ class Completer:
         self._every_s, self._lookback_days, self._limit, self._grace_s = every_s, lookback_days, limit, grace_s
         self._after: UUID | None = None
         self._walked = False
+        self._walk: Walk | None = None
+        for kind in StrandedKind:
+            # Of a counter that begins at 1, nobody sees that it rose.
+            catalogue.STRANDED.labels(kind, "found")
+            catalogue.STRANDED.labels(kind, "failed")
 
     async def step(self) -> Seconds:
         """Look at one page and finish or park what stands; return how long to wait."""
+        if self._walk is None:
+            async with self._unit_of_work() as uow:
+                self._walk = Walk(await self._looks.begin_walk(uow), time.monotonic())
+        if self._walk.is_at_limits:
+            await self._look_at_limits(self._walk)
+        else:
+            await self._look_at_intents(self._walk)
+        return self._every_s if self._walked else 0
+
+    async def _look_at_intents(self, walk: Walk) -> None:
         seen = await look(
             self._looks,
             self._unit_of_work,
@@ -131,8 +189,33 @@ class Completer:
                 outcome = "failed"
             catalogue.STRANDED.labels(each.kind, outcome).inc()
         self._after = seen.after
-        self._walked = self._walked or seen.after is None
-        return self._every_s if self._walked else 0
+        walk.scanned += seen.scanned
+        walk.oldest_open = walk.oldest_open or seen.oldest_open
+        walk.is_at_limits = seen.after is None
+        catalogue.RECOVERY_SCANNED.inc(seen.scanned)
+
+    async def _look_at_limits(self, walk: Walk) -> None:
+        async with self._unit_of_work() as uow:
+            page = await self._looks.overheld(uow, walk.counted_to, self._limit)
+        for counter in page.differing:
+            each = Stranded(StrandedKind.OVERHELD, counter.limit_id, counter.tenant_id)
+            catalogue.STRANDED.labels(each.kind, "found").inc()
+            async with self._unit_of_work() as uow:
+                righted = await self._looks.put_right(uow, counter)
+                if righted:
+                    text = f"{counter.limit_id} {counter.subject} {counter.period}: it held what no open payment has"
+                    await self._alert(uow, each, "ticket", text)
+            catalogue.STRANDED.labels(each.kind, "finished" if righted else "moved").inc()
+        walk.counted_to = page.after
+        if page.after is not None:
+            return
+        async with self._unit_of_work() as uow:
+            ended_at = await self._looks.keep_walk(uow, walk)
+        catalogue.RECOVERY_WALKS.inc()
+        catalogue.RECOVERY_LAST_WALK.set(ended_at.timestamp())
+        catalogue.RECOVERY_LAST_WALK_INTENTS.set(walk.scanned)
+        catalogue.RECOVERY_LAST_WALK_SECONDS.set(time.monotonic() - walk.begun_s)
+        self._walk, self._walked = None, True
 
     async def complete(self, each: Stranded) -> str:
         """Finish or park one thing in a transaction of its own; return `finished`, `parked` or `moved` on."""
@@ -161,8 +244,12 @@ class Completer:
                 await self._ports.jobs.close_jobs_of(uow, [(intent.id, f"intent_{intent.state.lower()}")])
             case StrandedKind.UNASKED:
                 await end_intents(uow, self._ports, [_abandoned(intent, IntentState.EXPIRED, None)])
+            case StrandedKind.UNREVIEWED:
+                await self._looks.end_review(uow, intent.id)
             case StrandedKind.UNSENT if await self._is_provably_unsent(uow, intent):
-                await end_intents(uow, self._ports, [_abandoned(intent, IntentState.FAILED, "VOID")])
+                # Nothing is held for money that has yet to come in; what comes all the same rests in suspense.
+                to, decision = (IntentState.EXPIRED, None) if intent.is_collected else (IntentState.FAILED, "VOID")
+                await end_intents(uow, self._ports, [_abandoned(intent, to, decision)])
             case StrandedKind.UNTOLD:
                 await self._looks.mark_parked(uow, intent.id)
                 await self._alert(uow, each, "page", "the payment waits for a person")

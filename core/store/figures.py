@@ -11,10 +11,11 @@ UNION ALL
 SELECT 'outbox_age', stream, '', greatest(0, extract(epoch FROM now() - min(not_before)))::float8
 FROM fleet.outbox GROUP BY stream
 UNION ALL
-SELECT 'holds', rail, '', count(*)::float8 FROM fleet.jobs WHERE closed_at IS NULL AND kind = 'pay' GROUP BY rail
+SELECT 'holds', rail, '', count(*)::float8 FROM fleet.jobs WHERE closed_at IS NULL AND kind IN ('pay', 'refund')
+GROUP BY rail
 UNION ALL
 SELECT 'hold_age', rail, '', extract(epoch FROM now() - min(created_at))::float8
-FROM fleet.jobs WHERE closed_at IS NULL AND kind = 'pay' GROUP BY rail
+FROM fleet.jobs WHERE closed_at IS NULL AND kind IN ('pay', 'refund') GROUP BY rail
 UNION ALL
 SELECT 'parked', '', '', count(*)::float8 FROM fleet.intents WHERE parked_at IS NOT NULL AND state = 'UNRESOLVED'
 UNION ALL

@@ -39,6 +39,13 @@ WEBHOOKS: Final = Counter("fleet_webhook_attempts_total", "Webhooks that were se
 STRANDED: Final = Counter(
     "fleet_stranded_total", "What stood though nothing would move it, and what the completer did.", ["kind", "outcome"]
 )
+RECOVERY_SCANNED: Final = Counter("fleet_recovery_intents_scanned_total", "Intents that the completer looked at.")
+RECOVERY_WALKS: Final = Counter("fleet_recovery_walks_total", "Walks of the completer that came to their end.")
+RECOVERY_LAST_WALK: Final = Gauge(
+    "fleet_recovery_last_walk_timestamp_seconds", "When the completer's last walk came to its end."
+)
+RECOVERY_LAST_WALK_INTENTS: Final = Gauge("fleet_recovery_last_walk_intents", "How many intents that walk looked at.")
+RECOVERY_LAST_WALK_SECONDS: Final = Gauge("fleet_recovery_last_walk_seconds", "How long that walk took.")
 GATE_CLOSED: Final = Gauge("fleet_gate_closed", "1 where nothing more may be added.", ["stream"])
 
 # What the observer of a resolver reads, at its own pace: where several run, the largest counts.

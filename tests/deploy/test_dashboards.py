@@ -29,7 +29,9 @@ KNOWN = series() | RECORDED | FOREIGN
 SCENARIOS = [Path(__file__).with_name(name) for name in ("rules_test.yml", "rules_long_test.yml")]
 CLOSED = {
     "action": {action.value for action in Action},
-    "outcome": {verdict.value for verdict in Verdict} | {"settled", "failed", "expired", "unresolved"},
+    "outcome": {verdict.value for verdict in Verdict}
+    | {"settled", "failed", "expired", "unresolved"}
+    | {"found", "finished", "parked", "moved"},
     "group": {ADAPTERS_GROUP, CORE_GROUP},
     "listener": {"public", "internal"},
     "severity": {"page", "ticket"},
