@@ -28,7 +28,7 @@ from schemas.permits import Granted, Instruction, Payee, PermitMode
 from schemas.rails import EvidenceItem, Timing
 from schemas.streams import ADAPTERS_GROUP, jobs_stream, results_stream
 from wire import functions
-from wire.client import connect_redis
+from wire.client import StreamServers, connect_redis
 from wire.memory import collect_rarely
 
 RAIL = "noop"
@@ -160,18 +160,19 @@ def _granted(job_id: UUID) -> Granted:
 
 
 async def _ours(url: str, jobs: int) -> Leg:
-    client = connect_redis(url, "bench")
+    servers = StreamServers(url, "bench")
+    client = servers.of(RAIL)
     permits = OwnPermits(await _fill(client, jobs))
     rail = NoopRail(Timing(send_by_s=5, call_total_s=10, claim_idle_s=60), NoopSettings())
     settings = WorkerSettings("bench", uuid4(), batch=500, concurrency=500, block_ms=100)
-    worker = Worker(rail, client, permits, NoEvidence(), settings)
+    worker = Worker(rail, servers, permits, NoEvidence(), settings)
     watch = Stopwatch()
     worker.start()
     while await client.xlen(results_stream(RAIL)) < jobs:  # noqa: ASYNC110 - the count is the server's
         await asyncio.sleep(0.01)
     leg = watch.lap(jobs)
     await worker.drain(5)
-    await client.aclose()
+    await servers.aclose()
     return leg
 
 

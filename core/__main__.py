@@ -21,7 +21,7 @@ from core.bootstrap import PASSING_FAULTS, Core, background, open_core
 from core.bus.roles import BusDeps, relay_role, resolver_role, settler_role
 from core.console.serve import serve_console
 from core.settings import Settings
-from wire.client import connect_redis
+from wire.client import StreamServers
 from wire.environment import SettingsError
 from wire.health import Health
 from wire.logs import log_json_lines
@@ -108,8 +108,8 @@ async def _in_background(
     role: Callable[[BusDeps], Coroutine[Any, Any, None]], core: Core, stopping: asyncio.Event
 ) -> None:
     """Run a background role until told to stop; a role that ends before that raises or returns."""
-    client = connect_redis(core.settings.redis_url.get_secret_value(), "core")
-    working, waiting = asyncio.create_task(role(background(core, client))), asyncio.create_task(stopping.wait())
+    servers = StreamServers(core.settings.redis_url.get_secret_value(), "core")
+    working, waiting = asyncio.create_task(role(background(core, servers))), asyncio.create_task(stopping.wait())
     try:
         await asyncio.wait({working, waiting}, return_when=asyncio.FIRST_COMPLETED)
         if working.done():
@@ -119,7 +119,7 @@ async def _in_background(
         working.cancel()
         waiting.cancel()
         await asyncio.gather(working, waiting, return_exceptions=True)
-        await client.aclose()
+        await servers.aclose()
 
 
 if __name__ == "__main__":

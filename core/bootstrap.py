@@ -12,7 +12,6 @@ from typing import Any, cast
 from uuid import UUID
 
 import asyncpg
-from redis.asyncio import Redis
 
 from core.bus.issuer_http import HttpIssuer
 from core.bus.receivers import DeadLettersReceiver, ResultsReceiver, read_result
@@ -87,6 +86,7 @@ from core.store.wallets import WalletStore
 from core.store.webhook_queue import PostgresDeliveries
 from core.store.webhooks import WebhookStore
 from core.telemetry.figures import show_figures, show_imbalance
+from wire.client import StreamServers
 
 SYSTEM_TENANT = UUID(int=0)
 _RESOLVE_BATCH = 200
@@ -302,7 +302,7 @@ def _ports(database: Database, vault: PostgresVault, pace: Pace, settings: Setti
     )
 
 
-def background(core: Core, client: Redis) -> BusDeps:
+def background(core: Core, servers: StreamServers) -> BusDeps:
     """Wire the background roles: the bus to PostgreSQL and to the use cases, all under the worker role."""
     settings, database, ports = core.settings, core.worker_database, core.worker_ports
     memory = ResolverMemory(settings.voids_per_minute)
@@ -333,12 +333,12 @@ def background(core: Core, client: Redis) -> BusDeps:
 
     return BusDeps(
         settings=settings,
-        client=client,
+        servers=servers,
         store=PostgresDispatch(database),
         upkeep=PostgresUpkeep(database),
         parking=parking,
         listen=partial(listen, settings.direct_url, OUTBOX_CHANNEL),
-        settle=ResultsReceiver(ports, parking, unit_of_work, client),
+        settle=ResultsReceiver(ports, parking, unit_of_work, servers),
         receive_dead_letters=DeadLettersReceiver(ports.letters, parking, unit_of_work),
         resolve=resolve,
         observe=observe,

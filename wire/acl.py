@@ -21,7 +21,7 @@ def adapter_rules(rail: str) -> list[str]:
     bucket = f"~{rate_bucket(rail)}"
     return [
         "-@all",
-        "+ping +hello +auth +client|setname +client|setinfo +client|no-evict +select +time",
+        "+ping +hello +auth +client|setname +client|setinfo +client|no-evict +select +time +cluster|slots",
         f"(+xreadgroup +xack +xautoclaim +xclaim +xpending +xinfo|groups {jobs} {control})",
         f"(+xadd {results} {dead})",
         f"(+hmget +hset {bucket})",
@@ -36,7 +36,7 @@ def core_rules(rails: Sequence[str]) -> list[str]:
     """
     return [
         "-@all",
-        "+ping +hello +auth +client|setname +client|setinfo +client|no-evict +select +time +info",
+        "+ping +hello +auth +client|setname +client|setinfo +client|no-evict +select +time +info +cluster|slots",
         "+xadd +xlen +xrange +xdel +xtrim +xpending +xinfo|groups +xinfo|consumers +xinfo|stream",
         "+xreadgroup +xack +xclaim +xautoclaim +xgroup|create +xgroup|delconsumer",
         "+fcall +function|load +get +set",

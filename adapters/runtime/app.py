@@ -19,7 +19,7 @@ from adapters.runtime.timing import TimingRefusedError
 from adapters.runtime.waits import tell_waits
 from adapters.runtime.watching import CoreListener
 from adapters.runtime.worker import Worker, WorkerSettings
-from wire.client import connect_redis
+from wire.client import StreamServers
 from wire.environment import SettingsError
 from wire.health import Health
 from wire.logs import log_json_lines
@@ -63,9 +63,9 @@ async def serve(make_rail: Callable[[RuntimeSettings], Rail], settings: RuntimeS
             secret=settings.core_key_secret.get_secret_value(),
         )
         stack.push_async_callback(core.close)
-        client = connect_redis(settings.redis_url.get_secret_value(), settings.consumer_name)
-        stack.push_async_callback(client.aclose)
-        worker = Worker(rail, client, core, core, _worker_settings(settings, core))
+        servers = StreamServers(settings.redis_url.get_secret_value(), settings.consumer_name)
+        stack.push_async_callback(servers.aclose)
+        worker = Worker(rail, servers, core, core, _worker_settings(settings, core))
         working = False
 
         async def missing() -> str:
@@ -84,7 +84,7 @@ async def serve(make_rail: Callable[[RuntimeSettings], Rail], settings: RuntimeS
             await receiver.start(settings.callback_host, settings.callback_port)
             stack.push_async_callback(receiver.stop)
         if isinstance(rail, Watches):
-            looking = asyncio.create_task(rail.watch(CoreListener(core, client)), name="watch")
+            looking = asyncio.create_task(rail.watch(CoreListener(core, servers)), name="watch")
             stack.callback(looking.cancel)
         worker.start()
         name = rail.registration().rail

@@ -4,8 +4,6 @@ import asyncio
 from dataclasses import dataclass, field
 from uuid import UUID
 
-from redis.asyncio import Redis
-
 from adapters.runtime.breaker import BreakerSettings
 from adapters.runtime.concurrency import AdaptiveLimit
 from adapters.runtime.core_client import EvidencePort, PermitPort
@@ -17,6 +15,7 @@ from adapters.runtime.port import Rail
 from adapters.runtime.rate import RateBucket, RateSettings
 from adapters.runtime.timing import check_timing
 from schemas.streams import control_stream, jobs_stream
+from wire.client import StreamServers
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +39,7 @@ class Worker:
     """Runs a rail against its streams. Raises TimingRefusedError where its durations cannot be safe."""
 
     def __init__(
-        self, rail: Rail, client: Redis, permits: PermitPort, evidence: EvidencePort, settings: WorkerSettings
+        self, rail: Rail, servers: StreamServers, permits: PermitPort, evidence: EvidencePort, settings: WorkerSettings
     ) -> None:
         registration = rail.registration()
         control_batch = min(settings.batch, settings.control_concurrency)
@@ -50,6 +49,7 @@ class Worker:
         ):
             check_timing(registration, batch=batch, concurrency=concurrency)
         name, timing = registration.rail, registration.timing
+        client = servers.of(name)
         self._executor = Executor(rail, name, timing.call_total_s)
         self._evidence = EvidenceKeeper(evidence, name, within_s=settings.evidence_within_s)
 

@@ -15,7 +15,7 @@ from core.bus.gate import GateBounds
 from core.bus.throttle import ResultsThrottle
 from core.services.permits import Throttle
 from core.settings import Settings
-from wire.client import connect_redis
+from wire.client import StreamServers
 from wire.listener import listener, serve_until
 
 
@@ -31,8 +31,8 @@ def internal_app(core: Core, throttle: Throttle) -> ASGIApp:
 async def serve_api(core: Core, stopping: asyncio.Event) -> None:
     """Serve until `stopping`, then finish what is under way."""
     settings = core.settings
-    client = connect_redis(settings.redis_url.get_secret_value(), "core-api")
-    throttle = ResultsThrottle(client, settings.rail_names, _results_bounds(settings))
+    servers = StreamServers(settings.redis_url.get_secret_value(), "core-api")
+    throttle = ResultsThrottle(servers, settings.rail_names, _results_bounds(settings))
     await throttle.look()
     watching = asyncio.create_task(throttle.watch())
     try:
@@ -40,7 +40,7 @@ async def serve_api(core: Core, stopping: asyncio.Event) -> None:
     finally:
         watching.cancel()
         await asyncio.gather(watching, return_exceptions=True)
-        await client.aclose()
+        await servers.aclose()
 
 
 def _results_bounds(settings: Settings) -> GateBounds:

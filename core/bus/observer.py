@@ -1,5 +1,6 @@
 """Reads what waits in the streams of a rail, and shows it: slowly, apart from every path that a payment takes."""
 
+from collections.abc import Iterable
 from typing import Any
 
 from redis.asyncio import Redis
@@ -19,10 +20,9 @@ async def observe_rail(client: Redis, rail: str) -> None:
         catalogue.LENGTH.labels(stream).set(await client.xlen(stream))
 
 
-async def observe_server(client: Redis) -> None:
-    """Show the server's memory. Raises redis-py's errors."""
-    memory: dict[str, Any] = await client.info("memory")
-    catalogue.REDIS_BYTES.set(memory["used_memory"])
+async def observe_servers(clients: Iterable[Redis]) -> None:
+    """Show the memory of the fullest server. Raises redis-py's errors."""
+    catalogue.REDIS_BYTES.set(max([(await each.info("memory"))["used_memory"] for each in set(clients)], default=0))
 
 
 async def _observe_group(client: Redis, stream: str, group: str, now_ms: int) -> None:

@@ -8,7 +8,6 @@ from typing import Any
 from uuid import UUID
 
 from pydantic import TypeAdapter, ValidationError
-from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from core.services import dead_letters, settle
@@ -19,6 +18,7 @@ from schemas.dead_letters import DEAD_LETTER_TYPE, UNKNOWN_VERSION, DeadLetter
 from schemas.envelope import UnknownVersionError, raw_fields, version_of
 from schemas.results import RESULT_TYPE, Result
 from schemas.streams import control_stream, jobs_stream, results_dlq_stream
+from wire.client import StreamServers
 from wire.consumer import Delivery
 from wire.failpoints import failpoint
 from wire.tracing import Traced, begin_each, end_each, is_on
@@ -35,9 +35,9 @@ class ResultsReceiver:
     """Settles a batch of verdicts; what is unusable is kept in PostgreSQL first and then mirrored for watchers."""
 
     def __init__(
-        self, ports: SettlePorts, parking: ParkingStore, unit_of_work: UnitOfWorkFactory, client: Redis
+        self, ports: SettlePorts, parking: ParkingStore, unit_of_work: UnitOfWorkFactory, servers: StreamServers
     ) -> None:
-        self._ports, self._parking, self._unit_of_work, self._client = ports, parking, unit_of_work, client
+        self._ports, self._parking, self._unit_of_work, self._servers = ports, parking, unit_of_work, servers
 
     async def __call__(self, rail: str, deliveries: Sequence[Delivery]) -> Sequence[str]:
         """Return the entry ids that may be acked."""
@@ -64,7 +64,7 @@ class ResultsReceiver:
                 "error": error,
             }
             try:
-                await self._client.xadd(results_dlq_stream(rail), fields, maxlen=10_000, approximate=True)
+                await self._servers.of(rail).xadd(results_dlq_stream(rail), fields, maxlen=10_000, approximate=True)
             except RedisError as refused:
                 # PostgreSQL holds it: a mirror that cannot be written must not hold up the verdicts behind it.
                 log.warning("an unusable result of %s is not mirrored: %s", rail, type(refused).__name__)

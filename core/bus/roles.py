@@ -4,14 +4,12 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
-from redis.asyncio import Redis
-
 from core.bus.gate import BacklogGate, GateBounds
 from core.bus.healer import heal_rail
 from core.bus.inbox import Inbox
 from core.bus.janitor import drop_idle_consumers, trim_stream
 from core.bus.loop import forever
-from core.bus.observer import observe_rail, observe_server
+from core.bus.observer import observe_rail, observe_servers
 from core.bus.parking import Readder
 from core.bus.relay import StreamRelay, relay_step
 from core.bus.sweeper import Sweeper
@@ -19,6 +17,7 @@ from core.services.bus_ports import EVERY_STREAM, DispatchStore, ParkingStore, R
 from core.settings import Settings
 from core.telemetry.catalogue import begin_at_zero
 from schemas.streams import ADAPTERS_GROUP, control_stream, groups_of, jobs_dlq_stream, jobs_stream, results_stream
+from wire.client import StreamServers
 
 NONCE_AGE_S = 600
 CONSUMER_IDLE_MS = 3_600_000
@@ -31,7 +30,7 @@ class BusDeps:
     """What the roles need; bootstrap fills it. `listen` names the stream of each wake-up, until cancelled."""
 
     settings: Settings
-    client: Redis
+    servers: StreamServers
     store: DispatchStore
     upkeep: Upkeep
     parking: ParkingStore
@@ -59,8 +58,8 @@ async def relay_role(deps: BusDeps) -> None:
             tasks.create_task(_heal(deps, rail))
             for stream in (jobs_stream(rail), control_stream(rail)):
                 wake = wakes[stream] = asyncio.Event()
-                gate = BacklogGate(deps.client, stream, ADAPTERS_GROUP, bounds)
-                relay = StreamRelay(deps.store, deps.client, gate, rail, stream, own.relay_batch)
+                gate = BacklogGate(deps.servers.of(rail), stream, ADAPTERS_GROUP, bounds)
+                relay = StreamRelay(deps.store, deps.servers.of(rail), gate, rail, stream, own.relay_batch)
                 tasks.create_task(_relay(relay, wake, own.relay_poll_s))
         tasks.create_task(_listen(deps, wakes))
 
@@ -72,7 +71,7 @@ async def settler_role(deps: BusDeps) -> None:
     for rail in own.rail_names:
         receivers = ((results_stream(rail), deps.settle), (jobs_dlq_stream(rail), deps.receive_dead_letters))
         for stream, receive in receivers:
-            inboxes.append(Inbox(deps.client, rail, stream, deps.instance, receive, batch=own.results_batch))
+            inboxes.append(Inbox(deps.servers.of(rail), rail, stream, deps.instance, receive, batch=own.results_batch))
     for inbox in inboxes:
         inbox.start()
     try:
@@ -122,7 +121,7 @@ async def _relay(relay: StreamRelay, wake: asyncio.Event, poll_s: float) -> None
 
 async def _heal(deps: BusDeps, rail: str) -> None:
     async def step() -> float:
-        await heal_rail(deps.client, deps.store, rail)
+        await heal_rail(deps.servers.of(rail), deps.store, rail)
         return deps.settings.healer_every_s
 
     await forever(f"the healer of {rail}", step)
@@ -137,8 +136,8 @@ async def _listen(deps: BusDeps, wakes: dict[str, asyncio.Event]) -> None:
 
 
 async def _sweep(deps: BusDeps, rail: str) -> None:
-    sweeper = Sweeper(deps.client, deps.store, rail, deps.settings.sweeper_age_s)
-    readder = Readder(deps.client, deps.parking, rail, _bounds(deps))
+    sweeper = Sweeper(deps.servers.of(rail), deps.store, rail, deps.settings.sweeper_age_s)
+    readder = Readder(deps.servers.of(rail), deps.parking, rail, _bounds(deps))
 
     async def step() -> float:
         await sweeper.sweep_once()
@@ -151,8 +150,8 @@ async def _sweep(deps: BusDeps, rail: str) -> None:
 async def _clean(deps: BusDeps, rail: str) -> None:
     async def step() -> float:
         for stream, group in groups_of(rail):
-            await trim_stream(deps.client, stream, group, BLOCKING_AFTER_MS)
-            await drop_idle_consumers(deps.client, stream, group, CONSUMER_IDLE_MS)
+            await trim_stream(deps.servers.of(rail), stream, group, BLOCKING_AFTER_MS)
+            await drop_idle_consumers(deps.servers.of(rail), stream, group, CONSUMER_IDLE_MS)
         return deps.settings.janitor_every_s
 
     await forever(f"the janitor of {rail}", step)
@@ -160,9 +159,9 @@ async def _clean(deps: BusDeps, rail: str) -> None:
 
 async def _observe(deps: BusDeps) -> float:
     await deps.observe()
-    await observe_server(deps.client)
+    await observe_servers([deps.servers.of(rail) for rail in deps.settings.rail_names])
     for rail in deps.settings.rail_names:
-        await observe_rail(deps.client, rail)
+        await observe_rail(deps.servers.of(rail), rail)
     return deps.settings.observe_every_s
 
 

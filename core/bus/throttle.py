@@ -3,11 +3,10 @@
 import asyncio
 from collections.abc import Sequence
 
-from redis.asyncio import Redis
-
 from core.bus.gate import BacklogGate, GateBounds
 from core.bus.loop import forever
 from schemas.streams import CORE_GROUP, results_stream
+from wire.client import StreamServers
 
 LOOK_EVERY_S = 0.5
 
@@ -15,8 +14,8 @@ LOOK_EVERY_S = 0.5
 class ResultsThrottle:
     """Answers from the last look, so that a permit costs no round trip; `watch` keeps looking."""
 
-    def __init__(self, client: Redis, rails: Sequence[str], bounds: GateBounds) -> None:
-        self._gates = {rail: BacklogGate(client, results_stream(rail), CORE_GROUP, bounds) for rail in rails}
+    def __init__(self, servers: StreamServers, rails: Sequence[str], bounds: GateBounds) -> None:
+        self._gates = {rail: BacklogGate(servers.of(rail), results_stream(rail), CORE_GROUP, bounds) for rail in rails}
 
     def throttled(self, rail: str) -> bool:
         """Return whether the rail's results are above high-water, or were not known at the last look."""

@@ -11,7 +11,6 @@ from uuid import UUID
 import asyncpg
 import typer
 from pydantic import BaseModel, ValidationError
-from redis.asyncio import Redis
 from redis.exceptions import AuthenticationError, NoPermissionError, RedisError
 
 from core.domain.context import Context
@@ -19,7 +18,7 @@ from core.services.problems import Refusal
 from core.store.database import AWAY, Database, UnitOfWork
 from fleet.cli.connection import Connection, find_connection, require
 from fleet.cli.output import CommandError, ExitCode, invalid_field
-from wire.client import connect_redis
+from wire.client import StreamServers
 
 T = TypeVar("T")
 Model = TypeVar("Model", bound=BaseModel)
@@ -66,14 +65,14 @@ def in_tenant(tenant: UUID | None, work: Callable[[UnitOfWork], Awaitable[T]], *
     return with_database(run)
 
 
-def with_redis(work: Callable[[Redis, Connection], Awaitable[T]]) -> T:
-    """Run `work` with the core's Redis client. Raises CommandError where Redis refuses or does not answer."""
+def with_redis(work: Callable[[StreamServers, Connection], Awaitable[T]]) -> T:
+    """Run `work` with the streams' servers. Raises CommandError where Redis refuses or does not answer."""
     connection = find_connection()
     require(connection, "redis_url")
 
     async def run() -> T:
-        async with open_redis(connection) as client:
-            return await work(client, connection)
+        async with open_redis(connection) as servers:
+            return await work(servers, connection)
 
     return _run(run())
 
@@ -95,17 +94,17 @@ async def open_database(connection: Connection) -> AsyncIterator[Database]:
 
 
 @asynccontextmanager
-async def open_redis(connection: Connection) -> AsyncIterator[Redis]:
-    """Lend a client of Redis. Raises CommandError, also where the server dies in the middle."""
+async def open_redis(connection: Connection) -> AsyncIterator[StreamServers]:
+    """Lend the streams' servers. Raises CommandError, also where the server dies in the middle."""
     with _redis_in_words():
         try:
-            client = connect_redis(connection.redis_url, ACTOR)
+            servers = StreamServers(connection.redis_url, ACTOR)
         except ValueError as error:
             raise CommandError("address_malformed", f"REDIS_URL is no Redis address: {error}") from error
         try:
-            yield client
+            yield servers
         finally:
-            await client.aclose()
+            await servers.aclose()
 
 
 def read_model(model: type[Model], file: str) -> Model:

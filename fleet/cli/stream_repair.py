@@ -16,6 +16,7 @@ from fleet.cli.operator import open_redis, with_database, with_redis
 from fleet.cli.output import CommandError, ExitCode, JsonFlag, print_fields, print_json, print_table
 from schemas.streams import RAIL_PATTERN, groups_of
 from wire import functions
+from wire.client import StreamServers
 
 Rail = Annotated[str, typer.Argument(help="The rail, such as promptpay.")]
 Yes = Annotated[bool, typer.Option("--yes", help="Do it; without this only what would happen is shown.")]
@@ -35,7 +36,8 @@ def pending(
 ) -> None:
     """List what is held, by whom, for how long, and which consumers are stuck. At most 1,000 entries a stream."""
 
-    async def work(client: Redis, _: Connection) -> list[dict[str, Any]]:
+    async def work(servers: StreamServers, _: Connection) -> list[dict[str, Any]]:
+        client = servers.of(rail)
         return [each for key, group in groups_of(rail) for each in await _held(client, key, group, consumer)]
 
     _checked(rail)
@@ -56,7 +58,8 @@ def release(
 ) -> None:
     """Give back what a stuck consumer holds, so that any other takes it at once; the delivery does not count."""
 
-    async def work(client: Redis, _: Connection) -> dict[str, Any]:
+    async def work(servers: StreamServers, _: Connection) -> dict[str, Any]:
+        client = servers.of(rail)
         held = released = 0
         for key, group in groups_of(rail):
             mine = [row for row in await _held(client, key, group, consumer) if row["idle_s"] >= idle_s]
@@ -80,7 +83,8 @@ def claim(
 ) -> None:
     """Hand what one consumer holds to another by name, such as from a host that is gone to the one that replaces it."""
 
-    async def work(client: Redis, _: Connection) -> dict[str, Any]:
+    async def work(servers: StreamServers, _: Connection) -> dict[str, Any]:
+        client = servers.of(rail)
         held = claimed = 0
         for key, group in groups_of(rail):
             mine = [row["id"] for row in await _held(client, key, group, consumer) if row["idle_s"] >= idle_s]
@@ -112,7 +116,8 @@ def rebuild(rail: Rail, age_s: Age = 30, yes: Yes = False, as_json: JsonFlag = F
 def janitor(rail: Rail, as_json: JsonFlag = False) -> None:
     """Trim what is finished from the rail's streams and drop consumers that hold nothing and are silent."""
 
-    async def work(client: Redis, _: Connection) -> list[dict[str, Any]]:
+    async def work(servers: StreamServers, _: Connection) -> list[dict[str, Any]]:
+        client = servers.of(rail)
         return [
             {
                 "stream": key,
@@ -142,9 +147,9 @@ def _compare(rail: str, age_s: float, *, repair: bool) -> tuple[StreamDiff, int]
                 rows = await own.fetch("SELECT id, state FROM fleet.jobs WHERE id = ANY ($1::uuid[])", list(ids))
             return {row["id"]: row["state"] for row in rows}
 
-        async with open_redis(connection) as client:
+        async with open_redis(connection) as servers:
             try:
-                diff = await compare_streams(client, store, states_of, rail, age_s)
+                diff = await compare_streams(servers.of(rail), store, states_of, rail, age_s)
             except ResponseError as error:
                 if not str(error).startswith(("no such key", "NOGROUP")):
                     raise

@@ -14,6 +14,7 @@ from fleet.cli.connection import Connection
 from fleet.cli.operator import with_database, with_redis
 from fleet.cli.output import CommandError, JsonFlag, print_json, print_table
 from schemas.streams import RAIL_PATTERN, groups_of
+from wire.client import StreamServers
 
 app = typer.Typer(help="Redis Streams between the core and the adapters.", no_args_is_help=True)
 
@@ -37,8 +38,12 @@ def status(
     # Given by name, the rails of a core whose database is away can be looked at too.
     chosen = list(dict.fromkeys(rail)) if rail else with_database(_registered)
 
-    async def work(client: Redis, _: Connection) -> list[dict[str, Any]]:
-        return [await _stream_status(client, name, key, group) for name in chosen for key, group in groups_of(name)]
+    async def work(servers: StreamServers, _: Connection) -> list[dict[str, Any]]:
+        return [
+            await _stream_status(servers.of(name), name, key, group)
+            for name in chosen
+            for key, group in groups_of(name)
+        ]
 
     rows = with_redis(work)
     if as_json:

@@ -12,7 +12,7 @@ from typing import NoReturn
 from fleet.stack.interrupt import interruptible
 from fleet.stack.profile import SCALED, STANDARD
 from fleet.stack.rails import EVERY_RAIL
-from fleet.stack.stack import StackError, StackPlan, running
+from fleet.stack.stack import REDIS_KINDS, StackError, StackPlan, running
 
 _DEFAULT_HOME = Path(".fleet/up")
 
@@ -66,13 +66,18 @@ def main() -> int:
     parser.add_argument("--port", type=_port, default=8080, help="of the public API; 0 takes a free one")
     parser.add_argument("--console-port", type=_port, default=8082, help="of the console; 0 takes a free one")
     parser.add_argument("--timing", choices=("scaled", "standard"), default="scaled", help="see docs/protocol.md, 4")
+    parser.add_argument(
+        "--redis", choices=REDIS_KINDS, default="single", help="one server, a cluster of six, or two under Sentinels"
+    )
     chosen = parser.parse_args()
     profile = SCALED if chosen.timing == "scaled" else STANDARD
     try:
         with tempfile.TemporaryDirectory(prefix="psp-fleet-") as fresh:
             home = chosen.data or Path(fresh)
             with _announced(home):
-                asyncio.run(_up(StackPlan(home, profile, EVERY_RAIL, chosen.port, chosen.console_port)))
+                asyncio.run(
+                    _up(StackPlan(home, profile, EVERY_RAIL, chosen.port, chosen.console_port, redis=chosen.redis))
+                )
     except (StackError, OSError) as error:
         return _fail(f"stack_failed: {error}", 3)
     except (asyncio.CancelledError, KeyboardInterrupt):

@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Final, Literal
 from urllib.parse import urlsplit
 
 import asyncpg
@@ -18,6 +19,7 @@ import httpx
 from redis.exceptions import RedisError
 
 from fleet.proof import BookPayment
+from fleet.stack.cluster import EmbeddedCluster, EmbeddedSentinels
 from fleet.stack.console import console_process, first_admin
 from fleet.stack.installation import Installation, install
 from fleet.stack.postgres import EmbeddedPostgres
@@ -28,11 +30,13 @@ from fleet.stack.rails import RAILS, Place, Provider
 from fleet.stack.supervisor import ChildSpec, Supervisor
 from fleet.stack.valkey import EmbeddedValkey
 from wire.acl import apply_acl, apply_core_acl
-from wire.client import connect_redis
+from wire.client import StreamServers
 
 _READY_WITHIN_S = 60
 _CORE_USER = "fleet-core"
 API, WORKER = "core-api", "core-worker"
+RedisKind = Literal["single", "cluster", "sentinel"]
+REDIS_KINDS: Final[tuple[RedisKind, ...]] = ("single", "cluster", "sentinel")
 
 
 class StackError(RuntimeError):
@@ -54,6 +58,8 @@ class StackPlan:
     failpoints: bool = False
     provider_latency_ms: int = 0
     database_name: str = "fleet"
+    redis: RedisKind = "single"
+    """What carries the streams: one server, a cluster of six, or a pair that Sentinels watch."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +91,10 @@ class Stack:
         self.home = plan.data_dir.resolve()
         self.supervisor = Supervisor(self.home / "logs")
         self.postgres = None if os.environ.get("DATABASE_URL") else EmbeddedPostgres(self.home / "postgres")
-        self.valkey = None if os.environ.get("REDIS_URL") else EmbeddedValkey(self.home / "valkey")
+        own = not os.environ.get("REDIS_URL")
+        self.valkey = EmbeddedValkey(self.home / "valkey") if own and plan.redis == "single" else None
+        self.cluster = EmbeddedCluster(self.home / "cluster") if own and plan.redis == "cluster" else None
+        self.sentinels = EmbeddedSentinels(self.home / "sentinels") if own and plan.redis == "sentinel" else None
         self.failpoints_dir = self.home / "failpoints"
         self._info: StackInfo | None = None
         self._places: list[Place] = []
@@ -125,7 +134,7 @@ class Stack:
             _require_free(self.plan.console_port)
         self.home.mkdir(parents=True, exist_ok=True)
         kept = Secrets.load_or_create(self.home / "secrets.json")
-        admin_url, redis_url = self._start_servers()
+        admin_url, redis_url = await self._start_servers()
         urls = await provision(await create_database(admin_url, self.plan.database_name), kept)
         installation = await install(self.home / "keys.json", urls, kept.master_key, list(self.plan.rails))
         await self._users(redis_url, kept)
@@ -167,7 +176,7 @@ class Stack:
         """Drain every process, then stop the servers."""
         # An adapter finishes its calls with the provider and the core's help; the workers take what it published.
         await self.supervisor.stop(self._adapter_names(), [WORKER])
-        for server in (self.valkey, self.postgres):
+        for server in (self.valkey, self.cluster, self.sentinels, self.postgres):
             if server is not None:
                 await asyncio.to_thread(server.stop)
 
@@ -176,25 +185,30 @@ class Stack:
         self.failpoints_dir.mkdir(exist_ok=True)
         (self.failpoints_dir / failpoint).write_text(action)
 
-    def _start_servers(self) -> tuple[str, str]:
+    async def _start_servers(self) -> tuple[str, str]:
         if self.postgres is not None:
             self.postgres.start()
         if self.valkey is not None:
             self.valkey.start()
         admin_url = self.postgres.admin_url if self.postgres is not None else os.environ["DATABASE_URL"]
-        redis_url = self.valkey.local_url if self.valkey is not None else os.environ["REDIS_URL"]
-        return admin_url, redis_url
+        for several in (self.cluster, self.sentinels):
+            if several is not None:
+                await several.start()
+                return admin_url, several.admin_url
+        return admin_url, self.valkey.local_url if self.valkey is not None else os.environ["REDIS_URL"]
 
     async def _users(self, redis_url: str, kept: Secrets) -> None:
-        client = connect_redis(redis_url, "fleet-stack")
-        try:
-            await apply_core_acl(client, _CORE_USER, kept.core_redis_password, list(self.plan.rails))
-            for rail in self.plan.rails:
-                await apply_acl(client, _adapter_user(rail), kept.adapter_redis_password, rail)
-            if self.valkey is not None:
-                await client.execute_command("ACL", "SAVE")  # type: ignore[no-untyped-call]  # untyped upstream
-        finally:
-            await client.aclose()
+        servers = StreamServers(redis_url, "fleet-stack")
+        # Servers do not tell each other of users: a replica that takes over must know them.
+        for client in await servers.each():
+            try:
+                await apply_core_acl(client, _CORE_USER, kept.core_redis_password, list(self.plan.rails))
+                for rail in self.plan.rails:
+                    await apply_acl(client, _adapter_user(rail), kept.adapter_redis_password, rail)
+                if not os.environ.get("REDIS_URL"):
+                    await client.execute_command("ACL", "SAVE")  # type: ignore[no-untyped-call]  # untyped upstream
+            finally:
+                await client.aclose()
 
     def _core(self, urls: RoleUrls, kept: Secrets, public: int, internal: int) -> list[ChildSpec]:
         env = {

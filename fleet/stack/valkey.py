@@ -1,10 +1,12 @@
 """A real Valkey 9 out of a wheel, as a process of its own on a socket of the file system and a loopback port."""
 
+import os
 import secrets
 import signal
 import socket
 import subprocess
 import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from urllib.parse import quote
 
@@ -18,9 +20,22 @@ ADMIN_USER = "fleet-admin"
 class EmbeddedValkey:
     """One server with its data under `data_dir`; started again on the same directory it keeps its data and port."""
 
-    def __init__(self, data_dir: Path, binary: Path | None = None) -> None:
-        """`binary` runs another server of the family, such as Debian's redis-server."""
+    def __init__(
+        self,
+        data_dir: Path,
+        binary: Path | None = None,
+        *,
+        settings: Mapping[str, str] | None = None,
+        password: str = "",
+        options: Sequence[str] = (),
+    ) -> None:
+        """`binary` runs another server of the family, such as Debian's redis-server.
+
+        `settings` are the server's own, instead of ours where they have one name. Servers that replicate share the
+        administrator's `password`, and what they connect to each other with is in `settings`.
+        """
         self._home = data_dir
+        self._settings, self._given, self._options = dict(settings or {}), password, tuple(options)
         self._binary = binary or get_binary_path()
         self._process: subprocess.Popen[bytes] | None = None
         self._sockets = SocketHome(data_dir)
@@ -42,6 +57,11 @@ class EmbeddedValkey:
         return self._sockets.path / "valkey.sock"
 
     @property
+    def address(self) -> tuple[str, int]:
+        """Host and port, once it was started."""
+        return "127.0.0.1", self._port
+
+    @property
     def pid(self) -> int:
         """The server's process id. Raises RuntimeError before `start`."""
         if self._process is None:
@@ -53,7 +73,7 @@ class EmbeddedValkey:
         self._prepare()
         with (self._home / "valkey.log").open("ab") as log:
             self._process = subprocess.Popen(
-                [str(self._binary), str(self._home / "valkey.conf")],
+                [str(self._binary), str(self._home / "valkey.conf"), *self._options],
                 stdout=log,
                 stderr=log,
                 stdin=subprocess.DEVNULL,
@@ -76,6 +96,13 @@ class EmbeddedValkey:
                 self._process.wait(grace_s)
         self._process = None
 
+    def kill(self) -> None:
+        """End it as a power cut does: nothing is written any more. Raises RuntimeError where it is not running."""
+        os.kill(self.pid, signal.SIGKILL)
+        if self._process is not None:
+            self._process.wait(10)
+        self._process = None
+
     def restart(self) -> None:
         """Stop and start on the same port."""
         self.stop()
@@ -88,7 +115,7 @@ class EmbeddedValkey:
         port_file = self._home / "port"
         if not password_file.exists():
             password_file.touch(mode=0o600)
-            password_file.write_text(secrets.token_urlsafe(24))
+            password_file.write_text(self._given or secrets.token_urlsafe(24))
         if not port_file.exists():
             port_file.write_text(str(free_port()))
         self._password = password_file.read_text().strip()
@@ -100,26 +127,22 @@ class EmbeddedValkey:
         if not users.exists():
             users.touch(mode=0o600)
             users.write_text(f"user default off\nuser {ADMIN_USER} on >{self._password} ~* &* +@all\n")
-        configuration = self._home / "valkey.conf"
-        configuration.write_text(
-            "\n".join(
-                (
-                    "bind 127.0.0.1",
-                    f"port {self._port}",
-                    f'unixsocket "{self._socket}"',
-                    "unixsocketperm 700",
-                    f'dir "{self._home}"',
-                    f'aclfile "{users}"',
-                    "appendonly yes",
-                    "appendfsync everysec",
-                    'save ""',
-                    # A queue that silently evicts loses payments; a full server refuses instead.
-                    "maxmemory-policy noeviction",
-                    "daemonize no",
-                    "",
-                )
-            )
-        )
+        settings = {
+            "bind": "127.0.0.1",
+            "port": str(self._port),
+            "unixsocket": f'"{self._socket}"',
+            "unixsocketperm": "700",
+            "dir": f'"{self._home}"',
+            "aclfile": f'"{users}"',
+            "appendonly": "yes",
+            "appendfsync": "everysec",
+            "save": '""',
+            # A queue that silently evicts loses payments; a full server refuses instead.
+            "maxmemory-policy": "noeviction",
+            "daemonize": "no",
+        } | self._settings
+        lines = [f"{name} {value}\n" for name, value in settings.items()]
+        (self._home / "valkey.conf").write_text("".join(lines))
 
     def _wait_until_ready(self, timeout_s: float) -> None:
         deadline = time.monotonic() + timeout_s

@@ -21,7 +21,7 @@ from fleet.stack.provision import RoleUrls
 from schemas.ids import mint_id
 from schemas.operations import JobKind, OperationType
 from schemas.streams import ADAPTERS_GROUP, jobs_stream
-from wire.client import connect_redis
+from wire.client import StreamServers
 
 RAIL = "testrail"
 JOBS = jobs_stream(RAIL)
@@ -33,6 +33,7 @@ class World:
     database: Database
     store: PostgresDispatch
     redis: Any
+    servers: StreamServers
 
     def relay(self, bounds: GateBounds | None = None) -> StreamRelay:
         gate = BacklogGate(self.redis, JOBS, ADAPTERS_GROUP, bounds or GateBounds())
@@ -77,9 +78,10 @@ class World:
 @pytest.fixture
 async def world(fresh_database: RoleUrls, fresh_redis: str) -> AsyncIterator[World]:
     database = await Database.connect(fresh_database.worker)
-    client = connect_redis(fresh_redis, "test")
-    made = World(database, PostgresDispatch(database), client)
+    servers = StreamServers(fresh_redis, "test")
+    client = servers.of(RAIL)
+    made = World(database, PostgresDispatch(database), client, servers)
     await heal_rail(client, made.store, RAIL)
     yield made
-    await client.aclose()
+    await servers.aclose()
     await database.close()

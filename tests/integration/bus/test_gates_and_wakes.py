@@ -75,7 +75,7 @@ async def test_the_gate_counts_for_itself_where_the_server_cannot_tell_the_lag(w
 
 async def test_permits_are_throttled_while_results_pile_up_or_their_number_is_unknown(world: World) -> None:
     results = results_stream(RAIL)
-    throttle = ResultsThrottle(world.redis, [RAIL], GateBounds(high=4, low=2))
+    throttle = ResultsThrottle(world.servers, [RAIL], GateBounds(high=4, low=2))
     await fill(world.redis, results, 4)
     await throttle.look()
     assert throttle.throttled(RAIL)

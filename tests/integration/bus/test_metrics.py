@@ -10,7 +10,7 @@ import asyncpg
 import httpx
 from prometheus_client import generate_latest
 
-from core.bus.observer import observe_rail, observe_server
+from core.bus.observer import observe_rail, observe_servers
 from core.store.figures import read_figures, read_imbalance
 from core.telemetry.figures import show_figures, show_imbalance
 from fleet.stack.processes import free_port
@@ -24,7 +24,7 @@ async def shown(world: World) -> list[str]:
     """What /metrics says after the observer's step."""
     show_figures(await read_figures(world.database))
     await observe_rail(world.redis, RAIL)
-    await observe_server(world.redis)
+    await observe_servers([world.redis])
     return generate_latest().decode().splitlines()
 
 

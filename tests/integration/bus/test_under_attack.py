@@ -207,7 +207,7 @@ async def test_an_unusable_result_is_kept_raw_in_postgresql_and_mirrored_for_wat
         return not group["lag"] and not group["pending"]
 
     async with open_core(settings_of(fresh_database, fresh_redis)) as core:
-        async with running(Inbox(world.redis, RAIL, RESULTS, "c", background(core, world.redis).settle)):
+        async with running(Inbox(world.redis, RAIL, RESULTS, "c", background(core, world.servers).settle)):
             await until(all_acked)
         rows = await admin_connection.fetch(
             "SELECT stream, entry_id, error_class, body FROM fleet.dead_letters ORDER BY entry_id"

@@ -23,7 +23,7 @@ from schemas.rails import Capabilities, PayeeType, RailRegistration, Timing
 from schemas.results import Result, Verdict
 from schemas.streams import ADAPTERS_GROUP, control_stream, jobs_dlq_stream, jobs_stream, results_stream
 from wire import functions
-from wire.client import connect_redis
+from wire.client import StreamServers, connect_redis
 
 RAIL = "scripted"
 PAID = Outcome(Verdict.SUCCEEDED, amount_minor=12_500, currency="THB", provider_tx_id="tx-1")
@@ -98,15 +98,15 @@ class Bench:
     admin: Redis
     core: PermitServer
     url: str
-    started: list[tuple[Worker, Redis, CoreClient]] = field(default_factory=list)
+    started: list[tuple[Worker, StreamServers, CoreClient]] = field(default_factory=list)
 
     async def work(self, rail: ScriptedRail, name: str = "a", concurrency: int = 20, **more: Any) -> Worker:
-        client = connect_redis(self.url, name)
+        servers = StreamServers(self.url, name)
         core = CoreClient(self.core.url, key_id=KEY_ID, secret=SECRET, timeout_s=0.5, budget_s=1.0)
         settings = WorkerSettings(name, core.incarnation, 20, concurrency, block_ms=50, evidence_within_s=0.3, **more)
-        worker = Worker(rail, client, core, core, settings)
+        worker = Worker(rail, servers, core, core, settings)
         worker.start()
-        self.started.append((worker, client, core))
+        self.started.append((worker, servers, core))
         return worker
 
     async def send(self, *jobs: Job, stream: str = "") -> None:

@@ -1,0 +1,69 @@
+"""A master dies under payments, of a cluster and of a pair under Sentinels: its replica goes on, nothing is lost."""
+
+import asyncio
+import tempfile
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from core.store.database import Database
+from fleet.client import FleetClient
+from fleet.stack.stack import RedisKind, StackPlan, running
+from tests.chaos.conftest import Fleet, check
+from wire.client import StreamServers
+
+pytestmark = [pytest.mark.long, pytest.mark.chaos]
+
+
+@asynccontextmanager
+async def _fleet(redis: RedisKind) -> AsyncIterator[Fleet]:
+    with tempfile.TemporaryDirectory(prefix="fleet-") as home:
+        plan = StackPlan(Path(home), rails={"promptpay": 2, "sbp": 1}, provider_latency_ms=40, redis=redis)
+        async with running(plan) as stack:
+            info = stack.info
+            database = await Database.connect(info.database_url, max_size=2, application_name="chaos")
+            async with FleetClient(info.public_url, info.key_id, info.key_secret, attempts=40) as client:
+                yield Fleet(stack, client, database)
+            await database.close()
+
+
+async def _serving(fleet: Fleet, rail: str) -> int:
+    """The port of the master that serves this rail now."""
+    servers = StreamServers(fleet.stack.info.redis_url, "chaos")
+    try:
+        info = await servers.of(rail).info("server")
+        return int(info["tcp_port"])
+    finally:
+        await servers.aclose()
+
+
+@pytest.mark.timeout(240)
+async def test_a_killed_master_of_a_cluster_costs_a_pause_and_nothing_else() -> None:
+    """Two rails on two masters; the one of the first is killed in the middle, and then the one of the second."""
+    async with _fleet("cluster") as fleet:
+        cluster = fleet.stack.cluster
+        assert cluster is not None
+        ports = {rail: await _serving(fleet, rail) for rail in ("promptpay", "sbp")}
+        assert len(set(ports.values())) == 2, "the rails share a master: this would show less"
+        for rail, port in ports.items():
+            lines = [*fleet.payments(40, refused=False), *fleet.rouble_payments(40)]
+            task = asyncio.create_task(fleet.send(lines))
+            await asyncio.sleep(0.3)
+            cluster.node_at(port).kill()
+            await check(fleet, await task, 80)
+            assert await _serving(fleet, rail) != port
+
+
+@pytest.mark.timeout(240)
+async def test_a_master_that_dies_under_sentinels_costs_a_pause_and_nothing_else() -> None:
+    async with _fleet("sentinel") as fleet:
+        sentinels = fleet.stack.sentinels
+        assert sentinels is not None
+        port = await _serving(fleet, "promptpay")
+        task = asyncio.create_task(fleet.send([*fleet.payments(40, refused=False), *fleet.rouble_payments(40)]))
+        await asyncio.sleep(0.3)
+        sentinels.master.kill()
+        await check(fleet, await task, 80)
+        assert await _serving(fleet, "promptpay") != port
