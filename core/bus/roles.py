@@ -1,6 +1,7 @@
 """The background roles, each a coroutine that runs until it is cancelled. Several of each may run at once."""
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
@@ -23,6 +24,8 @@ NONCE_AGE_S = 600
 CONSUMER_IDLE_MS = 3_600_000
 BLOCKING_AFTER_MS = 600_000
 _GATE_REMEMBERED_S = 0.1
+_OBSERVING_PART = 50
+"""An observation that takes a second is followed by this many without one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,11 +161,14 @@ async def _clean(deps: BusDeps, rail: str) -> None:
 
 
 async def _observe(deps: BusDeps) -> float:
+    began_s = time.monotonic()
     await deps.observe()
+    # What waits is counted: the more waits, the longer it takes, and the less often it is done.
+    pause_s = max(deps.settings.observe_every_s, _OBSERVING_PART * (time.monotonic() - began_s))
     await observe_servers([deps.servers.of(rail) for rail in deps.settings.rail_names])
     for rail in deps.settings.rail_names:
         await observe_rail(deps.servers.of(rail), rail)
-    return deps.settings.observe_every_s
+    return pause_s
 
 
 async def _end_waits(deps: BusDeps) -> float:

@@ -10,7 +10,7 @@ from core.domain.ids import ids_of_that_time
 from core.services.bus_ports import Due, QueuedJob
 from core.store.database import Database, UnitOfWork
 from core.store.event_wakes import WAKE_FOLLOWERS
-from core.store.outbox import NOTIFY_OUTBOX
+from core.store.outbox import BODY_OF_ROW, NOTIFY_OUTBOX
 from core.store.rails import end_waits, note_waits
 
 _CONTEXT: Final = Context(None, "relay")
@@ -65,7 +65,7 @@ ORDER BY j.id LIMIT $4
 """
 
 # The entry is part of the guard: a relay may have queued the job anew since it was looked at.
-_REQUEUE: Final = """
+_REQUEUE: Final = f"""
 WITH lost AS (
     SELECT j.id FROM fleet.jobs j JOIN unnest($1::uuid[], $2::text[]) AS g(id, entry_id) ON g.id = j.id
     WHERE j.id = ANY ($1::uuid[]) AND j.state = 'QUEUED' AND j.entry_id = g.entry_id AND j.closed_at IS NULL
@@ -76,12 +76,9 @@ WITH lost AS (
     RETURNING j.*
 )
 INSERT INTO fleet.outbox (job_id, round, tenant_id, rail, stream, body, traceparent)
-SELECT r.id, r.rounds, r.tenant_id, r.rail, r.stream, jsonb_build_object('job_id', r.id, 'tenant_id', r.tenant_id,
-    'intent_id', r.intent_id, 'rail', r.rail, 'provider', r.provider, 'operation', r.operation, 'kind', r.kind,
-    'amount_minor', r.amount_minor, 'currency', r.currency, 'payee_masked', r.payee_masked,
-    'deadline', r.deadline)::text, r.traceparent
+SELECT r.id, r.rounds, r.tenant_id, r.rail, r.stream, {BODY_OF_ROW}, r.traceparent
 FROM ready r
-"""
+"""  # noqa: S608 - constants
 
 _RAISE: Final = """
 INSERT INTO fleet.stream_epochs AS e (rail, epoch, token) VALUES ($1, 1, $3)

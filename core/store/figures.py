@@ -5,17 +5,20 @@ from typing import Final
 from core.store.database import Database
 
 _FIGURES: Final = """
-SELECT 'outbox_depth' AS figure, stream AS label, '' AS second, count(*)::float8 AS value
-FROM fleet.outbox GROUP BY stream
+WITH waiting AS (
+    SELECT stream, count(*)::float8 AS depth, greatest(0, extract(epoch FROM now() - min(not_before)))::float8 AS age
+    FROM fleet.outbox GROUP BY stream
+), held AS (
+    SELECT rail, count(*)::float8 AS holds, extract(epoch FROM now() - min(created_at))::float8 AS age
+    FROM fleet.jobs WHERE closed_at IS NULL AND kind IN ('pay', 'refund') GROUP BY rail
+)
+SELECT 'outbox_depth' AS figure, stream AS label, '' AS second, depth AS value FROM waiting
 UNION ALL
-SELECT 'outbox_age', stream, '', greatest(0, extract(epoch FROM now() - min(not_before)))::float8
-FROM fleet.outbox GROUP BY stream
+SELECT 'outbox_age', stream, '', age FROM waiting
 UNION ALL
-SELECT 'holds', rail, '', count(*)::float8 FROM fleet.jobs WHERE closed_at IS NULL AND kind IN ('pay', 'refund')
-GROUP BY rail
+SELECT 'holds', rail, '', holds FROM held
 UNION ALL
-SELECT 'hold_age', rail, '', extract(epoch FROM now() - min(created_at))::float8
-FROM fleet.jobs WHERE closed_at IS NULL AND kind IN ('pay', 'refund') GROUP BY rail
+SELECT 'hold_age', rail, '', age FROM held
 UNION ALL
 SELECT 'parked', '', '', count(*)::float8 FROM fleet.intents WHERE parked_at IS NOT NULL AND state = 'UNRESOLVED'
 UNION ALL

@@ -9,6 +9,11 @@ from core.domain.jobs import JobRow
 OUTBOX_CHANNEL: Final = "fleet_outbox"
 NOTIFY_OUTBOX: Final = "SELECT pg_notify('fleet_outbox', stream) FROM unnest($1::text[]) AS stream"
 """Wakes the relays of these streams at commit."""
+BODY_OF_ROW: Final = """jsonb_build_object('job_id', r.id, 'tenant_id', r.tenant_id, 'intent_id', r.intent_id,
+        'rail', r.rail, 'provider', r.provider, 'operation', r.operation, 'kind', r.kind,
+        'amount_minor', r.amount_minor, 'currency', r.currency, 'payee_masked', r.payee_masked,
+        'deadline', r.deadline)::text"""
+"""What `job_body` writes, of a row `r` of jobs, for statements that queue what they have just made ready."""
 
 
 def job_body(job: JobRow) -> str:

@@ -11,7 +11,7 @@ from core.services.dead_letters import LetterFilter
 from core.services.redrives import Item, Kept, RedriveRow, Tally
 from core.store.database import UnitOfWork
 from core.store.letter_queries import CAPS, JOINED, STANDING, STANDING_COLUMNS, conditions_of, standing_of
-from core.store.outbox import NOTIFY_OUTBOX
+from core.store.outbox import BODY_OF_ROW, NOTIFY_OUTBOX
 from schemas.on_call import RedriveAction, RedriveState
 
 _ROW: Final = tuple(RedriveRow.__dataclass_fields__)
@@ -58,7 +58,7 @@ WITH {CAPS} SELECT d.id, {STANDING} FROM fleet.dead_letters d {JOINED} WHERE d.i
 """  # noqa: S608 - constants
 
 # A redrive is a round of its own: failures count anew. The next round of the outbox, as 0006_rounds.sql says.
-_PUT_BACK: Final = """
+_PUT_BACK: Final = f"""
 WITH ready AS (
     UPDATE fleet.jobs j SET state = 'READY', not_before = NULL, failures = 0, rounds = j.rounds + 1,
         next_check_at = NULL, entry_id = NULL, queued_at = NULL
@@ -66,14 +66,11 @@ WITH ready AS (
     RETURNING j.*
 ), queued AS (
     INSERT INTO fleet.outbox (job_id, round, tenant_id, rail, stream, body, traceparent)
-    SELECT r.id, r.rounds, r.tenant_id, r.rail, r.stream, jsonb_build_object('job_id', r.id, 'tenant_id', r.tenant_id,
-        'intent_id', r.intent_id, 'rail', r.rail, 'provider', r.provider, 'operation', r.operation, 'kind', r.kind,
-        'amount_minor', r.amount_minor, 'currency', r.currency, 'payee_masked', r.payee_masked,
-        'deadline', r.deadline)::text, coalesce(t.traceparent, r.traceparent)
+    SELECT r.id, r.rounds, r.tenant_id, r.rail, r.stream, {BODY_OF_ROW}, coalesce(t.traceparent, r.traceparent)
     FROM ready r LEFT JOIN unnest($1::uuid[], $2::text[]) AS t(id, traceparent) ON t.id = r.id
 )
 SELECT id, stream FROM ready
-"""
+"""  # noqa: S608 - constants
 
 _FINISH: Final = """
 UPDATE fleet.redrive_items x SET state = f.state, verdict = f.verdict, detail = f.detail, acted_at = clock_timestamp()

@@ -7,6 +7,7 @@ from uuid import UUID
 
 from core.domain.stranded import Standing
 from core.services.completer import CounterPage, HeldAfterEnd, LimitCounter, Range, Walk
+from core.store.outbox import BODY_OF_ROW
 from core.store.overheld import overheld_page, put_right
 from core.store.unit_of_work import UnitOfWork
 from schemas.events import TERMINAL_STATES, IntentState
@@ -45,23 +46,19 @@ WHERE t.id > $1 AND t.id <= $2 AND t.flags & 2 = 2 AND t.created_at <= now() - $
     AND t.expires_at IS NULL AND (i.id IS NULL OR i.state IN ({_ENDED}))
 GROUP BY t.user_data, i.id LIMIT 100
 """  # noqa: S608 - constants
-_REQUEUE: Final = """
+_REQUEUE: Final = f"""
 WITH lost AS (
     SELECT j.* FROM fleet.jobs j
     WHERE j.id = ANY ($1::uuid[]) AND j.state = 'READY' AND j.closed_at IS NULL
     ORDER BY j.id FOR NO KEY UPDATE OF j
 ), again AS (
     INSERT INTO fleet.outbox (job_id, round, tenant_id, rail, stream, not_before, body, traceparent)
-    SELECT r.id, r.rounds, r.tenant_id, r.rail, r.stream, coalesce(r.not_before, now()),
-        jsonb_build_object('job_id', r.id, 'tenant_id', r.tenant_id,
-        'intent_id', r.intent_id, 'rail', r.rail, 'provider', r.provider, 'operation', r.operation, 'kind', r.kind,
-        'amount_minor', r.amount_minor, 'currency', r.currency, 'payee_masked', r.payee_masked,
-        'deadline', r.deadline)::text, r.traceparent
+    SELECT r.id, r.rounds, r.tenant_id, r.rail, r.stream, coalesce(r.not_before, now()), {BODY_OF_ROW}, r.traceparent
     FROM lost r WHERE NOT EXISTS (SELECT FROM fleet.outbox o WHERE o.job_id = r.id)
     ON CONFLICT DO NOTHING RETURNING stream
 )
 SELECT count(pg_notify('fleet_outbox', stream)) FROM (SELECT DISTINCT stream FROM again) streams
-"""
+"""  # noqa: S608 - constants
 
 
 # Behind what the last whole walk has not seen ended, or not seen at all; everything, where there was none.

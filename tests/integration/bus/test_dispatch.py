@@ -38,6 +38,20 @@ async def test_a_full_stream_closes_the_gate_until_the_backlog_is_below_low_wate
     assert await relay.relay_once() == 3
 
 
+async def test_near_the_high_water_the_relay_waits_for_room_that_is_worth_a_transaction(world: World) -> None:
+    await world.queue(30)
+    relay = world.relay(GateBounds(high=16, low=8))
+    assert await relay.relay_once() == 16
+    taken = (await world.redis.xreadgroup(ADAPTERS_GROUP, "a", {JOBS: ">"}, count=11))[0][1]
+    entries = [entry for entry, _ in taken]
+    await world.redis.xack(JOBS, ADAPTERS_GROUP, *entries[:9])
+    assert await relay.relay_once() == 9, "below low-water it opens again"
+    await world.redis.xack(JOBS, ADAPTERS_GROUP, entries[9])
+    assert await relay.relay_once() == 0, "room for one of sixteen"
+    await world.redis.xack(JOBS, ADAPTERS_GROUP, entries[10])
+    assert await relay.relay_once() == 2
+
+
 async def test_jobs_in_a_wiped_server_are_dispatched_again_under_the_same_ids(world: World) -> None:
     ids = await world.queue(3)
     await world.relay().relay_once()
