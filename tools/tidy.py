@@ -36,7 +36,7 @@ OTHER_FLOATS = {
     "adapters/promptpay/simulator/book.py": 5,
     "core/services/close_job.py": 1,
     "core/services/keys.py": 2,
-    "core/services/settle.py": 1,
+    "core/services/settle_batch.py": 1,
     "core/store/figures.py": 1,
     "core/store/jobs.py": 1,
     "core/store/listener.py": 2,

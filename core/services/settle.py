@@ -3,17 +3,16 @@
 import logging
 from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Final, Literal, Protocol
 
-from core.domain.collections import LONGEST_POLL_S, decide_collection, poll_after_s, received
+from core.domain.collections import decide_collection
 from core.domain.intents import IntentRow, Move, confirmable_until
 from core.domain.jobs import JobRow, JobState, Waiting
 from core.domain.resolution import Pace
 from core.domain.verdicts import (
     PAID,
-    AttemptView,
     Case,
     Decision,
     Step,
@@ -25,16 +24,17 @@ from core.domain.verdicts import (
 from core.services.after_void import paid_after_void
 from core.services.authorize import AuthorizePorts, authorize
 from core.services.auto_confirm import Evidence, auto_confirm_holds
-from core.services.close_job import RACES, Ending, ResolutionRefusedError, end_intents, is_held
+from core.services.close_job import RACES, ResolutionRefusedError, end_intents, is_held
 from core.services.collection_port import CollectionPorts, Taken
-from core.services.collections import take_money
-from core.services.facts import Alert, Fact
-from core.services.rails import RailState
+from core.services.facts import Fact
 from core.services.returns import Returned, ReturnPorts, make_refunds, returned_before
-from schemas.collections import ProviderPayment
+from core.services.settle_batch import Batch, Delivery, Ended
+from core.services.settle_collections import collection_effects, take_collected
 from schemas.events import IntentState
 from schemas.operations import JobKind, OperationType
 from schemas.results import Result, Verdict
+
+__all__ = ["Delivery", "Ended", "SettlePorts", "Settled", "UnitOfWorkFactory", "settle_again", "settle_batch"]
 
 _log = logging.getLogger(__name__)
 
@@ -44,30 +44,6 @@ _OUTCOMES: Final[dict[Step, Literal["settled", "failed"]]] = {
     Step.VOID: "failed",
     Step.REFUSE: "failed",
 }
-
-
-@dataclass(frozen=True, slots=True)
-class Delivery:
-    """One entry of a results stream; `result` is None where the body is no Result, and `error` says why."""
-
-    rail: str
-    stream: str
-    entry_id: str
-    body: str
-    deliveries: int = 1
-    result: Result | None = None
-    error: str = ""
-    again: bool = False
-    """It was kept as unusable before: the fact that was kept with it, unapplied, is judged anew."""
-
-
-@dataclass(frozen=True, slots=True)
-class Ended:
-    """A payment that came to its end, and how long it took from its job's making."""
-
-    rail: str
-    outcome: Literal["settled", "failed"]
-    age_s: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,37 +83,6 @@ class SettlePorts(CollectionPorts, AuthorizePorts, ReturnPorts, Protocol):
 UnitOfWorkFactory = Callable[[], AbstractAsyncContextManager[Any]]
 
 
-@dataclass(slots=True)
-class _Batch:
-    """The locked rows of a batch and the effects that its facts have on them."""
-
-    jobs: dict[Any, JobRow]
-    intents: dict[Any, IntentRow]
-    targets: dict[Any, Any]
-    attempts: dict[Any, dict[int, AttemptView]]
-    known: dict[Any, set[bytes]]
-    states: dict[str, RailState]
-    positives: set[Any]
-    returned_minor: dict[Any, int]
-    pace: Pace
-    facts: list[Fact] = field(default_factory=list)
-    negatives: list[tuple[Any, int]] = field(default_factory=list)
-    endings: dict[Any, Ending] = field(default_factory=dict)
-    waits: dict[Any, Waiting] = field(default_factory=dict)
-    retries: dict[Any, tuple[JobRow, float]] = field(default_factory=dict)
-    closes: list[tuple[Any, str]] = field(default_factory=list)
-    alerts: list[Alert] = field(default_factory=list)
-    suspended: list[IntentRow] = field(default_factory=list)
-    late: dict[Any, str] = field(default_factory=dict)
-    returned: dict[Any, Returned] = field(default_factory=dict)
-    collected: dict[Any, list[ProviderPayment]] = field(default_factory=dict)
-    shown: dict[Any, dict[str, Any]] = field(default_factory=dict)
-    confirmed: list[tuple[IntentRow, Move]] = field(default_factory=list)
-    authorized: list[IntentRow] = field(default_factory=list)
-    unusable: list[tuple[Delivery, str]] = field(default_factory=list)
-    ended: list[Ended] = field(default_factory=list)
-
-
 async def settle_batch(
     ports: SettlePorts, unit_of_work: UnitOfWorkFactory, deliveries: Sequence[Delivery], races_left: int = RACES - 1
 ) -> Settled:
@@ -175,6 +120,15 @@ def _together(deliveries: Sequence[Delivery], parts: Sequence[Settled]) -> Settl
 
 async def _keep(ports: SettlePorts, unit_of_work: UnitOfWorkFactory, delivery: Delivery, error: str) -> Settled:
     async with unit_of_work() as uow:
+        result = delivery.result
+        if result is not None:
+            # Locked as whoever would void it locks it: a "paid" that could not be used blocks every void.
+            job = (await ports.jobs.lock_jobs(uow, [result.job_id])).get(result.job_id)
+            if job is not None and job.rail == result.rail == delivery.rail:
+                hashed = money_hash(result, job.provider_account)
+                # PostgreSQL keeps no NUL in a document, and this must be kept whatever was in it.
+                body = delivery.body.replace("\\u0000", "")
+                await ports.facts.insert_facts(uow, [Fact(result, body, hashed, job.tenant_id, job.intent_id, error)])
         await ports.letters.keep_result(uow, delivery, error)
     return Settled([delivery], [(delivery, error)])
 
@@ -199,14 +153,15 @@ async def settle_again(uow: Any, ports: SettlePorts, delivery: Delivery) -> str:
         return delivery.error or "unparseable"
     batch = await _load(uow, ports, delivery.rail, [delivery.result])
     await _take(uow, ports, batch, replace(delivery, again=True))
-    why = batch.unusable[0][1] if batch.unusable else (batch.facts[-1].quarantine or "" if batch.facts else "")
     await _apply(uow, ports, batch)
+    # Only now: what a payment in is judged to be shows when it is taken.
+    why = batch.unusable[0][1] if batch.unusable else (batch.facts[-1].quarantine or "" if batch.facts else "")
     if not why and batch.facts:
         await ports.facts.apply_fact(uow, batch.facts[-1])
     return why
 
 
-async def _load(uow: Any, ports: SettlePorts, rail: str, results: Sequence[Result]) -> _Batch:
+async def _load(uow: Any, ports: SettlePorts, rail: str, results: Sequence[Result]) -> Batch:
     executed = sorted({result.job_id for result in results})
     asking = [result.job_id for result in results if result.kind.on_control_stream]
     targets = await ports.jobs.targets_of(uow, sorted(set(asking)))
@@ -227,7 +182,7 @@ async def _load(uow: Any, ports: SettlePorts, rail: str, results: Sequence[Resul
     # What voids must not pass is read only where something may be voided.
     back = {jobs[r.job_id].intent_id for r in results if r.verdict is Verdict.RETURNED and r.job_id in jobs}
     doubtful = {jobs[r.job_id].intent_id for r in results if r.verdict is not Verdict.SUCCEEDED and r.job_id in jobs}
-    return _Batch(
+    return Batch(
         jobs=jobs,
         intents=intents,
         targets=targets,
@@ -240,7 +195,7 @@ async def _load(uow: Any, ports: SettlePorts, rail: str, results: Sequence[Resul
     )
 
 
-async def _take(uow: Any, ports: SettlePorts, batch: _Batch, delivery: Delivery) -> None:
+async def _take(uow: Any, ports: SettlePorts, batch: Batch, delivery: Delivery) -> None:
     result = delivery.result
     if result is None:
         return
@@ -279,8 +234,8 @@ async def _take(uow: Any, ports: SettlePorts, batch: _Batch, delivery: Delivery)
     if job.id != subject.id:
         batch.closes.append((job.id, result.verdict))
     _note_end(batch, case, decision)
-    effects = _collection_effects if subject.kind is JobKind.COLLECT else _effects
-    effects(batch, case, decision, result)
+    if subject.kind is not JobKind.COLLECT or not collection_effects(batch, case, decision, result):
+        _effects(batch, case, decision, result)
 
 
 def _asked_again(job: JobRow, result: Result) -> bool:
@@ -291,7 +246,7 @@ def _asked_again(job: JobRow, result: Result) -> bool:
     )
 
 
-def _unusable(batch: _Batch, job: JobRow | None, delivery: Delivery, result: Result) -> str:
+def _unusable(batch: Batch, job: JobRow | None, delivery: Delivery, result: Result) -> str:
     if job is None:
         return "job_unknown"
     if result.rail != delivery.rail or job.rail != delivery.rail:
@@ -305,12 +260,12 @@ def _unusable(batch: _Batch, job: JobRow | None, delivery: Delivery, result: Res
     return ""
 
 
-def _operations(batch: _Batch, job: JobRow) -> Any:
+def _operations(batch: Batch, job: JobRow) -> Any:
     registration = batch.states[job.rail].registration
     return registration.operations if registration is not None else {}
 
 
-def _case(batch: _Batch, job: JobRow, asked_at: datetime | None) -> Case:
+def _case(batch: Batch, job: JobRow, asked_at: datetime | None) -> Case:
     state = batch.states[job.rail]
     doubted = job.ledger_epoch < state.ledger_epoch
     return Case(
@@ -328,13 +283,13 @@ def _case(batch: _Batch, job: JobRow, asked_at: datetime | None) -> Case:
     )
 
 
-def _note_end(batch: _Batch, case: Case, decision: Decision) -> None:
+def _note_end(batch: Batch, case: Case, decision: Decision) -> None:
     job, outcome = case.job, _OUTCOMES.get(decision.step)
     if outcome is not None and job.kind.moves_money and job.created_at is not None and not case.decided:
         batch.ended.append(Ended(job.rail, outcome, (case.now - job.created_at).total_seconds()))
 
 
-def _effects(batch: _Batch, case: Case, decision: Decision, result: Result) -> None:
+def _effects(batch: Batch, case: Case, decision: Decision, result: Result) -> None:
     """Write what a decision does into the batch, and into its rows for the facts that follow."""
     job, intent = case.job, case.intent
     if decision.negative_fence is not None and decision.negative_fence in case.attempts:
@@ -349,78 +304,40 @@ def _effects(batch: _Batch, case: Case, decision: Decision, result: Result) -> N
             move = Move(intent.id, IntentState.FAILED, "failed", data={"reason": decision.reason}, parked=False,
                         failure_code=decision.reason, failure_message=f"the provider answered {result.verdict}",
                         decision="VOID" if is_held(intent) else None)  # fmt: skip
-            _end(batch, intent, move, decision.reason)
+            batch.end(intent, move, decision.reason)
         case Step.RETRY:
             batch.retries[job.id] = (job, decision.after_s)
             job.failures += 1
         case Step.WAIT:
-            _wait(batch, job, decision.reason)
+            batch.wait(job, decision.reason)
         case Step.CONFIRM:
             _confirm(batch, case, decision, result)
         case Step.SUSPEND:
             _suspend(batch, intent, result)
-            _alert(batch, case, "page", decision.reason)
+            batch.alert(case, "page", decision.reason)
         case Step.QUARANTINE:
             if result.verdict in PAID:
                 batch.positives.add(intent.id)
                 # It was paid, whatever is wrong with the fact: asked about from here on, and never sent again.
-                _wait(batch, job, decision.reason)
-            _alert(batch, case, "page", decision.reason)
+                batch.wait(job, decision.reason)
+            batch.alert(case, "page", decision.reason)
         case Step.ALERT:
-            _alert(batch, case, "page", decision.reason)
+            batch.alert(case, "page", decision.reason)
 
 
-def _collection_effects(batch: _Batch, case: Case, decision: Decision, result: Result) -> None:
-    job = case.job
-    match decision.step:
-        case Step.COLLECT | Step.REVERSE:
-            batch.collected.setdefault(job.id, []).append(received(result, job))
-        case Step.AWAIT:
-            _await_payment(batch, case, result)
-        case Step.LAPSE:
-            _lapse(batch, case, decision.reason, result.verdict)
-        case _:
-            _effects(batch, case, decision, result)
-
-
-def _post(batch: _Batch, intent: IntentRow, result: Result) -> None:
+def _post(batch: Batch, intent: IntentRow, result: Result) -> None:
     move = Move(intent.id, IntentState.SETTLED, "settled", decision="POST", parked=False,
                 provider_reference=result.provider_tx_id)  # fmt: skip
-    _end(batch, intent, move, result.verdict)
+    batch.end(intent, move, result.verdict)
 
 
-def _wait(batch: _Batch, job: JobRow, why: str) -> None:
-    longest_s = LONGEST_POLL_S if job.kind is JobKind.COLLECT else batch.pace.longest_s
-    batch.waits[job.id] = Waiting(job.id, min(batch.pace.after_s(job.inquiries), longest_s), why=why)
-    # The last fact decides, in one batch as in two.
-    batch.retries.pop(job.id, None)
-
-
-def _await_payment(batch: _Batch, case: Case, result: Result) -> None:
-    job, intent = case.job, case.intent
-    if result.next_action is not None and intent.next_action is None:
-        intent.next_action = batch.shown[intent.id] = result.next_action.model_dump(mode="json")
-    batch.waits[job.id] = Waiting(job.id, poll_after_s(case, batch.pace), why=result.verdict.lower())
-    batch.retries.pop(job.id, None)
-
-
-def _lapse(batch: _Batch, case: Case, reason: str, verdict: Verdict) -> None:
-    """End a collection that nobody paid: by its payer's or its client's will before its time, else by the time."""
-    early = verdict is Verdict.CANCELLED and case.now < case.job.deadline
-    to = IntentState.CANCELLED if early else IntentState.EXPIRED
-    move = Move(case.intent.id, to, to.lower(), data={"reason": reason}, parked=False,
-                failure_code=None if early else "payment_not_received",
-                failure_message=None if early else "nobody paid in time")  # fmt: skip
-    _end(batch, case.intent, move, reason)
-
-
-def _suspend(batch: _Batch, intent: IntentRow, result: Result) -> None:
+def _suspend(batch: Batch, intent: IntentRow, result: Result) -> None:
     batch.suspended.append(intent)
     if intent.provider_reference is None and result.provider_tx_id is not None:
         batch.late[intent.id] = intent.provider_reference = result.provider_tx_id
 
 
-def _return(batch: _Batch, case: Case, result: Result) -> None:
+def _return(batch: Batch, case: Case, result: Result) -> None:
     job, intent = case.job, case.intent
     if not case.decided:
         _post(batch, intent, result)
@@ -428,12 +345,7 @@ def _return(batch: _Batch, case: Case, result: Result) -> None:
     batch.returned[intent.id] = Returned(intent, amount_minor, result.provider_tx_id, job.id, case.now)
 
 
-def _end(batch: _Batch, intent: IntentRow, move: Move, outcome: str) -> None:
-    batch.endings[intent.id] = Ending.of(intent, move, outcome)
-    intent.state, intent.decision = move.to, move.decision or intent.decision
-
-
-def _confirm(batch: _Batch, case: Case, decision: Decision, result: Result) -> None:
+def _confirm(batch: Batch, case: Case, decision: Decision, result: Result) -> None:
     intent = case.intent
     if result.lookup is None:
         return
@@ -454,14 +366,8 @@ def _confirm(batch: _Batch, case: Case, decision: Decision, result: Result) -> N
     batch.waits[case.job.id] = Waiting(case.job.id, max(0.0, left_s), why=result.verdict.lower())
 
 
-def _alert(batch: _Batch, case: Case, severity: Any, kind: str) -> None:
-    batch.alerts.append(
-        Alert(case.job.tenant_id, severity, kind, case.intent.id, case.job.id, f"{case.job.rail} {case.job.reference}")
-    )
-
-
-async def _apply(uow: Any, ports: SettlePorts, batch: _Batch) -> None:
-    taken = await _take_money(uow, ports, batch) if batch.collected else Taken()
+async def _apply(uow: Any, ports: SettlePorts, batch: Batch) -> None:
+    taken = await take_collected(uow, ports, batch) if batch.collected else Taken()
     batch.endings |= taken.endings
     await ports.facts.insert_facts(uow, batch.facts)
     await ports.facts.mark_negative(uow, batch.negatives)
@@ -488,12 +394,3 @@ async def _apply(uow: Any, ports: SettlePorts, batch: _Batch) -> None:
     if batch.late:
         # After the end that it comes too late for, which may be in this batch.
         await ports.intents.paid_after_void(uow, batch.late)
-
-
-async def _take_money(uow: Any, ports: SettlePorts, batch: _Batch) -> Taken:
-    """Match, credit or suspend what the batch's collections received."""
-    jobs = [batch.jobs[job_id] for job_id in batch.collected]
-    facts = [fact for facts in batch.collected.values() for fact in facts]
-    intents = {job.intent_id: batch.intents[job.intent_id] for job in jobs}
-    rail = jobs[0].rail
-    return await take_money(uow, ports, rail, jobs[0].provider, facts, intents, batch.states[rail].now)

@@ -228,24 +228,25 @@ async def test_an_answer_that_could_not_be_used_counts_once_it_can(world: World)
     await world.prove()
 
 
-async def test_a_paid_result_that_failed_to_settle_is_booked_after_the_payment_was_decided(world: World) -> None:
+async def test_a_paid_result_that_failed_to_settle_blocks_every_void_until_it_is_booked(world: World) -> None:
     wallet = await world.wallet(1000)
     intent = await world.pay(wallet)
     await world.sent(intent)
     paid = world.fact(pay_job(intent), "SUCCEEDED", provider_tx_id="T1")
     settled = await settle_batch(world.core.worker_ports, world.losing(RACES), [paid])
     assert [error for _, error in settled.unusable] == ["settlement_failed"]
+    async with world.uow() as uow:
+        assert await world.core.worker_ports.facts.unapplied_positives(uow, [intent]) == {intent}
     await world.tell(pay_job(intent), "DECLINED", reason="refused")
-    assert await world.state(intent) == ("FAILED", "refused")
+    assert ((await world.state(intent))[0], await world.money(wallet)) == ("AUTHORIZED", (1000, 100))
     view = await ask(world, selection={"error_class": "settlement_failed"}, **FAST)
     assert view.verdicts == {"SAFE": 1}
     await run(world)
     await run(world)
     assert (await shown(world, view.id)).progress.succeeded == 1
-    assert await world.state(intent) == ("FAILED", "refused")
-    assert await world.money(wallet) == (1000, 0)
-    assert await world.admin.fetchval("SELECT sum(debits_posted) FROM fleet.accounts WHERE code = 4") == 100
-    assert ("page", "success_after_void") in await world.alerts()
+    assert await world.state(intent) == ("SETTLED", None)
+    assert await world.money(wallet) == (900, 0)
+    assert await world.admin.fetchval("SELECT count(*) FROM fleet.facts WHERE applied_at IS NULL") == 0
     await world.prove()
 
 

@@ -11,7 +11,16 @@ from core.services.provider_payments import tell_again
 from core.services.suspense import show_item
 from schemas.suspense import SuspenseDetail
 from tests.integration.permits.conftest import World
-from tests.integration.permits.test_collections import opened, payments, reference, shown, suspense, told
+from tests.integration.permits.test_collections import (
+    collect_job,
+    opened,
+    paid,
+    payments,
+    reference,
+    shown,
+    suspense,
+    told,
+)
 from tests.integration.permits.test_suspense import answer_refund, assign, decider, give_back, open_items
 
 BACK: dict[str, Any] = {"kind": "RETURN", "source": "STATEMENT"}
@@ -175,4 +184,38 @@ async def test_a_payment_of_one_collection_is_never_counted_for_another(world: W
     assert ("page", "transaction_of_another_collection") in await world.alerts()
     assert await told(world, BACK | {"reference": await reference(world, second)}) == ["QUARANTINED"]
     assert (await world.money(wallet), (await world.state(second))[0]) == ((2_001, 0), "AUTHORIZED")
+    await world.prove()
+
+
+async def test_a_paid_that_is_quarantined_counts_as_unapplied_and_ends_no_collection(world: World) -> None:
+    wallet = await opened(world)
+    first, second = [await shown(world, wallet) for _ in range(2)]
+    assert await told(world, {"reference": await reference(world, first)}) == ["CREDITED"]
+    await paid(world, second)
+    kept = await world.admin.fetchrow(
+        "SELECT applied_at, quarantine FROM fleet.facts WHERE intent_id = $1 AND verdict = 'PAID'", second
+    )
+    assert kept is not None
+    assert tuple(kept) == (None, "transaction_of_another_collection")
+    assert (await world.job(collect_job(second)))["next_check_at"] is not None
+    await world.pass_time(10_000)
+    await world.resolve()
+    assert ((await world.state(second))[0], await world.money(wallet)) == ("UNRESOLVED", (2_001, 0))
+    # Asked on, the provider names the transaction that it was.
+    await world.answer_question(second, "PAID", amount_minor=2_000, currency="THB", provider_tx_id="T2")
+    assert ((await world.state(second))[0], await world.money(wallet)) == ("SETTLED", (4_001, 0))
+    await world.prove()
+
+
+async def test_a_register_line_that_is_not_booked_is_never_posted(world: World) -> None:
+    wallet = await opened(world)
+    intent = await shown(world, wallet)
+    line = {"reference": await reference(world, intent), "source": "REGISTER", "confirmed": False}
+    assert await told(world, line | {"status": "PENDING"}) == ["NOTED"]
+    await world.check_now()
+    await world.resolve()
+    await world.answer_question(intent, "EXPIRED")
+    assert (await tell_again(world.core.worker_ports, world.uow, 10), await suspense(world)) == (0, 0)
+    assert await told(world, line) == ["SUSPENDED"]
+    assert (await suspense(world), await world.money(wallet)) == (2_000, (1, 0))
     await world.prove()
