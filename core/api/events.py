@@ -38,7 +38,7 @@ class EventRoutes(SignedRoutes):
             ("GET", "/v1/intents/{intent_id}/events", self.list_of_intent, EventPage, 200, None),
         )
 
-    @tells(query=_EventQuery)
+    @tells(query=_EventQuery, streams=True)
     async def list_all(self, request: Request) -> Response:
         """List or stream the events of every intent, oldest first; `type` narrows them, such as `settled,failed`."""
         caller, _ = await self._signed(request)
@@ -53,7 +53,7 @@ class EventRoutes(SignedRoutes):
         follower = service.hub.follow(caller.tenant_id, None)
         return self._stream(follower, service.follow_all(follower, caller, types, cursor))
 
-    @tells(query=Page)
+    @tells(query=Page, streams=True, ends=True)
     async def list_of_intent(self, request: Request) -> Response:
         """List or stream the events of one intent; the stream ends with the intent."""
         caller, _ = await self._signed(request)

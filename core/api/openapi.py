@@ -11,7 +11,7 @@ from pydantic import BaseModel
 from pydantic.json_schema import JsonSchemaMode, models_json_schema
 
 from schemas.api import Problem
-from wire.signing import KEY_HEADER, NONCE_HEADER, SIGNATURE_HEADER, TIMESTAMP_HEADER
+from wire.signing import KEY_HEADER, NONCE_HEADER, ON_BEHALF_OF_HEADER, SIGNATURE_HEADER, TIMESTAMP_HEADER
 
 _JSON: Final = "application/json"
 _REFUSED: Final = {
@@ -34,6 +34,32 @@ _KEY: Final = {
     "required": True,
     "schema": {"type": "string", "pattern": "^[\\x21-\\x7e]{1,128}$"},
 }
+_ON_BEHALF_OF: Final = {
+    "name": ON_BEHALF_OF_HEADER,
+    "in": "header",
+    "required": False,
+    "description": "A user, and after a space who acts: it reaches that user's wallets alone (docs/acting.md).",
+    "schema": {"type": "string", "pattern": "^[\\x21-\\x7e]{1,64}( [\\x21-\\x7e]{1,64})?$"},
+}
+_LAST_EVENT_ID: Final = {
+    "name": "Last-Event-ID",
+    "in": "header",
+    "required": False,
+    "description": "Of a stream: the last event that was seen; it goes on behind it. It counts before `cursor`.",
+    "schema": {"type": "string", "pattern": "^[0-9]{1,18}$"},
+}
+_EVENT_STREAM: Final = {
+    "text/event-stream": {
+        "schema": {"type": "string"},
+        "example": 'id: 1016\nevent: accepted\ndata: {"intent_id": "…", "seq": 1}\n\n',
+    }
+}
+_RETRY_AFTER: Final = {
+    "Retry-After": {"description": "Seconds to wait, where waiting helps", "schema": {"type": "integer"}}
+}
+_REPLAYED: Final = {
+    "Idempotent-Replayed": {"description": "`true` where the key was answered before", "schema": {"type": "string"}}
+}
 _SIGNED: Final = (KEY_HEADER, TIMESTAMP_HEADER, NONCE_HEADER, SIGNATURE_HEADER)
 _Handler = TypeVar("_Handler", bound=Callable[..., Any])
 
@@ -46,6 +72,10 @@ class Told:
     repeats: bool = False
     idempotency_key: bool = False
     media: tuple[str, ...] = ()
+    streams: bool = False
+    """Whether `Accept: text/event-stream` gets a stream of events."""
+    ends: bool = False
+    """Whether 204 tells that nothing will come any more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,11 +102,13 @@ def tells(
     repeats: bool = False,
     idempotency_key: bool = False,
     media: tuple[str, ...] = (),
+    streams: bool = False,
+    ends: bool = False,
 ) -> Callable[[_Handler], _Handler]:
     """Note beside a handler what it reads and answers, for the document; see `Told`."""
 
     def mark(handler: _Handler) -> _Handler:
-        handler.__dict__["told"] = Told(query, repeats, idempotency_key, media)
+        handler.__dict__["told"] = Told(query, repeats, idempotency_key, media, streams, ends)
         return handler
 
     return mark
@@ -142,20 +174,32 @@ def _parameters(route: Described, queries: dict[type[BaseModel], Any]) -> Iterat
             yield {"name": name, "in": "query", "required": name in asked.get("required", ()), "schema": schema}
     if route.told.idempotency_key:
         yield _KEY
+    if route.told.streams:
+        yield _LAST_EVENT_ID
+    if route.path.startswith("/v1/"):
+        yield _ON_BEHALF_OF
 
 
 def _responses(route: Described, found: Any) -> dict[str, Any]:
     answer = {_JSON: {"schema": found[route.answer, "serialization"]}}
     answer |= {media: {"schema": {"type": "string"}} for media in route.told.media}
+    answer |= _EVENT_STREAM if route.told.streams else {}
     problem = {"application/problem+json": {"schema": found[Problem, "serialization"]}}
     refused = _REFUSED | (_REFUSED_BODY if route.method != "GET" else {})
     told: dict[str, Any] = {str(route.status): {"description": "Done", "content": answer}}
     if route.told.repeats:
         told["200"] = {"description": "It was so already", "content": answer}
-    return told | {
+    if route.told.idempotency_key:
+        told[str(route.status)]["headers"] = _REPLAYED
+    if route.told.ends:
+        told["204"] = {"description": "The intent has ended, and its last event was seen: come no more"}
+    told |= {
         str(status): {"description": f"{text}: `code` says why (docs/errors.md)", "content": problem}
         for status, text in sorted(refused.items())
     }
+    for status in {"409", "503"} & told.keys():
+        told[status]["headers"] = _RETRY_AFTER
+    return told
 
 
 def _name(reference: dict[str, Any]) -> str:

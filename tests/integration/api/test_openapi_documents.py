@@ -21,6 +21,7 @@ from tests.integration.api.test_internal import NeverThrottled
 from tests.integration.api.test_tenants import things_of
 from tests.support.drawn_requests import Fuzz
 from tests.support.signed import Signed
+from wire.signing import ON_BEHALF_OF_HEADER
 
 
 class _Opened:
@@ -43,7 +44,9 @@ class _Opened:
 
         def send(request: httpx.Request) -> httpx.Response:
             path, _, query = request.url.raw_path.decode("latin-1").partition("?")
-            signed = client.headers(request.method, path, request.content, query=query)
+            told = request.headers.get(ON_BEHALF_OF_HEADER)
+            signer = Signed(client.http, client.key_id, client.secret, told)
+            signed = signer.headers(request.method, path, request.content, query=query)
             request.headers.update(signed)
             answer: httpx.Response = self.run(client.http.send(request))
             return answer
@@ -92,6 +95,26 @@ def test_every_public_operation_answers_as_its_document_says(opened: Any, chosen
     assert min(sent.values()) > 0, [each for each, count in sent.items() if not count]
     report = opened.run(_verified(world))
     assert report.holds, report.discrepancies
+
+
+async def test_the_document_tells_of_streams_their_end_and_where_they_go_on(world: World) -> None:
+    document = (await world.api.http.get("/openapi.json")).json()
+    of_all, of_one = (document["paths"][path]["get"] for path in ("/v1/events", "/v1/intents/{intent_id}/events"))
+    for told in (of_all, of_one):
+        assert set(told["responses"]["200"]["content"]) == {"application/json", "text/event-stream"}
+        assert "Last-Event-ID" in {each["name"] for each in told["parameters"] if each["in"] == "header"}
+        assert "503" in told["responses"]
+        assert "Retry-After" in told["responses"]["503"]["headers"]
+    assert "content" not in of_one["responses"]["204"]
+    assert "204" not in of_all["responses"]
+    wallet = await world.funded_wallet(10)
+    paid = (await world.api.get("/v1/intents", wallet_id=wallet)).json()["items"][0]["id"]
+    path = f"/v1/intents/{paid}/events"
+    last = (await world.api.get(path)).json()["items"][-1]["id"]
+    for seen, status in ((last, 204), ("none", 422)):
+        headers = world.api.headers("GET", path, b"") | {"Accept": "text/event-stream", "Last-Event-ID": seen}
+        assert (await world.api.http.get(path, headers=headers)).status_code == status
+        assert str(status) in of_one["responses"]
 
 
 async def _verified(world: World) -> Any:
