@@ -37,17 +37,24 @@ class Calendar:
         answer = await self.operator.post("/v1/limits", body | changed)
         assert answer.status_code == 201, answer.text
 
+    to: str | None = None
+    """Whose wallet is paid, without a rail; left out, payouts are asked for."""
+
     async def pay(self, wallet: str, amount_minor: int, at: datetime) -> dict[str, Any]:
         """Ask at a moment; return the intent."""
         await self.clock.set(at)
-        answer = await self.world.api.post("/v1/intents", payout(wallet, amount_minor), key=f"k{next(self.numbers)}")
+        body = payout(wallet, amount_minor)
+        if self.to is not None:
+            body |= {"operation": "INTERNAL_P2P", "counterparty_wallet_id": self.to, "payee": None}
+        answer = await self.world.api.post("/v1/intents", body, key=f"k{next(self.numbers)}")
         assert answer.status_code == 201, answer.text
         intent: dict[str, Any] = answer.json()
         return intent
 
     async def renews(self, wallet: str, first: datetime, second: datetime) -> None:
         """Fill a period at its first moment, and see that it ends at `second` and not a second earlier."""
-        assert (await self.pay(wallet, ROOM, first))["state"] == "AUTHORIZED"
+        taken = "AUTHORIZED" if self.to is None else "SETTLED"
+        assert (await self.pay(wallet, ROOM, first))["state"] == taken
         for at in (first, second - timedelta(seconds=1)):
             refused = await self.pay(wallet, 1, at)
             assert refused["failure"]["code"] == "limit_exceeded", refused
@@ -55,7 +62,7 @@ class Calendar:
             assert (datetime.fromisoformat(told["renews_at"]), told["remaining_minor"]) == (second, 0)
             (shown,) = (await self.operator.get(f"/v1/wallets/{wallet}/limits")).json()["items"]
             assert datetime.fromisoformat(shown["renews_at"]) == second
-        assert (await self.pay(wallet, ROOM, second))["state"] == "AUTHORIZED"
+        assert (await self.pay(wallet, ROOM, second))["state"] == taken
 
 
 @asynccontextmanager
@@ -125,3 +132,37 @@ async def test_an_intent_that_ends_in_another_period_gives_back_to_the_one_that_
         assert (await asked.pay(wallet, 2, utc(2027, 11, 8, 6)))["failure"]["limit"]["remaining_minor"] == 1
         assert (await asked.pay(wallet, 1, utc(2027, 11, 8, 6)))["state"] == "AUTHORIZED"
         assert (await asked.pay(wallet, ROOM, utc(2027, 11, 8, 4, 59, 59)))["state"] == "AUTHORIZED"
+
+
+async def test_what_needs_no_rail_has_the_days_and_months_of_its_tenant(
+    fresh_database: RoleUrls, admin_connection: asyncpg.Connection
+) -> None:
+    # The rail's days begin elsewhere, and have no say: no rail carries a transfer between wallets.
+    async with calendar(fresh_database, admin_connection, "Asia/Bangkok") as asked:
+        await admin_connection.execute("UPDATE fleet.tenants SET business_timezone = 'America/New_York'")
+        asked.to = await asked.world.funded_wallet(1)
+        await asked.limit("DAY", operation="INTERNAL_P2P")
+        for first, second, _ in (DAYS["America/New_York"], *LONG_DAYS.values()):
+            await asked.renews(await asked.world.funded_wallet(10_000), first, second)
+        (day,) = (await asked.operator.get("/v1/limits")).json()["items"]
+        await asked.operator.post(f"/v1/limits/{day['id']}/disable", {})
+        await asked.limit("MONTH", operation="INTERNAL_P2P")
+        for first, second in (MONTHS["America/New_York"][:2], MONTHS["America/New_York"][2:]):
+            await asked.renews(await asked.world.funded_wallet(10_000), second - timedelta(hours=1), second)
+            await asked.renews(await asked.world.funded_wallet(10_000), first, second)
+
+
+async def test_a_limit_of_every_operation_has_one_day_whatever_rail_carries_the_payment(
+    fresh_database: RoleUrls, admin_connection: asyncpg.Connection
+) -> None:
+    async with calendar(fresh_database, admin_connection, "Asia/Bangkok") as asked:
+        await admin_connection.execute("UPDATE fleet.tenants SET business_timezone = 'America/New_York'")
+        await asked.limit("DAY", operation=None)
+        wallet, begins = await asked.world.funded_wallet(10_000), utc(2027, 3, 15, 4)
+        assert (await asked.pay(wallet, ROOM - 1, begins))["state"] == "AUTHORIZED"
+        # A new day in Bangkok, and the same one in New York: payouts and transfers share what is left of it.
+        asked.to = await asked.world.funded_wallet(1)
+        refused = await asked.pay(wallet, 2, utc(2027, 3, 15, 17))
+        assert refused["failure"]["limit"]["remaining_minor"] == 1
+        assert datetime.fromisoformat(refused["failure"]["limit"]["renews_at"]) == utc(2027, 3, 16, 4)
+        assert (await asked.pay(wallet, 1, utc(2027, 3, 15, 17)))["state"] == "SETTLED"
