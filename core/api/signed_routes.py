@@ -6,6 +6,7 @@ from typing import Any
 from pydantic import BaseModel
 from starlette.requests import Request
 
+from core.api.bearers import bearer_of, person_of
 from core.api.requests import BODY_MAX_BYTES, read_body, signed_by
 from core.bootstrap import Core
 from core.services.acting import confined
@@ -16,7 +17,7 @@ Route = tuple[str, str, Callable[..., Any], type[BaseModel], int, type[BaseModel
 
 
 class SignedRoutes:
-    """Routes whose requests are signed with a service key of this core."""
+    """Routes whose requests are signed with a service key of this core, or carry a person's bearer token."""
 
     def __init__(self, core: Core) -> None:
         self._core = core
@@ -31,6 +32,8 @@ class SignedRoutes:
     async def _signed_alone(self, request: Request, limit_bytes: int = BODY_MAX_BYTES) -> tuple[Caller, bytes]:
         """Return who signed, and the body; whom it is made for is the handler's to check."""
         body = await read_body(request, limit_bytes)
+        if (token := bearer_of(request)) is not None:
+            return await person_of(self._core, request, token), body
         return await signed_by(request, body, self._core.authenticator, "service"), body
 
     async def _operator(self, request: Request, scope: str, limit_bytes: int = BODY_MAX_BYTES) -> tuple[Caller, bytes]:

@@ -6,7 +6,7 @@ from typing import Any, Protocol
 from uuid import UUID
 
 from core.domain.roles import Role
-from core.services.people import SYSTEM_TENANT
+from core.services.people import SYSTEM_TENANT, Identity
 from core.services.problems import Refusal
 
 
@@ -22,17 +22,6 @@ class Begun:
     state: str
     nonce: str
     verifier: str
-
-
-@dataclass(frozen=True, slots=True)
-class Identity:
-    """Whom the provider vouches for."""
-
-    issuer: str
-    subject: str
-    name: str
-    role: Role
-    tenant_id: UUID
 
 
 class Issuer(Protocol):

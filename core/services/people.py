@@ -84,6 +84,17 @@ def caller_of(name: str, tenant_id: UUID, role: Role) -> Caller:
 
 
 @dataclass(frozen=True, slots=True)
+class Identity:
+    """Whom an identity provider vouches for."""
+
+    issuer: str
+    subject: str
+    name: str
+    role: Role
+    tenant_id: UUID
+
+
+@dataclass(frozen=True, slots=True)
 class Session:
     """A session that is in force."""
 
@@ -211,19 +222,22 @@ class PeopleService:
             raise Refusal("sign_in_refused", "name or password is not right")
         return await self._open(person, {"by": "password"}, forget=name_hash)
 
-    async def sign_in_by(
-        self, *, issuer: str, subject: str, name: str, role: Role, tenant_id: UUID = SYSTEM_TENANT
-    ) -> SignIn:
-        """Open a session for whom an identity provider vouches; their role is what it says now.
+    async def sign_in_by(self, identity: Identity) -> SignIn:
+        """Open a session for whom an identity provider vouches. Raises Refusal as `vouched` does."""
+        return await self._open(await self.vouched(identity), {"by": identity.issuer})
+
+    async def vouched(self, identity: Identity) -> Person:
+        """Return the person for whom an identity provider vouches; role and tenant are what it says now.
 
         Raises Refusal: sign_in_refused (revoked here), person_exists, invalid_request.
         """
-        name = checked_name(name.strip().lower())
-        actor = f"person:{name}"
+        name = checked_name(identity.name)
+        role, tenant_id, actor = identity.role, identity.tenant_id, f"person:{name}"
         async with self._unit_of_work(Context(SYSTEM_TENANT, actor)) as uow:
-            person = await self._store.find_subject(uow, issuer, subject)
+            person = await self._store.find_subject(uow, identity.issuer, identity.subject)
             if person is None:
-                person = Person(_new_id(), tenant_id, name, role, None, issuer, subject, created_by=issuer)
+                by = identity.issuer
+                person = Person(_new_id(), tenant_id, name, role, None, by, identity.subject, created_by=by)
                 if not await self._store.insert(uow, person):
                     raise Refusal("person_exists", f"{name} is another person's name here", field="name")
             elif person.revoked_at is not None:
@@ -231,7 +245,7 @@ class PeopleService:
             elif (person.role, person.tenant_id) != (role, tenant_id):
                 await self._store.change(uow, person.id, role=role, tenant_id=tenant_id)
                 person = replace(person, role=role, tenant_id=tenant_id)
-        return await self._open(person, {"by": issuer})
+        return person
 
     async def _open(self, person: Person, data: dict[str, str], forget: bytes | None = None) -> SignIn:
         token = secrets.token_urlsafe(32)

@@ -91,7 +91,7 @@ def require(connection: Connection, *names: str) -> None:
         )
 
 
-def _check(connection: Connection) -> None:
+def _check(connection: Connection, *, by_key: bool) -> None:
     """Raise CommandError where address or key id cannot be what they stand for."""
     try:
         address = urlsplit(connection.public_url)
@@ -100,7 +100,7 @@ def _check(connection: Connection) -> None:
         usable = False
     if not usable:
         raise CommandError("address_malformed", "FLEET_URL should be the core's address, such as http://127.0.0.1:8080")
-    if _KEY_ID.fullmatch(connection.key_id) is None:
+    if by_key and _KEY_ID.fullmatch(connection.key_id) is None:
         raise CommandError("key_malformed", "FLEET_KEY_ID should be a key's id as fleet keys create showed it")
 
 
@@ -110,11 +110,12 @@ def with_client(work: Callable[[FleetClient], Awaitable[T]], *, if_unanswered: s
     `if_unanswered` says how to go on where the request may have been taken.
     """
     connection = find_connection()
-    require(connection, "public_url", "key_id", "key_secret")
-    _check(connection)
+    token = read_variable("FLEET_TOKEN")
+    require(connection, "public_url", *(() if token else ("key_id", "key_secret")))
+    _check(connection, by_key=not token)
 
     async def run() -> T:
-        async with FleetClient(connection.public_url, connection.key_id, connection.key_secret) as client:
+        async with FleetClient(connection.public_url, connection.key_id, connection.key_secret, token=token) as client:
             user, _, agent = (read_variable("FLEET_ON_BEHALF_OF") or "").partition(" ")
             return await work(client.acting_for(user, agent or None) if user else client)
 

@@ -60,14 +60,7 @@ async def from_issuer(visit: Visit) -> Answer:
         claims = await issuer.finish(_return_address(visit), query["code"], begun)
     except IssuerError as error:
         raise _refused(error) from error
-    identity = visit.core.claims.identity(claims)
-    opened = await visit.core.people.sign_in_by(
-        issuer=identity.issuer,
-        subject=identity.subject,
-        name=identity.name,
-        role=identity.role,
-        tenant_id=identity.tenant_id,
-    )
+    opened = await visit.core.people.sign_in_by(visit.core.claims.identity(claims))
     return Redirect("/", cookies={SESSION: opened.token, SIGN_IN: None})
 
 

@@ -1,0 +1,214 @@
+"""Signing in by a real provider on loopback, and its bearer tokens at the API; what it may not say is refused."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+
+import httpx
+import pytest
+from joserfc import jwt
+from joserfc.jwk import OctKey, RSAKey
+
+from core.api.bearers import PEOPLE_ROUTES
+from core.api.public import public_app
+from core.bootstrap import Core
+from core.bus.issuer_http import HttpIssuer
+from core.console.app import console_app
+from core.domain.roles import Role
+from core.services.identity import ClaimRules, roles_of
+from tests.integration.console.conftest import ConsoleWorld
+from tests.support.browsing import Browser
+from tests.support.commands import SETTINGS, fleet_command
+from tests.support.issuer import AUDIENCE, CLIENT_ID, CLIENT_SECRET, LocalIssuer, local_issuer
+from tests.support.live_api import serving
+
+_ROLES = "lookers=viewer,oncall=operator,leads=approver,heads=admin"
+
+
+@dataclass
+class Provided:
+    """A console and an API that trust a provider."""
+
+    console: ConsoleWorld
+    issuer: LocalIssuer
+    core: Core
+
+    async def sign_in(self, *groups: str, **person: Any) -> Browser:
+        """Sign somebody in by the provider; return their browser at the page that they came to."""
+        self.issuer.person = {"sub": "1", "preferred_username": "Anna", "groups": list(groups)} | person
+        browser = await self.console.stranger(mounts={self.issuer.url: httpx.AsyncHTTPTransport()})
+        await browser.open("/sign-in/issuer")
+        return browser
+
+    async def call(self, method: str, path: str, token: str, **headers: str) -> httpx.Response:
+        """Ask the API with a bearer token."""
+        transport = httpx.ASGITransport(public_app(self.core), raise_app_exceptions=False)
+        async with httpx.AsyncClient(transport=transport, base_url="http://api.test") as http:
+            return await http.request(method, path, headers={"Authorization": f"Bearer {token}"} | headers)
+
+
+@pytest.fixture
+async def provided(console: ConsoleWorld) -> AsyncIterator[Provided]:
+    """The console of the other tests, with a provider."""
+    async with _provided(console) as made:
+        yield made
+
+
+@asynccontextmanager
+async def _provided(console: ConsoleWorld) -> AsyncIterator[Provided]:
+    async with local_issuer() as issuer:
+        http_issuer = HttpIssuer(issuer.url, CLIENT_ID, CLIENT_SECRET, api_audience=AUDIENCE)
+        rules = ClaimRules("preferred_username", "groups", roles_of(_ROLES))
+        core = replace(console.world.core, issuer=http_issuer, claims=rules)
+        console.app = console_app(core)
+        yield Provided(console, issuer, core)
+
+
+async def test_who_the_provider_vouches_for_is_signed_in_with_the_highest_role_of_their_groups(
+    provided: Provided,
+) -> None:
+    browser = await provided.sign_in("lookers", "oncall", "gardeners")
+    assert browser.page.url.path == "/"
+    assert "anna (operator)" in browser.text
+    assert len(provided.issuer.redeemed) == 1
+    again = await provided.sign_in("lookers")
+    assert "anna (viewer)" in again.text
+    assert (await browser.open("/redrives/new", rail="x")).status_code == 403
+    assert await provided.console.world.admin.fetchval("SELECT count(*) FROM fleet.people") == 1
+
+
+async def test_who_has_no_role_or_was_revoked_here_or_has_a_local_persons_name_stays_out(provided: Provided) -> None:
+    nobody = await provided.sign_in("gardeners")
+    assert (nobody.page.status_code, "role_missing" in nobody.page.text) == (403, True)
+    await provided.sign_in("heads")
+    await provided.console.world.core.people.revoke("test", "anna")
+    revoked = await provided.sign_in("heads")
+    assert (revoked.page.status_code, "revoked" in revoked.page.text) == (401, True)
+    await provided.console.person(Role.VIEWER, "boris")
+    namesake = await provided.sign_in("heads", sub="2", preferred_username="boris")
+    assert namesake.page.status_code == 409
+
+
+async def test_a_sign_in_that_another_browser_began_is_refused(provided: Provided) -> None:
+    browser = await provided.sign_in("heads")
+    redirect = await browser.http.get("/sign-in/issuer")
+    back = (await browser.http.get(redirect.headers["location"])).headers["location"]
+    stranger = await provided.console.stranger()
+    assert (await stranger.open(back)).status_code == 401
+    assert (await stranger.open("/")).url.path == "/sign-in"
+    # Nor does the right browser with a state of somebody else's.
+    await browser.http.get("/sign-in/issuer")
+    assert (await browser.open(back)).status_code == 401
+
+
+async def test_a_code_is_worth_one_sign_in_of_the_browser_that_has_the_verifier(provided: Provided) -> None:
+    browser = await provided.sign_in("heads")
+    redirect = await browser.http.get("/sign-in/issuer")
+    (code_of_ours,) = provided.issuer.redeemed
+    state = httpx.URL(redirect.headers["location"]).params["state"]
+    # A code that was redeemed, then one that was given for another verifier.
+    assert (await browser.open("/sign-in/return", code=code_of_ours, state=state)).status_code == 401
+    other = await (await provided.console.stranger(mounts={provided.issuer.url: httpx.AsyncHTTPTransport()})).http.get(
+        "/sign-in/issuer"
+    )
+    async with httpx.AsyncClient() as http:
+        stolen = httpx.URL((await http.get(other.headers["location"])).headers["location"]).params["code"]
+    redirect = await browser.http.get("/sign-in/issuer")
+    state = httpx.URL(redirect.headers["location"]).params["state"]
+    assert (await browser.open("/sign-in/return", code=stolen, state=state)).status_code == 401
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [{"nonce": "another"}, {"nonce": None}, {"aud": "another"}, {"iss": "http://evil.test"}, {"exp": 1}, {"sub": None}],
+    ids="-".join,
+)
+async def test_an_id_token_that_says_otherwise_signs_nobody_in(provided: Provided, changed: dict[str, Any]) -> None:
+    provided.issuer.changed = changed
+    browser = await provided.sign_in("heads")
+    assert browser.page.status_code == 401
+    assert await provided.console.world.admin.fetchval("SELECT count(*) FROM fleet.people") == 0
+
+
+async def test_a_key_that_the_provider_does_not_publish_signs_nobody_in_and_a_new_one_that_it_does_does(
+    provided: Provided,
+) -> None:
+    provided.issuer.signs_with = RSAKey.generate_key(2048, {"kid": "first"})
+    assert (await provided.sign_in("heads")).page.status_code == 401
+    provided.issuer.signs_with = None
+    provided.issuer.rotate()
+    issuer = provided.core.issuer
+    assert isinstance(issuer, HttpIssuer)
+    issuer._read_at_s -= 60
+    assert (await provided.sign_in("heads")).page.status_code == 200
+
+
+async def test_a_bearer_token_opens_the_routes_for_people_as_far_as_the_role_goes(provided: Provided) -> None:
+    groups = dict(zip(Role, ("lookers", "oncall", "leads", "heads"), strict=True))
+    some_id = "00000000-0000-7000-8000-000000000000"
+    for (method, path), least in PEOPLE_ROUTES.items():
+        address = "/".join(some_id if part.startswith("{") else part for part in path.split("/"))
+        for place, (role, group) in enumerate(groups.items()):
+            person = {"sub": str(place), "preferred_username": f"p{place}", "groups": [group]}
+            answer = await provided.call(method, address, provided.issuer.token(**person))
+            code = answer.json().get("code")
+            assert (code == "role_missing") == (not role.covers(least)), (method, path, role, answer.text)
+            assert code not in ("unauthenticated", "operation_not_permitted", "internal"), (method, path, role)
+
+
+async def test_a_bearer_token_pays_nothing_and_sets_nothing(provided: Provided) -> None:
+    token = provided.issuer.token(groups=["heads"])
+    for method, path in (
+        ("POST", "/v1/intents"),
+        ("POST", "/v1/intents:batch"),
+        ("POST", "/v1/wallets"),
+        ("POST", "/v1/tenants"),
+        ("POST", "/v1/fee-rules"),
+        ("POST", "/v1/webhook-endpoints"),
+        ("PUT", "/v1/collection-tolerances"),
+    ):
+        assert (await provided.call(method, path, token)).json()["code"] == "operation_not_permitted", path
+
+
+async def test_a_bearer_token_of_another_audience_key_or_algorithm_is_nobodys(provided: Provided) -> None:
+    person = {"groups": ["heads"]}
+    claims = {"iss": provided.issuer.url, "aud": AUDIENCE, "exp": 4_000_000_000, "sub": "1"} | person
+    shared = OctKey.import_key(CLIENT_SECRET * 2)
+    bad = [
+        provided.issuer.token(aud="console", **person),
+        provided.issuer.token(exp=1, **person),
+        provided.issuer.token(nonce="of a sign-in", **person),
+        jwt.encode({"alg": "HS256"}, claims, shared),
+        "eyJhbGciOiJub25lIn0.eyJzdWIiOiIxIn0.",
+        "nonsense",
+    ]
+    for token in bad:
+        answer = await provided.call("GET", "/v1/dead-letters", token)
+        assert (answer.status_code, answer.json()["code"]) == (401, "unauthenticated"), token
+
+
+async def test_one_of_the_systems_people_reads_a_tenants_payments_by_naming_it(provided: Provided) -> None:
+    world = provided.console.world
+    wallet = await world.wallet(1000)
+    intent = await world.pay(wallet)
+    token = provided.issuer.token(groups=["lookers"])
+    there = await provided.call("GET", f"/v1/intents/{intent}", token, **{"Fleet-Tenant": str(world.caller.tenant_id)})
+    assert there.json()["id"] == str(intent)
+    assert (await provided.call("GET", f"/v1/intents/{intent}", token)).status_code == 404
+
+
+async def test_the_command_line_works_with_a_persons_token_instead_of_a_key(
+    provided: Provided, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in SETTINGS:
+        monkeypatch.delenv(name, raising=False)
+    fleet = fleet_command(capsys, monkeypatch)
+    async with serving(provided.core) as url:
+        monkeypatch.setenv("FLEET_URL", url)
+        monkeypatch.setenv("FLEET_TOKEN", provided.issuer.token(groups=["lookers"]))
+        assert (await fleet("redrives", "list", "--json")).document["items"] == []
+        asked = ("dlq", "redrive", "--rail", "testrail", "--reason", "it is back", "--incident", "INC-1")
+        (await fleet(*asked)).must_fail(3, "role_missing")
+        monkeypatch.setenv("FLEET_TOKEN", provided.issuer.token(groups=["oncall"]))
+        assert (await fleet(*asked, "--json")).document["total"] == 0
