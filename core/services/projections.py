@@ -1,7 +1,7 @@
 """Projections: what is stored beside the history because reading it is faster, compared with it and made from it again.
 
-Two are stored: what each account holds (from the transfers), and where each intent stands (from its events). What a
-wallet's history shows is read from the transfers themselves, so there is nothing of it to rebuild.
+Stored are what each account holds (from the transfers), and where each intent stands (from its events). A wallet's history
+is read from the transfers themselves; what of it is stored is the balance that it is told back from.
 """
 
 from collections.abc import Callable, Sequence
@@ -17,8 +17,10 @@ UnitOfWorkFactory = Callable[[], AbstractAsyncContextManager[Any]]
 class Projection(StrEnum):
     """What is stored beside the history."""
 
-    BALANCES = "balances"
-    """fleet.accounts, from transfers and their resolutions."""
+    ACCOUNT_BALANCE = "account_balance"
+    """fleet.accounts, from transfers and their resolutions: held and posted, debits and credits."""
+    TX_HISTORY = "tx_history"
+    """What wallets' histories show: each balance from nothing on, and for each movement the payment that it was."""
     INTENTS = "intents"
     """State and version of fleet.intents, from intent_events."""
 

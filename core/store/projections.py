@@ -28,12 +28,28 @@ SELECT i.id, i.tenant_id, ARRAY[i.state, i.version::text] AS stored, ARRAY[e.sta
 FROM fleet.intents i CROSS JOIN LATERAL (
     SELECT state, seq FROM fleet.intent_events WHERE intent_id = i.id ORDER BY seq DESC LIMIT 1) e
 """
+# A history tells each balance back from the stored one: before its first movement there is nothing, or the stored one is
+# wrong. Each movement is told by the payment that it belongs to.
+_TOLD: Final = """
+SELECT a.id, a.tenant_id, ARRAY[(a.credits_posted - a.debits_posted - m.moved)::text, m.known::text] AS stored,
+    ARRAY['0', m.movements::text] AS history
+FROM fleet.accounts a CROSS JOIN LATERAL (
+    SELECT coalesce(sum(t.moved), 0) AS moved, count(*) AS movements, count(i.id) AS known
+    FROM (
+        SELECT user_data, -amount_minor AS moved FROM fleet.transfers WHERE debit_account_id = a.id AND flags & 10 = 0
+        UNION ALL
+        SELECT user_data, amount_minor FROM fleet.transfers WHERE credit_account_id = a.id AND flags & 10 = 0
+    ) t LEFT JOIN fleet.intents i ON i.id = t.user_data) m
+"""
 _TABLES: Final = {
-    Projection.BALANCES: ("fleet.accounts", _SUMS, "a.id"),
+    Projection.ACCOUNT_BALANCE: ("fleet.accounts", _SUMS, "a.id"),
+    Projection.TX_HISTORY: ("fleet.wallets", _TOLD, "a.id"),
     Projection.INTENTS: ("fleet.intents", _STATES, "i.id"),
 }
+_MADE_OF: Final = {Projection.TX_HISTORY: Projection.ACCOUNT_BALANCE}
+"""What is stored of a projection that is not stored itself."""
 _WRITES: Final = {
-    Projection.BALANCES: """
+    Projection.ACCOUNT_BALANCE: """
 UPDATE fleet.accounts a SET debits_pending = h.history[1], debits_posted = h.history[2],
     credits_pending = h.history[3], credits_posted = h.history[4]
 FROM told h WHERE a.id = h.id AND h.stored <> h.history RETURNING a.id
@@ -67,13 +83,14 @@ class ProjectionStore:
 
     async def remake(self, uow: UnitOfWork, projection: Projection, subjects: Sequence[UUID]) -> list[UUID]:
         """Make rows anew that still differ once they are locked: a second statement sees what was waited for."""
-        table, text, column = _TABLES[projection]
+        made = _MADE_OF.get(projection, projection)
+        table, text, column = _TABLES[made]
         await uow.connection.execute(
             f"SELECT FROM {table} WHERE id = ANY ($1::uuid[]) ORDER BY id FOR NO KEY UPDATE",
             subjects,
         )
         rows = await uow.connection.fetch(
-            f"WITH told AS MATERIALIZED ({text} WHERE {column} = ANY ($1::uuid[])) {_WRITES[projection]}",
+            f"WITH told AS MATERIALIZED ({text} WHERE {column} = ANY ($1::uuid[])) {_WRITES[made]}",
             subjects,
         )
         return [row["id"] for row in rows]

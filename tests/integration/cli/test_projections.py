@@ -39,5 +39,7 @@ async def test_what_differs_is_shown_first_and_made_anew_when_told_to(
     assert (await fleet("projections", "verify", "--only", "intents")).code == 0
     assert "add --yes" in (await fleet("projections", "rebuild")).out
     assert await admin_connection.fetchval("SELECT debits_posted FROM fleet.accounts") == 5
+    assert (await fleet("projections", "verify", "--only", "account_balance")).code == 1
+    assert (await fleet("projections", "verify", "--only", "tx_history")).code == 0, "it is no wallet's"
     assert (await fleet("projections", "rebuild", "--yes", "--json")).document["remade"] == [str(account_id)]
     assert (await fleet("projections", "verify")).code == 0

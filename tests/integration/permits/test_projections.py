@@ -3,8 +3,10 @@
 import asyncio
 from uuid import UUID
 
+from core.services.histories import EntryFilter, read_history
 from core.services.projections import Projection, Rebuilt, rebuild
 from core.store.projections import ProjectionStore
+from schemas.api import WalletEntry
 from tests.integration.permits.conftest import World, pay_job
 from tests.integration.permits.test_internal_operations import move
 
@@ -51,7 +53,8 @@ async def test_rows_that_were_changed_are_shown_first_and_made_anew_to_the_same_
     damaged = await everything(world)
     shown = await run(world, write=False)
     assert {(each.projection, each.subject) for each in shown.differences} == {
-        (Projection.BALANCES, wallet),
+        (Projection.ACCOUNT_BALANCE, wallet),
+        (Projection.TX_HISTORY, wallet),
         (Projection.INTENTS, waiting),
     }
     (state,) = [each for each in shown.differences if each.projection is Projection.INTENTS]
@@ -61,6 +64,33 @@ async def test_rows_that_were_changed_are_shown_first_and_made_anew_to_the_same_
     assert set(done.remade) == {wallet, waiting}
     assert await everything(world) == before
     await world.prove()
+
+
+async def test_a_history_is_told_from_nothing_on_and_names_the_payment_of_each_movement(world: World) -> None:
+    wallet, _ = await payments(world)
+    before = await history(world, wallet)
+    assert before[-1].balance_minor == before[-1].amount_minor, "the oldest movement begins at nothing"
+    await world.admin.execute("UPDATE fleet.accounts SET credits_posted = credits_posted + 7 WHERE id = $1", wallet)
+    assert await history(world, wallet) != before, "what is stored is what a history is told back from"
+    found = await rebuild(ProjectionStore(), world.uow, [Projection.TX_HISTORY], write=True)
+    assert [(each.subject, each.stored, each.history) for each in found.differences] == [(wallet, "7/3", "0/3")]
+    assert await history(world, wallet) == before
+    # A movement whose payment is gone is told, and nothing is invented for it.
+    await world.admin.execute("SET session_replication_role = replica")
+    await world.admin.execute(
+        "UPDATE fleet.transfers SET user_data = gen_random_uuid() WHERE id ="
+        " (SELECT id FROM fleet.transfers WHERE debit_account_id = $1 AND flags & 10 = 0 LIMIT 1)", wallet,
+    )  # fmt: skip
+    await world.admin.execute("SET session_replication_role = origin")
+    assert {(each.subject, each.stored, each.history) for each in (await run(world, write=True)).differences} >= {
+        (wallet, "0/2", "0/3")
+    }
+
+
+async def history(world: World, wallet: UUID) -> list[WalletEntry]:
+    """Return what the API shows of a wallet's past."""
+    shown = await read_history(world.core.ports, world.caller, wallet, EntryFilter(), None, 100)
+    return list(shown.items)
 
 
 async def test_a_rebuild_beside_payments_is_exact(world: World) -> None:
