@@ -1,7 +1,7 @@
 """Projections: what is stored beside the history because reading it is faster, compared with it and made from it again.
 
-Stored are what each account holds (from the transfers), and where each intent stands (from its events). A wallet's history
-is read from the transfers themselves; what of it is stored is the balance that it is told back from.
+Stored are what each account holds (from the transfers), and where each intent stands (from its events). A wallet's
+history is read from the transfers themselves; what of it is stored is the balance that it is told back from.
 """
 
 from collections.abc import Callable, Sequence

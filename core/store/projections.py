@@ -28,7 +28,7 @@ SELECT i.id, i.tenant_id, ARRAY[i.state, i.version::text] AS stored, ARRAY[e.sta
 FROM fleet.intents i CROSS JOIN LATERAL (
     SELECT state, seq FROM fleet.intent_events WHERE intent_id = i.id ORDER BY seq DESC LIMIT 1) e
 """
-# A history tells each balance back from the stored one: before its first movement there is nothing, or the stored one is
+# A history tells each balance back from the stored one: before its first movement there is nothing, else that one is
 # wrong. Each movement is told by the payment that it belongs to.
 _TOLD: Final = """
 SELECT a.id, a.tenant_id, ARRAY[(a.credits_posted - a.debits_posted - m.moved)::text, m.known::text] AS stored,
