@@ -76,6 +76,8 @@ class Settings(EnvironmentSettings):
     results_batch: Annotated[int, Field(ge=1, le=5000)] = 500
     backlog_high: Annotated[int, Field(ge=1)] = 8000
     backlog_low: Annotated[int, Field(ge=0)] = 6000
+    unread_high: Annotated[int, Field(ge=1)] = 1000
+    """So many entries of a stream wait for adapters at most; the others in PostgreSQL, where tenants take turns."""
     stream_length_max: Annotated[int, Field(ge=1)] = 200_000
     redis_memory_max_bytes: Annotated[int, Field(ge=1)] = 2_000_000_000
     results_high: Annotated[int, Field(ge=1)] = 20_000

@@ -26,6 +26,8 @@ class GateBounds:
     memory_max_bytes: int = 2_000_000_000
     remembered_s: float = 0.0
     """How long an answer counts while the backlog is below half of high-water; what was added meanwhile is counted."""
+    unread_high: int | None = None
+    """How many entries may wait that no consumer has got; None: as many as the backlog may have."""
 
 
 class BacklogGate:
@@ -40,6 +42,7 @@ class BacklogGate:
         self.open = True
         self.backlog: int | None = None
         self.lag_unknown = False
+        self._unread = 0
         self._remembered_until_s = 0.0
         GATE_CLOSED.labels(stream).set(False)
 
@@ -55,7 +58,9 @@ class BacklogGate:
     async def _room(self) -> int:
         backlog, high = self.backlog, self._bounds.high
         if backlog is not None and 2 * backlog < high and time.monotonic() < self._remembered_until_s:
-            return high - backlog
+            room = self._free(backlog)
+            if 2 * room > self._unread_high:
+                return room
         try:
             backlog, length, memory_bytes = await self._measure()
         except (RedisError, OSError, KeyError) as error:
@@ -67,12 +72,21 @@ class BacklogGate:
         wide = backlog < limit and length < bounds.length_max and memory_bytes < bounds.memory_max_bytes
         self._turn(wide, f"backlog {backlog}, length {length}, memory {memory_bytes}")
         self._remembered_until_s = time.monotonic() + bounds.remembered_s if wide else 0.0
-        return bounds.high - backlog if wide else 0
+        return self._free(backlog) if wide else 0
+
+    @property
+    def _unread_high(self) -> int:
+        return self._bounds.high if self._bounds.unread_high is None else self._bounds.unread_high
+
+    def _free(self, backlog: int) -> int:
+        """Return the room that is left of the backlog, and of what may wait unread."""
+        return max(0, min(self._bounds.high - backlog, self._unread_high - self._unread))
 
     def added(self, entries: int) -> None:
         """Count what was added since the last look."""
         if self.backlog is not None:
             self.backlog += entries
+            self._unread += entries
 
     def _turn(self, now_open: bool, why: str) -> None:
         if now_open != self.open:
@@ -96,4 +110,5 @@ class BacklogGate:
             # Deleted entries made the server's own count unknown: count, but no further than the bound.
             after = "(" + own["last-delivered-id"].decode()
             lag = len(await self._client.xrange(self.stream, after, "+", count=self._bounds.high + 1) or ())
-        return int(lag) + int(own["pending"]), int(length), int(memory["used_memory"])
+        self._unread = int(lag)
+        return self._unread + int(own["pending"]), int(length), int(memory["used_memory"])

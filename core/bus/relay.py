@@ -40,7 +40,7 @@ class StreamRelay:
         permit makes that harmless.
         """
         room = await self.gate.room()
-        self.short_of_room = room < self.batch
+        self.short_of_room = room <= 0
         if room <= 0:
             if self.gate.backlog is None:
                 await self._note_stall()
@@ -55,6 +55,7 @@ class StreamRelay:
         async with self._store.take_due(self._rail, self.stream, min(room, self.batch)) as batch:
             if not batch.rows:
                 return 0
+            self.short_of_room = room <= len(batch.rows) < self.batch
             envelopes = [Envelope(str(row.job_id), JOB_TYPE, row.body, row.traceparent) for row in batch.rows]
             told = [{"job_id": each.id, "stream": self.stream} for each in envelopes] if is_on() else []
             traced = begin_each("publish job", "PRODUCER", [each.traceparent for each in envelopes], told)

@@ -109,7 +109,12 @@ async def resolver_role(deps: BusDeps) -> None:
 def _bounds(deps: BusDeps) -> GateBounds:
     own = deps.settings
     return GateBounds(
-        own.backlog_high, own.backlog_low, own.stream_length_max, own.redis_memory_max_bytes, _GATE_REMEMBERED_S
+        own.backlog_high,
+        own.backlog_low,
+        own.stream_length_max,
+        own.redis_memory_max_bytes,
+        _GATE_REMEMBERED_S,
+        own.unread_high,
     )
 
 

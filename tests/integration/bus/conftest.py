@@ -39,14 +39,14 @@ class World:
         gate = BacklogGate(self.redis, JOBS, ADAPTERS_GROUP, bounds or GateBounds())
         return StreamRelay(self.store, self.redis, gate, RAIL, JOBS)
 
-    async def queue(self, count: int) -> list[UUID]:
+    async def queue(self, count: int, tenant: UUID | None = None) -> list[UUID]:
         jobs = []
         for _ in range(count):
             job_id = mint_id(NOW_MS)
             jobs.append(
                 JobRow(
                     id=job_id,
-                    tenant_id=uuid4(),
+                    tenant_id=tenant or uuid4(),
                     intent_id=mint_id(NOW_MS),
                     kind=JobKind.PAY,
                     operation=OperationType.PAYOUT,
