@@ -1,7 +1,7 @@
 """The bank: a batch of orders becomes one file, and what the bank reports becomes outcomes."""
 
-from collections.abc import Sequence
-from datetime import datetime
+from collections.abc import AsyncIterator, Sequence
+from datetime import date, datetime
 from typing import Final
 from zoneinfo import ZoneInfo
 
@@ -14,11 +14,13 @@ from adapters.bank.pain001 import Transfer, credit_transfers
 from adapters.bank.references import LENGTH
 from adapters.bank.sender import Sender
 from adapters.bank.settings import BankSettings
+from adapters.bank.statements import Statements
 from adapters.bank.watcher import Watcher
 from adapters.runtime import errors
 from adapters.runtime.port import Listener, Order, Outcome
 from schemas.operations import OperationType
 from schemas.rails import Capabilities, PayeeType, RailRegistration, Timing
+from schemas.registers import RegisterLine
 
 RAIL: Final = "bank"
 REFERENCE_LENGTH: Final = 30
@@ -45,6 +47,7 @@ class BankRail:
         self._calendar, self._own = settings.calendar(), settings.own_account()
         self.mailbox = Mailbox(client, settings.account, first=settings.first_message)
         self._collecting = Collecting(client, files, self.mailbox, settings)
+        self._statements = Statements(self.mailbox, settings)
         self._watcher = Watcher(RAIL, self.mailbox, files, settings)
         self._payouts = Sender(client, files, self.mailbox, self._file, outcome_of, settings.resend_after_s)
 
@@ -131,6 +134,10 @@ class BankRail:
     async def watch(self, listener: Listener) -> None:
         """Read the mailbox now and then, and tell of money that came in or back, until cancelled."""
         await self._watcher.run(listener)
+
+    def register(self, day: date) -> AsyncIterator[Sequence[RegisterLine]]:
+        """Yield what the bank's statements booked on a day."""
+        return self._statements.register(day)
 
     def _file(self, message_id: str, now: datetime, orders: Sequence[Order]) -> bytes:
         return credit_transfers(

@@ -54,6 +54,8 @@ class Entry:
     reason: str
     source: str
     evidence: str
+    booked_on: str = ""
+    """The day of the bank's that it is booked on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,6 +177,7 @@ def _movements(entry: etree._Element, account: str, name: str) -> Iterator[Entry
             text_at(detail, "RtrInf/Rsn/Cd"),
             name,
             source_of(entry),
+            (text_at(entry, "BookgDt/Dt") or text_at(entry, "BookgDt/DtTm"))[:10],
         )
 
 

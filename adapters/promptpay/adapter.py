@@ -1,9 +1,11 @@
 """PromptPay through IPPS: translates orders of the runtime into calls, and answers into outcomes."""
 
 import re
+from collections.abc import AsyncIterator, Sequence
+from datetime import date
 from typing import Final
 
-from adapters.promptpay import verdicts
+from adapters.promptpay import registers, verdicts
 from adapters.promptpay.client import IppsClient
 from adapters.promptpay.collections import PromptPayCollections
 from adapters.promptpay.models import Channel, LookupRequest, TransferAnswer, TransferRequest
@@ -17,6 +19,7 @@ from schemas.money import AmountError, currency_of, to_major_text, to_minor
 from schemas.operations import OperationType
 from schemas.permits import LookupBinding
 from schemas.rails import Capabilities, PayeeType, RailRegistration, Timing
+from schemas.registers import RegisterLine
 from schemas.results import Basis, Verdict
 
 RAIL: Final = "promptpay"
@@ -90,6 +93,10 @@ class PromptPayRail(PromptPayCollections):
     async def close(self) -> None:
         """Close the connections."""
         await self._client.aclose()
+
+    def register(self, day: date) -> AsyncIterator[Sequence[RegisterLine]]:
+        """Yield the register of a Bangkok day."""
+        return registers.register(self._client, day)
 
     async def lookup(self, order: Order) -> Outcome:
         """Ask who is behind the proxy, the bill or the account; the answer's expiry bounds the payment."""

@@ -5,6 +5,7 @@ the provider's tables do not name is Indeterminate.
 """
 
 import time
+from datetime import date
 from typing import Final, TypeVar
 
 import httpx
@@ -19,10 +20,12 @@ from adapters.promptpay.models import (
     QrAnswer,
     QrRequest,
     RefundRequest,
+    RegisterPage,
     TransferAnswer,
     TransferRequest,
 )
 from adapters.runtime import errors
+from adapters.runtime.references import ReferenceUnknown
 
 Answer = TypeVar("Answer", bound=Payload)
 
@@ -75,6 +78,14 @@ class IppsClient:
     async def find_refund(self, reference: str) -> tuple[TransferAnswer, str]:
         """Return the status of a refund by its own reference. Raises ReferenceUnknown."""
         return await self._ask("GET", f"/v1/refunds/by-ref/{reference}", TransferAnswer)
+
+    async def register(self, day: date, after: int) -> RegisterPage | None:
+        """Return the lines of a day's register after a number; None where there is no register."""
+        try:
+            page, _ = await self._ask("GET", f"/v1/settlements/{day.isoformat()}?after={after}", RegisterPage)
+        except ReferenceUnknown:
+            return None
+        return page
 
     async def _ask(
         self, method: str, path: str, model: type[Answer], request: Payload | None = None

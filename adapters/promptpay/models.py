@@ -6,7 +6,7 @@ Amounts are decimal text of baht; references are ours; `status` counts, never th
 from datetime import datetime
 from enum import StrEnum
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import AwareDatetime, BaseModel, ConfigDict
 
 
 class Payload(BaseModel):
@@ -122,6 +122,35 @@ class RefundRequest(Payload):
     client_ref: str
     psp_txid: str
     amount: str
+
+
+class RegisterKind(StrEnum):
+    """What a line of the day's register is about."""
+
+    TRANSFER = "TRANSFER"
+    QR_PAYMENT = "QR_PAYMENT"
+    QR_RETURN = "QR_RETURN"
+    REFUND = "REFUND"
+
+
+class RegisterItem(Payload):
+    """One line of the day's register."""
+
+    line: int
+    type: str
+    psp_txid: str
+    client_ref: str
+    amount: str
+    fee: str
+    status: str
+    at: AwareDatetime
+
+
+class RegisterPage(Payload):
+    """Some lines of the day's register; `next` names those that follow."""
+
+    items: list[RegisterItem]
+    next: int | None
 
 
 class Webhook(Payload):

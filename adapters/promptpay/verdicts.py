@@ -65,7 +65,12 @@ NOT_TAKEN: Final[Mapping[tuple[int, str], str]] = {
 }
 """The request was not taken, and never will be under this lookup."""
 
-NOT_FOUND: Final = ((404, "transfer_not_found"), (404, "qr_not_found"), (404, "refund_not_found"))
+NOT_FOUND: Final = (
+    (404, "transfer_not_found"),
+    (404, "qr_not_found"),
+    (404, "refund_not_found"),
+    (404, "register_not_found"),
+)
 TAKEN: Final = (409, "duplicate_reference")
 THROTTLED: Final = int(httpx.codes.TOO_MANY_REQUESTS)
 MISCONFIGURED: Final = (int(httpx.codes.UNAUTHORIZED), int(httpx.codes.FORBIDDEN))

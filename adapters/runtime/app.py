@@ -13,7 +13,8 @@ from pydantic import ValidationError
 
 from adapters.runtime.callbacks import CallbackReceiver, CallbackSettings
 from adapters.runtime.core_client import CoreClient, CoreRefusedError, register_until_answered
-from adapters.runtime.port import Rail, ReceivesCallbacks, Watches
+from adapters.runtime.port import KeepsRegisters, Rail, ReceivesCallbacks, Watches
+from adapters.runtime.registers import follow_registers
 from adapters.runtime.settings import RuntimeSettings, networks_of
 from adapters.runtime.timing import TimingRefusedError
 from adapters.runtime.waits import tell_waits
@@ -86,6 +87,9 @@ async def serve(make_rail: Callable[[RuntimeSettings], Rail], settings: RuntimeS
         if isinstance(rail, Watches):
             looking = asyncio.create_task(rail.watch(CoreListener(core, servers)), name="watch")
             stack.callback(looking.cancel)
+        if isinstance(rail, KeepsRegisters):
+            fetching = asyncio.create_task(follow_registers(core, rail, settings.registers_every_s), name="registers")
+            stack.callback(fetching.cancel)
         worker.start()
         name = rail.registration().rail
         telling = asyncio.create_task(tell_waits(core, name, lambda: worker.jobs.guard.open_operations))

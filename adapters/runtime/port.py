@@ -5,8 +5,8 @@ about the money; the runtime turns both into verdicts in one place. A power that
 small protocol of its own: a rail that has it simply has the method.
 """
 
-from collections.abc import Mapping, Sequence
-from datetime import datetime
+from collections.abc import AsyncIterator, Mapping, Sequence
+from datetime import date, datetime
 from typing import NamedTuple, Protocol, runtime_checkable
 from uuid import UUID
 
@@ -14,6 +14,7 @@ from schemas.collections import NextAction, ProviderPayment, ProviderPaymentAnsw
 from schemas.operations import OperationType
 from schemas.permits import LookupBinding, Payee
 from schemas.rails import RailRegistration
+from schemas.registers import RegisterLine
 from schemas.results import Basis, Result, Verdict
 
 
@@ -204,4 +205,17 @@ class Watches(Protocol):
 
     async def watch(self, listener: Listener) -> None:
         """Look until cancelled. What could not be told is told again; no error of the provider's ends it."""
+        ...
+
+
+@runtime_checkable
+class KeepsRegisters(Protocol):
+    """Has a provider that writes down what it did on each of its business days."""
+
+    def register(self, day: date) -> AsyncIterator[Sequence[RegisterLine]]:
+        """Yield the day's register in pages, in the provider's order, each line under its number in the whole.
+
+        Raises `adapters.runtime.registers.RegisterAbsent` where the provider has none of the day, and the runtime's
+        errors. Moves no money.
+        """
         ...

@@ -48,6 +48,8 @@ class RuntimeSettings(EnvironmentSettings):
     health_port: int = Field(0, ge=0, alias="FLEET_HEALTH_PORT")
     """0 turns the health and metrics listener off."""
     health_host: str = Field("127.0.0.1", alias="FLEET_HEALTH_HOST")
+    registers_every_s: float = Field(60, gt=0, alias="FLEET_REGISTERS_EVERY_S")
+    """How often the core is asked which registers of the provider it wants."""
     callback_port: int = Field(0, ge=0, alias="FLEET_CALLBACK_PORT")
     """Where the provider calls back; 0 turns that listener off."""
     callback_host: str = Field("127.0.0.1", alias="FLEET_CALLBACK_HOST")

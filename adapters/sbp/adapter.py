@@ -1,12 +1,14 @@
 """SBP through QP: translates orders of the runtime into calls, and answers into outcomes."""
 
 import re
+from collections.abc import AsyncIterator, Sequence
+from datetime import date
 from typing import Final
 
 from adapters.runtime import errors
 from adapters.runtime.port import Order, Outcome
 from adapters.runtime.references import ReferenceTaken, ReferenceUnknown, status_of_existing
-from adapters.sbp import verdicts
+from adapters.sbp import registers, verdicts
 from adapters.sbp.banks import BankList
 from adapters.sbp.client import QpClient
 from adapters.sbp.collecting import CollectsByQr
@@ -17,6 +19,7 @@ from schemas.money import to_major_text
 from schemas.operations import OperationType
 from schemas.permits import LookupBinding
 from schemas.rails import Capabilities, PayeeType, RailRegistration, Timing
+from schemas.registers import RegisterLine
 from schemas.results import Basis, Verdict
 
 RAIL: Final = "sbp"
@@ -43,6 +46,10 @@ class SbpRail(CollectsByQr):
         super().__init__(client, settings)
         self._timing = timing
         self.banks = BankList(client.banks, fresh_s=settings.banks_fresh_s, retry_s=settings.banks_retry_s)
+
+    def register(self, day: date) -> AsyncIterator[Sequence[RegisterLine]]:
+        """Yield the register of a Moscow day."""
+        return registers.register(self._client, day)
 
     def registration(self) -> RailRegistration:
         """Return what QP can do. A payout is bound to a check that expires: that is the request's expiry."""

@@ -5,6 +5,7 @@ error code in the body counts whatever the HTTP status says: QP answers some ref
 """
 
 import json
+from datetime import date
 from typing import Any, Final, TypeVar
 
 import httpx
@@ -12,6 +13,7 @@ import orjson
 from pydantic import TypeAdapter, ValidationError
 
 from adapters.runtime import errors
+from adapters.runtime.references import ReferenceUnknown
 from adapters.sbp import verdicts
 from adapters.sbp.models import (
     Bank,
@@ -24,6 +26,7 @@ from adapters.sbp.models import (
     QrRequest,
     RefundAnswer,
     RefundRequest,
+    RegisterPage,
 )
 
 Answer = TypeVar("Answer")
@@ -34,6 +37,7 @@ _BANKS: Final = TypeAdapter(list[Bank])
 _CHECK: Final = TypeAdapter(CheckAnswer)
 _PAYOUT: Final = TypeAdapter(PayoutAnswer)
 _ORDER: Final = TypeAdapter(OrderAnswer)
+_REGISTER: Final = TypeAdapter(RegisterPage)
 _REFUND: Final = TypeAdapter(RefundAnswer)
 
 
@@ -99,6 +103,15 @@ class QpClient:
     async def refund_status(self, reference: str) -> tuple[RefundAnswer, str]:
         """Return the status of a refund. Raises ReferenceUnknown."""
         return await self._ask("GET", f"/api/sbp/v1/refunds/{reference}", _REFUND)
+
+    async def register(self, day: date, after: str) -> RegisterPage | None:
+        """Return the lines of a day's register after a place; None where there is no register."""
+        path = f"/api/payout/v1/registers/{day.isoformat()}?after={after}"
+        try:
+            page, _ = await self._ask("GET", path, _REGISTER)
+        except ReferenceUnknown:
+            return None
+        return page
 
     async def _ask(
         self, method: str, path: str, model: TypeAdapter[Answer], request: Payload | None = None

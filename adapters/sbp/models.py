@@ -180,6 +180,34 @@ class OrderAnswer(Payload):
     payments: list[PaymentAnswer] = []
 
 
+class RegisterKind(StrEnum):
+    """What a line of the day's register is about."""
+
+    PAYOUT = "PAYOUT"
+    PAYMENT = "PAYMENT"
+    REFUND = "REFUND"
+
+
+class RegisterItem(Payload):
+    """One line of the day's register."""
+
+    line: int
+    type: str
+    transaction_id: str
+    reference: str
+    amount: str
+    fee: str
+    status: str
+    date: AwareDatetime
+
+
+class RegisterPage(Payload):
+    """Some lines of the day's register; `next` names those that follow."""
+
+    items: list[RegisterItem]
+    next: str | None
+
+
 class RefundRequest(Payload):
     """Pay a part of a payment back. `refundId` is unique for ever."""
 

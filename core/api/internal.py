@@ -12,6 +12,7 @@ from core.api.hot_paths import HotPaths
 from core.api.openapi import Described, install_document
 from core.api.provider_payments import payment_routes
 from core.api.rail_routes import rail_routes
+from core.api.registers import register_routes
 from core.api.requests import BATCH_BODY_MAX_BYTES, parse, read_body, signed_by
 from core.api.signed_routes import Route
 from core.bootstrap import PASSING_FAULTS, Core
@@ -93,6 +94,7 @@ def install_internal(app: FastAPI, core: Core, throttle: Throttle) -> HotPaths:
         ("POST", "/internal/v1/evidence", keep_evidence, EvidenceKept, 200, EvidenceBatch),
         *rail_routes(ports.rails, unit_of_work, _rail_of),
         *file_routes(FileStore(vault), unit_of_work, _rail_of),
+        *register_routes(core.worker_ports, unit_of_work, _rail_of),
         *payment_routes(core.worker_ports, unit_of_work, _caller_of),
     ]
     for method, path, handler, _, _, _ in table:

@@ -3,7 +3,7 @@
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import date, datetime
 from typing import Any, Final, Protocol
 from uuid import UUID
 
@@ -48,7 +48,14 @@ class Reconciler(Protocol):
     async def record(self, uow: Any, breaks: Sequence[Break]) -> int: ...
     async def end_missing(self, uow: Any, kinds: Sequence[str], seen: Sequence[UUID]) -> int: ...
     async def page(
-        self, uow: Any, tenant_id: UUID | None, state: BreakState | None, kind: str | None, limit: int
+        self,
+        uow: Any,
+        tenant_id: UUID | None,
+        state: BreakState | None,
+        kind: str | None,
+        limit: int,
+        rail: str | None = None,
+        day: date | None = None,
     ) -> list[BreakView]: ...
     async def find(self, uow: Any, break_id: UUID, tenant_id: UUID | None) -> BreakView | None: ...
     async def change(self, uow: Any, break_id: UUID, **changed: Any) -> None: ...

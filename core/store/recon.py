@@ -1,7 +1,7 @@
 """Reconciliation in PostgreSQL: reads pages of intents with their books, keeps breaks."""
 
 from collections.abc import AsyncIterator, Sequence
-from datetime import datetime
+from datetime import date, datetime
 from typing import Any, Final
 from uuid import UUID
 
@@ -117,18 +117,33 @@ class ReconStore:
         return int(done.rsplit(" ", 1)[1])
 
     async def page(
-        self, uow: UnitOfWork, tenant_id: UUID | None, state: BreakState | None, kind: str | None, limit: int
+        self,
+        uow: UnitOfWork,
+        tenant_id: UUID | None,
+        state: BreakState | None,
+        kind: str | None,
+        limit: int,
+        rail: str | None = None,
+        day: date | None = None,
     ) -> list[BreakView]:
         """Return breaks, the oldest first."""
         rows = await uow.connection.fetch(
             _VIEW + " WHERE ($1::uuid IS NULL OR tenant_id = $1) AND ($2::text IS NULL OR state = $2)"
-            " AND ($3::text IS NULL OR kind = $3) ORDER BY first_seen_at, id LIMIT $4",
+            " AND ($3::text IS NULL OR kind = $3) AND ($5::text IS NULL OR rail = $5)"
+            " AND ($6::date IS NULL OR business_day = $6) ORDER BY first_seen_at, id LIMIT $4",
             tenant_id,
             state,
             kind,
             limit,
+            rail,
+            day,
         )
         return [BreakView(**dict(row)) for row in rows]
+
+    async def between(self, uow: UnitOfWork, begin: datetime, end: datetime, limit: int) -> list[BreakView]:
+        """Return the breaks of every tenant that were open at some time of a period, the oldest first."""
+        where = " WHERE first_seen_at < $2 AND (ended_at IS NULL OR ended_at >= $1) ORDER BY first_seen_at, id LIMIT $3"
+        return [BreakView(**dict(row)) for row in await uow.connection.fetch(_VIEW + where, begin, end, limit)]
 
     async def find(self, uow: UnitOfWork, break_id: UUID, tenant_id: UUID | None) -> BreakView | None:
         """Return one break, locked; None where there is none of this tenant."""

@@ -2,7 +2,8 @@
 
 Each step fills a table of the transaction. What both sides call an entry is its key: the group of what it is (O out,
 I in, B came back, T taken back), and the reference or the provider's name. Money in is known by the provider's name of
-the payment, because a code may be paid often; money out by our reference, which is one payment.
+the payment, because a code may be paid often: a payment that has such a name is never taken for another of the same
+reference. Money out is known by our reference, which is one payment, and else by the provider's name of it.
 """
 
 from collections.abc import Sequence
@@ -25,7 +26,7 @@ CROSS JOIN LATERAL (SELECT g.kind IN ('I', 'T') AS theirs_first,
     CASE WHEN l.provider_ref <> '' THEN g.kind || ':P:' || l.provider_ref END AS by_theirs) b
 CROSS JOIN LATERAL (SELECT
     CASE WHEN b.theirs_first THEN coalesce(b.by_theirs, b.by_ours) ELSE coalesce(b.by_ours, b.by_theirs) END AS key,
-    CASE WHEN b.theirs_first THEN b.by_ours ELSE b.by_theirs END AS other) k
+    CASE WHEN NOT b.theirs_first THEN b.by_theirs END AS other) k
 """
 _FILES: Final = """
 SELECT id, business_day, state FROM fleet.register_files
@@ -134,7 +135,8 @@ _READY: Final = "ANALYZE theirs; ANALYZE ours; ANALYZE names; ANALYZE elsewhere"
 _JUDGED: Final = """
 CREATE TEMP TABLE judged ON COMMIT DROP AS
 SELECT t.*, o.item, CASE
-    WHEN t.rank > 1 OR (t.status = 'SETTLED' AND e.key IS NOT NULL) THEN 'duplicate'
+    WHEN t.rank > 1 OR (o.item IS NOT NULL AND t.nth > 1)
+        OR (t.status = 'SETTLED' AND e.key IS NOT NULL) THEN 'duplicate'
     WHEN o.item IS NULL THEN 'missing_here'
     WHEN NOT CASE t.status WHEN 'SETTLED' THEN o.state = 'DONE' WHEN 'FAILED' THEN o.state = 'FAILED'
         WHEN 'PENDING' THEN o.state = 'OPEN' ELSE o.state <> 'OPEN' END THEN 'status'
@@ -142,10 +144,14 @@ SELECT t.*, o.item, CASE
         OR (o.state = 'DONE' AND o.booked_minor <> o.amount_minor)) THEN 'amount'
     WHEN t.status = 'SETTLED' AND t.fee_minor <> o.fee_minor THEN 'fee'
     ELSE 'matched' END AS match
-FROM theirs t
-LEFT JOIN (SELECT DISTINCT ON (key) key, item FROM names ORDER BY key, item) a ON a.key = t.key
-LEFT JOIN (SELECT DISTINCT ON (key) key, item FROM names ORDER BY key, item) b ON b.key = t.other
-LEFT JOIN ours o ON o.item = coalesce(a.item, b.item)
+FROM (
+    SELECT t.*, coalesce(a.item, b.item) AS named, row_number() OVER (PARTITION BY coalesce(a.item, b.item)
+        ORDER BY t.rank, t.status <> 'SETTLED', a.item IS NULL, t.file_id, t.line) AS nth
+    FROM theirs t
+    LEFT JOIN (SELECT DISTINCT ON (key) key, item FROM names ORDER BY key, item) a ON a.key = t.key
+    LEFT JOIN (SELECT DISTINCT ON (key) key, item FROM names ORDER BY key, item) b ON b.key = t.other
+) t
+LEFT JOIN ours o ON o.item = t.named
 LEFT JOIN (SELECT DISTINCT key FROM elsewhere WHERE paid_before) e ON e.key = t.key
 """
 # What our books settled within the day and no line of the day tells of. Near the end of the day, or where the day

@@ -17,9 +17,11 @@ from adapters.promptpay.models import LookupRequest, TransferRequest
 from adapters.promptpay.simulator.answers import parsed_body, refusal
 from adapters.promptpay.simulator.money_in import money_in_routes
 from adapters.promptpay.simulator.qr import Codes
+from adapters.promptpay.simulator.registers import register
 from adapters.promptpay.simulator.service import Ipps, as_json, satang
 from adapters.promptpay.simulator.webhooks import Manner, Webhooks
 from adapters.testkit.faults import Fault
+from adapters.testkit.registers import RegisterScripts, registers_endpoint
 from adapters.testkit.serving import BEFORE, LOST_AFTER, Answer, Endpoint, faults_endpoint, lose, respond
 
 _TRANSFER_FAULTS = frozenset(Fault) - {Fault.PAYEE_NOT_FOUND}
@@ -65,6 +67,7 @@ def build_app(ipps: Ipps, behaviour: Behaviour) -> Starlette:
             Route("/v1/settlements/{day}", signed(simulator.register)),
             *money_in_routes(ipps, Codes(ipps.store), simulator.webhooks, signed),
             Route("/_control/book", simulator.book),
+            Route("/_control/registers", registers_endpoint(simulator.registers), methods=["GET", "POST", "DELETE"]),
             Route("/_control/faults", faults_endpoint(ipps.faults), methods=["GET", "POST", "DELETE"]),
         ],
     )
@@ -73,6 +76,7 @@ def build_app(ipps: Ipps, behaviour: Behaviour) -> Starlette:
 class _Http:
     def __init__(self, ipps: Ipps, behaviour: Behaviour) -> None:
         self._ipps, self._behaviour = ipps, behaviour
+        self.registers = RegisterScripts()
         self.webhooks = Webhooks(
             behaviour.callback_url,
             behaviour.key_id,
@@ -132,7 +136,8 @@ class _Http:
         return respond(await self._ipps.cancel(request.path_params["reference"]))
 
     async def register(self, request: Request) -> Response:
-        return respond(await self._ipps.register(request.path_params["day"]))
+        day, after = request.path_params["day"], request.query_params.get("after", "")
+        return respond(await register(self._ipps.store, self.registers, self._ipps.fee_minor, day, after))
 
     async def book(self, _: Request) -> Response:
         rows = await self._ipps.store.run(

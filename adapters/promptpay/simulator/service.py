@@ -123,15 +123,6 @@ class Ipps:
         """Execute what is due; return the references."""
         return await self.store.run(lambda book: books.settle_due(book, time.time()))
 
-    async def register(self, day: str) -> Answer:
-        """Return the register of one UTC day: every payment executed."""
-        rows = await self.store.run(
-            lambda book: book.execute(
-                "SELECT * FROM executed WHERE date(executed_at, 'unixepoch') = ? ORDER BY seq", (day,)
-            ).fetchall()
-        )
-        return Answer(200, {"date": day, "items": [{**dict(row)} for row in rows]})
-
 
 def payee_of(request: LookupRequest) -> str | Answer:
     """Return whom a lookup is about, as the book writes it, or the refusal of one that names nobody."""

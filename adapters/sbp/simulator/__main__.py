@@ -3,6 +3,7 @@
 import argparse
 from pathlib import Path
 
+from adapters.sbp.simulator import registers
 from adapters.sbp.simulator.app import Behaviour, build_app
 from adapters.sbp.simulator.book import SCHEMA
 from adapters.sbp.simulator.callbacks import Callbacks
@@ -32,7 +33,7 @@ def main() -> None:
     parser.add_argument("--callback-delay-s", type=float, default=2)
     chosen = parser.parse_args()
     log_json_lines("sbp-simulator")
-    store, faults = DurableStore(chosen.db, SCHEMA), FaultScripts(chosen.seed, magic_scripts())
+    store, faults = DurableStore(chosen.db, SCHEMA + registers.SCHEMA), FaultScripts(chosen.seed, magic_scripts())
     payouts = Payouts(
         store,
         faults,

@@ -20,7 +20,9 @@ from adapters.sbp.simulator.callbacks import Callbacks, Delivery
 from adapters.sbp.simulator.money_in import MoneyIn
 from adapters.sbp.simulator.orders import Orders
 from adapters.sbp.simulator.payouts import Payouts, as_json, read, refusal
+from adapters.sbp.simulator.registers import register
 from adapters.testkit.faults import Fault
+from adapters.testkit.registers import RegisterScripts, registers_endpoint
 from adapters.testkit.serving import (
     BEFORE,
     LOST_AFTER,
@@ -82,6 +84,7 @@ def build_app(payouts: Payouts, orders: Orders, callbacks: Callbacks, behaviour:
             *money_in.routes(keyed),
             Route("/_control/book", simulator.book),
             Route("/_control/banks", simulator.list_banks, methods=["PUT"]),
+            Route("/_control/registers", registers_endpoint(simulator.registers), methods=["GET", "POST", "DELETE"]),
             Route("/_control/faults", faults_endpoint(payouts.faults), methods=["GET", "POST", "DELETE"]),
             Route("/_control/payouts/{reference}/{verb}", simulator.force, methods=["POST"]),
         ],
@@ -91,6 +94,7 @@ def build_app(payouts: Payouts, orders: Orders, callbacks: Callbacks, behaviour:
 class _Http:
     def __init__(self, payouts: Payouts, callbacks: Callbacks, behaviour: Behaviour) -> None:
         self._payouts, self._callbacks, self._behaviour = payouts, callbacks, behaviour
+        self.registers = RegisterScripts()
 
     def keyed(self, endpoint: Endpoint) -> Endpoint:
         """Refuse what does not carry the client's key; then wait the set latency."""
@@ -140,7 +144,8 @@ class _Http:
         return respond(await self._payouts.inquire(request.path_params["reference"]))
 
     async def register(self, request: Request) -> Response:
-        return respond(await self._payouts.register(request.path_params["day"]))
+        day, after, payouts = request.path_params["day"], request.query_params.get("after", ""), self._payouts
+        return respond(await register(payouts.store, self.registers, payouts.fee_minor, day, after))
 
     async def book(self, _: Request) -> Response:
         """Show the whole book."""

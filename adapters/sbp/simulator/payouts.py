@@ -109,16 +109,6 @@ class Payouts:
         """Settle or decline an open payout now, whatever it waits for: for scripts."""
         return await self.store.run(lambda book: self._force(book, reference, status, reason))
 
-    async def register(self, day: str) -> Answer:
-        """Return the register of one Moscow day: every payout that was executed on it."""
-        rows = await self.store.run(lambda book: book.execute("SELECT * FROM executed ORDER BY seq").fetchall())
-        items = [
-            {**dict(row), "amount": orjson.Fragment(to_major_text(row["amount_minor"], RUB))}
-            for row in rows
-            if datetime.fromtimestamp(row["executed_at_s"], MOSCOW).date().isoformat() == day
-        ]
-        return Answer(200, {"date": day, "items": items})
-
     def _amount_minor(self, account: str, amount: str) -> int | Answer:
         if self.account and account != self.account:
             return refusal("ERROR.ACCOUNT_IS_NOT_REGISTERED", 404)

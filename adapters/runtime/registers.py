@@ -1,0 +1,74 @@
+"""Fetches the registers that the core wants: the core keeps the cursor, an adapter keeps nothing.
+
+A register comes in parts and counts once it is whole. An adapter that dies in the middle left nothing that counts, and
+the next one begins at the first line.
+"""
+
+import asyncio
+import hashlib
+import logging
+from collections.abc import Sequence
+from typing import Final
+
+from adapters.runtime import errors
+from adapters.runtime.core_client import CoreClient, CoreRefusedError, CoreUnavailableError
+from adapters.runtime.port import KeepsRegisters
+from schemas.registers import (
+    LINES_MAX,
+    RegisterClosed,
+    RegisterFile,
+    RegisterFileView,
+    RegisterLine,
+    RegisterLines,
+    RegisterOpened,
+    RegistersWanted,
+    RegisterWanted,
+)
+
+log = logging.getLogger(__name__)
+
+_PATH: Final = "/internal/v1/registers"
+
+
+class RegisterAbsent(Exception):  # noqa: N818 - it is an answer, not a failure
+    """The provider has no register of the day."""
+
+
+async def follow_registers(core: CoreClient, rail: KeepsRegisters, every_s: float) -> None:
+    """Fetch what is wanted, again and again, until cancelled; what failed is asked for again."""
+    while True:
+        try:
+            for wanted in RegistersWanted.model_validate_json(await core.ask(f"{_PATH}/wanted", b"{}")).days:
+                view = await fetch_register(core, rail, wanted)
+                log.info("the register of %s: %s, %d lines", view.business_day, view.state, view.lines)
+        except errors.AdapterError as error:
+            log.warning("a register cannot be fetched: %s", error)
+        except (CoreUnavailableError, CoreRefusedError) as error:
+            log.warning("registers are brought later: %s", error)
+        await asyncio.sleep(every_s)
+
+
+async def fetch_register(core: CoreClient, rail: KeepsRegisters, wanted: RegisterWanted) -> RegisterFileView:
+    """Fetch one register and bring it; the memory is a page of it.
+
+    Raises the runtime's errors, CoreUnavailableError, CoreRefusedError.
+    """
+    opened = RegisterOpened(**wanted.model_dump(), name=f"fetched {wanted.business_day}")
+    answer = RegisterFile.model_validate_json(await core.ask(_PATH, opened.model_dump_json().encode()))
+    path, digest, lines, absent = f"{_PATH}/{answer.file_id}", hashlib.sha256(), 0, False
+    try:
+        async for page in rail.register(wanted.business_day):
+            for at in range(0, len(page), LINES_MAX):
+                await _bring(core, path, page[at : at + LINES_MAX])
+            for line in page:
+                digest.update(line.model_dump_json().encode() + b"\n")
+            lines += len(page)
+    except RegisterAbsent:
+        absent = True
+    closed = RegisterClosed(lines=lines, file_hash=digest.hexdigest(), absent=absent)
+    return RegisterFileView.model_validate_json(await core.ask(f"{path}/complete", closed.model_dump_json().encode()))
+
+
+async def _bring(core: CoreClient, path: str, lines: Sequence[RegisterLine]) -> None:
+    body = RegisterLines(lines=list(lines)).model_dump_json()
+    await core.ask(f"{path}/lines", body.encode())

@@ -1,0 +1,57 @@
+"""QP's register of a Moscow day as lines that the core compares. Pure but for the client's calls."""
+
+from collections.abc import AsyncIterator, Sequence
+from datetime import date
+from typing import Final
+
+from adapters.runtime import errors
+from adapters.runtime.registers import RegisterAbsent
+from adapters.sbp.client import QpClient
+from adapters.sbp.kopecks import RUB, kopecks
+from adapters.sbp.models import RegisterItem, RegisterKind
+from schemas.registers import RegisterDirection, RegisterLine, RegisterOperation, RegisterStatus
+
+_MEANS: Final = {
+    RegisterKind.PAYOUT: (RegisterOperation.PAYMENT, RegisterDirection.OUT),
+    RegisterKind.PAYMENT: (RegisterOperation.PAYMENT, RegisterDirection.IN),
+    RegisterKind.REFUND: (RegisterOperation.REFUND, RegisterDirection.OUT),
+}
+_STATUSES: Final = {
+    "COMPLETED": RegisterStatus.SETTLED,
+    "SUCCESS": RegisterStatus.SETTLED,
+    "IN_PROGRESS": RegisterStatus.PENDING,
+    "PENDING": RegisterStatus.PENDING,
+    "DECLINED": RegisterStatus.FAILED,
+}
+
+
+async def register(client: QpClient, day: date) -> AsyncIterator[Sequence[RegisterLine]]:
+    """Yield the register page by page. Raises RegisterAbsent and the runtime's errors."""
+    after: str | None = ""
+    while after is not None:
+        page = await client.register(day, after)
+        if page is None:
+            raise RegisterAbsent
+        yield [_line(item) for item in page.items]
+        after = page.next
+
+
+def _line(item: RegisterItem) -> RegisterLine:
+    told = item.model_dump_json()
+    try:
+        operation, direction = _MEANS[RegisterKind(item.type)]
+        status = _STATUSES[item.status]
+    except (KeyError, ValueError) as error:
+        raise errors.ProtocolViolation("a line of a kind that the contract does not name", evidence=told) from error
+    return RegisterLine(
+        line=item.line,
+        provider_ref=item.transaction_id,
+        our_ref=item.reference,
+        operation=operation,
+        direction=direction,
+        amount_minor=kopecks(item.amount, told),
+        fee_minor=kopecks(item.fee, told) if item.fee.strip("0.") else 0,
+        currency=RUB.code,
+        status=status,
+        at=item.date,
+    )
