@@ -4,6 +4,8 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+from starlette.types import ASGIApp
+
 from core.api.public import public_app
 from core.bootstrap import Core
 from wire.listener import listener

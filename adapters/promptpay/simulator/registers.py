@@ -6,7 +6,7 @@ from typing import Final
 from zoneinfo import ZoneInfo
 
 from adapters.promptpay.models import RegisterKind
-from adapters.promptpay.simulator.service import refusal
+from adapters.promptpay.simulator.answers import refusal
 from adapters.testkit.durable import DurableStore
 from adapters.testkit.registers import PAGE, Movement, RegisterScripts
 from adapters.testkit.serving import Answer
