@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 from pydantic import AliasChoices, Field, SecretStr, field_validator
 from pydantic_settings import SettingsConfigDict
 
+from schemas.streams import SHARDS_MAX, Part, parts_of
 from wire.environment import EnvironmentSettings
 
 Seconds = Annotated[int | float, Field(gt=0)]
@@ -68,6 +69,8 @@ class Settings(EnvironmentSettings):
     """Stable name of this process in consumer groups; default: host and process id."""
     rails: str = "promptpay"
     """Comma-separated rails whose streams this core serves."""
+    rail_shards: str = ""
+    """Rails whose jobs are spread over several streams, such as `promptpay=4,sbp=2`; one each by default."""
 
     accept_batch: Annotated[int, Field(ge=1, le=1000)] = 500
     accept_in_flight: Annotated[int, Field(ge=1, le=16)] = 2
@@ -161,7 +164,29 @@ class Settings(EnvironmentSettings):
         """Return the URL for LISTEN, migrations and session locks."""
         return (self.database_direct_url or self.database_worker_url).get_secret_value()
 
+    @field_validator("rail_shards")
+    @classmethod
+    def _counts_shards(cls, value: str) -> str:
+        _shard_counts(value)
+        return value
+
+    @property
+    def rail_parts(self) -> list[tuple[str, Part]]:
+        """Return every part of every rail."""
+        counts = _shard_counts(self.rail_shards)
+        return [(rail, part) for rail in self.rail_names for part in parts_of(counts.get(rail, 1))]
+
     @property
     def rail_names(self) -> tuple[str, ...]:
         """Return the rails as names."""
         return tuple(name.strip() for name in self.rails.split(",") if name.strip())
+
+
+def _shard_counts(text: str) -> dict[str, int]:
+    counts = {}
+    for each in filter(None, (part.strip() for part in text.split(","))):
+        rail, _, count = each.partition("=")
+        if not (count.isascii() and count.isdigit() and 1 <= int(count) <= SHARDS_MAX):
+            raise ValueError(f"FLEET_RAIL_SHARDS takes rail=count, 1 to {SHARDS_MAX}: promptpay=4")
+        counts[rail.strip()] = int(count)
+    return counts

@@ -5,19 +5,22 @@ from collections.abc import Sequence
 from redis.asyncio import Redis
 from redis.exceptions import ResponseError
 
-from schemas.streams import control_stream, jobs_dlq_stream, jobs_stream, rate_bucket, results_stream
+from schemas.streams import control_stream, jobs_dlq_stream, jobs_stream, rate_bucket, results_stream, shards_of
 
 _SETINFO = "+client|setinfo"
 
 
-def adapter_rules(rail: str) -> list[str]:
+def adapter_rules(rail: str, shards: int = 1) -> list[str]:
     """The ACL rules of one rail's adapter: it reads jobs, adds results, and never the other way round.
 
     A function's inner commands are checked against the caller per command, so the settle step needs every
     selector below to hold on its own.
     """
-    jobs, control = f"~{jobs_stream(rail)}", f"~{control_stream(rail)}"
-    results, dead = f"~{results_stream(rail)}", f"~{jobs_dlq_stream(rail)}"
+    names = shards_of(rail, shards)
+    jobs, control, results, dead = (
+        " ".join(f"~{stream(shard)}" for shard in names)
+        for stream in (jobs_stream, control_stream, results_stream, jobs_dlq_stream)
+    )
     bucket = f"~{rate_bucket(rail)}"
     return [
         "-@all",
@@ -29,7 +32,7 @@ def adapter_rules(rail: str) -> list[str]:
     ]
 
 
-def core_rules(rails: Sequence[str]) -> list[str]:
+def core_rules(shards: Sequence[str]) -> list[str]:
     """The ACL rules of the core: it moves, trims and heals its rails' streams, and empties or reconfigures nothing.
 
     It may load functions, since it alone puts them back after a loss; it may not delete them.
@@ -40,18 +43,18 @@ def core_rules(rails: Sequence[str]) -> list[str]:
         "+xadd +xlen +xrange +xdel +xtrim +xpending +xinfo|groups +xinfo|consumers +xinfo|stream",
         "+xreadgroup +xack +xclaim +xautoclaim +xgroup|create +xgroup|delconsumer",
         "+fcall +function|load +get +set",
-        *(f"~{{{rail}}}:*" for rail in rails),
+        *(f"~{{{shard}}}:*" for shard in shards),
     ]
 
 
-async def apply_core_acl(admin_client: Redis, user: str, password: str, rails: Sequence[str]) -> None:
+async def apply_core_acl(admin_client: Redis, user: str, password: str, shards: Sequence[str]) -> None:
     """Create or replace the core's user."""
-    await _apply(admin_client, user, password, core_rules(rails))
+    await _apply(admin_client, user, password, core_rules(shards))
 
 
-async def apply_acl(admin_client: Redis, user: str, password: str, rail: str) -> None:
+async def apply_acl(admin_client: Redis, user: str, password: str, rail: str, shards: int = 1) -> None:
     """Create or replace the adapter's user of one rail."""
-    await _apply(admin_client, user, password, adapter_rules(rail))
+    await _apply(admin_client, user, password, adapter_rules(rail, shards))
 
 
 async def _apply(admin_client: Redis, user: str, password: str, lines: Sequence[str]) -> None:

@@ -113,6 +113,7 @@ def _worker_settings(settings: RuntimeSettings, core: CoreClient) -> WorkerSetti
         least_concurrency=settings.least_concurrency,
         breaker=settings.breaker(),
         rate=settings.rate(),
+        parts=settings.parts,
     )
 
 

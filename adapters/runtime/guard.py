@@ -55,7 +55,10 @@ H = TypeVar("H")
 
 
 class Guard:
-    """One lane's. Without breaker settings nothing is held back: what asks about money goes on."""
+    """One lane's, or that of several which share what runs at once.
+
+    Without breaker settings nothing is held back: what asks about money goes on.
+    """
 
     def __init__(
         self,
@@ -69,6 +72,8 @@ class Guard:
         self._limit = limit
         self._breakers: dict[Operation, Breaker] = {}
         self._running: Counter[UUID] = Counter()
+        self._lanes: list[asyncio.Event] = []
+        self._alone: asyncio.Event | None = None
         self.in_flight = 0
         metrics.CONCURRENCY.labels(rail, lane).set_function(lambda: self._limit.now)
 
@@ -87,6 +92,31 @@ class Guard:
         """Operations whose first calls are held back now, for the core: what waits for them must not expire."""
         shut = {operation for (operation, _), each in self._breakers.items() if each.state is not BreakerState.CLOSED}
         return sorted(shut)
+
+    def join(self, changed: asyncio.Event) -> None:
+        """Let a lane share this guard; its event is set whenever something of it became free."""
+        self._lanes.append(changed)
+
+    def changed(self) -> None:
+        """Wake every lane: a slot is free, or no lane needs all of them any longer."""
+        for lane in self._lanes:
+            lane.set()
+
+    def closed_to(self, lane: asyncio.Event) -> bool:
+        """Return whether another lane waits for its turn to run one call alone."""
+        return self._alone not in (None, lane)
+
+    def keep_for(self, lane: asyncio.Event) -> None:
+        """Let this lane alone begin anything, until `open_again`."""
+        self._alone = lane
+
+    def open_again(self, lane: asyncio.Event) -> None:
+        """Let every lane begin again, if it was this one that all waited for."""
+        if self._alone is lane:
+            self._alone = None
+            for other in self._lanes:
+                if other is not lane:
+                    other.set()
 
     def choose(self, waiting: Sequence[Held]) -> Chosen:
         """Divide what waits: each tenant in its turn, as many as slots are free, none behind an open breaker."""

@@ -30,7 +30,7 @@ from schemas.dead_letters import UNKNOWN_VERSION
 from schemas.envelope import UnknownVersionError
 from schemas.jobs import Job
 from schemas.permits import Closed, Granted, NotFound, Wait
-from schemas.streams import ADAPTERS_GROUP
+from schemas.streams import ADAPTERS_GROUP, shard_of
 from wire.consumer import ConsumerSettings, Delivery, StreamConsumer
 from wire.failpoints import failpoint
 from wire.functions import Completion, ServerUnpreparedError, ack
@@ -77,6 +77,7 @@ class Lane:
         self._queue: list[Held] = []
         self._solo_runs = False
         self._changed = asyncio.Event()
+        guard.join(self._changed)
         self._tasks: set[asyncio.Task[None]] = set()
         self._asking: asyncio.Task[None] | None = None
         self._wakes_at_s = 0.0
@@ -94,7 +95,7 @@ class Lane:
         )
         self.consumer = StreamConsumer(client, consumer_settings, self._take, self._room, self._deleted)
         self._publisher = Publisher(
-            client, settings.rail, settings.stream, settings.consumer, self.consumer, max_waiting=10_000
+            client, shard_of(settings.stream), settings.stream, settings.consumer, self.consumer, max_waiting=10_000
         )
 
     def start(self) -> None:
@@ -107,6 +108,7 @@ class Lane:
         """Stop reading, finish what is in flight for at most `timeout_s`, release the unstarted."""
         self.stopping = True
         self._changed.set()
+        self.guard.open_again(self._changed)
         try:
             await self.consumer.drain(timeout_s)
             await self._publisher.stop(timeout_s)
@@ -167,17 +169,21 @@ class Lane:
 
     async def _choose(self) -> list[Held]:
         """Take what may start now. A second delivery runs alone, before anything new starts."""
-        if self.stopping or self._solo_runs:
+        if self.stopping or self._solo_runs or self.guard.closed_to(self._changed):
             return []
         # What was lost or released meanwhile is no longer ours; a later delivery of it is another object.
         mine = self.consumer.held
         kept = [held for held in self._queue if mine.get(held.delivery.entry_id) is held.delivery]
         alone = [held for held in kept if held.delivery.must_run_alone]
+        if alone:
+            self.guard.keep_for(self._changed)
         if alone and self.guard.in_flight:
             self._queue = kept
             return []
         chosen, waiting, blocked = self.guard.choose(alone[:1] or kept)
         self._solo_runs = bool(alone and chosen)
+        if not self._solo_runs:
+            self.guard.open_again(self._changed)
         self._queue = [*kept_but(kept, alone[0]), *waiting] if alone else waiting
         self.guard.begun(chosen)
         if blocked:
@@ -294,12 +300,13 @@ class Lane:
 
     def _freed(self, helds: Sequence[Held]) -> None:
         self._end(helds)
-        self._changed.set()
+        self.guard.changed()
 
     def _end(self, helds: Sequence[Held]) -> None:
         self.guard.ended(helds)
         if any(held.delivery.must_run_alone for held in helds):
             self._solo_runs = False
+            self.guard.open_again(self._changed)
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work)

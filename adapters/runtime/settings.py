@@ -2,13 +2,15 @@
 
 import socket
 from ipaddress import IPv4Network, IPv6Network, ip_network
+from typing import Self
 
-from pydantic import Field, SecretStr, field_validator
+from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import SettingsConfigDict
 
 from adapters.runtime.breaker import BreakerSettings
 from adapters.runtime.rate import RateSettings
 from schemas.rails import Timing
+from schemas.streams import SHARDS_MAX, Part, parts_of
 from wire.environment import EnvironmentSettings
 
 
@@ -28,6 +30,10 @@ class RuntimeSettings(EnvironmentSettings):
     core_key_secret: SecretStr = Field(alias="CORE_KEY_SECRET")
     consumer_name: str = Field(default_factory=socket.gethostname, alias="CONSUMER_NAME")
     """Stable over restarts and unique among the rail's adapters: the host or the pod."""
+    shards: int = Field(1, ge=1, le=SHARDS_MAX, alias="FLEET_SHARDS")
+    """Into how many parts the core spreads the rail's jobs (its FLEET_RAIL_SHARDS)."""
+    read_shards: str = Field("", alias="FLEET_READ_SHARDS")
+    """Which parts this instance reads, such as `0,2`; empty for all."""
     send_by_s: float = Field(5.0, gt=0, alias="FLEET_SEND_BY_S")
     call_total_s: float = Field(10.0, gt=0, alias="FLEET_CALL_TOTAL_S")
     claim_idle_s: float = Field(60.0, gt=0, alias="FLEET_CLAIM_IDLE_S")
@@ -65,6 +71,18 @@ class RuntimeSettings(EnvironmentSettings):
     def _are_networks(cls, value: str) -> str:
         networks_of(value)
         return value
+
+    @model_validator(mode="after")
+    def _reads_parts(self) -> Self:
+        if not self.parts:
+            raise ValueError("FLEET_READ_SHARDS names no part below FLEET_SHARDS")
+        return self
+
+    @property
+    def parts(self) -> list[Part]:
+        """Return the parts that this instance reads."""
+        wanted = {int(each) for each in self.read_shards.split(",") if each.strip()}
+        return [part for part in parts_of(self.shards) if not wanted or part.number in wanted]
 
     def timing(self) -> Timing:
         """Return the timing that the rail's registration declares."""

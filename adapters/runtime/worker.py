@@ -1,6 +1,7 @@
-"""The worker: two lanes of one rail (jobs and control), so that neither starves the other."""
+"""The worker: two lanes of a rail (jobs and control) for each part it reads, so that neither starves the other."""
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from uuid import UUID
 
@@ -14,7 +15,7 @@ from adapters.runtime.lane import Lane, LaneSettings
 from adapters.runtime.port import Rail
 from adapters.runtime.rate import RateBucket, RateSettings
 from adapters.runtime.timing import check_timing
-from schemas.streams import control_stream, jobs_stream
+from schemas.streams import WHOLE, Part, control_stream, jobs_stream, shard_of
 from wire.client import StreamServers
 
 
@@ -33,6 +34,8 @@ class WorkerSettings:
     """What the lane of jobs keeps of its concurrency, however much the provider strains."""
     breaker: BreakerSettings = field(default_factory=BreakerSettings)
     rate: RateSettings = field(default_factory=RateSettings)
+    parts: Sequence[Part] = (WHOLE,)
+    """The parts of the rail that are read; what runs at once is shared by them."""
 
 
 class Worker:
@@ -49,7 +52,6 @@ class Worker:
         ):
             check_timing(registration, batch=batch, concurrency=concurrency)
         name, timing = registration.rail, registration.timing
-        client = servers.of(name)
         self._executor = Executor(rail, name, timing.call_total_s)
         self._evidence = EvidenceKeeper(evidence, name, within_s=settings.evidence_within_s)
 
@@ -59,14 +61,15 @@ class Worker:
                 stream=stream,
                 consumer=settings.consumer,
                 incarnation=settings.incarnation,
-                batch=batch,
+                # What all lanes hold together must be done within I, as if they were one.
+                batch=max(1, batch // len(settings.parts)),
                 claim_idle_s=timing.claim_idle_s,
                 block_ms=settings.block_ms,
             )
-            return Lane(client, own, permits, self._executor, self._evidence, guard)
+            return Lane(servers.of(shard_of(stream)), own, permits, self._executor, self._evidence, guard)
 
         def bucket(leave: int) -> RateBucket | None:
-            return RateBucket(client, name, settings.rate, leave=leave) if settings.rate.limited else None
+            return RateBucket(servers.of(name), name, settings.rate, leave=leave) if settings.rate.limited else None
 
         most, control = settings.concurrency, settings.control_concurrency
         # A tenth of the rate is for the control lane alone: a flood of payments must not keep doubts from ending.
@@ -74,8 +77,12 @@ class Worker:
         paying = Guard(name, "jobs", limit, settings.breaker, bucket(max(1, settings.rate.burst // 10)))
         # What was sent is asked about, and buried, however badly the provider does: the core sets the pace of that.
         asking = Guard(name, "control", AdaptiveLimit(control, control), None, bucket(0))
-        self.jobs = lane(jobs_stream(name), settings.batch, paying)
-        self.control = lane(control_stream(name), control_batch, asking)
+        shards = [part.shard(name) for part in settings.parts]
+        self._lanes = [
+            *(lane(jobs_stream(shard), settings.batch, paying) for shard in shards),
+            *(lane(control_stream(shard), control_batch, asking) for shard in shards),
+        ]
+        self.jobs = self._lanes[0]
 
     @property
     def ready(self) -> bool:
@@ -85,10 +92,10 @@ class Worker:
     def start(self) -> None:
         """Begin to work."""
         self._evidence.start()
-        self.jobs.start()
-        self.control.start()
+        for lane in self._lanes:
+            lane.start()
 
     async def drain(self, timeout_s: float) -> None:
         """Stop reading, finish what is in flight for at most `timeout_s`, release what was not started."""
-        await asyncio.gather(self.jobs.drain(timeout_s), self.control.drain(timeout_s))
+        await asyncio.gather(*(lane.drain(timeout_s) for lane in self._lanes))
         await self._evidence.stop(timeout_s)

@@ -32,7 +32,7 @@ async def serve_api(core: Core, stopping: asyncio.Event) -> None:
     """Serve until `stopping`, then finish what is under way."""
     settings = core.settings
     servers = StreamServers(settings.redis_url.get_secret_value(), "core-api")
-    throttle = ResultsThrottle(servers, settings.rail_names, _results_bounds(settings))
+    throttle = ResultsThrottle(servers, settings.rail_parts, _results_bounds(settings))
     await throttle.look()
     watching = asyncio.create_task(throttle.watch())
     try:

@@ -8,7 +8,7 @@ from redis.asyncio import Redis
 from core.bus.gate import BacklogGate, GateBounds
 from core.services.bus_ports import ParkingStore
 from schemas.envelope import raw_fields
-from schemas.streams import groups_of
+from schemas.streams import WHOLE, Part, groups_of
 
 log = logging.getLogger(__name__)
 
@@ -17,11 +17,17 @@ class Readder:
     """Adds one rail's parked entries again. Any number may run at once: entries are locked, never shared."""
 
     def __init__(
-        self, client: Redis, store: ParkingStore, rail: str, bounds: GateBounds | None = None, batch: int = 500
+        self,
+        client: Redis,
+        store: ParkingStore,
+        rail: str,
+        bounds: GateBounds | None = None,
+        batch: int = 500,
+        part: Part = WHOLE,
     ) -> None:
         self._client, self._store, self._rail, self._batch = client, store, rail, batch
         bounds = bounds or GateBounds()
-        self._gates = [BacklogGate(client, stream, group, bounds) for stream, group in groups_of(rail)]
+        self._gates = [BacklogGate(client, stream, group, bounds) for stream, group in groups_of(part.shard(rail))]
 
     async def readd_once(self) -> int:
         """Add one batch of each stream again, as far as its gate allows; return how many were added.

@@ -17,7 +17,7 @@ from core.telemetry.catalogue import DEAD_LETTERS, PAYMENT_SECONDS, UNUSABLE, VE
 from schemas.dead_letters import DEAD_LETTER_TYPE, UNKNOWN_VERSION, DeadLetter
 from schemas.envelope import UnknownVersionError, raw_fields, version_of
 from schemas.results import RESULT_TYPE, Result
-from schemas.streams import control_stream, jobs_stream, results_dlq_stream
+from schemas.streams import control_stream, jobs_stream, results_dlq_stream, whole_stream
 from wire.client import StreamServers
 from wire.consumer import Delivery
 from wire.failpoints import failpoint
@@ -152,7 +152,7 @@ def _letter(rail: str, delivery: Delivery) -> DeadLetter:
             pass
         else:
             # An adapter speaks for its own rail alone: what names another's streams or jobs is not believed.
-            if letter.rail == rail and letter.stream in (jobs_stream(rail), control_stream(rail)):
+            if letter.rail == rail and _whole(letter.stream) in (jobs_stream(rail), control_stream(rail)):
                 return letter
     return DeadLetter(
         job_id=None,
@@ -165,6 +165,13 @@ def _letter(rail: str, delivery: Delivery) -> DeadLetter:
         deliveries=delivery.deliveries,
         body=envelope.body if envelope is not None else delivery.raw,
     )
+
+
+def _whole(stream: str) -> str:
+    try:
+        return whole_stream(stream)
+    except ValueError:
+        return ""
 
 
 def _parked(rail: str, delivery: Delivery) -> Parked | None:

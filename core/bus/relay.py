@@ -12,6 +12,7 @@ from core.services.bus_ports import DispatchStore
 from core.telemetry.catalogue import DISPATCHED
 from schemas.envelope import Envelope
 from schemas.jobs import JOB_TYPE
+from schemas.streams import WHOLE, Part, whole_stream
 from wire import functions
 from wire.failpoints import failpoint
 from wire.tracing import begin_each, end_each, is_on
@@ -23,13 +24,20 @@ _ROOM_POLL_S = 0.05
 
 
 class StreamRelay:
-    """Relays one stream of one rail. Any number may run at once: rows are locked, never shared."""
+    """Relays one stream of one rail, or of a part of it. Any number may run at once: rows are locked, never shared."""
 
     def __init__(
-        self, store: DispatchStore, client: Redis, gate: BacklogGate, rail: str, stream: str, batch: int = 1000
+        self,
+        store: DispatchStore,
+        client: Redis,
+        gate: BacklogGate,
+        rail: str,
+        stream: str,
+        batch: int = 1000,
+        part: Part = WHOLE,
     ) -> None:
         self._store, self._client, self.gate = store, client, gate
-        self._rail, self.stream, self.batch = rail, stream, batch
+        self._rail, self.stream, self.batch, self._part = rail, stream, batch, part
         self.short_of_room = False
         self._stall_noted_at_s = -STALL_HOLDS_S
 
@@ -52,7 +60,9 @@ class StreamRelay:
             raise
 
     async def _relay(self, room: int) -> int:
-        async with self._store.take_due(self._rail, self.stream, min(room, self.batch)) as batch:
+        async with self._store.take_due(
+            self._rail, whole_stream(self.stream), min(room, self.batch), self._part
+        ) as batch:
             if not batch.rows:
                 return 0
             self.short_of_room = room <= len(batch.rows) < self.batch

@@ -17,7 +17,16 @@ from core.bus.sweeper import Sweeper
 from core.services.bus_ports import EVERY_STREAM, DispatchStore, ParkingStore, Receive, Upkeep
 from core.settings import Settings
 from core.telemetry.catalogue import begin_at_zero
-from schemas.streams import ADAPTERS_GROUP, control_stream, groups_of, jobs_dlq_stream, jobs_stream, results_stream
+from schemas.streams import (
+    ADAPTERS_GROUP,
+    Part,
+    control_stream,
+    groups_of,
+    jobs_dlq_stream,
+    jobs_stream,
+    results_stream,
+    whole_stream,
+)
 from wire.client import StreamServers
 
 NONCE_AGE_S = 600
@@ -56,13 +65,16 @@ async def relay_role(deps: BusDeps) -> None:
     own = deps.settings
     bounds = _bounds(deps)
     async with asyncio.TaskGroup() as tasks:
-        wakes: dict[str, asyncio.Event] = {}
-        for rail in own.rail_names:
-            tasks.create_task(_heal(deps, rail))
-            for stream in (jobs_stream(rail), control_stream(rail)):
-                wake = wakes[stream] = asyncio.Event()
-                gate = BacklogGate(deps.servers.of(rail), stream, ADAPTERS_GROUP, bounds)
-                relay = StreamRelay(deps.store, deps.servers.of(rail), gate, rail, stream, own.relay_batch)
+        wakes: dict[str, list[asyncio.Event]] = {}
+        for rail, part in own.rail_parts:
+            shard = part.shard(rail)
+            client = deps.servers.of(shard)
+            tasks.create_task(_heal(deps, shard))
+            for stream in (jobs_stream(shard), control_stream(shard)):
+                wake = asyncio.Event()
+                wakes.setdefault(whole_stream(stream), []).append(wake)
+                gate = BacklogGate(client, stream, ADAPTERS_GROUP, bounds)
+                relay = StreamRelay(deps.store, client, gate, rail, stream, own.relay_batch, part)
                 tasks.create_task(_relay(relay, wake, own.relay_poll_s))
         tasks.create_task(_listen(deps, wakes))
 
@@ -71,10 +83,11 @@ async def settler_role(deps: BusDeps) -> None:
     """Consume every rail's results and dead letters; on cancellation the batch in hand is finished."""
     own, inboxes = deps.settings, []
     begin_at_zero(own.rail_names)
-    for rail in own.rail_names:
-        receivers = ((results_stream(rail), deps.settle), (jobs_dlq_stream(rail), deps.receive_dead_letters))
+    for rail, part in own.rail_parts:
+        shard = part.shard(rail)
+        receivers = ((results_stream(shard), deps.settle), (jobs_dlq_stream(shard), deps.receive_dead_letters))
         for stream, receive in receivers:
-            inboxes.append(Inbox(deps.servers.of(rail), rail, stream, deps.instance, receive, batch=own.results_batch))
+            inboxes.append(Inbox(deps.servers.of(shard), rail, stream, deps.instance, receive, batch=own.results_batch))
     for inbox in inboxes:
         inbox.start()
     try:
@@ -100,10 +113,10 @@ async def resolver_role(deps: BusDeps) -> None:
         tasks.create_task(forever("the balance", lambda: _then(deps.prove, deps.settings.balance_every_s)))
         if deps.settings.purge_every_s:
             tasks.create_task(forever("the purge", lambda: _then(deps.purge, deps.settings.purge_every_s)))
-        for rail in deps.settings.rail_names:
-            tasks.create_task(_heal(deps, rail))
-            tasks.create_task(_sweep(deps, rail))
-            tasks.create_task(_clean(deps, rail))
+        for rail, part in deps.settings.rail_parts:
+            tasks.create_task(_heal(deps, part.shard(rail)))
+            tasks.create_task(_sweep(deps, rail, part))
+            tasks.create_task(_clean(deps, part.shard(rail)))
 
 
 def _bounds(deps: BusDeps) -> GateBounds:
@@ -135,24 +148,26 @@ async def _heal(deps: BusDeps, rail: str) -> None:
     await forever(f"the healer of {rail}", step)
 
 
-async def _listen(deps: BusDeps, wakes: dict[str, asyncio.Event]) -> None:
+async def _listen(deps: BusDeps, wakes: dict[str, list[asyncio.Event]]) -> None:
     def wake(stream: str) -> None:
-        for event in wakes.values() if stream == EVERY_STREAM else [wakes[stream]] if stream in wakes else []:
-            event.set()
+        for events in wakes.values() if stream == EVERY_STREAM else [wakes.get(stream, [])]:
+            for event in events:
+                event.set()
 
     await deps.listen(wake)
 
 
-async def _sweep(deps: BusDeps, rail: str) -> None:
-    sweeper = Sweeper(deps.servers.of(rail), deps.store, rail, deps.settings.sweeper_age_s)
-    readder = Readder(deps.servers.of(rail), deps.parking, rail, _bounds(deps))
+async def _sweep(deps: BusDeps, rail: str, part: Part) -> None:
+    client = deps.servers.of(part.shard(rail))
+    sweeper = Sweeper(client, deps.store, rail, deps.settings.sweeper_age_s, part=part)
+    readder = Readder(client, deps.parking, rail, _bounds(deps), part=part)
 
     async def step() -> float:
         await sweeper.sweep_once()
         await readder.readd_once()
         return deps.settings.sweeper_every_s
 
-    await forever(f"the sweeper of {rail}", step)
+    await forever(f"the sweeper of {part.shard(rail)}", step)
 
 
 async def _clean(deps: BusDeps, rail: str) -> None:
@@ -170,9 +185,10 @@ async def _observe(deps: BusDeps) -> float:
     await deps.observe()
     # What waits is counted: the more waits, the longer it takes, and the less often it is done.
     pause_s = max(deps.settings.observe_every_s, _OBSERVING_PART * (time.monotonic() - began_s))
-    await observe_servers([deps.servers.of(rail) for rail in deps.settings.rail_names])
-    for rail in deps.settings.rail_names:
-        await observe_rail(deps.servers.of(rail), rail)
+    shards = [part.shard(rail) for rail, part in deps.settings.rail_parts]
+    await observe_servers([deps.servers.of(shard) for shard in shards])
+    for shard in shards:
+        await observe_rail(deps.servers.of(shard), shard)
     return pause_s
 
 

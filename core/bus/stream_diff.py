@@ -11,7 +11,7 @@ from uuid import UUID
 from redis.asyncio import Redis
 
 from core.services.bus_ports import DispatchStore, QueuedJob
-from schemas.streams import ADAPTERS_GROUP, control_stream, jobs_stream
+from schemas.streams import ADAPTERS_GROUP, WHOLE, Part, control_stream, jobs_stream
 
 _PAGE = 1000
 _Place = tuple[int, int]
@@ -36,22 +36,30 @@ class StreamDiff:
     stale: list[tuple[str, str, str]] = field(default_factory=list)
     """Entries (stream, id, job) of jobs that are closed, unknown or wait elsewhere."""
 
+    def add(self, other: "StreamDiff") -> None:
+        """Count another part of the rail in."""
+        self.queued += other.queued
+        self.entries += other.entries
+        self.lost += other.lost
+        self.acked += other.acked
+        self.stale += other.stale
+
 
 async def compare_streams(
-    client: Redis, store: DispatchStore, states_of: StatesOf, rail: str, older_than_s: float
+    client: Redis, store: DispatchStore, states_of: StatesOf, rail: str, older_than_s: float, part: Part = WHOLE
 ) -> StreamDiff:
     """Return the differences of a rail; only jobs that were queued for longer than `older_than_s` count.
 
     Raises redis-py's errors, NOGROUP among them where the server lost the groups: the healer makes them anew.
     """
-    diff = StreamDiff(rail)
+    diff = StreamDiff(part.shard(rail))
     after: UUID | None = None
-    while jobs := await store.queued_jobs(rail, older_than_s, after, _PAGE):
+    while jobs := await store.queued_jobs(rail, older_than_s, after, _PAGE, part):
         after = jobs[-1].job_id
         diff.queued += len(jobs)
         diff.lost += [job for job in jobs if job.of_older_epoch]
         await _look_up(client, diff, [job for job in jobs if not job.of_older_epoch])
-    for stream in (jobs_stream(rail), control_stream(rail)):
+    for stream in (jobs_stream(part.shard(rail)), control_stream(part.shard(rail))):
         await _walk(client, diff, states_of, stream)
     return diff
 

@@ -8,7 +8,7 @@ from redis.asyncio import Redis
 
 from core.services.bus_ports import DispatchStore, QueuedJob
 from core.telemetry.catalogue import SWEPT
-from schemas.streams import ADAPTERS_GROUP, CORE_GROUP, jobs_dlq_stream, results_stream
+from schemas.streams import ADAPTERS_GROUP, CORE_GROUP, WHOLE, Part, jobs_dlq_stream, results_stream
 
 log = logging.getLogger(__name__)
 
@@ -43,9 +43,12 @@ class Sweeper:
     kind; a later one knows.
     """
 
-    def __init__(self, client: Redis, store: DispatchStore, rail: str, age_s: float, batch: int = 500) -> None:
+    def __init__(
+        self, client: Redis, store: DispatchStore, rail: str, age_s: float, batch: int = 500, part: Part = WHOLE
+    ) -> None:
         self._client, self._store, self._rail, self._age_s, self._batch = client, store, rail, age_s, batch
-        self._outcomes = (results_stream(rail), jobs_dlq_stream(rail))
+        self._part, shard = part, part.shard(rail)
+        self._outcomes = (results_stream(shard), jobs_dlq_stream(shard))
         self._suspects: dict[UUID, _Suspect] = {}
 
     async def sweep_once(self) -> int:
@@ -57,7 +60,7 @@ class Sweeper:
         # Read before the jobs are: what is committed up to here shows in their states.
         progress = [await self._progress(stream, CORE_GROUP) for stream in self._outcomes]
         put_back, after, suspects = 0, None, {}
-        while jobs := await self._store.queued_jobs(self._rail, self._age_s, after, self._batch):
+        while jobs := await self._store.queued_jobs(self._rail, self._age_s, after, self._batch, self._part):
             after = jobs[-1].job_id
             gone, acked = await self._missing([job for job in jobs if not job.of_older_epoch])
             ends = tuple([await self._end(stream) for stream in self._outcomes]) if acked else ()

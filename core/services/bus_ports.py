@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Final, Protocol
 from uuid import UUID
 
+from schemas.streams import WHOLE, Part
 from wire.consumer import Delivery
 
 Receive = Callable[[str, Sequence[Delivery]], Awaitable[Sequence[str]]]
@@ -51,17 +52,19 @@ class QueuedJob:
 class DispatchStore(Protocol):
     """The outbox and the queued jobs."""
 
-    def take_due(self, rail: str, stream: str, limit: int) -> AbstractAsyncContextManager[DueBatch]:
-        """Lock up to `limit` due rows of a stream; commits when the block ends, gives back when it raises."""
+    def take_due(self, rail: str, stream: str, limit: int, part: Part = WHOLE) -> AbstractAsyncContextManager[DueBatch]:
+        """Lock up to `limit` due rows of this part; commits when the block ends, gives back when it raises."""
 
-    async def queued_jobs(self, rail: str, older_than_s: float, after: UUID | None, limit: int) -> list[QueuedJob]:
+    async def queued_jobs(
+        self, rail: str, older_than_s: float, after: UUID | None, limit: int, part: Part = WHOLE
+    ) -> list[QueuedJob]:
         """Return jobs that were queued that long ago or in an older stream epoch, in id order after `after`."""
 
     async def requeue(self, jobs: Sequence[QueuedJob]) -> int:
         """Put jobs whose entry is lost back into the outbox under the same id; return how many."""
 
     async def stream_token(self, rail: str) -> str | None:
-        """Return the token of the rail's stream epoch, None before the first."""
+        """Return the token of the shard's stream epoch, None before the first."""
 
     async def note_stall(self, rail: str, holds_s: float) -> None:
         """Keep that nothing of the rail can be dispatched for so long, unless said again: nothing expires over it."""

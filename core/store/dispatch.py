@@ -12,6 +12,7 @@ from core.store.database import Database, UnitOfWork
 from core.store.event_wakes import WAKE_FOLLOWERS
 from core.store.outbox import BODY_OF_ROW, NOTIFY_OUTBOX
 from core.store.rails import end_waits, note_waits
+from schemas.streams import WHOLE, Part, whole_stream
 
 _CONTEXT: Final = Context(None, "relay")
 
@@ -28,7 +29,7 @@ WITH RECURSIVE tenants AS (
 ), due AS (
     SELECT waiting.job_id, waiting.round, waiting.turn, waiting.not_before FROM tenants t, LATERAL (
         SELECT o.job_id, o.round, o.not_before, row_number() OVER (ORDER BY o.not_before) AS turn
-        FROM fleet.outbox o WHERE o.stream = $1 AND o.tenant_id = t.tenant_id AND o.not_before <= now()
+        FROM fleet.outbox o WHERE o.stream = $1 AND o.tenant_id = t.tenant_id AND o.not_before <= now(){part}
         ORDER BY o.not_before LIMIT 2 * $3) waiting
     ORDER BY waiting.turn, waiting.not_before LIMIT 2 * $3
 )
@@ -38,6 +39,9 @@ FROM due, LATERAL (
     SELECT * FROM fleet.outbox o WHERE o.job_id = due.job_id AND o.round = due.round FOR UPDATE SKIP LOCKED) o
 LIMIT $3
 """
+
+# The last two bytes of an id are drawn by chance; see `schemas.streams.Part.has`.
+_PART: Final = "(('x' || right({id}::text, 4))::bit(16)::int % {of} = {number})"
 
 # A result may have settled the job, or put it into its next round, before this runs: only what is still READY in the
 # round that was taken is queued. What an entry of a relay that died has brought to the resolver stays there, but its
@@ -70,14 +74,15 @@ SELECT {WAKE_FOLLOWERS}
 
 # Each round doubles the wait, so that what is lost again and again does not fill the stream.
 _QUEUED: Final = """
-SELECT j.id, j.rail, j.stream, j.entry_id, coalesce(j.stream_epoch, 0) < e.epoch AS of_older_epoch
-FROM fleet.jobs j JOIN fleet.stream_epochs e ON e.rail = $1
-WHERE j.rail = $1 AND j.state = 'QUEUED' AND j.closed_at IS NULL AND j.entry_id IS NOT NULL
+SELECT j.id, j.rail, s.stream, j.entry_id, coalesce(j.stream_epoch, 0) < e.epoch AS of_older_epoch
+FROM fleet.jobs j JOIN fleet.stream_epochs e ON e.rail = $5,
+    LATERAL (SELECT replace(j.stream, '{{' || j.rail || '}}', '{{' || $5 || '}}') AS stream) s
+WHERE j.rail = $1{part} AND j.state = 'QUEUED' AND j.closed_at IS NULL AND j.entry_id IS NOT NULL
     AND (coalesce(j.stream_epoch, 0) < e.epoch
         OR j.queued_at < now() - make_interval(secs => $2 * power(2, least(j.rounds, 8))))
     AND ($3::uuid IS NULL OR j.id > $3)
     AND NOT EXISTS (SELECT FROM fleet.parked_entries p
-        WHERE p.stream = j.stream AND p.entry_id = j.entry_id AND p.readded_at IS NULL)
+        WHERE p.stream = s.stream AND p.entry_id = j.entry_id AND p.readded_at IS NULL)
 ORDER BY j.id LIMIT $4
 """
 
@@ -102,6 +107,12 @@ INSERT INTO fleet.stream_epochs AS e (rail, epoch, token) VALUES ($1, 1, $3)
 ON CONFLICT (rail) DO UPDATE SET epoch = e.epoch + 1, token = excluded.token, raised_at = now()
 WHERE e.token IS NOT DISTINCT FROM $2
 """
+
+
+def _of(statement: str, id_column: str, part: Part) -> str:
+    """Return the statement for a part; where that is everything, without a condition."""
+    condition = " AND " + _PART.format(id=id_column, of=part.of, number=part.number) if part.of > 1 else ""
+    return statement.format(part=condition)
 
 
 class TakenBatch:
@@ -139,17 +150,21 @@ class PostgresDispatch:
         self._database = database
 
     @asynccontextmanager
-    async def take_due(self, rail: str, stream: str, limit: int) -> AsyncIterator[TakenBatch]:
+    async def take_due(self, rail: str, stream: str, limit: int, part: Part = WHOLE) -> AsyncIterator[TakenBatch]:
         """Lock due rows. The commit need not reach the disk: a row that comes back is the same job again."""
         async with self._database.unit_of_work(_CONTEXT, durable=False) as uow:
-            found = await uow.connection.fetch(_TAKE, stream, rail, limit)
+            found = await uow.connection.fetch(_of(_TAKE, "o.job_id", part), stream, part.shard(rail), limit)
             rows = [Due(row["job_id"], row["round"], row["body"], row["traceparent"]) for row in found]
             yield TakenBatch(uow, rows, found[0]["epoch"] if found else 0)
 
-    async def queued_jobs(self, rail: str, older_than_s: float, after: UUID | None, limit: int) -> list[QueuedJob]:
+    async def queued_jobs(
+        self, rail: str, older_than_s: float, after: UUID | None, limit: int, part: Part = WHOLE
+    ) -> list[QueuedJob]:
         """Return jobs that should still have an entry, in id order."""
         async with self._database.acquire() as connection:
-            rows = await connection.fetch(_QUEUED, rail, older_than_s, after, limit)
+            rows = await connection.fetch(
+                _of(_QUEUED, "j.id", part), rail, older_than_s, after, limit, part.shard(rail)
+            )
         return [QueuedJob(*row) for row in rows]
 
     async def requeue(self, jobs: Sequence[QueuedJob]) -> int:
@@ -158,7 +173,7 @@ class PostgresDispatch:
             done: str = await uow.connection.execute(
                 _REQUEUE, [job.job_id for job in jobs], [job.entry_id for job in jobs]
             )
-            await uow.connection.execute(NOTIFY_OUTBOX, sorted({job.stream for job in jobs}))
+            await uow.connection.execute(NOTIFY_OUTBOX, sorted({whole_stream(job.stream) for job in jobs}))
         return int(done.rsplit(" ", 1)[1])
 
     async def note_stall(self, rail: str, holds_s: float) -> None:

@@ -9,7 +9,7 @@ from core.services.bus_ports import Parked
 from core.services.vault_port import Vault
 from core.store.database import Database, UnitOfWork
 from schemas.envelope import ENVELOPE_VERSION
-from schemas.streams import CORE_GROUP
+from schemas.streams import CORE_GROUP, shard_of, whole_stream
 
 _CONTEXT: Final = Context(None, "parking")
 
@@ -45,8 +45,8 @@ WITH added AS (
     RETURNING p.job_id, p.entry_id, p.readded_as, p.rail
 ), held AS (
     SELECT j.id, a.readded_as, e.epoch FROM added a JOIN fleet.jobs j ON j.id = a.job_id
-    LEFT JOIN fleet.stream_epochs e ON e.rail = a.rail
-    WHERE j.state = 'QUEUED' AND j.stream = $1 AND j.entry_id = a.entry_id ORDER BY j.id FOR NO KEY UPDATE OF j
+    LEFT JOIN fleet.stream_epochs e ON e.rail = $4
+    WHERE j.state = 'QUEUED' AND j.stream = $5 AND j.entry_id = a.entry_id ORDER BY j.id FOR NO KEY UPDATE OF j
 )
 UPDATE fleet.jobs j SET entry_id = h.readded_as, stream_epoch = coalesce(h.epoch, 0), queued_at = now()
 FROM held h WHERE j.id = h.id
@@ -67,7 +67,9 @@ class TakenEntries:
     async def mark(self, entry_ids: Sequence[str]) -> None:
         """Record under which ids they were added, and let their jobs follow, in one statement."""
         old = [entry.entry_id for entry in self._entries]
-        await self._uow.connection.execute(_MARK, self._stream, old, list(entry_ids))
+        await self._uow.connection.execute(
+            _MARK, self._stream, old, list(entry_ids), shard_of(self._stream), whole_stream(self._stream)
+        )
 
 
 class PostgresParking:

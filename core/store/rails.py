@@ -205,6 +205,12 @@ async def events_of(uow: UnitOfWork, rail: str, limit: int) -> list[asyncpg.Reco
     return list(await uow.connection.fetch(_EVENTS, rail, limit))
 
 
+async def known_shards(uow: UnitOfWork) -> list[str]:
+    """Return the shards, beyond a rail's first, that this core ever made streams for."""
+    rows = await uow.connection.fetch("SELECT rail FROM fleet.stream_epochs WHERE rail LIKE '%.%' ORDER BY rail")
+    return [row["rail"] for row in rows]
+
+
 async def known_rails(uow: UnitOfWork) -> list[str]:
     """Return every rail that ever registered."""
     rows = await uow.connection.fetch("SELECT DISTINCT rail FROM fleet.rail_registrations ORDER BY rail")

@@ -14,13 +14,17 @@ from core.store.dispatch import PostgresDispatch
 from fleet.cli.connection import Connection
 from fleet.cli.operator import open_redis, with_database, with_redis
 from fleet.cli.output import CommandError, ExitCode, JsonFlag, print_fields, print_json, print_table
-from schemas.streams import RAIL_PATTERN, groups_of
+from schemas.streams import RAIL_PATTERN, SHARDS_MAX, groups_of, parts_of
 from wire import functions
 from wire.client import StreamServers
 
 Rail = Annotated[str, typer.Argument(help="The rail, such as promptpay.")]
 Yes = Annotated[bool, typer.Option("--yes", help="Do it; without this only what would happen is shown.")]
 Age = Annotated[float, typer.Option(help="Only what has been so for longer than this, in seconds.", min=0)]
+
+Shards = Annotated[
+    int, typer.Option(help="Over how many streams the rail is spread (FLEET_RAIL_SHARDS).", min=1, max=SHARDS_MAX)
+]
 
 _PAGE = 1000
 _CLAIMABLE_MS = 86_400_000
@@ -98,16 +102,16 @@ def claim(
     _show(with_redis(work), as_json)
 
 
-def lost(rail: Rail, age_s: Age = 30, as_json: JsonFlag = False) -> int:
+def lost(rail: Rail, age_s: Age = 30, shards: Shards = 1, as_json: JsonFlag = False) -> int:
     """Compare the rail's streams with PostgreSQL; exit code 1 where a job should have an entry and has none."""
-    diff, _ = _compare(rail, age_s, repair=False)
+    diff, _ = _compare(rail, age_s, shards, repair=False)
     _show_diff(diff, as_json, repaired=None)
     return ExitCode.CHECK_FAILED if diff.lost or diff.acked else ExitCode.DONE
 
 
-def rebuild(rail: Rail, age_s: Age = 30, yes: Yes = False, as_json: JsonFlag = False) -> None:
+def rebuild(rail: Rail, age_s: Age = 30, shards: Shards = 1, yes: Yes = False, as_json: JsonFlag = False) -> None:
     """Put lost jobs back into the outbox under their own ids, from PostgreSQL; the differences are shown first."""
-    diff, repaired = _compare(rail, age_s, repair=yes)
+    diff, repaired = _compare(rail, age_s, shards, repair=yes)
     _show_diff(diff, as_json, repaired=repaired if yes else None)
     if not yes and not as_json and (diff.lost or diff.acked):
         typer.echo("nothing was changed: add --yes to queue them again")
@@ -136,7 +140,7 @@ def janitor(rail: Rail, as_json: JsonFlag = False) -> None:
         print_table("janitor", columns, [[row[name] for name in columns] for row in rows])
 
 
-def _compare(rail: str, age_s: float, *, repair: bool) -> tuple[StreamDiff, int]:
+def _compare(rail: str, age_s: float, shards: int, *, repair: bool) -> tuple[StreamDiff, int]:
     _checked(rail)
 
     async def work(database: Database, connection: Connection) -> tuple[StreamDiff, int]:
@@ -149,7 +153,10 @@ def _compare(rail: str, age_s: float, *, repair: bool) -> tuple[StreamDiff, int]
 
         async with open_redis(connection) as servers:
             try:
-                diff = await compare_streams(servers.of(rail), store, states_of, rail, age_s)
+                diff = StreamDiff(rail)
+                for part in parts_of(shards):
+                    client = servers.of(part.shard(rail))
+                    diff.add(await compare_streams(client, store, states_of, rail, age_s, part))
             except ResponseError as error:
                 if not str(error).startswith(("no such key", "NOGROUP")):
                     raise

@@ -8,7 +8,7 @@ from redis.exceptions import ResponseError
 
 from core.domain.context import Context
 from core.store.database import Database
-from core.store.rails import known_rails
+from core.store.rails import known_rails, known_shards
 from fleet.cli import stream_repair
 from fleet.cli.connection import Connection
 from fleet.cli.operator import with_database, with_redis
@@ -27,7 +27,7 @@ def streams() -> None:
 @app.command()
 def status(
     rail: Annotated[
-        list[str] | None, typer.Option(help="Only this rail; repeatable. Left out: every rail that has registered.")
+        list[str] | None, typer.Option(help="Only this rail, or shard such as promptpay.1; repeatable. Left out: all.")
     ] = None,
     as_json: JsonFlag = False,
 ) -> None:
@@ -58,7 +58,7 @@ def status(
 
 async def _registered(database: Database, _: Connection) -> list[str]:
     async with database.unit_of_work(Context(None, "fleet-cli")) as uow:
-        return await known_rails(uow)
+        return [*await known_rails(uow), *await known_shards(uow)]
 
 
 async def _stream_status(client: Redis, rail: str, key: str, group: str) -> dict[str, Any]:

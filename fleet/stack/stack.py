@@ -29,6 +29,7 @@ from fleet.stack.provision import RoleUrls, Secrets, create_database, provision
 from fleet.stack.rails import RAILS, Place, Provider
 from fleet.stack.supervisor import ChildSpec, Supervisor
 from fleet.stack.valkey import EmbeddedValkey
+from schemas.streams import shards_of
 from wire.acl import apply_acl, apply_core_acl
 from wire.client import StreamServers
 
@@ -58,6 +59,8 @@ class StackPlan:
     failpoints: bool = False
     provider_latency_ms: int = 0
     database_name: str = "fleet"
+    shards: Mapping[str, int] = field(default_factory=dict)
+    """Rails whose jobs are spread over more than one stream."""
     redis: RedisKind = "single"
     """What carries the streams: one server, a cluster of six, or a pair that Sentinels watch."""
 
@@ -202,9 +205,9 @@ class Stack:
         # Servers do not tell each other of users: a replica that takes over must know them.
         for client in await servers.each():
             try:
-                await apply_core_acl(client, _CORE_USER, kept.core_redis_password, list(self.plan.rails))
+                await apply_core_acl(client, _CORE_USER, kept.core_redis_password, self._shard_names())
                 for rail in self.plan.rails:
-                    await apply_acl(client, _adapter_user(rail), kept.adapter_redis_password, rail)
+                    await apply_acl(client, _adapter_user(rail), kept.adapter_redis_password, rail, self._shards(rail))
                 if not os.environ.get("REDIS_URL"):
                     await client.execute_command("ACL", "SAVE")  # type: ignore[no-untyped-call]  # untyped upstream
             finally:
@@ -220,6 +223,7 @@ class Stack:
             "FLEET_PUBLIC_PORT": str(public),
             "FLEET_INTERNAL_PORT": str(internal),
             "FLEET_RAILS": ",".join(self.plan.rails),
+            "FLEET_RAIL_SHARDS": ",".join(f"{rail}={count}" for rail, count in self.plan.shards.items()),
             # One machine is a developer's: its own receivers may be told, by http, and briefly waited for.
             "FLEET_WEBHOOKS_TO_PRIVATE": "true",
             "FLEET_WEBHOOK_CALL_S": "2",
@@ -238,6 +242,12 @@ class Stack:
                 {**env, "FLEET_METRICS_PORT": self._metrics_port(WORKER)},
             ),
         ]
+
+    def _shards(self, rail: str) -> int:
+        return self.plan.shards.get(rail, 1)
+
+    def _shard_names(self) -> list[str]:
+        return [shard for rail in self.plan.rails for shard in shards_of(rail, self._shards(rail))]
 
     def _adapter_names(self) -> list[str]:
         return [f"{rail}-{number}" for rail, count in self.plan.rails.items() for number in range(1, count + 1)]
@@ -258,6 +268,7 @@ class Stack:
                     "CORE_KEY_ID": key.id,
                     "CORE_KEY_SECRET": key.secret,
                     "CONSUMER_NAME": f"{rail}-{number}",
+                    "FLEET_SHARDS": str(self._shards(rail)),
                     "FLEET_HEALTH_PORT": self._metrics_port(f"{rail}-{number}"),
                     **({"FLEET_CALLBACK_PORT": str(callback_port[rail])} if number == 1 else {}),
                     **self.plan.profile.adapter_env(),

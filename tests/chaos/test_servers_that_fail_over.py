@@ -2,7 +2,7 @@
 
 import asyncio
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -11,6 +11,7 @@ import pytest
 from core.store.database import Database
 from fleet.client import FleetClient
 from fleet.stack.stack import RedisKind, StackPlan, running
+from schemas.streams import jobs_stream, shards_of
 from tests.chaos.conftest import Fleet, check
 from wire.client import StreamServers
 
@@ -18,9 +19,10 @@ pytestmark = [pytest.mark.long, pytest.mark.chaos]
 
 
 @asynccontextmanager
-async def _fleet(redis: RedisKind) -> AsyncIterator[Fleet]:
+async def _fleet(redis: RedisKind, shards: Mapping[str, int] | None = None) -> AsyncIterator[Fleet]:
     with tempfile.TemporaryDirectory(prefix="fleet-") as home:
-        plan = StackPlan(Path(home), rails={"promptpay": 2, "sbp": 1}, provider_latency_ms=40, redis=redis)
+        rails = {"promptpay": 2, "sbp": 1}
+        plan = StackPlan(Path(home), rails=rails, provider_latency_ms=40, redis=redis, shards=shards or {})
         async with running(plan) as stack:
             info = stack.info
             database = await Database.connect(info.database_url, max_size=2, application_name="chaos")
@@ -67,3 +69,26 @@ async def test_a_master_that_dies_under_sentinels_costs_a_pause_and_nothing_else
         sentinels.master.kill()
         await check(fleet, await task, 80)
         assert await _serving(fleet, "promptpay") != port
+
+
+@pytest.mark.timeout(240)
+async def test_a_rail_over_three_streams_pays_everything_once_though_one_streams_master_dies() -> None:
+    async with _fleet("cluster", {"promptpay": 3}) as fleet:
+        cluster = fleet.stack.cluster
+        assert cluster is not None
+        port = await _serving(fleet, "promptpay.1")
+        lines = [*fleet.payments(60, refused=False), *fleet.rouble_payments(20)]
+        task = asyncio.create_task(fleet.send(lines))
+        await asyncio.sleep(0.3)
+        cluster.node_at(port).kill()
+        await check(fleet, await task, 80)
+        assert all([await _read(fleet, shard) for shard in shards_of("promptpay", 3)]), "some stream carried nothing"
+
+
+async def _read(fleet: Fleet, shard: str) -> int:
+    """How many entries were ever added to this shard's jobs."""
+    servers = StreamServers(fleet.stack.info.redis_url, "chaos")
+    try:
+        return int((await servers.of(shard).xinfo_stream(jobs_stream(shard)))["entries-added"])
+    finally:
+        await servers.aclose()

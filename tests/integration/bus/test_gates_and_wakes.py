@@ -19,7 +19,7 @@ from core.store.dispatch import PostgresUpkeep
 from core.store.listener import listen
 from core.store.outbox import OUTBOX_CHANNEL
 from fleet.stack.provision import RoleUrls
-from schemas.streams import ADAPTERS_GROUP, CORE_GROUP, results_stream
+from schemas.streams import ADAPTERS_GROUP, CORE_GROUP, WHOLE, results_stream
 from tests.integration.bus.conftest import JOBS, RAIL, World
 from tests.support.servers import BOTH_FAMILIES
 
@@ -75,7 +75,7 @@ async def test_the_gate_counts_for_itself_where_the_server_cannot_tell_the_lag(w
 
 async def test_permits_are_throttled_while_results_pile_up_or_their_number_is_unknown(world: World) -> None:
     results = results_stream(RAIL)
-    throttle = ResultsThrottle(world.servers, [RAIL], GateBounds(high=4, low=2))
+    throttle = ResultsThrottle(world.servers, [(RAIL, WHOLE)], GateBounds(high=4, low=2))
     await fill(world.redis, results, 4)
     await throttle.look()
     assert throttle.throttled(RAIL)
