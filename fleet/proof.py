@@ -4,7 +4,7 @@ Demo and chaos tests call it after every fault; its words are the protocol's inv
 """
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from uuid import UUID
 
@@ -49,6 +49,11 @@ class Proof:
     unsafe_open: list[str] = field(default_factory=list)
     discrepancies: list[str] = field(default_factory=list)
     by_rail: dict[str, RailBook] = field(default_factory=dict)
+    received: int = 0
+    """How many payments in the providers' books have."""
+    received_not_credited: list[str] = field(default_factory=list)
+    """Neither credited nor in suspense."""
+    credited_not_received: list[str] = field(default_factory=list)
 
     @property
     def holds(self) -> bool:
@@ -57,6 +62,7 @@ class Proof:
             self.balanced
             and self.holds_match_pending
             and not (self.paid_twice or self.paid_not_settled or self.settled_not_paid or self.unsafe_open)
+            and not (self.received_not_credited or self.credited_not_received)
         )
 
 
@@ -82,12 +88,29 @@ _HOLDS = """
 """
 
 
-async def prove(database: Database, book: Iterable[BookPayment]) -> Proof:
-    """Compare everything once; run it under the worker role, which sees every tenant."""
+_COLLECTIONS = """
+    SELECT j.rail, j.reference, i.state, coalesce(i.confirmed_minor, i.amount_minor) AS amount_minor,
+           EXISTS (SELECT FROM fleet.provider_payments p
+                    WHERE p.rail = j.rail AND p.reference = j.reference AND p.state = 'SUSPENDED') AS suspended
+      FROM fleet.intents i
+      JOIN fleet.jobs j ON j.intent_id = i.id AND j.kind = 'collect'
+     WHERE j.rail = ANY ($1)
+"""
+
+
+async def prove(
+    database: Database, book: Iterable[BookPayment], received: Mapping[str, Sequence[BookPayment]] | None = None
+) -> Proof:
+    """Compare everything once; run it under the worker role, which sees every tenant.
+
+    `received` are the payments in by rail, of the rails whose providers keep a book of them.
+    """
+    received = received or {}
     async with database.unit_of_work(Context(None, "proof")) as uow:
         report = await PostgresLedger(database, uow.context).verify(uow)
         payouts = await uow.connection.fetch(_PAYOUTS)
         holds = await uow.connection.fetchrow(_HOLDS)
+        collections = await uow.connection.fetch(_COLLECTIONS, list(received))
     assert holds is not None  # noqa: S101 - the statement always gives one row
     booked = list(book)
     comparison = _compare(payouts, booked)
@@ -98,7 +121,28 @@ async def prove(database: Database, book: Iterable[BookPayment]) -> Proof:
         discrepancies=[str(item) for item in report.discrepancies],
         by_rail=_by_rail(payouts, booked),
         **comparison,
+        received=sum(len(payments) for payments in received.values()),
+        **_compare_received(collections, [each for payments in received.values() for each in payments]),
     )
+
+
+def _compare_received(collections: Sequence[asyncpg.Record], book: Sequence[BookPayment]) -> dict[str, list[str]]:
+    known = {(row["rail"], row["reference"]): row for row in collections}
+    credited = {key: row["amount_minor"] for key, row in known.items() if row["state"] == "SETTLED"}
+    paid: dict[tuple[str, str], list[int]] = {}
+    for payment in book:
+        paid.setdefault((payment.rail, payment.reference), []).append(payment.amount_minor)
+    return {
+        "received_not_credited": sorted(
+            reference
+            for (rail, reference), amounts in paid.items()
+            if not ((row := known.get((rail, reference))) is not None and row["suspended"])
+            and [credited.get((rail, reference))] != amounts
+        ),
+        "credited_not_received": sorted(
+            reference for (rail, reference), minor in credited.items() if minor not in paid.get((rail, reference), ())
+        ),
+    }
 
 
 def _by_rail(payouts: Sequence[asyncpg.Record], book: list[BookPayment]) -> dict[str, RailBook]:

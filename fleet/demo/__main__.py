@@ -173,9 +173,16 @@ async def _pay(
                     bar.update(task, completed=run.ended, total=total or len(run.accepted), note=note)
 
                 await run_payments(
-                    client, database, lines, opening_balance=balance, wait_s=_WAIT_S, progress=progress, run=run
+                    client,
+                    database,
+                    lines,
+                    opening_balance=balance,
+                    wait_s=_WAIT_S,
+                    progress=progress,
+                    pay_in=stack.pay_in,
+                    run=run,
                 )
-        return await prove(database, await stack.booked())
+        return await prove(database, await stack.booked(), await stack.received())
     finally:
         await database.close()
 

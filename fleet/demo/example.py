@@ -91,12 +91,35 @@ def rouble_payments() -> Iterator[PaymentLine]:
         )
 
 
+def money_in() -> Iterator[PaymentLine]:
+    """Yield the shipped payments in over every rail, then a refund in part of one of each rail that pays back."""
+    lines = [
+        *(("topup", "a payer", "THB", 10_000 + 4_321 * n) for n in range(3)),
+        *(("topup", "a payer", "RUB", 20_000 + 1_234 * n) for n in range(2)),
+        ("deposit", "a payer", "THB", 55_555),
+        ("refund", "demo-in-0001", "THB", 2_500),
+        ("refund", "demo-in-0004", "RUB", 20_000),
+    ]
+    for number, (kind, payee, currency, amount_minor) in enumerate(lines):
+        yield PaymentLine(
+            line=SHIPPED_PAYMENTS + ROUBLE_PAYMENTS + number + 2,
+            reference=f"demo-in-{number + 1:04d}",
+            wallet=_WALLETS[number % len(_WALLETS)],
+            payee_type=kind,
+            payee=payee,
+            amount_minor=amount_minor,
+            currency=currency,
+            message="not wanted" if kind == "refund" else "",
+        )
+
+
 def rows() -> Iterator[tuple[str, ...]]:
     """Yield the shipped file's rows: the payments, a duplicate, a malformed line, and amounts that are refused."""
     yield COLUMNS
     shipped = [_row(payment) for payment in islice(payments(), SHIPPED_PAYMENTS)]
     yield from shipped
     yield from (_row(payment) for payment in rouble_payments())
+    yield from (_row(payment) for payment in money_in())
     yield shipped[4]
     yield ("demo-malformed", "alice", "mobile")
     yield ("demo-precise", "alice", "mobile", "0812345678", "10.005", "THB", "three decimals")

@@ -27,6 +27,11 @@ def as_object(run: Run, proof: Proof) -> dict[str, Any]:
             "settled_not_paid": len(proof.settled_not_paid),
             "by_rail": {rail: asdict(book) for rail, book in proof.by_rail.items()},
         },
+        "money_in": {
+            "received": proof.received,
+            "received_not_credited": len(proof.received_not_credited),
+            "credited_not_received": len(proof.credited_not_received),
+        },
         "seconds": round(run.seconds, 2),
     }
 
@@ -65,8 +70,12 @@ def print_report(console: Console, run: Run, proof: Proof) -> None:
     checks.add_row("provider's book: paid twice", str(len(proof.paid_twice)))
     checks.add_row("provider's book: paid, not settled", str(len(proof.paid_not_settled)))
     checks.add_row("provider's book: settled, not paid", str(len(proof.settled_not_paid)))
+    checks.add_row("provider's book: payments in", str(proof.received))
+    checks.add_row("provider's book: in, not credited", str(len(proof.received_not_credited)))
+    checks.add_row("provider's book: credited, not in", str(len(proof.credited_not_received)))
     console.print(checks)
-    for culprit in (*proof.paid_twice, *proof.paid_not_settled, *proof.settled_not_paid, *proof.discrepancies):
+    culprits = (*proof.paid_twice, *proof.paid_not_settled, *proof.settled_not_paid, *proof.discrepancies)
+    for culprit in (*culprits, *proof.received_not_credited, *proof.credited_not_received):
         console.print(f"  [red]{culprit}[/red]")
     console.print(f"{len(run.accepted)} payments in {run.seconds:.1f} s, after the start of the system")
 

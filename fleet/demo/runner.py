@@ -13,6 +13,7 @@ from uuid import UUID
 from core.domain.context import Context
 from core.store.database import AWAY, Database
 from fleet.client import FleetClient
+from fleet.demo.money_in import COLLECTIONS, REFUND, Collected, MoneyIn, PayIn
 from fleet.demo.payments_file import PaymentLine, RefusedLine
 from schemas.api import AutoConfirm, BatchItem, IntentRequest, WalletRequest
 from schemas.money import currency_of, to_minor
@@ -71,21 +72,23 @@ async def run_payments(
     opening_balance: str,
     wait_s: int,
     progress: Callable[[Run], None],
+    pay_in: PayIn,
     run: Run | None = None,
 ) -> Run:
     """Send every line, wait until each intent is terminal or UNRESOLVED; memory grows by one id per payment.
 
-    A `run` that is given is filled on the way, so that an interrupted one can be told. Raises WaitedTooLongError
-    after `wait_s` seconds without a change.
+    `pay_in` plays the payers of what is collected. A `run` that is given is filled on the way, so that an interrupted
+    one can be told. Raises WaitedTooLongError after `wait_s` seconds without a change.
     """
-    run, wallets, started = run or Run(), _Wallets(client, opening_balance), time.monotonic()
+    run, started = run or Run(), time.monotonic()
+    sender = _Sender(client, _Wallets(client, opening_balance), MoneyIn(database, pay_in), run)
     for chunk in _chunks(lines):
         run.refused.extend(line for line in chunk if isinstance(line, RefusedLine))
         payments = [line for line in chunk if isinstance(line, PaymentLine)]
         if payments:
-            await _send(client, wallets, payments, run)
+            await sender.send(payments)
         progress(run)
-    await _wait(database, run, wait_s, progress)
+    await _wait(database, sender, wait_s, progress)
     run.refused.sort(key=lambda line: line.line)
     run.seconds = time.monotonic() - started
     return run
@@ -97,37 +100,83 @@ def _chunks(lines: Iterable[PaymentLine | RefusedLine]) -> Iterator[list[Payment
         yield chunk
 
 
-async def _send(client: FleetClient, wallets: "_Wallets", payments: list[PaymentLine], run: Run) -> None:
-    items: list[BatchItem] = []
-    sent: list[PaymentLine] = []
-    for payment in payments:
-        try:
-            items.append(await _item(payment, wallets))
-            sent.append(payment)
-        except ValueError as error:
-            run.refused.append(RefusedLine(payment.line, "invalid_field", str(error).replace("\n", " ")))
-    if not items:
-        return
-    for payment, result in zip(sent, await client.create_intents(items), strict=True):
-        if result.intent is not None:
-            run.accepted.add(result.intent.id)
-        elif result.problem is not None:
-            run.refused.append(RefusedLine(payment.line, result.problem.code, result.problem.detail))
+class _Sender:
+    """Sends lines as intents, and refunds once what they give back has ended."""
+
+    def __init__(self, client: FleetClient, wallets: "_Wallets", money_in: MoneyIn, run: Run) -> None:
+        self._client, self._wallets, self._money_in, self.run = client, wallets, money_in, run
+
+    @property
+    def waits(self) -> bool:
+        """Whether lines are left to be sent."""
+        return self._money_in.waits
+
+    async def send(self, lines: list[PaymentLine]) -> None:
+        """Send payments and collections at once; keep refunds for later."""
+        items: list[BatchItem] = []
+        sent: list[PaymentLine] = []
+        for line in (line for line in lines if line.payee_type != REFUND):
+            try:
+                items.append(await _item(line, self._wallets))
+                sent.append(line)
+            except ValueError as error:
+                self.run.refused.append(RefusedLine(line.line, "invalid_field", str(error).replace("\n", " ")))
+        await self._create(sent, items)
+        for line in (line for line in lines if line.payee_type == REFUND):
+            if (refused := self._money_in.wanted(line)) is not None:
+                self.run.refused.append(refused)
+
+    async def go_on(self) -> None:
+        """Let payers pay, and send the refunds of what was paid."""
+        await self._money_in.pay()
+        due = await self._money_in.due()
+        await self._create([line for line, _ in due], [_refund(line, original) for line, original in due])
+
+    async def _create(self, lines: list[PaymentLine], items: list[BatchItem]) -> None:
+        if not items:
+            return
+        for line, result in zip(lines, await self._client.create_intents(items), strict=True):
+            if result.intent is not None:
+                self.run.accepted.add(result.intent.id)
+                if line.payee_type in COLLECTIONS:
+                    self._money_in.accepted(line, Collected(result.intent.id, result.intent.wallet_id))
+            elif result.problem is not None:
+                self.run.refused.append(RefusedLine(line.line, result.problem.code, result.problem.detail))
+
+
+def _key(line: PaymentLine) -> str:
+    return "file-" + hashlib.sha256(line.reference.encode()).hexdigest()[:40]
 
 
 async def _item(payment: PaymentLine, wallets: "_Wallets") -> BatchItem:
-    wallet_id = await wallets.open(payment.wallet, payment.currency)
+    wallet_id, collects = await wallets.open(payment.wallet, payment.currency), payment.payee_type in COLLECTIONS
+    operations = _OPERATIONS | COLLECTIONS
     return BatchItem(
-        idempotency_key="file-" + hashlib.sha256(payment.reference.encode()).hexdigest()[:40],
+        idempotency_key=_key(payment),
         intent=IntentRequest(
-            operation=_OPERATIONS.get(payment.payee_type, OperationType.PAYOUT),
+            operation=operations.get(payment.payee_type, OperationType.PAYOUT),
             wallet_id=wallet_id,
             amount_minor=payment.amount_minor,
             currency=payment.currency,
-            payee=Payee(type=payment.payee_type, value=payment.payee),
+            payee=None if collects else Payee(type=payment.payee_type, value=payment.payee),
             message=payment.message,
             reference=payment.reference,
-            auto_confirm=AutoConfirm(max_fee_minor=_MAX_FEE_MINOR),
+            auto_confirm=None if collects else AutoConfirm(max_fee_minor=_MAX_FEE_MINOR),
+        ),
+    )
+
+
+def _refund(line: PaymentLine, original: Collected) -> BatchItem:
+    return BatchItem(
+        idempotency_key=_key(line),
+        intent=IntentRequest(
+            operation=OperationType.REFUND,
+            original_intent_id=original.intent_id,
+            wallet_id=original.wallet_id,
+            amount_minor=line.amount_minor,
+            currency=line.currency,
+            message=line.message,
+            reference=line.reference,
         ),
     )
 
@@ -162,20 +211,22 @@ class _Wallets:
         return wallet.id
 
 
-async def _wait(database: Database, run: Run, wait_s: int, progress: Callable[[Run], None]) -> None:
+async def _wait(database: Database, sender: _Sender, wait_s: int, progress: Callable[[Run], None]) -> None:
+    run = sender.run
     if not run.accepted:
         return
     changed_at, before = time.monotonic(), (-1, -1)
     while True:
         # A database that restarts is one of the things that a demo may be tried with.
         with contextlib.suppress(*AWAY):
+            await sender.go_on()
             await look(database, run)
         progress(run)
         now = (run.ended, run.ends["UNRESOLVED"])
         if now != before:
             changed_at, before = time.monotonic(), now
         unchanged_s = time.monotonic() - changed_at
-        if run.ended == len(run.accepted):
+        if run.ended == len(run.accepted) and not sender.waits:
             if not run.ends["UNRESOLVED"] or unchanged_s > _PARKED_S:
                 return
         elif unchanged_s > wait_s:

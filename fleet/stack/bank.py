@@ -19,6 +19,7 @@ BANK: Final = "mock-bank"
 OWN_ACCOUNT: Final = "TH69MOCK1234567890"
 _BALANCE_MINOR: Final = 10**14
 _UP_WITHIN_S: Final = 30
+_PAYER: Final = {"name": "Anong P.", "iban": "NL14MOCK0000000002"}
 
 
 def bank_process(port: int, home: Path, now: datetime | None = None) -> ChildSpec:
@@ -60,6 +61,13 @@ async def open_account(url: str) -> None:
                 continue
             return
     raise TimeoutError(f"the bank did not answer within {_UP_WITHIN_S} s")
+
+
+async def transfer_in(url: str, reference: str, amount_minor: int) -> None:
+    """Play a payer who transfers to our account and names the reference."""
+    pays = {"account": "FLEET", "amount": amount_minor, "debtor": _PAYER, "reference": reference}
+    async with httpx.AsyncClient(base_url=url, timeout=10, trust_env=False) as http:
+        (await http.post("/_mock/credits", json=pays)).raise_for_status()
 
 
 async def read_bank_book(url: str) -> list[BookPayment]:

@@ -6,14 +6,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+import httpx
+
 from adapters.promptpay.simulator.book import read_book as read_ipps_book
+from adapters.promptpay.simulator.book import read_received as read_ipps_received
 from adapters.promptpay.simulator.book import read_refunds as read_ipps_refunds
 from adapters.sbp.simulator.book import read_book as read_qp_book
+from adapters.sbp.simulator.book import read_received as read_qp_received
 from adapters.sbp.simulator.book import read_refunds as read_qp_refunds
 from fleet.proof import BookPayment
-from fleet.stack.bank import bank_process, bank_settings, open_account, read_bank_book
+from fleet.stack.bank import bank_process, bank_settings, open_account, read_bank_book, transfer_in
 from fleet.stack.profile import Profile
 from fleet.stack.supervisor import ChildSpec
+from schemas.money import currency_of, to_major_text
 from schemas.operations import OperationType
 
 
@@ -51,6 +56,10 @@ class Provider:
     read_book: Callable[[Place], Awaitable[list[BookPayment]]]
     prepare: Callable[[str], Awaitable[None]] | None = None
     """What is done at its address once it runs. Raises TimeoutError."""
+    pay_in: Callable[[Place, str, int], Awaitable[None]] | None = None
+    """Plays a payer of a collection: its reference and the amount in minor units."""
+    read_received: Callable[[Place], Awaitable[list[BookPayment]]] | None = None
+    """Who paid us, by its own book."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +97,28 @@ async def _ipps_payments(place: Place) -> list[BookPayment]:
     return [BookPayment(entry.reference, entry.amount_minor, place.rail) for entry in entries]
 
 
+async def _ipps_received(place: Place) -> list[BookPayment]:
+    return [BookPayment(entry.reference, entry.amount_minor, place.rail) for entry in read_ipps_received(place.book)]
+
+
+async def _qp_received(place: Place) -> list[BookPayment]:
+    return [BookPayment(entry.reference, entry.amount_minor, place.rail) for entry in read_qp_received(place.book)]
+
+
+async def _pay_code(place: Place, reference: str, amount_minor: int) -> None:
+    await _control(place, "/_control/pay", {"reference": reference, "amount_minor": amount_minor})
+
+
+async def _pay_order(place: Place, reference: str, amount_minor: int) -> None:
+    amount = to_major_text(amount_minor, currency_of("RUB"))
+    await _control(place, f"/_control/orders/{reference}/pay", {"amount": amount})
+
+
+async def _control(place: Place, path: str, body: Mapping[str, object]) -> None:
+    async with httpx.AsyncClient(base_url=place.url, timeout=10, trust_env=False) as http:
+        (await http.post(path, json=body)).raise_for_status()
+
+
 async def _qp_payments(place: Place) -> list[BookPayment]:
     entries = [*read_qp_book(place.book), *read_qp_refunds(place.book)]
     return [BookPayment(entry.reference, entry.amount_minor, place.rail) for entry in entries]
@@ -98,6 +129,7 @@ _MOCK_BANK: Final = Provider(
     adapter_env=lambda place: bank_settings(place.url, place.profile),
     read_book=lambda place: read_bank_book(place.url),
     prepare=open_account,
+    pay_in=lambda place, reference, amount_minor: transfer_in(place.url, reference, amount_minor),
 )
 
 RAILS: Final[Mapping[str, StackRail]] = {
@@ -105,13 +137,13 @@ RAILS: Final[Mapping[str, StackRail]] = {
         "ipps",
         "ipps-1",
         ((OperationType.PAYOUT, "THB"), (OperationType.BILL_PAYMENT, "THB"), (OperationType.TOPUP, "THB")),
-        Provider(_simulator, _simulated, _ipps_payments),
+        Provider(_simulator, _simulated, _ipps_payments, pay_in=_pay_code, read_received=_ipps_received),
     ),
     "sbp": StackRail(
         "qp",
         "qp-1",
         tuple((operation, "RUB") for operation in (OperationType.PAYOUT, OperationType.TOPUP, OperationType.DEPOSIT)),
-        Provider(_simulator, _simulated, _qp_payments),
+        Provider(_simulator, _simulated, _qp_payments, pay_in=_pay_order, read_received=_qp_received),
     ),
     "bank": StackRail(
         "bank",

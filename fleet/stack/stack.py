@@ -118,6 +118,22 @@ class Stack:
         """Return what the providers' own books show as paid, rail by rail."""
         return [payment for provider, place in self._providers() for payment in await provider.read_book(place)]
 
+    async def received(self) -> dict[str, list[BookPayment]]:
+        """Return what the providers' own books show as paid to us, of each rail whose provider keeps such a book."""
+        return {
+            place.rail: await provider.read_received(place)
+            for provider, place in self._providers()
+            if provider.read_received is not None
+        }
+
+    async def pay_in(self, rail: str, reference: str, amount_minor: int) -> None:
+        """Play a payer: pay a collection at its provider. Raises LookupError for a rail that nobody can pay at."""
+        for provider, place in self._providers():
+            if place.rail == rail and provider.pay_in is not None:
+                await provider.pay_in(place, reference, amount_minor)
+                return
+        raise LookupError(f"nobody can pay in at {rail}")
+
     async def start(self) -> None:
         """Start servers, bring schema, roles, users and keys up to date, start every process, wait until ready.
 

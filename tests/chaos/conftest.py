@@ -84,6 +84,7 @@ class Fleet:
             opening_balance="1000000.00",
             wait_s=60,
             progress=lambda _: None,
+            pay_in=self.stack.pay_in,
         )
 
     async def until_decided(self, run: Run, timeout_s: float = 60) -> None:

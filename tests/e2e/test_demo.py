@@ -57,6 +57,13 @@ def test_the_demo_pays_a_file_and_proves_it(tmp_path: Path) -> None:
                 "r1,alice,phone_bank,79161234567@100000000004,60.00,RUB,lunch",
                 "r2,alice,phone_bank,79990000008@ALFABANK,70.01,RUB,declined later",
                 "r3,alice,phone_bank,79161234567@999999999999,80.00,RUB,no such bank",
+                "i1,bob,topup,a payer,20.00,THB,",
+                "i2,bob,topup,a payer,30.00,RUB,",
+                "i3,bob,deposit,a payer,40.00,THB,",
+                "i4,bob,refund,i1,5.00,THB,not wanted",
+                "i5,bob,refund,i2,30.00,RUB,not wanted",
+                "i6,bob,refund,i1,20.01,THB,more than is left",
+                "i7,bob,refund,nothing,1.00,THB,",
                 "a1,alice,mobile,0812345678,10.50,THB,lunch",
                 "broken,line",
                 "a7,alice,mobile,0812345678,0,THB,",
@@ -66,8 +73,8 @@ def test_the_demo_pays_a_file_and_proves_it(tmp_path: Path) -> None:
     done = demo("--file", str(path), "--json")
     assert done.returncode == 0, done.stderr
     report: dict[str, Any] = json.loads(done.stdout)
-    assert report["accepted"] == 11
-    assert report["settled"] == 6
+    assert report["accepted"] == 16
+    assert report["settled"] == 11
     assert report["failed"] == {
         "account_closed": 1,
         "insufficient_funds": 1,
@@ -77,18 +84,21 @@ def test_the_demo_pays_a_file_and_proves_it(tmp_path: Path) -> None:
     }
     assert (report["unresolved"], report["dead_lettered"]) == (0, 0)
     assert [(line["line"], line["code"]) for line in report["refused_lines"]] == [
-        (13, "duplicate_reference"),
-        (14, "malformed_line"),
-        (15, "amount_not_positive"),
+        (18, "refund_exceeds_original"),
+        (19, "original_not_found"),
+        (20, "duplicate_reference"),
+        (21, "malformed_line"),
+        (22, "amount_not_positive"),
     ]
     assert report["ledger"] == {"balanced": True, "holds_match_pending": True}
     agreed = {"paid_twice": 0, "paid_not_settled": 0, "settled_not_paid": 0}
     by_rail = {
         "bank": {"payments": 1, **agreed},
-        "promptpay": {"payments": 4, **agreed},
-        "sbp": {"payments": 1, **agreed},
+        "promptpay": {"payments": 5, **agreed},
+        "sbp": {"payments": 2, **agreed},
     }
     assert report["provider_book"] == {**agreed, "by_rail": by_rail}
+    assert report["money_in"] == {"received": 2, "received_not_credited": 0, "credited_not_received": 0}
 
 
 @pytest.mark.long

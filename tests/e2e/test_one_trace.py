@@ -47,7 +47,13 @@ async def test_one_payment_is_one_trace_from_the_request_to_its_settlement() -> 
                     amount_minor=4321, currency="THB", message=MESSAGE,
                 )  # fmt: skip
                 run = await run_payments(
-                    client, database, [one], opening_balance="1000.00", wait_s=40, progress=lambda _: None
+                    client,
+                    database,
+                    [one],
+                    opening_balance="1000.00",
+                    wait_s=40,
+                    progress=lambda _: None,
+                    pay_in=stack.pay_in,
                 )
             assert run.ends["SETTLED"] == 1
             async with database.acquire() as connection:

@@ -46,6 +46,12 @@ def read_book(path: Path) -> list[Executed]:
     return [Executed(*row) for row in read_rows(path, query)]
 
 
+def read_received(path: Path) -> list[Executed]:
+    """Return every payment of a code, in order, as `read_book` does; its payee is us."""
+    query = "SELECT client_ref, psp_txid, '', amount_minor, received_at FROM received ORDER BY seq"
+    return [Executed(*row) for row in read_rows(path, query)]
+
+
 def read_refunds(path: Path) -> list[Executed]:
     """Return every refund that was paid back, in order, as `read_book` does; its payee is the payment refunded."""
     query = "SELECT client_ref, psp_txid, of_txid, amount_minor, refunded_at FROM refunded ORDER BY seq"

@@ -57,6 +57,12 @@ def read_book(path: Path) -> list[Executed]:
     return [Executed(*row) for row in read_rows(path, query)]
 
 
+def read_received(path: Path) -> list[Executed]:
+    """Return every payment by a code that succeeded, as `read_book` does; its payee is us."""
+    query = "SELECT order_id, transaction_id, '', amount_minor, 0 FROM payments WHERE status = 'SUCCESS' ORDER BY rowid"
+    return [Executed(*row) for row in read_rows(path, query)]
+
+
 def read_refunds(path: Path) -> list[Executed]:
     """Return every refund that was paid back, as `read_book` does; its payee is the payment refunded."""
     query = (
