@@ -96,12 +96,12 @@ class Fleet:
 
     async def proof(self) -> Proof:
         """Compare our books with the provider's."""
-        booked = await self.stack.booked()
+        booked, received = await self.stack.booked(), await self.stack.received()
         for _ in range(5):
             # Connections of the pool may be from before a server was killed.
             with contextlib.suppress(*AWAY):
-                return await prove(self.database, booked)
-        return await prove(self.database, booked)
+                return await prove(self.database, booked, received)
+        return await prove(self.database, booked, received)
 
     async def until_struck(self, failpoint: str, timeout_s: float = 30) -> bool:
         """Whether an armed failpoint was reached: its file is removed as it fires."""
