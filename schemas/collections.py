@@ -35,6 +35,18 @@ class NextAction(Contract):
     """After it the provider takes no payment for this payload; None where it always does."""
 
 
+class Received(Contract):
+    """One payment that a provider booked for a collection, as it stated it."""
+
+    transaction_id: TransactionId
+    amount_minor: AmountMinor
+    currency: CurrencyCode
+
+
+MOST_FURTHER: Final = 20
+"""How many further payments one result carries; registers and callbacks tell of more."""
+
+
 class PaymentKind(StrEnum):
     """What happened at the provider."""
 

@@ -8,7 +8,7 @@ from uuid import UUID
 from pydantic import Field
 
 from schemas.base import Contract
-from schemas.collections import TRANSACTION_LENGTH_MAX, NextAction
+from schemas.collections import MOST_FURTHER, TRANSACTION_LENGTH_MAX, NextAction, Received
 from schemas.jobs import AmountMinor, CurrencyCode, RailName
 from schemas.operations import JobKind
 from schemas.permits import LookupBinding
@@ -64,6 +64,8 @@ class Result(Contract):
     lookup: LookupBinding | None = None
     next_action: NextAction | None = None
     """With AWAITING_PAYMENT: what the payer is shown."""
+    further: Annotated[tuple[Received, ...], Field(max_length=MOST_FURTHER)] | None = None
+    """Of a collection: what was booked for it beside the payment that the verdict is about."""
     payee_name_masked: Annotated[str, Field(max_length=80)] | None = None
     evidence_id: UUID | None = None
     incarnation: UUID | None = None

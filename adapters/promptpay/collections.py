@@ -21,7 +21,7 @@ from adapters.promptpay.settings import PromptPaySettings
 from adapters.runtime import errors
 from adapters.runtime.callbacks import CallbackRefused, check_hmac
 from adapters.runtime.port import Callback, Order, Outcome, Verified
-from adapters.runtime.references import ReferenceTaken, ReferenceUnknown
+from adapters.runtime.references import ReferenceTaken, ReferenceUnknown, status_of_existing
 from schemas.collections import (
     NextAction,
     NextActionKind,
@@ -29,12 +29,15 @@ from schemas.collections import (
     PaymentSource,
     PaymentStatus,
     ProviderPayment,
+    Received,
 )
 from schemas.money import AmountError, currency_of, to_major_text, to_minor
 from schemas.results import Basis, Verdict
 
 _THB: Final = currency_of("THB")
 
+# Nobody paid, says the code: where payments are listed all the same, they are what counts.
+_UNPAID: Final = frozenset({Verdict.AWAITING_PAYMENT, Verdict.EXPIRED, Verdict.CANCELLED})
 # Webhooks that tell of money in; any other is about a transfer or a refund of ours, whose status is then asked for.
 _KINDS: Final = {"qr.paid": PaymentKind.PAYMENT, "qr.returned": PaymentKind.RETURN}
 
@@ -58,7 +61,7 @@ class PromptPayCollections:
         try:
             answer, evidence = await self._client.make_qr(request)
         except ReferenceTaken:
-            return await self.check_collection(order)
+            return await status_of_existing(self.check_collection(order))
         return self._standing(answer, order, evidence)
 
     async def check_collection(self, order: Order) -> Outcome:
@@ -86,7 +89,7 @@ class PromptPayCollections:
         try:
             answer, evidence = await self._client.refund(request)
         except ReferenceTaken:
-            return await self.check_refund(order)
+            return await status_of_existing(self.check_refund(order))
         return _refunded(answer, order, evidence)
 
     async def check_refund(self, order: Order) -> Outcome:
@@ -133,6 +136,8 @@ class PromptPayCollections:
         if answer.client_ref != order.reference:
             raise errors.ProtocolViolation("the answer is about another reference", evidence=evidence)
         verdict = verdicts.verdict_of(verdicts.QR_STATUSES, answer.status)
+        if answer.payments and verdict in _UNPAID:
+            verdict = Verdict.PAID  # money came, whatever the code's own status says by now
         received = _received(verdict, answer, evidence)
         action = None
         if verdict is Verdict.AWAITING_PAYMENT:
@@ -150,6 +155,7 @@ class PromptPayCollections:
             evidence=evidence,
             basis=Basis.REFERENCE_STATUS,
             next_action=action,
+            further=[_further(each, evidence) for each in answer.payments[1:]] if received is not None else (),
         )
 
 
@@ -159,6 +165,14 @@ def _received(verdict: Verdict, answer: QrAnswer, evidence: str) -> QrPayment | 
     if not answer.payments:
         raise errors.ProtocolViolation("a paid code without its payment", evidence=evidence)
     return answer.payments[0]
+
+
+def _further(payment: QrPayment, evidence: str) -> Received:
+    amount_minor = _minor(payment.amount, evidence)
+    try:
+        return Received(transaction_id=payment.psp_txid, amount_minor=amount_minor, currency=_THB.code)
+    except ValidationError as error:
+        raise errors.ProtocolViolation("a payment without sense", evidence=evidence) from error
 
 
 def _refunded(answer: TransferAnswer, order: Order, evidence: str) -> Outcome:

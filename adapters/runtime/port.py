@@ -10,7 +10,7 @@ from datetime import date, datetime
 from typing import NamedTuple, Protocol, runtime_checkable
 from uuid import UUID
 
-from schemas.collections import NextAction, ProviderPayment, ProviderPaymentAnswers, ProviderPaymentBatch
+from schemas.collections import NextAction, ProviderPayment, ProviderPaymentAnswers, ProviderPaymentBatch, Received
 from schemas.operations import OperationType
 from schemas.permits import LookupBinding, Payee
 from schemas.rails import RailRegistration
@@ -57,6 +57,8 @@ class Outcome(NamedTuple):
     basis: Basis | None = None
     next_action: NextAction | None = None
     """With AWAITING_PAYMENT: what the payer is shown."""
+    further: Sequence[Received] = ()
+    """Of a collection: payments that the provider lists beside the one that the verdict is about: money too."""
 
 
 class Rail(Protocol):

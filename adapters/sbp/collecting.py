@@ -2,7 +2,7 @@
 
 import hashlib
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC
 from typing import Any, Final
 from zoneinfo import ZoneInfo
@@ -17,7 +17,15 @@ from adapters.sbp.kopecks import RUB, kopecks
 from adapters.sbp.models import OrderAnswer, PaymentAnswer, QrRequest, QrType, RefundAnswer, RefundRequest
 from adapters.sbp.settings import SbpSettings
 from schemas.codes.nspk_link import LinkError, verify_link
-from schemas.collections import NextAction, NextActionKind, PaymentKind, PaymentSource, PaymentStatus, ProviderPayment
+from schemas.collections import (
+    NextAction,
+    NextActionKind,
+    PaymentKind,
+    PaymentSource,
+    PaymentStatus,
+    ProviderPayment,
+    Received,
+)
 from schemas.money import to_major_text, to_minor
 from schemas.operations import OperationType
 from schemas.results import Basis, Verdict
@@ -99,8 +107,9 @@ class CollectsByQr:
         now: the provider repeats it.
         """
         told, text = _signed(callback, self._settings.secret.get_secret_value())
-        # What is signed names the event: the rest of the body may be anybody's.
-        event_id = hashlib.sha256(text.encode()).hexdigest()
+        # What is signed names the event, with the transaction: two payments of one amount at one second are two.
+        # Whoever changes that, which is not signed, only makes the order be read once more.
+        event_id = hashlib.sha256(f"{text}|{told.get('transactionId', '')}".encode()).hexdigest()
         if "payout" in told:
             return Verified([self._out(told["payout"])], event_id)
         reference = str(told["order"])
@@ -112,8 +121,14 @@ class CollectsByQr:
             if answer.order != reference:
                 raise CallbackRefused("status_not_told", 503)
             listed = [each for each in answer.payments if each.payment_status in verdicts.PAYMENT_STATUSES]
-            return Verified([self._fact(each, reference, evidence) for each in listed], event_id)
-        except ReferenceUnknown:
+            if not _shows(listed, told):
+                # Told of before the order shows it: acknowledged now, nobody would tell of it again.
+                raise CallbackRefused("status_lags", 503)
+            facts = [self._fact(each, reference, evidence) for each in listed]
+            return Verified(facts, _as_read(event_id, facts))
+        except ReferenceUnknown as error:
+            if verdicts.PAYMENT_STATUSES.get(str(told["paymentStatus"])) is Verdict.PAID:
+                raise CallbackRefused("status_lags", 503) from error
             return Verified([], event_id)
         except errors.AdapterError as error:
             raise CallbackRefused("status_not_told", 503) from error
@@ -152,6 +167,21 @@ class CollectsByQr:
             raise CallbackRefused("malformed", 400) from error
 
 
+def _shows(listed: Sequence[PaymentAnswer], told: Mapping[str, Any]) -> bool:
+    """Whether an order shows the success that a callback tells of; any other status is only a reason to look."""
+    if verdicts.PAYMENT_STATUSES.get(str(told["paymentStatus"])) is not Verdict.PAID:
+        return True
+    named = told.get("transactionId")
+    paid = [each for each in listed if verdicts.PAYMENT_STATUSES[each.payment_status] is Verdict.PAID]
+    return any(named in (None, each.transaction_id) for each in paid)
+
+
+def _as_read(event_id: str, facts: Sequence[ProviderPayment]) -> str:
+    """Return the event's name with what the order showed: told again when that shows more, it is another event."""
+    shown = "|".join(sorted(f"{fact.transaction_id}={fact.status}" for fact in facts))
+    return hashlib.sha256(f"{event_id}|{shown}".encode()).hexdigest()
+
+
 def collection_outcome(answer: OrderAnswer, order: Order, evidence: str) -> Outcome:
     """Return where a collection stands: the first payment that succeeded counts, whatever the code's own status is."""
     if answer.order != order.reference:
@@ -159,7 +189,7 @@ def collection_outcome(answer: OrderAnswer, order: Order, evidence: str) -> Outc
     found = [(verdicts.PAYMENT_STATUSES.get(each.payment_status, Verdict.UNKNOWN), each) for each in answer.payments]
     paid = sorted((each for verdict, each in found if verdict is Verdict.PAID), key=lambda each: each.transaction_date)
     if paid:
-        first = paid[0]
+        first, others = paid[0], paid[1:]
         return Outcome(
             Verdict.PAID,
             amount_minor=kopecks(first.amount, evidence),
@@ -167,6 +197,7 @@ def collection_outcome(answer: OrderAnswer, order: Order, evidence: str) -> Outc
             provider_tx_id=first.transaction_id,
             evidence=evidence,
             basis=Basis.REFERENCE_STATUS,
+            further=[_further(each, evidence) for each in others],
         )
     verdict = verdicts.QR_STATUSES.get(answer.qr_status, Verdict.UNKNOWN)
     open_verdicts = {each for each, _ in found} - {Verdict.DECLINED}
@@ -176,6 +207,17 @@ def collection_outcome(answer: OrderAnswer, order: Order, evidence: str) -> Outc
         verdict = Verdict.PENDING  # a payment that began in time may still succeed
     shown = _next_action(answer, order, evidence) if verdict is Verdict.AWAITING_PAYMENT else None
     return Outcome(verdict, evidence=evidence, basis=Basis.REFERENCE_STATUS, next_action=shown)
+
+
+def _further(payment: PaymentAnswer, evidence: str) -> Received:
+    try:
+        return Received(
+            transaction_id=payment.transaction_id,
+            amount_minor=kopecks(payment.amount, evidence),
+            currency=payment.currency,
+        )
+    except ValueError as error:
+        raise errors.ProtocolViolation("a payment without sense", evidence=evidence) from error
 
 
 def _next_action(answer: OrderAnswer, order: Order, evidence: str) -> NextAction:

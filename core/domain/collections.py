@@ -224,11 +224,11 @@ def judge_return(
     return Judgement(PaymentFate.NOTED, "refund_running") if refund_runs else Judgement(PaymentFate.REVERSED)
 
 
-def received(result: Result, job: JobRow) -> ProviderPayment:
-    """Return a collection's PAID or RETURNED as the fact that it is: asked by us, so it may credit."""
+def received(result: Result, job: JobRow) -> list[ProviderPayment]:
+    """Return a collection's PAID or RETURNED as the facts that it is: asked by us, so they may credit."""
     assert result.amount_minor is not None and result.currency is not None  # noqa: S101, PT018 - it was decided on
     returned = result.verdict is Verdict.RETURNED
-    return ProviderPayment(
+    first = ProviderPayment(
         provider_account=job.provider_account,
         environment=job.environment,
         transaction_id=result.provider_tx_id or "",
@@ -242,3 +242,5 @@ def received(result: Result, job: JobRow) -> ProviderPayment:
         occurred_at=result.observed_at,
         evidence_id=result.evidence_id,
     )
+    others = [each for each in result.further or () if each.transaction_id != first.transaction_id]
+    return [first, *(first.model_copy(update={"kind": PaymentKind.PAYMENT, **each.model_dump()}) for each in others)]

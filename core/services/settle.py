@@ -215,7 +215,7 @@ async def _take(uow: Any, ports: SettlePorts, batch: Batch, delivery: Delivery) 
     hashed = money_hash(result, subject.provider_account)
     known = batch.known.setdefault(fact_key(result), set())
     # A lookup has no fence that would tell its rounds apart; asked again, it may be NOT_SENT again.
-    if hashed in known and not delivery.again and not _asked_again(job, result):
+    if hashed in known and not (delivery.again or result.further or _asked_again(job, result)):
         return
     if known - {hashed}:
         decision = Decision(Step.QUARANTINE, "same_fact_other_money")

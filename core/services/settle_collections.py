@@ -23,7 +23,8 @@ def collection_effects(batch: Batch, case: Case, decision: Decision, result: Res
     job = case.job
     match decision.step:
         case Step.COLLECT | Step.REVERSE:
-            batch.collected.setdefault(job.id, []).append((len(batch.facts) - 1, received(result, job)))
+            told = [(len(batch.facts) - 1, fact) for fact in received(result, job)]
+            batch.collected.setdefault(job.id, []).extend(told)
         case Step.AWAIT:
             _await_payment(batch, case, result)
         case Step.LAPSE:

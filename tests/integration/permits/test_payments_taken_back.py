@@ -219,3 +219,13 @@ async def test_a_register_line_that_is_not_booked_is_never_posted(world: World) 
     assert await told(world, line) == ["SUSPENDED"]
     assert (await suspense(world), await world.money(wallet)) == (2_000, (1, 0))
     await world.prove()
+
+
+async def test_every_payment_that_one_answer_tells_of_is_kept(world: World) -> None:
+    wallet = await opened(world)
+    intent = await shown(world, wallet)
+    second = [{"transaction_id": "T2", "amount_minor": 1_900, "currency": "THB"}]
+    await paid(world, intent, further=second)
+    assert ((await world.state(intent))[0], await world.money(wallet)) == ("SETTLED", (2_001, 0))
+    assert (await suspense(world), (await payments(world))[1]) == (1_900, ("SUSPENDED", "second_payment"))
+    await world.prove()

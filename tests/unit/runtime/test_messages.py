@@ -13,7 +13,7 @@ from adapters.runtime.execution import Executed
 from adapters.runtime.messages import plain_result, result_of
 from adapters.runtime.port import Outcome
 from adapters.runtime.verdicts import Action
-from schemas.collections import TRANSACTION_LENGTH_MAX
+from schemas.collections import TRANSACTION_LENGTH_MAX, Received
 from schemas.money import MAX_AMOUNT_MINOR
 from schemas.operations import JobKind
 from schemas.permits import Granted, Instruction, LookupBinding, PermitMode
@@ -34,6 +34,7 @@ _fair = st.builds(
     lookup=st.none(),
     payee_name=st.none(),
     evidence=st.just(""),
+    further=st.just(()),
 )
 _odd: dict[str, st.SearchStrategy[Any]] = {
     "verdict": st.one_of(st.sampled_from([str(each) for each in Verdict]), _anything),
@@ -44,6 +45,7 @@ _odd: dict[str, st.SearchStrategy[Any]] = {
     "retry_after_s": st.one_of(st.sampled_from([1.5, 0, -1]), _anything),
     "lookup": st.just(LookupBinding(lookup_id="x")),
     "payee_name": st.just("Somchai Jaidee"),
+    "further": st.just((Received(transaction_id="T2", amount_minor=1, currency="THB"),)),
     "basis": _anything,
 }
 

@@ -12,9 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from adapters.runtime import verdicts as runtime_verdicts
-from adapters.runtime.port import Order, Outcome
+from adapters.runtime.callbacks import CallbackRefused
+from adapters.runtime.port import Callback, Order, Outcome, Verified
 from adapters.runtime.verdicts import Action
-from adapters.sbp import verdicts
+from adapters.sbp import signing, verdicts
 from adapters.sbp.adapter import SbpRail
 from adapters.sbp.client import QpClient
 from adapters.sbp.settings import SbpSettings
@@ -133,6 +134,7 @@ async def test_a_success_counts_whatever_the_code_says_and_the_first_one_is_it()
     for status in ("NEW", "PAID", "EXPIRED", "CANCELLED", "SOMETHING_NEW"):
         outcome = await told("check_collection", (200, order_answer(qrStatus=status, payments=payments)))
         assert (outcome.verdict, outcome.provider_tx_id, outcome.amount_minor) == (Verdict.PAID, "T1", 101)
+        assert [(each.transaction_id, each.amount_minor) for each in outcome.further] == [("T2", 500)]
 
 
 @pytest.mark.parametrize("changed", [{"amount": "1,01"}, {"amount": 0}, {"currency": "rub"}, {"transactionId": ""}])
@@ -145,3 +147,45 @@ async def test_a_payment_without_sense_is_no_payment(changed: dict[str, Any]) ->
 async def test_an_answer_about_another_refund_or_without_an_amount_is_a_violation(changed: dict[str, Any]) -> None:
     for call in ("refund", "check_refund"):
         assert (await told(call, (200, refund_answer(**changed)))).verdict is Verdict.UNKNOWN
+
+
+async def called_back(callback: dict[str, Any], order: httpx.Response) -> Verified:
+    """Let a signed callback come while the order reads so."""
+    body = {"amount": 1.01, "sbpMerchantId": "M1", "order": "R" * 20, "paymentStatus": "SUCCESS", **callback}
+    body = {"transactionDate": "2026-11-21T10:00:00+03:00", "transactionId": "T1", **body}
+    async with httpx.AsyncClient(transport=httpx.MockTransport(lambda _: order), base_url="http://qp") as http:
+        chosen = SbpSettings.model_validate({"base_url": "http://qp", "secret": "s"})
+        rail = SbpRail(QpClient(http, "s"), chosen, Timing(send_by_s=5, call_total_s=10, claim_idle_s=60))
+        headers = {signing.SIGNATURE_HEADER.lower(): signing.sign("s", signing.payment_text(body))}
+        return await rail.verify(Callback(orjson.dumps(body), headers, "/"))
+
+
+@pytest.mark.parametrize(
+    "order",
+    [
+        httpx.Response(200, content=order_answer()),
+        httpx.Response(200, content=order_answer(payments=[payment("IN_PROGRESS")])),
+        httpx.Response(200, content=order_answer(payments=[payment("SUCCESS", transactionId="T0")])),
+        httpx.Response(200, content=orjson.dumps({"code": min(verdicts.NOT_FOUND)})),
+    ],
+    ids=["not_listed", "in_progress", "another_one", "order_unknown"],
+)
+async def test_a_success_that_the_order_does_not_show_yet_is_not_acknowledged(order: httpx.Response) -> None:
+    with pytest.raises(CallbackRefused) as refused:
+        await called_back({}, order)
+    assert (refused.value.code, refused.value.status) == ("status_lags", 503)
+
+
+async def test_equal_payments_are_two_events_and_an_order_that_shows_more_is_another() -> None:
+    one = [payment("SUCCESS")]
+    both = [*one, payment("SUCCESS", transactionId="T2")]
+    told = [
+        await called_back({"transactionId": name}, httpx.Response(200, content=order_answer(payments=listed)))
+        for name, listed in (("T1", one), ("T1", one), ("T1", both), ("T2", both))
+    ]
+    assert told[0] == told[1]
+    assert len({each.event_id for each in told}) == 3
+    assert [fact.transaction_id for fact in told[2].facts] == ["T1", "T2"]
+    # A decline is only a reason to look: nothing has to be there.
+    declined = await called_back({"paymentStatus": "DECLINED"}, httpx.Response(200, content=order_answer()))
+    assert list(declined.facts) == []
