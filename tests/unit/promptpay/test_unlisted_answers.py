@@ -81,7 +81,7 @@ async def test_each_listed_status_has_its_verdict_and_no_other_has_one(call: str
     known, table, said = TABLE[call]
     for status in known:
         # A payment that is listed counts by itself: it is there only where the status says so.
-        paid = {} if table.get(status) in (Verdict.PAID, Verdict.RETURNED) else {"payments": []}
+        paid: dict[str, Any] = {} if table.get(status) in (Verdict.PAID, Verdict.RETURNED) else {"payments": []}
         outcome = await told(call, 200, orjson.dumps({**said, **paid, "status": status}))
         assert outcome.verdict is table.get(status, Verdict.UNKNOWN), status
 
