@@ -22,6 +22,21 @@ def environment_of(module: str) -> set[str]:
     return set()
 
 
+def required_of(module: str) -> set[str]:
+    """Return the variables of a module that have no default; what only has arguments needs none."""
+    if module == "core":
+        return _required(Settings)
+    if module.count(".") == 1 and module.startswith("adapters."):
+        return _required(RuntimeSettings) | _required(_rail_settings(module))
+    return set()
+
+
+def _required(settings: type[BaseSettings]) -> set[str]:
+    prefix = settings.model_config.get("env_prefix", "")
+    fields = [(name, field) for name, field in settings.model_fields.items() if field.is_required()]
+    return {str(field.validation_alias or field.alias or prefix + name).upper() for name, field in fields}
+
+
 def _rail_settings(module: str) -> type[BaseSettings]:
     if module == "adapters.noop":
         return NoopSettings

@@ -13,8 +13,9 @@ import kubernetes_validate
 import pytest
 import yaml
 
-from schemas.streams import ADAPTERS_GROUP, jobs_stream
-from tests.deploy.environments import environment_of
+from core.settings import Settings
+from schemas.streams import ADAPTERS_GROUP, jobs_stream, shards_of
+from tests.deploy.environments import environment_of, required_of
 from tools import alerts, dashboards
 from tools.render import BASE, CHART, ROOT, base, render, values_of
 
@@ -171,30 +172,63 @@ def test_a_rail_is_scaled_by_what_waits_and_by_what_a_crash_left(values: str | N
         assert "replicas" not in target["spec"]
         assert each["spec"]["minReplicaCount"] >= 1
         triggers = [trigger["metadata"] for trigger in each["spec"]["triggers"]]
+        environment = {item["name"]: item.get("value", "") for item in
+                       target["spec"]["template"]["spec"]["containers"][0]["env"]}  # fmt: skip
+        shards = shards_of(
+            each["metadata"]["name"].removeprefix("fleet-rail-"), int(environment.get("FLEET_SHARDS", "1"))
+        )
         assert {"lagCount", "pendingEntriesCount"} == {
             key for each in triggers for key in each if key.endswith("Count")
         }
-        rail = each["metadata"]["name"].removeprefix("fleet-rail-")
-        assert {trigger["stream"] for trigger in triggers} == {jobs_stream(rail)}
+        assert sorted(trigger["stream"] for trigger in triggers) == sorted(2 * [jobs_stream(name) for name in shards])
         assert {trigger["consumerGroup"] for trigger in triggers} == {ADAPTERS_GROUP}
     assert bool(scaled) == values_of(values).get("keda", {}).get("enabled", True)
 
 
-def test_a_second_rail_and_a_shard_are_one_entry_each() -> None:
-    values = {"rails": {"promptpay.1": {}, "noop": {"replicas": 5}}, "keda": {"enabled": False}}
+def _variables(objects: list[dict[str, Any]], name: str) -> dict[str, str]:
+    (found,) = [each for each in objects if each["kind"] == "Deployment" and each["metadata"]["name"] == name]
+    return {item["name"]: item.get("value", "") for item in found["spec"]["template"]["spec"]["containers"][0]["env"]}
+
+
+def test_a_second_rail_is_one_entry_and_more_streams_are_one_number() -> None:
+    values = {"rails": {"promptpay": {"shards": 3}, "noop": {"replicas": 5}}, "keda": {"enabled": False}}
     made = [document for documents in render(values).values() for document in documents]
     found = {each["metadata"]["name"]: each for each in made if each["kind"] == "Deployment"}
-    assert {"fleet-rail-promptpay", "fleet-rail-promptpay-1", "fleet-rail-noop"} <= found.keys()
+    assert {"fleet-rail-promptpay", "fleet-rail-noop"} <= found.keys()
     assert found["fleet-rail-noop"]["spec"]["replicas"] == 5
     assert found["fleet-rail-promptpay"]["spec"]["replicas"] == 2
-    shard = found["fleet-rail-promptpay-1"]["spec"]["template"]["spec"]["containers"][0]
-    assert shard["command"] == ["python", "-m", "adapters.promptpay"]
-    rails = {
-        item["value"]
-        for item in found["fleet-relay"]["spec"]["template"]["spec"]["containers"][0]["env"]
-        if item["name"] == "FLEET_RAILS"
-    }
-    assert rails == {"bank,noop,promptpay,promptpay.1,sbp"}
+    assert _variables(made, "fleet-rail-promptpay")["FLEET_SHARDS"] == "3"
+    assert "FLEET_SHARDS" not in _variables(made, "fleet-rail-noop")
+    core = _variables(made, "fleet-relay")
+    assert core["FLEET_RAILS"] == "bank,noop,promptpay,sbp"
+    settings = Settings.model_construct(rails=core["FLEET_RAILS"], rail_shards=core["FLEET_RAIL_SHARDS"])
+    assert [part.shard(rail) for rail, part in settings.rail_parts if rail == "promptpay"] == shards_of("promptpay", 3)
+
+
+@pytest.mark.parametrize(
+    ("values", "kind"), [("values-redis-cluster.yaml", "cluster"), ("values-redis-sentinel.yaml", "sentinel")]
+)
+def test_a_scaler_asks_a_cluster_and_sentinels_in_their_own_way(values: str, kind: str) -> None:
+    triggers = [trigger for each in of_kind(values, "ScaledObject") for trigger in each["spec"]["triggers"]]
+    assert {trigger["type"] for trigger in triggers} == {f"redis-{kind}-streams"}
+    assert all("," in trigger["metadata"]["addresses"] for trigger in triggers)
+    assert all("address" not in trigger["metadata"] for trigger in triggers)
+    assert {trigger["metadata"].get("sentinelMaster", "") for trigger in triggers} <= {"", "fleet"}
+
+
+def test_processes_reach_the_sentinels_too() -> None:
+    """Each policy that lets a pod go to Redis lets it go to the Sentinels."""
+    for policy in of_kind("values-redis-sentinel.yaml", "NetworkPolicy"):
+        for rule in policy["spec"].get("egress", []):
+            ports = {port["port"] for port in rule["ports"]}
+            assert (6379 in ports) == (26379 in ports), policy["metadata"]["name"]
+
+
+@every_values
+def test_every_variable_that_a_process_cannot_do_without_is_set(values: str | None) -> None:
+    for name, _, container in pods(values):
+        given = {each["name"].removesuffix("_FILE") for each in container["env"]}
+        assert required_of(container["command"][2]) <= given, name
 
 
 def test_rules_and_dashboards_arrive_whole_with_links_of_their_own() -> None:

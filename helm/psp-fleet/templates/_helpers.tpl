@@ -20,15 +20,15 @@ app.kubernetes.io/component: {{ .component }}
 {{- /* A rail with the defaults merged in, as YAML: (dict "root" $ "name" NAME "rail" RAIL). */}}
 {{- define "fleet.rail" -}}
 {{- $rail := mergeOverwrite (deepCopy .root.Values.railDefaults) (.rail | default dict) }}
-{{- $_ := set $rail "module" ($rail.module | default (printf "adapters.%s" (splitList "." .name | first))) }}
+{{- $_ := set $rail "module" ($rail.module | default (printf "adapters.%s" .name)) }}
 {{- $_ := set $rail "secret" ($rail.secret | default (printf "fleet-rail-%s" (include "fleet.slug" .name))) }}
 {{- $_ := set $rail "component" (printf "rail-%s" (include "fleet.slug" .name)) }}
 {{- toYaml $rail }}
 {{- end }}
 
-{{- /* A rail's name as Kubernetes takes names: a shard promptpay.0 is promptpay-0. */}}
+{{- /* A rail's name as Kubernetes takes names. */}}
 {{- define "fleet.slug" -}}
-{{- . | replace "." "-" | replace "_" "-" }}
+{{- . | replace "_" "-" }}
 {{- end }}
 
 {{- define "fleet.pod" -}}
@@ -98,6 +98,16 @@ readinessProbe:
 - name: {{ $name }}
   value: {{ $value | toString | quote }}
 {{- end }}
+{{- end }}
+
+{{- /* rail=count for each rail whose jobs are spread over several streams. */}}
+{{- define "fleet.rail_shards" -}}
+{{- $found := list }}
+{{- range $name, $given := .Values.rails }}
+{{- $rail := include "fleet.rail" (dict "root" $ "name" $name "rail" $given) | fromYaml }}
+{{- if gt (int $rail.shards) 1 }}{{ $found = append $found (printf "%s=%d" $name (int $rail.shards)) }}{{ end }}
+{{- end }}
+{{- $found | join "," }}
 {{- end }}
 
 {{- define "fleet.rail_names" -}}
