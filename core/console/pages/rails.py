@@ -69,9 +69,12 @@ async def _require_known(visit: Visit, uow: Any, rail: str) -> None:
 
 def _operation(visit: Visit) -> str:
     operation = visit.form.get("operation", "*")
-    if operation != "*" and operation not in OperationType.__members__:
-        raise Refusal("invalid_request", "there is no such operation", field="operation")
-    return operation
+    if operation == "*":
+        return operation
+    try:
+        return OperationType(operation)
+    except ValueError:
+        raise Refusal("invalid_request", "there is no such operation", field="operation") from None
 
 
 SCREENS = (
