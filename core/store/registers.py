@@ -79,7 +79,8 @@ WHERE rail = $1 AND (fetched_at IS NULL OR fetched_at < wanted_at) ORDER BY busi
 """
 _ACCOUNTS: Final = """
 SELECT DISTINCT rail, body->>'provider_account', coalesce(body->>'environment', 'sandbox') FROM fleet.rail_registrations
-UNION SELECT rail, provider_account, environment FROM fleet.register_days ORDER BY 1, 2, 3
+UNION SELECT rail, provider_account, environment FROM fleet.register_days
+UNION SELECT rail, provider_account, environment FROM fleet.register_files ORDER BY 1, 2, 3
 """
 _VIEW: Final = """
 SELECT id, rail, provider_account, environment, business_day, section, source, name, state, lines,

@@ -9,6 +9,7 @@ from typer.exceptions import TyperException
 from fleet.cli import (
     audit,
     collections,
+    completion,
     console,
     dlq,
     events,
@@ -75,6 +76,7 @@ app.add_typer(simulate.app, name="simulate")
 app.command("exposure")(liquidity.exposure_)
 app.add_typer(recover.app, name="recover")
 app.command("purge")(purge.purge)
+app.command("completion")(completion.completion)
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -1,35 +1,37 @@
 """`fleet recon`: the books against themselves and against the intents; what did not fit, and how it is put right."""
 
-import csv
-import html
-import io
 import sys
 from collections.abc import Awaitable, Callable
-from datetime import datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, cast
 from uuid import UUID
 
-import orjson
 import typer
 from pydantic import ValidationError
 
 from core.domain.context import Context
 from core.services.ledger_port import Ledger
 from core.services.recon import reconcile_intents, reconcile_ledger
+from core.services.recon_report import as_csv, as_html, report_of, week_days
+from core.services.recon_report import as_json as as_report_json
 from core.store.audit import AuditStore
 from core.store.database import Database
 from core.store.intents import IntentStore
 from core.store.ledger import PostgresLedger
 from core.store.recon import ReconStore
+from core.store.registers import RegisterStore
+from fleet.cli import recon_registers
 from fleet.cli.connection import Connection, with_client
 from fleet.cli.operator import with_database
 from fleet.cli.output import CommandError, ExitCode, JsonFlag, invalid_field, print_fields, print_json, print_table
 from fleet.cli.redrives import utc
 from schemas.recon import BreakOwner, BreakResolution, BreakState, BreakView, ReconReport
+from schemas.recon_report import ReconPeriod
 
 app = typer.Typer(help="Reconciliation and its breaks.", no_args_is_help=True)
+recon_registers.install(app)
 
 _CONTEXT = Context(None, "fleet-cli")
 
@@ -68,11 +70,13 @@ def intents(since: Since = None, as_json: JsonFlag = False) -> int:
 def breaks(
     state: Annotated[BreakState | None, typer.Option(help="Only these; left out: all.")] = None,
     kind: Annotated[str | None, typer.Option(help="Only this kind, such as orphan_hold.")] = None,
+    rail: Annotated[str | None, typer.Option(help="Only of this rail's registers.")] = None,
+    day: Annotated[datetime | None, typer.Option(formats=["%Y-%m-%d"], help="Only of this business day.")] = None,
     limit: Annotated[int, typer.Option(min=1, max=1000, help="How many.")] = 100,
     as_json: JsonFlag = False,
 ) -> None:
     """List breaks, the oldest first."""
-    found = _breaks(state, kind, limit)
+    found = _breaks(state, kind, limit, rail, day.date() if day else None)
     if as_json:
         print_json([each.model_dump(mode="json") for each in found])
         return
@@ -87,17 +91,26 @@ def breaks(
 @app.command()
 def report(
     format_: Annotated[ReportFormat, typer.Option("--format", help="csv, json or html, which prints well.")],
+    day: Annotated[datetime | None, typer.Option(formats=["%Y-%m-%d"], help="The day's report.")] = None,
+    week: Annotated[str, typer.Option(help="The report of an ISO week, such as 2026-W47.")] = "",
     out: Annotated[str, typer.Option(help="The file to write; - writes stdout.")] = "-",
 ) -> None:
-    """Write every break with its owner, age and end, for the day's or the week's files."""
-    found = [each.model_dump(mode="json") for each in _breaks(None, None, 100_000)]
-    if format_ is ReportFormat.JSON:
-        if out == "-":
-            print_json(found)
-            return
-        text = orjson.dumps(found, option=orjson.OPT_INDENT_2).decode()
-    else:
-        text = _csv(found) if format_ is ReportFormat.CSV else _html(found)
+    """Write what was compared and what did not fit, with owners, ages and ends; without a day, today's."""
+    if day is not None and week:
+        raise CommandError("invalid_field", "give --day or --week")
+    today = datetime.now(UTC).date() if day is None else day.date()
+    try:
+        first, last = week_days(week) if week else (today, today)
+    except ValueError as error:
+        raise CommandError("invalid_field", str(error)) from error
+
+    async def work(database: Database, _: Connection) -> ReconPeriod:
+        async with database.unit_of_work(_CONTEXT) as uow:
+            return await report_of(uow, RegisterStore(), ReconStore(), first, last, datetime.now(UTC))
+
+    text = {ReportFormat.CSV: as_csv, ReportFormat.HTML: as_html, ReportFormat.JSON: as_report_json}[format_](
+        with_database(work)
+    )
     if out == "-":
         sys.stdout.write(text)
         return
@@ -143,10 +156,12 @@ def _run(work: Callable[[Any], Awaitable[ReconReport]], as_json: bool) -> int:
     return ExitCode.DONE if found.clean else ExitCode.CHECK_FAILED
 
 
-def _breaks(state: BreakState | None, kind: str | None, limit: int) -> list[BreakView]:
+def _breaks(
+    state: BreakState | None, kind: str | None, limit: int, rail: str | None, day: date | None
+) -> list[BreakView]:
     async def work(database: Database, _: Connection) -> list[BreakView]:
         async with database.unit_of_work(_CONTEXT) as uow:
-            return await ReconStore().page(uow, None, state, kind, limit)
+            return await ReconStore().page(uow, None, state, kind, limit, rail, day)
 
     return with_database(work)
 
@@ -167,26 +182,3 @@ def _show(view: BreakView, as_json: bool) -> None:
     print_fields("break", view.model_dump())
     if view.state is BreakState.PROPOSED:
         typer.echo(f"it waits for another person: fleet recon approve {view.id}")
-
-
-def _csv(found: list[dict[str, Any]]) -> str:
-    written = io.StringIO()
-    writer = csv.DictWriter(written, list(BreakView.model_fields), lineterminator="\n")
-    writer.writeheader()
-    # A cell that a spreadsheet would run as a formula is kept as text.
-    writer.writerows({k: f"'{v}" if str(v)[:1] in "=+-@" and v else v for k, v in row.items()} for row in found)
-    return written.getvalue()
-
-
-def _html(found: list[dict[str, Any]]) -> str:
-    names = list(BreakView.model_fields)
-    head = "".join(f"<th>{name}</th>" for name in names)
-    rows = "\n".join(
-        "<tr>" + "".join(f"<td>{html.escape(str(row[name] if row[name] is not None else ''))}</td>" for name in names)
-        + "</tr>" for row in found
-    )  # fmt: skip
-    style = "body{font:10pt sans-serif}table{border-collapse:collapse}td,th{border:1px solid #999;padding:2pt 4pt}"
-    return (
-        f'<!doctype html>\n<html lang="en"><meta charset="utf-8"><title>Breaks</title><style>{style}</style>\n'
-        f"<h1>{len(found)} breaks</h1>\n<table><thead><tr>{head}</tr></thead><tbody>\n{rows}\n</tbody></table></html>\n"
-    )
