@@ -5,7 +5,7 @@ import os
 import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any, cast
@@ -77,6 +77,7 @@ from core.store.recon import ReconStore
 from core.store.redrives import RedriveStore
 from core.store.register_matching import RegisterMatching
 from core.store.registers import RegisterStore
+from core.store.replica import Replica
 from core.store.routes import RouteStore
 from core.store.stranded import StrandedStore
 from core.store.suspense import SuspenseStore
@@ -153,6 +154,8 @@ class Core:
     """As the application: confined to the caller's tenant."""
     worker_ports: Ports
     """As background work: every tenant."""
+    read_ports: Ports
+    """As the application, on a standby where one is named: only for what may be a little old."""
     authenticator: Authenticator
     worker_authenticator: Authenticator
     accept: AcceptService
@@ -183,6 +186,10 @@ async def open_core(settings: Settings) -> AsyncIterator[Core]:
         vault = PostgresVault(base64.b64decode(settings.master_key.get_secret_value()))
         pace = Pace(settings.inquiry_first_s, settings.inquiry_longest_s)
         ports, worker_ports = (_ports(each, vault, pace, settings) for each in (app, worker))
+        read_ports = ports
+        if settings.database_read_url is not None:
+            standby = await _standby(stack, settings, settings.database_read_url.get_secret_value())
+            read_ports = replace(ports, unit_of_work=Replica(app, standby, settings.read_behind_max_s).unit_of_work)
         quotas = Quotas(worker_ports.limits, worker_ports.limit_store)
         keys = KeyService(worker.unit_of_work, KeyStore(worker), vault, quotas)
         hub = _hub(settings, worker)
@@ -192,6 +199,7 @@ async def open_core(settings: Settings) -> AsyncIterator[Core]:
             worker_database=worker,
             ports=ports,
             worker_ports=worker_ports,
+            read_ports=read_ports,
             authenticator=Authenticator(KeyStore(app), NonceGate(NonceStore(app)), vault),
             worker_authenticator=Authenticator(KeyStore(worker), NonceGate(NonceStore(worker)), vault),
             accept=AcceptService(
@@ -200,7 +208,7 @@ async def open_core(settings: Settings) -> AsyncIterator[Core]:
                 in_flight=settings.accept_in_flight,
                 confirm_within=timedelta(seconds=settings.confirm_within_s),
             ),
-            read=ReadService(ports.unit_of_work, ports.intents),
+            read=ReadService(ports.unit_of_work, ports.intents, read_ports.unit_of_work),
             wallets=WalletService(
                 ports.unit_of_work,
                 ports.wallets,
@@ -237,6 +245,11 @@ def _issuer(settings: Settings) -> HttpIssuer | None:
     return HttpIssuer(settings.oidc_issuer, settings.oidc_client_id, secret, api_audience=settings.oidc_api_audience)
 
 
+async def _standby(stack: AsyncExitStack, settings: Settings, url: str) -> Database:
+    """Open a pool that begins empty: a standby that is away must keep nobody from starting."""
+    return await _connect(stack, settings, url, "fleet-read", min_size=0)
+
+
 def _hub(settings: Settings, worker: Database) -> EventHub:
     pace = StreamPace(
         open_max=settings.event_streams_max,
@@ -246,10 +259,10 @@ def _hub(settings: Settings, worker: Database) -> EventHub:
     return EventHub(EventWatch(worker), partial(listen, settings.direct_url, EVENTS_CHANNEL), pace)
 
 
-async def _connect(stack: AsyncExitStack, settings: Settings, url: str, name: str) -> Database:
+async def _connect(stack: AsyncExitStack, settings: Settings, url: str, name: str, min_size: int = 2) -> Database:
     database = await Database.connect(
         url,
-        min_size=2,
+        min_size=min_size,
         max_size=settings.db_pool_size,
         statement_cache_size=settings.db_statement_cache,
         application_name=name,

@@ -27,6 +27,10 @@ class Settings(EnvironmentSettings):
         SecretStr | None, Field(validation_alias=AliasChoices("DATABASE_DIRECT_URL"), default=None)
     ]
     """Worker role without a pooler between: LISTEN and session locks. Default: the worker's."""
+    database_read_url: Annotated[SecretStr | None, Field(validation_alias="DATABASE_READ_URL", default=None)]
+    """Application role on a standby, for lists, histories and statements: a little old. Default: the primary."""
+    read_behind_max_s: Annotated[int | float, Field(gt=0, le=30)] = 10
+    """A standby whose replay is further behind is not read."""
     redis_url: Annotated[SecretStr, Field(validation_alias="REDIS_URL")]
     """The core's own user (`wire.acl.core_rules`): it alone creates groups and loads functions."""
     master_key: SecretStr

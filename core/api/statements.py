@@ -51,7 +51,7 @@ class StatementRoutes(SignedRoutes):
         query = query_of(_StatementQuery, request)
         wallet_id = path_id(request, "wallet_id")
         statement = await open_statement(
-            self._core.ports, caller, wallet_id, query.first_day, query.last_day, query.timezone
+            self._core.ports, caller, wallet_id, query.first_day, query.last_day, query.timezone, self._core.read_ports
         )
         is_csv = query.format is StatementFormat.CSV
         name = f"statement-{wallet_id}-{statement.head.first_day}-{statement.head.last_day}.{query.format}"

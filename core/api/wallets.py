@@ -90,7 +90,17 @@ class WalletRoutes(SignedRoutes):
             **query.model_dump(exclude={"cursor", "limit", "begin", "end"}), begin=query.begin, end=query.end
         )
         wallet_id = path_id(request, "wallet_id")
-        return json_answer(await read_history(self._core.ports, caller, wallet_id, wanted, query.cursor, query.limit))
+        return json_answer(
+            await read_history(
+                self._core.ports,
+                caller,
+                wallet_id,
+                wanted,
+                query.cursor,
+                query.limit,
+                self._core.read_ports.unit_of_work,
+            )
+        )
 
     @tells(query=_BalanceQuery)
     async def balance(self, request: Request) -> Response:

@@ -76,7 +76,13 @@ class EntryFilter:
 
 
 async def read_history(
-    ports: HistoryPorts, caller: Caller, wallet_id: UUID, wanted: EntryFilter, cursor: str | None, limit: int
+    ports: HistoryPorts,
+    caller: Caller,
+    wallet_id: UUID,
+    wanted: EntryFilter,
+    cursor: str | None,
+    limit: int,
+    maybe_old: Callable[[Context], AbstractAsyncContextManager[Any]] | None = None,
 ) -> WalletHistory:
     """Return posted entries, newest first, each with the balance after it, whatever was filtered out between.
 
@@ -89,7 +95,9 @@ async def read_history(
         at = min(wanted.end, await settled_past(ports, caller, wallet_id))
     else:
         at = None
-    async with ports.unit_of_work(caller.context()) as uow:
+    # A first page may be a little old. A page behind a cursor is not read where less may be known than was shown.
+    opened = maybe_old if maybe_old is not None and before is None and at is None else ports.unit_of_work
+    async with opened(caller.context()) as uow:
         await find_wallet(uow, ports.wallets, wallet_id)
         if at is not None:
             before = HistoryCursor(at, _FIRST_ID, (await ports.ledger.balance_at(uow, wallet_id, at)).posted_minor)

@@ -16,6 +16,8 @@ from core.services.problems import Refusal
 from schemas.api import LookupView, QrParts
 from schemas.events import IntentState
 
+UnitOfWorkFactory = Callable[[Context], AbstractAsyncContextManager[Any]]
+
 
 @dataclass(frozen=True, slots=True)
 class IntentFilter:
@@ -43,9 +45,10 @@ class ReadService:
     """Shows the intents of the caller's tenant and accounts; what it may not see does not exist."""
 
     def __init__(
-        self, unit_of_work: Callable[[Context], AbstractAsyncContextManager[Any]], intents: IntentReader
+        self, unit_of_work: UnitOfWorkFactory, intents: IntentReader, maybe_old: UnitOfWorkFactory | None = None
     ) -> None:
         self._unit_of_work, self._intents = unit_of_work, intents
+        self._maybe_old = maybe_old or unit_of_work
 
     async def get(self, caller: Caller, intent_id: UUID) -> IntentRow:
         """Return one intent. Raises Refusal `not_found`."""
@@ -61,7 +64,8 @@ class ReadService:
             before = id_of(decode_cursor(cursor, 1)[0])
         if wanted.wallet_id is not None:
             caller.require_account(wanted.wallet_id)
-        async with self._unit_of_work(caller.context()) as uow:
+        # A first page may be a little old. A page behind a cursor is not read where less may be known than was shown.
+        async with (self._maybe_old if before is None else self._unit_of_work)(caller.context()) as uow:
             rows = await self._intents.page_of_intents(uow, wanted, before, limit + 1)
         following = encode_cursor(str(rows[limit - 1].id)) if len(rows) > limit else None
         return rows[:limit], following

@@ -21,6 +21,8 @@ from schemas.operations import OperationType
 from schemas.statements import StatementFees, StatementHead, StatementTail, StatementTotal
 
 _PAGE: Final = 1000
+WELL_PAST: Final = timedelta(minutes=2)
+"""What a standby that is read at all has long replayed."""
 _LAST_ID: Final = UUID(int=2**128 - 1)
 
 
@@ -86,7 +88,13 @@ class Statement:
 
 
 async def open_statement(
-    ports: HistoryPorts, caller: Caller, wallet_id: UUID, first_day: date | None, last_day: date | None, timezone: str
+    ports: HistoryPorts,
+    caller: Caller,
+    wallet_id: UUID,
+    first_day: date | None,
+    last_day: date | None,
+    timezone: str,
+    maybe_old: HistoryPorts | None = None,
 ) -> Statement:
     """Begin a statement of whole days of a timezone: by default from the first of the month to today.
 
@@ -118,7 +126,9 @@ async def open_statement(
         end=end,
         opening_balance_minor=opening.posted_minor,
     )
-    return Statement(ports, caller, head)
+    # What is well past is on a standby too, and a long statement is written at its expense.
+    long_past = maybe_old is not None and settled - end > WELL_PAST
+    return Statement(maybe_old if maybe_old is not None and long_past else ports, caller, head)
 
 
 def _midnight(day: date, zone: ZoneInfo) -> datetime:

@@ -168,7 +168,7 @@ class EmbeddedPostgres:
             lines = status.read_text().splitlines() if status.exists() else []
             # The eighth line says "ready" once connections are accepted; the first is the postmaster's own pid,
             # which tells a stale file of an earlier run from ours.
-            if len(lines) >= 8 and lines[7].strip() == "ready" and int(lines[0]) == self._process.pid:
+            if len(lines) >= 8 and lines[7].strip() in ("ready", "standby") and int(lines[0]) == self._process.pid:
                 return
             time.sleep(0.02)
         tail = (self._home / "postgres.log").read_text(errors="replace").splitlines()[-15:]

@@ -23,7 +23,7 @@ from tests.chaos.conftest import Fleet
 from tests.support.waiting import until_async
 
 ROOT = Path(__file__).parents[2]
-pytestmark = [pytest.mark.long, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.long, pytest.mark.timeout(400)]
 
 
 def commands_under(heading: str) -> list[str]:
