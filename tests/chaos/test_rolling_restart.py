@@ -56,6 +56,7 @@ async def send(fleet: Fleet, ended: asyncio.Event, runs: list[Run]) -> None:
             wait_s=120,
             progress=lambda _: None,
             run=run,
+            pay_in=fleet.stack.pay_in,
         )
         if ended.is_set():
             return
