@@ -7,7 +7,11 @@ from typing import Final
 from core.console.visit import Answer, Asset, Screen, Visit
 from core.services.problems import Refusal
 
-_KINDS: Final = {"console.css": "text/css; charset=utf-8", "console.js": "text/javascript; charset=utf-8"}
+_KINDS: Final = {
+    "console.css": "text/css; charset=utf-8",
+    "console.js": "text/javascript; charset=utf-8",
+    "icon.svg": "image/svg+xml",
+}
 
 
 async def asset(visit: Visit) -> Answer:

@@ -1,0 +1,169 @@
+"""A night on call in real headless Chromium, with script and without, and the same by commands."""
+
+import shutil
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import asyncpg
+import pytest
+from playwright.async_api import Browser, Page, async_playwright, expect
+
+from fleet.stack.provision import with_database
+from tests.support.commands import SETTINGS, fleet_command
+from tools.console_scene import KIND, OF_ONE_KIND, PASSWORD, Scene, scene, until
+
+pytestmark = [pytest.mark.long, pytest.mark.needs("chromium"), pytest.mark.timeout(300)]
+
+OTHERS = 100_000
+expect.set_options(timeout=20_000)
+REASON, INCIDENT = "the gateway is back", "INC-1742"
+
+
+@pytest.fixture
+async def night(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Scene]:
+    """A running system with 12 dead letters of one kind among 100,000."""
+    async with scene(tmp_path_factory.mktemp("night"), OTHERS) as made:
+        yield made
+
+
+@asynccontextmanager
+async def chromium() -> AsyncIterator[Browser]:
+    async with async_playwright() as playwright:
+        browser = await playwright.chromium.launch(
+            executable_path=shutil.which("chromium"), args=["--no-sandbox", "--disable-gpu"]
+        )
+        yield browser
+        await browser.close()
+
+
+async def signed_in(night: Scene, browser: Browser, name: str, *, script: bool, **more: Any) -> Page:
+    """Open a browser of somebody's own and sign in."""
+    context = await browser.new_context(java_script_enabled=script, **more)
+    page = await context.new_page()
+    page.set_default_timeout(20_000)
+    await page.goto(night.url)
+    await page.get_by_label("Name").fill(name)
+    await page.get_by_label("Password").fill(PASSWORD)
+    await page.get_by_role("button", name="Sign in").click()
+    await expect(page.get_by_role("heading", name="Overview")).to_be_visible()
+    return page
+
+
+async def settled(night: Scene) -> int:
+    """Return how many of the 12 payments were paid."""
+    assert night.stack.postgres is not None
+    owner = await asyncpg.connect(with_database(night.stack.postgres.admin_url, "fleet"))
+    try:
+        counted = "SELECT count(*) FROM fleet.intents WHERE id = ANY ($1) AND state = 'SETTLED'"
+        return int(await owner.fetchval(counted, night.payments))
+    finally:
+        await owner.close()
+
+
+@pytest.mark.parametrize("script", [True, False], ids=["with-script", "without-script"])
+async def test_an_operator_finds_twelve_of_100000_and_redrives_them_with_a_second_persons_approval(
+    night: Scene, script: bool
+) -> None:
+    async with chromium() as browser:
+        olga = await signed_in(night, browser, "olga", script=script)
+        complaints: list[str] = []
+        olga.on("console", lambda message: complaints.append(message.text) if message.type == "error" else None)
+        await olga.get_by_role("link", name="Dead letters", exact=True).click()
+        await olga.get_by_label("Words").fill("gateway envelope")
+        await olga.get_by_role("button", name="Group by kind").click()
+        await expect(olga.get_by_role("row")).to_have_count(2)
+        await olga.get_by_role("link", name=KIND).click()
+        await expect(olga.get_by_text("SAFE", exact=True)).to_have_count(OF_ONE_KIND)
+        await expect(olga.get_by_text("was ever given").first).to_be_visible()
+        await olga.get_by_role("button", name="Act on all that match").click()
+        await olga.get_by_label("Reason").fill(REASON)
+        await olga.get_by_label("Incident").fill(INCIDENT)
+        await olga.get_by_label("Canary").fill("2")
+        await olga.get_by_label("Ramp").fill("1")
+        await olga.get_by_role("button", name="Count only").click()
+        await expect(olga.get_by_text("It waits for a second person.")).to_be_visible()
+        await olga.get_by_role("button", name=f"Redrive {OF_ONE_KIND} letters").click()
+        await expect(olga.get_by_text("another person with the role approver decides")).to_be_visible()
+        await expect(olga.get_by_role("button", name="Approve")).to_have_count(0)
+        assert await settled(night) == 0
+
+        petra = await signed_in(night, browser, "petra", script=script)
+        await petra.get_by_role("link", name="Redrives", exact=True).click()
+        await petra.get_by_role("link", name="REDRIVE", exact=True).click()
+        await petra.get_by_label("Why it is right").fill("seen it too")
+        await petra.get_by_role("button", name="Approve").click()
+        await expect(petra.get_by_text("Approved.")).to_be_visible()
+
+        if script:
+            # Nobody touches olga's page: it refreshes itself.
+            await expect(olga.locator("#state")).to_have_text("done", timeout=60_000)
+        else:
+
+            async def done() -> bool:
+                await olga.reload()
+                return await olga.locator("#state").inner_text() == "done"
+
+            await until(done, "the redrive's end")
+        await expect(olga.get_by_text(f"{OF_ONE_KIND} succeeded, 0 failed")).to_be_visible()
+        assert await settled(night) == OF_ONE_KIND
+
+        await olga.get_by_role("link", name="Its entries in the journal").click()
+        for who, what in (("olga", "redrive asked"), ("petra", "redrive approved")):
+            row = olga.get_by_role("row").filter(has_text=what)
+            await expect(row).to_contain_text(who)
+        assert complaints == []
+
+
+async def test_a_phone_and_a_keyboard_are_enough(night: Scene) -> None:
+    async with chromium() as browser:
+        phone = await signed_in(night, browser, "victor", script=True, viewport={"width": 390, "height": 844})
+        for address in ("/", "/dead-letters", "/intents", "/redrives", "/rails", "/audit", "/keys", "/routes"):
+            await phone.goto(night.url + address)
+            wide = await phone.evaluate("document.documentElement.scrollWidth")
+            assert wide <= 390, (address, wide)
+            bare = await phone.locator("input:not([type=hidden]), select, textarea").evaluate_all(
+                "fields => fields.filter(field => field.labels.length === 0).map(field => field.name)"
+            )
+            assert bare == [], address
+        await phone.goto(night.url)
+        await phone.keyboard.press("Tab")
+        await expect(phone.get_by_role("link", name="Skip to the content")).to_be_focused()
+        await phone.keyboard.press("Enter")
+        await expect(phone.locator("main")).to_be_focused()
+
+
+async def test_the_same_by_commands_alone(
+    night: Scene, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in SETTINGS:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("FLEET_STACK", str(night.stack.home / "stack.json"))
+    fleet = fleet_command(capsys, monkeypatch)
+    groups = (await fleet("dlq", "groups", "--text", "gateway envelope", "--json")).document
+    assert [(group["fingerprint"], group["letters"]) for group in groups] == [(KIND, OF_ONE_KIND)]
+    letters = (await fleet("dlq", "list", "--fingerprint", KIND, "--json")).document
+    assert [letter["verdict"] for letter in letters] == ["SAFE"] * OF_ONE_KIND
+
+    async def key(operations: str) -> dict[str, str]:
+        made = (await fleet("keys", "create", "--name", "op", "--operations", operations, "--json")).document
+        return {"FLEET_KEY_ID": made["key_id"], "FLEET_KEY_SECRET": made["secret"]}
+
+    operator, approver = await key("DEAD_LETTERS"), await key("REDRIVE_APPROVAL,DEAD_LETTERS")
+    for name, value in operator.items():
+        monkeypatch.setenv(name, value)
+    pace = ("--canary", "2", "--ramp", "1")
+    asked = ("dlq", "redrive", "--fingerprint", KIND, "--reason", REASON, "--incident", INCIDENT, *pace, "--json")
+    dry = (await fleet(*asked)).document
+    assert (dry["state"], dry["total"], dry["needs_approval"]) == ("DRY_RUN", OF_ONE_KIND, True)
+    redrive = (await fleet(*asked, "--yes")).document["id"]
+    (await fleet("redrives", "approve", redrive)).must_fail(3, "operation_not_permitted")
+    for name, value in approver.items():
+        monkeypatch.setenv(name, value)
+    assert (await fleet("redrives", "approve", redrive, "--json")).code == 0
+    assert (await fleet("redrives", "watch", redrive)).code == 0
+    assert await settled(night) == OF_ONE_KIND
+    told = (await fleet("audit", "list", "--subject", f"redrive:{redrive}", "--json")).document
+    actors = {entry["action"]: entry["actor"] for entry in told}
+    assert actors["redrive_asked"] == f"key:{operator['FLEET_KEY_ID']}"
+    assert actors["redrive_approved"] == f"key:{approver['FLEET_KEY_ID']}"
