@@ -12,6 +12,7 @@ from adapters.bank.files import Files
 from adapters.bank.mailbox import Mailbox
 from adapters.bank.pain001 import Transfer, credit_transfers
 from adapters.bank.references import LENGTH
+from adapters.bank.refunding import Refunding
 from adapters.bank.sender import Sender
 from adapters.bank.settings import BankSettings
 from adapters.bank.statements import Statements
@@ -46,6 +47,7 @@ class BankRail:
         self._client, self._settings, self._timing = client, settings, timing
         self._calendar, self._own = settings.calendar(), settings.own_account()
         self.mailbox = Mailbox(client, settings.account, first=settings.first_message)
+        self._refunding = Refunding(client, files, self.mailbox, settings)
         self._collecting = Collecting(client, files, self.mailbox, settings)
         self._statements = Statements(self.mailbox, settings)
         self._watcher = Watcher(RAIL, self.mailbox, files, settings)
@@ -68,7 +70,7 @@ class BankRail:
             cut_off=settings.cut_off,
         )
         collects = capabilities.model_copy(
-            update={"collection_lives_s": settings.deposit_lives_s, "reference_length": LENGTH}
+            update={"collection_lives_s": settings.deposit_lives_s, "reference_length": LENGTH, "refunds": "parts"}
         )
         # What a payer transfers cannot be refused: a deposit that is not expected any more rests in suspense.
         deposit = collects.model_copy(update={"cancel_by_reference": False})
@@ -82,6 +84,7 @@ class BankRail:
                 OperationType.WITHDRAWAL: capabilities,
                 OperationType.DEPOSIT: deposit,
                 OperationType.DIRECT_DEBIT: collects,
+                OperationType.REFUND: capabilities.model_copy(update={"cancel_by_reference": False}),
             },
             payee_types={**PAYEE_TYPES, "mandate": MANDATE},
             timing=self._timing,
@@ -130,6 +133,14 @@ class BankRail:
     async def cancel_collection(self, order: Order) -> Outcome:
         """End a collection that nothing was received for."""
         return await self._collecting.cancel(order)
+
+    async def refund(self, order: Order) -> Outcome:
+        """Transfer a payment in, or a part of it, back to the account that it came from."""
+        return await self._refunding.refund(order)
+
+    async def check_refund(self, order: Order) -> Outcome:
+        """Return what the bank has reported of a refund."""
+        return await self._refunding.status(order)
 
     async def watch(self, listener: Listener) -> None:
         """Read the mailbox now and then, and tell of money that came in or back, until cancelled."""

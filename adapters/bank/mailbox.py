@@ -50,6 +50,7 @@ class Mailbox:
         self._known: dict[str, Known] = {}
         self._files: dict[str, FileStatus] = {}
         self._paid_in: dict[str, dict[str, Entry]] = {}
+        self._credits: dict[str, Entry] = {}
         self._statements: dict[int, Balanced] = {}
         self._shown: set[str] = set()
         self.gaps: list[Gap] = []
@@ -79,6 +80,10 @@ class Mailbox:
     def paid_in(self, virtual: str) -> list[Entry]:
         """Return the booked credits that name a virtual reference, in the bank's order."""
         return list(self._paid_in.get(virtual, {}).values())
+
+    def credit(self, bank_reference: str) -> Entry | None:
+        """Return a booked payment in by the bank's own reference."""
+        return self._credits.get(bank_reference)
 
     def _take(self, body: bytes) -> None:
         try:
@@ -123,6 +128,8 @@ class Mailbox:
         # `BOOK` alone is money that moved: an expected or a future entry is neither.
         if not fact.is_booked:
             return
+        if fact.is_credit and not fact.is_return and fact.bank_reference:
+            self._credits.setdefault(fact.bank_reference, fact)
         virtual = virtual_reference(fact)
         if virtual and fact.is_credit and not fact.is_return:
             self._paid_in.setdefault(virtual, {})[fact.bank_reference] = fact

@@ -56,6 +56,10 @@ class Entry:
     evidence: str
     booked_on: str = ""
     """The day of the bank's that it is booked on."""
+    debtor_account: str = ""
+    """Of a credit: the account that it came from, as an IBAN or the bank's own number; empty where it is not told."""
+    debtor_bank: str = ""
+    """And its bank, by the code of the national clearing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,6 +182,8 @@ def _movements(entry: etree._Element, account: str, name: str) -> Iterator[Entry
             name,
             source_of(entry),
             (text_at(entry, "BookgDt/Dt") or text_at(entry, "BookgDt/DtTm"))[:10],
+            text_at(detail, "RltdPties/DbtrAcct/Id/IBAN") or text_at(detail, "RltdPties/DbtrAcct/Id/Othr/Id"),
+            text_at(detail, "RltdAgts/DbtrAgt/FinInstnId/ClrSysMmbId/MmbId"),
         )
 
 

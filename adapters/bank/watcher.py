@@ -69,7 +69,7 @@ class Watcher:
             Result(
                 job_id=held.job_id,
                 rail=self._rail,
-                kind=JobKind.PAY,
+                kind=JobKind.PAY,  # or a refund: the file does not say, and the core knows the job
                 fence=1,
                 verdict=outcome.verdict,
                 basis=Basis.REFERENCE_STATUS,

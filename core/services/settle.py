@@ -251,7 +251,9 @@ def _unusable(batch: Batch, job: JobRow | None, delivery: Delivery, result: Resu
         return "job_unknown"
     if result.rail != delivery.rail or job.rail != delivery.rail:
         return "rail_differs"
-    if job.kind is not result.kind:
+    # A return that nobody asked about may be told by who knows the reference, and not what kind of job sent it.
+    told_unasked = job.kind is JobKind.REFUND and result.kind is JobKind.PAY and result.verdict is Verdict.RETURNED
+    if job.kind is not result.kind and not told_unasked:
         return "kind_differs"
     if OperationType(job.operation) not in _operations(batch, job):
         return "rail_unregistered"

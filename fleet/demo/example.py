@@ -99,6 +99,7 @@ def money_in() -> Iterator[PaymentLine]:
         ("deposit", "a payer", "THB", 55_555),
         ("refund", "demo-in-0001", "THB", 2_500),
         ("refund", "demo-in-0004", "RUB", 20_000),
+        ("refund", "demo-in-0006", "THB", 5_555),
     ]
     for number, (kind, payee, currency, amount_minor) in enumerate(lines):
         yield PaymentLine(

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator, Mapping
+from uuid import uuid4
 
 import pytest
 
@@ -59,6 +60,21 @@ class BankHarness:
 
     async def answers_an_unknown_status(self, reference: str) -> None:
         self._line.garbled.add(reference.encode())
+
+    async def received(self, amount_minor: int) -> str:
+        note = f"payment {uuid4().hex}"
+        payer = {"name": "Anong P.", "iban": "NL14MOCK0000000002"}
+        pays = {"account": "FLEET", "amount": amount_minor, "debtor": payer, "note": note}
+        await asyncio.to_thread(self._bank.ask, "POST", "/_mock/credits", **pays)
+        await self.rail.mailbox.read()
+        (name,) = [each for each, entry in self.rail.mailbox._credits.items() if note in entry.remittance]
+        return name
+
+    async def refund_is_paid_but_never_answered(self, reference: str) -> None:
+        self._line.lost.add(reference.encode())
+
+    async def refunded(self, reference: str) -> list[int]:
+        return await self.paid(reference)
 
     async def paid(self, reference: str) -> list[int]:
         return await asyncio.to_thread(self._bank.booked, reference)

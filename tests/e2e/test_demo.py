@@ -64,6 +64,7 @@ def test_the_demo_pays_a_file_and_proves_it(tmp_path: Path) -> None:
                 "i5,bob,refund,i2,30.00,RUB,not wanted",
                 "i6,bob,refund,i1,20.01,THB,more than is left",
                 "i7,bob,refund,nothing,1.00,THB,",
+                "i8,bob,refund,i3,10.00,THB,",
                 "a1,alice,mobile,0812345678,10.50,THB,lunch",
                 "broken,line",
                 "a7,alice,mobile,0812345678,0,THB,",
@@ -73,8 +74,8 @@ def test_the_demo_pays_a_file_and_proves_it(tmp_path: Path) -> None:
     done = demo("--file", str(path), "--json")
     assert done.returncode == 0, done.stderr
     report: dict[str, Any] = json.loads(done.stdout)
-    assert report["accepted"] == 16
-    assert report["settled"] == 11
+    assert report["accepted"] == 17
+    assert report["settled"] == 12
     assert report["failed"] == {
         "account_closed": 1,
         "insufficient_funds": 1,
@@ -86,14 +87,14 @@ def test_the_demo_pays_a_file_and_proves_it(tmp_path: Path) -> None:
     assert [(line["line"], line["code"]) for line in report["refused_lines"]] == [
         (18, "refund_exceeds_original"),
         (19, "original_not_found"),
-        (20, "duplicate_reference"),
-        (21, "malformed_line"),
-        (22, "amount_not_positive"),
+        (21, "duplicate_reference"),
+        (22, "malformed_line"),
+        (23, "amount_not_positive"),
     ]
     assert report["ledger"] == {"balanced": True, "holds_match_pending": True}
     agreed = {"paid_twice": 0, "paid_not_settled": 0, "settled_not_paid": 0}
     by_rail = {
-        "bank": {"payments": 1, **agreed},
+        "bank": {"payments": 2, **agreed},
         "promptpay": {"payments": 5, **agreed},
         "sbp": {"payments": 2, **agreed},
     }

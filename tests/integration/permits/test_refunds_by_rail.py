@@ -255,7 +255,8 @@ async def test_a_refund_that_comes_back_is_in_the_wallet_again_and_may_be_refund
     made = await given_back(world, original, wallet, 2_000, "R1")
     back: dict[str, Any] = {"amount_minor": 2_000, "currency": "THB", "provider_tx_id": "R1"}
     for _ in range(2):
-        await world.tell(refund_job(made), "RETURNED", kind="refund", basis="REFERENCE_STATUS", **back)
+        # Told by a statement, which knows the reference and not what kind of job sent it.
+        await world.tell(refund_job(made), "RETURNED", kind="pay", basis="REFERENCE_STATUS", **back)
     assert await world.money(wallet) == (2_001, 0)
     await given_back(world, original, wallet, 2_000, "R2")
     assert await refused(world, original, wallet, 1) == "refund_exceeds_original"
