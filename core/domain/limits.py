@@ -81,6 +81,9 @@ class Usage:
     count: int = 0
 
 
+_UNUSED: Final = Usage()
+
+
 @dataclass(frozen=True, slots=True)
 class Claim:
     """What one payment asks of one limit; `key` is None for a limit per transaction, which counts nothing."""
@@ -224,7 +227,7 @@ def _exceeded(amount_minor: int, one: Claim, usage: Mapping[UsageKey, Usage]) ->
         if limit.max_amount_minor is None or amount_minor <= limit.max_amount_minor:
             return None
         return Exceeded(limit, limit.max_amount_minor, None, None)
-    minor, number = left(limit, usage.get(key, Usage()))
+    minor, number = left(limit, usage.get(key) or _UNUSED)
     if (minor is None or amount_minor <= minor) and (number is None or number > 0):
         return None
     return Exceeded(limit, minor, number, renewal_of(limit.kind, key.period, one.zone))

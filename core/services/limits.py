@@ -80,8 +80,8 @@ class LimitReader(Protocol):
         """Return the counters, locked in the one order and made where they are missing, each with its tenant."""
         ...
 
-    async def move_usage(self, uow: Any, moves: Mapping[UsageKey, UsageMove]) -> bool:
-        """Add to the counters, locked in the one order; False where one is missing."""
+    async def move_usage(self, uow: Any, moves: Mapping[UsageKey, UsageMove], *, locked: bool) -> bool:
+        """Add to the counters, locked in the one order unless they are `locked`; False where one is missing."""
         ...
 
 
@@ -149,7 +149,8 @@ class Desk:
         for intent, state in states:
             for each in self._taken.get(intent.id, ()):
                 _take(moves[each.key], each, used=state is IntentState.SETTLED)
-        await _write(uow, self._reader, moves)
+        # What refunds give back was not looked at, so it was not locked.
+        await _write(uow, self._reader, moves, locked=self._usage.keys() >= moves.keys())
 
 
 class LimitBook:
@@ -180,15 +181,19 @@ class LimitBook:
         payers = await self._payers(uow, intents, matching)
         claims: dict[UUID, list[Claim]] = {}
         keys: dict[UsageKey, UUID] = {}
+        alike: dict[tuple[UUID, int, str], list[Claim]] = {}
         for intent in intents:
-            book, payer = books[intent.tenant_id], payers.get(intent.wallet_id) or Payer(intent.wallet_id)
-            asked = [
-                claim(limit, intent.tenant_id, payer, at, book.zone_for(limit, rails.get(intent.id)))
-                for limit in matching[intent.id]
-            ]
-            claims[intent.id] = [one for one in asked if one is not None]
-            keys |= {one.key: intent.tenant_id for one in claims[intent.id] if one.key is not None}
-        usage = await self._reader.lock_usage(uow, [(keys[key], key) for key in sorted(keys)]) if keys else {}
+            limits, rail = matching[intent.id], rails.get(intent.id)
+            # Payments of one wallet ask the same limits for room; the limits are those of its tenant.
+            same = intent.wallet_id, id(limits), "" if rail is None else rail.timezone
+            found = alike.get(same)
+            if found is None:
+                book, payer = books[intent.tenant_id], payers.get(intent.wallet_id) or Payer(intent.wallet_id)
+                asked = [claim(each, intent.tenant_id, payer, at, book.zone_for(each, rail)) for each in limits]
+                found = alike[same] = [one for one in asked if one is not None]
+                keys |= {one.key: intent.tenant_id for one in found if one.key is not None}
+            claims[intent.id] = found
+        usage = await self._reader.lock_usage(uow, [(tenant, key) for key, tenant in keys.items()]) if keys else {}
         return Desk(self._reader, claims, usage, refunds)
 
     async def note_refund(self, uow: Any, refund: IntentRow, original: IntentRow) -> None:
@@ -211,7 +216,7 @@ class LimitBook:
                     moves[each.key].held_count -= each.count
                 if settled:
                     _take(moves[each.key], each, used=True)
-        await _write(uow, self._reader, moves)
+        await _write(uow, self._reader, moves, locked=False)
 
     def forget(self, tenant_id: UUID) -> None:
         """Look the tenant's limits up anew, the next time."""
@@ -303,7 +308,7 @@ def _take(move: UsageMove, held: Held, *, used: bool) -> None:
         move.held_count += held.count
 
 
-async def _write(uow: Any, reader: LimitReader, moves: Mapping[UsageKey, UsageMove]) -> None:
+async def _write(uow: Any, reader: LimitReader, moves: Mapping[UsageKey, UsageMove], *, locked: bool) -> None:
     needed = {key: move for key, move in moves.items() if move != UsageMove()}
-    if needed and not await reader.move_usage(uow, needed):
+    if needed and not await reader.move_usage(uow, needed, locked=locked):
         raise LimitUsageError("a counter is missing that an intent has something at")

@@ -45,6 +45,7 @@ WHERE (u.limit_id, u.subject, u.period) IN (
     FROM unnest($1::uuid[], $2::text[], $3::date[]) AS k(limit_id, subject, period))
 """
 _MOVE: Final = "SELECT fleet.move_limit_usage($1, $2, $3, $4, $5, $6, $7)"
+_MOVE_LOCKED: Final = "SELECT fleet.move_locked_limit_usage($1, $2, $3, $4, $5, $6, $7)"
 # Taken after the object was made: whoever waits here counts what those before it committed.
 _COUNT_LOCK: Final = "SELECT pg_advisory_xact_lock(hashtextextended('fleet.quota:' || $1::uuid || ':' || $2::text, 0))"
 _COUNT: Final = {
@@ -134,11 +135,11 @@ class LimitStore:
             raise LookupError("a counter was not returned")
         return {UsageKey(row[0], row[1], row[2]): Usage(row[3], row[4]) for row in rows}
 
-    async def move_usage(self, uow: UnitOfWork, moves: Mapping[UsageKey, UsageMove]) -> bool:
-        """Add to the counters; False where one is missing."""
+    async def move_usage(self, uow: UnitOfWork, moves: Mapping[UsageKey, UsageMove], *, locked: bool) -> bool:
+        """Add to the counters, which the transaction may have locked already; False where one is missing."""
         each = list(moves.values())
         done: bool = await uow.connection.fetchval(
-            _MOVE,
+            _MOVE_LOCKED if locked else _MOVE,
             *_columns(list(moves)),
             [move.held_minor for move in each],
             [move.used_minor for move in each],

@@ -281,7 +281,7 @@ class Limits:
         """Return none: nothing is counted."""
         return {}
 
-    async def move_usage(self, uow: Transaction, moves: Mapping[UsageKey, UsageMove]) -> bool:
+    async def move_usage(self, uow: Transaction, moves: Mapping[UsageKey, UsageMove], *, locked: bool) -> bool:
         """Find no counter."""
         return False
 

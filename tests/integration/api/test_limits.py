@@ -336,9 +336,9 @@ async def test_without_limits_no_counter_is_touched_and_a_batch_of_many_is_two_s
 
 
 def _counted(method: Any, name: str, calls: list[str]) -> Any:
-    async def counted(*arguments: Any) -> Any:
+    async def counted(*arguments: Any, **named: Any) -> Any:
         calls.append(name)
-        return await method(*arguments)
+        return await method(*arguments, **named)
 
     return counted
 

@@ -20,7 +20,7 @@ from core.domain.fees import FREE, FeeInput, FeeRule, Pricing, business_time, co
 from core.domain.intents import IntentRow
 from core.domain.ledger import TransferFlags
 from core.domain.operations import accounts_of, hold_transfers
-from schemas.fees import FeePhase, FeeRuleRequest, Rounding
+from schemas.fees import FeePhase, FeeRuleOutcome, FeeRuleRequest, Rounding
 from schemas.money import MAX_AMOUNT_MINOR
 
 NOW = datetime(2026, 3, 2, 9, 30, tzinfo=UTC)
@@ -358,3 +358,34 @@ def test_of_a_thousand_rules_a_payment_looks_only_at_its_own_few(monkeypatch: py
     monkeypatch.setattr(fees, "applies", noted)
     price(index_rules(crowd + mine), FeeInput(10_000, "THB", "PAYOUT", business_time(NOW, BANGKOK)))
     assert sorted(looked_at) == ["mine", "other"]
+
+
+CONDITIONS = ["true", "amount_minor >= 500", "tier == 'gold'", "weekday >= 6", "hour < 12 && channel == 'app'"]
+RULES = st.tuples(
+    st.sampled_from(CONDITIONS), st.sampled_from(FeePhase), st.booleans(), st.integers(0, 3), st.integers(-2, 2),
+    st.none() | st.integers(-2, 2), st.booleans(),
+)  # fmt: skip
+PAYMENTS = st.tuples(
+    st.integers(1, 1000), st.sampled_from(["", "gold"]), st.sampled_from(["", "app"]), st.integers(-60, 60)
+)
+
+
+@given(st.lists(RULES, max_size=5), st.lists(PAYMENTS, max_size=12))
+def test_what_is_remembered_of_conditions_is_what_judging_each_payment_anew_finds(
+    rules: list[tuple[str, FeePhase, bool, int, int, int | None, bool]], payments: list[tuple[int, str, str, int]]
+) -> None:
+    made = [
+        rule(
+            name=f"r{n}", when=when, phase=phase, last=last, priority=priority,
+            from_at=NOW + timedelta(hours=begins), until_at=None if ends is None else NOW + timedelta(hours=ends),
+            fee={"kind": "FORMULA", "expression": "amount_minor / 300"} if formula else {"basis_points": 10},
+        )
+        for n, (when, phase, last, priority, begins, ends, formula) in enumerate(rules)
+    ]  # fmt: skip
+    index = index_rules(made)
+    for amount_minor, tier, channel, minutes in payments:
+        at = business_time(NOW + timedelta(minutes=3 * minutes), BANGKOK)
+        asked = FeeInput(amount_minor, "THB", "PAYOUT", at, tier, channel)
+        shelf = index.get(("PAYOUT", "THB"))
+        judged = () if shelf is None else fees.judge(shelf, asked)
+        assert price(index, asked).fired == tuple(each for each in judged if each.outcome is FeeRuleOutcome.APPLIED)
