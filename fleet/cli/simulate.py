@@ -1,6 +1,6 @@
 """`fleet simulate PROVIDER …`: tell the simulated providers of a running stack what shall happen."""
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 import httpx
 import orjson
@@ -9,9 +9,13 @@ import typer
 from adapters.testkit.faults import Fault
 from fleet.cli.connection import provider_url
 from fleet.cli.output import CommandError, ExitCode, print_json
+from fleet.stack.bank import OWN_ACCOUNT_ID
 from fleet.stack.rails import RAILS, SIMULATED
 
 app = typer.Typer(help="Simulated providers: script faults, play the payer, read their books.", no_args_is_help=True)
+
+_CONTROLS: Final = {"bank": "/_mock"}
+"""Where a provider that is not ours is controlled."""
 
 Url = Annotated[str, typer.Option(help="Where the simulator answers; default: the stack's.")]
 
@@ -53,28 +57,84 @@ def commands(rail: str) -> typer.Typer:
         url: Url = "",
     ) -> None:
         """Send one call of the simulator's control API, as docs/rails lists them."""
-        try:
-            body = orjson.loads(send)
-        except orjson.JSONDecodeError as error:
-            raise CommandError("malformed_json", f"--send is not JSON: {error}") from error
-        _show(rail, url, method.upper(), path, body)
+        _show(rail, url, method.upper(), path, _json(send))
 
     return group
 
 
+def bank_commands() -> typer.Typer:
+    """Return the commands of the bank's counterpart, mock-bank: its accounts behave as they are told."""
+    group = typer.Typer(help="The bank (mock-bank).", no_args_is_help=True)
+
+    @group.command()
+    def fault(
+        name: Annotated[str, typer.Argument(help="A behaviour of mock-bank's, such as silent or return-later.")],
+        payee: Annotated[str, typer.Option(help="Of this account, an IBAN; left out, of our own.")] = "",
+        url: Url = "",
+    ) -> None:
+        """Let an account behave so."""
+        if not payee:
+            _show("bank", url, "PATCH", f"accounts/{OWN_ACCOUNT_ID}", {"behaviour": name})
+            return
+        known = [each["id"] for each in _ask("bank", url, "GET", "accounts") if each["iban"] == payee]
+        if known:
+            _show("bank", url, "PATCH", f"accounts/{known[0]}", {"behaviour": name})
+        else:
+            made = {"id": payee, "name": "scripted", "iban": payee, "currency": "THB", "behaviour": name}
+            _show("bank", url, "POST", "accounts", made)
+
+    @group.command()
+    def faults(
+        clear: Annotated[bool, typer.Option("--clear", help="Let every account accept.")] = False, url: Url = ""
+    ) -> None:
+        """Show the accounts and how they behave."""
+        for account in _ask("bank", url, "GET", "accounts") if clear else ():
+            _ask("bank", url, "PATCH", f"accounts/{account['id']}", {"behaviour": "accept"})
+        _show("bank", url, "GET", "accounts")
+
+    @group.command()
+    def book(url: Url = "") -> None:
+        """Show the bank's own book of payments."""
+        _show("bank", url, "GET", "payments")
+
+    @group.command()
+    def control(
+        path: Annotated[str, typer.Argument(help="What is controlled, such as advance?days=1 or credits.")],
+        send: Annotated[str, typer.Option(help="The JSON body.")] = "{}",
+        method: Annotated[str, typer.Option(help="GET, POST, PUT or PATCH.")] = "POST",
+        url: Url = "",
+    ) -> None:
+        """Send one call of mock-bank's control API."""
+        _show("bank", url, method.upper(), path, _json(send))
+
+    return group
+
+
+def _json(text: str) -> Any:
+    try:
+        return orjson.loads(text)
+    except orjson.JSONDecodeError as error:
+        raise CommandError("malformed_json", f"--send is not JSON: {error}") from error
+
+
 def _show(rail: str, url: str, method: str, path: str, body: Any = None) -> None:
+    print_json(_ask(rail, url, method, path, body))
+
+
+def _ask(rail: str, url: str, method: str, path: str, body: Any = None) -> Any:
     address = url or provider_url(rail)
     try:
         with httpx.Client(base_url=address, timeout=10, trust_env=False) as http:
-            answer = http.request(method, f"/_control/{path.lstrip('/')}", json=body)
+            answer = http.request(method, f"{_CONTROLS.get(rail, '/_control')}/{path.lstrip('/')}", json=body)
             told = orjson.loads(answer.content)
     except (httpx.HTTPError, httpx.InvalidURL, orjson.JSONDecodeError) as error:
         text = f"the simulator of {rail} at {address} gave no usable answer ({type(error).__name__}): does it run?"
         raise CommandError("simulator_unreachable", text, ExitCode.UNREACHABLE) from error
     if not answer.is_success:
         raise CommandError("simulator_refused", f"{answer.status_code} {answer.text[:300]}", ExitCode.REFUSED)
-    print_json(told)
+    return told
 
 
 for _rail in SIMULATED:
     app.add_typer(commands(_rail), name=_rail)
+app.add_typer(bank_commands(), name="bank")

@@ -17,6 +17,8 @@ from fleet.stack.supervisor import ChildSpec
 
 BANK: Final = "mock-bank"
 OWN_ACCOUNT: Final = "TH69MOCK1234567890"
+OWN_ACCOUNT_ID: Final = "FLEET"
+"""How mock-bank names our account."""
 _BALANCE_MINOR: Final = 10**14
 _UP_WITHIN_S: Final = 30
 _PAYER: Final = {"name": "Anong P.", "iban": "NL14MOCK0000000002"}
@@ -48,7 +50,7 @@ def bank_settings(url: str, profile: Profile) -> Mapping[str, str]:
 
 async def open_account(url: str) -> None:
     """Wait for the bank and open our account where it is not open yet. Raises TimeoutError."""
-    own = {"id": "FLEET", "name": "psp-fleet", "iban": OWN_ACCOUNT, "currency": "THB", "balance": _BALANCE_MINOR}
+    own = {"id": OWN_ACCOUNT_ID, "name": "psp-fleet", "iban": OWN_ACCOUNT, "currency": "THB", "balance": _BALANCE_MINOR}
     deadline = time.monotonic() + _UP_WITHIN_S
     async with httpx.AsyncClient(base_url=url, timeout=5, trust_env=False) as http:
         while time.monotonic() < deadline:

@@ -51,6 +51,22 @@ class Fleet:
             for place, number in enumerate(itertools.islice(self.numbers, count))
         ]
 
+    def bank_payments(self, count: int) -> list[PaymentLine]:
+        """Withdrawals to accounts at banks never sent before: files, not calls."""
+        return [
+            PaymentLine(
+                line=place,
+                reference=f"chaos-{number:06d}",
+                wallet=f"wallet-{number % 3}",
+                payee_type="bank_account",
+                payee=f"004-{1_000_000_000 + number:010d}",
+                amount_minor=100 + number,
+                currency="THB",
+                message=CANARY,
+            )
+            for place, number in enumerate(itertools.islice(self.numbers, count))
+        ]
+
     def payments(self, count: int, *, refused: bool) -> list[PaymentLine]:
         """Payments never sent before; one's answer is lost, and where `refused` one fails before it is paid.
 

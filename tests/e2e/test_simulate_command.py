@@ -2,6 +2,7 @@
 
 from uuid import uuid4
 
+from fleet.stack.bank import OWN_ACCOUNT
 from fleet.stack.stack import Stack
 from tests.support.commands import Fleet
 
@@ -24,3 +25,18 @@ async def test_a_wrong_call_is_one_line_with_a_code(fleet: Fleet, stack: Stack) 
     (await fleet("simulate", "sbp", "book", "--url", "http://127.0.0.1:9")).must_fail(4, "simulator_unreachable")
     (await fleet("simulate", "sbp", "book", "--url", "nonsense")).must_fail(4, "simulator_unreachable")
     (await fleet("simulate", "sbp", "fault", "no_such")).must_fail(2, "usage")
+
+
+async def test_the_banks_accounts_behave_as_they_are_told_and_its_book_and_days_are_reached(fleet: Fleet) -> None:
+    iban = "NL41MOCK0000000001"  # an account that mock-bank has from its start
+    for behaviour in ("closed-account", "return-later"):
+        assert (await fleet("simulate", "bank", "fault", behaviour, "--payee", iban)).code == 0
+        accounts = {each["iban"]: each["behaviour"] for each in (await fleet("simulate", "bank", "faults")).document}
+        assert (accounts[iban], accounts[OWN_ACCOUNT]) == (behaviour, "accept")
+    assert (await fleet("simulate", "bank", "fault", "silent")).document["behaviour"] == "silent"
+    cleared = (await fleet("simulate", "bank", "faults", "--clear")).document
+    assert {each["behaviour"] for each in cleared} == {"accept"}
+    assert isinstance((await fleet("simulate", "bank", "book")).document, list)
+    later = (await fleet("simulate", "bank", "control", "advance?days=1")).document
+    assert isinstance(later, dict)
+    (await fleet("simulate", "bank", "fault", "no-such")).must_fail(3, "simulator_refused")

@@ -5,27 +5,41 @@ import contextlib
 import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
-from datetime import UTC, datetime
 
+from pydantic import BaseModel, ConfigDict
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
 from adapters.promptpay import signing
-from adapters.promptpay.models import LookupRequest, TransferRequest
+from adapters.promptpay.models import LookupRequest, TransferRequest, TransferStatus
 from adapters.promptpay.simulator.answers import parsed_body, refusal
 from adapters.promptpay.simulator.money_in import money_in_routes
 from adapters.promptpay.simulator.qr import Codes
 from adapters.promptpay.simulator.registers import register
 from adapters.promptpay.simulator.service import Ipps, as_json, satang
-from adapters.promptpay.simulator.webhooks import Manner, Webhooks
+from adapters.promptpay.simulator.webhooks import Manner, Webhooks, transfer_event
 from adapters.testkit.faults import Fault
 from adapters.testkit.registers import RegisterScripts, registers_endpoint
 from adapters.testkit.serving import BEFORE, LOST_AFTER, Answer, Endpoint, faults_endpoint, lose, respond
 
 _TRANSFER_FAULTS = frozenset(Fault) - {Fault.PAYEE_NOT_FOUND}
 _SETTLE_EVERY_S = 0.1
+_FORCED = {
+    "settle": TransferStatus.SUCCEEDED,
+    "decline": TransferStatus.FAILED,
+    "return": TransferStatus.REFUNDED,
+}
+
+
+class ForceTransfer(BaseModel):
+    """How a forced transfer ends, and how it is told; `changed` tells of another status than the book's."""
+
+    model_config = ConfigDict(extra="forbid")
+    reason: str = ""
+    manner: Manner = Manner.ONCE
+    changed: dict[str, str] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +82,7 @@ def build_app(ipps: Ipps, behaviour: Behaviour) -> Starlette:
             *money_in_routes(ipps, Codes(ipps.store), simulator.webhooks, signed),
             Route("/_control/book", simulator.book),
             Route("/_control/registers", registers_endpoint(simulator.registers), methods=["GET", "POST", "DELETE"]),
+            Route("/_control/transfers/{reference}/{verb}", simulator.force, methods=["POST"]),
             Route("/_control/faults", faults_endpoint(ipps.faults), methods=["GET", "POST", "DELETE"]),
         ],
     )
@@ -119,8 +134,7 @@ class _Http:
             return await self._lose(fault, request)
         answer = await self._ipps.transfer(parsed, fault)
         if fault is Fault.LATE_CALLBACK:
-            event = {"event_id": f"EV{answer.body['psp_txid']}", "type": "transfer.updated", **answer.body}
-            self.webhooks.tell({**event, "occurred_at": datetime.now(UTC).isoformat()}, Manner.LATE)
+            self.webhooks.tell(transfer_event(answer.body), Manner.LATE)
         if fault in LOST_AFTER:
             return await self._lose(fault, request)
         if fault is Fault.UNKNOWN_STATUS_AFTER:
@@ -138,6 +152,22 @@ class _Http:
     async def register(self, request: Request) -> Response:
         day, after = request.path_params["day"], request.query_params.get("after", "")
         return respond(await register(self._ipps.store, self.registers, self._ipps.fee_minor, day, after))
+
+    async def force(self, request: Request) -> Response:
+        """Settle or decline an open transfer, return a paid one, or tell of one; then it is told as `manner` says."""
+        reference, verb = request.path_params["reference"], request.path_params["verb"]
+        asked = parsed_body(ForceTransfer, await request.body() or b"{}")
+        if isinstance(asked, Answer):
+            return respond(asked)
+        if verb == "callback":
+            answer = await self._ipps.inquire(reference)
+        elif verb in _FORCED:
+            answer = await self._ipps.force(reference, _FORCED[verb], asked.reason)
+        else:
+            return respond(refusal(404, "verb_unknown", f"{', '.join(_FORCED)} or callback"))
+        if answer.status == 200:
+            self.webhooks.tell(transfer_event({**answer.body, **asked.changed}), asked.manner)
+        return respond(answer)
 
     async def book(self, _: Request) -> Response:
         rows = await self._ipps.store.run(

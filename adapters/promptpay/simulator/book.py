@@ -96,6 +96,14 @@ def settle_due(book: sqlite3.Connection, now: float) -> list[str]:
     return due
 
 
+def end(book: sqlite3.Connection, reference: str, status: str, reason: str) -> None:
+    """Give a transfer a status that moves no money of its own."""
+    book.execute(
+        "UPDATE transfers SET status = ?, reason = ?, settles_at = NULL WHERE client_ref = ?",
+        (status, reason, reference),
+    )
+
+
 def bury(book: sqlite3.Connection, reference: str, now: float) -> sqlite3.Row:
     """Cancel by reference: a transfer not yet executed, or one never seen, can never be executed any more."""
     book.execute(

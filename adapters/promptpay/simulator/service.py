@@ -119,6 +119,24 @@ class Ipps:
             return Answer(200, as_json(row))
         return Answer(409, {**as_json(row), "code": "not_cancelable"})
 
+    async def force(self, reference: str, status: TransferStatus, reason: str = "") -> Answer:
+        """Settle or decline an open transfer now, or take a paid one back: for scripts."""
+
+        def write(book: sqlite3.Connection) -> Answer:
+            row = books.find_transfer(book, reference)
+            needed = TransferStatus.SUCCEEDED if status is TransferStatus.REFUNDED else TransferStatus.PROCESSING
+            if row is None:
+                return refusal(404, "transfer_not_found", "")
+            if row["status"] != needed:
+                return refusal(409, "wrong_status", f"the transfer is {row['status']}", row["status"])
+            if status is TransferStatus.SUCCEEDED:
+                books.execute(book, reference, time.time())
+            else:
+                books.end(book, reference, status, reason)
+            return Answer(200, as_json(books.find_transfer(book, reference) or row))
+
+        return await self.store.run(write)
+
     async def settle(self) -> list[str]:
         """Execute what is due; return the references."""
         return await self.store.run(lambda book: books.settle_due(book, time.time()))

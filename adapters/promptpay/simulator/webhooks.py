@@ -104,3 +104,9 @@ def qr_event(kind: str, paid: Paid) -> dict[str, object]:
         "status": paid.status,
         "occurred_at": datetime.now(UTC).isoformat(),
     }
+
+
+def transfer_event(told: Mapping[str, object]) -> dict[str, object]:
+    """Return what is told about a transfer: each telling is an event of its own."""
+    event = {"event_id": f"EV{secrets.token_hex(10)}", "type": "transfer.updated", **told}
+    return {**event, "occurred_at": datetime.now(UTC).isoformat()}
