@@ -275,3 +275,13 @@ async def requeue_jobs(uow: UnitOfWork, jobs: Sequence[tuple[JobRow, float]]) ->
     delays = [timedelta(seconds=after_s) for _, after_s in jobs]
     await uow.connection.execute(_REQUEUE, ids, delays, [job_body(job) for job, _ in jobs], min(ids), max(ids))
     await uow.connection.execute(NOTIFY_OUTBOX, sorted({job.stream for job, _ in jobs}))
+
+
+async def ask_now(uow: UnitOfWork, intent_id: UUID) -> int:
+    """Let the resolver ask the provider about an open payment at once; return how many of its jobs waited for that."""
+    done: str = await uow.connection.execute(
+        "UPDATE fleet.jobs SET next_check_at = now() WHERE intent_id = $1 AND closed_at IS NULL"
+        " AND next_check_at IS NOT NULL AND kind NOT IN ('inquire', 'cancel')",
+        intent_id,
+    )
+    return int(done.rsplit(" ", 1)[1])

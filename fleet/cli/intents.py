@@ -6,8 +6,12 @@ from uuid import UUID, uuid4
 import typer
 from pydantic import TypeAdapter, ValidationError
 
-from fleet.cli.connection import with_client
-from fleet.cli.output import CommandError, JsonFlag, invalid_field, print_fields, print_json, print_table
+from core.domain.context import Context
+from core.store.database import Database
+from core.store.jobs import ask_now
+from fleet.cli.connection import Connection, with_client
+from fleet.cli.operator import ACTOR, with_database
+from fleet.cli.output import CommandError, ExitCode, JsonFlag, invalid_field, print_fields, print_json, print_table
 from schemas.api import AutoConfirm, ConfirmRequest, IdempotencyKey, IntentRequest, IntentView, OnBehalfOf, ScannedPayee
 from schemas.events import IntentState
 from schemas.money import AmountError, currency_of, to_major_text, to_minor
@@ -111,6 +115,20 @@ def confirm(
 def cancel(intent_id: UUID, as_json: JsonFlag = False) -> None:
     """Cancel a payment that was provably not sent; refused otherwise."""
     show_intent(with_client(lambda client: client.cancel_intent(intent_id)), as_json)
+
+
+@app.command()
+def ask(intent_id: UUID) -> None:
+    """Ask the provider now what became of a payment, whatever callback or statement was missed."""
+
+    async def work(database: Database, _: Connection) -> int:
+        async with database.unit_of_work(Context(None, ACTOR)) as uow:
+            return await ask_now(uow, intent_id)
+
+    if not with_database(work):
+        text = "nothing of this payment waits for an answer: `fleet intents show` says where it stands"
+        raise CommandError("nothing_to_ask", text, ExitCode.REFUSED)
+    typer.echo("the provider is asked")
 
 
 @app.command()

@@ -20,9 +20,11 @@ from wire.client import connect_redis
 
 ROOT = Path(__file__).parents[2]
 PAGES = ("docs/runbook.md", "docs/on-call.md")
-OPERATOR = "DEAD_LETTERS,REDRIVE_APPROVAL,AUDIT,RECONCILIATION"
+OPERATOR = "DEAD_LETTERS,REDRIVE_APPROVAL,AUDIT,RECONCILIATION,SUSPENSE"
+OWN_KEY = ("fleet intents", "fleet webhooks", "fleet collections")
+"""What is done with the key of the shop, and not with the operator's."""
 # What refuses here for a reason that the page itself gives.
-REFUSED = {"dlq settle": {"wrong_state"}}
+REFUSED = {"dlq settle": {"wrong_state"}, "intents ask": {"nothing_to_ask"}}
 
 
 def commands() -> Iterator[str]:
@@ -76,7 +78,13 @@ async def scene_of(fleet: Fleet, stack: Stack, owner: asyncpg.Connection) -> Sce
     await owner.execute(
         "UPDATE fleet.dead_letters SET tenant_id = $1, intent_id = $2 WHERE id = $3", tenant, UUID(intent), letter["id"]
     )
-    names = {"INTENT": intent, "LETTER": str(letter["id"]), "FINGERPRINT": letter["fingerprint"]}
+    hook = (await fleet("webhooks", "create", "http://127.0.0.1:9/hook", "--json")).document
+    names = {
+        "ENDPOINT": hook["endpoint"]["id"],
+        "INTENT": intent,
+        "LETTER": str(letter["id"]),
+        "FINGERPRINT": letter["fingerprint"],
+    }
     return Scene(names, {"FLEET_KEY_ID": key["key_id"], "FLEET_KEY_SECRET": key["secret"]}, tenant)
 
 
@@ -117,7 +125,7 @@ async def test_every_command_of_the_pages_works(
                 continue  # the page names a command that it gives whole elsewhere
             names = await set_stage(owner, scene, line)
             with monkeypatch.context() as patch:
-                for name, value in () if line.startswith("fleet intents") else scene.key.items():
+                for name, value in () if line.startswith(OWN_KEY) else scene.key.items():
                     patch.setenv(name, value)
                 done = await fleet(*(names.get(word, word) for word in shlex.split(line)[1:]))
             refused = re.match(r"fleet: (\w+): ", done.err)
