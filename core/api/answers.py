@@ -14,8 +14,15 @@ from starlette.responses import Response
 from core.services.problems import Refusal
 
 _log = logging.getLogger(__name__)
+_DISK_FULL = "53100"
 _BY_STATUS = {404: "not_found", 405: "method_not_allowed", 413: "body_too_large", 503: "unavailable"}
-_RETRY_AFTER_S = {"idempotency_in_flight": "1", "unavailable": "1", "rail_unavailable": "5", "too_many_streams": "5"}
+_RETRY_AFTER_S = {
+    "idempotency_in_flight": "1",
+    "unavailable": "1",
+    "storage_full": "30",
+    "rail_unavailable": "5",
+    "too_many_streams": "5",
+}
 
 
 def json_answer(
@@ -43,11 +50,18 @@ def answer_to(error: Exception, path: str, passing: tuple[type[Exception], ...])
         return problem_answer(Refusal(code, str(error.detail)), path)
     if isinstance(error, passing):
         _log.warning("a request found the database away: %s", type(error).__name__)
-        return problem_answer(Refusal("unavailable", "repeat the request under the same key"), path)
+        return problem_answer(fault_refusal(error), path)
     # The text of an error may quote a payee: its class and the places it passed are logged, never the text.
     places = " <- ".join(f"{f.filename}:{f.lineno}" for f in reversed(traceback.extract_tb(error.__traceback__)[-8:]))
     _log.error("a request failed: %s at %s", type(error).__name__, places)
     return problem_answer(Refusal("internal", "repeat the request under the same key"), path)
+
+
+def fault_refusal(fault: Exception) -> Refusal:
+    """Return what a fault that passes is called: a full disk passes only once somebody has made room."""
+    if getattr(fault, "sqlstate", None) == _DISK_FULL:
+        return Refusal("storage_full", "nothing was done: repeat the request under the same key once there is room")
+    return Refusal("unavailable", "repeat the request under the same key")
 
 
 def install_problems(app: FastAPI, passing: tuple[type[Exception], ...]) -> None:

@@ -10,7 +10,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp
 
-from core.api.answers import install_problems, json_answer
+from core.api.answers import fault_refusal, install_problems, json_answer
 from core.api.audit import AuditRoutes
 from core.api.dlq import DeadLetterRoutes
 from core.api.events import EventRoutes
@@ -175,7 +175,7 @@ def _result(index: int, answer: Accepted | Exception) -> dict[str, Any]:
     if isinstance(answer, Accepted):
         return result | {"intent": intent_view(answer.intent), "replayed": answer.replayed}
     if isinstance(answer, PASSING_FAULTS):
-        answer = Refusal("unavailable", "repeat the request under the same key")
+        answer = fault_refusal(answer)
     if not isinstance(answer, Refusal):
         raise answer
     return result | {"status": answer.status, "problem": answer.problem().model_dump()}

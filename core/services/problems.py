@@ -76,6 +76,7 @@ PROBLEMS: Final = {
     "cursor_malformed": ProblemType(422, "The cursor is not one of ours"),
     "internal": ProblemType(500, "The core failed"),
     "unavailable": ProblemType(503, "The core cannot work now"),
+    "storage_full": ProblemType(503, "The database has no room left"),
     # Confirm, cancel, decide:
     "review_own_intent": ProblemType(403, "Another key must decide about this payment"),
     "wrong_state": ProblemType(409, "The intent's state does not allow this"),
