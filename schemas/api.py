@@ -156,7 +156,8 @@ class IntentView(Contract):
     fee_minor: int
     """What the payer pays beside the amount; before the lookup, without the provider's part."""
     received_minor: int
-    """What the recipient gets: the amount less the fees taken out of it; of EXCHANGE, before it is exchanged."""
+    """What the recipient gets: the amount less the fees taken out of it; of EXCHANGE, before it is exchanged; of money
+    in, what the wallet is left with: what came, or is to come, less every fee."""
     fees: list[FeeLegView]
     """The fees by rule."""
     counterparty_wallet_id: UUID | None = None

@@ -192,7 +192,10 @@ class FeeLegView(Contract):
 
 
 class FeeDryRunView(Contract):
-    """The fees of a payment: the payer is debited `debited_minor`, the recipient gets `received_minor`."""
+    """The fees of a payment: the payer is debited `debited_minor`, the recipient gets `received_minor`.
+
+    Of money in, the payer pays the amount and no more, and the wallet is left with it less every fee.
+    """
 
     legs: list[FeeLegView]
     pre_minor: int

@@ -128,6 +128,13 @@ class IntentRow:
         return self.principal_minor + back_minor
 
     @property
+    def recipient_minor(self) -> int:
+        """What is left to the recipient: of money in, what came less every fee, as they all leave the wallet."""
+        if not self.is_collected:
+            return self.received_minor
+        return self.received_minor - sum(leg.amount_minor for leg in self.fee_legs)
+
+    @property
     def is_collected(self) -> bool:
         """Whether it brings money in: limits are held for it, and no money."""
         return self.operation in COLLECTED

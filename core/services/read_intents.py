@@ -103,7 +103,7 @@ def intent_view(row: IntentRow) -> dict[str, Any]:
         "amount_minor": row.amount_minor,
         "currency": row.currency,
         "fee_minor": row.fee_minor,
-        "received_minor": row.received_minor,
+        "received_minor": row.recipient_minor,
         "fees": plain_legs(row.fee_legs) if row.fee_legs else [],
         "counterparty_wallet_id": row.counterparty_wallet_id,
         "direction": row.direction,

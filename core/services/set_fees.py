@@ -32,6 +32,7 @@ from schemas.fees import (
     FeeRuleTrace,
     FeeRuleView,
 )
+from schemas.operations import COLLECTED
 
 
 class FeeRuleBook(FeeRuleReader, Protocol):
@@ -154,8 +155,9 @@ async def dry_run(uow: Any, book: FeeRuleBook, tenant_id: UUID, request: FeeDryR
         legs=[FeeLegView.model_validate(leg) for leg in plain_legs(pricing.legs)],
         pre_minor=pre_minor,
         post_minor=post_minor,
-        debited_minor=request.amount_minor + pre_minor,
-        received_minor=request.amount_minor - post_minor,
+        # Whoever pays in pays what was asked for: fees on top of it leave the wallet too.
+        debited_minor=request.amount_minor + (0 if request.operation in COLLECTED else pre_minor),
+        received_minor=request.amount_minor - post_minor - (pre_minor if request.operation in COLLECTED else 0),
         rules=[_trace(each) for each in judged],
     )
 

@@ -16,12 +16,14 @@ from core.services.cancel import cancel
 from core.services.close_job import ResolutionRefusedError
 from core.services.problems import Refusal
 from core.services.provider_payments import receive_payments, tell_again
-from core.services.read_intents import IntentFilter
+from core.services.read_intents import IntentFilter, intent_view
+from core.services.set_fees import dry_run
 from core.services.set_limits import set_limit
 from core.store.database import UnitOfWork
 from schemas.collections import PaymentFate, ProviderPayment, ProviderPaymentBatch
+from schemas.fees import FeeDryRunRequest
 from schemas.limits import LimitRequest
-from schemas.operations import JobKind
+from schemas.operations import JobKind, OperationType
 from tests.integration.permits.conftest import RAIL, World
 from tests.integration.permits.test_fees import income, put
 
@@ -455,12 +457,20 @@ async def test_a_lost_answer_is_healed_by_asking(world: World) -> None:
     assert (await world.state(intent))[0] == "SETTLED"
 
 
-async def test_fees_leave_the_wallet_behind_the_money_and_a_closed_wallet_gets_nothing(world: World) -> None:
+@pytest.mark.parametrize("phase", ["PRE", "POST"])
+async def test_fees_leave_the_wallet_behind_the_money_and_views_and_dry_runs_say_so(world: World, phase: str) -> None:
     wallet = await opened(world)
-    await put(world, operation="TOPUP", fee={"kind": "RATE", "fixed_minor": 30})
+    await put(world, operation="TOPUP", phase=phase, fee={"kind": "RATE", "fixed_minor": 30})
+    asked = FeeDryRunRequest(operation=OperationType.TOPUP, amount_minor=2_000, currency="THB", channel="API")
+    ports = world.core.worker_ports
+    async with ports.unit_of_work(world.caller.context()) as uow:
+        tried = await dry_run(uow, ports.fee_rules, world.caller.tenant_id, asked)
     intent = await shown(world, wallet)
+    view = intent_view(await world.core.read.get(world.caller, intent))
+    assert (tried.debited_minor, tried.received_minor, view["received_minor"]) == (2_000, 1_970, 1_970)
+    assert view["amount_minor"] == 2_000
     await paid(world, intent)
-    assert (await world.money(wallet), await income(world)) == ((1_971, 0), 30)
+    assert (await world.money(wallet), await income(world)) == ((1 + tried.received_minor, 0), 30)
     await world.prove()
 
 
