@@ -31,7 +31,7 @@ class Refundable:
     def count(self, refunds: Iterable[IntentRow]) -> None:
         """Count refunds that exist."""
         for refund in refunds:
-            if refund.direction == Direction.PAYBACK:
+            if refund.direction == Direction.PAYBACK and refund.provider_reference != self.original.provider_reference:
                 continue  # another payment of the same payer's, which rested in suspense and never reached the wallet
             self.refunded_minor += refund.amount_minor
             self.returned.update({leg.name: leg.amount_minor for leg in refund.fee_legs})
@@ -47,8 +47,8 @@ class Refundable:
 
     @property
     def left_minor(self) -> int:
-        """What may still be refunded."""
-        return self.whole_minor - self.refunded_minor
+        """What may still be refunded: nothing, where refunds and returns together were more than was paid."""
+        return max(0, self.whole_minor - self.refunded_minor)
 
     def take(self, amount_minor: int) -> tuple[FeeLeg, ...] | None:
         """Count a refund and return the fees that go back with it; None, and nothing counted, where it is too much.
