@@ -30,6 +30,8 @@ class Connection:
     database_url: str
     redis_url: str
     master_key: str
+    on_behalf_of: str
+    """A user, and after a space who acts: each request is made for that user."""
 
 
 _VARIABLES = {
@@ -39,6 +41,7 @@ _VARIABLES = {
     "database_url": "DATABASE_WORKER_URL",
     "redis_url": "REDIS_URL",
     "master_key": "FLEET_MASTER_KEY",
+    "on_behalf_of": "FLEET_ON_BEHALF_OF",
 }
 
 _KEY_ID = re.compile(r"[\x21-\x7e]{1,64}")
@@ -116,7 +119,7 @@ def with_client(work: Callable[[FleetClient], Awaitable[T]], *, if_unanswered: s
 
     async def run() -> T:
         async with FleetClient(connection.public_url, connection.key_id, connection.key_secret, token=token) as client:
-            user, _, agent = (read_variable("FLEET_ON_BEHALF_OF") or "").partition(" ")
+            user, _, agent = connection.on_behalf_of.partition(" ")
             return await work(client.acting_for(user, agent or None) if user else client)
 
     try:

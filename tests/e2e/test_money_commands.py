@@ -61,3 +61,20 @@ async def test_a_tenant_of_a_command_is_at_work_in_the_running_core_at_once(
     assert (await fleet("wallets", "create", "ben", "--external-id", "ben-1", "--json")).document["owner"] == "ben"
     (await fleet("wallets", "show", theirs)).must_fail(3, "not_found")
     assert (await fleet("intents", "list", "--json")).document["items"] == []
+
+
+async def test_a_key_of_users_does_by_command_what_its_user_may(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
+    hers = await funded_wallet(fleet)
+    made = ("keys", "create", "--name", "front", "--acts-for-users", "--json")
+    key = (await fleet(*made)).document
+    (await fleet(*made, "--rail", "noop")).must_fail(2, "rail_acts_for_nobody")
+    monkeypatch.setenv("FLEET_KEY_ID", key["key_id"])
+    monkeypatch.setenv("FLEET_KEY_SECRET", key["secret"])
+    (await fleet("wallets", "show", hers)).must_fail(3, "on_behalf_of_missing")
+    monkeypatch.setenv("FLEET_ON_BEHALF_OF", "ben")
+    (await fleet("wallets", "show", hers)).must_fail(3, "account_not_permitted")
+    monkeypatch.setenv("FLEET_ON_BEHALF_OF", "alice staff-17")
+    assert (await fleet("wallets", "show", hers, "--json")).document["owner"] == "alice"
+    assert (await fleet("wallets", "create", "ben")).code == 3
+    told = (await fleet("audit", "list", "--subject", "user:alice", "--json")).document
+    assert f"key:{key['key_id']} for alice by staff-17" in str(told)
