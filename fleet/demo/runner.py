@@ -25,8 +25,12 @@ _POLL_S = 0.25
 _PARKED_S = 10.0
 """How long a parked payment is waited for: the core goes on asking, and the answer may be near."""
 _MAX_FEE_MINOR = 5_000
-_OPERATIONS = {"bank_account": OperationType.WITHDRAWAL, "iban": OperationType.WITHDRAWAL}
-"""Payee type -> operation: the stack routes withdrawals to the bank, and payouts to PromptPay."""
+_OPERATIONS = {
+    "bank_account": OperationType.WITHDRAWAL,
+    "iban": OperationType.WITHDRAWAL,
+    "bill": OperationType.BILL_PAYMENT,
+}
+"""Payee type -> operation: the stack routes withdrawals to the bank, payouts and bills to PromptPay."""
 
 _STATES = """
     SELECT state, coalesce(failure_code, '') AS reason, count(*)

@@ -68,16 +68,19 @@ def test_the_demo_pays_a_file_and_proves_it(tmp_path: Path) -> None:
                 "a1,alice,mobile,0812345678,10.50,THB,lunch",
                 "broken,line",
                 "a7,alice,mobile,0812345678,0,THB,",
+                "c1,alice,bill,099400000000017:INV2026001:CUST7,55.00,THB,light",
+                "c2,alice,bill,099999990000101:INV2026001,65.00,THB,no such biller",
             )
         )
     )
     done = demo("--file", str(path), "--json")
     assert done.returncode == 0, done.stderr
     report: dict[str, Any] = json.loads(done.stdout)
-    assert report["accepted"] == 17
-    assert report["settled"] == 12
+    assert report["accepted"] == 19
+    assert report["settled"] == 13
     assert report["failed"] == {
         "account_closed": 1,
+        "biller_not_found": 1,
         "insufficient_funds": 1,
         "payee_account_refused": 1,
         "payee_bank_unknown": 1,
@@ -95,7 +98,7 @@ def test_the_demo_pays_a_file_and_proves_it(tmp_path: Path) -> None:
     agreed = {"paid_twice": 0, "paid_not_settled": 0, "settled_not_paid": 0}
     by_rail = {
         "bank": {"payments": 2, **agreed},
-        "promptpay": {"payments": 5, **agreed},
+        "promptpay": {"payments": 6, **agreed},
         "sbp": {"payments": 2, **agreed},
     }
     assert report["provider_book"] == {**agreed, "by_rail": by_rail}
