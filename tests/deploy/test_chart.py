@@ -79,7 +79,7 @@ def test_no_two_objects_share_a_name(values: str | None) -> None:
         {"image": {"digest": "sha256:short"}},
         {"settings": {"fleet_batch": 1}},
         {"core": {"api": {"autoscaling": {"min": 1}}}},
-        {"core": {"console": {}}},
+        {"core": {"consoles": {}}},
         {"core": {"relay": {"replicas": 0}}},
         {"rails": {"promptpay": {"replica": 2}}},
         {"rails": {"PromptPay": {}}},

@@ -115,7 +115,7 @@ def test_a_process_mounts_no_secrets_but_its_own() -> None:
         if name not in JOBS
     }
     core = {name for name, secrets in mounted.items() if "secrets-core" in secrets}
-    assert core == {"api", "relay", "settler", "resolver"}
+    assert core == {"api", "console", "relay", "settler", "resolver"}
     assert all(len(secrets) <= 1 for secrets in mounted.values())
     assert all("secrets-setup" not in secrets for secrets in mounted.values())
 
@@ -128,7 +128,7 @@ def test_no_adapter_shares_a_network_with_the_database() -> None:
 
 def test_every_rail_is_served_by_default_and_every_role_runs() -> None:
     roles = {SERVICES[name]["command"][3] for name in OURS if module_of(SERVICES[name]) == "core"}
-    assert roles == {"api", "relay", "settler", "resolver"}
+    assert roles == {"api", "console", "relay", "settler", "resolver"}
     rails = {name for name in OURS if module_of(SERVICES[name]) == f"adapters.{name}"}
     default = re.fullmatch(r"\$\{FLEET_RAILS:-([a-z,]+)\}", COMPOSE["x-rails"])
     assert default is not None
