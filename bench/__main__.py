@@ -1,4 +1,4 @@
-"""`./dev bench [ledger|stream|loop|latency|memory|dlq|adapter|neighbours …] [--json] [--report]`."""
+"""`./dev bench [ledger|stream|loop|latency|memory|dlq|recon|adapter|neighbours …] [--json] [--report]`."""
 
 import argparse
 import os
@@ -13,7 +13,7 @@ from pathlib import Path
 import orjson
 import uvloop
 
-from bench import adapter, dlq, latency, ledger, loop, memory, neighbours, stream, transfers
+from bench import adapter, dlq, latency, ledger, loop, memory, neighbours, recon, stream, transfers
 from bench.measurement import BusyElsewhere, Measurement
 from fleet.stack.installation import install
 from fleet.stack.postgres import EmbeddedPostgres
@@ -47,6 +47,7 @@ SECTIONS: Mapping[str, Callable[[], Awaitable[list[Measurement]]]] = {
     "latency": latency.run,
     "memory": memory.run,
     "dlq": dlq.run,
+    "recon": recon.run,
     "adapter": adapter.run,
     "neighbours": neighbours.run,
     "p2p": transfers.run,

@@ -50,22 +50,26 @@ WHERE l.file_id = ANY (ARRAY[{{files}}]::uuid[]) AND x.key IS NOT NULL
 """  # noqa: S608 - constants, UUIDs and a date
 _TABLES: Final = """
 CREATE TEMP TABLE ours (item bigint GENERATED ALWAYS AS IDENTITY, tenant_id uuid, intent_id uuid, subject_id uuid,
-    reference text, amount_minor bigint, fee_minor bigint, currency text, state text, word text, booked_minor bigint,
-    booked_at timestamptz) ON COMMIT DROP;
+    reference text, by_theirs text, amount_minor bigint, fee_minor bigint, currency text, state text, word text,
+    booked_minor bigint, booked_at timestamptz) ON COMMIT DROP;
 CREATE TEMP TABLE names (key text, item bigint) ON COMMIT DROP
+"""
+# What the ledger moved out of clearing for each intent: a table with statistics, for whose join no plan is a guess.
+_BOOKED: Final = """
+CREATE TEMP TABLE booked ON COMMIT DROP AS
+SELECT t.user_data AS intent_id,
+    sum(CASE WHEN c.id = t.credit_account_id THEN t.amount_minor ELSE -t.amount_minor END)::bigint AS minor
+FROM fleet.transfers t JOIN fleet.accounts c ON c.code = 2 AND c.id IN (t.credit_account_id, t.debit_account_id)
+WHERE t.id >= fleet.first_id_at('{since}') AND t.id < fleet.first_id_at('{until}') AND t.flags & 10 = 0
+GROUP BY t.user_data;
+ANALYZE booked
 """
 # Money out is a job with its intent, and what the ledger moved into or out of clearing for it.
 _OUT: Final = """
-WITH booked AS MATERIALIZED (
-    SELECT t.user_data AS intent_id,
-        sum(CASE WHEN c.id = t.credit_account_id THEN t.amount_minor ELSE -t.amount_minor END)::bigint AS minor
-    FROM fleet.transfers t JOIN fleet.accounts c ON c.code = 2 AND c.id IN (t.credit_account_id, t.debit_account_id)
-    WHERE t.id >= fleet.first_id_at($4) AND t.id < fleet.first_id_at($5) AND t.flags & 10 = 0
-    GROUP BY t.user_data
-), made AS (
-    INSERT INTO ours (tenant_id, intent_id, subject_id, reference, amount_minor, fee_minor, currency, state, word,
-        booked_minor, booked_at)
-    SELECT j.tenant_id, i.id, j.id, j.reference, j.amount_minor,
+WITH made AS (
+    INSERT INTO ours (tenant_id, intent_id, subject_id, reference, by_theirs, amount_minor, fee_minor, currency, state,
+        word, booked_minor, booked_at)
+    SELECT j.tenant_id, i.id, j.id, j.reference, coalesce(i.provider_reference, ''), j.amount_minor,
         CASE j.kind WHEN 'pay' THEN coalesce((i.lookup->>'fee_minor')::bigint, 0) ELSE 0 END, j.currency,
         CASE WHEN i.state = 'SETTLED' OR b.minor > 0 THEN 'DONE'
             WHEN i.state IN ('FAILED', 'CANCELLED', 'EXPIRED') THEN 'FAILED' ELSE 'OPEN' END,
@@ -74,13 +78,10 @@ WITH booked AS MATERIALIZED (
     WHERE j.id >= fleet.first_id_at($4) AND j.id < fleet.first_id_at($5)
         AND i.id >= fleet.first_id_at($4) AND i.id < fleet.first_id_at($5)
         AND j.kind IN ('pay', 'refund') AND j.rail = $1 AND j.provider_account = $2 AND j.environment = $3
-    RETURNING item, reference, intent_id
+    RETURNING item, reference, by_theirs
 )
 INSERT INTO names (key, item)
-SELECT 'O:R:' || m.reference, m.item FROM made m
-UNION ALL
-SELECT 'O:P:' || i.provider_reference, m.item FROM made m JOIN fleet.intents i ON i.id = m.intent_id
-WHERE i.provider_reference <> '' AND i.id >= fleet.first_id_at($4) AND i.id < fleet.first_id_at($5)
+SELECT 'O:R:' || reference, item FROM made UNION ALL SELECT 'O:P:' || by_theirs, item FROM made WHERE by_theirs <> ''
 """
 # Of a payment that belongs to an intent, what the ledger moved for the intent less what its other payments explain.
 _IN: Final = """
@@ -159,10 +160,11 @@ LEFT JOIN (SELECT DISTINCT key FROM elsewhere WHERE paid_before) e ON e.key = t.
 _LEFT: Final = """
 CREATE TEMP TABLE left_over ON COMMIT DROP AS
 SELECT o.*, CASE
-    WHEN EXISTS (SELECT FROM names n JOIN elsewhere e ON e.key = n.key WHERE n.item = o.item) THEN 'found_elsewhere'
+    WHEN f.item IS NOT NULL THEN 'found_elsewhere'
     WHEN NOT $4 AND o.booked_at >= $3 THEN 'carried'
     ELSE 'missing_there' END AS match
 FROM ours o
+LEFT JOIN (SELECT DISTINCT n.item FROM names n JOIN elsewhere e ON e.key = n.key) f ON f.item = o.item
 WHERE o.state = 'DONE' AND o.booked_at >= $1 AND o.booked_at < $2
     AND NOT EXISTS (SELECT FROM judged j WHERE j.item = o.item)
 """
@@ -272,6 +274,7 @@ class RegisterMatching:
         await run(_ELSEWHERE.format(files=_quoted(files.others), day=day.isoformat()))
         await run(_TABLES)
         since, until = span.begin - span.lookback, span.end + timedelta(days=1)
+        await run(_BOOKED.format(since=since.isoformat(), until=until.isoformat()))
         await run(_OUT, *named, since, until)
         await run(_IN, *named, span.begin - timedelta(days=1), until, since)
         await run(_BACK, *named, since, until)

@@ -1,0 +1,140 @@
+"""A register of 1,000,000 lines: read out of its file, kept, and compared with payments and ledger, in flat memory."""
+
+import os
+import tempfile
+import time
+from collections.abc import Iterator
+from datetime import UTC, date, datetime, timedelta
+from itertools import islice
+from pathlib import Path
+from zoneinfo import ZoneInfo
+
+import asyncpg
+import psutil
+
+from bench.measurement import Measurement, at_most, shown
+from core.domain.context import Context
+from core.domain.register_files import RegisterMapping, read_register
+from core.domain.registers import Account
+from core.services.registers import close_register, compare_day
+from core.store.database import Database
+from core.store.registers import record_of
+from fleet.cli.connection import find_connection
+from fleet.cli.recon_registers import RegisterCommandPorts
+from fleet.stack.postgres import EmbeddedPostgres
+from fleet.stack.provision import RoleUrls, Secrets, create_database, provision
+from schemas.registers import RegisterClosed, RegisterLine, RegisterOpened
+
+LINES = int(os.environ.get("FLEET_BENCH_RECON_LINES", "1000000"))
+_GOAL_S = 120
+_GROWTH_MIB = 64
+_ACCOUNT = Account("promptpay", "ipps-1", "sandbox")
+_CONTEXT = Context(None, "bench")
+_MAPPING = RegisterMapping.model_validate({
+    "rail": "promptpay", "provider_account": "ipps-1", "provider_ref": {"column": "tx"}, "our_ref": {"column": "ref"},
+    "direction": {"const": "OUT"}, "amount": {"column": "amount"}, "fee": {"column": "fee"},
+    "currency": {"const": "THB"}, "at": {"column": "at"},
+})  # fmt: skip
+# As the ledger and the bus leave payments behind: an intent, its job, and the hold's posting, 100 a millisecond.
+_FILL = """
+SET session_replication_role = replica;
+INSERT INTO fleet.accounts (id, tenant_id, ledger, code, flags) VALUES ('{clearing}', '{tenant}', 764, 2, 0);
+INSERT INTO fleet.intents (id, tenant_id, service_key_id, operation, state, version, wallet_id, amount_minor, currency,
+    rail, provider, provider_account, environment, accept_state, decision, created_at)
+SELECT ('{prefix}' || '0' || lpad(to_hex(n), 19, '0'))::uuid, '{tenant}', 'k', 'PAYOUT', 'SETTLED', 5, '{wallet}',
+    100 + n % 1000, 'THB', 'promptpay', 'ipps', 'ipps-1', 'sandbox', 'AUTHORIZED', 'POST', '{at}'
+FROM generate_series(1, {lines}) n;
+INSERT INTO fleet.jobs (id, tenant_id, intent_id, kind, operation, rail, provider, provider_account, environment, state,
+    reference, amount_minor, currency, fence, deadline, stream, closed_at, created_at)
+SELECT ('{prefix}' || '1' || lpad(to_hex(n), 19, '0'))::uuid, '{tenant}',
+    ('{prefix}' || '0' || lpad(to_hex(n), 19, '0'))::uuid, 'pay', 'PAYOUT', 'promptpay', 'ipps', 'ipps-1', 'sandbox',
+    'CLOSED', 'REF' || n, 100 + n % 1000, 'THB', 1, '{at}', 's', '{at}', '{at}'
+FROM generate_series(1, {lines}) n;
+INSERT INTO fleet.transfers (id, tenant_id, debit_account_id, credit_account_id, amount_minor, ledger, code, flags,
+    pending_id, user_data, created_at)
+SELECT ('{prefix}' || '2' || lpad(to_hex(n), 19, '0'))::uuid, '{tenant}', '{wallet}', '{clearing}', 100 + n % 1000, 764,
+    1, 4, ('{prefix}' || '3' || lpad(to_hex(n), 19, '0'))::uuid,
+    ('{prefix}' || '0' || lpad(to_hex(n), 19, '0'))::uuid, '{at}'
+FROM generate_series(1, {lines}) n;
+RESET session_replication_role;
+ANALYZE fleet.intents; ANALYZE fleet.jobs; ANALYZE fleet.transfers;
+"""
+
+
+async def run(lines: int = LINES) -> list[Measurement]:
+    """Fill a database of its own with a day of payments, write the provider's file of it, and reconcile the two."""
+    with tempfile.TemporaryDirectory(prefix="fleet-bench-") as name:
+        home, server = Path(name), None
+        admin_url = os.environ.get("DATABASE_URL", "")
+        if not admin_url:
+            server = EmbeddedPostgres(home / "postgres")
+            server.start()
+            admin_url = server.admin_url
+        try:
+            kept = Secrets.load_or_create(home / "secrets.json")
+            urls = await provision(await create_database(admin_url, "fleet_bench_recon"), kept)
+            return await _measure(urls, home / "register.csv", lines)
+        finally:
+            if server is not None:
+                server.stop()
+
+
+async def _measure(urls: RoleUrls, file: Path, lines: int) -> list[Measurement]:
+    at = datetime.now(UTC).replace(hour=12, minute=0, second=0, microsecond=0) - timedelta(days=1)
+    admin = await asyncpg.connect(urls.admin, command_timeout=1800)
+    names = {"tenant": _uuid(1), "clearing": _uuid(2), "wallet": _uuid(3)}
+    prefix = f"{int(at.timestamp() * 1000):012x}"
+    await admin.execute(_FILL.format(lines=lines, at=at.isoformat(), prefix=prefix, **names))
+    await admin.close()
+    _write(file, lines, at)
+    database = await Database.connect(urls.worker, max_size=2, application_name="bench")
+    ports = RegisterCommandPorts(database, find_connection())
+    process = psutil.Process()
+    try:
+        await _take(ports, file, min(lines, 20_000), date(2020, 1, 1))  # everything that is made once is there
+        before = process.memory_info().rss
+        began = time.monotonic()
+        await _take(ports, file, lines, at.date())
+        taken = time.monotonic()
+        done = await compare_day(ports, _CONTEXT, _ACCOUNT, at.date())
+        ended, grown = time.monotonic(), (process.memory_info().rss - before) / (1 << 20)
+    finally:
+        await database.close()
+    counts = {each.match.value: each.count for each in done.tallies if each.side == "THEIRS"}
+    wrong = len(range(1, lines + 1, 10_000))
+    if counts != {"matched": lines - wrong, "amount": wrong}:
+        raise AssertionError(counts)
+    return [
+        shown(f"{lines:,} lines read out of a CSV file and kept", taken - began, "s"),
+        shown(f"{lines:,} lines compared with as many payments and the ledger", ended - taken, "s"),
+        at_most(f"{lines:,} lines reconciled in all", ended - began, "s", _GOAL_S),
+        at_most("growth of our memory meanwhile", grown, "MiB", _GROWTH_MIB),
+    ]
+
+
+async def _take(ports: RegisterCommandPorts, file: Path, lines: int, day: date) -> None:
+    with file.open(newline="") as text:
+        records = (record_of(x) for x in islice(read_register(_MAPPING, text), lines) if isinstance(x, RegisterLine))
+        async with ports.unit_of_work(_CONTEXT) as uow:
+            asked = RegisterOpened(provider_account="ipps-1", environment="sandbox", business_day=day)
+            file_id = await ports.registers.open(uow, "promptpay", asked, "IMPORTED")
+            taken = await ports.registers.take(uow, file_id, records)
+            closed = RegisterClosed(lines=taken, file_hash=f"{day.toordinal():064x}")
+            await close_register(uow, ports, "promptpay", file_id, closed)
+
+
+def _write(file: Path, lines: int, at: datetime) -> None:
+    """Write the provider's file; every ten-thousandth amount is another than ours."""
+    with file.open("w", encoding="ascii") as text:
+        text.write("tx,ref,amount,fee,at\n")
+        text.writelines(_rows(lines, at.astimezone(ZoneInfo("Asia/Bangkok")).isoformat()))
+
+
+def _rows(lines: int, at: str) -> Iterator[str]:
+    for n in range(1, lines + 1):
+        minor = 100 + n % 1000 + (n % 10_000 == 1)
+        yield f"PX{n},REF{n},{minor // 100}.{minor % 100:02},0.00,{at}\n"
+
+
+def _uuid(number: int) -> str:
+    return f"00000000-0000-7000-8000-{number:012}"
