@@ -15,7 +15,7 @@ from fleet.client import FleetClient
 from fleet.stack.stack import RedisKind, StackPlan, running
 from schemas.streams import jobs_stream, shards_of
 from tests.chaos.conftest import Fleet, check
-from wire.client import StreamServers
+from wire.client import BLOCK_MS, StreamServers, connect_redis
 
 pytestmark = [pytest.mark.long, pytest.mark.chaos]
 
@@ -69,12 +69,23 @@ async def test_what_a_dead_master_acknowledged_and_never_passed_on_is_sent_again
         port = await _serving(fleet, "promptpay")
         master = cluster.node_at(port)
         replica = cluster.nodes[cluster.nodes.index(master) + len(cluster.nodes) // 2]
-        os.kill(replica.pid, signal.SIGSTOP)
+        # Who had read its jobs would publish their verdicts all the same: nobody reads until they are gone.
+        adapters = [
+            pid for name, pid in fleet.stack.supervisor.pids().items() if name in ("promptpay-1", "promptpay-2")
+        ]
+        for pid in (replica.pid, *adapters):
+            os.kill(pid, signal.SIGSTOP)
+        await asyncio.sleep(1.5 * BLOCK_MS / 1000)
+        # The replica's link is cut too: what the system holds for a stopped process would else reach it later.
+        admin = connect_redis(master.admin_url, "chaos")
+        await admin.execute_command("CLIENT", "KILL", "TYPE", "replica")  # type: ignore[no-untyped-call] # upstream
+        await admin.aclose()
         task = asyncio.create_task(fleet.pay(60))
         while await _added(fleet, "promptpay") < 60:  # noqa: ASYNC110  the count is the server's
             await asyncio.sleep(0.02)
         master.kill()
-        os.kill(replica.pid, signal.SIGCONT)
+        for pid in (replica.pid, *adapters):
+            os.kill(pid, signal.SIGCONT)
         await check(fleet, await task, 60)
         assert await _serving(fleet, "promptpay") == replica.address[1]
         async with fleet.database.acquire() as connection:
