@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime, timedelta
+from random import Random
 from typing import Any
 from uuid import UUID
 
@@ -19,7 +20,16 @@ from core.services.recon import approve_break, resolve_break
 from core.services.registers import close_register, compare_day, compare_lately, want_registers
 from core.store.registers import record_of
 from schemas.recon import BreakResolution, BreakState, BreakView
-from schemas.registers import RegisterClosed, RegisterLine, RegisterOpened, RegisterRun, RegisterState, RegisterStatus
+from schemas.registers import (
+    RegisterClosed,
+    RegisterDirection,
+    RegisterLine,
+    RegisterOpened,
+    RegisterOperation,
+    RegisterRun,
+    RegisterState,
+    RegisterStatus,
+)
 from tests.integration.permits.conftest import RAIL, World, pay_job
 
 CONTEXT = Context(None, "test")
@@ -273,3 +283,28 @@ async def test_a_line_that_only_the_provider_can_put_right_is_closed_by_two_peop
     assert (await approve_break(ports, clerk(day.world, "ben"), found.id)).state is BreakState.RESOLVED
     assert (await day.compare()).new_breaks == 0
     assert await day.breaks() == []
+
+
+async def test_whatever_a_register_says_each_line_and_each_payment_is_counted_once(day: Day) -> None:
+    drawn = Random(20261121)
+    for _ in range(12):
+        lines = []
+        for number in range(1, drawn.randint(1, 25)):
+            line = drawn.choice(day.lines).model_copy(update={"line": number, "fee_minor": drawn.choice([None, 0, 3])})
+            changed: dict[str, Any] = {
+                "our_ref": drawn.choice([line.our_ref, line.our_ref, "", "STRANGER"]),
+                "provider_ref": drawn.choice([line.provider_ref, "", f"TX{drawn.randint(1, 5)}"]),
+                "amount_minor": drawn.choice([100, 100, 70]),
+                "currency": drawn.choice(["THB", "THB", "USD"]),
+                "status": drawn.choice([*RegisterStatus]),
+                "operation": drawn.choice([*RegisterOperation]),
+                "direction": drawn.choice([*RegisterDirection]),
+            }
+            lines.append(line.model_copy(update=changed))
+        await day.bring(lines)
+        run = await day.compare()
+        assert lines_of(run.tallies) == len(lines)
+        assert sum(each.count for each in run.tallies if each.side == "OURS") == 3
+        assert sum(each.amount_minor for each in run.tallies if each.side == "THEIRS") == sum(
+            each.amount_minor for each in lines
+        )
