@@ -196,3 +196,38 @@ async def test_tolerances_are_set_by_rule(world: World) -> None:
     wrong = request.model_copy(update={"operation": "PAYOUT"})
     with pytest.raises(Refusal, match="brings no money in"):
         await set_tolerance(world.core.ports, decider(world), wrong)
+
+
+async def test_what_comes_to_an_account_of_several_tenants_is_seen_by_the_installation_alone(world: World) -> None:
+    wallet = await opened(world)
+    other = uuid4()
+    await world.admin.execute("INSERT INTO fleet.tenants (tenant_id, name) VALUES ($1, 'other')", other)
+    await world.admin.execute(
+        "INSERT INTO fleet.routes (tenant_id, operation, currency, rail, provider, provider_account)"
+        " VALUES ($1, 'TOPUP', 'THB', 'testrail', 'p', 'main')",
+        other,
+    )
+    assert await told(world, {"reference": "NOBODYS"}) == ["SUSPENDED"]
+    tenants = [decider(world), replace(decider(world), tenant_id=other)]
+    installation = replace(decider(world), tenant_id=UUID(int=0))
+    ports = world.core.ports
+    pages = [
+        (await list_items(ports, caller, state=None, intent_id=None, cursor=None, limit=10)).items
+        for caller in (*tenants, installation)
+    ]
+    assert [len(page) for page in pages] == [0, 0, 1]
+    item = pages[2][0].id
+    for caller in tenants:
+        for attempt in (
+            show_item(ports, caller, item),
+            assign_item(ports, caller, item, AssignRequest(wallet_id=wallet, reason=WHY)),
+            return_item(ports, caller, item, ReturnRequest(reason=WHY)),
+        ):
+            with pytest.raises(Refusal) as refused:
+                await attempt
+            assert refused.value.code == "not_found"
+    # No wallet of a tenant's can be given it from here; the payer gets it back.
+    with pytest.raises(Refusal, match="no such wallet"):
+        await assign_item(ports, installation, item, AssignRequest(wallet_id=wallet, reason=WHY))
+    assert (await return_item(ports, installation, item, ReturnRequest(reason=WHY))).state == "RETURNING"
+    await world.prove()
