@@ -1,4 +1,4 @@
-"""A running system with something to do for the people of the console: 12 dead letters of one kind among many."""
+"""A running system with something to do for the people of the console: 12 dead letters of a kind among many."""
 
 import asyncio
 import base64
@@ -37,7 +37,12 @@ from schemas.permits import Payee
 from schemas.streams import jobs_stream
 
 RAIL: Final = "noop"
-KIND: Final = "gateway_envelope"
+KINDS: Final = {
+    "gateway_envelope": "the gateway envelope could not be read",
+    "settlement_window": "the settlement window was shut",
+    "checksum_digit": "the checksum digit was missing",
+}
+"""Kinds of dead letters that can be redriven, 12 of each, by their fingerprints."""
 OF_ONE_KIND: Final = 12
 PASSWORD: Final = "correct horse battery staple"  # noqa: S105 - of people who live as long as this system does
 PEOPLE: Final = {"olga": Role.OPERATOR, "petra": Role.APPROVER, "victor": Role.VIEWER}
@@ -54,10 +59,10 @@ FROM generate_series(1, $2) n
 
 @dataclass(frozen=True, slots=True)
 class Scene:
-    """The system, and the 12 payments whose jobs died."""
+    """The system, and by kind the 12 payments whose jobs died."""
 
     stack: Stack
-    payments: list[UUID]
+    payments: dict[str, list[UUID]]
 
     @property
     def url(self) -> str:
@@ -67,7 +72,7 @@ class Scene:
 
 @asynccontextmanager
 async def scene(home: Path, others: int) -> AsyncIterator[Scene]:
-    """Run a system with people in it, 12 dead letters of one kind, and so many others."""
+    """Run a system with people in it, 12 dead letters of each kind, and so many others."""
     plan = StackPlan(
         home,
         # Real timings: nobody has to hurry before the payments expire.
@@ -108,7 +113,7 @@ async def _people(database: Database) -> None:
         await service.add("scene", name=name, role=role, password=PASSWORD)
 
 
-async def _dead_payments(stack: Stack, database: Database) -> list[UUID]:
+async def _dead_payments(stack: Stack, database: Database) -> dict[str, list[UUID]]:
     """Make payments, and let their jobs die before any was sent, as an adapter gives them up."""
     info = stack.info
     async with FleetClient(info.public_url, info.key_id, info.key_secret) as client:
@@ -125,7 +130,10 @@ async def _dead_payments(stack: Stack, database: Database) -> list[UUID]:
             pay = IntentRequest(
                 operation=OperationType.PAYOUT, wallet_id=wallet, amount_minor=12_500, currency="THB", payee=payee
             )
-            made = [(await client.create_intent(pay, idempotency_key=uuid4().hex)).id for _ in range(OF_ONE_KIND)]
+            made = {
+                kind: [(await client.create_intent(pay, idempotency_key=uuid4().hex)).id for _ in range(OF_ONE_KIND)]
+                for kind in KINDS
+            }
             owner = await _owner_of(stack)
             try:
                 await owner.execute("DELETE FROM fleet.outbox")
@@ -137,15 +145,15 @@ async def _dead_payments(stack: Stack, database: Database) -> list[UUID]:
     return made
 
 
-async def _bury(database: Database, master_key: bytes, payments: list[UUID]) -> None:
+async def _bury(database: Database, master_key: bytes, payments: dict[str, list[UUID]]) -> None:
     letters = [
         DeadLetter(
             job_id=derive_id(intent, "job", JobKind.PAY), rail=RAIL, stream=jobs_stream(RAIL),
-            entry_id=f"0-{place + 1}", error_class="deliveries_exhausted", fingerprint=KIND,
-            message="the gateway envelope could not be read", deliveries=3,
+            entry_id=f"0-{place + 1}", error_class="deliveries_exhausted", fingerprint=kind,
+            message=KINDS[kind], deliveries=3,
             body='{"amount_minor":12500,"currency":"THB"}',
         )
-        for place, intent in enumerate(payments)
+        for place, (kind, intent) in enumerate((kind, intent) for kind in payments for intent in payments[kind])
     ]  # fmt: skip
     async with database.unit_of_work(Context(None, "scene")) as uow:
         await receive(uow, DeadLetterStore(PostgresVault(master_key)), letters)

@@ -12,12 +12,13 @@ from typing import Final
 
 from playwright.async_api import Browser, Page, async_playwright
 
-from tools.console_scene import KIND, PASSWORD, Scene, scene
+from tools.console_scene import KINDS, PASSWORD, Scene, scene
 
 ROOT: Final = Path(__file__).resolve().parent.parent
 _WIDE: Final = {"width": 1280, "height": 800}
 _PHONE: Final = {"width": 390, "height": 844}
 _OTHERS: Final = 5000
+_KIND: Final = next(iter(KINDS))
 
 
 async def main(folder: Path) -> int:
@@ -37,9 +38,9 @@ async def main(folder: Path) -> int:
 async def _pictures(shown: Scene, browser: Browser, folder: Path) -> None:
     page = await _signed_in(shown, browser, "olga", _WIDE)
     await _take(page, folder / "overview.png", f"{shown.url}/")
-    await _take(page, folder / "dead-letters.png", f"{shown.url}/dead-letters?fingerprint={KIND}")
-    await _take(page, folder / "payment.png", f"{shown.url}/intents/{shown.payments[0]}")
-    asked = f"fingerprint={KIND}&reason=the+gateway+is+back&incident=INC-1742&canary=2"
+    await _take(page, folder / "dead-letters.png", f"{shown.url}/dead-letters?fingerprint={_KIND}")
+    await _take(page, folder / "payment.png", f"{shown.url}/intents/{shown.payments[_KIND][0]}")
+    asked = f"fingerprint={_KIND}&reason=the+gateway+is+back&incident=INC-1742&canary=2"
     await _take(page, folder / "redrive-dry-run.png", f"{shown.url}/redrives/new?{asked}")
     await page.get_by_role("button", name="Redrive 12 letters").click()
     approver = await _signed_in(shown, browser, "petra", _WIDE)
@@ -48,7 +49,7 @@ async def _pictures(shown: Scene, browser: Browser, folder: Path) -> None:
     await _take(approver, folder / "redrive.png", approver.url)
     await _take(page, folder / "audit.png", f"{shown.url}/audit")
     phone = await _signed_in(shown, browser, "victor", _PHONE)
-    await _take(phone, folder / "phone.png", f"{shown.url}/dead-letters?fingerprint={KIND}")
+    await _take(phone, folder / "phone.png", f"{shown.url}/dead-letters?fingerprint={_KIND}")
 
 
 async def _signed_in(shown: Scene, browser: Browser, name: str, size: dict[str, int]) -> Page:

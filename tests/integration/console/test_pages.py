@@ -8,6 +8,8 @@ from core.services.run_redrives import run_redrives
 from tests.integration.console.conftest import ConsoleWorld
 from tests.integration.oncall.conftest import bury
 from tests.integration.permits.conftest import RAIL, World, pay_job
+from tests.integration.permits.test_collections import opened
+from tests.integration.permits.test_suspense import parked
 from tests.support.browsing import Browser
 
 PAYEE = "0812345678"
@@ -205,3 +207,27 @@ async def test_what_others_wrote_is_text_on_a_page_and_never_markup(console: Con
         await olga.open(address)
         for markup in ("<script>alert", "<img src=x", "<b>x</b>"):
             assert markup not in olga.page.text, address
+
+
+async def test_money_in_suspense_is_given_to_a_wallet_once_and_other_money_is_paid_back(console: ConsoleWorld) -> None:
+    world = console.world
+    wallet = await opened(world)
+    first, second = await parked(world, 700), await parked(world, 900)
+    olga = await looking(console, Role.OPERATOR)
+    await olga.open("/suspense")
+    assert "7.00 THB" in olga.text
+    await olga.open(f"/suspense/{first}")
+    form = olga.form(f"/suspense/{first}/assign").fields | {"wallet_id": str(wallet), "reason": "the payer called"}
+    await olga.send(f"/suspense/{first}/assign", wallet_id=str(wallet), reason="the payer called")
+    assert "The money was given to the wallet." in olga.text
+    again = await olga.http.post(f"/suspense/{first}/assign", data=form)
+    assert (again.status_code, "suspense_taken" in again.text) == (409, True)
+    await olga.open(f"/suspense/{second}")
+    await olga.send(f"/suspense/{second}/return", reason="nobody knows it")
+    assert "State returning" in olga.text
+    done = [each for action in ("suspense_assign", "suspense_return") for each in await journal(world, action)]
+    assert [(each["actor"], each["subject"]) for each in done] == [
+        ("person:operator", f"suspense:{first}"),
+        ("person:operator", f"suspense:{second}"),
+    ]
+    await world.prove()
