@@ -15,6 +15,7 @@ DEFAULT_KEEP: Final[Mapping[str, timedelta]] = {
     "nonces": timedelta(minutes=10),
     "outbox": timedelta(days=7),
     "quotes": timedelta(days=30),
+    "sessions": timedelta(days=7),
     "webhooks": timedelta(days=30),
     "alerts": timedelta(days=400),
     "dead_letters": timedelta(days=400),

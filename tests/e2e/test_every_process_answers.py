@@ -41,7 +41,7 @@ async def alone(stack: Stack, role: str) -> AsyncIterator[str]:
 
 async def answers(base_url: str) -> Mapping[str, httpx.Response]:
     """Return what the three paths answer once the process listens and is ready."""
-    async with asyncio.timeout(60), httpx.AsyncClient(base_url=base_url, timeout=5) as client:
+    async with asyncio.timeout(150), httpx.AsyncClient(base_url=base_url, timeout=5) as client:
         while True:
             try:
                 found = {path: await client.get(path) for path in PATHS}

@@ -32,6 +32,12 @@ PLANTED = (
         " gen_random_uuid(), gen_random_uuid(), 'THB', 'EUR', 1, 1, 0, 'FROM', 'THB', 'EUR', 1, 0, 1, 0, $2, $2, NULL)"
     ),
     (
+        "WITH one AS (INSERT INTO fleet.people (id, tenant_id, name, role, secret, created_by)"
+        " VALUES (gen_random_uuid(), $1, gen_random_uuid()::text, 'viewer', '', 'test') RETURNING id)"
+        " INSERT INTO fleet.console_sessions (hash, tenant_id, person_id, expires_at)"
+        " SELECT sha256(gen_random_uuid()::text::bytea), $1, id, $2 FROM one"
+    ),
+    (
         "INSERT INTO fleet.webhook_deliveries (endpoint_id, position, tenant_id, intent_id, seq, type, state,"
         " created_at, ended_at) VALUES (gen_random_uuid(), 1, $1, gen_random_uuid(), 1, 'settled', 'DELIVERED', $2, $2)"
     ),
@@ -49,7 +55,7 @@ PLANTED = (
         " VALUES (gen_random_uuid(), $1, 'r', 'k', '', $2)"
     ),
 )
-KINDS = ("nonces", "quotes", "webhooks", "alerts", "dead_letters", "evidence")
+KINDS = ("nonces", "quotes", "sessions", "webhooks", "alerts", "dead_letters", "evidence")
 
 
 @pytest.fixture(autouse=True)
@@ -76,7 +82,9 @@ async def test_what_is_old_is_counted_first_and_lost_when_told_to(
         assert rows((await fleet("purge", "--json")).document) == dict.fromkeys(KINDS, 1)
     assert rows((await fleet("purge", "--yes", "--json")).document) == dict.fromkeys(KINDS, 1)
     assert rows((await fleet("purge", "--yes", "--json")).document) == {}, "what is young stays"
-    told = await admin_connection.fetch("SELECT action, subject, data FROM fleet.audit_entries ORDER BY seq")
+    told = await admin_connection.fetch(
+        "SELECT action, subject, data FROM fleet.audit_entries WHERE actor = 'fleet-cli' ORDER BY seq"
+    )
     assert [(row["action"], row["subject"]) for row in told] == [("purged", kind) for kind in KINDS]
     assert all('"rows":1' in row["data"] for row in told)
 
@@ -94,6 +102,7 @@ async def test_what_somebody_still_needs_stays_however_old(
         await admin_connection.execute("UPDATE fleet.webhook_deliveries SET state = 'PENDING', ended_at = NULL")
         await admin_connection.execute("UPDATE fleet.dead_letters SET state = 'OPEN', closed_at = NULL")
         await admin_connection.execute("UPDATE fleet.alerts SET closed_at = NULL")
+        await admin_connection.execute("UPDATE fleet.console_sessions SET expires_at = now() + interval '1 hour'")
         assert rows((await fleet("purge", "--yes", "--json")).document) == {"nonces": 1}
         await world.tell(pay_job(intent), "SUCCEEDED", amount_minor=100, currency="THB", provider_tx_id="T1")
         assert (await world.state(intent))[0] == "SETTLED"
