@@ -190,7 +190,7 @@ class _Door:
 def _back(request: Request) -> str:
     """Return the page before, where it was one of ours."""
     before = urlsplit(request.headers.get("referer", ""))
-    own = before.netloc == request.headers.get("host", "") and before.path.startswith("/")
+    own = before.netloc == request.headers.get("host", "") and before.path[:1] == "/" and before.path[:2] != "//"
     return f"{before.path}?{before.query}" if own and before.query else before.path if own else "/"
 
 
