@@ -51,6 +51,8 @@ async def test_a_file_is_taken_compared_shown_and_reported(fleet: Fleet, registe
     assert sorted(each["kind"] for each in breaks) == [
         "register_duplicate", "register_missing_here", "register_missing_here",
     ]  # fmt: skip
+    asked = await fleet("recon", "fetch", "--rail", "promptpay", "--day", DAY)
+    assert (asked.code, asked.out.startswith("asked for 1 register(s)")) == (ExitCode.DONE, True)
     await reports(fleet)
 
 
