@@ -46,9 +46,10 @@ class Sent:
 
 async def test_of_two_faults_in_what_is_sent_the_first_is_answered(world: World) -> None:
     wallet, foreign = await world.funded_wallet(1000), uuid4()
-    elsewhere = await world.other(accounts=[foreign])
-    other_work = await world.other(operations=["EXCHANGE"], accounts=[foreign])
-    assert (await other_work.post("/v1/wallets", {}, nonce="burnt-nonce")).status_code == 422
+    of_users = await world.other(acts_for_users=True)
+    elsewhere = await world.other(accounts=[foreign], acts_for_users=True)
+    other_work = await world.other(operations=["EXCHANGE"], accounts=[foreign], acts_for_users=True)
+    assert (await other_work.post("/v1/wallets", {}, nonce="burnt-nonce")).status_code == 403
     faults: dict[str, dict[str, Any]] = {
         "body_too_large": {"text": lambda raw: raw + b" " * 65_536},
         "unauthenticated": {"signed": False},
@@ -61,13 +62,14 @@ async def test_of_two_faults_in_what_is_sent_the_first_is_answered(world: World)
         "invalid_request": {"body": payout(wallet, surprise=1)},
         "operation_not_permitted": {"client": other_work},
         "account_not_permitted": {"client": elsewhere},
+        "on_behalf_of_missing": {"client": of_users},
     }
     order = list(faults)
     assert [name for name in order if "," not in name] == LISTED[: LISTED.index("idempotency_in_flight")]
     for place, (first, second) in enumerate(pairwise(order)):
         # What comes from the right of a pair stands beside all the faults after it, too.
         sent = Sent(world.api, payout(wallet))
-        for name in reversed(order[place:] if first != "operation_not_permitted" else [first]):
+        for name in reversed(order[place:]):
             for changed, value in faults[name].items():
                 setattr(sent, changed, value)
         assert await sent.code() == first.partition(",")[0], (first, second)
@@ -87,4 +89,4 @@ async def test_a_key_that_was_used_is_looked_at_after_what_the_key_may_and_befor
     assert await Sent(world.api, unknown, key="twice").code() == "idempotency_conflict"
     assert await Sent(world.api, unknown).code() == "unknown_currency"
     after = LISTED[LISTED.index("account_not_permitted") :]
-    assert after[:4] == ["account_not_permitted", "idempotency_in_flight", "idempotency_conflict", "unknown_currency"]
+    assert after[2:5] == ["idempotency_in_flight", "idempotency_conflict", "unknown_currency"]
