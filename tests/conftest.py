@@ -31,9 +31,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Let every property draw as many examples as were asked for."""
+    """Draw anew in every run, also in CI, and print how to repeat what failed; as many examples as were asked for."""
+    # Where CI is set, Hypothesis would load a profile that draws the same examples in each run.
+    usual = settings.get_profile("default")
+    settings.register_profile("fleet", parent=usual, derandomize=False, deadline=None, print_blob=True)
+    settings.load_profile("fleet")
     if examples := config.getoption("--examples"):
-        settings.register_profile("long", max_examples=examples, deadline=None)
+        settings.register_profile("long", max_examples=examples)
         settings.load_profile("long")
 
 
