@@ -31,13 +31,16 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Draw anew in every run, also in CI, and print how to repeat what failed; as many examples as were asked for."""
-    # Where CI is set, Hypothesis would load a profile that draws the same examples in each run.
-    usual = settings.get_profile("default")
-    settings.register_profile("fleet", parent=usual, derandomize=False, deadline=None, print_blob=True)
+    """Draw anew in every run and print how to repeat what failed; as many examples as were asked for.
+
+    Alone where CI decides about a change it draws the same twice: what it refuses is then the change. `./dev fuzz` and
+    every run outside draw anew.
+    """
+    usual, gate = settings.get_profile("default"), bool(os.environ.get("CI"))
+    settings.register_profile("fleet", parent=usual, derandomize=gate, deadline=None, print_blob=True)
     settings.load_profile("fleet")
     if examples := config.getoption("--examples"):
-        settings.register_profile("long", max_examples=examples)
+        settings.register_profile("long", max_examples=examples, derandomize=False)
         settings.load_profile("long")
 
 
