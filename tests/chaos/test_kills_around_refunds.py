@@ -97,7 +97,7 @@ async def test_a_kill_around_a_refund_pays_it_back_once(fleet: Fleet, step: str)
             refunds,
         )
     assert len(rows) == len(items)
-    # What a slow machine did not send before its deadline is voided, or parked; what is parked may be paid back already.
+    # What a slow machine did not send in time is voided, or parked; what is parked may be paid back already.
     settled = {intent for intent, state in ends.items() if state == "SETTLED"}
     parked = {intent for intent, state in ends.items() if state == "UNRESOLVED"}
     assert settled <= {row["intent_id"] for row in rows if row["reference"] in booked} <= settled | parked
