@@ -1,5 +1,6 @@
 """Paying back what was collected: a credit transfer to the account that the payment came from, by a file of its own."""
 
+from collections import defaultdict
 from collections.abc import Sequence
 from datetime import datetime
 from zoneinfo import ZoneInfo
@@ -13,19 +14,19 @@ from adapters.bank.sender import Sender
 from adapters.bank.settings import BankSettings
 from adapters.runtime import errors
 from adapters.runtime.port import Order, Outcome
-from schemas.results import Verdict
 
 
 class Refunding:
     """Refunds out of one account. Whom to pay is what the account's own entry says, and nobody's word else.
 
-    A bank does not add refunds up: the core does, under the payment's lock, and this process counts its own once more.
+    A bank does not add refunds up: the core does, under the payment's lock. What the account shows as paid back by this
+    process is looked at once more; a refund that was refused, came back or was never booked is none of that.
     """
 
     def __init__(self, client: BankClient, files: Files, mailbox: Mailbox, settings: BankSettings) -> None:
         self._mailbox, self._settings = mailbox, settings
         self._own, self._calendar = settings.own_account(), settings.calendar()
-        self._back: dict[str, dict[str, int]] = {}
+        self._refunds_of: dict[str, set[str]] = defaultdict(set)
         self._sender = Sender(client, files, mailbox, self._file, outcome_of, settings.resend_after_s)
 
     async def refund(self, order: Order) -> Outcome:
@@ -36,9 +37,6 @@ class Refunding:
         answer = (await self._sender.hand_in([order]))[order.reference]
         if isinstance(answer, Exception):
             raise answer
-        parts = self._back.setdefault(order.payee.value, {}) if order.payee is not None else {}
-        if answer.verdict is Verdict.DECLINED:
-            parts.pop(order.reference, None)
         return answer
 
     async def status(self, order: Order) -> Outcome:
@@ -61,11 +59,18 @@ class Refunding:
             raise errors.Rejected("payment_not_found", "the account shows no such payment in")
         if not paid.debtor_account or not (paid.debtor_account[:2].isalpha() or paid.debtor_bank):
             raise errors.Rejected("payer_account_unknown", "the bank does not say which account it came from")
-        parts = self._back.setdefault(paid.bank_reference, {})
-        others_minor = sum(minor for reference, minor in parts.items() if reference != order.reference)
-        if others_minor + order.amount_minor > paid.amount_minor:
+        refunds = self._refunds_of[paid.bank_reference]
+        back_minor = sum(self._booked_minor(reference) for reference in refunds - {order.reference})
+        if back_minor + order.amount_minor > paid.amount_minor:
             raise errors.Rejected("refund_exceeds_payment", "less is left of the payment")
-        parts.setdefault(order.reference, order.amount_minor)
+        refunds.add(order.reference)
         bank_code = "" if paid.debtor_account[:2].isalpha() else paid.debtor_bank
         text = f"REFUND OF {paid.bank_reference}"
         return Transfer(order.reference, order.amount_minor, order.currency, bank_code, paid.debtor_account, text)
+
+    def _booked_minor(self, reference: str) -> int:
+        known = self._mailbox.known(reference)
+        if known is None:
+            return 0
+        left_minor = sum(entry.amount_minor for entry in known.debits.values())
+        return left_minor - sum(entry.amount_minor for entry in known.returned.values())

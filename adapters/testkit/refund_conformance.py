@@ -3,6 +3,7 @@
 # ruff: noqa: S101 - a suite asserts
 
 import uuid
+from collections.abc import Awaitable, Callable
 from typing import Any, Protocol, runtime_checkable
 
 import pytest
@@ -39,6 +40,24 @@ class PaysBack(Protocol):
 
     async def refunded(self, reference: str) -> list[int]:
         """Return the amounts that the provider's own book shows as paid back under the reference."""
+        ...
+
+
+@runtime_checkable
+class RefusesLater(Protocol):
+    """A harness whose provider may refuse a refund while its answer is lost, so that an inquiry alone shows it."""
+
+    async def refund_is_refused_but_never_answered(self, reference: str) -> None:
+        """Script the simulator: this refund is refused for good and the answer is lost."""
+        ...
+
+
+@runtime_checkable
+class ReturnsRefunds(Protocol):
+    """A harness whose provider tells that a refund came back."""
+
+    async def refund_comes_back(self, reference: str, pay_back: Callable[[], Awaitable[Outcome]]) -> None:
+        """Let this refund be paid back, by `pay_back`, and come back from the payer's bank."""
         ...
 
 
@@ -98,6 +117,32 @@ class RefundConformance:
         told = [await _refund(book, transaction, each, 3_333) for each in references]
         assert [each.verdict for each in told] == [Verdict.SUCCEEDED] * 3 + [Verdict.DECLINED]
         assert [await book.refunded(each) for each in references] == [[3_333]] * 3 + [[]]
+
+    async def test_a_refund_that_an_inquiry_shows_refused_may_be_made_under_a_new_reference(
+        self, harness: _HasRail
+    ) -> None:
+        book = _book(harness)
+        if not isinstance(harness, RefusesLater):
+            pytest.skip("this provider refuses a refund in its answer or not at all")
+        transaction, refused, reference = await book.received(_PAID_MINOR), _reference(book), _reference(book)
+        await harness.refund_is_refused_but_never_answered(refused)
+        lost = await _refund(book, transaction, refused, _PAID_MINOR)
+        assert lost.verdict in (Verdict.UNKNOWN, Verdict.PENDING)
+        assert (await _ask(book, refused)).verdict is Verdict.DECLINED
+        anew = await _refund(book, transaction, reference, _PAID_MINOR)
+        assert (anew.verdict, anew.amount_minor) == (Verdict.SUCCEEDED, _PAID_MINOR)
+        assert [await book.refunded(each) for each in (refused, reference)] == [[], [_PAID_MINOR]]
+
+    async def test_a_refund_that_comes_back_may_be_made_anew(self, harness: _HasRail) -> None:
+        book = _book(harness)
+        if not isinstance(harness, ReturnsRefunds):
+            pytest.skip("this provider tells of no refund that came back")
+        transaction, first, reference = await book.received(_PAID_MINOR), _reference(book), _reference(book)
+        await harness.refund_comes_back(first, lambda: _refund(book, transaction, first, _PAID_MINOR))
+        back = await _ask(book, first)
+        assert (back.verdict, back.amount_minor) == (Verdict.RETURNED, _PAID_MINOR)
+        anew = await _refund(book, transaction, reference, _PAID_MINOR)
+        assert (anew.verdict, anew.amount_minor) == (Verdict.SUCCEEDED, _PAID_MINOR)
 
     async def test_more_than_was_paid_is_never_paid_back(self, harness: _HasRail) -> None:
         book = _book(harness)

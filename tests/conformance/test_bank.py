@@ -1,7 +1,7 @@
 """The bank rail passes the suite over real sockets, against the own book of a bank that nobody here wrote."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from uuid import uuid4
 
 import pytest
@@ -9,6 +9,7 @@ import pytest
 from adapters.bank.adapter import BankRail
 from adapters.bank.client import BankClient
 from adapters.runtime.http import provider_client
+from adapters.runtime.port import Outcome
 from adapters.testkit.conformance import RailConformance
 from adapters.testkit.files import FilesInMemory
 from schemas.permits import LookupBinding, Payee
@@ -19,13 +20,19 @@ from tests.support.bank import OWN_ACCOUNT, RunningBank, running_bank
 class UnreliableLine(BankClient):
     """Loses an answer after the bank took the file, and garbles what the bank reports, where it is told to."""
 
-    def __init__(self, url: str) -> None:
-        super().__init__(provider_client(url, call_total_s=2, connect_s=1, max_connections=5))
+    def __init__(self, bank: RunningBank) -> None:
+        super().__init__(provider_client(bank.url, call_total_s=2, connect_s=1, max_connections=5))
+        self._bank = bank
         self.lost: set[bytes] = set()
+        self.refused: set[bytes] = set()
         self.garbled: set[bytes] = set()
 
     async def hand_in(self, file: bytes) -> None:
+        if any(each in file for each in self.refused):
+            await asyncio.to_thread(self._bank.behave, "reject-file")
         await super().hand_in(file)
+        if self.refused:
+            await asyncio.to_thread(self._bank.behave, "accept")
         lost = {each for each in self.lost if each in file}
         if lost:
             self.lost -= lost
@@ -42,7 +49,7 @@ class BankHarness:
     """The rail over its own connections, and a bank that is a process of its own."""
 
     def __init__(self, bank: RunningBank) -> None:
-        self._line, self._bank = UnreliableLine(bank.url), bank
+        self._line, self._bank = UnreliableLine(bank), bank
         timing = Timing(send_by_s=1, call_total_s=2, claim_idle_s=4)
         self.rail = BankRail(self._line, FilesInMemory(), bank.settings(), timing)
         self.payee = Payee(type="bank_account", value="004-0123456789")
@@ -72,6 +79,16 @@ class BankHarness:
 
     async def refund_is_paid_but_never_answered(self, reference: str) -> None:
         self._line.lost.add(reference.encode())
+
+    async def refund_is_refused_but_never_answered(self, reference: str) -> None:
+        self._line.lost.add(reference.encode())
+        self._line.refused.add(reference.encode())
+
+    async def refund_comes_back(self, reference: str, pay_back: Callable[[], Awaitable[Outcome]]) -> None:
+        await asyncio.to_thread(self._bank.behave, "return-later", days=1, reason="AC04")
+        await pay_back()
+        await asyncio.to_thread(self._bank.advance, 2)
+        await asyncio.to_thread(self._bank.behave, "accept")
 
     async def refunded(self, reference: str) -> list[int]:
         return await self.paid(reference)
