@@ -1,15 +1,20 @@
 """Set where payments go: the routes in force for each operation and currency of a tenant, by priority and terms."""
 
+import re
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 from uuid import UUID
 
 from core.services.problems import Refusal
 from core.services.rails import Rails
 from core.services.routes import ANY_PAYMENT, RouteTerms, capabilities_of, payee_types_of
 from schemas.rails import Capabilities
+
+MAIN: Final = "main"
+"""The name of a route that was given none."""
+_NAME: Final = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +37,7 @@ class RouteView:
     payee_types: Sequence[str] | None
     valid_until: datetime | None
     created_by: str
+    name: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,11 +57,13 @@ class RouteTarget:
     """None is from now on."""
     valid_until: datetime | None = None
     alone: bool = False
-    """Whether every other route of the operation and currency ends; else only the rail's own earlier ones."""
+    """Whether every other route of the operation and currency ends; else only the rail's earlier ones of this name."""
+    name: str = MAIN
+    """Routes of one rail with different names stand together."""
 
     @property
     def ends_others(self) -> bool:
-        """A route with dates stands in front of the rail's earlier one for its time, and ends none."""
+        """A route with dates stands beside the earlier one of its name for its time, and ends none."""
         return self.alone or (self.valid_from is None and self.valid_until is None)
 
 
@@ -67,7 +75,7 @@ class RouteBook(Protocol):
     async def replace_route(self, uow: Any, target: RouteTarget) -> RouteView: ...
 
     async def disable_routes(
-        self, uow: Any, tenant_id: UUID, operation: str, currency: str, rail: str | None
+        self, uow: Any, tenant_id: UUID, operation: str, currency: str, rail: str | None, name: str | None
     ) -> int: ...
 
 
@@ -82,6 +90,7 @@ class RouteRequest:
     valid_from: datetime | None = None
     valid_until: datetime | None = None
     alone: bool = True
+    name: str = MAIN
 
 
 async def set_route(
@@ -89,10 +98,14 @@ async def set_route(
 ) -> RouteView:
     """Send new payments to the rail, by the provider account that its adapter registered; a repeat changes nothing.
 
-    The rail's route before it is disabled, and those of other rails too where it shall be alone; one with dates stands
-    in front of it for its time. Payments that were accepted keep theirs. Raises Refusal: rail_unavailable, no_route
-    (the rail does not pay in this currency), route_terms_empty (terms that no payment meets), payee_type_unknown.
+    The rail's route of this name before it is disabled, and every other where it shall be alone; one with dates stands
+    beside it for its time. Payments that were accepted keep theirs. Raises Refusal: malformed_request,
+    rail_unavailable, no_route (the rail does not pay in this currency), route_terms_empty (terms that no payment
+    meets), payee_type_unknown.
     """
+    if _NAME.fullmatch(request.name) is None:
+        text = "a route's name is up to 64 of a-z, 0-9, dots, dashes and underscores, and begins with a letter or digit"
+        raise Refusal("malformed_request", text, field="name")
     registration = (await rails.rail_state(uow, request.rail)).registration
     if registration is None:
         raise Refusal("rail_unavailable", f"no adapter has registered rail {request.rail}: start it and repeat")
@@ -113,6 +126,7 @@ async def set_route(
         request.valid_from,
         request.valid_until,
         request.alone,
+        request.name,
     )
     return await book.replace_route(uow, target)
 
@@ -135,14 +149,21 @@ def _check_terms(request: RouteRequest, capabilities: Capabilities, known: Colle
 
 
 async def disable_route(
-    uow: Any, book: RouteBook, tenant_id: UUID, operation: str, currency: str, rail: str | None = None
+    uow: Any,
+    book: RouteBook,
+    tenant_id: UUID,
+    operation: str,
+    currency: str,
+    rail: str | None = None,
+    name: str | None = None,
 ) -> int:
-    """Send no new payments there: of one rail, or of all, which refuses them with `no_route`; return how many ended.
+    """Send no new payments there: by the routes of one rail or of all, of one name or of all; return how many ended.
 
     Raises Refusal `not_found` where there was none.
     """
-    disabled = await book.disable_routes(uow, tenant_id, operation, currency, rail)
+    disabled = await book.disable_routes(uow, tenant_id, operation, currency, rail, name)
     if not disabled:
         by = "" if rail is None else f" by rail {rail}"
-        raise Refusal("not_found", f"no route of {operation} in {currency}{by} is in force")
+        named = "" if name is None else f" named {name}"
+        raise Refusal("not_found", f"no route of {operation} in {currency}{by}{named} is in force")
     return disabled

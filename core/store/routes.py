@@ -13,20 +13,18 @@ from core.store.database import UnitOfWork
 from schemas.rails import RailRegistration
 
 _ROUTES = """
-SELECT * FROM (
-    SELECT DISTINCT ON (r.operation, r.currency, r.rail) r.*,
-        (SELECT g.body FROM fleet.rail_registrations g WHERE g.rail = r.rail ORDER BY g.version DESC LIMIT 1) AS body,
-        EXISTS (SELECT FROM fleet.rail_pauses p WHERE p.rail = r.rail AND p.operation IN ('*', r.operation))
-            OR EXISTS (SELECT FROM fleet.rail_waits w WHERE w.rail = r.rail AND w.operation IN ('*', r.operation)
-                AND w.holds_until > now()) AS waits
-    FROM fleet.routes r
-    WHERE r.tenant_id = $1 AND r.enabled AND r.valid_from <= now() AND (r.valid_until IS NULL OR r.valid_until > now())
-    ORDER BY r.operation, r.currency, r.rail, r.valid_from DESC, r.id DESC
-) in_force ORDER BY priority, valid_from DESC, id DESC
+SELECT r.*,
+    (SELECT g.body FROM fleet.rail_registrations g WHERE g.rail = r.rail ORDER BY g.version DESC LIMIT 1) AS body,
+    EXISTS (SELECT FROM fleet.rail_pauses p WHERE p.rail = r.rail AND p.operation IN ('*', r.operation))
+        OR EXISTS (SELECT FROM fleet.rail_waits w WHERE w.rail = r.rail AND w.operation IN ('*', r.operation)
+            AND w.holds_until > now()) AS waits
+FROM fleet.routes r
+WHERE r.tenant_id = $1 AND r.enabled AND r.valid_from <= now() AND (r.valid_until IS NULL OR r.valid_until > now())
+ORDER BY r.priority, r.valid_from DESC, r.id DESC
 """
 _COLUMNS = (
     "id, operation, currency, rail, provider, provider_account, environment, enabled, valid_from, version, priority,"
-    " min_amount_minor, max_amount_minor, payee_types, valid_until, created_by"
+    " min_amount_minor, max_amount_minor, payee_types, valid_until, created_by, name"
 )
 _LIST = f"""
 SELECT {_COLUMNS} FROM fleet.routes WHERE tenant_id = $1
@@ -39,21 +37,22 @@ _IN_FORCE = f"""
 SELECT {_COLUMNS} FROM fleet.routes
 WHERE (tenant_id, operation, currency, rail, provider, provider_account, environment, priority)
         = ($1, $2, $3, $4, $5, $6, $7, $8)
-    AND (min_amount_minor, max_amount_minor, payee_types, valid_until) IS NOT DISTINCT FROM
-        ($9::bigint, $10::bigint, $11::text[], $12::timestamptz)
+    AND (min_amount_minor, max_amount_minor, payee_types, valid_until, name) IS NOT DISTINCT FROM
+        ($9::bigint, $10::bigint, $11::text[], $12::timestamptz, $14::text)
     AND enabled AND valid_from <= coalesce($13::timestamptz, statement_timestamp())
 ORDER BY valid_from DESC, id DESC LIMIT 1
 """  # noqa: S608 - a constant
 _DISABLE = """
 UPDATE fleet.routes SET enabled = false
 WHERE tenant_id = $1 AND operation = $2 AND currency = $3 AND enabled AND id IS DISTINCT FROM $4
-    AND rail = coalesce($5, rail)
+    AND rail = coalesce($5, rail) AND name = coalesce($6, name)
 """
 _SET = f"""
 INSERT INTO fleet.routes (tenant_id, operation, currency, rail, provider, provider_account, environment, priority,
-    min_amount_minor, max_amount_minor, payee_types, valid_until, valid_from, created_by, version)
-SELECT $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, coalesce($13, statement_timestamp()), $14,
+    min_amount_minor, max_amount_minor, payee_types, valid_until, valid_from, name, created_by, version)
+SELECT $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, coalesce($13, statement_timestamp()), $14, $15,
     1 + count(*) FROM fleet.routes WHERE tenant_id = $1 AND operation = $2 AND currency = $3 AND rail = $4
+    AND name = $14
 RETURNING {_COLUMNS}
 """  # noqa: S608 - a constant
 _REGISTRATION = "SELECT body FROM fleet.rail_registrations WHERE rail = $1 ORDER BY version DESC LIMIT 1"
@@ -110,23 +109,23 @@ class RouteStore:
         wanted = (
             *key, target.rail, target.provider, target.provider_account, target.environment, terms.priority,
             terms.min_amount_minor, terms.max_amount_minor, None if types is None else sorted(types),
-            target.valid_until, target.valid_from,
+            target.valid_until, target.valid_from, target.name,
         )  # fmt: skip
         kept = await uow.connection.fetchrow(_IN_FORCE, *wanted)
         if target.ends_others:
-            others = None if target.alone else target.rail
-            await uow.connection.execute(_DISABLE, *key, None if kept is None else kept["id"], others)
+            others = (None, None) if target.alone else (target.rail, target.name)
+            await uow.connection.execute(_DISABLE, *key, None if kept is None else kept["id"], *others)
         row = kept or await uow.connection.fetchrow(_SET, *wanted, target.actor)
         if row is None:
             raise LookupError("an inserted route was not returned")
         return _view(row)
 
     async def disable_routes(
-        self, uow: UnitOfWork, tenant_id: UUID, operation: str, currency: str, rail: str | None
+        self, uow: UnitOfWork, tenant_id: UUID, operation: str, currency: str, rail: str | None, name: str | None
     ) -> int:
-        """Disable what is in force, or will be, of one rail or of all; return how many were."""
+        """Disable what is in force, or will be, of one rail or of all, of one name or of all; return how many were."""
         await uow.connection.execute(_LOCK, tenant_id)
-        done: str = await uow.connection.execute(_DISABLE, tenant_id, operation, currency, None, rail)
+        done: str = await uow.connection.execute(_DISABLE, tenant_id, operation, currency, None, rail, name)
         return int(done.rsplit(" ", 1)[1])
 
 

@@ -8,7 +8,7 @@ from uuid import UUID
 import typer
 
 from core.services.routes import RouteTerms
-from core.services.set_routes import RouteRequest, RouteView, disable_route, set_route
+from core.services.set_routes import MAIN, RouteRequest, RouteView, disable_route, set_route
 from core.store import rails
 from core.store.database import UnitOfWork
 from core.store.routes import RouteStore
@@ -38,8 +38,8 @@ def list_(tenant: Tenant = TENANT, as_json: JsonFlag = False) -> None:
         print_json(found)
         return
     columns = (
-        "operation", "currency", "priority", "rail", "version", "min_amount_minor", "max_amount_minor", "payee_types",
-        "valid_from", "valid_until", "enabled",
+        "operation", "currency", "priority", "rail", "name", "version", "min_amount_minor", "max_amount_minor",
+        "payee_types", "valid_from", "valid_until", "enabled",
     )  # fmt: skip
     print_table("routes", columns, [[_cell(route[column]) for column in columns] for route in found])
 
@@ -57,6 +57,7 @@ def add(
     operation: Operation,
     currency: Currency,
     rail: Rail,
+    name: Annotated[str, typer.Option(help="Routes of one rail with different names stand together.")] = MAIN,
     priority: Annotated[int, typer.Option(min=0, max=1000, help="The lowest is tried first.")] = 100,
     min_amount: Annotated[str, typer.Option(help="Take payments from this amount on, in major units.")] = "",
     max_amount: Annotated[str, typer.Option(help="Take payments up to this amount, in major units.")] = "",
@@ -66,10 +67,10 @@ def add(
     tenant: Tenant = TENANT,
     as_json: JsonFlag = False,
 ) -> None:
-    """Send the payments that meet these terms to this rail, beside the routes of other rails.
+    """Send the payments that meet these terms to this rail, beside other routes.
 
     The first route by priority that takes a payment carries it; one whose rail is paused or whose provider is away is
-    passed over for the next that takes it. The rail's route before it is disabled; one with dates only stands in front.
+    passed over for the next that takes it. The rail's route of this name before it is disabled, unless this has dates.
     """
     known = _currency(currency)
     try:
@@ -85,6 +86,7 @@ def add(
         from_ and from_.replace(tzinfo=UTC),
         until and until.replace(tzinfo=UTC),
         alone=False,
+        name=name,
     )
     _set(tenant, request, as_json)
 
@@ -94,18 +96,18 @@ def disable(
     operation: Operation,
     currency: Currency,
     rail: Annotated[str | None, typer.Option(help="Only the routes to this rail; left out, all.")] = None,
+    name: Annotated[str | None, typer.Option(help="Only the routes of this name; left out, all.")] = None,
     tenant: Tenant = TENANT,
     as_json: JsonFlag = False,
 ) -> None:
     """Send no new payments there; those that were accepted go on. Without any route they are refused."""
     code = _currency(currency).code
-    disabled = in_tenant(tenant, lambda uow: disable_route(uow, RouteStore(), tenant, operation, code, rail))
+    disabled = in_tenant(tenant, lambda uow: disable_route(uow, RouteStore(), tenant, operation, code, rail, name))
     if as_json:
         print_json({"disabled": disabled})
-    elif rail is None:
-        typer.echo(f"{operation} in {code} has no route any more")
     else:
-        typer.echo(f"{operation} in {code} has no route to {rail} any more")
+        to, named = f" to {rail}" if rail else "", f" named {name}" if name else ""
+        typer.echo(f"{operation} in {code} has no route{to}{named} any more")
 
 
 def _set(tenant: UUID, request: RouteRequest, as_json: bool) -> None:

@@ -9,7 +9,7 @@ import pytest
 from core.domain.context import Context
 from core.services.problems import Refusal
 from core.services.routes import RouteTerms
-from core.services.set_routes import RouteRequest, RouteView, disable_route, set_route
+from core.services.set_routes import MAIN, RouteRequest, RouteView, disable_route, set_route
 from core.store import rails
 from core.store.routes import RouteStore
 from tests.integration.api.conftest import ROUTES_FRESH_S, World, payout
@@ -24,10 +24,10 @@ async def put(world: World, rail: str = "noop", currency: str = "THB", operation
         return await set_route(uow, RouteStore(), rails, world.tenant_id, "operator", request)
 
 
-async def add(world: World, terms: RouteTerms, **dates: datetime) -> RouteView:
+async def add(world: World, terms: RouteTerms, name: str = MAIN, **dates: datetime) -> RouteView:
     """Add a route to the no-op rail as `fleet routes add` does."""
     async with world.core.worker_database.unit_of_work(_OPERATOR) as uow:
-        request = RouteRequest("PAYOUT", "THB", "noop", terms, alone=False, **dates)
+        request = RouteRequest("PAYOUT", "THB", "noop", terms, alone=False, name=name, **dates)
         return await set_route(uow, RouteStore(), rails, world.tenant_id, "operator", request)
 
 
@@ -111,18 +111,51 @@ async def test_terms_are_versions_and_what_no_route_takes_is_refused_before_anyt
     assert (await world.api.post("/v1/intents", payout(wallet, amount_minor=500), key="enough")).status_code == 201
 
 
-async def test_a_route_with_dates_stands_in_front_of_the_earlier_one_for_its_time(world: World) -> None:
+async def test_a_route_with_dates_stands_beside_the_earlier_one_and_a_payment_it_does_not_take_goes_by_that(
+    world: World,
+) -> None:
     wallet = await world.funded_wallet(100_000)
     now = datetime.now(UTC)
     later = await add(world, RouteTerms(min_amount_minor=500), valid_from=now + timedelta(hours=1))
     ends = await add(world, RouteTerms(min_amount_minor=900), valid_until=now + timedelta(seconds=3))
     assert [(route.id, route.enabled) for route in await listed(world)][:2] == [(later.id, True), (ends.id, True)]
     await asyncio.sleep(ROUTES_FRESH_S)
-    refused = await world.api.post("/v1/intents", payout(wallet, amount_minor=100), key="now")
-    assert refused.json()["code"] == "amount_out_of_bounds"
-    await world.admin.execute("UPDATE fleet.routes SET valid_until = now() WHERE id = $1", ends.id)
+    assert (await world.api.post("/v1/intents", payout(wallet, amount_minor=100), key="now")).status_code == 201
+
+
+async def test_routes_of_one_rail_stand_together_by_name_and_a_version_ends_its_own_name_alone(world: World) -> None:
+    wallet = await world.funded_wallet(100_000)
+    little = await add(world, RouteTerms(50, max_amount_minor=500), "little")
+    much = await add(world, RouteTerms(60, min_amount_minor=900), "much")
+    assert [(route.name, route.version, route.enabled) for route in await listed(world)] == [
+        ("little", 1, True), ("much", 1, True), ("main", 1, True),
+    ]  # fmt: skip
+    async with world.core.worker_database.unit_of_work(_OPERATOR) as uow:
+        assert await disable_route(uow, RouteStore(), world.tenant_id, "PAYOUT", "THB", "noop", MAIN) == 1
+    less = await add(world, RouteTerms(50, max_amount_minor=400), "little")
+    routes = {route.id: (route.version, route.enabled) for route in await listed(world)}
+    assert (routes[little.id], routes[less.id], routes[much.id]) == ((1, False), (2, True), (1, True))
     await asyncio.sleep(ROUTES_FRESH_S)
-    assert (await world.api.post("/v1/intents", payout(wallet, amount_minor=100), key="after")).status_code == 201
+    answers = {
+        amount: (await world.api.post("/v1/intents", payout(wallet, amount_minor=amount), key=f"n-{amount}"))
+        for amount in (400, 401, 899, 900)
+    }
+    assert {amount: answer.status_code for amount, answer in answers.items()} == {
+        400: 201,
+        401: 422,
+        899: 422,
+        900: 201,
+    }
+    assert answers[401].json()["code"] == "amount_out_of_bounds"
+
+
+async def test_two_routes_of_one_rail_may_begin_at_one_moment_and_a_name_is_plain(world: World) -> None:
+    begins = datetime.now(UTC) + timedelta(hours=1)
+    for name in ("night", "night-much"):
+        assert (await add(world, RouteTerms(), name, valid_from=begins)).valid_from == begins
+    with pytest.raises(Refusal, match="a route's name") as refused:
+        await add(world, RouteTerms(), "Much money")
+    assert refused.value.code == "malformed_request"
 
 
 @pytest.mark.parametrize(
@@ -137,6 +170,6 @@ async def test_terms_that_no_payment_meets_are_refused(
     world: World, terms: RouteTerms, dates: dict[str, datetime], code: str
 ) -> None:
     with pytest.raises(Refusal) as refused:
-        await add(world, terms, **dates)
+        await add(world, terms, MAIN, **dates)
     assert refused.value.code == code
     assert len(await listed(world)) == 1
