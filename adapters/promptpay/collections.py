@@ -138,6 +138,10 @@ class PromptPayCollections:
         verdict = verdicts.verdict_of(verdicts.QR_STATUSES, answer.status)
         if answer.payments and verdict in _UNPAID:
             verdict = Verdict.PAID  # money came, whatever the code's own status says by now
+        if verdict is Verdict.RETURNED and len(answer.payments) > 1:
+            # One of them came back, and the answer does not say which: a webhook names it, or a person does.
+            doubt, basis = "returned_one_not_told", Basis.REFERENCE_STATUS
+            return Outcome(Verdict.UNKNOWN, reason=doubt, evidence=evidence, basis=basis)
         received = _received(verdict, answer, evidence)
         action = None
         if verdict is Verdict.AWAITING_PAYMENT:

@@ -77,6 +77,8 @@ MISCONFIGURED: Final = (int(httpx.codes.UNAUTHORIZED), int(httpx.codes.FORBIDDEN
 NOT_CANCELABLE: Final = (409, "not_cancelable")
 """The refusal to cancel carries the transfer itself: its status is the answer."""
 
+_SEVERAL: Final = f", of the one payment; of several {Verdict.UNKNOWN}, since which one came back is not told"
+
 
 def verdict_of(table: Mapping[str, Verdict], status: str) -> Verdict:
     """Return what a status means; one outside the contract is UNKNOWN."""
@@ -114,7 +116,8 @@ def tables() -> Iterator[str]:
         yield f"| status of a {of} | verdict |"
         yield "|---|---|"
         for status, verdict in statuses.items():
-            yield f"| `{status}` | {verdict} |"
+            several = statuses is QR_STATUSES and verdict is Verdict.RETURNED
+            yield f"| `{status}` | {verdict}{_SEVERAL if several else ''} |"
         yield f"| any other status | {Verdict.UNKNOWN} |"
         yield ""
     yield "| reason beside a decline | ours |"

@@ -153,6 +153,22 @@ async def test_webhooks_out_of_order_and_a_return_after_credit(street: Street) -
     await street.world.prove()
 
 
+async def test_which_of_two_payments_came_back_is_never_guessed(street: Street) -> None:
+    intent = await street.top_up()
+    await street.pay(intent)
+    second = await street.pay(intent)
+    await street.control.post("/_control/return", json={"psp_txid": second, "manner": "never"})
+    await street.poll()
+    # The code says that a payment came back, and not which of the two: nothing is credited and nothing taken back.
+    assert await payments(street) == []
+    assert (await street.money(), await street.suspense()) == (1, 0)
+    await street.control.post("/_control/return", json={"psp_txid": second, "before_payment": True})
+    assert await street.told(2) == [200, 200]
+    assert [kind for kind, state, _ in await payments(street) if state != "NOTED"] == ["PAYMENT", "RETURN"]
+    assert (await street.money(), await street.suspense()) == (1, 0)
+    await street.world.prove()
+
+
 async def test_a_lost_answer_to_a_code_is_found_by_asking_and_makes_one_code(street: Street) -> None:
     script: dict[str, Any] = {"fault": "error_after", "times": 1}
     assert (await street.control.post("/_control/faults", json=script)).is_success
