@@ -27,7 +27,7 @@ class Intents(Protocol):
     async def load_intents(self, uow: Any, ids: Sequence[UUID], *, lock: bool = False) -> dict[UUID, IntentRow]: ...
 
     async def refunds_of(self, uow: Any, originals: Sequence[UUID]) -> list[IntentRow]:
-        """Return the refunds of payments, but those that failed, were cancelled or expired."""
+        """Return the refunds of payments, but those that ended unpaid and never proved paid."""
         ...
 
 

@@ -129,6 +129,14 @@ WITH paid AS (
 SELECT {WAKE_FOLLOWERS}
 """  # noqa: S608 - a constant
 _SELECT: Final = f"SELECT {', '.join(INTENT_COLUMNS)} FROM fleet.intents"  # noqa: S608 - the names are the row's own
+# One that ended unpaid and proves paid has left nonetheless, whether or not that fact could be applied.
+_REFUNDS: Final = f"""
+{_SELECT} i WHERE original_intent_id = ANY ($1::uuid[])
+    AND (state NOT IN ('FAILED', 'CANCELLED', 'EXPIRED') OR direction = 'OUT' AND EXISTS (
+        SELECT FROM fleet.jobs q JOIN fleet.facts f ON f.job_id = q.id
+        WHERE q.intent_id = i.id AND f.verdict IN ('SUCCEEDED', 'PAID', 'RETURNED')))
+ORDER BY id
+"""
 _ALLOWED_TEXT: Final = {state: ",".join(sorted(sources)) for state, sources in ALLOWED.items()}
 
 
@@ -206,13 +214,8 @@ class IntentStore:
         return {row["id"]: intent_of(row) for row in rows}
 
     async def refunds_of(self, uow: UnitOfWork, originals: Sequence[UUID]) -> list[IntentRow]:
-        """Return the refunds of payments, but those that failed, were cancelled or expired, oldest first."""
-        rows = await uow.connection.fetch(
-            f"{_SELECT} WHERE original_intent_id = ANY ($1::uuid[])"
-            " AND state NOT IN ('FAILED', 'CANCELLED', 'EXPIRED') ORDER BY id",
-            originals,
-        )
-        return [intent_of(row) for row in rows]
+        """Return the refunds of payments, oldest first, but those that ended unpaid and never proved paid."""
+        return [intent_of(row) for row in await uow.connection.fetch(_REFUNDS, originals)]
 
     async def has_event(self, uow: UnitOfWork, intent_id: UUID, kind: str, actor: str) -> bool:
         """Whether this actor caused an event of this kind."""

@@ -157,6 +157,28 @@ async def test_a_refund_that_proves_paid_after_its_void_is_paid_by_suspense(worl
     assert (await world.state(made.id))[0] == "FAILED"
     assert (await world.money(wallet), await suspense(world)) == ((2_001, 0), -500)
     assert ("page", "success_after_void") in await world.alerts()
+    # Who paid has it, though out of suspense: only the rest is left.
+    assert await refused(world, original, wallet, 1_501) == "refund_exceeds_original"
+    await given_back(world, original, wallet, 1_500, "R2")
+    assert await refused(world, original, wallet, 1) == "refund_exceeds_original"
+
+
+@pytest.mark.parametrize(("confirmed_minor", "left_in_suspense"), [(2_000, -4_000), (1_999, -2_000)])
+async def test_a_refund_that_proves_paid_after_its_void_leaves_nothing_to_refund_or_to_take_back(
+    world: World, confirmed_minor: int, left_in_suspense: int
+) -> None:
+    wallet = await opened(world, **REFUNDS)
+    original = await collected(world, wallet)
+    made = await refund(world, original, wallet, 2_000)
+    await answered(world, made.id, "DECLINED", reason="declined")
+    # Of another amount it is not applied, and a person looks at it: it was paid all the same.
+    money = {"amount_minor": confirmed_minor, "currency": "THB", "provider_tx_id": "R1"}
+    await world.tell(refund_job(made.id), "SUCCEEDED", kind="refund", **money)
+    assert await refused(world, original, wallet, 1) == "refund_exceeds_original"
+    assert await told(world, {"kind": "RETURN", "source": "STATEMENT"}) == ["REVERSED"]
+    assert (await world.money(wallet), await suspense(world)) == ((2_001, 0), left_in_suspense)
+    assert ("page", "return_exceeds_original") in await world.alerts()
+    assert await suspense(world, AccountCode.RECEIVABLE) == 0
 
 
 @pytest.mark.parametrize(
