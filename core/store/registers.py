@@ -64,7 +64,7 @@ _CLOSE: Final = """
 UPDATE fleet.register_files SET state = $2, lines = $3, file_hash = $4, completed_at = now() WHERE id = $1
 """
 _FETCHED: Final = """
-UPDATE fleet.register_days SET fetched_at = now()
+UPDATE fleet.register_days SET fetched_at = now(), leased_until = NULL
 WHERE rail = $1 AND provider_account = $2 AND environment = $3 AND business_day = $4
 """
 _WANT: Final = """
@@ -73,10 +73,26 @@ SELECT $1, $2, $3, day FROM unnest($4::date[]) day
 ON CONFLICT (rail, provider_account, environment, business_day)
     DO UPDATE SET wanted_at = CASE WHEN $5 THEN now() ELSE d.wanted_at END
 """
-_WANTED: Final = """
-SELECT provider_account, environment, business_day FROM fleet.register_days
-WHERE rail = $1 AND (fetched_at IS NULL OR fetched_at < wanted_at) ORDER BY business_day LIMIT 31
-"""
+_LEASE: Final = "now() + interval '2 minutes'"
+_WANTED: Final = f"""
+WITH free AS (
+    SELECT provider_account, environment, business_day FROM fleet.register_days
+    WHERE rail = $1 AND (fetched_at IS NULL OR fetched_at < wanted_at) AND coalesce(leased_until <= now(), true)
+    ORDER BY business_day LIMIT 31 FOR NO KEY UPDATE SKIP LOCKED
+), leased AS (
+    UPDATE fleet.register_days d SET leased_until = {_LEASE} FROM free f
+    WHERE d.rail = $1 AND d.provider_account = f.provider_account AND d.environment = f.environment
+        AND d.business_day = f.business_day
+    RETURNING d.provider_account, d.environment, d.business_day
+)
+SELECT * FROM leased ORDER BY business_day
+"""  # noqa: S608 - a constant
+_GO_ON: Final = f"""
+UPDATE fleet.register_days d SET leased_until = {_LEASE} FROM fleet.register_files f
+WHERE f.id = $1 AND d.rail = f.rail AND d.provider_account = f.provider_account AND d.environment = f.environment
+    AND d.business_day = f.business_day
+"""  # noqa: S608 - a constant
+_ONE_AT_A_TIME: Final = "SELECT pg_advisory_xact_lock(hashtextextended($1, 0))"
 _ACCOUNTS: Final = """
 SELECT DISTINCT rail, body->>'provider_account', coalesce(body->>'environment', 'sandbox') FROM fleet.rail_registrations
 UNION SELECT rail, provider_account, environment FROM fleet.register_days
@@ -117,12 +133,13 @@ class RegisterStore:
         await uow.connection.execute(_WANT, *_named(account), list(days), again)
 
     async def wanted(self, uow: UnitOfWork, rail: str) -> list[RegisterWanted]:
-        """Return what an adapter shall fetch now, the oldest day first."""
+        """Return what an adapter shall fetch now, the oldest day first; nobody else is asked for it meanwhile."""
         return [RegisterWanted(**row) for row in await uow.connection.fetch(_WANTED, rail)]
 
     async def open(self, uow: UnitOfWork, rail: str, asked: RegisterOpened, source: str) -> UUID:
         """Begin a register; what had come of one that never got whole is dropped."""
         named = (rail, asked.provider_account, asked.environment, asked.business_day, asked.section, source)
+        await uow.connection.execute(_ONE_AT_A_TIME, "register " + "/".join(map(str, named)))
         before = await uow.connection.fetchval(_LOADING, *named)
         if before is not None:
             await self.drop(uow, before)
@@ -136,6 +153,7 @@ class RegisterStore:
 
     async def take(self, uow: UnitOfWork, file_id: UUID, records: Iterable[Record] | AsyncIterable[Record]) -> int:
         """Keep lines of a register that is coming; return how many are new. Memory does not grow with their number."""
+        await uow.connection.execute(_GO_ON, file_id)
         await uow.connection.execute(_INCOMING)
         await uow.connection.copy_records_to_table("incoming_lines", records=records, columns=COLUMNS)
         done: str = await uow.connection.execute(_TAKE, file_id)

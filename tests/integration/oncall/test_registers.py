@@ -2,6 +2,7 @@
 where nothing differs.
 """
 
+import asyncio
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -268,6 +269,36 @@ async def test_a_day_that_ended_is_asked_for_and_compared_once_its_register_is_t
     now = datetime.now(UTC)
     assert [run.business_day for run in await compare_lately(ports, CONTEXT, now)] == [day.day - timedelta(days=3)]
     assert await compare_lately(ports, CONTEXT, now) == [], "nothing came since"
+
+
+async def test_a_day_is_asked_of_one_adapter_at_a_time_and_of_another_once_the_first_is_silent(day: Day) -> None:
+    ports = day.world.core.worker_ports
+
+    async def wanted() -> list[date]:
+        async with day.world.uow() as uow:
+            return [each.business_day for each in await ports.registers.wanted(uow, RAIL)]
+
+    async with day.world.uow() as uow:
+        await ports.registers.want(uow, ACCOUNT, [day.day], again=False)
+    first, second = await asyncio.gather(wanted(), wanted())
+    assert sorted([first, second]) == [[], [day.day]]
+    async with day.world.uow() as uow:
+        await uow.connection.execute("UPDATE fleet.register_days SET leased_until = now() - interval '1 second'")
+    assert await wanted() == [day.day]
+
+
+async def test_two_adapters_that_open_the_same_register_at_once_are_both_answered(day: Day) -> None:
+    ports = day.world.core.worker_ports
+    asked = RegisterOpened(provider_account="main", environment="sandbox", business_day=day.day)
+
+    async def opened() -> UUID:
+        async with day.world.uow() as uow:
+            return await ports.registers.open(uow, RAIL, asked, "FETCHED")
+
+    made = await asyncio.gather(*(opened() for _ in range(4)))
+    async with day.world.uow() as uow:
+        still = [each for each in made if await ports.registers.is_loading(uow, RAIL, each)]
+    assert len(still) == 1, "the last one's counts; the others are told that theirs is gone"
 
 
 async def test_a_line_that_only_the_provider_can_put_right_is_closed_by_two_people(day: Day) -> None:
