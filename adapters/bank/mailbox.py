@@ -51,6 +51,8 @@ class Mailbox:
         self._files: dict[str, FileStatus] = {}
         self._paid_in: dict[str, dict[str, Entry]] = {}
         self._credits: dict[str, Entry] = {}
+        self._shared: set[str] = set()
+        self._broken_down: set[str] = set()
         self._statements: dict[int, Balanced] = {}
         self._shown: set[str] = set()
         self.gaps: list[Gap] = []
@@ -84,6 +86,14 @@ class Mailbox:
     def credit(self, bank_reference: str) -> Entry | None:
         """Return a booked payment in by the bank's own reference."""
         return self._credits.get(bank_reference)
+
+    def is_shared(self, bank_reference: str) -> bool:
+        """Whether the account shows two different payments in under this one reference."""
+        return bank_reference in self._shared
+
+    def is_total(self, entry: Entry) -> bool:
+        """Whether this is the sum of payments in that the bank has told one by one: no payment of its own."""
+        return entry.is_credit and not entry.is_return and entry.bank_reference in self._broken_down
 
     def _take(self, body: bytes) -> None:
         try:
@@ -126,10 +136,10 @@ class Mailbox:
 
     def _learn_entry(self, fact: Entry) -> None:
         # `BOOK` alone is money that moved: an expected or a future entry is neither.
-        if not fact.is_booked:
+        if not fact.is_booked or self.is_total(fact):
             return
         if fact.is_credit and not fact.is_return and fact.bank_reference:
-            self._credits.setdefault(fact.bank_reference, fact)
+            self._learn_credit(fact)
         virtual = virtual_reference(fact)
         if virtual and fact.is_credit and not fact.is_return:
             self._paid_in.setdefault(virtual, {})[fact.bank_reference] = fact
@@ -141,6 +151,15 @@ class Mailbox:
             (known.returned if fact.is_return else known.credits)[reference] = fact
         else:
             (known.taken_back if fact.is_return else known.debits)[reference] = fact
+
+    def _learn_credit(self, fact: Entry) -> None:
+        reference = fact.bank_reference
+        if fact.part_of:
+            self._broken_down.add(fact.part_of)
+        first = self._credits.setdefault(reference, fact)
+        if reference not in self._shared and _differ(first, fact):
+            self._shared.add(reference)
+            log.error("two payments in have the bank's one reference %s: none of them is paid back", reference)
 
     def _check(self, statement: Balanced) -> None:
         if statement.statement_id in self._shown:
@@ -166,3 +185,11 @@ class Mailbox:
 
 def _rank(status: str) -> int:
     return _RANK.index(status) if status in _RANK else len(_RANK)
+
+
+def _differ(one: Entry, other: Entry) -> bool:
+    """Whether two credits of one name are two payments; what a message leaves out is no difference."""
+    if (one.amount_minor, one.currency) != (other.amount_minor, other.currency):
+        return True
+    told = ((one.debtor_account, other.debtor_account), (one.end_to_end_id, other.end_to_end_id))
+    return any(first and second and first != second for first, second in told)

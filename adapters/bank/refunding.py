@@ -57,6 +57,8 @@ class Refunding:
         paid = self._mailbox.credit(order.payee.value) if order.payee is not None else None
         if paid is None or paid.currency != order.currency:
             raise errors.Rejected("payment_not_found", "the account shows no such payment in")
+        if self._mailbox.is_shared(paid.bank_reference):
+            raise errors.Rejected("payment_not_unique", "the bank calls two payments by this name")
         if not paid.debtor_account or not (paid.debtor_account[:2].isalpha() or paid.debtor_bank):
             raise errors.Rejected("payer_account_unknown", "the bank does not say which account it came from")
         refunds = self._refunds_of[paid.bank_reference]

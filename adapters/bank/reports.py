@@ -1,5 +1,6 @@
 """What a bank reports, as facts: pain.002, camt.052/053/054 and pacs.004. Pure; versions differ in namespace alone."""
 
+import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
@@ -7,6 +8,7 @@ from typing import Final
 from lxml import etree
 
 from adapters.bank.xml import XmlRefusedError, find, find_all, read_document, source_of, text_at
+from schemas.collections import TRANSACTION_LENGTH_MAX
 from schemas.money import AmountError, currency_of, to_minor
 
 NOT_PROVIDED: Final = "NOTPROVIDED"
@@ -60,6 +62,8 @@ class Entry:
     """Of a credit: the account that it came from, as an IBAN or the bank's own number; empty where it is not told."""
     debtor_bank: str = ""
     """And its bank, by the code of the national clearing."""
+    part_of: str = ""
+    """Of a credit that the bank names only by the entry that it shares with others: that entry's name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,10 +158,12 @@ def _accounts(message: etree._Element, kind: str, name: str) -> Iterator[Fact]:
             )
 
 
-def _movements(entry: etree._Element, account: str, name: str) -> Iterator[Entry]:
+def _movements(entry: etree._Element, account: str, source: str) -> Iterator[Entry]:
     """Yield one movement for each transaction: a bank may book many payments as one entry."""
     details = find_all(entry, "NtryDtls/TxDtls")
-    for detail in details or [entry]:
+    whole, own_names = text_at(entry, "AcctSvcrRef"), [text_at(each, "Refs/AcctSvcrRef") for each in details]
+    end_to_end_ids = [text_at(each, "Refs/EndToEndId") for each in details]
+    for place, detail in enumerate(details or [entry]):
         own_amount = find(detail, "Amt") is not None
         if len(details) > 1 and not own_amount:
             raise XmlRefusedError("an entry of several transactions that do not state their amounts")
@@ -166,25 +172,40 @@ def _movements(entry: etree._Element, account: str, name: str) -> Iterator[Entry
         if direction not in ("CRDT", "DBIT"):
             raise XmlRefusedError("an entry that is neither credit nor debit")
         reference = text_at(detail, "Refs/EndToEndId")
+        is_return = find(detail, "RtrInf") is not None or text_at(entry, "RvslInd") == "true"
+        name, part_of = text_at(detail, "Refs/AcctSvcrRef") or whole, ""
+        # Who paid, and is paid back, hangs on a credit's name; payments of ours are known by their EndToEndIds.
+        if direction == "CRDT" and not is_return and len(details) > 1 and name and own_names.count(name) != 1:
+            tells_apart = reference not in ("", NOT_PROVIDED) and end_to_end_ids.count(reference) == 1
+            name, part_of = _part_name(name, reference if tells_apart else f"#{place + 1}"), name
         yield Entry(
             account,
             direction == "CRDT",
             (text_at(entry, "Sts/Cd") or text_at(entry, "Sts")) == "BOOK",
-            find(detail, "RtrInf") is not None or text_at(entry, "RvslInd") == "true",
+            is_return,
             amount_minor,
             currency,
-            text_at(detail, "Refs/AcctSvcrRef") or text_at(entry, "AcctSvcrRef"),
+            name,
             "" if reference == NOT_PROVIDED else reference,
             text_at(detail, "RmtInf/Strd/CdtrRefInf/Ref"),
             tuple((each.text or "").strip() for each in find_all(detail, "RmtInf/Ustrd")),
             text_at(entry, "ValDt/Dt"),
             text_at(detail, "RtrInf/Rsn/Cd"),
-            name,
+            source,
             source_of(entry),
             (text_at(entry, "BookgDt/Dt") or text_at(entry, "BookgDt/DtTm"))[:10],
             text_at(detail, "RltdPties/DbtrAcct/Id/IBAN") or text_at(detail, "RltdPties/DbtrAcct/Id/Othr/Id"),
             text_at(detail, "RltdAgts/DbtrAgt/FinInstnId/ClrSysMmbId/MmbId"),
+            part_of,
         )
+
+
+def _part_name(whole: str, part: str) -> str:
+    """Return the name of one payment of an entry: the same in every message that shows it, and short enough to tell."""
+    name = f"{whole}/{part}"
+    if len(name) <= TRANSACTION_LENGTH_MAX and all("!" <= each <= "~" for each in part):
+        return name
+    return f"{whole}/{hashlib.sha256(part.encode()).hexdigest()[:20]}"
 
 
 def _balance(statement: etree._Element, code: str) -> int | None:

@@ -31,7 +31,7 @@ class Watcher:
 
     def __init__(self, rail: str, mailbox: Mailbox, files: Files, settings: BankSettings) -> None:
         self._rail, self._mailbox, self._files, self._settings = rail, mailbox, files, settings
-        self._seen: set[tuple[str, bool]] = set()
+        self._seen: set[tuple[str, bool, str, int]] = set()
         self._facts: deque[ProviderPayment] = deque()
         self._came_back: deque[str] = deque()
         mailbox.listeners.append(self._note)
@@ -85,8 +85,9 @@ class Watcher:
     def _note(self, fact: Fact) -> None:
         if not isinstance(fact, Entry) or not fact.is_booked or fact.account != self._settings.account:
             return
-        movement = (fact.bank_reference, fact.is_credit)
-        if not fact.bank_reference or movement in self._seen:
+        # Movements of one entry may share its name: who and how much tell them apart.
+        movement = (fact.bank_reference, fact.is_credit, fact.end_to_end_id, fact.amount_minor)
+        if not fact.bank_reference or movement in self._seen or self._mailbox.is_total(fact):
             return
         self._seen.add(movement)
         if fact.is_credit and fact.is_return:
