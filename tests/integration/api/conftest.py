@@ -68,6 +68,11 @@ class World:
         key = await self.core.keys.create(_ROOT, tenant_id=self.tenant_id, name="other", **limits)
         return Signed(self.api.http, key.id, key.secret)
 
+    async def at_both(self, second: Signed, count: int, **limits: Any) -> list[Signed]:
+        """Return clients with a key each, hence transactions of their own, at this core and the second in turns."""
+        keys = [await self.other(**limits) for _ in range(count)]
+        return [Signed((self.api, second)[n % 2].http, key.key_id, key.secret) for n, key in enumerate(keys)]
+
     async def funded_wallet(self, amount_minor: int) -> str:
         """Open a wallet that holds this much."""
         answer = await self.api.post("/v1/wallets", {"owner": "anna", "currency": "THB"})
@@ -123,6 +128,8 @@ class World:
 
 _ROOT = Context(None, "test")
 ROUTES_FRESH_S = 1.1
+ACCEPT_IN_FLIGHT = 8
+"""Transactions at a time, so that payments at once under keys of their own meet in the locks of the database."""
 
 
 async def register(admin: asyncpg.Connection, **capabilities: Any) -> None:
@@ -142,6 +149,15 @@ async def world(fresh_database: RoleUrls, admin_connection: asyncpg.Connection) 
         yield world
 
 
+@pytest.fixture
+async def second(world: World) -> AsyncIterator[Signed]:
+    """The same key at another core, with pools, caches and batches of its own, as another process would be."""
+    async with open_core(world.settings) as core:
+        transport = httpx.ASGITransport(public_app(core), raise_app_exceptions=False)
+        async with httpx.AsyncClient(transport=transport, base_url="http://second") as http:
+            yield Signed(http, world.key.id, world.key.secret)
+
+
 @asynccontextmanager
 async def open_world(urls: RoleUrls, admin_connection: asyncpg.Connection) -> AsyncIterator[World]:
     """Open a world on a database of its own."""
@@ -150,6 +166,7 @@ async def open_world(urls: RoleUrls, admin_connection: asyncpg.Connection) -> As
         DATABASE_WORKER_URL=urls.worker,
         REDIS_URL="redis://127.0.0.1:1/0",
         master_key=base64.b64encode(os.urandom(32)).decode(),
+        accept_in_flight=ACCEPT_IN_FLIGHT,
     )
     tenant = uuid4()
     await admin_connection.execute("INSERT INTO fleet.tenants (tenant_id, name) VALUES ($1, 'shop')", tenant)

@@ -142,11 +142,10 @@ async def test_an_exact_amount_is_bought_at_a_price_rounded_up_and_sold_back_at_
     assert (usd, thb, spread_usd) == (100_000 - 10_014 + 9_913, 0, 9_963 - 9_913)
 
 
-async def test_of_fifty_that_use_one_quote_at_once_exactly_one_wins(desk: Desk) -> None:
+async def test_of_fifty_that_use_one_quote_at_once_exactly_one_wins(desk: Desk, second: Signed) -> None:
     quote = await desk.quote()
-    others = [await desk.world.other() for _ in range(4)]
-    # Keys of their own have transactions of their own: some meet in one batch, some in the quote's lock.
-    answers = await asyncio.gather(*(desk.use(quote, api=[desk.api, *others][n % 5]) for n in range(50)))
+    # Keys of their own have transactions of their own, which meet in the quote's lock.
+    answers = await asyncio.gather(*(desk.use(quote, api=api) for api in await desk.world.at_both(second, 50)))
     outcomes = Counter(
         "SETTLED" if (body := answer.json()).get("state") == "SETTLED" else (body.get("failure") or body)["code"]
         for answer in answers

@@ -2,24 +2,9 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator
 
-import httpx
-import pytest
-
-from core.api.public import public_app
-from core.bootstrap import open_core
 from tests.integration.api.conftest import World, payout
 from tests.support.signed import Signed
-
-
-@pytest.fixture
-async def second(world: World) -> AsyncIterator[Signed]:
-    """The same key at another core, with pools, caches and batches of its own."""
-    async with open_core(world.settings) as core:
-        transport = httpx.ASGITransport(public_app(core), raise_app_exceptions=False)
-        async with httpx.AsyncClient(transport=transport, base_url="http://second") as http:
-            yield Signed(http, world.key.id, world.key.secret)
 
 
 async def test_one_key_at_two_processes_makes_one_payment(world: World, second: Signed) -> None:

@@ -4,7 +4,7 @@ import base64
 import os
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from itertools import count
 from typing import Any
@@ -39,6 +39,8 @@ from tests.support.event_log import prove_events
 
 RAIL = "testrail"
 I_S, H_S = 60, 120
+ACCEPT_IN_FLIGHT = 8
+"""Transactions at a time, so that payments at once under keys of their own meet in the locks of the database."""
 
 
 class NeverThrottled:
@@ -85,15 +87,19 @@ class World:
         await self._accept({"operation": "MANUAL_ADJUSTMENT", "wallet_id": view.id, "amount_minor": amount_minor})
         return view.id
 
-    async def pay(self, wallet_id: UUID, amount_minor: int = 100, **more: Any) -> UUID:
+    def callers(self, count: int) -> list[Caller]:
+        """Return callers with a key each, hence transactions of their own; requests of one key share one."""
+        return [replace(self.caller, key_id=f"key-{n}") for n in range(count)]
+
+    async def pay(self, wallet_id: UUID, amount_minor: int = 100, *, caller: Caller | None = None, **more: Any) -> UUID:
         """Ask for a payout; return the intent."""
         payee = {"type": "mobile", "value": "0812345678"}
         asked = {"operation": "PAYOUT", "wallet_id": wallet_id, "amount_minor": amount_minor, "payee": payee}
-        return await self._accept(asked | more)
+        return await self._accept(asked | more, caller)
 
-    async def _accept(self, asked: dict[str, object]) -> UUID:
+    async def _accept(self, asked: dict[str, object], caller: Caller | None = None) -> UUID:
         request = IntentRequest.model_validate(asked | {"currency": "THB"})
-        accepted = await self.core.accept.accept(self.caller, f"key-{next(self.numbers)}", request)
+        accepted = await self.core.accept.accept(caller or self.caller, f"key-{next(self.numbers)}", request)
         return accepted.intent.id
 
     async def ask(
@@ -260,6 +266,7 @@ async def open_world(urls: RoleUrls, admin_connection: asyncpg.Connection) -> As
         DATABASE_WORKER_URL=urls.worker,
         REDIS_URL="redis://127.0.0.1:1/0",
         master_key=base64.b64encode(os.urandom(32)).decode(),
+        accept_in_flight=ACCEPT_IN_FLIGHT,
     )
     tenant = uuid4()
     await admin_connection.execute("INSERT INTO fleet.tenants (tenant_id, name) VALUES ($1, 'shop')", tenant)

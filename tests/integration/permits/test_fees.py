@@ -211,7 +211,7 @@ async def test_fifty_payments_at_once_never_spend_what_their_fees_need(world: Wo
     await world.register()
     wallet, partner = await world.wallet(1000), await world.wallet(1)
     await put_both(world, partner)
-    intents = await asyncio.gather(*(world.pay(wallet) for _ in range(50)))
+    intents = await asyncio.gather(*(world.pay(wallet, caller=caller) for caller in world.callers(50)))
     states = [await world.state(intent) for intent in intents]
     # Nine times 103 fit into 1000, and a tenth without its fee is none.
     assert sorted(states) == [("AUTHORIZED", None)] * 9 + [("FAILED", "insufficient_funds")] * 41

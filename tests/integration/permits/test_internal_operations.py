@@ -1,6 +1,7 @@
 """Operations between wallets, and the other outgoing ones, on a real database with the real ledger."""
 
 import asyncio
+from collections import Counter
 from dataclasses import replace
 from typing import Any
 from uuid import UUID
@@ -48,14 +49,19 @@ async def test_money_that_is_not_there_does_not_move(world: World) -> None:
 
 
 async def test_fifty_transfers_both_ways_at_once_lose_nothing_and_overdraw_nothing(world: World) -> None:
-    wallet, other = await world.wallet(1000), await world.wallet(1000)
-    pairs = [(wallet, other) if n % 2 else (other, wallet) for n in range(50)]
-    intents = await asyncio.gather(*(move(world, "INTERNAL_P2P", *pair, 150) for pair in pairs))
-    assert {intent.state for intent in intents} <= {"SETTLED", "FAILED"}
-    settled = [intent.wallet_id for intent in intents if intent.state == "SETTLED"]
-    expected = 1000 + 150 * (settled.count(other) - settled.count(wallet))
-    assert settled
-    assert (await world.money(wallet), await world.money(other)) == ((expected, 0), (2000 - expected, 0))
+    wallet, other = await world.wallet(25 * 150), await world.wallet(25 * 110)
+    asked = [(wallet, other, 150) if n % 2 else (other, wallet, 110) for n in range(50)]
+    sent = zip(world.callers(50), asked, strict=True)
+    intents = await asyncio.gather(*(move(world, "INTERNAL_P2P", *each, caller) for caller, each in sent))
+    assert [intent.state for intent in intents] == ["SETTLED"] * 50
+    assert (await world.money(wallet), await world.money(other)) == ((25 * 110, 0), (25 * 150, 0))
+    # Eighteen times 150 fit into 2,750, and what is left is too little for a nineteenth.
+    callers = world.callers(50)
+    intents = await asyncio.gather(*(move(world, "INTERNAL_P2P", wallet, other, 150, caller) for caller in callers))
+    assert Counter((intent.state, intent.failure_code) for intent in intents) == {
+        ("SETTLED", None): 18, ("FAILED", "insufficient_funds"): 32,
+    }  # fmt: skip
+    assert (await world.money(wallet), await world.money(other)) == ((50, 0), (25 * 150 + 18 * 150, 0))
     await world.prove()
 
 

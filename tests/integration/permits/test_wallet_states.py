@@ -30,14 +30,16 @@ async def change(world: World, wallet: UUID, what: str, reason: str = "asked for
     return view.status
 
 
-async def move(world: World, wallet: UUID, other: UUID, amount_minor: int, **more: object) -> UUID:
+async def move(
+    world: World, wallet: UUID, other: UUID, amount_minor: int, caller: Caller | None = None, **more: object
+) -> UUID:
     """Ask for a transfer between wallets."""
     request = IntentRequest.model_validate(
         {"operation": "INTERNAL_P2P", "wallet_id": wallet, "counterparty_wallet_id": other}
         | {"amount_minor": amount_minor, "currency": "THB"}
         | more
     )
-    return (await world.core.accept.accept(world.caller, f"move-{next(world.numbers)}", request)).intent.id
+    return (await world.core.accept.accept(caller or world.caller, f"move-{next(world.numbers)}", request)).intent.id
 
 
 async def told(world: World, wallet: UUID) -> list[WalletEvent]:
@@ -96,8 +98,10 @@ async def test_a_payment_in_review_is_not_approved_out_of_a_frozen_wallet(world:
 async def test_after_a_freeze_has_committed_none_of_fifty_racing_payments_takes_a_hold(world: World) -> None:
     await world.register()
     wallet, other = await world.wallet(100_000), await world.wallet(1)
-    payments = [asyncio.create_task(world.pay(wallet, 100)) for _ in range(25)]
-    payments += [asyncio.create_task(move(world, wallet, other, 100)) for _ in range(25)]
+    callers = world.callers(50)
+    payments = [asyncio.create_task(world.pay(wallet, 100, caller=caller)) for caller in callers[::2]]
+    payments += [asyncio.create_task(move(world, wallet, other, 100, caller)) for caller in callers[1::2]]
+    await asyncio.wait(payments, return_when=asyncio.FIRST_COMPLETED)
     status = await change(world, wallet, "freeze")
     frozen_at = await world.admin.fetchval("SELECT at FROM fleet.wallet_events WHERE wallet_id = $1", wallet)
     late = [await world.pay(wallet, 100), await move(world, wallet, other, 100)]
@@ -108,7 +112,11 @@ async def test_after_a_freeze_has_committed_none_of_fifty_racing_payments_takes_
     assert states[-2:] == [("FAILED", "account_frozen")] * 2
     rows = await world.admin.fetch("SELECT created_at FROM fleet.transfers WHERE debit_account_id = $1", wallet)
     assert len(rows) == len([state for state in states if state[0] != "FAILED"])
+    assert rows
     assert all(row["created_at"] <= frozen_at for row in rows)
+    moved, held = states.count(("SETTLED", None)), states.count(("AUTHORIZED", None))
+    assert await world.money(wallet) == (100_000 - 100 * moved, 100 * held)
+    assert await world.money(other) == (1 + 100 * moved, 0)
     await world.prove()
 
 
