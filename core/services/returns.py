@@ -69,7 +69,7 @@ async def make_refunds(
     """Insert a settled refund for each return; the caller applies the transfers and commits the limits.
 
     The money goes to the wallet that paid, with the fees that their rules return; to suspense, without them, where that
-    wallet is closed or the tenant wants to look first. A share of a fee stays where it went, if to a wallet that cannot
+    wallet is closed, there is none, or the tenant wants to look first. A share of a fee stays where it went, if to a wallet that cannot
     give it now: what the provider gave back does not wait for that. Each raises an alert.
     """
     if not returns:
@@ -85,7 +85,9 @@ async def make_refunds(
     for each in returns:
         original = each.original
         closed = wallets[original.wallet_id].account.flags & AccountFlags.CLOSED
-        parked = bool(closed) or policies[original.tenant_id] == "SUSPENSE"
+        # What a person paid back out of suspense was in no wallet, and rests there again.
+        ownerless = original.direction == Direction.PAYBACK
+        parked = bool(closed) or ownerless or policies[original.tenant_id] == "SUSPENSE"
         refund = _refund(each, Direction.SUSPENSE if parked else Direction.RETURN)
         # A refund that comes back is in the wallet again; the fees that went back with it stay there, too.
         legs = () if parked or original.is_refund else left[original.id].take(each.amount_minor) or ()

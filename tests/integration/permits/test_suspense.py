@@ -18,6 +18,7 @@ from core.services.suspense import (
     set_tolerance,
     show_item,
 )
+from schemas.api import IntentRequest
 from schemas.operations import JobKind
 from schemas.suspense import AssignRequest, ReturnRequest, SuspenseDetail, SuspenseState, ToleranceRequest
 from tests.integration.permits.conftest import World
@@ -126,6 +127,31 @@ async def test_a_return_that_proves_paid_after_its_refusal_is_not_open_to_be_pai
         with pytest.raises(Refusal, match=f"{state} already"):
             await again
     assert (await world.money(wallet), await suspense(world)) == ((1, 0), left_minor)
+    await world.prove()
+
+
+async def test_a_return_that_comes_back_rests_in_suspense_again_until_a_wallet_gets_it(world: World) -> None:
+    wallet = await opened(world)
+    item = await parked(world)
+    waiting = await give_back(world, item)
+    money: dict[str, Any] = {"amount_minor": 700, "currency": "THB", "provider_tx_id": "R1"}
+    await answer_refund(world, waiting, "SUCCEEDED", **money)
+    assert waiting.taken_by is not None
+    job = derive_id(waiting.taken_by, "job", JobKind.REFUND)
+    for _ in range(2):
+        await world.tell(job, "RETURNED", kind="refund", basis="REFERENCE_STATUS", **money)
+    # Nobody's wallet gave it: wherever the tenant wants returns, this one has none to go to.
+    assert (await suspense(world), await world.money(wallet)) == (700, (1, 0))
+    assert ("page", "return_in_suspense") in await world.alerts()
+    query = "SELECT id FROM fleet.intents WHERE original_intent_id = $1 AND direction = 'SUSPENSE'"
+    back = await world.admin.fetchval(query, waiting.taken_by)
+    body = {"operation": "REFUND", "original_intent_id": back, "wallet_id": wallet, "amount_minor": 700}
+    request = IntentRequest.model_validate(body | {"currency": "THB"})
+    assert (await world.core.accept.accept(decider(world), "release", request)).intent.state == "SETTLED"
+    with pytest.raises(Refusal) as refused:
+        await world.core.accept.accept(decider(world), "release-again", request)
+    assert refused.value.code == "refund_exceeds_original"
+    assert (await suspense(world), await world.money(wallet)) == (0, (701, 0))
     await world.prove()
 
 
