@@ -69,8 +69,8 @@ async def make_refunds(
     """Insert a settled refund for each return; the caller applies the transfers and commits the limits.
 
     The money goes to the wallet that paid, with the fees that their rules return; to suspense, without them, where that
-    wallet is closed, there is none, or the tenant wants to look first. A share of a fee stays where it went, if to a wallet that cannot
-    give it now: what the provider gave back does not wait for that. Each raises an alert.
+    wallet is closed, there is none, or the tenant wants to look first. A share of a fee stays where it went, if to a
+    wallet that cannot give it now: what the provider gave back does not wait for that. Each raises an alert.
     """
     if not returns:
         return [], []
