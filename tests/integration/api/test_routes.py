@@ -2,17 +2,19 @@
 
 import asyncio
 from datetime import UTC, datetime, timedelta
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import pytest
 
 from core.domain.context import Context
 from core.services.problems import Refusal
+from core.services.rails import pause, register, resume
 from core.services.routes import RouteTerms
 from core.services.set_routes import MAIN, RouteRequest, RouteView, disable_route, set_route
 from core.store import rails
 from core.store.routes import RouteStore
-from tests.integration.api.conftest import ROUTES_FRESH_S, World, payout
+from schemas.rails import RailRegistration
+from tests.integration.api.conftest import REGISTRATION, ROUTES_FRESH_S, World, payout
 
 _OPERATOR = Context(None, "operator")
 
@@ -173,3 +175,42 @@ async def test_terms_that_no_payment_meets_are_refused(
         await add(world, terms, MAIN, **dates)
     assert refused.value.code == code
     assert len(await listed(world)) == 1
+
+
+async def test_a_payment_goes_by_priority_to_the_rail_that_is_there_and_back_when_the_first_is_resumed(
+    world: World,
+) -> None:
+    wallet = await world.funded_wallet(100_000)
+    async with world.core.worker_database.unit_of_work(_OPERATOR) as uow:
+        await register(uow, rails, RailRegistration.model_validate(REGISTRATION | {"rail": "spare"}))
+        for rail, priority in (("spare", 20), ("noop", 10)):
+            request = RouteRequest("PAYOUT", "THB", rail, RouteTerms(priority=priority), alone=False)
+            await set_route(uow, RouteStore(), rails, world.tenant_id, "operator", request)
+
+    async def paid_by() -> str:
+        await asyncio.sleep(ROUTES_FRESH_S)
+        answer = await world.api.post("/v1/intents", payout(wallet), key=uuid4().hex)
+        assert (answer.status_code, answer.json()["state"]) == (201, "AUTHORIZED"), answer.text
+        job = "SELECT rail FROM fleet.jobs WHERE intent_id = $1"
+        rail: str = await world.admin.fetchval(job, UUID(answer.json()["id"]))
+        return rail
+
+    async def turn(rail: str, operation: str, *, off: bool) -> None:
+        async with world.core.worker_database.unit_of_work(_OPERATOR) as uow:
+            if off:
+                assert await pause(uow, rails, rail, operation, reason="maintenance")
+            else:
+                await resume(uow, rails, rail, operation)
+
+    assert await paid_by() == "noop"
+    await turn("noop", "PAYOUT", off=True)
+    assert await paid_by() == "spare"
+    await turn("spare", "*", off=True)
+    assert await paid_by() == "noop", "where all wait, the payment waits on the first"
+    await turn("noop", "PAYOUT", off=False)
+    await turn("spare", "*", off=False)
+    assert await paid_by() == "noop"
+    async with world.core.worker_database.unit_of_work(_OPERATOR) as uow:
+        request = RouteRequest("PAYOUT", "THB", "spare", RouteTerms(priority=5), alone=False)
+        await set_route(uow, RouteStore(), rails, world.tenant_id, "operator", request)
+    assert await paid_by() == "spare"

@@ -148,3 +148,38 @@ async def test_a_signature_covers_method_path_query_body_key_time_and_nonce(worl
     assert changed_tables == {"service_keys", "audit_entries", "audit_heads"}
     assert (await world.api.http.post("/v1/wallets", content=raw, headers=headers)).status_code == 201
     assert (await world.api.get(f"/v1/wallets/{wallet}")).status_code == 200
+
+
+async def test_a_mini_app_charges_and_credits_a_user_by_keys_that_may(world: World) -> None:
+    user, shop = await world.funded_wallet(1000), await world.funded_wallet(1)
+    charging = await world.other(operations=["MINIAPP_CHARGE"], accounts=[UUID(shop)])
+    crediting = await world.other(operations=["MINIAPP_CREDIT"])
+
+    def moved(operation: str, payer: str, payee: str, amount_minor: int) -> dict[str, Any]:
+        wallets = {"wallet_id": payer, "counterparty_wallet_id": payee}
+        return wallets | {"operation": operation, "amount_minor": amount_minor, "currency": "THB"}
+
+    async def owned() -> tuple[int, int]:
+        found = [(await world.api.get(f"/v1/wallets/{each}")).json() for each in (user, shop)]
+        return found[0]["available_minor"], found[1]["available_minor"]
+
+    charge = await charging.post("/v1/intents", moved("MINIAPP_CHARGE", user, shop, 300), key="charge")
+    assert (charge.status_code, charge.json()["state"]) == (201, "SETTLED"), charge.text
+    assert await owned() == (700, 301)
+    again = await charging.post("/v1/intents", moved("MINIAPP_CHARGE", user, shop, 300), key="charge")
+    assert (again.headers["Idempotent-Replayed"], again.json()) == ("true", charge.json())
+    credit = await crediting.post("/v1/intents", moved("MINIAPP_CREDIT", shop, user, 101), key="credit")
+    assert (credit.status_code, credit.json()["state"]) == (201, "SETTLED"), credit.text
+    assert await owned() == (801, 200)
+    over = await charging.post("/v1/intents", moved("MINIAPP_CHARGE", user, shop, 802), key="over")
+    assert (over.json()["state"], over.json()["failure"]["code"]) == ("FAILED", "insufficient_funds")
+    # A charge takes from another's wallet: it needs a key that names it, and goes to the wallet that the key covers.
+    for client, body, code in (
+        (world.api, moved("MINIAPP_CHARGE", user, shop, 1), "operation_not_permitted"),
+        (crediting, moved("MINIAPP_CHARGE", user, shop, 1), "operation_not_permitted"),
+        (charging, moved("MINIAPP_CREDIT", shop, user, 1), "operation_not_permitted"),
+        (charging, moved("MINIAPP_CHARGE", shop, user, 1), "account_not_permitted"),
+    ):
+        refused = await client.post("/v1/intents", body, key="no")
+        assert (refused.status_code, refused.json()["code"]) == (403, code)
+    assert await owned() == (801, 200)
