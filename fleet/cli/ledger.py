@@ -38,7 +38,7 @@ def verify(as_json: JsonFlag = False) -> int:
     if as_json:
         print_json({**summary, "discrepancies": wrong})
     else:
-        print_fields("ledger", dict(summary))
+        print_fields("ledger", {"balanced": summary.pop("holds"), **summary})
         if wrong:
             print_table("discrepancies", ("kind", "subject", "detail"), [tuple(item.values()) for item in wrong])
     return ExitCode.DONE if report.holds else ExitCode.CHECK_FAILED

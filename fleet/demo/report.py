@@ -64,7 +64,7 @@ def print_report(console: Console, run: Run, proof: Proof) -> None:
     checks.add_column("result", justify="right")
     checks.add_row("ledger: every transfer sums to zero", _yes(proof.balanced))
     checks.add_row("ledger: holds = pending payments", _yes(proof.holds_match_pending))
-    checks.add_row("provider's book: payments", str(proof.booked))
+    checks.add_row("provider's book: paid out", str(proof.booked))
     for rail, book in proof.by_rail.items():
         checks.add_row(f"  of them by {rail}", str(book.payments))
     checks.add_row("provider's book: paid twice", str(len(proof.paid_twice)))

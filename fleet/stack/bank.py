@@ -77,3 +77,12 @@ async def read_bank_book(url: str) -> list[BookPayment]:
     async with httpx.AsyncClient(base_url=url, timeout=30, trust_env=False) as http:
         rows: list[dict[str, Any]] = (await http.get("/_mock/payments")).raise_for_status().json()
     return [BookPayment(row["end_to_end_id"], row["amount"], "bank") for row in rows if row["booked_at"]]
+
+
+async def read_bank_received(url: str) -> list[BookPayment]:
+    """Return what came in by the bank's own book: transfers to our account, and direct debits that it collected."""
+    async with httpx.AsyncClient(base_url=url, timeout=30, trust_env=False) as http:
+        transfers: list[dict[str, Any]] = (await http.get("/_mock/credits")).raise_for_status().json()
+        debits: list[dict[str, Any]] = (await http.get("/_mock/collections")).raise_for_status().json()
+    came = [(row["reference"], row) for row in transfers] + [(row["end_to_end_id"], row) for row in debits]
+    return [BookPayment(reference, row["amount"], "bank") for reference, row in came if row["booked_at"]]

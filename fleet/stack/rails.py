@@ -15,7 +15,7 @@ from adapters.sbp.simulator.book import read_book as read_qp_book
 from adapters.sbp.simulator.book import read_received as read_qp_received
 from adapters.sbp.simulator.book import read_refunds as read_qp_refunds
 from fleet.proof import BookPayment
-from fleet.stack.bank import bank_process, bank_settings, open_account, read_bank_book, transfer_in
+from fleet.stack.bank import bank_process, bank_settings, open_account, read_bank_book, read_bank_received, transfer_in
 from fleet.stack.profile import Profile
 from fleet.stack.supervisor import ChildSpec
 from schemas.money import currency_of, to_major_text
@@ -130,6 +130,7 @@ _MOCK_BANK: Final = Provider(
     read_book=lambda place: read_bank_book(place.url),
     prepare=open_account,
     pay_in=lambda place, reference, amount_minor: transfer_in(place.url, reference, amount_minor),
+    read_received=lambda place: read_bank_received(place.url),
 )
 
 RAILS: Final[Mapping[str, StackRail]] = {
