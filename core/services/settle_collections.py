@@ -63,9 +63,12 @@ async def take_collected(uow: Any, ports: CollectionPorts, batch: Batch) -> Take
     facts = [fact for _, _, fact in told]
     now = batch.states[first.rail].now
     taken = await take_money(uow, ports, first.rail, first.provider, facts, intents, now)
+    seen: set[int] = set()
     for (job, place, _), fate, reason in zip(told, taken.fates, taken.reasons, strict=True):
-        if fate is PaymentFate.QUARANTINED:
+        # Of a result its own payment decides; another one beside it that a person must look at has a break of its own.
+        if fate is PaymentFate.QUARANTINED and place not in seen:
             batch.facts[place] = replace(batch.facts[place], quarantine=reason)
+        seen.add(place)
         if job.intent_id not in taken.endings and not IntentState(intents[job.intent_id].state).is_terminal:
             batch.wait(job, reason or fate.lower())
     return taken

@@ -221,6 +221,20 @@ async def test_a_register_line_that_is_not_booked_is_never_posted(world: World) 
     await world.prove()
 
 
+async def test_what_is_wrong_with_another_payment_of_an_answer_leaves_its_own_applied(world: World) -> None:
+    wallet = await opened(world)
+    await paid(world, await shown(world, wallet))
+    intent = await shown(world, wallet, 500)
+    other = [{"transaction_id": "T1", "amount_minor": 1_900, "currency": "THB"}]
+    await paid(world, intent, 500, "T2", further=other)
+    assert ((await world.state(intent))[0], await world.money(wallet)) == ("SETTLED", (2_501, 0))
+    query = "SELECT quarantine FROM fleet.facts WHERE intent_id = $1 AND verdict = 'PAID'"
+    assert [row["quarantine"] for row in await world.admin.fetch(query, intent)] == [None]
+    # The other one has a break and a call of its own.
+    assert ("page", "same_transaction_other_money") in await world.alerts()
+    await world.prove()
+
+
 async def test_every_payment_that_one_answer_tells_of_is_kept(world: World) -> None:
     wallet = await opened(world)
     intent = await shown(world, wallet)
