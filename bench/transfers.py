@@ -142,7 +142,7 @@ async def _tenant(stack: Stack, http: aiohttp.ClientSession, name: str) -> Trans
         db_pool_size=2,
     )
     async with open_core(settings) as core:
-        asked = TenantRequest(name=name, operations=("*", "MANUAL_ADJUSTMENT", "FEES", "LIMITS"))
+        asked = TenantRequest(name=name, operations=("*", "MANUAL_ADJUSTMENT", "ADJUSTMENT_ALONE", "FEES", "LIMITS"))
         made = await core.tenants.create("bench", asked)
     tenant = Transfers(replace(info, key_id=made.key_id, key_secret=made.secret), http)
     await tenant.open_wallets()

@@ -219,7 +219,12 @@ async def open_core(settings: Settings) -> AsyncIterator[Core]:
             tenants=TenantService(worker.unit_of_work, worker_ports.tenants, keys),
             events=EventService(ports.unit_of_work, EventStore(), ports.intents, hub),
             webhooks=WebhookService(
-                ports.unit_of_work, WebhookStore(), vault, hub.settled, private=settings.webhooks_to_private
+                ports.unit_of_work,
+                WebhookStore(),
+                vault,
+                hub.settled,
+                Quotas(ports.limits, ports.limit_store),
+                private=settings.webhooks_to_private,
             ),
             people=PeopleService(
                 worker.unit_of_work,

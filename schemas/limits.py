@@ -42,6 +42,14 @@ class QuotaObject(StrEnum):
     WALLETS = "WALLETS"
     KEYS = "KEYS"
     """Service keys that are not revoked."""
+    WEBHOOK_ENDPOINTS = "WEBHOOK_ENDPOINTS"
+    """Those that are not deleted."""
+    FEE_RULES = "FEE_RULES"
+    """By name, those that are enabled."""
+    LIMITS = "LIMITS"
+    """By name, those that are enabled; quotas, and this one, are limits too."""
+    ROUTES = "ROUTES"
+    """Versions that are enabled and have not ended."""
 
 
 def known_timezone(name: str) -> str:

@@ -9,7 +9,9 @@ from core.api.requests import parse, path_id
 from core.api.signed_routes import Route, SignedRoutes
 from core.services.keys import FEES_SCOPE
 from core.services.set_fees import disable_rule, dry_run, list_rules, list_versions, set_rule
+from core.store.limits import stored_quotas
 from schemas.fees import FeeDryRunRequest, FeeDryRunView, FeeRuleList, FeeRuleRequest, FeeRuleView
+from schemas.limits import QuotaObject
 
 
 class FeeRoutes(SignedRoutes):
@@ -34,6 +36,8 @@ class FeeRoutes(SignedRoutes):
         async with ports.unit_of_work(caller.context()) as uow:
             actor = caller.context().actor
             view, is_new = await set_rule(uow, ports.fee_rules, ports.wallets, caller.tenant_id, actor, asked)
+            if is_new:
+                await stored_quotas().check(uow, caller.tenant_id, QuotaObject.FEE_RULES)
         return json_answer(view, 201 if is_new else 200)
 
     async def list_rules(self, request: Request) -> Response:

@@ -9,7 +9,8 @@ from core.api.requests import parse, path_id
 from core.api.signed_routes import Route, SignedRoutes
 from core.services.keys import LIMITS_SCOPE, Caller
 from core.services.set_limits import disable_limit, list_limits, list_versions, set_limit, set_tier, wallet_limits
-from schemas.limits import LimitList, LimitRequest, LimitView, TierRequest, WalletLimits
+from core.store.limits import stored_quotas
+from schemas.limits import LimitList, LimitRequest, LimitView, QuotaObject, TierRequest, WalletLimits
 
 
 class LimitRoutes(SignedRoutes):
@@ -34,6 +35,8 @@ class LimitRoutes(SignedRoutes):
         async with self._core.ports.unit_of_work(caller.context()) as uow:
             store, actor = self._core.ports.limit_store, caller.context().actor
             view, is_new = await set_limit(uow, store, caller.tenant_id, actor, asked)
+            if is_new:
+                await stored_quotas().check(uow, caller.tenant_id, QuotaObject.LIMITS)
         self._forget(caller)
         return json_answer(view, 201 if is_new else 200)
 

@@ -150,6 +150,8 @@ class Operation:
     """Whose wallet a key that is confined to wallets must cover to ask for it."""
     named_only: bool = False
     """Whether a key carries it only where it names it: `*` does not."""
+    by_two: bool = False
+    """Whether a second key decides about it, above what the tenant lets one key do alone."""
     refunds: bool = False
     """Whether it gives back what another payment moved, and names that one."""
     refundable: bool = False
@@ -268,6 +270,7 @@ _MANUAL_ADJUSTMENT: Final = Operation(
     offers=frozenset({Direction.CREDIT, Direction.DEBIT, Direction.TO_LIQUIDITY, Direction.FROM_LIQUIDITY}),
     # It makes money out of equity.
     named_only=True,
+    by_two=True,
 )
 _EXCHANGE: Final = Operation(
     OperationType.EXCHANGE,

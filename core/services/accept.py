@@ -22,6 +22,7 @@ from core.services.micro_batch import MicroBatcher
 from core.services.plans import (
     Asked,
     Plan,
+    adjusts_alone,
     asking_wallet,
     payee_of,
     plan_payment,
@@ -108,6 +109,14 @@ class Fees(Protocol):
     async def fees_for(self, uow: Any, tenant_id: UUID, payments: Sequence[Payment]) -> Sequence[Pricing | Refusal]: ...
 
 
+class TenantPolicies(Protocol):
+    """What a tenant's operator has set."""
+
+    async def adjusts_alone_minor(self, uow: Any, tenant_id: UUID) -> int:
+        """Return up to which amount one key adjusts alone, in minor units of any currency."""
+        ...
+
+
 class AcceptPorts(AuthorizePorts, Protocol):
     """What acceptance works with."""
 
@@ -117,6 +126,8 @@ class AcceptPorts(AuthorizePorts, Protocol):
     def idempotency(self) -> Idempotency: ...
     @property
     def wallets(self) -> Wallets: ...
+    @property
+    def tenants(self) -> TenantPolicies: ...
     @property
     def vault(self) -> Vault: ...
     @property
@@ -282,8 +293,22 @@ class AcceptService:
                 plans.append(plan_payment(asked, self._wallets, routes, originals, quotes, rails))
             except Refusal as refusal:
                 plans.append(refusal)
+        await self._need_two(uow, batch, plans)
         await self._price(uow, batch, plans)
         return plans
+
+    async def _need_two(self, uow: Any, batch: Sequence[Asked], plans: Sequence[Plan | Refusal]) -> None:
+        """Let adjustments above what the tenant lets one key do alone wait for a second key."""
+        adjusted = [
+            (plan, asked.request.amount_minor)
+            for asked, plan in zip(batch, plans, strict=True)
+            if isinstance(plan, Plan) and OPERATIONS[plan.operation].by_two and not adjusts_alone(asked.caller)
+        ]
+        if not adjusted:
+            return
+        alone_minor = await self._ports.tenants.adjusts_alone_minor(uow, batch[0].caller.tenant_id)
+        for plan, amount_minor in adjusted:
+            plan.by_two = amount_minor > alone_minor
 
     async def _price(self, uow: Any, batch: Sequence[Asked], plans: list[Plan | Refusal]) -> None:
         """Put the fees into the plans; a payment that has no price becomes a refusal."""

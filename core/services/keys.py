@@ -37,6 +37,8 @@ LIQUIDITY_SCOPE: Final = "LIQUIDITY"
 """What a key must carry to see liquidity, to let it be overdrawn and, beside MANUAL_ADJUSTMENT, to move it by hand."""
 DEBIT_SCOPE: Final = "ADJUSTMENT_DEBIT"
 """What a key must carry, beside MANUAL_ADJUSTMENT, to take money out of a wallet by hand."""
+ADJUSTMENT_ALONE_SCOPE: Final = "ADJUSTMENT_ALONE"
+"""What a key must carry, beside MANUAL_ADJUSTMENT, to adjust without a second key: for imports of opening balances."""
 SUSPENSE_SCOPE: Final = "SUSPENSE"
 """What a key must carry, beside REFUND, to give to a wallet what rests in suspense."""
 REVIEW_SCOPE: Final = "REVIEW"
@@ -57,6 +59,7 @@ NAMED_ONLY: Final[frozenset[str]] = frozenset(
     {
         *(operation.type for operation in OPERATIONS.values() if operation.named_only),
         DEBIT_SCOPE,
+        ADJUSTMENT_ALONE_SCOPE,
         FEES_SCOPE,
         LIMITS_SCOPE,
         RATES_SCOPE,

@@ -13,7 +13,7 @@ from core.domain.refunds import Refundable
 from core.domain.registry import OPERATIONS, Operation, Role
 from core.services.authorize import Moment
 from core.services.fees import Payment
-from core.services.keys import Caller
+from core.services.keys import ADJUSTMENT_ALONE_SCOPE, Caller
 from core.services.problems import Refusal, require_currency
 from core.services.quotes import USED, USED_TEXT, Locked, check_quote, require_fees_on_top
 from core.services.refunds import EXCEEDS, PAYER_OF, check_refund, exceeds_text, refund_by_rail
@@ -57,6 +57,8 @@ class Plan:
     """Whom the request names."""
     code: Payable | None = None
     """The scanned code that it names the payee by."""
+    by_two: bool = False
+    """Whether a second key decides about it, asked for or not."""
 
     @property
     def lookup(self) -> bool:
@@ -69,6 +71,11 @@ def require_operation(caller: Caller, request: IntentRequest) -> None:
     caller.require_operation(request.operation)
     if scope := OPERATIONS[request.operation].movement(request.direction).scope:
         caller.require_operation(scope)
+
+
+def adjusts_alone(caller: Caller) -> bool:
+    """Return whether the key adjusts by hand without a second one, whatever the amount."""
+    return ADJUSTMENT_ALONE_SCOPE in caller.operations
 
 
 def asking_wallet(request: IntentRequest | IntentRow) -> UUID:
@@ -218,7 +225,7 @@ def row_of(asked: Asked, plan: Plan, moment: Moment) -> IntentRow:
         counterparty_wallet_id=counterparty,
         direction=direction,
         original_intent_id=request.original_intent_id,
-        requires_monitoring=request.requires_monitoring,
+        requires_monitoring=request.requires_monitoring or plan.by_two,
         on_behalf_of=request.on_behalf_of.model_dump(exclude_none=True) if request.on_behalf_of else None,
         # What a message to somebody outside says is sealed with the payee, and never shown here.
         comment=request.comment or (request.message if payee is None else ""),

@@ -35,4 +35,8 @@ class Quotas:
         allowed = quota.request.max_count or 0
         if await self._counter.count_objects(uow, tenant_id, what, allowed + 1) > allowed:
             exceeded = LimitExceeded(limit_id=quota.id, limit=quota.name, remaining_count=0)
-            raise Refusal("limit_exceeded", f"quota {quota.name} allows {allowed} {what.lower()}", limit=exceeded)
+            raise Refusal(
+                "limit_exceeded",
+                f"quota {quota.name} allows {allowed} {what.lower().replace('_', ' ')}",
+                limit=exceeded,
+            )

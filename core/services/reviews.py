@@ -11,6 +11,7 @@ from core.domain.intents import IntentRow, Move
 from core.domain.ledger import AccountFlags
 from core.domain.operations import legs_of
 from core.domain.registry import OPERATIONS
+from core.services.audit import Act, Journal
 from core.services.authorize import AuthorizePorts, Moment, new_job
 from core.services.close_job import ClosePorts, Ending, end_intents
 from core.services.keys import REVIEW_SCOPE, Caller
@@ -48,6 +49,8 @@ class ReviewPorts(AuthorizePorts, ClosePorts, Protocol):
     @property
     def intents(self) -> ReviewedIntents: ...
     @property
+    def journal(self) -> Journal: ...
+    @property
     def unit_of_work(self) -> Callable[[Context], AbstractAsyncContextManager[Any]]: ...
 
 
@@ -81,6 +84,9 @@ async def decide_review(ports: ReviewPorts, caller: Caller, intent_id: UUID, req
         else:
             await end_intents(uow, ports, [_rejected(intent, request.reason, data)])
         decided = (await ports.intents.load_intents(uow, [intent_id]))[intent_id]
+        # Last of all locks: the journal's.
+        act = Act(intent.tenant_id, caller.context().actor, event, f"intent:{intent_id}", data)
+        await ports.journal.append(uow, [act])
         failpoint("review.before_commit")
     failpoint("review.after_commit")
     return decided

@@ -99,13 +99,13 @@ async def set_route(
     """Send new payments to the rail, by the provider account that its adapter registered; a repeat changes nothing.
 
     The rail's route of this name before it is disabled, and every other where it shall be alone; one with dates stands
-    beside it for its time. Payments that were accepted keep theirs. Raises Refusal: malformed_request,
+    beside it for its time. Payments that were accepted keep theirs. Raises Refusal: invalid_request,
     rail_unavailable, no_route (the rail does not pay in this currency), route_terms_empty (terms that no payment
     meets), payee_type_unknown.
     """
     if _NAME.fullmatch(request.name) is None:
         text = "a route's name is up to 64 of a-z, 0-9, dots, dashes and underscores, and begins with a letter or digit"
-        raise Refusal("malformed_request", text, field="name")
+        raise Refusal("invalid_request", text, field="name")
     registration = (await rails.rail_state(uow, request.rail)).registration
     if registration is None:
         raise Refusal("rail_unavailable", f"no adapter has registered rail {request.rail}: start it and repeat")

@@ -27,6 +27,7 @@ class Tenants(Protocol):
 
     async def list_tenants(self, uow: Any) -> Sequence[TenantView]: ...
     async def set_returns_to(self, uow: Any, tenant_id: UUID, returns_to: ReturnsTo) -> bool: ...
+    async def set_adjusts_alone(self, uow: Any, tenant_id: UUID, up_to_minor: int) -> bool: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,4 +67,10 @@ class TenantService:
         """Say where a tenant wants what providers give back. Raises Refusal `not_found`."""
         async with self.unit_of_work(Context(None, actor)) as uow:
             if not await self.tenants.set_returns_to(uow, tenant_id, returns_to):
+                raise Refusal("not_found", f"there is no tenant {tenant_id}")
+
+    async def set_adjusts_alone(self, actor: str, tenant_id: UUID, up_to_minor: int) -> None:
+        """Say up to which amount, in minor units, one key adjusts by hand alone. Raises Refusal `not_found`."""
+        async with self.unit_of_work(Context(None, actor)) as uow:
+            if not await self.tenants.set_adjusts_alone(uow, tenant_id, up_to_minor):
                 raise Refusal("not_found", f"there is no tenant {tenant_id}")

@@ -16,6 +16,8 @@ from core.domain.webhooks import UrlRefusedError, check_url
 from core.services.keys import WEBHOOKS_SCOPE, Caller
 from core.services.notify import binding
 from core.services.problems import Refusal
+from core.services.quotas import Quotas
+from schemas.limits import QuotaObject
 from schemas.webhooks import (
     DeliveryState,
     WebhookDeliveryPage,
@@ -76,13 +78,14 @@ class WebhookService:
     store: Endpoints
     vault: Sealer
     settled: Callable[[], Awaitable[int]]
+    quotas: Quotas
     private: bool
     """Whether a developer lets http and private addresses receive."""
 
     async def create(self, caller: Caller, asked: WebhookEndpointRequest) -> WebhookSecret:
         """Make an endpoint, which hears of what happens from now on.
 
-        Raises Refusal: operation_not_permitted, webhook_url_refused, too_many_endpoints.
+        Raises Refusal: operation_not_permitted, webhook_url_refused, too_many_endpoints, limit_exceeded.
         """
         _require(caller)
         try:
@@ -105,6 +108,7 @@ class WebhookService:
                     position,
                 ),
             )
+            await self.quotas.check(uow, caller.tenant_id, QuotaObject.WEBHOOK_ENDPOINTS)
             return WebhookSecret(endpoint=await self._found(uow, endpoint_id), secret=secret)
 
     async def all(self, caller: Caller) -> WebhookEndpointList:

@@ -52,6 +52,14 @@ _COUNT: Final = {
     QuotaObject.WALLETS: "SELECT count(*) FROM (SELECT FROM fleet.wallets WHERE tenant_id = $1 LIMIT $2) w",
     QuotaObject.KEYS: "SELECT count(*) FROM (SELECT FROM fleet.service_keys"
     " WHERE tenant_id = $1 AND kind = 'service' AND revoked_at IS NULL LIMIT $2) k",
+    QuotaObject.WEBHOOK_ENDPOINTS: "SELECT count(*) FROM (SELECT FROM fleet.webhook_endpoints"
+    " WHERE tenant_id = $1 AND deleted_at IS NULL LIMIT $2) e",
+    QuotaObject.FEE_RULES: "SELECT count(*) FROM (SELECT FROM (SELECT DISTINCT ON (rule_id) enabled"
+    " FROM fleet.fee_rules WHERE tenant_id = $1 ORDER BY rule_id, version DESC) newest WHERE enabled LIMIT $2) f",
+    QuotaObject.LIMITS: "SELECT count(*) FROM (SELECT FROM (SELECT DISTINCT ON (limit_id) enabled FROM fleet.limits"
+    " WHERE tenant_id = $1 ORDER BY limit_id, version DESC) newest WHERE enabled LIMIT $2) l",
+    QuotaObject.ROUTES: "SELECT count(*) FROM (SELECT FROM fleet.routes WHERE tenant_id = $1 AND enabled"
+    " AND (valid_until IS NULL OR valid_until > statement_timestamp()) LIMIT $2) r",
 }
 # What every intent has at the counters, by its state, against what the counters say. One statement is one snapshot.
 _PROOF: Final = """

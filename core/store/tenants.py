@@ -58,3 +58,20 @@ class TenantStore:
                 "UPDATE fleet.tenants SET returns_to = $2 WHERE tenant_id = $1 RETURNING true", tenant_id, returns_to
             )
         )
+
+    async def adjusts_alone_minor(self, uow: UnitOfWork, tenant_id: UUID) -> int:
+        """Return up to which amount one key adjusts by hand alone; 0, and so nothing, of a tenant that is not kept."""
+        found: int | None = await uow.connection.fetchval(
+            "SELECT adjusts_alone_minor FROM fleet.tenants WHERE tenant_id = $1", tenant_id
+        )
+        return found or 0
+
+    async def set_adjusts_alone(self, uow: UnitOfWork, tenant_id: UUID, up_to_minor: int) -> bool:
+        """Set it; False where there is no such tenant."""
+        return bool(
+            await uow.connection.fetchval(
+                "UPDATE fleet.tenants SET adjusts_alone_minor = $2 WHERE tenant_id = $1 RETURNING true",
+                tenant_id,
+                up_to_minor,
+            )
+        )

@@ -9,11 +9,13 @@ from pydantic import ValidationError
 from core.services.set_fees import disable_rule, dry_run, list_rules, list_versions, rule_id_of, set_rule
 from core.store.database import UnitOfWork
 from core.store.fees import FeeRuleStore
+from core.store.limits import stored_quotas
 from core.store.wallets import WalletStore
 from fleet.cli.operator import ACTOR, Tenant, in_tenant, read_model
 from fleet.cli.output import JsonFlag, invalid_field, print_fields, print_json, print_table
 from fleet.stack.installation import TENANT
 from schemas.fees import FeeDryRunRequest, FeeRuleRequest, FeeRuleView
+from schemas.limits import QuotaObject
 from schemas.operations import OperationType
 
 app = typer.Typer(help="What payments cost.", no_args_is_help=True)
@@ -54,7 +56,9 @@ def set_(
     request = read_model(FeeRuleRequest, file)
 
     async def work(uow: UnitOfWork) -> FeeRuleView:
-        view, _new = await set_rule(uow, _BOOK, WalletStore(), tenant, ACTOR, request)
+        view, is_new = await set_rule(uow, _BOOK, WalletStore(), tenant, ACTOR, request)
+        if is_new:
+            await stored_quotas().check(uow, tenant, QuotaObject.FEE_RULES)
         return view
 
     _show(in_tenant(tenant, work, must_exist=True), as_json)

@@ -17,12 +17,12 @@ from core.services.set_limits import (
 )
 from core.store.database import UnitOfWork
 from core.store.intents import IntentStore
-from core.store.limits import LimitStore
+from core.store.limits import LimitStore, stored_quotas
 from core.store.routes import RouteStore
 from fleet.cli.operator import ACTOR, Tenant, in_tenant, read_model
 from fleet.cli.output import ExitCode, JsonFlag, invalid_field, print_fields, print_json, print_table
 from fleet.stack.installation import TENANT
-from schemas.limits import LimitRequest, LimitView, TierRequest, WalletLimits
+from schemas.limits import LimitRequest, LimitView, QuotaObject, TierRequest, WalletLimits
 
 app = typer.Typer(help="What may be paid.", no_args_is_help=True)
 
@@ -63,7 +63,9 @@ def set_(
     request = read_model(LimitRequest, file)
 
     async def work(uow: UnitOfWork) -> LimitView:
-        view, _new = await set_limit(uow, _STORE, tenant, ACTOR, request)
+        view, is_new = await set_limit(uow, _STORE, tenant, ACTOR, request)
+        if is_new:
+            await stored_quotas().check(uow, tenant, QuotaObject.LIMITS)
         return view
 
     _show(in_tenant(tenant, work, must_exist=True), as_json)

@@ -11,10 +11,12 @@ from core.services.routes import RouteTerms
 from core.services.set_routes import MAIN, RouteRequest, RouteView, disable_route, set_route
 from core.store import rails
 from core.store.database import UnitOfWork
+from core.store.limits import stored_quotas
 from core.store.routes import RouteStore
 from fleet.cli.operator import ACTOR, Tenant, in_tenant
 from fleet.cli.output import CommandError, JsonFlag, print_fields, print_json, print_table
 from fleet.stack.installation import TENANT
+from schemas.limits import QuotaObject
 from schemas.money import AmountError, currency_of, to_minor
 from schemas.money import Currency as KnownCurrency
 from schemas.operations import OperationType
@@ -112,7 +114,9 @@ def disable(
 
 def _set(tenant: UUID, request: RouteRequest, as_json: bool) -> None:
     async def work(uow: UnitOfWork) -> RouteView:
-        return await set_route(uow, RouteStore(), rails, tenant, ACTOR, request)
+        route = await set_route(uow, RouteStore(), rails, tenant, ACTOR, request)
+        await stored_quotas().check(uow, tenant, QuotaObject.ROUTES)
+        return route
 
     route = asdict(in_tenant(tenant, work, must_exist=True))
     if as_json:

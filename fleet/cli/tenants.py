@@ -13,7 +13,7 @@ from core.store.tenants import TenantStore
 from fleet.cli.connection import Connection
 from fleet.cli.keys import key_service
 from fleet.cli.operator import ACTOR, with_database
-from fleet.cli.output import JsonFlag, invalid_field, print_fields, print_json, print_table
+from fleet.cli.output import CommandError, JsonFlag, invalid_field, print_fields, print_json, print_table
 from schemas.tenants import ReturnsTo, TenantRequest
 
 app = typer.Typer(help="Tenants: unaware of each other.", no_args_is_help=True)
@@ -60,15 +60,30 @@ def list_(as_json: JsonFlag = False) -> None:
 @app.command("set")
 def set_(
     tenant: Annotated[UUID, typer.Argument(help="The tenant's id.")],
-    returns_to: Annotated[ReturnsTo, typer.Option(help="Where returned payments go.")],
+    returns_to: Annotated[ReturnsTo | None, typer.Option(help="Where returned payments go.")] = None,
+    adjust_alone_up_to: Annotated[
+        int | None, typer.Option(min=0, help="Minor units that one key adjusts by hand alone; above, two keys.")
+    ] = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Say where a tenant wants what providers give back."""
-    with_database(
-        lambda database, connection: _service(database, connection).set_returns_to(ACTOR, tenant, returns_to),
-        "master_key",
-    )
+    """Say where a tenant wants what providers give back, and above which amount two keys adjust by hand."""
+    if returns_to is None and adjust_alone_up_to is None:
+        raise CommandError("invalid_request", "name what to set: --returns-to, --adjust-alone-up-to")
+
+    async def work(database: Database, connection: Connection) -> None:
+        service = _service(database, connection)
+        if returns_to is not None:
+            await service.set_returns_to(ACTOR, tenant, returns_to)
+        if adjust_alone_up_to is not None:
+            await service.set_adjusts_alone(ACTOR, tenant, adjust_alone_up_to)
+
+    with_database(work, "master_key")
+    asked = {"returns_to": returns_to, "adjust_alone_up_to": adjust_alone_up_to}
+    given = {name: value for name, value in asked.items() if value is not None}
     if as_json:
-        print_json({"id": str(tenant), "returns_to": returns_to})
-    else:
+        print_json({"id": str(tenant), **given})
+        return
+    if returns_to is not None:
         typer.echo(f"what providers give back of {tenant} goes to {returns_to}")
+    if adjust_alone_up_to is not None:
+        typer.echo(f"one key of {tenant} adjusts up to {adjust_alone_up_to} minor units alone")

@@ -11,7 +11,7 @@ from uuid import UUID
 import asyncpg
 
 from core.domain.context import Context
-from core.services.keys import ANY, KeyService
+from core.services.keys import ADJUSTMENT_ALONE_SCOPE, ANY, KeyService
 from core.store.database import Database
 from core.store.keys import KeyStore
 from core.store.limits import stored_quotas
@@ -24,7 +24,8 @@ TENANT = UUID("00000000-0000-7000-8000-00000000f1ee")
 """The tenant that a one-machine stack is created with."""
 
 # One person runs this stack and funds its wallets: adjustments are named, for `*` does not carry them.
-_CLIENT_OPERATIONS = (ANY, OperationType.MANUAL_ADJUSTMENT)
+# It funds wallets for trying things out, and nobody waits for a second person then.
+_CLIENT_OPERATIONS = (ANY, OperationType.MANUAL_ADJUSTMENT, ADJUSTMENT_ALONE_SCOPE)
 
 
 @dataclass(frozen=True, slots=True)

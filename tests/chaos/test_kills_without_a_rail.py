@@ -25,7 +25,7 @@ from schemas.exchange import PairRequest, QuoteRequest, RateRequest
 from schemas.tenants import TenantRequest
 from tests.support.selection import mostly_long
 
-SCOPES = ("*", "MANUAL_ADJUSTMENT", "REVIEW")
+SCOPES = ("*", "MANUAL_ADJUSTMENT", "ADJUSTMENT_ALONE", "REVIEW")
 FUNDS, AMOUNT = 10_000, 300
 OPERATIONS = ["INTERNAL_P2P", "REFUND", "EXCHANGE", "MANUAL_ADJUSTMENT"]
 

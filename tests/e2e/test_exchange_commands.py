@@ -27,7 +27,7 @@ def block(language: str) -> str:
 @pytest.fixture
 async def names(fleet: Fleet, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> dict[str, str]:
     """What the page's words in capitals stand for, under a key that may do all of it."""
-    scopes = "*,MANUAL_ADJUSTMENT,LIQUIDITY"
+    scopes = "*,MANUAL_ADJUSTMENT,ADJUSTMENT_ALONE,LIQUIDITY"
     key = (await fleet("keys", "create", "--name", "treasury", "--operations", scopes, "--json")).document
     monkeypatch.setenv("FLEET_KEY_ID", key["key_id"])
     monkeypatch.setenv("FLEET_KEY_SECRET", key["secret"])

@@ -178,6 +178,8 @@ async def open_world(urls: RoleUrls, admin_connection: asyncpg.Connection) -> As
     await register(admin_connection)
     async with open_core(settings) as core:
         transport = httpx.ASGITransport(public_app(core), raise_app_exceptions=False)
-        key = await core.keys.create(_ROOT, tenant_id=tenant, name="shop", operations=["*", "MANUAL_ADJUSTMENT"])
+        key = await core.keys.create(
+            _ROOT, tenant_id=tenant, name="shop", operations=["*", "MANUAL_ADJUSTMENT", "ADJUSTMENT_ALONE"]
+        )
         async with httpx.AsyncClient(transport=transport, base_url="http://core") as http:
             yield World(settings, core, Signed(http, key.id, key.secret), tenant, key, admin_connection)

@@ -105,7 +105,7 @@ class Desk:
 @pytest.fixture
 async def desk(world: World) -> Desk:
     """A user with 1,000.00 dollars; 100,000.00 baht to sell, and a rate of now."""
-    scopes = ["RATES", "LIQUIDITY", "MANUAL_ADJUSTMENT", "ADJUSTMENT_DEBIT", "FEES"]
+    scopes = ["RATES", "LIQUIDITY", "MANUAL_ADJUSTMENT", "ADJUSTMENT_ALONE", "ADJUSTMENT_DEBIT", "FEES"]
     treasury = await world.other(operations=scopes)
     desk = Desk(world, treasury, "", "")
     desk = Desk(world, treasury, await desk.wallet("USD"), await desk.wallet("THB"))
@@ -206,7 +206,9 @@ async def test_a_quote_of_another_tenant_or_wallet_is_not_there(desk: Desk) -> N
     tenant = uuid4()
     await world.admin.execute("INSERT INTO fleet.tenants (tenant_id, name) VALUES ($1, 'rival')", tenant)
     root = Context(None, "test")
-    key = await world.core.keys.create(root, tenant_id=tenant, name="rival", operations=["*", "MANUAL_ADJUSTMENT"])
+    key = await world.core.keys.create(
+        root, tenant_id=tenant, name="rival", operations=["*", "MANUAL_ADJUSTMENT", "ADJUSTMENT_ALONE"]
+    )
     rival = Desk(world, Signed(world.api.http, key.id, key.secret), "", "")
     rival = Desk(World(world.settings, world.core, rival.treasury, tenant, key, world.admin), rival.treasury, "", "")
     usd, thb = await rival.wallet("USD"), await rival.wallet("THB")

@@ -12,10 +12,15 @@ from core.domain.context import Context
 from core.domain.ids import derive_id
 from core.services.close_job import close_if_unsent
 from core.services.limits import LimitBook
+from core.services.problems import Refusal
+from core.services.set_routes import RouteRequest, set_route
 from core.services.settle import Delivery, settle_batch
+from core.store import rails
 from core.store.database import UnitOfWork
-from core.store.limits import LimitStore
+from core.store.limits import LimitStore, stored_quotas
+from core.store.routes import RouteStore
 from schemas.events import IntentState
+from schemas.limits import QuotaObject
 from schemas.operations import JobKind
 from schemas.results import Result
 from tests.integration.api.conftest import World, payout
@@ -317,6 +322,44 @@ async def test_a_quota_of_wallets_and_keys_is_exact_under_concurrency(world: Wor
     await put(operator, name="keys", object="KEYS", **quota)
     keys = await asyncio.gather(*(world.other(operations=["PAYOUT"]) for _ in range(4)), return_exceptions=True)
     assert sum(isinstance(key, Signed) for key in keys) == 1
+
+
+async def test_quotas_count_endpoints_rules_limits_and_routes(world: World) -> None:
+    everyone = await world.other(operations=["LIMITS", "FEES", "WEBHOOKS"])
+    one: dict[str, Any] = {
+        "kind": "QUOTA",
+        "subject": "TENANT",
+        "currency": None,
+        "max_amount_minor": None,
+        "max_count": 1,
+    }
+    rule = {"operation": "PAYOUT", "currency": "THB", "fee": {"kind": "RATE", "fixed_minor": 1}}
+    for what, path, body in (
+        ("WEBHOOK_ENDPOINTS", "/v1/webhook-endpoints", {"url": "https://shop.example/hook"}),
+        ("FEE_RULES", "/v1/fee-rules", rule),
+    ):
+        made = await put(everyone, name=what.lower(), object=what, **one)
+        answers = [await everyone.post(path, {**body, **_named(what, n)}) for n in (1, 2)]
+        assert [answer.status_code for answer in answers] == [201, 422], answers[0].text
+        assert (answers[1].json()["code"], answers[1].json()["limit_id"]) == ("limit_exceeded", made["id"])
+    # Those two quotas and this one are limits, too.
+    await put(everyone, name="limits", object="LIMITS", **one | {"max_count": 4})
+    await put(everyone, name="routes", object="ROUTES", **one)
+    assert (await everyone.post("/v1/limits", DAILY)).json()["code"] == "limit_exceeded"
+    with pytest.raises(Refusal, match="allows 1 routes"):
+        await _add_route(world)
+
+
+async def _add_route(world: World) -> None:
+    """Add a route as `fleet routes add` does."""
+    async with world.core.worker_database.unit_of_work(Context(None, "operator")) as uow:
+        asked = RouteRequest("PAYOUT", "THB", "noop", alone=False, name="second")
+        await set_route(uow, RouteStore(), rails, world.tenant_id, "operator", asked)
+        await stored_quotas().check(uow, world.tenant_id, QuotaObject.ROUTES)
+
+
+def _named(what: str, number: int) -> dict[str, str]:
+    return {"name": f"rule-{number}"} if what == "FEE_RULES" else {}
 
 
 async def test_without_limits_no_counter_is_touched_and_a_batch_of_many_is_two_statements(

@@ -157,7 +157,7 @@ async def test_two_routes_of_one_rail_may_begin_at_one_moment_and_a_name_is_plai
         assert (await add(world, RouteTerms(), name, valid_from=begins)).valid_from == begins
     with pytest.raises(Refusal, match="a route's name") as refused:
         await add(world, RouteTerms(), "Much money")
-    assert refused.value.code == "malformed_request"
+    assert refused.value.code == "invalid_request"
 
 
 @pytest.mark.parametrize(

@@ -54,7 +54,7 @@ async def test_a_key_for_everything_does_not_make_money(world: World) -> None:
     refused = await everything.post("/v1/intents", funding, key="b")
     assert (refused.status_code, refused.json()["code"]) == (403, "operation_not_permitted")
     assert await world.contents() == before
-    named = await world.other(operations=["MANUAL_ADJUSTMENT"])
+    named = await world.other(operations=["MANUAL_ADJUSTMENT", "ADJUSTMENT_ALONE"])
     assert (await named.post("/v1/intents", funding, key="b")).json()["state"] == "SETTLED"
     refused = await named.post("/v1/intents", payout(wallet), key="c")
     assert refused.json()["code"] == "operation_not_permitted"

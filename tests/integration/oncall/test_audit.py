@@ -1,12 +1,17 @@
 """The audit journal: appended by whoever acts, refused to whoever edits; an edit behind the guards is named."""
 
+from dataclasses import replace
 from uuid import UUID
 
 import asyncpg
+import orjson
 import pytest
 
 from core.domain.context import Context
+from core.domain.ledger import AccountChange
 from core.services.audit import Act, AuditFilter, Head, Proof, prove
+from core.services.exposure import allow_overdraft
+from core.services.wallet_states import change_wallet
 from core.store import rails
 from core.store.audit import AuditStore
 from tests.integration.permits.conftest import RAIL, World
@@ -113,4 +118,33 @@ async def test_keys_routes_and_pauses_are_journalled_without_their_secrets(world
     assert "maintenance" in told["rail_pauses", "insert"].data
     assert ("rail_pauses", "delete") in told
     assert ("routes", "insert") in told
+    assert (await proven(world)).faults == []
+
+
+async def test_what_a_hand_does_to_a_wallet_an_account_or_the_money_is_journalled_by_the_database(world: World) -> None:
+    wallet = await world.wallet(1000)
+    hand = replace(world.caller, operations=world.caller.operations | {"WALLET_STATES", "LIQUIDITY"})
+    tenant, actor = hand.tenant_id, hand.context().actor
+    ports = world.core.ports
+    await change_wallet(ports, hand, wallet, AccountChange.FREEZE, "seen")
+    await change_wallet(ports, hand, wallet, AccountChange.UNFREEZE, "cleared")
+    async with ports.unit_of_work(hand.context()) as uow:
+        assert await ports.limit_store.set_tier(uow, tenant, wallet, "gold")
+        await allow_overdraft(uow, ports.liquidity, ports.ledger, tenant, "THB", True)
+    await world.pay(wallet)
+    rows = await world.admin.fetch(
+        "SELECT actor, action, subject, data::jsonb AS data FROM fleet.audit_entries WHERE tenant_id = $1"
+        " AND action IN ('adjusted_by_hand', 'wallet_changed', 'account_changed') ORDER BY seq",
+        tenant,
+    )
+    told = [(row["actor"], row["action"], row["subject"], orjson.loads(row["data"])) for row in rows]
+    assert [each[:2] for each in told] == [
+        (actor, "adjusted_by_hand"), (actor, "account_changed"), (actor, "account_changed"),
+        (actor, "wallet_changed"), (actor, "account_changed"),
+    ]  # fmt: skip
+    assert told[0][3]["amount_minor"] == 1000
+    assert [each[2] for each in told[1:4]] == [f"account:{wallet}", f"account:{wallet}", f"wallet:{wallet}"]
+    flags = [(each[3]["before"]["flags"], each[3]["flags"]) for each in (told[1], told[2], told[4])]
+    assert flags == [(1, 9), (9, 1), (1, 0)]
+    assert told[3][3] == {"tier": "gold", "external_id": None, "before": {"tier": "", "external_id": None}}
     assert (await proven(world)).faults == []

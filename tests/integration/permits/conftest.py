@@ -276,7 +276,7 @@ async def open_world(urls: RoleUrls, admin_connection: asyncpg.Connection) -> As
         tenant,
         RAIL,
     )
-    caller = Caller("key", tenant, "service", None, frozenset({"*", "MANUAL_ADJUSTMENT"}), None)
+    caller = Caller("key", tenant, "service", None, frozenset({"*", "MANUAL_ADJUSTMENT", "ADJUSTMENT_ALONE"}), None)
     long_ago = datetime(2026, 1, 1, tzinfo=UTC)
     async with open_core(settings) as core:
         yield World(core, admin_connection, caller, ResolverMemory(600, {RAIL: long_ago}))

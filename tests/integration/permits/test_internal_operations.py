@@ -11,7 +11,8 @@ import pytest
 from core.services.keys import Caller
 from core.services.problems import Refusal
 from core.services.read_intents import IntentFilter
-from schemas.api import IntentRequest, WalletRequest
+from core.services.reviews import decide_review
+from schemas.api import IntentRequest, ReviewDecision, ReviewRequest, WalletRequest
 from tests.integration.permits.conftest import World, pay_job
 from tests.integration.permits.test_fees import income, put
 
@@ -172,9 +173,37 @@ async def adjust(world: World, wallet: UUID, amount_minor: int, direction: str |
     return (await world.core.accept.accept(caller, f"adjust-{next(world.numbers)}", request)).intent
 
 
+async def test_money_is_made_by_hand_by_two_keys_above_what_the_tenant_lets_one_do_alone(world: World) -> None:
+    wallet = await world.wallet(1000)
+    one = replace(world.caller, operations=frozenset({"MANUAL_ADJUSTMENT", "ADJUSTMENT_DEBIT", "REVIEW"}))
+    waits = await adjust(world, wallet, 400, "CREDIT", one)
+    assert (waits.state, waits.requires_monitoring, await world.money(wallet)) == ("REVIEW", True, (1000, 0))
+    approval = ReviewRequest(decision=ReviewDecision.APPROVE)
+    with pytest.raises(Refusal) as caught:
+        await decide_review(world.core.ports, one, waits.id, approval)
+    assert (caught.value.code, await world.money(wallet)) == ("review_own_intent", (1000, 0))
+    second = replace(one, key_id="second")
+    assert (await decide_review(world.core.ports, second, waits.id, approval)).state == "SETTLED"
+    assert await world.money(wallet) == (1400, 0)
+    await world.core.tenants.set_adjusts_alone("operator", world.caller.tenant_id, 50)
+    states = [(await adjust(world, wallet, amount, "DEBIT", one)).state for amount in (50, 51)]
+    assert states == ["SETTLED", "REVIEW"]
+    assert await world.money(wallet) == (1350, 51)
+    told = await world.admin.fetch(
+        "SELECT actor, action FROM fleet.audit_entries WHERE tenant_id = $1"
+        " AND action IN ('adjusted_by_hand', 'review_approved') AND seq > 1 ORDER BY seq",
+        one.tenant_id,
+    )
+    by_first, by_second = one.context().actor, second.context().actor
+    assert [tuple(row) for row in told][-4:] == [
+        (by_first, "adjusted_by_hand"), (by_second, "review_approved"),
+        (by_first, "adjusted_by_hand"), (by_first, "adjusted_by_hand"),
+    ]  # fmt: skip
+
+
 async def test_an_adjustment_takes_money_out_by_a_key_that_names_it_and_never_below_zero(world: World) -> None:
     wallet = await world.wallet(1000)
-    debits = replace(world.caller, operations=frozenset({"MANUAL_ADJUSTMENT", "ADJUSTMENT_DEBIT"}))
+    debits = replace(world.caller, operations=frozenset({"MANUAL_ADJUSTMENT", "ADJUSTMENT_DEBIT", "ADJUSTMENT_ALONE"}))
     assert (await adjust(world, wallet, 400, "DEBIT", debits)).state == "SETTLED"
     assert (await adjust(world, wallet, 50, "CREDIT", world.caller)).state == "SETTLED"
     assert await world.money(wallet) == (650, 0)

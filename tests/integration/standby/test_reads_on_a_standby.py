@@ -75,7 +75,14 @@ async def in_recovery(core: Core) -> bool:
 async def funded(core: Core, caller: Caller) -> UUID:
     view, _ = await core.wallets.create(caller, WalletRequest(owner="anna", currency="THB"))
     asked = {"operation": "MANUAL_ADJUSTMENT", "wallet_id": view.id, "amount_minor": 700, "currency": "THB"}
-    may = Caller(caller.key_id, caller.tenant_id, "service", None, frozenset({"*", "MANUAL_ADJUSTMENT"}), None)
+    may = Caller(
+        caller.key_id,
+        caller.tenant_id,
+        "service",
+        None,
+        frozenset({"*", "MANUAL_ADJUSTMENT", "ADJUSTMENT_ALONE"}),
+        None,
+    )
     await core.accept.accept(may, uuid4().hex, IntentRequest.model_validate(asked))
     return view.id
 
