@@ -21,6 +21,7 @@ from adapters.runtime.worker import Worker, WorkerSettings
 from bench.measurement import Measurement, at_least, shown
 from bench.peers import PEERS
 from fleet.stack.valkey import EmbeddedValkey
+from schemas.collections import PaymentFate, ProviderPaymentAnswers, ProviderPaymentBatch
 from schemas.envelope import Envelope
 from schemas.jobs import JOB_TYPE, Job
 from schemas.operations import JobKind, OperationType
@@ -70,11 +71,15 @@ class OwnPermits:
         return PermitReply([self._ready[job_id] for job_id in job_ids], clock_s())
 
 
-class NoEvidence:
-    """The no-op rail has none."""
+class NothingLearned:
+    """The no-op rail brings verdicts alone."""
 
     async def post_evidence(self, items: Sequence[EvidenceItem]) -> None:
         """Keep nothing."""
+
+    async def post_payments(self, batch: ProviderPaymentBatch) -> ProviderPaymentAnswers:
+        """Take nothing."""
+        return ProviderPaymentAnswers(fates=[PaymentFate.NOTED] * len(batch.facts))
 
 
 async def run(jobs: int = 20_000) -> list[Measurement]:
@@ -165,7 +170,7 @@ async def _ours(url: str, jobs: int) -> Leg:
     permits = OwnPermits(await _fill(client, jobs))
     rail = NoopRail(Timing(send_by_s=5, call_total_s=10, claim_idle_s=60), NoopSettings())
     settings = WorkerSettings("bench", uuid4(), batch=500, concurrency=500, block_ms=100)
-    worker = Worker(rail, servers, permits, NoEvidence(), settings)
+    worker = Worker(rail, servers, permits, NothingLearned(), settings)
     watch = Stopwatch()
     worker.start()
     while await client.xlen(results_stream(RAIL)) < jobs:  # noqa: ASYNC110 - the count is the server's

@@ -44,7 +44,7 @@ class Received(Contract):
 
 
 MOST_FURTHER: Final = 20
-"""How many further payments one result carries; registers and callbacks tell of more."""
+"""How many further payments one result carries; where there are more, all are told apart and before it."""
 
 
 class PaymentKind(StrEnum):

@@ -66,6 +66,10 @@ class PaymentsPort(Protocol):
         ...
 
 
+class LearnedPort(EvidencePort, PaymentsPort, Protocol):
+    """Where what a job brought is taken, beside its verdict."""
+
+
 class CoreClient:
     """Speaks the internal API under one rail's key. `timeout_s` bounds one request, `budget_s` all repeats."""
 

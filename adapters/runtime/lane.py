@@ -13,9 +13,10 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from adapters.runtime import metrics
-from adapters.runtime.core_client import CoreRefusedError, CoreUnavailableError, PermitPort
+from adapters.runtime.core_client import CoreRefusedError, CoreUnavailableError, PaymentsPort, PermitPort
 from adapters.runtime.evidence import EvidenceKeeper
 from adapters.runtime.execution import Call, Executed, Executor, disagreement
+from adapters.runtime.further import told_apart
 from adapters.runtime.guard import Guard, Held, rest
 from adapters.runtime.messages import (
     dead_letter_completion,
@@ -70,10 +71,12 @@ class Lane:
         permits: PermitPort,
         executor: Executor,
         evidence: EvidenceKeeper,
+        payments: PaymentsPort,
         guard: Guard,
     ) -> None:
         self._client, self._own, self.guard = client, settings, guard
         self._permits, self._executor, self._evidence = permits, executor, evidence
+        self._payments = payments
         self._queue: list[Held] = []
         self._solo_runs = False
         self._changed = asyncio.Event()
@@ -372,6 +375,7 @@ class Lane:
         kept = item is not None and await self._evidence.keep(item)
         if item is not None and not kept and executed.action is Action.LOOKUP:
             executed = lookup_without_evidence(executed)
+        executed = await told_apart(self._payments, granted, executed)
         await self._publisher.publish(self._completion(held, granted, executed, item.id if item and kept else None))
 
     def _completion(self, held: Held, granted: Granted, executed: Executed, evidence_id: UUID | None) -> Completion:

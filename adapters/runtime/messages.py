@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from adapters.runtime.errors import ProtocolViolation
 from adapters.runtime.execution import Executed
 from adapters.runtime.verdicts import basis_of, of_error
-from schemas.collections import MOST_FURTHER, TRANSACTION_LENGTH_MAX
+from schemas.collections import TRANSACTION_LENGTH_MAX
 from schemas.dead_letters import DEAD_LETTER_TYPE, DeadLetter
 from schemas.envelope import Envelope
 from schemas.ids import mint_id
@@ -145,7 +145,7 @@ def result_of(
         retry_after_s=outcome.retry_after_s,
         lookup=outcome.lookup,
         next_action=outcome.next_action,
-        further=tuple(outcome.further[:MOST_FURTHER]) or None,
+        further=tuple(outcome.further) or None,
         payee_name_masked=masked_name(outcome.payee_name),
         evidence_id=evidence_id,
         incarnation=incarnation,

@@ -7,7 +7,7 @@ from uuid import UUID
 
 from adapters.runtime.breaker import BreakerSettings
 from adapters.runtime.concurrency import AdaptiveLimit
-from adapters.runtime.core_client import EvidencePort, PermitPort
+from adapters.runtime.core_client import LearnedPort, PermitPort
 from adapters.runtime.evidence import EvidenceKeeper
 from adapters.runtime.execution import Executor
 from adapters.runtime.guard import Guard
@@ -42,7 +42,7 @@ class Worker:
     """Runs a rail against its streams. Raises TimingRefusedError where its durations cannot be safe."""
 
     def __init__(
-        self, rail: Rail, servers: StreamServers, permits: PermitPort, evidence: EvidencePort, settings: WorkerSettings
+        self, rail: Rail, servers: StreamServers, permits: PermitPort, learned: LearnedPort, settings: WorkerSettings
     ) -> None:
         registration = rail.registration()
         control_batch = min(settings.batch, settings.control_concurrency)
@@ -53,7 +53,7 @@ class Worker:
             check_timing(registration, batch=batch, concurrency=concurrency)
         name, timing = registration.rail, registration.timing
         self._executor = Executor(rail, name, timing.call_total_s)
-        self._evidence = EvidenceKeeper(evidence, name, within_s=settings.evidence_within_s)
+        self._evidence = EvidenceKeeper(learned, name, within_s=settings.evidence_within_s)
 
         def lane(stream: str, batch: int, guard: Guard) -> Lane:
             own = LaneSettings(
@@ -66,7 +66,7 @@ class Worker:
                 claim_idle_s=timing.claim_idle_s,
                 block_ms=settings.block_ms,
             )
-            return Lane(servers.of(shard_of(stream)), own, permits, self._executor, self._evidence, guard)
+            return Lane(servers.of(shard_of(stream)), own, permits, self._executor, self._evidence, learned, guard)
 
         def bucket(leave: int) -> RateBucket | None:
             return RateBucket(servers.of(name), name, settings.rate, leave=leave) if settings.rate.limited else None

@@ -12,6 +12,7 @@ from pydantic import BaseModel
 
 from adapters.runtime.timing import clock_s
 from adapters.testkit.files import FilesInMemory
+from schemas.collections import ProviderPayment, ProviderPaymentAnswers, ProviderPaymentBatch
 from schemas.files import FileAgain, FileGivenUp, FilesAsked, FilesHolding, FileStored, FileToStore
 from schemas.jobs import Job
 from schemas.permits import PermitMode, PermitRequest
@@ -33,10 +34,12 @@ class PermitServer:
         """When each request arrived, on the clock that S is measured with."""
         self.registrations: list[RailRegistration] = []
         self.evidence: list[EvidenceItem] = []
+        self.payments: list[ProviderPayment] = []
         self.files = FilesInMemory()
         self.away = False
         self.lose_replies = 0
         self.refuse_evidence = False
+        self.refuse_payments = False
         self._answers: dict[UUID, dict[str, Any]] = {}
         self._runner: web.AppRunner | None = None
         self.url = ""
@@ -46,6 +49,7 @@ class PermitServer:
         app = web.Application()
         app.router.add_post("/internal/v1/permits", self._permits)
         app.router.add_post("/internal/v1/evidence", self._evidence)
+        app.router.add_post("/internal/v1/provider-payments", self._payments)
         app.router.add_put("/internal/v1/rails/{rail}", self._register)
         app.router.add_post("/internal/v1/files", self._store_file)
         app.router.add_post("/internal/v1/files/holding", self._holding)
@@ -120,6 +124,12 @@ class PermitServer:
             return web.Response(status=503)
         self.evidence += EvidenceBatch.model_validate_json(await request.read()).items
         return web.json_response({})
+
+    async def _payments(self, request: web.Request) -> web.Response:
+        if self.refuse_payments:
+            return web.Response(status=503)
+        self.payments += ProviderPaymentBatch.model_validate_json(await request.read()).facts
+        return _told(ProviderPaymentAnswers(fates=[]))
 
     async def _register(self, request: web.Request) -> web.Response:
         if self.away:

@@ -16,6 +16,7 @@ from adapters.promptpay.client import IppsClient
 from adapters.promptpay.settings import PromptPaySettings
 from adapters.runtime.callbacks import CallbackReceiver, CallbackSettings
 from adapters.runtime.execution import Executor
+from adapters.runtime.further import told_apart
 from adapters.runtime.http import provider_client
 from adapters.runtime.messages import result_of
 from adapters.runtime.timing import clock_s
@@ -90,6 +91,7 @@ class Street:
         assert granted.answer == "GRANTED", granted
         registration = self.rail.registration()
         executed = await Executor(self.rail, RAIL, registration.timing.call_total_s).execute(granted, clock_s())
+        executed = await told_apart(self.core, granted, executed)
         result = result_of(RAIL, granted, executed, None, uuid4(), datetime.now(UTC))
         delivery = Delivery(RAIL, f"{{{RAIL}}}:results", "1-0", result.model_dump_json(), result=result)
         await settle_batch(self.world.core.worker_ports, self.world.uow, [delivery])

@@ -153,6 +153,19 @@ async def test_webhooks_out_of_order_and_a_return_after_credit(street: Street) -
     await street.world.prove()
 
 
+async def test_every_payment_of_one_code_is_booked_however_many_there_are(street: Street) -> None:
+    intent = await street.top_up()
+    first = await street.pay(intent, amount_minor=2_000)
+    for _ in range(24):
+        await street.pay(intent)
+    await street.poll()
+    assert (await street.state(intent), await street.money(), await street.suspense()) == ("SETTLED", 2_001, 48_000)
+    credited = "SELECT transaction_id FROM fleet.provider_payments WHERE state = 'CREDITED'"
+    assert await street.world.admin.fetchval(credited) == first
+    assert len(await payments(street)) == 25
+    await street.world.prove()
+
+
 async def test_which_of_two_payments_came_back_is_never_guessed(street: Street) -> None:
     intent = await street.top_up()
     await street.pay(intent)

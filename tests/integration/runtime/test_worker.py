@@ -14,6 +14,7 @@ from adapters.runtime.core_client import CoreClient
 from adapters.runtime.errors import Indeterminate, NotSent, Rejected
 from adapters.runtime.port import Order, Outcome
 from adapters.testkit.permit_server import KEY_ID, SECRET
+from schemas.collections import Received
 from schemas.envelope import raw_fields
 from schemas.operations import JobKind
 from schemas.results import Basis, Verdict
@@ -56,6 +57,27 @@ async def test_an_error_becomes_what_is_known_about_the_money(
     await bench.send(job)
     [result] = await bench.results(1)
     assert result.verdict is verdict
+
+
+async def test_payments_that_one_result_cannot_carry_reach_the_core_before_it(bench: Bench) -> None:
+    further = [Received(transaction_id=f"T{at}", amount_minor=at, currency="THB") for at in range(1, 31)]
+
+    async def many(_: Order) -> Outcome:
+        return PAID._replace(further=further)
+
+    taken, refused = a_job(), a_job()
+    for job in (taken, refused):
+        bench.core.know(job)
+    await bench.work(ScriptedRail(many))
+    await bench.send(taken)
+    [result] = await bench.results(1)
+    assert (result.verdict, result.provider_tx_id, result.further) == (Verdict.SUCCEEDED, "tx-1", None)
+    told = [fact.transaction_id for fact in bench.core.payments]
+    assert told == ["tx-1", *(each.transaction_id for each in further)]
+    bench.core.refuse_payments = True
+    await bench.send(refused)
+    lost = (await bench.results(2))[1]
+    assert (lost.verdict, lost.reason, lost.amount_minor) == (Verdict.UNKNOWN, "payments_not_taken", None)
 
 
 async def test_a_call_beyond_its_total_time_is_unknown(bench: Bench) -> None:
