@@ -44,7 +44,7 @@ class BankRail:
     """The rail. It pays many at once, by file, and inquires by reading what the bank reports."""
 
     def __init__(self, client: BankClient, files: Files, settings: BankSettings, timing: Timing) -> None:
-        self._client, self._settings, self._timing = client, settings, timing
+        self._client, self._files, self._settings, self._timing = client, files, settings, timing
         self._calendar, self._own = settings.calendar(), settings.own_account()
         self.mailbox = Mailbox(client, settings.account, first=settings.first_message)
         self._refunding = Refunding(client, files, self.mailbox, settings)
@@ -91,8 +91,9 @@ class BankRail:
         )
 
     async def close(self) -> None:
-        """Close the connections."""
+        """Close the connections, those to the core's files too."""
         await self._client.aclose()
+        await self._files.close()
 
     async def pay(self, order: Order) -> Outcome:
         """Pay one order as a file of its own."""

@@ -36,3 +36,7 @@ class Files(Protocol):
     async def give_up(self, file_id: UUID) -> bool:
         """Let the members go: the file never left. False where it was handed in again meanwhile."""
         ...
+
+    async def close(self) -> None:
+        """Let go of the connections."""
+        ...

@@ -53,3 +53,7 @@ class CoreFiles:
         """Let the members go: the file never left. False where it was handed in again meanwhile."""
         answer = await self.core.ask(f"/internal/v1/files/{file_id}/give-up", b"{}")
         return FileGivenUp.model_validate_json(answer).given_up
+
+    async def close(self) -> None:
+        """Let go of the connections to the core."""
+        await self.core.close()

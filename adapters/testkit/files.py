@@ -72,3 +72,6 @@ class FilesInMemory:
         file = self.files[file_id]
         file.live = file.live and file.resends > 0
         return not file.live
+
+    async def close(self) -> None:
+        """Nothing is open."""
