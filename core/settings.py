@@ -171,13 +171,13 @@ class Settings(EnvironmentSettings):
     @field_validator("rail_shards")
     @classmethod
     def _counts_shards(cls, value: str) -> str:
-        _shard_counts(value)
+        shard_counts(value)
         return value
 
     @property
     def rail_parts(self) -> list[tuple[str, Part]]:
         """Return every part of every rail."""
-        counts = _shard_counts(self.rail_shards)
+        counts = shard_counts(self.rail_shards)
         return [(rail, part) for rail in self.rail_names for part in parts_of(counts.get(rail, 1))]
 
     @property
@@ -186,7 +186,8 @@ class Settings(EnvironmentSettings):
         return tuple(name.strip() for name in self.rails.split(",") if name.strip())
 
 
-def _shard_counts(text: str) -> dict[str, int]:
+def shard_counts(text: str) -> dict[str, int]:
+    """Return over how many streams each named rail is spread. Raises ValueError for what is no such list."""
     counts = {}
     for each in filter(None, (part.strip() for part in text.split(","))):
         rail, _, count = each.partition("=")

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import asyncpg
 
+from core.settings import shard_counts
 from core.store.migrate import MigrationError
 from fleet.deploy.secrets import Places, write_secrets
 from fleet.deploy.setup import bring_up_to_date, set_up
@@ -30,6 +31,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("job", choices=("secrets", "setup", "migrate", "bank"))
     parser.add_argument("--home", type=Path, default=Path("/secrets"), help="where the directories of secrets are")
     parser.add_argument("--rails", default="promptpay", help="rails, divided by commas")
+    parser.add_argument("--shards", default="", help="rails over several streams, as FLEET_RAIL_SHARDS: promptpay=4")
     parser.add_argument("--postgres", default="postgres:5432", help="host and port as the processes reach them")
     parser.add_argument("--redis", default="redis:6379", help="host and port as the processes reach them")
     parser.add_argument("--bank", default="http://mock-bank:9000", help="address of the bank of the sandbox")
@@ -39,7 +41,8 @@ def main(arguments: list[str] | None = None) -> int:
         parser.error(f"{wrong[0]!r} is no rail's name, such as promptpay")
     try:
         if chosen.job == "secrets":
-            written = write_secrets(chosen.home, rails, Places(chosen.postgres, chosen.redis))
+            shards = shard_counts(chosen.shards)
+            written = write_secrets(chosen.home, rails, Places(chosen.postgres, chosen.redis), shards)
             _say(f"{len(written)} files written under {chosen.home}")
         elif chosen.job == "setup":
             asyncio.run(set_up(chosen.home, _urls(), _variable("FLEET_MASTER_KEY"), rails))

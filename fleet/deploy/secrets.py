@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from schemas.streams import shards_of
 from wire.acl import adapter_rules, core_rules
 
 _READABLE = 0o444
@@ -24,8 +25,13 @@ class Places:
     database: str = "fleet"
 
 
-def write_secrets(home: Path, rails: Sequence[str], places: Places) -> list[Path]:
-    """Write what is missing and return those files; what is there stays, and a new rail gets its own."""
+def write_secrets(
+    home: Path, rails: Sequence[str], places: Places, shards: Mapping[str, int] | None = None
+) -> list[Path]:
+    """Write what is missing and return those files; what is there stays, and a new rail gets its own.
+
+    `shards` says over how many streams a rail is spread; one that it does not name has one.
+    """
     made = _Passwords(home / "setup")
     admin, app, worker = (made.of(name) for name in ("postgres", "fleet_app", "fleet_worker"))
     users = {name: made.of(f"redis_{name}") for name in ("core", *rails)}
@@ -46,17 +52,19 @@ def write_secrets(home: Path, rails: Sequence[str], places: Places) -> list[Path
     written = [path for name, text in files.items() if _write_once(path := home / name, text)]
     # The users follow the rails and this version's rules: the server reads the file when it starts.
     acl = home / "redis" / "users.acl"
-    _write(acl, acl_file(users, rails))
+    _write(acl, acl_file(users, rails, shards or {}))
     return [*made.written, *written, acl]
 
 
-def acl_file(passwords: Mapping[str, str], rails: Sequence[str]) -> str:
+def acl_file(passwords: Mapping[str, str], rails: Sequence[str], shards: Mapping[str, int]) -> str:
     """Return the server's ACL file: the core, each rail's adapter, and a user that may only PING."""
+    names = [name for rail in rails for name in shards_of(rail, shards.get(rail, 1))]
+    adapters = {rail: adapter_rules(rail, shards.get(rail, 1)) for rail in rails}
     lines = [
         "user default off",
         "user health on nopass -@all +ping",
-        " ".join(("user fleet-core on", f">{passwords['core']}", *core_rules(rails))),
-        *(" ".join((f"user adapter-{rail} on", f">{passwords[rail]}", *adapter_rules(rail))) for rail in rails),
+        " ".join(("user fleet-core on", f">{passwords['core']}", *core_rules(names))),
+        *(" ".join((f"user adapter-{rail} on", f">{passwords[rail]}", *rules)) for rail, rules in adapters.items()),
     ]
     return "\n".join(lines) + "\n"
 

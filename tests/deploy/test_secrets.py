@@ -92,6 +92,22 @@ def test_a_second_start_changes_no_secret_and_a_new_rail_gets_its_own(tmp_path: 
     assert first["redis/users.acl"].splitlines()[-1] in second["redis/users.acl"].splitlines()
 
 
+def test_the_users_of_a_rail_over_several_streams_reach_each_of_them(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["secrets", "--home", str(tmp_path), "--rails", "promptpay,noop"]
+    assert main([*arguments, "--shards", "promptpay=3"]) == 0
+    users = {line.split()[1]: line for line in secrets_in(tmp_path)["redis/users.acl"].splitlines()}
+    for shard in ("promptpay", "promptpay.1", "promptpay.2"):
+        assert f"~{{{shard}}}:*" in users["fleet-core"]
+        assert f"~{{{shard}}}:jobs" in users["adapter-promptpay"]
+        assert f"{{{shard}}}" not in users["adapter-noop"]
+    assert "{promptpay.3}" not in users["fleet-core"]
+    assert "{noop.1}" not in users["fleet-core"]
+    assert main([*arguments, "--shards", "promptpay=many"]) == 2
+    assert "takes rail=count" in capsys.readouterr().err
+
+
 def test_no_two_secrets_are_equal(tmp_path: Path) -> None:
     write_secrets(tmp_path, RAILS, Places())
     passwords = [text for name, text in secrets_in(tmp_path).items() if name.endswith(".password")]
