@@ -24,6 +24,9 @@ async def test_a_tenant_is_made_listed_and_set(fleet: Fleet, admin_connection: a
     assert (listed["name"], listed["business_timezone"], listed["returns_to"]) == ("shop", "Asia/Bangkok", "WALLET")
     assert (await fleet("tenants", "set", listed["id"], "--returns-to", "SUSPENSE")).code == 0
     assert (await fleet("tenants", "list", "--json")).document[0]["returns_to"] == "SUSPENSE"
+    assert (await fleet("tenants", "set", listed["id"], "--adjust-alone-up-to", "500")).code == 0
+    assert await admin_connection.fetchval("SELECT adjusts_alone_minor FROM fleet.tenants WHERE name = 'shop'") == 500
+    (await fleet("tenants", "set", listed["id"])).must_fail(2, "invalid_request")
     assert "shop" in (await fleet("tenants", "list")).out
 
 
