@@ -130,13 +130,17 @@ async def _take(
 
 
 async def _lock(uow: Any, ports: CollectionPorts, rail: str, facts: Sequence[ProviderPayment]) -> dict[UUID, IntentRow]:
-    """Lock the collections that the facts may be about, jobs before intents, and return the intents."""
+    """Lock what the facts may be about, jobs before intents: collections, and what took their money out of suspense.
+
+    Returns the intents of the collections.
+    """
     references = sorted({reference_of(fact) for fact in facts if fact.reference})
     found = await ports.collections.by_reference(uow, rail, references)
     jobs = {collection.job_id for collection in found.values()}
-    jobs |= await ports.collections.jobs_of_transactions(uow, rail, [name for fact in facts for name in names_of(fact)])
-    _, intents = await ports.jobs.lock_jobs_and_intents(uow, sorted(jobs), [])
-    return dict(intents)
+    of, takers = await ports.collections.of_transactions(uow, rail, [name for fact in facts for name in names_of(fact)])
+    locked, intents = await ports.jobs.lock_jobs_and_intents(uow, sorted(jobs | of), sorted(takers))
+    collections = {job.intent_id for job in locked.values()}
+    return {each: intent for each, intent in intents.items() if each in collections}
 
 
 async def tell_again(ports: CollectionPorts, unit_of_work: UnitOfWorkFactory, limit: int) -> int:

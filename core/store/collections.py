@@ -41,13 +41,13 @@ WHERE c.rail = $1
 """
 
 _OF_TRANSACTIONS: Final = """
-SELECT DISTINCT c.job_id FROM fleet.provider_payment_names n
+SELECT DISTINCT c.job_id, p.consumed_by FROM fleet.provider_payment_names n
 JOIN unnest($2::text[], $3::text[], $4::text[], $5::date[]) AS t(provider_account, environment, name, recycled_on)
     ON n.provider_account = t.provider_account AND n.environment = t.environment AND n.name = t.name
         AND n.recycled_on = t.recycled_on
 JOIN fleet.provider_payments p ON p.id = n.payment_id
-JOIN fleet.collections c ON c.intent_id = p.intent_id
-WHERE n.rail = $1
+LEFT JOIN fleet.collections c ON c.intent_id = p.intent_id
+WHERE n.rail = $1 AND (c.job_id IS NOT NULL OR p.consumed_by IS NOT NULL)
 """
 
 _NAMED: Final = """
@@ -108,10 +108,13 @@ _HURRY: Final = """
 UPDATE fleet.jobs SET next_check_at = now()
 WHERE id = ANY ($2::uuid[]) AND rail = $1 AND closed_at IS NULL AND next_check_at > now()
 """
-# Over the small index of what waits for an answer: references have none of their own.
+# Over the small index of what waits for an answer: references have none of their own. These jobs are locked behind
+# intents: whoever has one of them is at work on it, and is not waited for.
 _HURRY_NAMED: Final = """
-UPDATE fleet.jobs SET next_check_at = now()
-WHERE reference = ANY ($2::text[]) AND rail = $1 AND closed_at IS NULL AND next_check_at > now()
+UPDATE fleet.jobs SET next_check_at = now() WHERE id IN (
+    SELECT id FROM fleet.jobs
+    WHERE reference = ANY ($2::text[]) AND rail = $1 AND closed_at IS NULL AND next_check_at > now()
+    FOR NO KEY UPDATE SKIP LOCKED)
 """
 
 _SHOW: Final = """
@@ -221,9 +224,13 @@ class CollectionStore:
             for row in rows
         }
 
-    async def jobs_of_transactions(self, uow: UnitOfWork, rail: str, names: Sequence[TransactionName]) -> set[UUID]:
-        """Return the collect jobs whose payments these transactions are."""
-        return {row["job_id"] for row in await uow.connection.fetch(_OF_TRANSACTIONS, rail, *_columns(names))}
+    async def of_transactions(
+        self, uow: UnitOfWork, rail: str, names: Sequence[TransactionName]
+    ) -> tuple[set[UUID], set[UUID]]:
+        """Return the collect jobs whose payments these transactions are, and the intents that took them."""
+        rows = await uow.connection.fetch(_OF_TRANSACTIONS, rail, *_columns(names))
+        jobs, takers = ({row[name] for row in rows} - {None} for name in ("job_id", "consumed_by"))
+        return jobs, takers
 
     async def lock(self, uow: UnitOfWork, rail: str, accounts: Sequence[str]) -> None:
         """Take payments of these provider accounts in turn, until the end: a name is one payment's."""

@@ -155,6 +155,36 @@ async def test_a_return_that_comes_back_rests_in_suspense_again_until_a_wallet_g
     await world.prove()
 
 
+async def test_who_waits_for_the_taker_of_an_item_keeps_no_provider_account_from_others(world: World) -> None:
+    wallet = await opened(world)
+    item = await assign(world, await parked(world), wallet)
+    back = {"transaction_id": item.transaction_id, "amount_minor": 700, "kind": "RETURN"}
+    async with world.uow() as other:
+        lock = "SELECT FROM fleet.intents WHERE id = $1 FOR NO KEY UPDATE"
+        await other.connection.execute(lock, item.taken_by)
+        telling = asyncio.ensure_future(told(world, back))
+        async with asyncio.timeout(5):
+            while not await world.admin.fetchval("SELECT count(*) FROM pg_sleep(0.02), pg_locks WHERE NOT granted"):
+                pass
+        free = "SELECT pg_try_advisory_xact_lock(hashtextextended('fleet.payments:' || $1 || ':main', 0))"
+        assert await other.connection.fetchval(free, item.rail)
+    assert await telling == ["REVERSED"]
+    await world.prove()
+
+
+async def test_a_line_about_a_payment_that_another_is_at_work_on_does_not_wait_for_it(world: World) -> None:
+    await opened(world)
+    intent = await world.pay(await world.wallet(500))
+    job = derive_id(intent, "job", JobKind.PAY)
+    await world.ask([job])
+    await world.tell(job, "UNKNOWN")
+    line = {"kind": "OUT", "source": "STATEMENT", "reference": str((await world.job(job))["reference"])}
+    async with world.uow() as other:
+        await other.connection.execute("SELECT FROM fleet.jobs WHERE id = $1 FOR NO KEY UPDATE", job)
+        async with asyncio.timeout(5):
+            assert await told(world, line) == ["NOTED"]
+
+
 async def test_a_refund_and_a_late_credit_at_once_have_one_effect(world: World) -> None:
     wallet = await opened(world)
     for _ in range(3):
