@@ -212,7 +212,9 @@ def judge_return(
         return Judgement(PaymentFate.QUARANTINED, "second_return")
     if known is not None and known.state != "NOTED":
         return Judgement(PaymentFate.KNOWN)
-    sure = fact.source is not PaymentSource.CALLBACK or fact.confirmed
+    # The line of a statement counts: for what a bank took back it is the only source. One of a register never does.
+    told = fact.source in (PaymentSource.POLL, PaymentSource.STATEMENT)
+    sure = told or (fact.source is PaymentSource.CALLBACK and fact.confirmed)
     if fact.status is not PaymentStatus.SUCCEEDED or not sure:
         return Judgement(PaymentFate.NOTED, known.reason if known is not None else "", asks=True)
     if paid is None or paid.state == "NOTED":

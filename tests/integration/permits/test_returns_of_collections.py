@@ -44,6 +44,16 @@ async def test_a_return_that_cannot_be_of_the_payment_moves_nothing(world: World
     await world.prove()
 
 
+async def test_a_register_alone_takes_nothing_back_and_a_statement_does(world: World) -> None:
+    wallet = await opened(world, **REFUNDS)
+    await collected(world, wallet)
+    assert await told(world, BACK | {"source": "REGISTER"}) == ["NOTED"]
+    assert await world.money(wallet) == (2_001, 0)
+    assert await told(world, BACK) == ["REVERSED"]
+    assert await world.money(wallet) == (1, 0)
+    await world.prove()
+
+
 async def test_a_return_before_the_payment_settled_leaves_nothing_to_refund(world: World) -> None:
     wallet = await opened(world, **REFUNDS)
     intent = await shown(world, wallet)
