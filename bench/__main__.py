@@ -33,7 +33,7 @@ async def _ledger() -> list[Measurement]:
         try:
             kept = Secrets.load_or_create(home / "secrets.json")
             urls = await provision(await create_database(admin_url, "fleet_bench"), kept)
-            await install(home / "keys.json", urls, kept, [])
+            await install(home / "keys.json", urls, kept.master_key, [])
             return await ledger.run(urls.admin, urls.app)
         finally:
             if server is not None:
