@@ -6,6 +6,7 @@ from typing import Any
 
 import orjson
 from fastapi import FastAPI
+from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -48,6 +49,10 @@ def answer_to(error: Exception, path: str, passing: tuple[type[Exception], ...])
     if isinstance(error, HTTPException):
         code = _BY_STATUS.get(error.status_code, "invalid_request")
         return problem_answer(Refusal(code, str(error.detail)), path)
+    if isinstance(error, RequestValidationError):
+        # Bodies and queries are parsed by hand: what the framework reads is what stands in the path.
+        wrong = error.errors()[0]
+        return problem_answer(Refusal("invalid_request", str(wrong["msg"]), field=str(wrong["loc"][-1])), path)
     if isinstance(error, passing):
         _log.warning("a request found the database away: %s", type(error).__name__)
         return problem_answer(fault_refusal(error), path)
@@ -70,5 +75,5 @@ def install_problems(app: FastAPI, passing: tuple[type[Exception], ...]) -> None
     async def answer(request: Request, error: Exception) -> Response:
         return answer_to(error, request.url.path, passing)
 
-    for kind in (Refusal, HTTPException, *passing, Exception):
+    for kind in (Refusal, HTTPException, RequestValidationError, *passing, Exception):
         app.add_exception_handler(kind, answer)

@@ -28,7 +28,8 @@ async def test_a_rule_lives_by_commands_alone(stack: Stack, fleet: Fleet, tmp_pa
     assert (made["name"], made["version"], made["created_by"]) == ("payout-basic", 1, "fleet-cli")
     assert (await fleet("fees", "set", str(file), "--json")).document["version"] == 1
     tried = (await fleet("fees", "dry-run", "DIRECT_DEBIT", "100000", "thb", "--json")).document
-    assert (tried["pre_minor"], tried["debited_minor"]) == (1750, 101_750)
+    # Money in: the payer pays the amount, and the fees leave the wallet behind it.
+    assert (tried["pre_minor"], tried["debited_minor"], tried["received_minor"]) == (1750, 100_000, 98_250)
     assert [leg["amount_minor"] for leg in tried["legs"]] == [1225, 525]
     asked = FeeDryRunRequest(operation=OperationType.DIRECT_DEBIT, amount_minor=100_000, currency="THB")
     async with FleetClient(stack.info.public_url, stack.info.key_id, stack.info.key_secret) as client:
