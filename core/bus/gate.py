@@ -13,7 +13,7 @@ from core.telemetry.catalogue import GATE_CLOSED
 log = logging.getLogger(__name__)
 
 _PARTS = 8
-"""The room that is worth filling, as a part of the high-water."""
+"""The room that is worth filling, as a part of what may wait."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,13 +47,13 @@ class BacklogGate:
         GATE_CLOSED.labels(stream).set(False)
 
     async def room(self) -> int:
-        """Return how many entries may be added: a good part of the high-water, or 0.
+        """Return how many entries may be added: a good part of what may wait, or 0.
 
         0 while closed, while the server does not tell, and near the high-water: there each entry that is read would
         else ask for a transaction of its own, though whoever reads has plenty.
         """
         room = await self._room()
-        return room if room >= self._bounds.high // _PARTS else 0
+        return room if room >= min(self._bounds.high, self._unread_high) // _PARTS else 0
 
     async def _room(self) -> int:
         backlog, high = self.backlog, self._bounds.high

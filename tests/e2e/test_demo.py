@@ -102,7 +102,7 @@ def test_the_demo_pays_a_file_and_proves_it(tmp_path: Path) -> None:
         "sbp": {"payments": 2, **agreed},
     }
     assert report["provider_book"] == {**agreed, "by_rail": by_rail}
-    assert report["money_in"] == {"received": 2, "received_not_credited": 0, "credited_not_received": 0}
+    assert report["money_in"] == {"received": 3, "received_not_credited": 0, "credited_not_received": 0}
 
 
 @pytest.mark.long

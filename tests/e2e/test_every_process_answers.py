@@ -96,6 +96,8 @@ async def test_no_label_of_any_process_is_an_id(stack: Stack) -> None:
     async with httpx.AsyncClient() as client:
         for name, url in stack.info.metrics.items():
             for label, values in labels_of((await client.get(url)).text).items():
+                if label == "le":
+                    continue  # the edges of histograms
                 assert not [value for value in values if _ID.search(value)], f"{label} of {name}"
                 assert len(values) < 200, f"{label} of {name} is no closed set"
 

@@ -26,11 +26,11 @@ NOW = datetime.now(UTC)
 ORDER = Order(
     job_id=UUID(int=1), reference="R" * 24, amount_minor=101, currency="THB", provider_account="ipps-1",
     payee=Payee(type="mobile", value="0812345678"), lookup=LookupBinding(lookup_id="L1"),
-    expires_at=NOW + timedelta(minutes=5),
+    expires_at=NOW + timedelta(days=1),
 )  # fmt: skip
 SAID = {"client_ref": ORDER.reference, "psp_txid": "T1", "amount": "1.01"}
 CODE = {
-    "client_ref": ORDER.reference, "payload": "x", "expires_at": (NOW + timedelta(minutes=5)).isoformat(),
+    "client_ref": ORDER.reference, "payload": "x", "expires_at": (NOW + timedelta(days=1)).isoformat(),
     "payments": [{"psp_txid": "T1", "amount": "1.01"}],
 }  # fmt: skip
 SUBMITS = {"pay": Action.SUBMIT, "refund": Action.SUBMIT, "collect": Action.SUBMIT}
