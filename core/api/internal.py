@@ -3,6 +3,7 @@
 from collections import Counter
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
+from uuid import UUID
 
 from fastapi import FastAPI, Request, Response
 
@@ -50,8 +51,8 @@ def install_internal(app: FastAPI, core: Core, throttle: Throttle) -> HotPaths:
     vault = core.worker_ports.vault
     ports = InternalPorts(attempts, rails, vault, throttle, EvidenceStore(vault))
 
-    def unit_of_work(rail: str) -> AbstractAsyncContextManager[UnitOfWork]:
-        return core.worker_database.unit_of_work(Context(None, f"rail:{rail}"))
+    def unit_of_work(rail: str, behind: UUID | None = None) -> AbstractAsyncContextManager[UnitOfWork]:
+        return core.worker_database.unit_of_work(Context(None, f"rail:{rail}"), behind=behind)
 
     async def ask_permits(request: Request) -> Response:
         """Ask whether jobs may be sent; each has its answer."""
@@ -60,7 +61,9 @@ def install_internal(app: FastAPI, core: Core, throttle: Throttle) -> HotPaths:
         rail = caller.rail or ""
         asked = parse(PermitRequest, body)
         try:
-            async with unit_of_work(rail) as uow:
+            # An adapter that waited too long for the answer repeats the request while the first is still at work: it is
+            # told the same. BUSY would cost its payments as long as a permit counts.
+            async with unit_of_work(rail, behind=asked.request_id) as uow:
                 answers = await grant_permits(uow, ports, rail, caller.key_id, asked, caller.serves)
                 failpoint("permits.before_commit")
         except RailUnknownError as error:

@@ -29,7 +29,7 @@ class _Progress:
 
 @dataclass(frozen=True, slots=True)
 class _Suspect:
-    """A job whose entry was acked, and the ends of the outcome streams afterwards."""
+    """A job whose entry was delivered and is finished with, and the ends of the outcome streams afterwards."""
 
     entry_id: str
     ends: tuple[_Place, ...]
@@ -38,9 +38,9 @@ class _Suspect:
 class Sweeper:
     """Looks for lost entries of one rail.
 
-    An entry is lost when it is gone, when its stream epoch is over, or when it was acked and the verdict that was
-    published with that ack is not among those that the core has committed since. One sweep only suspects the last
-    kind; a later one knows.
+    An entry is lost when it is gone though nobody finished it, when its stream epoch is over, or when it was acked and
+    the verdict that was published with that ack is not among those that the core has committed since. One sweep only
+    suspects the last kind; a later one knows. An acked entry may be trimmed long before its verdict is settled.
     """
 
     def __init__(
@@ -82,7 +82,7 @@ class Sweeper:
         return put_back
 
     async def _missing(self, jobs: list[QueuedJob]) -> tuple[list[QueuedJob], list[QueuedJob]]:
-        """Return the jobs whose entry is gone, and those whose entry is there but acked."""
+        """Return the jobs whose entry is gone unfinished, and those whose entry was acked."""
         if not jobs:
             return [], []
         # Read first: what was delivered by now and is not pending afterwards was acked in between.
@@ -95,10 +95,10 @@ class Sweeper:
         found = zip(jobs, answers[0::2], answers[1::2], strict=True)
         gone, acked = [], []
         for job, pending, entries in found:
-            if not entries:
-                gone.append(job)
-            elif not pending and _place(job.entry_id) <= delivered[job.stream]:
+            if not pending and _place(job.entry_id) <= delivered[job.stream]:
                 acked.append(job)
+            elif not entries:
+                gone.append(job)
         return gone, acked
 
     async def _progress(self, stream: str, group: str) -> _Progress:

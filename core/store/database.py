@@ -7,6 +7,7 @@ nothing is prepared by hand. A transaction pooler works with `statement_cache_si
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import TYPE_CHECKING, Any, Self
+from uuid import UUID
 
 import asyncpg
 
@@ -79,12 +80,18 @@ class Database:
         return self._pool.acquire()
 
     @asynccontextmanager
-    async def unit_of_work(self, context: Context, *, durable: bool = True) -> AsyncIterator[UnitOfWork]:
+    async def unit_of_work(
+        self, context: Context, *, durable: bool = True, behind: UUID | None = None
+    ) -> AsyncIterator[UnitOfWork]:
         """BEGIN, confine the transaction to the context's tenant, COMMIT; ROLLBACK when the body raises.
 
-        What is not `durable` may be lost by a crash of the server within a moment after its commit.
+        What is not `durable` may be lost by a crash of the server within a moment after its commit. Of transactions
+        that stand `behind` the same id one runs at a time: a repeat sees what the first one did.
         """
         begin = "BEGIN" if durable else "BEGIN; SET LOCAL synchronous_commit = off"
+        if behind is not None:
+            number = int.from_bytes(behind.bytes[8:], signed=True)
+            begin += f"; SELECT pg_advisory_xact_lock({number})"
         if context.tenant_id is not None:
             # In the same round trip; the text of a UUID holds nothing to escape. The actor is for the audit journal.
             actor = context.actor.replace("'", "''")

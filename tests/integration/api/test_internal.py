@@ -1,9 +1,11 @@
 """The internal listener over HTTP: who may ask it, and that a rail's key reaches its own rail alone."""
 
+import asyncio
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
 from uuid import UUID, uuid4
 
+import asyncpg
 import httpx
 import orjson
 import pytest
@@ -14,6 +16,7 @@ from core.domain.ids import derive_id
 from schemas.operations import JobKind
 from tests.integration.api.conftest import REGISTRATION, World, payout
 from tests.support.signed import Signed
+from tests.support.waiting import until_async
 
 PERMITS = "/internal/v1/permits"
 
@@ -78,6 +81,21 @@ async def test_only_a_rails_own_key_gets_its_permits_and_never_twice_by_one_nonc
     assert answer["instruction"]["payee"]["value"] == "0812345678"
     assert (replayed.status_code, replayed.json()["code"]) == (401, "replayed_nonce")
     assert await world.admin.fetchval("SELECT count(*) FROM fleet.attempts") == 1
+
+
+async def test_a_request_repeated_while_the_first_is_at_work_gets_the_same_permit(
+    world: World, http: httpx.AsyncClient, admin_connection: asyncpg.Connection
+) -> None:
+    wallet = await world.funded_wallet(1000)
+    body = asking((await world.api.post("/v1/intents", payout(wallet), key="a")).json()["id"])
+    own = await adapter(world, http, "noop")
+    async with admin_connection.transaction():
+        await admin_connection.execute("LOCK TABLE fleet.attempts IN EXCLUSIVE MODE")
+        both = [asyncio.create_task(own.post(PERMITS, body)) for _ in range(2)]
+        waiting = "SELECT count(*) = 2 FROM pg_locks WHERE NOT granted"
+        await until_async(lambda: admin_connection.fetchval(waiting))
+    answers = [(await each).json()["answers"][0] for each in both]
+    assert [(each["answer"], each["fence"]) for each in answers] == [("GRANTED", 1)] * 2
 
 
 async def test_a_rails_key_registers_its_own_rail_alone_and_nothing_unsafe(

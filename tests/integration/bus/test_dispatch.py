@@ -3,6 +3,8 @@
 import asyncio
 from uuid import UUID
 
+import pytest
+
 from core.bus.gate import BacklogGate, GateBounds
 from core.bus.healer import heal_rail
 from core.bus.janitor import trim_stream
@@ -84,8 +86,10 @@ async def test_the_janitor_trims_only_what_is_finished(world: World) -> None:
     assert await world.redis.xlen(JOBS) == 4
 
 
+@pytest.mark.parametrize("trimmed", [False, True])
 async def test_an_acked_entry_without_a_verdict_is_lost_only_once_all_verdicts_since_are_committed(
     world: World,
+    trimmed: bool,
 ) -> None:
     await world.queue(2)
     await world.relay().relay_once()
@@ -94,6 +98,8 @@ async def test_an_acked_entry_without_a_verdict_is_lost_only_once_all_verdicts_s
     assert await sweeper.sweep_once() == 0
     await world.redis.xack(JOBS, ADAPTERS_GROUP, entries[0][0])
     await world.redis.xadd(results, {"v": "1"})
+    if trimmed:
+        assert await trim_stream(world.redis, JOBS, ADAPTERS_GROUP, 600_000) == 1
     for _ in range(2):
         assert await sweeper.sweep_once() == 0, "the verdict that waits may be its own"
     ((verdict, _),) = (await world.redis.xreadgroup(CORE_GROUP, "core", {results: ">"}))[0][1]

@@ -67,6 +67,16 @@ async def test_making_partitions_again_makes_none(admin_connection: asyncpg.Conn
     assert await admin_connection.fetchval("SELECT fleet.ensure_partitions(2, 4)") == 0
 
 
+async def test_where_no_partition_is_missing_nobody_waits_for_a_lock(admin_connection: asyncpg.Connection) -> None:
+    async with admin_connection.transaction():
+        assert await admin_connection.fetchval("SELECT fleet.ensure_partitions(0, 1)") == 0
+        locked = await admin_connection.fetch(
+            "SELECT relation::regclass::text AS name, mode FROM pg_locks WHERE pid = pg_backend_pid()"
+            " AND locktype = 'relation' AND mode <> 'AccessShareLock'"
+        )
+        assert [tuple(row) for row in locked] == []
+
+
 async def test_a_new_database_has_this_month_the_next_and_the_net(admin_connection: asyncpg.Connection) -> None:
     found = await admin_connection.fetch(
         "SELECT inhparent::regclass::text AS parent, count(*) AS parts FROM pg_inherits i"
