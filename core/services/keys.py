@@ -13,6 +13,7 @@ from pydantic import ValidationError
 
 from core.domain.context import Context
 from core.domain.registry import OPERATIONS
+from core.services.nonces import RecentNonces
 from core.services.problems import Refusal
 from core.services.quotas import Quotas
 from core.services.vault_port import Vault
@@ -21,6 +22,8 @@ from schemas.limits import QuotaObject
 from schemas.operations import OperationType
 from wire.signing import TOLERANCE_S, canonical, verify
 
+_READS: Final = frozenset({"GET", "HEAD"})
+"""Methods that change nothing."""
 ANY: Final = "*"
 """Every operation and scope, but those of NAMED_ONLY."""
 WALLETS_SCOPE: Final = "WALLETS"
@@ -216,6 +219,7 @@ class Authenticator:
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._finder, self._nonces, self._vault = finder, nonces, vault
+        self._read = RecentNonces()
         self._fresh_s, self._clock = fresh_s, clock
         self._known: dict[str, _LookedUp] = {}
         self._looking: dict[str, asyncio.Task[None]] = {}
@@ -227,9 +231,15 @@ class Authenticator:
             raise _unauthenticated("the nonce is 8 to 64 characters out of A-Z a-z 0-9 _ -")
         caller = await self._signer(request)
         # Claimed after the signature is checked: a stranger can burn nobody's nonces.
-        if not await self._nonces.claim(caller.tenant_id, request.key_id, request.nonce):
+        if not await self._is_new(caller.tenant_id, request):
             raise Refusal("replayed_nonce", "sign every request, repeats too, with a nonce of its own")
         return caller if request.on_behalf_of is None else replace(caller, acting=_acting(request.on_behalf_of))
+
+    async def _is_new(self, tenant_id: UUID, request: SignedRequest) -> bool:
+        # A read that is repeated changes nothing, and has to be answered where nothing can be written.
+        if request.method in _READS:
+            return self._read.claim(tenant_id, request.key_id, request.nonce)
+        return await self._nonces.claim(tenant_id, request.key_id, request.nonce)
 
     async def _signer(self, request: SignedRequest) -> Caller:
         text = canonical(

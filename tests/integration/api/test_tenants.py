@@ -273,16 +273,19 @@ async def seen_by_first_tenant(world: World, rival: str) -> dict[str, str | None
     return {row["relname"]: await world.admin.fetchval(text.format(row["relname"]), UUID(rival)) for row in tables}
 
 
-async def test_a_key_of_its_own_tenant_finds_all_of_it_on_the_same_walk(world: World) -> None:
-    """The walk above proves something only if the same paths answer the owner."""
+async def test_a_key_of_its_own_tenant_finds_all_of_it_on_the_same_walk_and_writes_no_row(world: World) -> None:
+    """The walk above proves something only if the same paths answer the owner; and what reads needs no disk."""
     things = await things_of(world)
     owner = await world.other(operations=SCOPES)
+    count = "SELECT count(*) FROM fleet.request_nonces"
+    before, nonces = await world.contents(), await world.admin.fetchval(count)
     for method, named in await routes_of(world):
         if method == "GET" and named != "/v1/tenants":
             answer = await owner.get(things.path(named))
             assert answer.status_code == 200, (named, answer.text)
             if "{" not in named and named != "/v1/audit/proof":
                 assert listed_in(answer.json()), f"{named}: make one of what it lists"
+    assert (await world.contents(), await world.admin.fetchval(count)) == (before, nonces)
 
 
 async def test_the_bodies_of_the_walk_are_ones_with_which_the_owner_succeeds(world: World) -> None:

@@ -4,12 +4,13 @@ import asyncio
 import time
 from dataclasses import replace
 from typing import Any
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import pytest
 
 from core.services import keys
 from core.services.keys import Authenticator, Caller, SignedRequest, StoredKey
+from core.services.nonces import RecentNonces
 from core.services.problems import Refusal
 from wire.signing import canonical, sign
 
@@ -34,9 +35,13 @@ class Finder:
 
 
 class Nonces:
-    """Every nonce is new."""
+    """Every nonce is new, and where there is no room none can be claimed."""
+
+    is_full = False
 
     async def claim(self, tenant_id: UUID, key_id: str, nonce: str) -> bool:
+        if self.is_full:
+            raise OSError("no space left on the device")
         return True
 
 
@@ -51,9 +56,9 @@ def authenticator(finder: Finder) -> Authenticator:
     return Authenticator(finder, Nonces(), Vault())  # type: ignore[arg-type]
 
 
-def signed(secret: str, key_id: str = KEY.id) -> SignedRequest:
-    fields: dict[str, Any] = {"method": "GET", "path": "/", "query": "", "body": b"", "key_id": key_id,
-                              "timestamp": str(int(time.time())), "nonce": "n" * 8}  # fmt: skip
+def signed(secret: str, key_id: str = KEY.id, method: str = "GET") -> SignedRequest:
+    fields: dict[str, Any] = {"method": method, "path": "/", "query": "", "body": b"", "key_id": key_id,
+                              "timestamp": str(int(time.time())), "nonce": uuid4().hex}  # fmt: skip
     return SignedRequest(**fields, signature=sign(secret, canonical(**fields)))
 
 
@@ -133,3 +138,28 @@ async def test_the_names_of_strangers_are_forgotten_and_a_known_key_is_not(monke
     assert len(asked._known) <= 11
     await asked.authenticate(signed("old"))
     assert finder.asked.count(KEY.id) == 1
+
+
+async def test_a_read_is_answered_where_no_nonce_can_be_written_and_a_write_is_not() -> None:
+    nonces = Nonces()
+    asked = Authenticator(Finder(KEY), nonces, Vault())  # type: ignore[arg-type]
+    nonces.is_full = True
+    read = signed("old")
+    assert (await asked.authenticate(read)).key_id == KEY.id
+    assert await refused(asked, read) == "replayed_nonce"
+    with pytest.raises(OSError, match="no space"):
+        await asked.authenticate(signed("old", method="POST"))
+
+
+async def test_a_read_is_refused_by_its_signature_and_its_time_as_a_write_is() -> None:
+    asked = authenticator(Finder(KEY))
+    assert await refused(asked, signed("guess")) == "unauthenticated"
+    assert await refused(asked, replace(signed("old"), timestamp="1000")) == "stale_timestamp"
+
+
+def test_of_the_nonces_of_reads_the_oldest_are_forgotten() -> None:
+    recent = RecentNonces(keep=2)
+    claims = [recent.claim(KEY.tenant_id, KEY.id, nonce) for nonce in ("first", "second", "first", "third", "first")]
+    assert claims == [True, True, False, True, True]
+    assert not recent.claim(KEY.tenant_id, KEY.id, "third")
+    assert recent.claim(KEY.tenant_id, "fk_2", "third")
