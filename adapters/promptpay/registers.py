@@ -2,12 +2,13 @@
 
 from collections.abc import AsyncIterator, Sequence
 from datetime import date
+from functools import partial
 from typing import Final
 
 from adapters.promptpay.client import IppsClient
 from adapters.promptpay.models import RegisterItem, RegisterKind
 from adapters.runtime import errors
-from adapters.runtime.registers import RegisterAbsent
+from adapters.runtime.registers import pages
 from schemas.money import AmountError, currency_of, to_minor
 from schemas.registers import RegisterDirection, RegisterLine, RegisterOperation, RegisterStatus
 
@@ -26,15 +27,9 @@ _STATUSES: Final = {
 }
 
 
-async def register(client: IppsClient, day: date) -> AsyncIterator[Sequence[RegisterLine]]:
+def register(client: IppsClient, day: date) -> AsyncIterator[Sequence[RegisterLine]]:
     """Yield the register page by page. Raises RegisterAbsent and the runtime's errors."""
-    after: int | None = 0
-    while after is not None:
-        page = await client.register(day, after)
-        if page is None:
-            raise RegisterAbsent
-        yield [_line(item) for item in page.items]
-        after = page.next
+    return pages(partial(client.register, day), 0, _line)
 
 
 def _line(item: RegisterItem) -> RegisterLine:

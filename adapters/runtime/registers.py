@@ -7,8 +7,8 @@ the next one begins at the first line.
 import asyncio
 import hashlib
 import logging
-from collections.abc import Sequence
-from typing import Final
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from typing import Final, Protocol, TypeVar
 
 from adapters.runtime import errors
 from adapters.runtime.core_client import CoreClient, CoreRefusedError, CoreUnavailableError
@@ -32,6 +32,40 @@ _PATH: Final = "/internal/v1/registers"
 
 class RegisterAbsent(Exception):  # noqa: N818 - it is an answer, not a failure
     """The provider has no register of the day."""
+
+
+Item = TypeVar("Item")
+Cursor = TypeVar("Cursor")
+Item_co = TypeVar("Item_co", covariant=True)
+Cursor_co = TypeVar("Cursor_co", covariant=True)
+
+
+class RegisterPage(Protocol[Item_co, Cursor_co]):
+    """A page of a register as a provider gives it: its lines, and where the next page begins, if there is one."""
+
+    @property
+    def items(self) -> Sequence[Item_co]: ...
+
+    @property
+    def next(self) -> Cursor_co | None: ...
+
+
+async def pages(
+    ask: Callable[[Cursor], Awaitable[RegisterPage[Item, Cursor] | None]],
+    first: Cursor,
+    line_of: Callable[[Item], RegisterLine],
+) -> AsyncIterator[Sequence[RegisterLine]]:
+    """Walk a provider's register from its first page on, as lines that the core compares.
+
+    Raises RegisterAbsent where the provider has none of the day, and what `ask` and `line_of` raise.
+    """
+    after: Cursor | None = first
+    while after is not None:
+        page = await ask(after)
+        if page is None:
+            raise RegisterAbsent
+        yield [line_of(item) for item in page.items]
+        after = page.next
 
 
 async def follow_registers(core: CoreClient, rail: KeepsRegisters, every_s: float) -> None:

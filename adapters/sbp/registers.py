@@ -2,10 +2,11 @@
 
 from collections.abc import AsyncIterator, Sequence
 from datetime import date
+from functools import partial
 from typing import Final
 
 from adapters.runtime import errors
-from adapters.runtime.registers import RegisterAbsent
+from adapters.runtime.registers import pages
 from adapters.sbp.client import QpClient
 from adapters.sbp.kopecks import RUB, kopecks
 from adapters.sbp.models import RegisterItem, RegisterKind
@@ -25,15 +26,9 @@ _STATUSES: Final = {
 }
 
 
-async def register(client: QpClient, day: date) -> AsyncIterator[Sequence[RegisterLine]]:
+def register(client: QpClient, day: date) -> AsyncIterator[Sequence[RegisterLine]]:
     """Yield the register page by page. Raises RegisterAbsent and the runtime's errors."""
-    after: str | None = ""
-    while after is not None:
-        page = await client.register(day, after)
-        if page is None:
-            raise RegisterAbsent
-        yield [_line(item) for item in page.items]
-        after = page.next
+    return pages(partial(client.register, day), "", _line)
 
 
 def _line(item: RegisterItem) -> RegisterLine:

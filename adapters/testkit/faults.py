@@ -5,8 +5,10 @@
 
 import random
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Final
 
 
 class Fault(StrEnum):
@@ -28,6 +30,22 @@ class Fault(StrEnum):
     REFUSED = "refused"
     LATE_CALLBACK = "late_callback"
 
+
+FATES: Final = (
+    Fault.PAYEE_NOT_FOUND,
+    Fault.TIMEOUT_AFTER,
+    Fault.TIMEOUT_BEFORE,
+    Fault.ERROR_BEFORE,
+    Fault.ERROR_AFTER,
+    Fault.GARBAGE_AFTER,
+    Fault.SLOW_SETTLE,
+    Fault.DECLINED,
+    Fault.RESET_AFTER,
+    Fault.RESET_BEFORE,
+    Fault.DUPLICATE_AFTER,
+    Fault.THROTTLED,
+)
+"""What happens to the first, the second … payee whose fate is fixed: the same place at every provider."""
 
 PERSISTENT = frozenset({Fault.PAYEE_NOT_FOUND, Fault.DECLINED, Fault.REFUSED, Fault.SLOW_SETTLE, Fault.LATE_CALLBACK})
 """Faults that are true of the payee; the others strike a reference once, so that a repeat finds the truth."""
@@ -52,6 +70,16 @@ class Script:
             and self.reference in (None, reference)
             and self.amount_minor in (None, amount_minor)
         )
+
+
+def fixed_fates(payee: str) -> dict[str, Fault]:
+    """Return who has which fate, where `payee` is written with the number's place, as `08999900{:02d}`."""
+    return {payee.format(number): fault for number, fault in enumerate(FATES, 1)}
+
+
+def scripts_of(fates: Mapping[str, Fault]) -> list[Script]:
+    """Return the rules by which each of these payees meets its fate."""
+    return [Script(fault, payee=payee) for payee, fault in fates.items()]
 
 
 @dataclass(slots=True)

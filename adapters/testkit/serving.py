@@ -1,9 +1,13 @@
 """What every simulator's HTTP side needs: answers, lost answers, and the control of its fault scripts."""
 
+import argparse
 import asyncio
-from collections.abc import Awaitable, Callable
+import os
+import sqlite3
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import asdict, dataclass
-from typing import Any, TypeVar
+from pathlib import Path
+from typing import Any, Final, TypeVar
 
 import orjson
 import uvicorn
@@ -13,10 +17,14 @@ from starlette.requests import Request
 from starlette.responses import Response
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from adapters.testkit.durable import DurableStore
 from adapters.testkit.faults import Fault, FaultScripts, Script
 
 Model = TypeVar("Model", bound=BaseModel)
 Endpoint = Callable[[Request], Awaitable[Response]]
+
+SECRET_VARIABLE: Final = "SIMULATOR_SECRET"  # noqa: S105 - the name of it
+"""The variable of a simulator's environment that holds what it shares with its client."""
 
 BEFORE = frozenset({Fault.TIMEOUT_BEFORE, Fault.ERROR_BEFORE, Fault.RESET_BEFORE, Fault.THROTTLED})
 """Faults that strike before anything is executed."""
@@ -88,6 +96,46 @@ def parsed(model: type[Model], document: Any) -> Model | str:
     except ValidationError as error:
         first = error.errors()[0]
         return f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
+
+
+def simulator_arguments(name: str, about: str | None) -> argparse.ArgumentParser:
+    """Return the options that every simulator has; its secret is in the environment, never on a command line."""
+    parser = argparse.ArgumentParser(prog=f"{name}-simulator", description=about)
+    parser.add_argument("--host", default="127.0.0.1")
+    parser.add_argument("--port", type=int, required=True)
+    parser.add_argument("--db", type=Path, required=True, help="the durable book (SQLite)")
+    parser.add_argument("--seed", type=int, default=0, help="of faults with a probability")
+    parser.add_argument("--latency-ms", type=int, default=0)
+    parser.add_argument("--timeout-delay-s", type=float, default=30, help="how long a timed-out answer is withheld")
+    parser.add_argument("--settle-after-s", type=float, default=1.5, help="of slow payments")
+    parser.add_argument("--callback-url", default="")
+    parser.add_argument("--callback-delay-s", type=float, default=2)
+    return parser
+
+
+def simulator_secret() -> str:
+    """Return the secret that the provider shares with its client: SIMULATOR_SECRET, or a well-known one."""
+    return os.environ.get(SECRET_VARIABLE, "sandbox-secret")
+
+
+Shown = tuple[str, Callable[[sqlite3.Row], Any]]
+
+
+def book_endpoint(store: DurableStore, shown: Mapping[str, Shown]) -> Endpoint:
+    """Return the endpoint that shows the provider's whole book: under each name a query's rows, written so."""
+
+    async def book(_: Request) -> Response:
+        def read(connection: sqlite3.Connection) -> dict[str, list[Any]]:
+            return {name: [write(row) for row in connection.execute(query)] for name, (query, write) in shown.items()}
+
+        return respond(Answer(200, await store.run(read)))
+
+    return book
+
+
+async def health(_: Request) -> Response:
+    """Answer that the simulator is up."""
+    return respond(Answer(200, {"status": "up"}))
 
 
 def serve(app: Starlette, host: str, port: int) -> None:

@@ -14,6 +14,7 @@ from adapters.promptpay.simulator.book import read_refunds as read_ipps_refunds
 from adapters.sbp.simulator.book import read_book as read_qp_book
 from adapters.sbp.simulator.book import read_received as read_qp_received
 from adapters.sbp.simulator.book import read_refunds as read_qp_refunds
+from adapters.testkit.serving import SECRET_VARIABLE
 from fleet.proof import BookPayment
 from fleet.stack.bank import bank_process, bank_settings, open_account, read_bank_book, read_bank_received, transfer_in
 from fleet.stack.profile import Profile
@@ -78,9 +79,9 @@ def _simulator(place: Place) -> ChildSpec:
     delay_s = place.profile.call_total_s * 2
     module = f"adapters.{place.rail}.simulator"
     argv = (sys.executable, "-m", module, "--port", str(place.port), "--db", str(place.book))
-    options = (f"--secret={place.secret}", "--timeout-delay-s", str(delay_s), "--latency-ms", str(place.latency_ms))
+    options = ("--timeout-delay-s", str(delay_s), "--latency-ms", str(place.latency_ms))
     callbacks = ("--callback-url", f"http://127.0.0.1:{place.callback_port}/callbacks", "--callback-delay-s", "0")
-    return ChildSpec(f"{place.rail}-simulator", (*argv, *options, *callbacks))
+    return ChildSpec(f"{place.rail}-simulator", (*argv, *options, *callbacks), {SECRET_VARIABLE: place.secret})
 
 
 def _simulated(place: Place) -> dict[str, str]:

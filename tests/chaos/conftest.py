@@ -8,9 +8,10 @@ import random
 import signal
 import tempfile
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -37,35 +38,11 @@ class Fleet:
 
     def rouble_payments(self, count: int) -> list[PaymentLine]:
         """Payments over SBP never sent before; one's answer is lost after it was paid."""
-        return [
-            PaymentLine(
-                line=place,
-                reference=f"chaos-{number:06d}",
-                wallet=f"wallet-{number % 3}",
-                payee_type="phone_bank",
-                payee=f"{LOST_PHONE if place == 3 else f'79{number:09d}'}@100000000004",
-                amount_minor=100 + number,
-                currency="RUB",
-                message=CANARY,
-            )
-            for place, number in enumerate(itertools.islice(self.numbers, count))
-        ]
+        return self._lines(count, "RUB", "phone_bank", "79{:09d}@100000000004", {3: f"{LOST_PHONE}@100000000004"})
 
     def bank_payments(self, count: int) -> list[PaymentLine]:
         """Withdrawals to accounts at banks never sent before: files, not calls."""
-        return [
-            PaymentLine(
-                line=place,
-                reference=f"chaos-{number:06d}",
-                wallet=f"wallet-{number % 3}",
-                payee_type="bank_account",
-                payee=f"004-{1_000_000_000 + number:010d}",
-                amount_minor=100 + number,
-                currency="THB",
-                message=CANARY,
-            )
-            for place, number in enumerate(itertools.islice(self.numbers, count))
-        ]
+        return self._lines(count, "THB", "bank_account", "004-1{:09d}", {})
 
     def payments(self, count: int, *, refused: bool) -> list[PaymentLine]:
         """Payments never sent before; one's answer is lost, and where `refused` one fails before it is paid.
@@ -73,15 +50,21 @@ class Fleet:
         What was not paid takes H to prove, so only the tests that are about it ask for it.
         """
         faults = {3: LOST_ANSWER, 7: ERROR_BEFORE_PAYING} if refused else {3: LOST_ANSWER}
+        return self._lines(count, "THB", "mobile", "08{:08d}", faults)
+
+    def _lines(
+        self, count: int, currency: str, payee_type: str, payee_of: str, faults: Mapping[int, str]
+    ) -> list[PaymentLine]:
+        """Lines with numbers of their own; `faults` says which places have another payee."""
         return [
             PaymentLine(
                 line=place,
                 reference=f"chaos-{number:06d}",
                 wallet=f"wallet-{number % 3}",
-                payee_type="mobile",
-                payee=faults.get(place, f"08{number:08d}"),
+                payee_type=payee_type,
+                payee=faults.get(place, payee_of.format(number)),
                 amount_minor=100 + number,
-                currency="THB",
+                currency=currency,
                 message=CANARY,
             )
             for place, number in enumerate(itertools.islice(self.numbers, count))
@@ -129,16 +112,24 @@ class Fleet:
         return True
 
 
-@pytest.fixture(scope="module")
-async def fleet() -> AsyncIterator[Fleet]:
-    with tempfile.TemporaryDirectory(prefix="fleet-chaos-") as home:
-        plan = StackPlan(Path(home), rails={"promptpay": 2, "sbp": 1}, failpoints=True, provider_latency_ms=40)
-        async with running(plan) as stack:
+@contextlib.asynccontextmanager
+async def running_fleet(**plan: Any) -> AsyncIterator[Fleet]:
+    """Run two adapters of PromptPay and one of SBP, or what else the plan says, with a client of them."""
+    chosen = {"rails": {"promptpay": 2, "sbp": 1}, "provider_latency_ms": 40, **plan}
+    with tempfile.TemporaryDirectory(prefix="fleet-") as home:
+        async with running(StackPlan(Path(home), **chosen)) as stack:
             info = stack.info
             database = await Database.connect(info.database_url, max_size=2, application_name="chaos")
             async with FleetClient(info.public_url, info.key_id, info.key_secret, attempts=40) as client:
                 yield Fleet(stack, client, database)
             await database.close()
+
+
+@pytest.fixture(scope="module")
+async def fleet() -> AsyncIterator[Fleet]:
+    """One fleet for the tests of a module, every failpoint armable."""
+    async with running_fleet(failpoints=True) as fleet:
+        yield fleet
 
 
 async def kill_adapters(fleet: Fleet, times: int, choices: random.Random) -> None:

@@ -3,34 +3,14 @@
 import asyncio
 import os
 import signal
-import tempfile
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
-from pathlib import Path
 
 import pytest
 
-from core.store.database import Database
-from fleet.client import FleetClient
-from fleet.stack.stack import RedisKind, StackPlan, running
 from schemas.streams import jobs_stream, shards_of
-from tests.chaos.conftest import Fleet, check
+from tests.chaos.conftest import Fleet, check, running_fleet
 from wire.client import BLOCK_MS, StreamServers, connect_redis
 
 pytestmark = [pytest.mark.long, pytest.mark.chaos]
-
-
-@asynccontextmanager
-async def _fleet(redis: RedisKind, shards: Mapping[str, int] | None = None) -> AsyncIterator[Fleet]:
-    with tempfile.TemporaryDirectory(prefix="fleet-") as home:
-        rails = {"promptpay": 2, "sbp": 1}
-        plan = StackPlan(Path(home), rails=rails, provider_latency_ms=40, redis=redis, shards=shards or {})
-        async with running(plan) as stack:
-            info = stack.info
-            database = await Database.connect(info.database_url, max_size=2, application_name="chaos")
-            async with FleetClient(info.public_url, info.key_id, info.key_secret, attempts=40) as client:
-                yield Fleet(stack, client, database)
-            await database.close()
 
 
 async def _serving(fleet: Fleet, rail: str) -> int:
@@ -46,7 +26,7 @@ async def _serving(fleet: Fleet, rail: str) -> int:
 @pytest.mark.timeout(240)
 async def test_a_killed_master_of_a_cluster_costs_a_pause_and_nothing_else() -> None:
     """Two rails on two masters; the one of the first is killed in the middle, and then the one of the second."""
-    async with _fleet("cluster") as fleet:
+    async with running_fleet(redis="cluster") as fleet:
         cluster = fleet.stack.cluster
         assert cluster is not None
         ports = {rail: await _serving(fleet, rail) for rail in ("promptpay", "sbp")}
@@ -63,7 +43,7 @@ async def test_a_killed_master_of_a_cluster_costs_a_pause_and_nothing_else() -> 
 @pytest.mark.timeout(240)
 async def test_what_a_dead_master_acknowledged_and_never_passed_on_is_sent_again() -> None:
     """The replica hears nothing for a while, and then takes over: what was added meanwhile is gone, and heals."""
-    async with _fleet("cluster") as fleet:
+    async with running_fleet(redis="cluster") as fleet:
         cluster = fleet.stack.cluster
         assert cluster is not None
         port = await _serving(fleet, "promptpay")
@@ -95,7 +75,7 @@ async def test_what_a_dead_master_acknowledged_and_never_passed_on_is_sent_again
 
 @pytest.mark.timeout(240)
 async def test_a_master_that_dies_under_sentinels_costs_a_pause_and_nothing_else() -> None:
-    async with _fleet("sentinel") as fleet:
+    async with running_fleet(redis="sentinel") as fleet:
         sentinels = fleet.stack.sentinels
         assert sentinels is not None
         port = await _serving(fleet, "promptpay")
@@ -108,7 +88,7 @@ async def test_a_master_that_dies_under_sentinels_costs_a_pause_and_nothing_else
 
 @pytest.mark.timeout(240)
 async def test_a_rail_over_three_streams_pays_everything_once_though_one_streams_master_dies() -> None:
-    async with _fleet("cluster", {"promptpay": 3}) as fleet:
+    async with running_fleet(redis="cluster", shards={"promptpay": 3}) as fleet:
         cluster = fleet.stack.cluster
         assert cluster is not None
         port = await _serving(fleet, "promptpay.1")

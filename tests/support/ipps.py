@@ -5,7 +5,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from adapters.promptpay.adapter import PromptPayRail
+from adapters.promptpay.client import IppsClient
+from adapters.promptpay.settings import PromptPaySettings
 from adapters.promptpay.simulator.book import Executed, read_book
+from adapters.runtime.http import provider_client
+from schemas.rails import Timing
 from tests.support.simulators import running_simulator
 
 SECRET = "simulator-test-secret"
@@ -21,6 +26,14 @@ class RunningIpps:
     def executed(self, reference: str) -> list[Executed]:
         """Return what the provider's own book shows as paid under a reference."""
         return [entry for entry in read_book(self.book) if entry.reference == reference]
+
+
+def rail_at(url: str, *, call_total_s: float = 0.5, **settings: object) -> PromptPayRail:
+    """Return the rail over its own connections to a simulator, with a short time-out."""
+    chosen = PromptPaySettings.model_validate({"base_url": url, "secret": SECRET, **settings})
+    http = provider_client(url, call_total_s=call_total_s, connect_s=0.5, max_connections=20)
+    timing = Timing(send_by_s=1, call_total_s=2, claim_idle_s=4)
+    return PromptPayRail(IppsClient(http, chosen.key_id, SECRET), chosen, timing)
 
 
 @contextmanager

@@ -1,5 +1,6 @@
 """A provider's simulator as a process of its own, with its durable book and quick faults."""
 
+import os
 import subprocess
 import sys
 import time
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import httpx
 
+from adapters.testkit.serving import SECRET_VARIABLE
 from fleet.stack.processes import free_port
 
 
@@ -17,8 +19,8 @@ def running_simulator(module: str, book: Path, secret: str, *options: str) -> It
     """Yield the address of a simulator that withholds timed-out answers for 3 s and ends slow payments after 0.3 s."""
     port = free_port()
     argv = [sys.executable, "-m", module, "--port", str(port), "--db", str(book)]
-    argv += ["--secret", secret, "--timeout-delay-s", "3", "--settle-after-s", "0.3", *options]
-    process = subprocess.Popen(argv)
+    argv += ["--timeout-delay-s", "3", "--settle-after-s", "0.3", *options]
+    process = subprocess.Popen(argv, env={**os.environ, SECRET_VARIABLE: secret})
     try:
         url = f"http://127.0.0.1:{port}"
         _wait_until_it_answers(url)

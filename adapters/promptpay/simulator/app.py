@@ -3,8 +3,9 @@
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
+from typing import Final
 
 from pydantic import BaseModel, ConfigDict
 from starlette.applications import Starlette
@@ -22,10 +23,25 @@ from adapters.promptpay.simulator.service import Ipps, as_json, satang
 from adapters.promptpay.simulator.webhooks import Manner, Webhooks, transfer_event
 from adapters.testkit.faults import Fault
 from adapters.testkit.registers import RegisterScripts, registers_endpoint
-from adapters.testkit.serving import BEFORE, LOST_AFTER, Answer, Endpoint, faults_endpoint, lose, respond
+from adapters.testkit.serving import (
+    BEFORE,
+    LOST_AFTER,
+    Answer,
+    Endpoint,
+    Shown,
+    book_endpoint,
+    faults_endpoint,
+    health,
+    lose,
+    respond,
+)
 
 _TRANSFER_FAULTS = frozenset(Fault) - {Fault.PAYEE_NOT_FOUND}
 _SETTLE_EVERY_S = 0.1
+_BOOK: Final[Mapping[str, Shown]] = {
+    "executed": ("SELECT * FROM executed ORDER BY seq", dict),
+    "transfers": ("SELECT * FROM transfers ORDER BY created_at", as_json),
+}
 _FORCED = {
     "settle": TransferStatus.SUCCEEDED,
     "decline": TransferStatus.FAILED,
@@ -73,14 +89,14 @@ def build_app(ipps: Ipps, behaviour: Behaviour) -> Starlette:
     return Starlette(
         lifespan=lifespan,
         routes=[
-            Route("/health", simulator.health),
+            Route("/health", health),
             Route("/v1/lookups", signed(simulator.lookup), methods=["POST"]),
             Route("/v1/transfers", signed(simulator.transfer), methods=["POST"]),
             Route("/v1/transfers/by-ref/{reference}", signed(simulator.inquire)),
             Route("/v1/transfers/by-ref/{reference}/cancel", signed(simulator.cancel), methods=["POST"]),
             Route("/v1/settlements/{day}", signed(simulator.register)),
             *money_in_routes(ipps, Codes(ipps.store), simulator.webhooks, signed),
-            Route("/_control/book", simulator.book),
+            Route("/_control/book", book_endpoint(ipps.store, _BOOK)),
             Route("/_control/registers", registers_endpoint(simulator.registers), methods=["GET", "POST", "DELETE"]),
             Route("/_control/transfers/{reference}/{verb}", simulator.force, methods=["POST"]),
             Route("/_control/faults", faults_endpoint(ipps.faults), methods=["GET", "POST", "DELETE"]),
@@ -116,9 +132,6 @@ class _Http:
             return await endpoint(request)
 
         return checked
-
-    async def health(self, _: Request) -> Response:
-        return respond(Answer(200, {"status": "up"}))
 
     async def lookup(self, request: Request) -> Response:
         parsed = parsed_body(LookupRequest, await request.body())
@@ -168,15 +181,6 @@ class _Http:
         if answer.status == 200:
             self.webhooks.tell(transfer_event({**answer.body, **asked.changed}), asked.manner)
         return respond(answer)
-
-    async def book(self, _: Request) -> Response:
-        rows = await self._ipps.store.run(
-            lambda book: [dict(row) for row in book.execute("SELECT * FROM executed ORDER BY seq")]
-        )
-        transfers = await self._ipps.store.run(
-            lambda book: [as_json(row) for row in book.execute("SELECT * FROM transfers ORDER BY created_at")]
-        )
-        return respond(Answer(200, {"executed": rows, "transfers": transfers}))
 
     async def settle_forever(self) -> None:
         while True:

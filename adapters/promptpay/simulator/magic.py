@@ -16,24 +16,8 @@
 | 0899990012 | HTTP 429 once, then paid |
 """
 
-from adapters.testkit.faults import Fault, Script
+from typing import Final
 
-MAGIC: dict[str, Fault] = {
-    "0066899990001": Fault.PAYEE_NOT_FOUND,
-    "0066899990002": Fault.TIMEOUT_AFTER,
-    "0066899990003": Fault.TIMEOUT_BEFORE,
-    "0066899990004": Fault.ERROR_BEFORE,
-    "0066899990005": Fault.ERROR_AFTER,
-    "0066899990006": Fault.GARBAGE_AFTER,
-    "0066899990007": Fault.SLOW_SETTLE,
-    "0066899990008": Fault.DECLINED,
-    "0066899990009": Fault.RESET_AFTER,
-    "0066899990010": Fault.RESET_BEFORE,
-    "0066899990011": Fault.DUPLICATE_AFTER,
-    "0066899990012": Fault.THROTTLED,
-}
+from adapters.testkit.faults import fixed_fates
 
-
-def magic_scripts() -> list[Script]:
-    """Return the fault scripts of the payees above."""
-    return [Script(fault, payee=proxy) for proxy, fault in MAGIC.items()]
+MAGIC: Final = fixed_fates("00668999900{:02d}")

@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import hmac
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -28,7 +28,10 @@ from adapters.testkit.serving import (
     LOST_AFTER,
     Answer,
     Endpoint,
+    Shown,
+    book_endpoint,
     faults_endpoint,
+    health,
     lose,
     respond,
 )
@@ -36,6 +39,10 @@ from adapters.testkit.serving import (
 DRAFT: Final = "draft:"
 """Before a reference in a script: the draft is meant, not its confirmation."""
 
+_BOOK: Final[Mapping[str, Shown]] = {
+    "executed": ("SELECT * FROM executed ORDER BY seq", dict),
+    "payouts": ("SELECT * FROM payouts ORDER BY created_at_s", as_json),
+}
 _STRIKING: Final = frozenset(Fault) - {Fault.PAYEE_NOT_FOUND}
 _DRAFT_STRIKING: Final = BEFORE | LOST_AFTER | {Fault.REFUSED}
 _SETTLE_EVERY_S: Final = 0.1
@@ -74,7 +81,7 @@ def build_app(payouts: Payouts, orders: Orders, callbacks: Callbacks, behaviour:
     return Starlette(
         lifespan=lifespan,
         routes=[
-            Route("/health", simulator.health),
+            Route("/health", health),
             Route(f"{prefix}/sbp/banks", keyed(simulator.banks)),
             Route(f"{prefix}/checks", keyed(simulator.check), methods=["POST"]),
             Route(f"{prefix}/payouts", keyed(simulator.submit), methods=["POST"]),
@@ -82,7 +89,7 @@ def build_app(payouts: Payouts, orders: Orders, callbacks: Callbacks, behaviour:
             Route(f"{prefix}/payouts/{{reference}}/confirm", keyed(simulator.confirm), methods=["POST"]),
             Route(f"{prefix}/registers/{{day}}", keyed(simulator.register)),
             *money_in.routes(keyed),
-            Route("/_control/book", simulator.book),
+            Route("/_control/book", book_endpoint(payouts.store, _BOOK)),
             Route("/_control/banks", simulator.list_banks, methods=["PUT"]),
             Route("/_control/registers", registers_endpoint(simulator.registers), methods=["GET", "POST", "DELETE"]),
             Route("/_control/faults", faults_endpoint(payouts.faults), methods=["GET", "POST", "DELETE"]),
@@ -108,9 +115,6 @@ class _Http:
             return await endpoint(request)
 
         return checked
-
-    async def health(self, _: Request) -> Response:
-        return respond(Answer(200, {"status": "up"}))
 
     async def banks(self, _: Request) -> Response:
         return respond(self._payouts.banks())
@@ -146,14 +150,6 @@ class _Http:
     async def register(self, request: Request) -> Response:
         day, after, payouts = request.path_params["day"], request.query_params.get("after", ""), self._payouts
         return respond(await register(payouts.store, self.registers, payouts.fee_minor, day, after))
-
-    async def book(self, _: Request) -> Response:
-        """Show the whole book."""
-        store = self._payouts.store
-        executed = await store.run(lambda book: book.execute("SELECT * FROM executed ORDER BY seq").fetchall())
-        made = await store.run(lambda book: book.execute("SELECT * FROM payouts ORDER BY created_at_s").fetchall())
-        body = {"executed": [dict(row) for row in executed], "payouts": [as_json(row) for row in made]}
-        return respond(Answer(200, body))
 
     async def list_banks(self, request: Request) -> Response:
         """Replace the list of banks; null takes the service of it down."""

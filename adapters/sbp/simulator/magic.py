@@ -17,25 +17,8 @@
 | 79990000013 | refused, under HTTP 200, for want of money in our account |
 """
 
-from adapters.testkit.faults import Fault, Script
+from typing import Final
 
-MAGIC: dict[str, Fault] = {
-    "79990000001": Fault.PAYEE_NOT_FOUND,
-    "79990000002": Fault.TIMEOUT_AFTER,
-    "79990000003": Fault.TIMEOUT_BEFORE,
-    "79990000004": Fault.ERROR_BEFORE,
-    "79990000005": Fault.ERROR_AFTER,
-    "79990000006": Fault.GARBAGE_AFTER,
-    "79990000007": Fault.SLOW_SETTLE,
-    "79990000008": Fault.DECLINED,
-    "79990000009": Fault.RESET_AFTER,
-    "79990000010": Fault.RESET_BEFORE,
-    "79990000011": Fault.DUPLICATE_AFTER,
-    "79990000012": Fault.THROTTLED,
-    "79990000013": Fault.REFUSED,
-}
+from adapters.testkit.faults import Fault, fixed_fates
 
-
-def magic_scripts() -> list[Script]:
-    """Return the fault scripts of the phones above."""
-    return [Script(fault, payee=phone) for phone, fault in MAGIC.items()]
+MAGIC: Final = {**fixed_fates("799900000{:02d}"), "79990000013": Fault.REFUSED}

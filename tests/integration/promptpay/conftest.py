@@ -12,12 +12,9 @@ import httpx
 import pytest
 
 from adapters.promptpay.adapter import PromptPayRail
-from adapters.promptpay.client import IppsClient
-from adapters.promptpay.settings import PromptPaySettings
 from adapters.runtime.callbacks import CallbackReceiver, CallbackSettings
 from adapters.runtime.execution import Executor
 from adapters.runtime.further import told_apart
-from adapters.runtime.http import provider_client
 from adapters.runtime.messages import result_of
 from adapters.runtime.timing import clock_s
 from core.api.internal import InternalPorts
@@ -35,9 +32,9 @@ from fleet.stack.provision import RoleUrls
 from schemas.collections import ProviderPaymentAnswers, ProviderPaymentBatch
 from schemas.operations import JobKind
 from schemas.permits import PermitRequest
-from schemas.rails import EvidenceItem, Timing
+from schemas.rails import EvidenceItem
 from tests.integration.permits.conftest import NeverThrottled, World, open_world
-from tests.support.ipps import SECRET, RunningIpps, running_ipps
+from tests.support.ipps import RunningIpps, rail_at, running_ipps
 
 RAIL = "promptpay"
 
@@ -147,6 +144,21 @@ class Street:
 
 
 @pytest.fixture(scope="module")
+def simulator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningIpps]:
+    """A provider that calls nobody back."""
+    with running_ipps(tmp_path_factory.mktemp("ipps") / "book.sqlite") as running:
+        yield running
+
+
+@pytest.fixture
+async def rail(simulator: RunningIpps) -> AsyncIterator[PromptPayRail]:
+    """The rail on that provider."""
+    rail = rail_at(simulator.url)
+    yield rail
+    await rail.close()
+
+
+@pytest.fixture(scope="module")
 def callback_port() -> int:
     """Where the provider calls back."""
     return free_port()
@@ -167,11 +179,7 @@ async def street(
     fresh_database: RoleUrls, admin_connection: asyncpg.Connection, telling_ipps: RunningIpps, callback_port: int
 ) -> AsyncIterator[Street]:
     """A tenant whose top-ups go through PromptPay, with an empty wallet but for one satang."""
-    settings = PromptPaySettings.model_validate({"base_url": telling_ipps.url, "secret": SECRET, "qr_lives_s": 60})
-    http = provider_client(telling_ipps.url, call_total_s=3, connect_s=1, max_connections=10)
-    rail = PromptPayRail(
-        IppsClient(http, settings.key_id, SECRET), settings, Timing(send_by_s=1, call_total_s=3, claim_idle_s=5)
-    )
+    rail = rail_at(telling_ipps.url, call_total_s=3, qr_lives_s=60)
     async with open_world(fresh_database, admin_connection) as world:
         world.memory.open_since[RAIL] = datetime(2026, 1, 1, tzinfo=UTC)
         await _routes(world)

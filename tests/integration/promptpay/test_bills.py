@@ -1,40 +1,19 @@
 """Bills and accounts through PromptPay: looked up by their parts, paid once, refused for what the biller refuses."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
 from datetime import UTC, datetime, timedelta
 from uuid import uuid4
 
 import pytest
 
 from adapters.promptpay.adapter import PromptPayRail
-from adapters.promptpay.client import IppsClient
-from adapters.promptpay.settings import PromptPaySettings
 from adapters.runtime import errors
-from adapters.runtime.http import provider_client
 from adapters.runtime.port import Order
 from schemas.codes.payable import read_payable
 from schemas.operations import OperationType
 from schemas.permits import Payee
-from schemas.rails import Timing
 from schemas.results import Verdict
-from tests.support.ipps import SECRET, RunningIpps, running_ipps
-
-
-@pytest.fixture(scope="module")
-def simulator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningIpps]:
-    with running_ipps(tmp_path_factory.mktemp("ipps") / "book.sqlite") as running:
-        yield running
-
-
-@pytest.fixture
-async def rail(simulator: RunningIpps) -> AsyncIterator[PromptPayRail]:
-    settings = PromptPaySettings.model_validate({"base_url": simulator.url, "secret": SECRET})
-    http = provider_client(simulator.url, call_total_s=2, connect_s=1, max_connections=20)
-    timing = Timing(send_by_s=1, call_total_s=2, claim_idle_s=4)
-    rail = PromptPayRail(IppsClient(http, settings.key_id, SECRET), settings, timing)
-    yield rail
-    await rail.close()
+from tests.support.ipps import RunningIpps
 
 
 def order(kind: str, value: str, amount_minor: int = 50_000) -> Order:

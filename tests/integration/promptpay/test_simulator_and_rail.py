@@ -2,7 +2,6 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from uuid import uuid4
 
@@ -13,35 +12,13 @@ import pytest
 from adapters.promptpay import signing
 from adapters.promptpay.adapter import PromptPayRail, fee_minor
 from adapters.promptpay.client import IppsClient
-from adapters.promptpay.settings import PromptPaySettings
 from adapters.runtime import errors
 from adapters.runtime.http import provider_client
 from adapters.runtime.port import Order, Outcome
 from fleet.stack.processes import free_port
 from schemas.permits import LookupBinding, Payee
-from schemas.rails import Timing
 from schemas.results import Verdict
-from tests.support.ipps import SECRET, RunningIpps, running_ipps
-
-
-@pytest.fixture(scope="module")
-def simulator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningIpps]:
-    with running_ipps(tmp_path_factory.mktemp("ipps") / "book.sqlite") as running:
-        yield running
-
-
-@pytest.fixture
-async def rail(simulator: RunningIpps) -> AsyncIterator[PromptPayRail]:
-    rail = rail_at(simulator.url)
-    yield rail
-    await rail.close()
-
-
-def rail_at(url: str) -> PromptPayRail:
-    settings = PromptPaySettings.model_validate({"base_url": url, "secret": SECRET})
-    http = provider_client(url, call_total_s=0.5, connect_s=0.5, max_connections=20)
-    timing = Timing(send_by_s=1, call_total_s=2, claim_idle_s=4)
-    return PromptPayRail(IppsClient(http, settings.key_id, SECRET), settings, timing)
+from tests.support.ipps import SECRET, RunningIpps, rail_at, running_ipps
 
 
 def order(payee: str = "0812345678", amount_minor: int = 1050, lookup: LookupBinding | None = None) -> Order:
