@@ -207,6 +207,7 @@ class LetterDocument(Contract):
     traceparent: str | None
     payload: dict[str, Any]
     closed_at: datetime | None
+    closed_because: str = ""
 
 
 class LetterPage(Contract):

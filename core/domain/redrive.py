@@ -60,7 +60,7 @@ class Judgement:
 
 _REFUSED, _ASK, _SAFE = Redrive.REFUSED, Redrive.INQUIRE_FIRST, Redrive.SAFE
 
-ACTED_UPON: Final = Judgement(_REFUSED, "this letter was acted upon already")
+CLOSED: Final = Judgement(_REFUSED, "this letter is closed: it was acted upon, or its payment ended")
 DECIDED: Final = Judgement(_REFUSED, "the intent is decided, and a closed job never reopens: ask for a new payment")
 ANSWERED: Final = Judgement(_SAFE, "the provider answered: only the core reads the answer again")
 UNKNOWN_JOB: Final = Judgement(_REFUSED, "no job of this rail is known by this entry: there is nothing to send")
@@ -90,7 +90,7 @@ def judge(standing: Standing) -> Judgement:
     lets out only as an inquiry, or as a sending that the provider deduplicates.
     """
     if not standing.letter_open:
-        return ACTED_UPON
+        return CLOSED
     if standing.source is Source.RESULT:
         # Whatever was decided since: reading an answer reopens no job, and money that it tells of must be booked.
         return ANSWERED

@@ -66,6 +66,7 @@ class LetterView:
     payload: Mapping[str, Any]
     received_at: datetime
     closed_at: datetime | None
+    closed_because: str
     age_s: int
     standing: Standing
 
@@ -193,4 +194,5 @@ def letter_document(letter: LetterView) -> dict[str, Any]:
         "traceparent": letter.traceparent,
         "payload": dict(letter.payload),
         "closed_at": letter.closed_at,
+        "closed_because": letter.closed_because,
     }

@@ -123,7 +123,7 @@ async def _act(uow: Any, ports: RunPorts, row: RedriveRow, items: Sequence[Item]
     failpoint("redrive.put_back")
     acted = [letter for letter, state, _, _ in ends if state != "SKIPPED"]
     closed = "CLOSED" if row.action is RedriveAction.DISCARD else "REDRIVEN"
-    await ports.redrives.close_letters(uow, acted, closed)
+    await ports.redrives.close_letters(uow, acted, closed, f"{row.action.lower()} for {row.incident}: {row.reason}")
     await ports.redrives.finish(uow, row.id, ends)
     failpoint("redrive.finished")
     await _journal(uow, ports, row, items, ends)
@@ -197,7 +197,9 @@ async def _settle_again(uow: Any, ports: RunPorts, row: RedriveRow, item: Item) 
             end = (item.letter_id, "FAILED", judged.verdict.value, f"it still cannot be used: {why}")
         else:
             end = (item.letter_id, "SUCCEEDED", judged.verdict.value, "the answer was read again and counts")
-            await ports.redrives.close_letters(uow, [item.letter_id], "REDRIVEN")
+            await ports.redrives.close_letters(
+                uow, [item.letter_id], "REDRIVEN", f"redrive for {row.incident}: {row.reason}"
+            )
     await ports.redrives.finish(uow, row.id, [end])
     await _journal(uow, ports, row, [item], [end])
 

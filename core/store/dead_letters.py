@@ -39,21 +39,26 @@ ON CONFLICT (stream, entry_id) DO NOTHING
 RETURNING job_id
 """  # noqa: S608 - a constant
 
-# A read that died has nothing to inquire about; a payment with a permit is the resolver's at once.
+# A read that died has nothing to inquire about; a payment with a permit is the resolver's at once. What waits for the
+# resolver goes on waiting. `died` lets the job's end close its letters (0089).
 _BURY: Final = """
-WITH dead AS (
-    SELECT id FROM fleet.jobs
-    WHERE id = ANY($1::uuid[]) AND closed_at IS NULL AND state IN ('READY', 'QUEUED') AND rail = ANY($2::text[])
+WITH open_jobs AS (
+    SELECT id, state IN ('READY', 'QUEUED') AS buried FROM fleet.jobs
+    WHERE id = ANY($1::uuid[]) AND closed_at IS NULL AND rail = ANY($2::text[])
     ORDER BY id FOR NO KEY UPDATE
 )
-UPDATE fleet.jobs j SET state = 'DEAD', next_check_at = CASE WHEN fence > 0 THEN now() END
-FROM dead WHERE j.id = dead.id
+UPDATE fleet.jobs j SET died = true, state = CASE WHEN o.buried THEN 'DEAD' ELSE j.state END,
+    next_check_at = CASE WHEN NOT o.buried THEN j.next_check_at WHEN j.fence > 0 THEN now() END
+FROM open_jobs o WHERE j.id = o.id
 """
+
+# After the jobs are locked: one that closed before its letter came has nobody else to close it.
+_END_LATE: Final = "SELECT fleet.close_letters_of($1::uuid[])"
 
 _COLUMNS: Final = (
     "id", "tenant_id", "stream", "entry_id", "rail", "operation", "kind", "provider", "reference", "job_id",
     "intent_id", "error_class", "fingerprint", "message", "deliveries", "state", "traceparent", "received_at",
-    "closed_at",
+    "closed_at", "closed_because",
 )  # fmt: skip
 
 # The page first, along an index; only its rows are joined to what is known about them.
@@ -92,7 +97,10 @@ class DeadLetterStore:
         self._vault = vault
 
     async def keep_dead(self, uow: UnitOfWork, letters: Sequence[DeadLetter]) -> None:
-        """Keep each letter once by stream and entry, and mark the open jobs of new ones DEAD."""
+        """Keep each letter once by stream and entry, and mark the open jobs of new ones DEAD.
+
+        A letter of a job that closed meanwhile is kept as CLOSED.
+        """
         rows = [
             (_id(x.stream, x.entry_id), x.stream, x.entry_id, x.rail, x.job_id, x.error_class, x.fingerprint, x.message,
              x.deliveries, self._seal(x.stream, x.entry_id, x.body), _shown(x.body))
@@ -101,6 +109,7 @@ class DeadLetterStore:
         new = await uow.connection.fetch(_KEEP, *(list(column) for column in zip(*rows, strict=True)))
         dead = [row["job_id"] for row in new if row["job_id"] is not None]
         await uow.connection.execute(_BURY, dead, sorted({letter.rail for letter in letters}))
+        await uow.connection.execute(_END_LATE, dead)
 
     async def keep_result(self, uow: UnitOfWork, delivery: Delivery, error_class: str) -> None:
         """Keep a result that cannot be used; its hold stays and the row is the alert's evidence."""

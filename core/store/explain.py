@@ -53,7 +53,8 @@ FROM fleet.intents i JOIN fleet.transfers t
     ON t.debit_account_id = i.wallet_id AND t.user_data = i.id
 WHERE i.id = $1
 UNION ALL
-SELECT d.received_at, 'letter', d.error_class || ': ' || d.message || ' (' || d.state || ')',
+SELECT d.received_at, 'letter', d.error_class || ': ' || d.message || ' (' || d.state
+    || CASE WHEN d.closed_because = '' THEN '' ELSE ': ' || d.closed_because END || ')',
     jsonb_build_object('id', d.id, 'class', d.error_class, 'fingerprint', d.fingerprint, 'state', d.state)::text, 0
 FROM fleet.dead_letters d WHERE d.intent_id = $1
 UNION ALL

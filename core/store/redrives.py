@@ -50,7 +50,7 @@ SELECT x.letter_id, x.tenant_id, d.stream LIKE '%:results' AS is_result, d.rail,
     j.id AS job_id, CASE WHEN d.stream LIKE '%:results' THEN d.body END AS body
 FROM fleet.redrive_items x JOIN fleet.dead_letters d ON d.id = x.letter_id
 LEFT JOIN fleet.jobs j ON j.id = d.job_id AND j.rail = d.rail
-WHERE x.redrive_id = $1 AND x.state = 'WAITING' ORDER BY x.place LIMIT $2 FOR UPDATE OF x, d
+WHERE x.redrive_id = $1 AND x.state = 'WAITING' ORDER BY x.place LIMIT $2 FOR UPDATE OF x
 """
 
 _STANDINGS: Final = f"""
@@ -216,13 +216,15 @@ class RedriveStore:
             rows = await uow.connection.fetch(_PUT_BACK, list(jobs), list(traceparents))
             await uow.connection.execute(NOTIFY_OUTBOX, sorted({row["stream"] for row in rows}))
 
-    async def close_letters(self, uow: UnitOfWork, letters: Sequence[UUID], state: str) -> None:
-        """Mark letters as acted upon."""
+    async def close_letters(self, uow: UnitOfWork, letters: Sequence[UUID], state: str, because: str) -> None:
+        """Mark letters as acted upon. Their jobs are locked: a job's end closes its letters under that lock."""
         if letters:
             await uow.connection.execute(
-                "UPDATE fleet.dead_letters SET state = $2, closed_at = now() WHERE id = ANY ($1::uuid[])",
+                "UPDATE fleet.dead_letters SET state = $2, closed_at = now(), closed_because = $3"
+                " WHERE id = ANY ($1::uuid[])",
                 list(letters),
                 state,
+                because,
             )
 
     async def finish(self, uow: UnitOfWork, redrive_id: UUID, ends: Sequence[tuple[UUID, str, str, str]]) -> None:

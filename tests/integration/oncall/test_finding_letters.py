@@ -70,23 +70,19 @@ async def test_a_letter_is_judged_by_permits_facts_and_the_clock(world: World) -
     await world.sent(refused)
     await world.tell(pay_job(refused), "NOT_SENT", retry_after_s=1)
     await world.sent(ended)
-    letters = await bury(world, never, sent, refused, ended)
+    *letters, closed = await bury(world, never, sent, refused, ended)
     await world.tell(pay_job(ended), "SUCCEEDED")
     views = {view.id: view for view in await found(world)}
     assert [views[letter].judgement for letter in letters] == [
         redrive.NEVER_SENT,
         redrive.MAY_BE_SENT,
         redrive.ALL_NEGATIVE,
-        redrive.DECIDED,
     ]
+    (end,) = await found(world, ids=[closed], state=LetterState.CLOSED)
+    assert end.judgement == redrive.CLOSED
     await world.pass_time(3600)
     views = {view.id: view for view in await found(world)}
-    assert [views[letter].judgement for letter in letters] == [
-        redrive.LATE,
-        redrive.FORGOTTEN,
-        redrive.LATE,
-        redrive.DECIDED,
-    ]
+    assert [views[letter].judgement for letter in letters] == [redrive.LATE, redrive.FORGOTTEN, redrive.LATE]
 
 
 async def test_an_unknown_provider_or_a_restored_database_makes_nothing_safe_that_was_sent(world: World) -> None:

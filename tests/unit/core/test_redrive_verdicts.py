@@ -25,7 +25,7 @@ SENT = replace(DEAD, permitted=True)
 @pytest.mark.parametrize(
     ("standing", "judgement"),
     [
-        (replace(DEAD, letter_open=False), redrive.ACTED_UPON),
+        (replace(DEAD, letter_open=False), redrive.CLOSED),
         (replace(DEAD, decided=True), redrive.DECIDED),
         (Standing(Source.RESULT, letter_open=True, decided=True), redrive.ANSWERED),
         (Standing(Source.RESULT, letter_open=True), redrive.ANSWERED),
