@@ -4,7 +4,6 @@ import argparse
 import os
 import platform
 import sys
-import tempfile
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -14,30 +13,17 @@ import orjson
 import uvloop
 
 from bench import adapter, dlq, latency, ledger, loop, memory, neighbours, recon, stream, transfers
+from bench.databases import bench_database
 from bench.measurement import BusyElsewhere, Measurement
 from fleet.stack.installation import install
-from fleet.stack.postgres import EmbeddedPostgres
-from fleet.stack.provision import Secrets, create_database, provision
 
 REPORT = Path(__file__).parent / "REPORT.md"
 
 
 async def _ledger() -> list[Measurement]:
-    with tempfile.TemporaryDirectory(prefix="fleet-bench-") as name:
-        home, server = Path(name), None
-        admin_url = os.environ.get("DATABASE_URL", "")
-        if not admin_url:
-            server = EmbeddedPostgres(home / "postgres")
-            server.start()
-            admin_url = server.admin_url
-        try:
-            kept = Secrets.load_or_create(home / "secrets.json")
-            urls = await provision(await create_database(admin_url, "fleet_bench"), kept)
-            await install(home / "keys.json", urls, kept.master_key, [])
-            return await ledger.run(urls.admin, urls.app)
-        finally:
-            if server is not None:
-                server.stop()
+    async with bench_database("fleet_bench") as made:
+        await install(made.home / "keys.json", made.urls, made.secrets.master_key, [])
+        return await ledger.run(made.urls.admin, made.urls.app)
 
 
 SECTIONS: Mapping[str, Callable[[], Awaitable[list[Measurement]]]] = {

@@ -1,16 +1,14 @@
 """Search among 700,000 dead letters: the page of 50, judged, by each narrowing that people use; groups over all."""
 
-import os
-import tempfile
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
 
 import asyncpg
 
+from bench.databases import bench_database
 from bench.measurement import Measurement, at_most, shown
 from core.domain.context import Context
 from core.services.dead_letters import LetterFilter
@@ -18,8 +16,7 @@ from core.store.database import Database
 from core.store.dead_letters import DeadLetterStore
 from core.store.redrives import RedriveStore
 from core.store.vault import PostgresVault
-from fleet.stack.postgres import EmbeddedPostgres
-from fleet.stack.provision import RoleUrls, Secrets, create_database, provision
+from fleet.stack.provision import RoleUrls
 
 _ROUNDS = 40
 _P95_MS = 200
@@ -31,20 +28,8 @@ _COLUMNS = (
 
 async def run(letters: int = 700_000) -> list[Measurement]:
     """Fill a database of its own and search it as the worker role does."""
-    with tempfile.TemporaryDirectory(prefix="fleet-bench-") as name:
-        home, server = Path(name), None
-        admin_url = os.environ.get("DATABASE_URL", "")
-        if not admin_url:
-            server = EmbeddedPostgres(home / "postgres")
-            server.start()
-            admin_url = server.admin_url
-        try:
-            kept = Secrets.load_or_create(home / "secrets.json")
-            urls = await provision(await create_database(admin_url, "fleet_bench_dlq"), kept)
-            return await _measure(urls, letters)
-        finally:
-            if server is not None:
-                server.stop()
+    async with bench_database("fleet_bench_dlq") as made:
+        return await _measure(made.urls, letters)
 
 
 async def _measure(urls: RoleUrls, letters: int) -> list[Measurement]:

@@ -1,7 +1,6 @@
 """A register of 1,000,000 lines: read out of its file, kept, and compared with payments and ledger, in flat memory."""
 
 import os
-import tempfile
 import time
 from collections.abc import Iterator
 from datetime import UTC, date, datetime, timedelta
@@ -12,18 +11,18 @@ from zoneinfo import ZoneInfo
 import asyncpg
 import psutil
 
+from bench.databases import bench_database
 from bench.measurement import Measurement, at_most, shown
 from core.domain.context import Context
-from core.domain.register_files import RegisterMapping, read_register
+from core.domain.register_files import RefusedLine, read_register
 from core.domain.registers import Account
 from core.services.registers import close_register, compare_day
 from core.store.database import Database
-from core.store.registers import record_of
 from fleet.cli.connection import find_connection
 from fleet.cli.recon_registers import RegisterCommandPorts
-from fleet.stack.postgres import EmbeddedPostgres
-from fleet.stack.provision import RoleUrls, Secrets, create_database, provision
-from schemas.registers import RegisterClosed, RegisterLine, RegisterOpened
+from fleet.stack.provision import RoleUrls
+from schemas.register_mapping import RegisterMapping
+from schemas.registers import RegisterClosed, RegisterOpened
 
 LINES = int(os.environ.get("FLEET_BENCH_RECON_LINES", "1000000"))
 _GOAL_S = 120
@@ -63,20 +62,8 @@ ANALYZE fleet.intents; ANALYZE fleet.jobs; ANALYZE fleet.transfers;
 
 async def run(lines: int = LINES) -> list[Measurement]:
     """Fill a database of its own with a day of payments, write the provider's file of it, and reconcile the two."""
-    with tempfile.TemporaryDirectory(prefix="fleet-bench-") as name:
-        home, server = Path(name), None
-        admin_url = os.environ.get("DATABASE_URL", "")
-        if not admin_url:
-            server = EmbeddedPostgres(home / "postgres")
-            server.start()
-            admin_url = server.admin_url
-        try:
-            kept = Secrets.load_or_create(home / "secrets.json")
-            urls = await provision(await create_database(admin_url, "fleet_bench_recon"), kept)
-            return await _measure(urls, home / "register.csv", lines)
-        finally:
-            if server is not None:
-                server.stop()
+    async with bench_database("fleet_bench_recon") as made:
+        return await _measure(made.urls, made.home / "register.csv", lines)
 
 
 async def _measure(urls: RoleUrls, file: Path, lines: int) -> list[Measurement]:
@@ -114,7 +101,7 @@ async def _measure(urls: RoleUrls, file: Path, lines: int) -> list[Measurement]:
 
 async def _take(ports: RegisterCommandPorts, file: Path, lines: int, day: date) -> None:
     with file.open(newline="") as text:
-        records = (record_of(x) for x in islice(read_register(_MAPPING, text), lines) if isinstance(x, RegisterLine))
+        records = (x for x in islice(read_register(_MAPPING, text), lines) if not isinstance(x, RefusedLine))
         async with ports.unit_of_work(_CONTEXT) as uow:
             asked = RegisterOpened(provider_account="ipps-1", environment="sandbox", business_day=day)
             file_id = await ports.registers.open(uow, "promptpay", asked, "IMPORTED")

@@ -254,3 +254,27 @@ class DayAsked(Contract):
 
     rail: RailName
     business_day: date
+
+
+class RefusedLineView(Contract):
+    """A line that is no line of a register, by its number in the file."""
+
+    line: int
+    why: str
+
+
+class RegisterReading(Contract):
+    """What a register's file says as a whole, and the register that it became."""
+
+    rail: RailName
+    provider_account: str
+    section: str
+    lines: int
+    days: list[date]
+    """The days that its lines speak of, as the lines write them."""
+    sums_minor: dict[str, int]
+    """How much by direction and currency, such as `out_THB`."""
+    refused: list[RefusedLineView]
+    """Wrong lines, the first thousand; one refuses the file."""
+    kept: RegisterFileView | None = None
+    """None where it was only read."""

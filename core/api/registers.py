@@ -10,9 +10,9 @@ from fastapi import Request, Response
 from core.api.answers import json_answer
 from core.api.requests import BATCH_BODY_MAX_BYTES, parse, read_body
 from core.api.signed_routes import Route
+from core.domain.register_records import record_of
 from core.services.problems import Refusal
 from core.services.registers import RegisterPorts, close_register
-from core.store.registers import record_of
 from schemas.registers import (
     RegisterClosed,
     RegisterFile,

@@ -2,18 +2,25 @@
 
 import hashlib
 import zlib
+from collections import Counter
 from collections.abc import Iterable
 from datetime import date
 from typing import Any, Final, Protocol
 from uuid import UUID
 
 from core.domain.context import Context
-from core.domain.register_files import RegisterMapping
+from core.domain.register_files import RefusedLine
+from core.domain.register_records import COLUMNS, Record
+from core.services.problems import Refusal
 from core.services.registers import RegisterPorts, Registers, close_register
 from core.services.vault_port import Vault
-from schemas.registers import RegisterClosed, RegisterFileView, RegisterOpened
+from schemas.register_mapping import RegisterMapping
+from schemas.registers import RefusedLineView, RegisterClosed, RegisterFileView, RegisterOpened, RegisterReading
 
 PIECE_BYTES: Final = 1 << 20
+REFUSED_MAX: Final = 1000
+"""How many wrong lines are told."""
+_AMOUNT, _CURRENCY, _DIRECTION, _AT = map(COLUMNS.index, ("amount_minor", "currency", "direction", "at"))
 
 
 class KeepsPieces(Registers, Protocol):
@@ -32,13 +39,45 @@ class ImportPorts(RegisterPorts, Protocol):
     def vault(self) -> Vault: ...
 
 
+def read_through(mapping: RegisterMapping, lines: Iterable[Record | RefusedLine]) -> RegisterReading:
+    """Return what a file says as a whole, and which of its lines are refused; nothing is kept."""
+    count, days, refused, sums = 0, set[date](), list[RefusedLineView](), Counter[str]()
+    for each in lines:
+        if isinstance(each, RefusedLine):
+            if len(refused) < REFUSED_MAX:
+                refused.append(RefusedLineView(line=each.number, why=each.reason))
+            continue
+        count += 1
+        days.add(each[_AT].date())
+        sums[f"{each[_DIRECTION].lower()}_{each[_CURRENCY]}"] += each[_AMOUNT]
+    return RegisterReading(
+        rail=mapping.rail,
+        provider_account=mapping.provider_account,
+        section=mapping.section,
+        lines=count,
+        days=sorted(days),
+        sums_minor=dict(sums),
+        refused=refused,
+    )
+
+
+def day_of(day: date | None, reading: RegisterReading) -> date:
+    """Return the business day that a file is of. Raises Refusal `day_missing` where nobody said it and lines differ."""
+    if day is not None:
+        return day
+    if len(reading.days) != 1:
+        told = ", ".join(map(str, reading.days[:10])) or "no day"
+        raise Refusal("day_missing", f"the lines speak of {told}: say which business day it is", field="business_day")
+    return reading.days[0]
+
+
 async def import_register(
     ports: ImportPorts,
     context: Context,
     mapping: RegisterMapping,
     day: date,
     name: str,
-    records: Iterable[tuple[Any, ...]],
+    records: Iterable[Record],
     pieces: Iterable[bytes],
 ) -> RegisterFileView:
     """Keep a file and its lines as the register of a day; the same file again is the same register.

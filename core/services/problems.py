@@ -123,6 +123,9 @@ PROBLEMS: Final = {
     "suspense_taken": ProblemType(409, "The item was decided about already"),
     "wrong_break_state": ProblemType(409, "The break's state does not allow this"),
     "entry_missing": ProblemType(422, "A break of money is put right by a new entry"),
+    "day_missing": ProblemType(422, "The lines speak of several days, and none was named"),
+    "day_busy": ProblemType(409, "Somebody compares this day now"),
+    "file_refused": ProblemType(422, "The file is not what the mapping describes"),
     "register_incomplete": ProblemType(422, "A register was called whole before every line of it had come"),
     # The console:
     "sign_in_refused": ProblemType(401, "Nobody is signed in by this"),

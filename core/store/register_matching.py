@@ -62,7 +62,7 @@ SELECT t.user_data AS intent_id,
 FROM fleet.transfers t JOIN fleet.accounts c ON c.code = 2 AND c.id IN (t.credit_account_id, t.debit_account_id)
 WHERE t.id >= fleet.first_id_at('{since}') AND t.id < fleet.first_id_at('{until}') AND t.flags & 10 = 0
 GROUP BY t.user_data;
-ANALYZE booked
+ANALYZE booked (intent_id)
 """
 # Money out is a job with its intent, and what the ledger moved into or out of clearing for it.
 _OUT: Final = """
@@ -132,9 +132,10 @@ WITH made AS (
 )
 INSERT INTO names (key, item) SELECT DISTINCT ON (reference) 'B:R:' || reference, item FROM made
 """
-_READY: Final = "ANALYZE theirs; ANALYZE ours; ANALYZE names; ANALYZE elsewhere"
+_READY: Final = "ANALYZE theirs (key, other); ANALYZE ours (item); ANALYZE names (key); ANALYZE elsewhere (key)"
 _JUDGED: Final = """
 CREATE TEMP TABLE judged ON COMMIT DROP AS
+WITH known AS MATERIALIZED (SELECT key, min(item) AS item FROM names GROUP BY key)
 SELECT t.*, o.item, CASE
     WHEN t.rank > 1 OR (o.item IS NOT NULL AND t.nth > 1)
         OR (t.status = 'SETTLED' AND e.key IS NOT NULL) THEN 'duplicate'
@@ -149,8 +150,7 @@ FROM (
     SELECT t.*, coalesce(a.item, b.item) AS named, row_number() OVER (PARTITION BY coalesce(a.item, b.item)
         ORDER BY t.rank, t.status <> 'SETTLED', a.item IS NULL, t.file_id, t.line) AS nth
     FROM theirs t
-    LEFT JOIN (SELECT DISTINCT ON (key) key, item FROM names ORDER BY key, item) a ON a.key = t.key
-    LEFT JOIN (SELECT DISTINCT ON (key) key, item FROM names ORDER BY key, item) b ON b.key = t.other
+    LEFT JOIN known a ON a.key = t.key LEFT JOIN known b ON b.key = t.other
 ) t
 LEFT JOIN ours o ON o.item = t.named
 LEFT JOIN (SELECT DISTINCT key FROM elsewhere WHERE paid_before) e ON e.key = t.key
@@ -269,7 +269,8 @@ class RegisterMatching:
     async def compare(self, uow: UnitOfWork, account: Account, day: date, files: DayFiles, span: Span) -> list[Tally]:
         """Judge every line and every payment of ours; return how many came to what."""
         named, run = _named(account), uow.connection.execute
-        await run("SET LOCAL work_mem = '64MB'")
+        # Plans need to know how long the tables are and that keys are many, not how each is spread.
+        await run("SET LOCAL work_mem = '64MB'; SET LOCAL default_statistics_target = 10")
         await run(_THEIRS.format(files=_quoted(files.own)))
         await run(_ELSEWHERE.format(files=_quoted(files.others), day=day.isoformat()))
         await run(_TABLES)
@@ -280,7 +281,7 @@ class RegisterMatching:
         await run(_BACK, *named, since, until)
         await run(_READY)
         await run(_JUDGED)
-        await run("CREATE INDEX ON judged (item); ANALYZE judged")
+        await run("ANALYZE judged (item)")
         await run(_LEFT, span.begin, span.end, span.end - span.edge, files.next_known)
         rows = await uow.connection.fetch(_TALLIES, span.begin, span.end)
         return [Tally(**dict(row)) for row in rows]

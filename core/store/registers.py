@@ -9,6 +9,7 @@ from uuid import UUID
 from pydantic import TypeAdapter
 
 from core.domain.ids import mint_id
+from core.domain.register_records import COLUMNS, Record
 from core.domain.registers import Account
 from core.services.problems import Refusal
 from core.services.vault_port import Vault
@@ -16,7 +17,6 @@ from core.store.database import UnitOfWork
 from schemas.registers import (
     CarriedItem,
     RegisterFileView,
-    RegisterLine,
     RegisterOpened,
     RegisterRun,
     RegisterState,
@@ -24,13 +24,7 @@ from schemas.registers import (
     Tally,
 )
 
-COLUMNS: Final = (
-    "line", "provider_ref", "our_ref", "operation", "direction",
-    "amount_minor", "fee_minor", "currency", "status", "at",
-)  # fmt: skip
 _TALLIES: Final = TypeAdapter(list[Tally])
-Record = tuple[Any, ...]
-"""One line as COPY takes it, in the order of COLUMNS."""
 
 _OPEN: Final = """
 INSERT INTO fleet.register_files
@@ -118,11 +112,6 @@ SELECT subject_id, intent_id, reference, amount_minor, currency, booked_at,
     floor(extract(epoch FROM now() - booked_at))::bigint AS age_s
 FROM fleet.register_carried WHERE run_id = $1 ORDER BY booked_at LIMIT $2
 """
-
-
-def record_of(line: RegisterLine) -> Record:
-    """Return a line as COPY takes it."""
-    return tuple(getattr(line, name) for name in COLUMNS)
 
 
 class RegisterStore:

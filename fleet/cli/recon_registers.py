@@ -2,7 +2,7 @@
 
 import tomllib
 from collections.abc import Awaitable, Callable, Iterator
-from datetime import date, datetime, timedelta
+from datetime import datetime, timedelta
 from importlib.resources import files
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
@@ -12,20 +12,23 @@ import typer
 from pydantic import ValidationError
 
 from core.domain.context import Context
-from core.domain.register_files import FileRefusedError, RefusedLine, RegisterMapping, read_register
-from core.services.import_register import PIECE_BYTES, import_register, original_of
+from core.domain.register_files import FileRefusedError, RefusedLine, read_register
+from core.domain.register_records import Record
+from core.services.import_register import PIECE_BYTES, day_of, import_register, original_of, read_through
+from core.services.problems import Refusal
 from core.services.registers import DayBusyError, RegisterPace, account_of, compare_day
 from core.store import rails
 from core.store.audit import AuditStore
 from core.store.database import Database
 from core.store.register_matching import RegisterMatching
-from core.store.registers import RegisterStore, record_of
+from core.store.registers import RegisterStore
 from core.store.vault import PostgresVault
 from fleet.cli.connection import Connection
 from fleet.cli.keys import master_key
 from fleet.cli.operator import ACTOR, with_database
 from fleet.cli.output import CommandError, ExitCode, JsonFlag, invalid_field, print_fields, print_json, print_table
-from schemas.registers import RegisterFileView, RegisterLine, RegisterRun, RegisterRunView
+from schemas.register_mapping import RegisterMapping
+from schemas.registers import RegisterFileView, RegisterReading, RegisterRun, RegisterRunView
 
 T = TypeVar("T")
 CONTEXT = Context(None, ACTOR)
@@ -104,20 +107,16 @@ def import_file(
 ) -> int:
     """Take a register out of a CSV file; every wrong line is refused by its number, and then none is kept."""
     chosen = _mapping(provider, mapping)
-    summary, refused = _read_through(chosen, file)
-    if refused or not apply:
-        told = {**summary, "refused": [{"line": each.number, "why": each.reason} for each in refused]}
-        if as_json:
-            print_json(told)
-        else:
-            print_fields("would be taken" if not refused else "refused", {**summary, "refused_lines": len(refused)})
-            for each in refused[:_REFUSED_SHOWN]:
-                typer.echo(f"line {each.number}: {each.reason}")
-        return ExitCode.CHECK_FAILED if refused else ExitCode.DONE
-    business_day = _day(day, summary)
+    reading = read_through(chosen, _lines(chosen, file))
+    if reading.refused or not apply:
+        return _print_reading(reading, as_json)
+    try:
+        business_day = day_of(day.date() if day else None, reading)
+    except Refusal as refused:
+        raise CommandError(refused.code, refused.detail) from refused
 
     async def work(ports: RegisterCommandPorts) -> RegisterFileView:
-        records = (record_of(line) for line in _lines(chosen, file) if isinstance(line, RegisterLine))
+        records = (line for line in _lines(chosen, file) if not isinstance(line, RefusedLine))
         return await import_register(ports, CONTEXT, chosen, business_day, file.name, records, _pieces(file))
 
     view = _with_ports(work, "master_key")
@@ -222,7 +221,7 @@ def _mapping(provider: str, own: Path | None) -> RegisterMapping:
         raise CommandError("mapping_malformed", f"{source}: {error}") from error
 
 
-def _lines(mapping: RegisterMapping, file: Path) -> Iterator[RegisterLine | RefusedLine]:
+def _lines(mapping: RegisterMapping, file: Path) -> Iterator[Record | RefusedLine]:
     try:
         with file.open(encoding=mapping.encoding, newline="") as text:
             yield from read_register(mapping, text)
@@ -236,27 +235,14 @@ def _pieces(file: Path) -> Iterator[bytes]:
             yield piece
 
 
-def _read_through(mapping: RegisterMapping, file: Path) -> tuple[dict[str, Any], list[RefusedLine]]:
-    """Return what the file says as a whole, and the first lines that are refused."""
-    lines, days, refused, sums = 0, set[date](), list[RefusedLine](), dict[str, int]()
-    for each in _lines(mapping, file):
-        if isinstance(each, RefusedLine):
-            if len(refused) < 1000:
-                refused.append(each)
-            continue
-        lines += 1
-        days.add(each.at.date())
-        name = f"{each.direction.value.lower()}_{each.currency}_minor"
-        sums[name] = sums.get(name, 0) + each.amount_minor
-    about = {"rail": mapping.rail, "provider_account": mapping.provider_account, "section": mapping.section}
-    return {**about, "lines": lines, "days": sorted(days), **sums}, refused
-
-
-def _day(day: datetime | None, summary: dict[str, Any]) -> date:
-    if day is not None:
-        return day.date()
-    days: list[date] = summary["days"]
-    if len(days) != 1:
-        text = "the lines speak of " + (", ".join(map(str, days[:10])) or "no day") + ": say --day"
-        raise CommandError("day_missing", text)
-    return days[0]
+def _print_reading(reading: RegisterReading, as_json: bool) -> int:
+    sums = {f"{name}_minor": minor for name, minor in reading.sums_minor.items()}
+    told = reading.model_dump(mode="json", exclude={"sums_minor", "refused", "kept"}) | sums
+    if as_json:
+        print_json(told | {"refused": [each.model_dump() for each in reading.refused]})
+    else:
+        heading = "refused" if reading.refused else "would be taken"
+        print_fields(heading, told | {"refused_lines": len(reading.refused)})
+        for each in reading.refused[:_REFUSED_SHOWN]:
+            typer.echo(f"line {each.line}: {each.why}")
+    return ExitCode.CHECK_FAILED if reading.refused else ExitCode.DONE
