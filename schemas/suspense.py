@@ -2,7 +2,7 @@
 
 from datetime import datetime
 from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, Literal
 from uuid import UUID
 
 from pydantic import Field
@@ -19,6 +19,8 @@ class SuspenseState(StrEnum):
     """Where an item stands. A return that the provider refused opens it again, unless it proves paid."""
 
     OPEN = "OPEN"
+    IN_REVIEW = "IN_REVIEW"
+    """One key decided, and a second one has not yet said yes: a no, or none in time, opens it again."""
     ASSIGNED = "ASSIGNED"
     RETURNING = "RETURNING"
     RETURNED = "RETURNED"
@@ -66,6 +68,9 @@ class SuspenseDecided(Contract):
     actor: str
     reason: str
     at: datetime
+    review: Literal["APPROVED", "REJECTED"] | None = None
+    """What a second key said to it; none where one key decided alone, or nobody has."""
+    reviewed_by: str | None = None
 
 
 class SuspenseDetail(SuspenseItem):

@@ -19,6 +19,7 @@ TOLD: Final = {
     "decided": "Decided.",
     "assigned": "The money was given to the wallet.",
     "returning": "The money is on its way back to who paid it.",
+    "asked_second": "Noted. The money is held until a second person approves it under Reviews.",
     "paused": "Paused: no first permits are given.",
     "resumed": "Resumed: what waited got its time back.",
     "owner_set": "The break has an owner.",

@@ -136,8 +136,13 @@ class IntentRow:
 
     @property
     def is_collected(self) -> bool:
-        """Whether it brings money in: limits are held for it, and no money."""
+        """Whether it brings money in."""
         return self.operation in COLLECTED
+
+    @property
+    def awaits_money(self) -> bool:
+        """Whether its money has yet to come in: a deposit out of suspense holds what rests there."""
+        return self.is_collected and self.direction != Direction.RELEASE
 
     @property
     def is_refund(self) -> bool:

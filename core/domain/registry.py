@@ -85,13 +85,18 @@ _PAID_BACK: Final = Steps(
     "SETTLED and posted; FAILED and voided; UNRESOLVED and held while in doubt",
 )
 _OUT_OF_SUSPENSE: Final = Steps(
-    "lock the item; hold the whole chain, queue a `refund` job of the rail that it came by; where the provider took it "
-    "back already, post",
-    "AUTHORIZED and held; SETTLED where the provider took it back",
+    "lock the item; hold the whole chain, queue a `refund` job of the rail that it came by, once a second key approves "
+    "where two are needed; where the provider took it back already, post",
+    "AUTHORIZED or REVIEW, and held; SETTLED where the provider took it back",
     "the provider pays the payer back",
     "SETTLED and posted; FAILED and voided, with the item open again; UNRESOLVED and held while in doubt",
 )
-_RELEASED: Final = Steps("lock the item, post the whole chain", "SETTLED", "none: settled when made", "none")
+_RELEASED: Final = Steps(
+    "lock the item; post the whole chain, or hold it until a second key approves",
+    "SETTLED, or REVIEW and held",
+    "none: settled when made or approved",
+    "none",
+)
 _TOLD: Final = Steps(
     "post the whole chain, once for what the provider told", "SETTLED", "none: settled when made", "none"
 )
@@ -134,6 +139,8 @@ class Movement:
     by: By = By.CLIENT
     scope: str = ""
     """What a key must carry beside the operation to ask for it."""
+    by_two: bool = False
+    """Whether a second key decides about it, above what the tenant lets one key do alone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,8 +157,6 @@ class Operation:
     """Whose wallet a key that is confined to wallets must cover to ask for it."""
     named_only: bool = False
     """Whether a key carries it only where it names it: `*` does not."""
-    by_two: bool = False
-    """Whether a second key decides about it, above what the tenant lets one key do alone."""
     refunds: bool = False
     """Whether it gives back what another payment moved, and names that one."""
     refundable: bool = False
@@ -219,7 +224,11 @@ _DEPOSIT: Final = Operation(
     {
         # What came without a collection, or too late for it, and a person knows whose it is.
         Direction.RELEASE: Movement(
-            LegKind(Role.SUSPENSE, Role.WALLET, TransferCode.SUSPENSE), _RELEASED, by=By.PERSON, scope="SUSPENSE"
+            LegKind(Role.SUSPENSE, Role.WALLET, TransferCode.SUSPENSE),
+            _RELEASED,
+            by=By.PERSON,
+            scope="SUSPENSE",
+            by_two=True,
         )
     },
 )
@@ -237,6 +246,7 @@ _REFUND: Final = Operation(
             _GIVEN_BACK,
             counted=Counted.BY_NAME,
             scope="SUSPENSE",
+            by_two=True,
         ),
         Direction.RETURN: Movement(LegKind(Role.CLEARING, Role.WALLET), _TOLD, returns_fees=True, by=By.CORE),
         Direction.SUSPENSE: Movement(LegKind(Role.CLEARING, Role.SUSPENSE, TransferCode.SUSPENSE), _TOLD, by=By.CORE),
@@ -246,6 +256,7 @@ _REFUND: Final = Operation(
             JobKind.REFUND,
             by=By.EITHER,
             scope="SUSPENSE",
+            by_two=True,
         ),
         Direction.REVERSAL: Movement(LegKind(Role.WALLET, Role.CLEARING), _TOLD, by=By.CORE),
         Direction.RECEIVABLE: Movement(LegKind(Role.RECEIVABLE, Role.CLEARING), _TOLD, by=By.CORE),
@@ -256,7 +267,7 @@ _REFUND: Final = Operation(
 
 def _by_hand(debit: Role, credit: Role, scope: str = "") -> Movement:
     leg = LegKind(debit, credit, TransferCode.ADJUSTMENT)
-    return Movement(leg, _AT_ONCE, counted=Counted.BY_NAME, scope=scope)
+    return Movement(leg, _AT_ONCE, counted=Counted.BY_NAME, scope=scope, by_two=True)
 
 
 _MANUAL_ADJUSTMENT: Final = Operation(
@@ -270,7 +281,6 @@ _MANUAL_ADJUSTMENT: Final = Operation(
     offers=frozenset({Direction.CREDIT, Direction.DEBIT, Direction.TO_LIQUIDITY, Direction.FROM_LIQUIDITY}),
     # It makes money out of equity.
     named_only=True,
-    by_two=True,
 )
 _EXCHANGE: Final = Operation(
     OperationType.EXCHANGE,

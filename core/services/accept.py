@@ -298,11 +298,11 @@ class AcceptService:
         return plans
 
     async def _need_two(self, uow: Any, batch: Sequence[Asked], plans: Sequence[Plan | Refusal]) -> None:
-        """Let adjustments above what the tenant lets one key do alone wait for a second key."""
+        """Let what a hand moves above what the tenant lets one key do alone wait for a second key."""
         adjusted = [
             (plan, asked.request.amount_minor)
             for asked, plan in zip(batch, plans, strict=True)
-            if isinstance(plan, Plan) and OPERATIONS[plan.operation].by_two and not adjusts_alone(asked.caller)
+            if isinstance(plan, Plan) and plan.moved_by_hand(asked.request) and not adjusts_alone(asked.caller)
         ]
         if not adjusted:
             return

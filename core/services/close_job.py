@@ -96,11 +96,11 @@ class Ending:
 
 def is_held(intent: IntentRow) -> bool:
     """Whether money of the intent is held and undecided; nothing is held for money that has yet to come in."""
-    return IntentState(intent.state) in _HELD and intent.decision is None and not intent.is_collected
+    return IntentState(intent.state) in _HELD and intent.decision is None and not intent.awaits_money
 
 
 def _may_credit(intent: IntentRow) -> bool:
-    return intent.is_collected and intent.decision is None
+    return intent.awaits_money and intent.decision is None
 
 
 async def end_intents(
@@ -123,7 +123,7 @@ async def end_intents(
             raise ResolutionRefusedError(f"{ending.intent.id} is {ending.state}, not open")
         if ending.move.decision is not None and not ending.held:
             raise ResolutionRefusedError(f"{ending.intent.id} holds nothing to {ending.move.decision}")
-        if ending.move.decision == "POST" and ending.intent.is_collected:
+        if ending.move.decision == "POST" and ending.intent.awaits_money:
             transfers += posting_transfers(ending.intent)
         elif ending.move.decision == "POST":
             transfers += post_transfers(ending.intent)

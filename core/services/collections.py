@@ -282,7 +282,9 @@ class _Desk:
         named = paid is not None and paid.intent_id is not None and collection is not None
         if named and paid is not None and collection is not None and collection.intent_id != paid.intent_id:
             return Judgement(PaymentFate.QUARANTINED, "transaction_of_another_collection")
-        runs = paid is not None and self._standing.get(paid.id) is SuspenseState.RETURNING
+        # Until a second key has decided, it is not known either whose the money will be.
+        undecided = (SuspenseState.RETURNING, SuspenseState.IN_REVIEW)
+        runs = paid is not None and self._standing.get(paid.id) in undecided
         return self._unless_refused(judge_return(fact, known, paid, refund_runs=runs))
 
     def _collection_of(self, paid: Payment | None) -> IntentRow | None:

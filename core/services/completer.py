@@ -248,7 +248,7 @@ class Completer:
                 await self._looks.end_review(uow, intent.id)
             case StrandedKind.UNSENT if await self._is_provably_unsent(uow, intent):
                 # Nothing is held for money that has yet to come in; what comes all the same rests in suspense.
-                to, decision = (IntentState.EXPIRED, None) if intent.is_collected else (IntentState.FAILED, "VOID")
+                to, decision = (IntentState.EXPIRED, None) if intent.awaits_money else (IntentState.FAILED, "VOID")
                 await end_intents(uow, self._ports, [_abandoned(intent, to, decision)])
             case StrandedKind.UNTOLD:
                 await self._looks.mark_parked(uow, intent.id)

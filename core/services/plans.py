@@ -60,6 +60,23 @@ class Plan:
     by_two: bool = False
     """Whether a second key decides about it, asked for or not."""
 
+    def moved_by_hand(self, request: IntentRequest) -> bool:
+        """Whether a person gives out what is nobody's wallet's: two keys do so, above an amount."""
+        return OPERATIONS[self.operation].movement(self.direction(request)).by_two
+
+    def direction(self, request: IntentRequest) -> Direction | None:
+        """Return in which direction it moves.
+
+        A refund goes back to who paid it, out through the rail where it came in; out of suspense to the wallet that is
+        named.
+        """
+        if self.refunds is None:
+            return request.direction
+        original = self.refunds.original
+        if original.direction == Direction.SUSPENSE:
+            return Direction.RELEASE
+        return Direction.OUT if original.is_collected else None
+
     @property
     def lookup(self) -> bool:
         """Whether the payee is looked up before anything is held."""
@@ -74,7 +91,7 @@ def require_operation(caller: Caller, request: IntentRequest) -> None:
 
 
 def adjusts_alone(caller: Caller) -> bool:
-    """Return whether the key adjusts by hand without a second one, whatever the amount."""
+    """Return whether the key moves money by hand without a second one, whatever the amount."""
     return ADJUSTMENT_ALONE_SCOPE in caller.operations
 
 
@@ -191,13 +208,9 @@ def row_of(asked: Asked, plan: Plan, moment: Moment) -> IntentRow:
     """Return the intent as it is before anything is held."""
     request, payee = asked.request, payee_of(plan)
     counterparty: UUID | None = request.counterparty_wallet_id
-    direction: Direction | None = request.direction
+    direction = plan.direction(request)
     if plan.refunds is not None:
-        # Back to who paid it, out through the rail where it came in; out of suspense to the wallet that is named.
-        original = plan.refunds.original
-        released = original.direction == Direction.SUSPENSE
-        counterparty = None if released or original.is_collected else original.wallet_id
-        direction = Direction.RELEASE if released else Direction.OUT if original.is_collected else None
+        counterparty = None if direction is not None else plan.refunds.original.wallet_id
     route: Route | None = plan.chosen.route if plan.chosen else None
     return IntentRow(
         id=asked.intent_id,

@@ -1,10 +1,14 @@
-"""Suspense: what a person decides about money whose owner or reason is not known. An item is taken once."""
+"""Suspense: what a person decides about money whose owner or reason is not known. An item is taken once.
+
+Above what the tenant lets one key do alone, a decision is an intent that waits, held, in the review queue: the second
+key's answer is `core.services.reviews`'.
+"""
 
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, Final, Protocol
 from uuid import UUID
 
@@ -13,11 +17,13 @@ from core.domain.ids import mint_id
 from core.domain.intents import IntentRow
 from core.domain.ledger import Transfer, TransferResult
 from core.domain.operations import AccountCode, accounts_of, hold_transfers, posting_transfers, system_account
+from core.services.accept import TenantPolicies
 from core.services.audit import Act, Journal
 from core.services.authorize import Moment, new_job
 from core.services.cursors import decode_cursor, encode_cursor, id_of
 from core.services.keys import SUSPENSE_SCOPE, Caller
 from core.services.ledger_port import Ledger
+from core.services.plans import adjusts_alone
 from core.services.problems import Refusal, require_currency
 from core.services.refunds import PAYER_OF
 from core.services.routes import Routes, mask_payee
@@ -90,6 +96,10 @@ class SuspensePorts(Protocol):
     def vault(self) -> Vault: ...
     @property
     def journal(self) -> Journal: ...
+    @property
+    def tenants(self) -> TenantPolicies: ...
+    @property
+    def review_within(self) -> timedelta: ...
 
 
 async def list_items(
@@ -127,7 +137,7 @@ async def _detail(uow: Any, ports: SuspensePorts, item_id: UUID) -> SuspenseDeta
 
 
 async def assign_item(ports: SuspensePorts, caller: Caller, item_id: UUID, request: AssignRequest) -> SuspenseDetail:
-    """Give an item's money to a wallet, by a settled deposit of its own.
+    """Give an item's money to a wallet, by a deposit of its own: settled, or held until a second key approves.
 
     Raises Refusal: operation_not_permitted, account_not_permitted, not_found, suspense_taken, wallet_not_found,
     currency_mismatch, account_closed.
@@ -144,18 +154,21 @@ async def assign_item(ports: SuspensePorts, caller: Caller, item_id: UUID, reque
         moment = await ports.intents.moment(uow)
         intent = _intent(caller, locked, moment, OperationType.DEPOSIT, Direction.RELEASE, request.reason)
         intent.wallet_id, intent.provider_reference = wallet.id, locked.item.transaction_id
-        intent.state = intent.accept_state = IntentState.SETTLED
-        intent.decision = "POST"
+        by_two = await _let_wait(uow, ports, caller, intent, moment)
+        if not by_two:
+            intent.state = intent.accept_state = IntentState.SETTLED
+            intent.decision = "POST"
         await ports.intents.insert_intents(uow, [intent])
         await _take(uow, ports, item_id, "ASSIGN", intent, request.reason)
-        await _apply(uow, ports, posting_transfers(intent))
+        await _apply(uow, ports, hold_transfers(intent) if by_two else posting_transfers(intent))
         return await _detail(uow, ports, item_id)
 
 
 async def return_item(ports: SuspensePorts, caller: Caller, item_id: UUID, request: ReturnRequest) -> SuspenseDetail:
     """Pay an item's money back to who paid it: held out of suspense, and sent by a refund job of its rail.
 
-    Where the provider refuses, the item is open again. Raises Refusal: operation_not_permitted, not_found,
+    Where a second key is needed, the job is made when it approves. Where it or the provider refuses, the item is open
+    again. Raises Refusal: operation_not_permitted, not_found,
     suspense_taken, rail_unavailable (no adapter of the rail pays back).
     """
     caller.require_operation(SUSPENSE_SCOPE)
@@ -173,10 +186,12 @@ async def return_item(ports: SuspensePorts, caller: Caller, item_id: UUID, reque
         intent.subject_id, intent.instruction = sealed.subject_id, sealed.ciphertext
         intent.payee_type, intent.payee_masked = PAYER_OF, mask_payee(payee.value)
         intent.original_intent_id = item.intent_id
-        intent.deadline = moment.now + terms.deadline
+        deadline = intent.deadline = moment.now + terms.deadline
+        by_two = await _let_wait(uow, ports, caller, intent, moment)
         await ports.intents.insert_intents(uow, [intent])
-        job = new_job(intent, JobKind.REFUND, intent.deadline, terms.reference_length, moment.ledger_epoch)
-        await ports.jobs.insert_jobs(uow, [job])
+        if not by_two:
+            job = new_job(intent, JobKind.REFUND, deadline, terms.reference_length, moment.ledger_epoch)
+            await ports.jobs.insert_jobs(uow, [job])
         await _take(uow, ports, item_id, "RETURN", intent, request.reason)
         await ports.ledger.create_accounts(uow, accounts_of(intent))
         await _apply(uow, ports, hold_transfers(intent))
@@ -216,9 +231,19 @@ async def _lock_open(uow: Any, ports: SuspensePorts, item_id: UUID) -> Locked:
     return locked
 
 
+async def _let_wait(uow: Any, ports: SuspensePorts, caller: Caller, intent: IntentRow, moment: Moment) -> bool:
+    """Let what one key may not do alone wait for another, and return whether it does."""
+    if adjusts_alone(caller) or intent.amount_minor <= await ports.tenants.adjusts_alone_minor(uow, caller.tenant_id):
+        return False
+    intent.state = intent.accept_state = IntentState.REVIEW
+    intent.requires_monitoring = True
+    intent.deadline = intent.review_until = moment.now + ports.review_within
+    return True
+
+
 async def _take(uow: Any, ports: SuspensePorts, item_id: UUID, action: str, intent: IntentRow, reason: str) -> None:
     await ports.suspense.take(uow, item_id, action, intent.id, reason)
-    data = {"intent_id": str(intent.id), "amount_minor": intent.amount_minor, "reason": reason}
+    data = {"intent_id": str(intent.id), "amount_minor": intent.amount_minor, "state": intent.state, "reason": reason}
     actor = str(uow.context.actor)
     act = Act(intent.tenant_id, actor, f"suspense_{action.lower()}", f"suspense:{item_id}", data)
     await ports.journal.append(uow, [act])

@@ -156,7 +156,7 @@ WITH noted AS (
     UNION ALL
     SELECT r.id FROM fleet.provider_payments r JOIN fleet.provider_payments p ON p.returned_by = r.id
     LEFT JOIN fleet.intents c ON c.id = p.consumed_by
-    WHERE r.state = 'NOTED' AND r.reason = 'refund_running' AND {STANDING} <> 'RETURNING'
+    WHERE r.state = 'NOTED' AND r.reason = 'refund_running' AND {STANDING} NOT IN ('RETURNING', 'IN_REVIEW')
     UNION ALL
     SELECT p.id FROM fleet.provider_payments p WHERE p.state = 'NOTED' AND p.reason = 'ledger_refused'
         AND coalesce(p.retry_at, p.seen_at + interval '10 seconds') <= now()

@@ -126,7 +126,7 @@ def _pending(files: list[Migration], applied: dict[int, str], target: int | None
 async def _apply(connection: "asyncpg.Connection[asyncpg.Record]", migration: Migration) -> None:
     async with connection.transaction():
         await connection.execute("SET LOCAL ROLE fleet_owner")
-        await connection.execute("SET LOCAL search_path = pg_catalog")
+        await connection.execute("SET LOCAL search_path = pg_catalog; SET LOCAL fleet.every_tenant = 'on'")
         await connection.execute(migration.sql)
         await connection.execute(
             "INSERT INTO fleet.schema_migrations (version, name, checksum) VALUES ($1, $2, $3)",

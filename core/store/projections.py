@@ -4,8 +4,12 @@ from collections.abc import Sequence
 from typing import Final
 from uuid import UUID
 
-from core.services.projections import Compared, Difference, Projection
+from core.domain.ledger import Account, AccountFlags
+from core.services.projections import Compared, Difference, MissingAccount, Projection
+from core.store.intents import IntentStore
 from core.store.unit_of_work import UnitOfWork
+from schemas.money import currency_of
+from schemas.wallets import WalletEventType
 
 # A hold counts as pending until a resolution names it; posts and plain transfers count as posted.
 _SUMS: Final = """
@@ -59,6 +63,45 @@ UPDATE fleet.intents i SET state = h.history[1], version = h.history[2]::int, up
 FROM told h WHERE i.id = h.id AND h.stored <> h.history RETURNING i.id
 """,
 }
+# An account of a wallet is there from the wallet's beginning, any other from its first transfer on. What was frozen or
+# closed, and whose liquidity may be overdrawn, events tell.
+_MISSING: Final = """
+WITH named AS (
+    SELECT w.id, w.tenant_id, NULL::integer AS ledger, w.currency FROM fleet.wallets w
+    WHERE NOT EXISTS (SELECT FROM fleet.accounts a WHERE a.id = w.id)
+    UNION ALL
+    SELECT t.debit_account_id, t.tenant_id, t.ledger, NULL FROM fleet.transfers t
+    WHERE NOT EXISTS (SELECT FROM fleet.accounts a WHERE a.id = t.debit_account_id)
+    UNION ALL
+    SELECT t.credit_account_id, t.tenant_id, t.ledger, NULL FROM fleet.transfers t
+    WHERE NOT EXISTS (SELECT FROM fleet.accounts a WHERE a.id = t.credit_account_id)
+)
+SELECT n.id, (array_agg(n.tenant_id))[1] AS tenant_id, max(n.ledger) AS ledger, max(n.currency) AS currency,
+    (SELECT array_agg(e.type ORDER BY e.seq) FROM fleet.wallet_events e WHERE e.wallet_id = n.id) AS events,
+    coalesce((SELECT l.may_overdraw FROM fleet.liquidity_changes l WHERE l.account_id = n.id
+        ORDER BY l.changed_at DESC LIMIT 1), false) AS may_overdraw,
+    array(SELECT DISTINCT t.user_data FROM (
+        (SELECT user_data FROM fleet.transfers WHERE debit_account_id = n.id AND user_data IS NOT NULL LIMIT 10)
+        UNION ALL
+        (SELECT user_data FROM fleet.transfers WHERE credit_account_id = n.id AND user_data IS NOT NULL LIMIT 10)
+    ) t) AS intents
+FROM named n WHERE n.id > $1 GROUP BY n.id ORDER BY n.id LIMIT $2
+"""
+_PROVIDER_ACCOUNTS: Final = """
+SELECT DISTINCT tenant_id, provider || ':' || provider_account || ':' || environment AS name
+FROM fleet.provider_payments WHERE tenant_id = ANY ($1::uuid[])
+"""
+_MAKE: Final = """
+INSERT INTO fleet.accounts (id, tenant_id, ledger, code, flags)
+SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::integer[], $4::integer[], $5::smallint[])
+    AS a(id, tenant_id, ledger, code, flags) ORDER BY a.id
+ON CONFLICT DO NOTHING RETURNING id
+"""
+_FLAG_EVENTS: Final = {
+    WalletEventType.FROZEN: lambda flags: flags | AccountFlags.FROZEN,
+    WalletEventType.UNFROZEN: lambda flags: flags & ~AccountFlags.FROZEN,
+    WalletEventType.CLOSED: lambda flags: flags | AccountFlags.CLOSED,
+}
 _FIRST: Final = UUID(int=0)
 
 
@@ -94,6 +137,48 @@ class ProjectionStore:
             subjects,
         )
         return [row["id"] for row in rows]
+
+    async def missing_accounts(self, uow: UnitOfWork, after: UUID | None, limit: int) -> list[MissingAccount]:
+        """Find accounts that are named and not there."""
+        rows = await uow.connection.fetch(_MISSING, after or _FIRST, limit)
+        intents = await IntentStore().load_intents(uow, [each for row in rows for each in row["intents"]])
+        named: dict[UUID, list[str]] = {}
+        for row in await uow.connection.fetch(_PROVIDER_ACCOUNTS, list({row["tenant_id"] for row in rows})):
+            named.setdefault(row["tenant_id"], []).append(row["name"])
+        return [
+            MissingAccount(
+                row["id"],
+                row["tenant_id"],
+                row["ledger"] or currency_of(row["currency"]).numeric,
+                None if row["currency"] is None else _wallet_flags(row["events"] or ()),
+                row["may_overdraw"],
+                tuple(intents[each] for each in row["intents"] if each in intents),
+                tuple(named.get(row["tenant_id"], ())),
+            )
+            for row in rows
+        ]
+
+    async def make_accounts(self, uow: UnitOfWork, accounts: Sequence[Account]) -> list[UUID]:
+        """Make accounts anew. Nobody sees them before they hold what their transfers sum to."""
+        rows = await uow.connection.fetch(
+            _MAKE,
+            [account.id for account in accounts],
+            [account.tenant_id for account in accounts],
+            [account.ledger for account in accounts],
+            [account.code for account in accounts],
+            [int(account.flags) for account in accounts],
+        )
+        made = [row["id"] for row in rows]
+        await self.remake(uow, Projection.ACCOUNT_BALANCE, made)
+        return made
+
+
+def _wallet_flags(events: Sequence[str]) -> AccountFlags:
+    flags = AccountFlags.DEBITS_MUST_NOT_EXCEED_CREDITS
+    for event in events:
+        if event in _FLAG_EVENTS:
+            flags = _FLAG_EVENTS[WalletEventType(event)](flags)
+    return flags
 
 
 def _text(values: Sequence[object]) -> str:

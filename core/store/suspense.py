@@ -25,6 +25,7 @@ CASE WHEN p.consumed_by IS NULL THEN 'OPEN'
              WHEN true THEN 'RETURNED' WHEN false THEN 'RETURNING' ELSE 'OPEN' END
          FROM fleet.jobs q JOIN fleet.facts f ON f.job_id = q.id
          WHERE q.intent_id = c.id AND f.verdict IN ('SUCCEEDED', 'PAID', 'RETURNED'))
+     WHEN c.state = 'REVIEW' THEN 'IN_REVIEW'
      WHEN c.operation = 'DEPOSIT' THEN 'ASSIGNED'
      WHEN c.state = 'SETTLED' THEN 'RETURNED' ELSE 'RETURNING' END
 """
@@ -46,6 +47,12 @@ WITH taken AS (
 )
 INSERT INTO fleet.suspense_decisions (payment_id, tenant_id, action, intent_id, actor, reason)
 SELECT id, tenant_id, $2, $3, $4, $5 FROM taken
+"""
+_DECIDED: Final = """
+SELECT d.action, d.intent_id, d.actor, d.reason, d.at, upper(substr(e.type, 8)) AS review, e.actor AS reviewed_by
+FROM fleet.suspense_decisions d
+LEFT JOIN fleet.intent_events e ON e.intent_id = d.intent_id AND e.type IN ('review_approved', 'review_rejected')
+WHERE d.payment_id = $1 ORDER BY d.at
 """
 _SET: Final = """
 INSERT INTO fleet.collection_tolerances (tenant_id, operation, currency, below_minor, above_minor, set_by)
@@ -77,8 +84,7 @@ class SuspenseStore:
             item_id,
         )
         decided = await uow.connection.fetch(
-            "SELECT action, intent_id, actor, reason, at FROM fleet.suspense_decisions"
-            " WHERE payment_id = $1 ORDER BY at",
+            _DECIDED,
             item_id,
         )
         return SuspenseDetail(

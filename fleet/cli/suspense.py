@@ -9,7 +9,7 @@ from pydantic import ValidationError
 from fleet.cli.connection import with_client
 from fleet.cli.output import JsonFlag, invalid_field, print_fields, print_json, print_table
 from schemas.money import currency_of, to_major_text
-from schemas.suspense import AssignRequest, ReturnRequest, SuspenseDetail, SuspenseItem, SuspenseState
+from schemas.suspense import AssignRequest, ReturnRequest, SuspenseDecided, SuspenseDetail, SuspenseItem, SuspenseState
 
 app = typer.Typer(help="Money in suspense: the work list, and decisions about it.", no_args_is_help=True)
 
@@ -50,7 +50,7 @@ def assign(
     reason: Why,
     as_json: JsonFlag = False,
 ) -> None:
-    """Give the money to a wallet of its currency."""
+    """Give the money to a wallet of its currency; what one key may not do alone waits under `fleet reviews`."""
     try:
         request = AssignRequest(wallet_id=wallet, reason=reason)
     except ValidationError as error:
@@ -60,7 +60,7 @@ def assign(
 
 @app.command("return")
 def return_(item_id: UUID, reason: Why, as_json: JsonFlag = False) -> None:
-    """Pay the money back to who paid it. Where the provider refuses, the item is open again."""
+    """Pay the money back to who paid it. Where the provider, or the second key, refuses, the item is open again."""
     try:
         request = ReturnRequest(reason=reason)
     except ValidationError as error:
@@ -73,7 +73,7 @@ def _show(item: SuspenseDetail, as_json: bool) -> None:
         print_json(item.model_dump(mode="json"))
         return
     told = ", ".join(f"{each.source.lower()} {each.evidence_id or 'without evidence'}" for each in item.sources)
-    decided = "; ".join(f"{each.action} by {each.actor}: {each.reason}" for each in item.decisions)
+    decided = "; ".join(_decided(each) for each in item.decisions)
     fields: dict[str, object] = {
         "id": item.id,
         "state": item.state,
@@ -88,6 +88,11 @@ def _show(item: SuspenseDetail, as_json: bool) -> None:
         "decided": decided,
     }
     print_fields("suspense", {name: value for name, value in fields.items() if value})
+
+
+def _decided(decision: SuspenseDecided) -> str:
+    text = f"{decision.action} by {decision.actor}: {decision.reason}"
+    return f"{text} ({decision.review} by {decision.reviewed_by})" if decision.review else text
 
 
 def _money(item: SuspenseItem) -> str:

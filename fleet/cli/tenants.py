@@ -62,11 +62,11 @@ def set_(
     tenant: Annotated[UUID, typer.Argument(help="The tenant's id.")],
     returns_to: Annotated[ReturnsTo | None, typer.Option(help="Where returned payments go.")] = None,
     adjust_alone_up_to: Annotated[
-        int | None, typer.Option(min=0, help="Minor units that one key adjusts by hand alone; above, two keys.")
+        int | None, typer.Option(min=0, help="Minor units that one key gives by hand, or out of suspense, alone.")
     ] = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Say where a tenant wants what providers give back, and above which amount two keys adjust by hand."""
+    """Say where a tenant wants what providers give back, and above which amount two keys move money by hand."""
     if returns_to is None and adjust_alone_up_to is None:
         raise CommandError("invalid_request", "name what to set: --returns-to, --adjust-alone-up-to")
 

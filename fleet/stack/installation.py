@@ -72,7 +72,7 @@ async def _tenant_and_routes(admin_url: str, rails: Sequence[str]) -> None:
     connection = await asyncpg.connect(admin_url)
     try:
         async with connection.transaction():
-            await connection.execute("SET LOCAL ROLE fleet_owner")
+            await connection.execute("SET LOCAL ROLE fleet_owner; SET LOCAL fleet.every_tenant = 'on'")
             await connection.execute(
                 "INSERT INTO fleet.tenants (tenant_id, name) VALUES ($1, 'one machine') ON CONFLICT DO NOTHING", TENANT
             )

@@ -4,6 +4,7 @@ import asyncio
 from typing import Any
 
 import httpx
+import pytest
 
 from fleet.stack.stack import Stack
 from schemas.codes.emvco import decode
@@ -19,6 +20,12 @@ async def shown(fleet: Fleet, intent: str, field: str, wanted: Any = None) -> di
             if document[field] == wanted if wanted is not None else document[field]:
                 return document
             await asyncio.sleep(0.1)
+
+
+def sign_as(monkeypatch: pytest.MonkeyPatch, key: dict[str, str]) -> None:
+    """Let the commands that follow be another key's."""
+    monkeypatch.setenv("FLEET_KEY_ID", key["key_id"])
+    monkeypatch.setenv("FLEET_KEY_SECRET", key["secret"])
 
 
 async def test_a_top_up_is_shown_paid_and_credited_and_a_wrong_one_is_decided_about(
@@ -53,15 +60,19 @@ async def test_a_top_up_is_shown_paid_and_credited_and_a_wrong_one_is_decided_ab
     assert (await fleet("wallets", "show", wallet, "--json")).document["available_minor"] == 11_500
     (await fleet("suspense", "list")).must_fail(3, "operation_not_permitted")
     key = (await fleet("keys", "create", "--name", "desk", "--operations", "SUSPENSE", "--json")).document
-    monkeypatch.setenv("FLEET_KEY_ID", key["key_id"])
-    monkeypatch.setenv("FLEET_KEY_SECRET", key["secret"])
+    sign_as(monkeypatch, key)
     (item,) = (await fleet("suspense", "list", "--intent", wrong, "--json")).document["items"]
     assert item["id"] in (await fleet("suspense", "list")).out
     assert "amount_differs" in (await fleet("suspense", "show", item["id"])).out
     (await fleet("suspense", "return", item["id"], "--reason", " ")).must_fail(2, "invalid_field")
     back = (await fleet("suspense", "return", item["id"], "--reason", "the payer asked", "--json")).document
-    assert back["state"] == "RETURNING"
+    assert back["state"] == "IN_REVIEW"
     (await fleet("suspense", "assign", item["id"], "--wallet", wallet, "--reason", "x")).must_fail(3, "suspense_taken")
+    desk, second = key, (await fleet("keys", "create", "--name", "second", "--operations", "REVIEW", "--json")).document
+    sign_as(monkeypatch, second)
+    assert back["taken_by"] in (await fleet("reviews", "list")).out
+    assert (await fleet("reviews", "approve", back["taken_by"])).code == 0
+    sign_as(monkeypatch, desk)
     async with asyncio.timeout(15):
         while back["state"] != "RETURNED":
             await asyncio.sleep(0.1)

@@ -4,7 +4,7 @@ from core.console.visit import PAGE, Answer, Page, Redirect, Screen, Visit
 from core.domain.roles import Role
 from core.services.problems import Refusal
 from core.services.suspense import assign_item, list_items, return_item, show_item
-from schemas.suspense import AssignRequest, ReturnRequest, SuspenseState
+from schemas.suspense import AssignRequest, ReturnRequest, SuspenseDetail, SuspenseState
 
 
 async def list_suspense(visit: Visit) -> Answer:
@@ -33,15 +33,20 @@ async def show(visit: Visit) -> Answer:
 async def assign(visit: Visit) -> Answer:
     """Give the money to a wallet."""
     item_id = visit.path_id("item_id")
-    await assign_item(visit.core.ports, visit.in_tenant, item_id, visit.asked(AssignRequest))
-    return Redirect(f"/suspense/{item_id}", "assigned")
+    item = await assign_item(visit.core.ports, visit.in_tenant, item_id, visit.asked(AssignRequest))
+    return _decided(item, "assigned")
 
 
 async def give_back(visit: Visit) -> Answer:
     """Pay the money back to who paid it."""
     item_id = visit.path_id("item_id")
-    await return_item(visit.core.ports, visit.in_tenant, item_id, visit.asked(ReturnRequest))
-    return Redirect(f"/suspense/{item_id}", "returning")
+    item = await return_item(visit.core.ports, visit.in_tenant, item_id, visit.asked(ReturnRequest))
+    return _decided(item, "returning")
+
+
+def _decided(item: SuspenseDetail, done: str) -> Redirect:
+    waits = item.state is SuspenseState.IN_REVIEW
+    return Redirect(f"/suspense/{item.id}", "asked_second" if waits else done)
 
 
 SCREENS = (

@@ -57,7 +57,15 @@ async def test_a_rails_key_tells_of_payments_and_a_person_decides_about_what_mat
     assert [each["source"] for each in (await desk.get(path)).json()["sources"]] == ["CALLBACK"]
     asked = {"wallet_id": wallet, "reason": "the payer called"}
     assert (await desk.post(f"{path}/assign", asked | {"reason": ""})).json()["field"] == "reason"
-    assert (await desk.post(f"{path}/assign", asked)).json()["state"] == "ASSIGNED"
+    waiting = (await desk.post(f"{path}/assign", asked)).json()
+    assert (waiting["state"], len((await desk.get("/v1/suspense", state="IN_REVIEW")).json()["items"])) == (
+        "IN_REVIEW",
+        1,
+    )
+    review = f"/v1/intents/{waiting['taken_by']}/review"
+    second = await world.other(operations=("REVIEW",))
+    assert (await second.post(review, {"decision": "APPROVE"})).json()["state"] == "SETTLED"
+    assert (await desk.get(path)).json()["state"] == "ASSIGNED"
     assert (await desk.post(f"{path}/return", {"reason": "no"})).json()["code"] == "suspense_taken"
     assert (await world.api.get(f"/v1/wallets/{wallet}")).json()["available_minor"] == 701
 

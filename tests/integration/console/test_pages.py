@@ -218,13 +218,24 @@ async def test_money_in_suspense_is_given_to_a_wallet_once_and_other_money_is_pa
     assert "7.00 THB" in olga.text
     await olga.open(f"/suspense/{first}")
     form = olga.form(f"/suspense/{first}/assign").fields | {"wallet_id": str(wallet), "reason": "the payer called"}
+    await world.admin.execute(
+        "UPDATE fleet.tenants SET adjusts_alone_minor = 700 WHERE tenant_id = $1", world.caller.tenant_id
+    )
     await olga.send(f"/suspense/{first}/assign", wallet_id=str(wallet), reason="the payer called")
     assert "The money was given to the wallet." in olga.text
     again = await olga.http.post(f"/suspense/{first}/assign", data=form)
     assert (again.status_code, "suspense_taken" in again.text) == (409, True)
     await olga.open(f"/suspense/{second}")
     await olga.send(f"/suspense/{second}/return", reason="nobody knows it")
-    assert "State returning" in olga.text
+    assert "State in review" in olga.text
+    assert "who decides has the role approver" in olga.text
+    vera = await looking(console, Role.APPROVER)
+    await vera.open(f"/suspense/{second}")
+    taker = await world.admin.fetchval("SELECT consumed_by FROM fleet.provider_payments WHERE id = $1", second)
+    await vera.send(f"/reviews/{taker}", decision="APPROVE", reason="seen")
+    await vera.open(f"/suspense/{second}")
+    assert "State returning" in vera.text
+    assert "approved by approver" in vera.text.lower()
     done = [each for action in ("suspense_assign", "suspense_return") for each in await journal(world, action)]
     assert [(each["actor"], each["subject"]) for each in done] == [
         ("person:operator", f"suspense:{first}"),

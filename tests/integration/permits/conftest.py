@@ -235,7 +235,7 @@ class World:
             " SELECT coalesce(sum((leg->>'amount_minor')::bigint), 0) FROM jsonb_array_elements(fee_legs) leg"
             ") END), 0) FROM fleet.intents"
             " WHERE state IN ('REVIEW', 'AUTHORIZED', 'DISPATCHED', 'UNRESOLVED')"
-            " AND operation NOT IN ('TOPUP', 'DEPOSIT', 'DIRECT_DEBIT')"
+            " AND (operation NOT IN ('TOPUP', 'DEPOSIT', 'DIRECT_DEBIT') OR direction = 'RELEASE')"
         )
         assert report.pending_minor == held
         await prove_events(self.admin)

@@ -1,0 +1,178 @@
+"""Money in suspense above what one key may decide alone: held until a second key says yes, open again otherwise."""
+
+import asyncio
+from dataclasses import replace
+from typing import Any
+from uuid import UUID
+
+import pytest
+
+from core.domain.ids import derive_id
+from core.services.cancel import cancel
+from core.services.keys import ADJUSTMENT_ALONE_SCOPE, Caller
+from core.services.problems import Refusal
+from core.services.suspense import assign_item, return_item, show_item
+from schemas.api import IntentRequest
+from schemas.operations import JobKind
+from schemas.suspense import AssignRequest, ReturnRequest, SuspenseDetail, SuspenseState
+from tests.integration.permits.conftest import World
+from tests.integration.permits.test_collections import opened, suspense, told
+from tests.integration.permits.test_reviews import decide, events, expire, refused, reviewer
+from tests.integration.permits.test_suspense import WHY, answer_refund, decider, open_items, parked
+from tests.integration.permits.test_suspense import assign as assign_alone
+from tests.integration.permits.test_suspense import give_back as give_back_alone
+
+
+def alone(world: World) -> Caller:
+    """Return a key that decides about suspense, and needs a second one for it."""
+    caller = decider(world)
+    return replace(caller, key_id="desk", operations=caller.operations - {ADJUSTMENT_ALONE_SCOPE})
+
+
+async def assign(world: World, item: UUID, wallet: UUID) -> SuspenseDetail:
+    request = AssignRequest(wallet_id=wallet, reason=WHY)
+    return await assign_item(world.core.ports, alone(world), item, request)
+
+
+async def give_back(world: World, item: UUID) -> SuspenseDetail:
+    return await return_item(world.core.ports, alone(world), item, ReturnRequest(reason=WHY))
+
+
+async def look(world: World, item: UUID) -> SuspenseDetail:
+    return await show_item(world.core.ports, decider(world), item)
+
+
+def taker(item: SuspenseDetail) -> UUID:
+    assert (item.state, item.taken_by is not None) == ("IN_REVIEW", True)
+    assert item.taken_by is not None
+    return item.taken_by
+
+
+async def lets_alone(world: World, up_to_minor: int) -> None:
+    """Say how much one key decides about."""
+    text = "UPDATE fleet.tenants SET adjusts_alone_minor = $2 WHERE tenant_id = $1"
+    await world.admin.execute(text, world.caller.tenant_id, up_to_minor)
+
+
+async def test_money_is_given_when_a_second_key_approves_and_not_before(world: World) -> None:
+    wallet = await opened(world)
+    item = await parked(world)
+    asked = await assign(world, item, wallet)
+    intent = taker(asked)
+    assert (await world.money(wallet), await suspense(world)) == ((1, 0), 700)
+    assert (await open_items(world), await open_items(world, SuspenseState.IN_REVIEW)) == ([], [item])
+    for again in (assign_alone(world, item, wallet), give_back_alone(world, item)):
+        with pytest.raises(Refusal, match="IN_REVIEW already"):
+            await again
+    own = replace(alone(world), operations=alone(world).operations | {"REVIEW"})
+    assert await refused(world, intent, "APPROVE", own) == "review_own_intent"
+    await decide(world, intent, "APPROVE")
+    done = await look(world, item)
+    assert (done.state, await world.money(wallet), await suspense(world)) == ("ASSIGNED", (701, 0), 0)
+    (decision,) = done.decisions
+    assert (decision.actor, decision.review, decision.reviewed_by) == ("key:desk", "APPROVED", "key:reviewer")
+    assert await events(world, intent) == [
+        ("accepted", "REVIEW", "key:desk"),
+        ("review_approved", "SETTLED", "key:reviewer"),
+    ]
+    text = "SELECT action FROM fleet.audit_entries WHERE subject = ANY ($1) ORDER BY seq"
+    acts = await world.admin.fetch(text, [f"suspense:{item}", f"intent:{intent}"])
+    assert [row["action"] for row in acts] == ["suspense_assign", "review_approved"]
+    await world.prove()
+
+
+async def test_money_is_paid_back_by_a_job_that_the_second_key_makes(world: World) -> None:
+    await opened(world)
+    item = await parked(world)
+    intent = taker(await give_back(world, item))
+    assert await world.admin.fetchval("SELECT count(*) FROM fleet.jobs WHERE intent_id = $1", intent) == 0
+    await decide(world, intent, "APPROVE")
+    waiting = await look(world, item)
+    assert waiting.state == "RETURNING"
+    await answer_refund(world, waiting, "SUCCEEDED", amount_minor=700, currency="THB", provider_tx_id="R1")
+    assert ((await look(world, item)).state, await suspense(world)) == ("RETURNED", 0)
+    await world.prove()
+
+
+@pytest.mark.parametrize("end", ["rejected", "expired", "cancelled"])
+async def test_what_no_second_key_wants_rests_on_and_is_open_again(world: World, end: str) -> None:
+    wallet = await opened(world)
+    item = await parked(world)
+    for ask in (assign(world, item, wallet), give_back(world, item)):
+        intent = taker(await ask)
+        if end == "rejected":
+            await decide(world, intent, "REJECT", reason="not theirs")
+            assert (await look(world, item)).decisions[-1].review == "REJECTED"
+        elif end == "expired":
+            await world.admin.execute("UPDATE fleet.intents SET review_until = now() WHERE id = $1", intent)
+            assert await expire(world) == 1
+        else:
+            await cancel(world.core.ports, alone(world), intent)
+        assert (await look(world, item)).state == "OPEN"
+        assert (await world.money(wallet), await suspense(world)) == ((1, 0), 700)
+    intent = taker(await assign(world, item, wallet))
+    await decide(world, intent, "APPROVE")
+    assert (await look(world, item)).state == "ASSIGNED"
+    await world.prove()
+
+
+async def test_one_key_decides_alone_up_to_what_the_tenant_lets_it(world: World) -> None:
+    wallet = await opened(world)
+    await lets_alone(world, 700)
+    assert (await assign(world, await parked(world, 700), wallet)).state == "ASSIGNED"
+    assert (await give_back(world, await parked(world, 700))).state == "RETURNING"
+    assert (await assign(world, await parked(world, 701), wallet)).state == "IN_REVIEW"
+    assert (await give_back(world, await parked(world, 701))).state == "IN_REVIEW"
+    await world.prove()
+
+
+async def test_an_approval_and_a_rejection_at_once_have_one_effect(world: World) -> None:
+    wallet = await opened(world)
+    item = await parked(world)
+    intent = taker(await assign(world, item, wallet))
+    answers = await asyncio.gather(
+        decide(world, intent, "APPROVE"),
+        decide(world, intent, "REJECT", reviewer(world, key_id="other")),
+        return_exceptions=True,
+    )
+    (lost,) = [each for each in answers if isinstance(each, Refusal)]
+    assert lost.code == "wrong_state"
+    given = (await look(world, item)).state == "ASSIGNED"
+    assert (await world.money(wallet))[0] == (701 if given else 1)
+    await world.prove()
+
+
+@pytest.mark.parametrize("decision", ["APPROVE", "REJECT"])
+async def test_what_the_provider_takes_back_meanwhile_waits_for_the_second_key_and_leaves_by_where_it_is(
+    world: World, decision: str
+) -> None:
+    wallet = await opened(world)
+    item = await parked(world)
+    asked = await assign(world, item, wallet)
+    back = {"transaction_id": asked.transaction_id, "amount_minor": 700, "kind": "RETURN"}
+    assert await told(world, back) == ["NOTED"]
+    await decide(world, taker(asked), decision)
+    assert await told(world, back) == ["REVERSED"]
+    # From the wallet that was given it, or out of suspense: gone once, from where it was.
+    assert (await world.money(wallet), await suspense(world)) == ((1, 0), 0)
+    await world.prove()
+
+
+async def test_what_came_back_to_suspense_leaves_it_for_a_wallet_by_two_keys(world: World) -> None:
+    wallet = await opened(world)
+    item = await parked(world)
+    waiting = await give_back_alone(world, item)
+    money: dict[str, Any] = {"amount_minor": 700, "currency": "THB", "provider_tx_id": "R1"}
+    await answer_refund(world, waiting, "SUCCEEDED", **money)
+    assert waiting.taken_by is not None
+    job = derive_id(waiting.taken_by, "job", JobKind.REFUND)
+    await world.tell(job, "RETURNED", kind="refund", basis="REFERENCE_STATUS", **money)
+    query = "SELECT id FROM fleet.intents WHERE original_intent_id = $1 AND direction = 'SUSPENSE'"
+    back = await world.admin.fetchval(query, waiting.taken_by)
+    body = {"operation": "REFUND", "original_intent_id": back, "wallet_id": wallet, "amount_minor": 700}
+    request = IntentRequest.model_validate(body | {"currency": "THB"})
+    made = (await world.core.accept.accept(alone(world), "release", request)).intent
+    assert (made.state, await world.money(wallet)) == ("REVIEW", (1, 0))
+    await decide(world, made.id, "APPROVE")
+    assert (await world.money(wallet), await suspense(world)) == ((701, 0), 0)
+    await world.prove()
