@@ -64,6 +64,7 @@ from core.store.ledger import PostgresLedger
 from core.store.limits import LimitStore
 from core.store.liquidity import PostgresLiquidity
 from core.store.listener import listen
+from core.store.mandates import MandateStore
 from core.store.migrate import load_migrations
 from core.store.nonces import NonceStore
 from core.store.outbox import OUTBOX_CHANNEL
@@ -116,6 +117,7 @@ class Ports:
     limit_store: LimitStore
     exchange_rates: RateStore
     quotes: QuoteStore
+    mandates: MandateStore
     liquidity: PostgresLiquidity
     tenants: TenantStore
     collections: CollectionStore
@@ -292,6 +294,7 @@ def _ports(database: Database, vault: PostgresVault, pace: Pace, settings: Setti
         limit_store=LimitStore(),
         exchange_rates=RateStore(),
         quotes=QuoteStore(),
+        mandates=MandateStore(),
         liquidity=PostgresLiquidity(),
         tenants=TenantStore(),
         collections=CollectionStore(),

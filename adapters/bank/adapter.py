@@ -19,6 +19,7 @@ from adapters.bank.statements import Statements
 from adapters.bank.watcher import Watcher
 from adapters.runtime import errors
 from adapters.runtime.port import Listener, Order, Outcome
+from schemas.mandates import MANDATE_PAYEE
 from schemas.operations import OperationType
 from schemas.rails import Capabilities, PayeeType, RailRegistration, Timing
 from schemas.registers import RegisterLine
@@ -31,6 +32,7 @@ PAYEE_TYPES: Final = {
         pattern=r"[0-9]{3}-[0-9]{10,15}",
         example="004-0123456789",
         remedy="write the bank's 3-digit code, a hyphen and the account's 10 to 15 digits",
+        operations=(OperationType.PAYOUT, OperationType.WITHDRAWAL),
     ),
     "iban": PayeeType(
         pattern=r"[A-Z]{2}[0-9]{2}[A-Z0-9]{11,30}",
@@ -86,7 +88,7 @@ class BankRail:
                 OperationType.DIRECT_DEBIT: collects,
                 OperationType.REFUND: capabilities.model_copy(update={"cancel_by_reference": False}),
             },
-            payee_types={**PAYEE_TYPES, "mandate": MANDATE},
+            payee_types={**PAYEE_TYPES, MANDATE_PAYEE: MANDATE},
             timing=self._timing,
         )
 

@@ -11,12 +11,13 @@ from adapters.bank.answers import outcome_of_collection, received
 from adapters.bank.client import BankClient
 from adapters.bank.files import Files
 from adapters.bank.mailbox import Mailbox
-from adapters.bank.pain008 import Collection, SequenceType, direct_debits
+from adapters.bank.pain008 import Collection, direct_debits
 from adapters.bank.sender import Sender
 from adapters.bank.settings import BankSettings
 from adapters.runtime import errors
 from adapters.runtime.port import Order, Outcome
 from schemas.collections import NextAction, NextActionKind
+from schemas.mandates import MANDATE_PAYEE, SequenceType
 from schemas.operations import OperationType
 from schemas.rails import PayeeType
 from schemas.results import Basis, Verdict
@@ -95,7 +96,7 @@ class Collecting:
 
 
 def _mandate(order: Order) -> tuple[Collection, SequenceType]:
-    if order.payee is None or order.payee.type != "mandate":
+    if order.payee is None or order.payee.type != MANDATE_PAYEE:
         raise errors.Rejected("mandate_missing", "a direct debit is drawn under a mandate")
     mandate_id, signed_on, sequence, account, name = order.payee.value.split(";")
     bank_code, _, number = account.partition("-")

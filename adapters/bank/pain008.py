@@ -3,24 +3,15 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
-from enum import StrEnum
 from typing import Final
 
 from lxml import etree
 
 from adapters.bank.pain001 import OwnAccount, add, add_account, add_agent, add_texts, document, remittance, require_ids
+from schemas.mandates import SequenceType
 from schemas.money import currency_of, to_major_text
 
 NAMESPACE: Final = "urn:iso:std:iso:20022:tech:xsd:pain.008.001.08"
-
-
-class SequenceType(StrEnum):
-    """Which collection under its mandate this is."""
-
-    FIRST = "FRST"
-    RECURRING = "RCUR"
-    FINAL = "FNAL"
-    ONE_OFF = "OOFF"
 
 
 @dataclass(frozen=True, slots=True)

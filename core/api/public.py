@@ -19,6 +19,7 @@ from core.api.health import install_health
 from core.api.hot_paths import HotPaths
 from core.api.limits import LimitRoutes
 from core.api.liquidity import LiquidityRoutes
+from core.api.mandates import MandateRoutes
 from core.api.metrics import TRACEPARENT
 from core.api.openapi import Described, install_document, tells
 from core.api.quotes import QuoteRoutes
@@ -86,6 +87,7 @@ def public_app(core: Core) -> ASGIApp:
         *FeeRoutes(core).table(),
         *LimitRoutes(core).table(),
         *RateRoutes(core).table(),
+        *MandateRoutes(core).table(),
         *QuoteRoutes(core).table(),
         *LiquidityRoutes(core).table(),
         *ReviewRoutes(core).table(),

@@ -18,6 +18,7 @@ from core.services.acting import made_for
 from core.services.authorize import AuthorizePorts, Intents, Moment, Outcome, new_job, place_holds
 from core.services.fees import Payment
 from core.services.keys import Caller
+from core.services.mandates import Mandates, lock_mandates
 from core.services.micro_batch import MicroBatcher
 from core.services.plans import (
     Asked,
@@ -136,6 +137,8 @@ class AcceptPorts(AuthorizePorts, Protocol):
     def fee_rules(self) -> FeeRules: ...
     @property
     def quotes(self) -> Quotes: ...
+    @property
+    def mandates(self) -> Mandates: ...
     @property
     def unit_of_work(self) -> Callable[[Context], AbstractAsyncContextManager[Any]]: ...
     @property
@@ -281,6 +284,7 @@ class AcceptService:
         tenant_id, requests = batch[0].caller.tenant_id, [each.request for each in batch]
         originals = await lock_originals(uow, self._ports, tenant_id, requests)
         quotes = await lock_quotes(uow, self._ports.quotes, tenant_id, requests)
+        signed = await lock_mandates(uow, self._ports, requests)
         sources = {each.original.rail for each in originals.values() if each.original.is_collected}
         rails = {
             rail: found
@@ -290,7 +294,7 @@ class AcceptService:
         plans: list[Plan | Refusal] = []
         for asked in batch:
             try:
-                plans.append(plan_payment(asked, self._wallets, routes, originals, quotes, rails))
+                plans.append(plan_payment(asked, self._wallets, routes, originals, quotes, rails, signed))
             except Refusal as refusal:
                 plans.append(refusal)
         await self._need_two(uow, batch, plans)
@@ -343,6 +347,13 @@ class AcceptService:
         used = {row.exchange.quote_id: row.id for row in rows.values() if row.exchange and row.id not in gone}
         if used:
             await self._ports.quotes.use_quotes(uow, used)
+        drawn = {
+            each: (plan.drawn.mandate.mandate_id, plan.drawn.sequence)
+            for each, (_, plan) in fresh.items()
+            if plan.drawn
+        }
+        if drawn:
+            await self._ports.mandates.draw(uow, drawn)
         direct = [row for intent_id, row in rows.items() if not fresh[intent_id][1].lookup and row.id not in gone]
         # The terms are those that each payment was planned by: no item can fail on them here, among its neighbours.
         terms = {intent_id: plan.chosen.terms for intent_id, (_, plan) in fresh.items() if plan.chosen is not None}

@@ -14,6 +14,7 @@ from core.domain.registry import OPERATIONS, Operation, Role
 from core.services.authorize import Moment
 from core.services.fees import Payment
 from core.services.keys import ADJUSTMENT_ALONE_SCOPE, Caller
+from core.services.mandates import Drawn, Signed, draw_on
 from core.services.problems import Refusal, require_currency
 from core.services.quotes import USED, USED_TEXT, Locked, check_quote, require_fees_on_top
 from core.services.refunds import EXCEEDS, PAYER_OF, check_refund, exceeds_text, refund_by_rail
@@ -57,6 +58,8 @@ class Plan:
     """Whom the request names."""
     code: Payable | None = None
     """The scanned code that it names the payee by."""
+    drawn: Drawn | None = None
+    """The mandate that it pulls under."""
     by_two: bool = False
     """Whether a second key decides about it, asked for or not."""
 
@@ -109,6 +112,7 @@ def plan_payment(
     originals: Mapping[UUID, Refundable],
     quotes: Locked,
     rails: Mapping[str, RailRegistration],
+    signed: Signed,
 ) -> Plan:
     """Return what becomes of the request. Raises Refusal, in the order of docs/errors.md."""
     request = asked.request
@@ -139,8 +143,11 @@ def plan_payment(
         text = f"{request.operation} holds nothing that could wait for a decision: leave requires_monitoring out"
         raise Refusal("monitoring_not_expected", text, field="requires_monitoring")
     named, code = read_scanned(request)
+    named, drawn = draw_on(named, signed)
     chosen = choose_route(routes, named, needs_payee=operation.needs_payee)
-    return Plan(request.operation, chosen, payee=named.named_payee, code=code)
+    if drawn is not None:
+        drawn.take(chosen.capabilities.business_timezone)
+    return Plan(request.operation, chosen, payee=named.named_payee, code=code, drawn=drawn)
 
 
 def _check_counterparty(asked: Asked, operation: Operation, wallets: Mapping[UUID, Wallet]) -> None:

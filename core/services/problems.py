@@ -58,6 +58,11 @@ PROBLEMS: Final = {
     "qr_not_payable": ProblemType(422, "The code asks for no payment that is made here"),
     "qr_currency_differs": ProblemType(422, "The payment code asks for another currency"),
     "qr_amount_differs": ProblemType(422, "The payment code asks for another amount"),
+    "mandate_not_found": ProblemType(422, "There is no such mandate"),
+    "mandate_wallet_differs": ProblemType(422, "The mandate is of another wallet"),
+    "mandate_cancelled": ProblemType(409, "The mandate was cancelled"),
+    "mandate_used": ProblemType(409, "The mandate's last debit was asked for"),
+    "mandate_amount_exceeded": ProblemType(422, "One debit under the mandate takes less"),
     "no_route": ProblemType(422, "No rail carries this payment"),
     "rail_unavailable": ProblemType(503, "The rail is not there yet"),
     "refund_not_offered": ProblemType(422, "The rail gives no such payment back"),
@@ -66,6 +71,8 @@ PROBLEMS: Final = {
     "payee_missing": ProblemType(422, "The operation needs a payee"),
     "payee_type_unknown": ProblemType(422, "The rail does not know this type of payee"),
     "payee_malformed": ProblemType(422, "The payee is not written as its type demands"),
+    "mandate_not_yet_valid": ProblemType(422, "The mandate's days have not come"),
+    "mandate_expired": ProblemType(409, "The mandate's days are over"),
     "fee_rule_fails": ProblemType(422, "A fee rule has no value for a payment"),
     "fee_exceeds_amount": ProblemType(422, "The fees leave nothing of the amount"),
     "fee_phase_not_offered": ProblemType(422, "The operation takes fees on top alone"),
@@ -113,6 +120,9 @@ PROBLEMS: Final = {
     "rate_malformed": ProblemType(422, "The rate is not a decimal number of the allowed length"),
     "rate_from_future": ProblemType(422, "The rate was observed at a time that has not come"),
     "liquidity_overdrawn": ProblemType(409, "The liquidity is below zero"),
+    # Mandates:
+    "mandate_signed_ahead": ProblemType(422, "The day of signature has not come"),
+    "mandate_exists": ProblemType(409, "Another mandate has this id"),
     # Routes:
     "route_terms_empty": ProblemType(422, "No payment can take the route"),
     # On call:

@@ -19,6 +19,7 @@ from fleet.cli import (
     ledger,
     limits,
     liquidity,
+    mandates,
     projections,
     purge,
     qr,
@@ -69,6 +70,7 @@ app.add_typer(fees.app, name="fees")
 app.add_typer(limits.app, name="limits")
 app.add_typer(rates.app, name="rates")
 app.add_typer(quotes.app, name="quotes")
+app.add_typer(mandates.app, name="mandates")
 app.add_typer(liquidity.app, name="liquidity")
 app.add_typer(qr.app, name="qr")
 app.add_typer(sbp.app, name="sbp")

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
+from datetime import date
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -13,12 +14,12 @@ from fleet.client import FleetClient
 from fleet.stack.stack import Stack
 from schemas.api import IntentRequest, IntentView, WalletRequest
 from schemas.events import IntentState
+from schemas.mandates import MANDATE_PAYEE, MandateDetail, MandateRequest
 from schemas.operations import OperationType
 from schemas.permits import Payee
 from tests.support.bank import RunningBank
 
 ACCOUNT = Payee(type="bank_account", value="004-0123456789")
-MANDATE = Payee(type="mandate", value="MANDATE-17;2026-01-05;RCUR;004-0123456789;Somchai Jaidee")
 _WITHIN_S = 40
 
 
@@ -106,8 +107,18 @@ async def test_a_deposit_is_credited_with_what_the_account_shows_and_another_pay
 
 
 async def test_a_direct_debit_is_credited_on_its_day(client: FleetClient, wallet: UUID, bank: RunningBank) -> None:
-    made = await ask(client, wallet, OperationType.DIRECT_DEBIT, 1_234, MANDATE)
-    await until(lambda: asyncio.to_thread(bank.ask, "GET", "/_mock/collections"), bool)
+    mandate = MandateRequest(
+        mandate_id=f"MANDATE-{uuid4().hex[:8].upper()}",
+        wallet_id=wallet,
+        signed_on=date(2026, 1, 5),
+        debtor_account="004-0123456789",
+        debtor_name="Somchai Jaidee",
+    )
+    await client.call("POST", "/v1/mandates", MandateDetail, body=mandate)
+    named = Payee(type=MANDATE_PAYEE, value=mandate.mandate_id)
+    made = await ask(client, wallet, OperationType.DIRECT_DEBIT, 1_234, named)
+    [pulled] = await until(lambda: asyncio.to_thread(bank.ask, "GET", "/_mock/collections"), bool)
+    assert mandate.mandate_id in str(pulled)
     await asyncio.to_thread(bank.advance, 7)
     await until_settled(client, made.id)
     await until_balance(client, wallet, 11_234)

@@ -43,6 +43,9 @@ ACCEPT_IN_FLIGHT = 8
 """Transactions at a time, so that payments at once under keys of their own meet in the locks of the database."""
 
 
+_DEBITS = ["DIRECT_DEBIT"]
+
+
 class NeverThrottled:
     """A results stream with room."""
 
@@ -74,7 +77,10 @@ class World:
             "provider": "p",
             "provider_account": account,
             "environment": environment,
-            "payee_types": {"mobile": {"pattern": "0[0-9]{9}", "example": "0812345678", "remedy": "ten digits"}},
+            "payee_types": {
+                "mobile": {"pattern": "0[0-9]{9}", "example": "0812345678", "remedy": "ten digits"},
+                "mandate": {"pattern": "[^;]+(;[^;]+){4}", "example": "M;D;S;A;N", "remedy": "", "operations": _DEBITS},
+            },
             "operations": dict.fromkeys(("PAYOUT", *also), base | capabilities),
             "timing": {"send_by_s": 5, "call_total_s": 10, "claim_idle_s": I_S},
         }

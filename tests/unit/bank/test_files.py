@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from lxml import etree
 
 from adapters.bank.pain001 import OwnAccount, Transfer, credit_transfers
-from adapters.bank.pain008 import Collection, SequenceType, direct_debits
+from adapters.bank.pain008 import Collection, direct_debits
+from schemas.mandates import SequenceType
 
 OWN = OwnAccount("psp-fleet", "TH69MOCK1234567890", "014")
 AT, ON = datetime(2026, 11, 23, 2, 0, tzinfo=UTC), date(2026, 11, 23)

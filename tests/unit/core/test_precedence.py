@@ -5,7 +5,7 @@ What is checked before a payment is planned is tried over HTTP, in tests/integra
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from pathlib import Path
@@ -17,10 +17,12 @@ import pytest
 
 from core.domain.exchange import Quote
 from core.domain.intents import IntentRow
+from core.domain.mandates import Mandate
 from core.domain.rates import Pair, Rate
 from core.domain.refunds import Refundable
 from core.services.fees import BookState, FeeBook, StoredRule
 from core.services.keys import Caller
+from core.services.mandates import Signed
 from core.services.plans import Asked, Plan, plan_payment, priced_as, with_fees
 from core.services.problems import Refusal
 from core.services.quotes import Locked
@@ -30,6 +32,7 @@ from schemas.api import IntentRequest
 from schemas.codes.emvco import encode_bill_payment
 from schemas.exchange import QuoteSide
 from schemas.fees import FeeRuleRequest
+from schemas.mandates import MandateKind, SequenceType
 from schemas.rails import RailRegistration
 
 PAGE: Final = (Path(__file__).parents[3] / "docs" / "errors.md").read_text()
@@ -54,16 +57,21 @@ REGISTRATION: Final = RailRegistration.model_validate(
             for operation, able in (
                 ("PAYOUT", {"inquiry": True}),
                 ("REFUND", {}),
+                ("DIRECT_DEBIT", {}),
                 ("TOPUP", {}),
                 ("DEPOSIT", {"refunds": "full"}),
             )
         },
-        "payee_types": {"mobile": {"pattern": "0[0-9]{9}", "example": "0812345678", "remedy": "ten digits from 0"}},
+        "payee_types": {
+            "mobile": {"pattern": "0[0-9]{9}", "example": "0812345678", "remedy": "ten digits from 0"},
+            "mandate": {"pattern": "M-.*", "example": "M-1", "remedy": "begin with M-"},
+        },
         "timing": {"send_by_s": 5, "call_total_s": 10, "claim_idle_s": 60},
     }
 )
 ROUTES: Final = {
     ("PAYOUT", "THB"): [Route("noop", "NOOP", "main", "sandbox", REGISTRATION)],
+    ("DIRECT_DEBIT", "THB"): [Route("noop", "NOOP", "main", "sandbox", REGISTRATION)],
     ("WITHDRAWAL", "THB"): [Route("away", "NOOP", "main", "sandbox", None)],
 }
 
@@ -103,6 +111,34 @@ def quote(age_s: int, used_by: UUID | None = None) -> Quote:
 
 FRESH, USED, EXPIRED = quote(1), quote(90, used_by=uuid4()), quote(90)
 RAILS: Final = {"noop": REGISTRATION}
+
+
+def mandate(name: str, wallet: UUID = BAHT, **more: Any) -> Mandate:
+    """A mandate over a hundred at a time, from yesterday until tomorrow."""
+    days = {"valid_from": (NOW - timedelta(1)).date(), "valid_until": (NOW + timedelta(1)).date()}
+    terms = {"kind": MandateKind.RECURRING, "signed_on": NOW.date(), "max_amount_minor": 100, **days, **more}
+    return Mandate(TENANT, name, wallet, debtor=b"", account_masked="", created_by="key", created_at=NOW, **terms)
+
+
+SIGNED: Final = {
+    each.mandate_id: each
+    for each in (
+        mandate("M-OPEN"),
+        mandate("M-DOLLARS", DOLLARS),
+        mandate("M-CANCELLED", cancelled_at=NOW),
+        mandate("M-USED", drawn={SequenceType.FINAL}),
+        mandate("M-AHEAD", valid_from=(NOW + timedelta(2)).date(), valid_until=None),
+        mandate("AHEAD", valid_from=(NOW + timedelta(2)).date(), valid_until=None),
+        mandate("M-OVER", valid_until=(NOW - timedelta(2)).date()),
+    )
+}
+
+
+def under(name: str) -> dict[str, str]:
+    """The payee of a debit under a mandate."""
+    return {"type": "mandate", "value": name}
+
+
 QUOTES: Final = Locked({each.id: each for each in (FRESH, USED, EXPIRED)}, NOW)
 BILL: Final = {"qr": encode_bill_payment("099400015804189", "INV17", amount_minor=2_000)}
 SBP_LINK: Final = "https://qr.nspk.ru/AD100004BAL7227F9BNP6KNE007J9B3K"
@@ -112,6 +148,7 @@ TRANSFER: Final = {**PAYOUT, "operation": "INTERNAL_P2P", "counterparty_wallet_i
 REFUND: Final = {
     **PAYOUT, "operation": "REFUND", "wallet_id": OTHER, "original_intent_id": SETTLED.id, "payee": None,
 }  # fmt: skip
+DEBIT: Final = {**PAYOUT, "operation": "DIRECT_DEBIT", "payee": under("M-OPEN")}
 EXCHANGE: Final = {
     **PAYOUT, "operation": "EXCHANGE", "counterparty_wallet_id": DOLLARS, "quote_id": FRESH.id, "payee": None,
 }  # fmt: skip
@@ -138,7 +175,7 @@ class Rules:
         requests = [
             FeeRuleRequest.model_validate(body | {"operation": operation, "currency": "THB"})
             for body in self.rules
-            for operation in ("PAYOUT", "EXCHANGE")
+            for operation in ("PAYOUT", "EXCHANGE", "DIRECT_DEBIT")
         ]
         since = NOW - timedelta(days=1)
         return [StoredRule(uuid4(), 1, one.name, True, one, since, since, "test") for one in requests]
@@ -150,7 +187,8 @@ async def answer_to(body: dict[str, Any], rules: Sequence[dict[str, Any]] = ()) 
     caller = Caller("key", TENANT, "service", None, frozenset({"*"}), None)
     asked = Asked(caller, "key", request, b"", uuid4())
     try:
-        plan: Plan | Refusal = plan_payment(asked, WALLETS, ROUTES, ORIGINALS, QUOTES, RAILS)
+        signed = Signed({name: replace(each) for name, each in SIGNED.items()}, dict.fromkeys(SIGNED, ("", "")), NOW)
+        plan: Plan | Refusal = plan_payment(asked, WALLETS, ROUTES, ORIGINALS, QUOTES, RAILS, signed)
     except Refusal as refusal:
         return refusal.code
     [priced] = await FeeBook(Rules(rules)).fees_for(None, TENANT, [priced_as(request)])
@@ -193,7 +231,14 @@ NEIGHBOURS: Final[list[tuple[str, str, dict[str, Any], dict[str, Any]]]] = [
      {"requires_monitoring": False}),
     ("qr_currency_differs", "qr_amount_differs", PAYOUT | {"wallet_id": DOLLARS, "currency": "USD", "payee": BILL},
      {"wallet_id": BAHT, "currency": "THB"}),
-    ("qr_amount_differs", "no_route", PAYOUT | {"operation": "BILL_PAYMENT", "payee": BILL}, {"amount_minor": 2_000}),
+    ("mandate_wallet_differs", "mandate_cancelled", DEBIT | {"payee": under("M-CANCELLED"), "wallet_id": OTHER},
+     {"wallet_id": BAHT}),
+    ("mandate_cancelled", "mandate_used", DEBIT | {"payee": under("M-CANCELLED")}, {"payee": under("M-USED")}),
+    ("mandate_used", "mandate_amount_exceeded", DEBIT | {"payee": under("M-USED"), "amount_minor": 101},
+     {"payee": under("M-OPEN")}),
+    ("mandate_amount_exceeded", "no_route",
+     DEBIT | {"payee": under("M-DOLLARS"), "wallet_id": DOLLARS, "currency": "USD", "amount_minor": 101},
+     {"amount_minor": 100}),
     ("rail_unavailable", "refund_not_offered",
      REFUND | {"original_intent_id": AWAY.id, "wallet_id": BAHT}, {"original_intent_id": NOT_BACK.id}),
     ("refund_not_offered", "refund_parts_not_offered",
@@ -204,7 +249,8 @@ NEIGHBOURS: Final[list[tuple[str, str, dict[str, Any], dict[str, Any]]]] = [
     ("amount_out_of_bounds", "payee_missing", PAYOUT | {"amount_minor": 10_001, "payee": None}, {"amount_minor": 100}),
     ("payee_type_unknown", "payee_malformed", PAYOUT | {"payee": {"type": "iban", "value": "x"}},
      {"payee": {"type": "mobile", "value": "x"}}),
-    ("payee_malformed", "fee_rule_fails", PAYOUT | {"payee": {"type": "mobile", "value": "x"}}, {"payee": MOBILE}),
+    ("payee_malformed", "mandate_not_yet_valid", DEBIT | {"payee": under("AHEAD")}, {"payee": under("M-AHEAD")}),
+    ("mandate_expired", "fee_rule_fails", DEBIT | {"payee": under("M-OVER")}, {"payee": under("M-OPEN")}),
 ]  # fmt: skip
 OF_FEES: Final[list[tuple[str, str, dict[str, Any], Sequence[dict[str, Any]], Sequence[dict[str, Any]]]]] = [
     ("fee_rule_fails", "fee_exceeds_amount", PAYOUT, [WHOLE, FAILING], [WHOLE]),
@@ -221,6 +267,9 @@ NEVER_BOTH: Final = {
     ("quote_not_found", "quote_mismatch"),
     ("qr_malformed", "qr_not_payable"),
     ("qr_not_payable", "qr_currency_differs"),
+    ("qr_amount_differs", "mandate_not_found"),
+    ("mandate_not_found", "mandate_wallet_differs"),
+    ("mandate_not_yet_valid", "mandate_expired"),
     ("no_route", "rail_unavailable"),
     ("payee_missing", "payee_type_unknown"),
 }
@@ -266,7 +315,11 @@ async def test_the_first_of_two_faults_of_fees_is_answered(
         ("qr_malformed", PAYOUT | {"operation": "WITHDRAWAL", "payee": {"qr": "x"}}),
         ("qr_not_payable", PAYOUT | {"operation": "WITHDRAWAL", "payee": {"qr": SBP_LINK}}),
         ("no_route", PAYOUT | {"operation": "BILL_PAYMENT", "payee": None}),
+        ("qr_amount_differs", PAYOUT | {"operation": "BILL_PAYMENT", "payee": BILL}),
+        ("mandate_not_found", DEBIT | {"payee": under("M-OPEN;LAST"), "wallet_id": OTHER}),
+        ("mandate_not_yet_valid", DEBIT | {"payee": under("M-AHEAD")}),
         ("payee_missing", PAYOUT | {"payee": None}),
+        ("payee_malformed", PAYOUT | {"payee": {"type": "mobile", "value": "x"}}),
         ("fee_above_agreed", PAYOUT | {"auto_confirm": CAPPED}),
     ],
 )
@@ -277,4 +330,4 @@ async def test_what_excludes_its_neighbour_comes_before_the_next_fault_all_the_s
 
 
 async def test_a_request_without_a_fault_is_accepted() -> None:
-    assert [await answer_to(body) for body in (PAYOUT, TRANSFER, REFUND, EXCHANGE)] == ["accepted"] * 4
+    assert [await answer_to(body) for body in (PAYOUT, TRANSFER, REFUND, EXCHANGE, DEBIT)] == ["accepted"] * 5
