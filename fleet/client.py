@@ -303,8 +303,12 @@ class FleetClient(WebhookCalls):
 
         A connection that breaks in the middle raises Unreachable: what came is not whole.
         """
-        path = f"/v1/wallets/{wallet_id}/statement"
-        url, headers = self._signed("GET", path, b"", query)
+        async for part in self.stream(f"/v1/wallets/{wallet_id}/statement", query):
+            yield part
+
+    async def stream(self, path: str, query: Mapping[str, str] | None = None) -> AsyncIterator[bytes]:
+        """Yield the parts of a long answer as they come. Raises Refused, or Unreachable: what came is not whole."""
+        url, headers = self._signed("GET", path, b"", query or {})
         try:
             async with self._http.stream("GET", url, headers=headers) as answer:
                 if not answer.is_success:

@@ -35,10 +35,17 @@ class RedriveState(StrEnum):
     REJECTED = "REJECTED"
 
 
-class LetterSelection(Contract):
-    """All open letters that match everything that is given: ids, or a filter that narrows at least something."""
+class LetterState(StrEnum):
+    """What became of a dead letter."""
 
-    ids: Annotated[list[UUID], Field(min_length=1, max_length=10_000)] | None = None
+    OPEN = "OPEN"
+    REDRIVEN = "REDRIVEN"
+    CLOSED = "CLOSED"
+
+
+class LetterFields(Contract):
+    """What is known of letters: those match that fit everything that is given."""
+
     rail: Word | None = None
     error_class: Word | None = None
     fingerprint: Word | None = None
@@ -47,8 +54,24 @@ class LetterSelection(Contract):
     intent_id: UUID | None = None
     job_id: UUID | None = None
     text: Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[^\x00]*$")] | None = None
+    """Words of the message, the class or the provider's reference."""
     received_after: AwareDatetime | None = None
     received_before: AwareDatetime | None = None
+
+
+class LetterQuery(LetterFields):
+    """A page of letters, or of groups of them. `tenant_id` narrows what a key of the system's tenant sees."""
+
+    state: LetterState = LetterState.OPEN
+    tenant_id: UUID | None = None
+    cursor: Annotated[str, Field(max_length=400)] | None = None
+    limit: Annotated[int, Field(ge=1, le=500)] = 100
+
+
+class LetterSelection(LetterFields):
+    """All open letters that match everything that is given: ids, or fields of which at least one narrows."""
+
+    ids: Annotated[list[UUID], Field(min_length=1, max_length=10_000)] | None = None
 
     @model_validator(mode="after")
     def _narrows(self) -> Self:
@@ -236,6 +259,7 @@ class LetterGroups(Contract):
     """Groups, the largest first."""
 
     items: list[LetterGroupView]
+    next_cursor: str | None = None
 
 
 class StoryLine(Contract):
@@ -284,3 +308,5 @@ class AuditProof(Contract):
     tenants: int
     entries: int
     faults: list[str]
+    ends: list[str] = Field(default_factory=list)
+    """Where each chain ends, as TENANT:NUMBER:HASH: noted elsewhere, it proves later that the chain is the same."""

@@ -33,6 +33,7 @@ PEOPLE_ROUTES: Final[dict[tuple[str, str], Role]] = {
     ("GET", _ONE_ITEM): Role.VIEWER,
     ("GET", "/v1/audit"): Role.VIEWER,
     ("GET", "/v1/audit/proof"): Role.VIEWER,
+    ("GET", "/v1/audit/export"): Role.VIEWER,
     ("POST", "/v1/redrives"): Role.OPERATOR,
     ("POST", f"{_ONE_REDRIVE}/cancel"): Role.OPERATOR,
     ("POST", "/v1/hand-settlements"): Role.OPERATOR,

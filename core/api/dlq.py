@@ -1,43 +1,21 @@
 """Dead letters over HTTP: search, groups, one letter, the story of a payment; under a key that names DEAD_LETTERS."""
 
-from typing import Annotated
 from uuid import UUID
 
-from pydantic import AwareDatetime, Field
 from starlette.requests import Request
 from starlette.responses import Response
 
 from core.api.answers import json_answer
 from core.api.openapi import tells
-from core.api.requests import Page, path_id, query_of
+from core.api.requests import path_id, query_of
 from core.api.signed_routes import Route, SignedRoutes
 from core.services.cursors import decode_cursor, encode_cursor, id_of
-from core.services.dead_letters import LetterFilter, LetterState, letter_document
+from core.services.dead_letters import cursor_behind, group_before, letter_document
 from core.services.explain import explain
-from core.services.keys import DEAD_LETTERS_SCOPE, Caller
+from core.services.keys import DEAD_LETTERS_SCOPE
 from core.services.problems import Refusal
-from core.services.redrives import background_context, reach
-from schemas.on_call import LetterDocument, LetterGroups, LetterGroupView, LetterPage, Story, Word
-
-
-class LetterQuery(Page):
-    """What a list of letters is narrowed to."""
-
-    state: LetterState = LetterState.OPEN
-    rail: Word | None = None
-    error_class: Word | None = None
-    fingerprint: Word | None = None
-    operation: Word | None = None
-    provider: Word | None = None
-    intent_id: UUID | None = None
-    job_id: UUID | None = None
-    text: Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[^\x00]*$")] | None = None
-    received_after: AwareDatetime | None = None
-    received_before: AwareDatetime | None = None
-
-    def filter(self, caller: Caller) -> LetterFilter:
-        """Return the filter, within what the caller may reach."""
-        return LetterFilter(**self.model_dump(exclude={"cursor", "limit"}), tenant_id=reach(caller))
+from core.services.redrives import background_context, filter_of, reach
+from schemas.on_call import LetterDocument, LetterGroups, LetterGroupView, LetterPage, LetterQuery, Story
 
 
 class DeadLetterRoutes(SignedRoutes):
@@ -59,19 +37,22 @@ class DeadLetterRoutes(SignedRoutes):
         query, ports = query_of(LetterQuery, request), self._core.worker_ports
         after = None if query.cursor is None else id_in(query.cursor)
         async with ports.unit_of_work(background_context(caller)) as uow:
-            found = await ports.letters.list_letters(uow, query.filter(caller), query.limit + 1, after)
+            found = await ports.letters.list_letters(uow, filter_of(query, caller), query.limit + 1, after)
         following = encode_cursor(str(found[query.limit - 1].id)) if len(found) > query.limit else None
         return json_answer({"items": [letter_document(x) for x in found[: query.limit]], "next_cursor": following})
 
     @tells(query=LetterQuery)
     async def list_groups(self, request: Request) -> Response:
-        """Count all that match by fingerprint."""
+        """Count all that match by fingerprint, the largest group first."""
         caller, _ = await self._operator(request, DEAD_LETTERS_SCOPE)
         query, ports = query_of(LetterQuery, request), self._core.worker_ports
+        after = None if query.cursor is None else group_before(query.cursor)
         async with ports.unit_of_work(background_context(caller)) as uow:
-            found = await ports.letters.group_letters(uow, query.filter(caller), query.limit)
-        names = LetterGroupView.model_fields
-        return json_answer({"items": [{name: getattr(group, name) for name in names} for group in found]})
+            found = await ports.letters.group_letters(uow, filter_of(query, caller), query.limit + 1, after)
+        names, items = LetterGroupView.model_fields, found[: query.limit]
+        following = cursor_behind(items[-1]) if len(found) > query.limit else None
+        shown = [{name: getattr(group, name) for name in names} for group in items]
+        return json_answer({"items": shown, "next_cursor": following})
 
     async def show_letter(self, request: Request) -> Response:
         """Show one letter."""

@@ -1,6 +1,7 @@
 """The audit journal: who did what, to what, why; proven whole by its hashes."""
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Any, Protocol
 from uuid import UUID
@@ -8,6 +9,7 @@ from uuid import UUID
 import orjson
 
 from core.domain.audit import AuditEntry, entry_hash
+from core.domain.context import Context
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +36,9 @@ class Head:
     seq: int
     hash: bytes
 
+    def __str__(self) -> str:
+        return f"{self.tenant_id}:{self.seq}:{self.hash.hex()}"
+
 
 @dataclass(frozen=True, slots=True)
 class AuditFilter:
@@ -52,6 +57,7 @@ class Proof:
     tenants: int
     entries: int
     faults: Sequence[str]
+    ends: Sequence[Head]
 
 
 class Journal(Protocol):
@@ -65,9 +71,54 @@ class Journal(Protocol):
         self, uow: Any, wanted: AuditFilter, before: tuple[UUID, int] | None, limit: int
     ) -> list[AuditEntry]: ...
 
+    async def stretch(self, uow: Any, tenant_id: UUID, after: int, upto: int) -> list[AuditEntry]:
+        """Return the next entries of a chain, oldest first, up to a thousand; none where it ends."""
+        ...
+
     def walk(self, uow: Any, tenant_id: UUID) -> AsyncIterator[AuditEntry]:
         """Read a chain from its first entry on, in flat memory."""
         ...
+
+
+class ExportPorts(Protocol):
+    """What an export reads with, under the worker role."""
+
+    @property
+    def unit_of_work(self) -> Callable[[Context], AbstractAsyncContextManager[Any]]: ...
+    @property
+    def journal(self) -> Journal: ...
+
+
+async def export(ports: ExportPorts, context: Context, tenant_id: UUID | None) -> AsyncIterator[list[AuditEntry]]:
+    """Yield every entry of one tenant's chain or of all, oldest first, up to the ends that they have at the beginning.
+
+    Flat in memory, and no transaction stays open: a chain only grows, so that its beginning is always the same.
+    """
+    async with ports.unit_of_work(context) as uow:
+        heads = await ports.journal.heads(uow, tenant_id)
+    for head in heads:
+        after = 0
+        while after < head.seq:
+            async with ports.unit_of_work(context) as uow:
+                entries = await ports.journal.stretch(uow, head.tenant_id, after, head.seq)
+            if not entries:
+                break
+            yield entries
+            after = entries[-1].seq
+
+
+def entry_document(entry: AuditEntry) -> dict[str, object]:
+    """Return an entry in the shape of `schemas.on_call.AuditEntryView`."""
+    return {
+        "tenant_id": entry.tenant_id,
+        "seq": entry.seq,
+        "at": entry.at,
+        "actor": entry.actor,
+        "action": entry.action,
+        "subject": entry.subject,
+        "data": orjson.loads(entry.data),
+        "hash": entry.hash.hex(),
+    }
 
 
 async def prove(uow: Any, journal: Journal, tenant_id: UUID | None, anchors: Sequence[Head] = ()) -> Proof:
@@ -97,4 +148,4 @@ async def prove(uow: Any, journal: Journal, tenant_id: UUID | None, anchors: Seq
         if head is None or (head.seq, head.hash) != (expected - 1, before):
             faults.append(f"{tenant}: the chain ends at {expected - 1}, and should at {head.seq if head else 0}")
     faults += [f"{tenant}: entry {seq}, which was noted, is not there" for tenant, seq in sorted(noted)]
-    return Proof(len(tenants), entries, faults)
+    return Proof(len(tenants), entries, faults, [heads[tenant] for tenant in tenants if tenant in heads])

@@ -4,20 +4,13 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from enum import StrEnum
 from typing import Any, Final, Protocol
 from uuid import UUID
 
 from core.domain.redrive import Judgement, Redrive, Standing, judge
+from core.services.cursors import BIGINT_MAX, decode_cursor, encode_cursor, number_of
 from schemas.dead_letters import DeadLetter
-
-
-class LetterState(StrEnum):
-    """What became of a dead letter."""
-
-    OPEN = "OPEN"
-    REDRIVEN = "REDRIVEN"
-    CLOSED = "CLOSED"
+from schemas.on_call import LetterState
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +96,17 @@ class LetterGroup:
         return "rising" if self.last_hour > self.hour_before else "falling"
 
 
+def cursor_behind(group: LetterGroup) -> str:
+    """Return the cursor of what comes behind a group."""
+    return encode_cursor(str(group.letters), group.fingerprint)
+
+
+def group_before(cursor: str) -> tuple[int, str]:
+    """Return size and fingerprint of the group that a cursor stands behind. Raises Refusal `cursor_malformed`."""
+    size, fingerprint = decode_cursor(cursor, 2)
+    return number_of(size, BIGINT_MAX), fingerprint
+
+
 class Letters(Protocol):
     """What dead letters need of their store."""
 
@@ -112,7 +116,11 @@ class Letters(Protocol):
         self, uow: Any, wanted: LetterFilter, limit: int, after: UUID | None = None
     ) -> Sequence[LetterView]: ...
 
-    async def group_letters(self, uow: Any, wanted: LetterFilter, limit: int) -> Sequence[LetterGroup]: ...
+    async def group_letters(
+        self, uow: Any, wanted: LetterFilter, limit: int, after: tuple[int, str] | None = None
+    ) -> Sequence[LetterGroup]:
+        """Return groups, the largest first, after one of so many letters with that fingerprint."""
+        ...
 
     async def find_letter(self, uow: Any, letter_id: UUID, tenant_id: UUID | None = None) -> LetterView | None: ...
 

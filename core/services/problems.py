@@ -137,6 +137,7 @@ PROBLEMS: Final = {
     "day_busy": ProblemType(409, "Somebody compares this day now"),
     "file_refused": ProblemType(422, "The file is not what the mapping describes"),
     "register_incomplete": ProblemType(422, "A register was called whole before every line of it had come"),
+    "anchor_malformed": ProblemType(422, "What the journal is compared with is no end of a chain"),
     # The console:
     "sign_in_refused": ProblemType(401, "Nobody is signed in by this"),
     "too_many_attempts": ProblemType(429, "Too many wrong passwords"),

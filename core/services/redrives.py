@@ -7,6 +7,8 @@ from datetime import datetime
 from typing import Any, Final, Protocol
 from uuid import UUID
 
+from pydantic import BaseModel
+
 from core.domain.context import Context
 from core.domain.redrive import Redrive, Standing, judge
 from core.services.audit import Act, Journal
@@ -14,6 +16,7 @@ from core.services.dead_letters import LetterFilter
 from core.services.keys import DEAD_LETTERS_SCOPE, REDRIVE_APPROVAL_SCOPE, Caller
 from core.services.problems import Refusal
 from schemas.on_call import (
+    LetterQuery,
     LetterSelection,
     RedriveAction,
     RedriveProgress,
@@ -142,9 +145,20 @@ def background_context(caller: Caller) -> Context:
     return Context(None, caller.context().actor)
 
 
-def filter_of(selection: LetterSelection, caller: Caller) -> LetterFilter:
-    """Return the letters that are selected, of those that the caller may reach."""
-    return LetterFilter(**selection.model_dump(), tenant_id=reach(caller))
+def filter_of(asked: LetterQuery | LetterSelection, caller: Caller) -> LetterFilter:
+    """Return the letters that are asked for, of those that the caller may reach. Raises Refusal `not_found`."""
+    return LetterFilter(**asked.model_dump(exclude={"tenant_id", "cursor", "limit"}), tenant_id=narrowed(asked, caller))
+
+
+def narrowed(asked: BaseModel, caller: Caller) -> UUID | None:
+    """Return whose rows are asked for: the caller's, or the tenant's whom one of the system's names.
+
+    Raises Refusal `not_found` where another names a tenant that is not its own.
+    """
+    own, named = reach(caller), getattr(asked, "tenant_id", None)
+    if own is not None and named not in (None, own):
+        raise Refusal("not_found", "there is no such tenant", field="tenant_id")
+    return own or named
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,7 @@ from uuid import UUID
 
 from core.domain.audit import AuditEntry
 from core.services.audit import Act, AuditFilter, Head
+from core.services.cursors import BIGINT_MAX
 from core.store.unit_of_work import UnitOfWork
 
 _COLUMNS: Final = "tenant_id, seq, at, actor, action, subject, data, hash"
@@ -71,18 +72,21 @@ class AuditStore:
         )
         return [AuditEntry(*row) for row in rows]
 
+    async def stretch(self, uow: UnitOfWork, tenant_id: UUID, after: int, upto: int) -> list[AuditEntry]:
+        """Return the next entries of a chain, in order."""
+        rows = await uow.connection.fetch(
+            f"SELECT {_COLUMNS} FROM fleet.audit_entries"  # noqa: S608 - constants
+            f" WHERE tenant_id = $1 AND seq > $2 AND seq <= $3 ORDER BY seq LIMIT {_WALK_PAGE}",
+            tenant_id,
+            after,
+            upto,
+        )
+        return [AuditEntry(*row) for row in rows]
+
     async def walk(self, uow: UnitOfWork, tenant_id: UUID) -> AsyncIterator[AuditEntry]:
         """Read a chain in order, a page at a time."""
         last = 0
-        while True:
-            rows = await uow.connection.fetch(
-                f"SELECT {_COLUMNS} FROM fleet.audit_entries"  # noqa: S608 - constants
-                f" WHERE tenant_id = $1 AND seq > $2 ORDER BY seq LIMIT {_WALK_PAGE}",
-                tenant_id,
-                last,
-            )
-            for row in rows:
-                yield AuditEntry(*row)
-            if len(rows) < _WALK_PAGE:
-                return
-            last = rows[-1]["seq"]
+        while entries := await self.stretch(uow, tenant_id, last, BIGINT_MAX):
+            for entry in entries:
+                yield entry
+            last = entries[-1].seq

@@ -79,7 +79,7 @@ WITH counted AS (
         count(*) FILTER (WHERE d.received_at >= now() - interval '1 hour') AS last_hour,
         count(*) FILTER (WHERE d.received_at < now() - interval '1 hour'
             AND d.received_at >= now() - interval '2 hours') AS hour_before
-    FROM fleet.dead_letters d WHERE {} GROUP BY d.fingerprint ORDER BY count(*) DESC, d.fingerprint LIMIT {:d}
+    FROM fleet.dead_letters d WHERE {} GROUP BY d.fingerprint {} ORDER BY count(*) DESC, d.fingerprint LIMIT {:d}
 )
 SELECT c.fingerprint, n.error_class, n.rail, n.message, c.letters, c.last_hour, c.hour_before, c.first_at, c.last_at
 FROM counted c CROSS JOIN LATERAL (
@@ -147,11 +147,18 @@ class DeadLetterStore:
         page = f"{conditions.where} ORDER BY d.received_at DESC, d.id DESC LIMIT {limit:d}"
         return [_view(row) for row in await uow.connection.fetch(_VIEW.format(page), *conditions.arguments)]
 
-    async def group_letters(self, uow: UnitOfWork, wanted: LetterFilter, limit: int) -> list[LetterGroup]:
-        """Return the largest groups by fingerprint, over all that match."""
-        conditions = conditions_of(wanted)
-        query = _GROUPS.format(conditions.where, limit, conditions.where)
-        return [LetterGroup(*row) for row in await uow.connection.fetch(query, *conditions.arguments)]
+    async def group_letters(
+        self, uow: UnitOfWork, wanted: LetterFilter, limit: int, after: tuple[int, str] | None = None
+    ) -> list[LetterGroup]:
+        """Return the largest groups by fingerprint, over all that match; `after` is size and name of the last one."""
+        conditions, having = conditions_of(wanted), ""
+        arguments = list(conditions.arguments)
+        if after is not None:
+            arguments += after
+            size, name = f"${len(arguments) - 1}", f"${len(arguments)}"
+            having = f"HAVING count(*) < {size} OR (count(*) = {size} AND d.fingerprint > {name})"
+        query = _GROUPS.format(conditions.where, having, limit, conditions.where)
+        return [LetterGroup(*row) for row in await uow.connection.fetch(query, *arguments)]
 
     async def find_letter(self, uow: UnitOfWork, letter_id: UUID, tenant_id: UUID | None = None) -> LetterView | None:
         """Return one letter, None where there is none, or none of this tenant."""

@@ -1,7 +1,8 @@
 """`fleet audit`: who did what; the proof that nobody edited it; the whole of it as lines of JSON."""
 
 import sys
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, BinaryIO
 from uuid import UUID
@@ -9,21 +10,14 @@ from uuid import UUID
 import orjson
 import typer
 
-from core.domain.audit import AuditEntry
-from core.domain.context import Context
-from core.services.audit import AuditFilter, Head, Proof, prove
-from core.store.audit import AuditStore
-from core.store.database import Database
-from fleet.cli.connection import Connection
-from fleet.cli.operator import with_database
+from fleet.cli.connection import with_operator
 from fleet.cli.output import CommandError, ExitCode, JsonFlag, print_fields, print_json, print_table
+from fleet.client import FleetClient
+from schemas.on_call import AuditPage, AuditProof
 
 app = typer.Typer(help="The audit journal.", no_args_is_help=True)
 
-_CONTEXT = Context(None, "fleet-cli")
-_JOURNAL = AuditStore()
-
-Tenant = Annotated[UUID | None, typer.Option(help="Only this tenant's chain.")]
+Tenant = Annotated[UUID | None, typer.Option(help="Only this tenant's chain; for keys of the system's tenant.")]
 
 
 @app.command("list")
@@ -32,22 +26,20 @@ def list_(
     actor: Annotated[str | None, typer.Option(help="Only what this actor did, such as key:fk_…")] = None,
     action: Annotated[str | None, typer.Option(help="Only this action, such as redrive_approved.")] = None,
     subject: Annotated[str | None, typer.Option(help="Only about this, such as redrive:ID or intent:ID.")] = None,
-    limit: Annotated[int, typer.Option(min=1, max=1000, help="How many entries.")] = 50,
+    limit: Annotated[int, typer.Option(min=1, max=500, help="How many entries a page.")] = 50,
+    cursor: Annotated[str | None, typer.Option(help="Where the page before ended.")] = None,
     as_json: JsonFlag = False,
 ) -> None:
     """List entries, newest first."""
-    wanted = AuditFilter(tenant, actor, action, subject)
-
-    async def work(database: Database, _: Connection) -> list[AuditEntry]:
-        async with database.unit_of_work(_CONTEXT) as uow:
-            return await _JOURNAL.page(uow, wanted, None, limit)
-
-    found = with_database(work)
+    query = _query(tenant_id=tenant, actor=actor, action=action, subject=subject, limit=limit, cursor=cursor)
+    page = with_operator(lambda client: client.call("GET", "/v1/audit", AuditPage, query=query))
     if as_json:
-        print_json([_document(entry) for entry in found])
+        print_json(page.model_dump(mode="json"))
         return
-    rows = [(x.at, x.actor, x.action, x.subject, x.data[:80], x.seq) for x in found]
+    rows = [(x.at, x.actor, x.action, x.subject, orjson.dumps(x.data).decode()[:80], x.seq) for x in page.items]
     print_table("audit", ("at", "actor", "action", "subject", "data", "number"), rows)
+    if page.next_cursor:
+        typer.echo(f"more: --cursor {page.next_cursor}")
 
 
 @app.command()
@@ -59,21 +51,15 @@ def verify(
     as_json: JsonFlag = False,
 ) -> int:
     """Walk the chains and name every entry that was changed, cut out or cut off; exit code 1 where there is one."""
-    anchors = [_anchor(text) for text in expect or ()]
-
-    async def work(database: Database, _: Connection) -> tuple[Proof, list[Head]]:
-        async with database.unit_of_work(_CONTEXT) as uow:
-            return await prove(uow, _JOURNAL, tenant, anchors), await _JOURNAL.heads(uow, tenant)
-
-    proof, heads = with_database(work)
-    ends = [f"{head.tenant_id}:{head.seq}:{head.hash.hex()}" for head in heads]
-    document = {"holds": not proof.faults, "tenants": proof.tenants, "entries": proof.entries}
+    query = _query(tenant_id=tenant, expect=",".join(expect or ()) or None)
+    proof = with_operator(lambda client: client.call("GET", "/v1/audit/proof", AuditProof, query=query))
     if as_json:
-        print_json({**document, "faults": list(proof.faults), "ends": ends})
+        print_json(proof.model_dump(mode="json"))
     else:
-        print_fields("audit", dict(document))
-        print_table("faults" if proof.faults else "ends to note", ("what",), [[line] for line in proof.faults or ends])
-    return ExitCode.CHECK_FAILED if proof.faults else ExitCode.DONE
+        print_fields("audit", {"holds": proof.holds, "tenants": proof.tenants, "entries": proof.entries})
+        title = "faults" if proof.faults else "ends to note"
+        print_table(title, ("what",), [[line] for line in proof.faults or proof.ends])
+    return ExitCode.DONE if proof.holds else ExitCode.CHECK_FAILED
 
 
 @app.command()
@@ -81,46 +67,36 @@ def export(
     out: Annotated[str, typer.Option(help="The file to write; - writes stdout.")] = "-",
     tenant: Tenant = None,
 ) -> None:
-    """Write every entry, oldest first, one JSON object a line, with its hash."""
+    """Write every entry, oldest first, one JSON object a line, with its hash. A file appears only when it is whole."""
+    query = _query(tenant_id=tenant)
 
-    async def work(database: Database, _: Connection) -> None:
-        with _opened(out) as file:
-            async with database.unit_of_work(_CONTEXT) as uow:
-                await _JOURNAL.freeze(uow)
-                for each in await _JOURNAL.tenants_with_entries(uow, tenant):
-                    async for entry in _JOURNAL.walk(uow, each):
-                        file.write(orjson.dumps(_document(entry), default=str) + b"\n")
+    async def write(client: FleetClient, target: BinaryIO) -> None:
+        async for part in client.stream("/v1/audit/export", query):
+            target.write(part)
 
-    with_database(work)
+    with _target(out) as target:
+        with_operator(lambda client: write(client, target))
 
 
-def _opened(out: str) -> AbstractContextManager[BinaryIO]:
+@contextmanager
+def _target(out: str) -> Iterator[BinaryIO]:
     if out == "-":
-        return nullcontext(sys.stdout.buffer)
+        yield sys.stdout.buffer
+        return
+    path = Path(out)
+    # What is no file, such as a pipe, cannot be put in the place of another.
+    partial = path.with_name(f"{path.name}.partial") if path.is_file() or not path.exists() else path
     try:
-        return Path(out).open("wb")
+        with partial.open("wb") as target:
+            yield target
+        if partial != path:
+            partial.replace(path)
     except OSError as error:
         raise CommandError("file_unwritable", f"{out}: {error}") from error
+    finally:
+        if partial != path:
+            partial.unlink(missing_ok=True)
 
 
-def _document(entry: AuditEntry) -> dict[str, object]:
-    return {
-        "tenant_id": entry.tenant_id,
-        "seq": entry.seq,
-        "at": entry.at,
-        "actor": entry.actor,
-        "action": entry.action,
-        "subject": entry.subject,
-        "data": orjson.loads(entry.data),
-        "hash": entry.hash.hex(),
-    }
-
-
-def _anchor(text: str) -> Head:
-    tenant, _, rest = text.partition(":")
-    number, _, digest = rest.partition(":")
-    try:
-        return Head(UUID(tenant), int(number), bytes.fromhex(digest))
-    except ValueError as error:
-        told = f"{text[:120]!r} is no TENANT:NUMBER:HASH as fleet audit verify shows it"
-        raise CommandError("anchor_malformed", told) from error
+def _query(**given: object) -> dict[str, str]:
+    return {name: str(value) for name, value in given.items() if value is not None}

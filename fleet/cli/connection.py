@@ -4,7 +4,7 @@ import asyncio
 import os
 import re
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
@@ -32,6 +32,14 @@ class Connection:
     master_key: str
     on_behalf_of: str
     """A user, and after a space who acts: each request is made for that user."""
+
+    def of_operator(self) -> "Connection":
+        """Return the same under the key for people on call: what the environment names, else the stack's own."""
+        stack = _stack()
+        names = ("key_id", "key_secret")
+        if read_variable(_VARIABLES["key_id"]) or not all(stack.get(f"operator_{name}") for name in names):
+            return self
+        return replace(self, **{name: str(stack[f"operator_{name}"]) for name in names})
 
 
 _VARIABLES = {
@@ -107,12 +115,20 @@ def _check(connection: Connection, *, by_key: bool) -> None:
         raise CommandError("key_malformed", "FLEET_KEY_ID should be a key's id as fleet keys create showed it")
 
 
+def with_operator(work: Callable[[FleetClient], Awaitable[T]]) -> T:
+    """Run `work` as `with_client` does, for people on call: a running stack has a key for them beside the client's."""
+    return _with_client(find_connection().of_operator(), work, "")
+
+
 def with_client(work: Callable[[FleetClient], Awaitable[T]], *, if_unanswered: str = "") -> T:
     """Run `work` with a client; the core's refusals become one line and exit code 3.
 
     `if_unanswered` says how to go on where the request may have been taken.
     """
-    connection = find_connection()
+    return _with_client(find_connection(), work, if_unanswered)
+
+
+def _with_client(connection: Connection, work: Callable[[FleetClient], Awaitable[T]], if_unanswered: str) -> T:
     token = read_variable("FLEET_TOKEN")
     require(connection, "public_url", *(() if token else ("key_id", "key_secret")))
     _check(connection, by_key=not token)

@@ -5,25 +5,15 @@ from typing import Annotated, Any
 from uuid import UUID
 
 import typer
+from pydantic import ValidationError
 
-from core.domain.context import Context
-from core.services.dead_letters import LetterFilter, LetterGroup, LetterState, LetterView, letter_document
-from core.services.explain import tell
-from core.store.database import Database
-from core.store.dead_letters import DeadLetterStore
-from core.store.explain import StoryStore
-from core.store.vault import PostgresVault
 from fleet.cli import redrives
-from fleet.cli.connection import Connection
-from fleet.cli.keys import master_key
-from fleet.cli.operator import with_database
-from fleet.cli.output import CommandError, ExitCode, JsonFlag, print_fields, print_json, print_table
+from fleet.cli.connection import with_operator
+from fleet.cli.output import JsonFlag, invalid_field, print_fields, print_json, print_table
 from fleet.cli.redrives import utc
-from schemas.on_call import Story
+from schemas.on_call import LetterDocument, LetterGroups, LetterPage, LetterQuery, LetterState, Story
 
 app = typer.Typer(help="Dead letters.", no_args_is_help=True)
-
-_CONTEXT = Context(None, "fleet-cli")
 
 Rail = Annotated[str | None, typer.Option(help="Only this rail.")]
 Class = Annotated[str | None, typer.Option("--class", help="Only this class of error.")]
@@ -31,12 +21,14 @@ Fingerprint = Annotated[str | None, typer.Option(help="Only letters with this fi
 State = Annotated[LetterState, typer.Option(help="OPEN, REDRIVEN or CLOSED.")]
 Operation = Annotated[str | None, typer.Option(help="Only this operation, such as PAYOUT.")]
 Provider = Annotated[str | None, typer.Option(help="Only this provider.")]
-Tenant = Annotated[UUID | None, typer.Option(help="Only this tenant's.")]
+Tenant = Annotated[UUID | None, typer.Option(help="Only this tenant's; for keys of the system's tenant.")]
 Intent = Annotated[UUID | None, typer.Option(help="Only this payment's.")]
 Job = Annotated[UUID | None, typer.Option(help="Only this job's.")]
 Text = Annotated[str | None, typer.Option(help="Words of the message, the class or the provider's reference.")]
 After = Annotated[datetime | None, typer.Option(help="Received at or after this time, UTC.")]
 Before = Annotated[datetime | None, typer.Option(help="Received before this time, UTC.")]
+Limit = Annotated[int, typer.Option(min=1, max=500, help="How many a page.")]
+Cursor = Annotated[str | None, typer.Option(help="Where the page before ended.")]
 
 
 @app.command("list")
@@ -53,35 +45,27 @@ def list_(
     text: Text = None,
     after: After = None,
     before: Before = None,
-    limit: Annotated[int, typer.Option(min=1, max=1000, help="Letters a page.")] = 50,
-    cursor: Annotated[UUID | None, typer.Option(help="The id of the last letter of the page before.")] = None,
+    limit: Limit = 50,
+    cursor: Cursor = None,
     as_json: JsonFlag = False,
 ) -> None:
     """List dead letters, newest first, each with the verdict SAFE, INQUIRE_FIRST or REFUSED."""
-    wanted = LetterFilter(
+    query = _query(
         rail=rail, error_class=error_class, fingerprint=fingerprint, state=state, operation=operation,
-        provider=provider, tenant_id=tenant, intent_id=intent, job_id=job, text=text,
-        received_after=utc(after), received_before=utc(before),
+        provider=provider, tenant_id=tenant, intent_id=intent, job_id=job, text=text, received_after=utc(after),
+        received_before=utc(before), limit=limit, cursor=cursor,
     )  # fmt: skip
-
-    async def work(database: Database, connection: Connection) -> list[LetterView]:
-        async with database.unit_of_work(_CONTEXT) as uow:
-            # One more than asked for tells whether there is a next page.
-            return await _store(connection).list_letters(uow, wanted, limit + 1, cursor)
-
-    found = with_database(work, "master_key")
-    letters, following = found[:limit], found[limit - 1].id if len(found) > limit else None
+    page = with_operator(lambda client: client.call("GET", "/v1/dead-letters", LetterPage, query=query))
     if as_json:
-        print_json([letter_document(letter) for letter in letters])
+        print_json(page.model_dump(mode="json", by_alias=True))
         return
     columns = ("id", "rail", "class", "message", "age", "deliveries", "verdict")
     rows = [
-        (x.id, x.rail, x.error_class, x.message, timedelta(seconds=x.age_s), x.deliveries, x.verdict[0])
-        for x in letters
+        (x.id, x.rail, x.error_class, x.message, timedelta(seconds=x.age_s), x.deliveries, x.verdict)
+        for x in page.items
     ]
     print_table("dead letters", columns, rows)
-    if following:
-        typer.echo(f"more: --cursor {following}")
+    _tell_more(page.next_cursor)
 
 
 @app.command()
@@ -95,56 +79,36 @@ def groups(
     text: Text = None,
     after: After = None,
     before: Before = None,
-    limit: Annotated[int, typer.Option(min=1, max=1000, help="How many groups.")] = 50,
+    limit: Limit = 50,
+    cursor: Cursor = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Count dead letters by fingerprint, the largest group first, with the last hour against the one before."""
-    wanted = LetterFilter(
+    query = _query(
         rail=rail, error_class=error_class, state=state, operation=operation, provider=provider, tenant_id=tenant,
-        text=text, received_after=utc(after), received_before=utc(before),
+        text=text, received_after=utc(after), received_before=utc(before), limit=limit, cursor=cursor,
     )  # fmt: skip
-
-    async def work(database: Database, connection: Connection) -> list[LetterGroup]:
-        async with database.unit_of_work(_CONTEXT) as uow:
-            return await _store(connection).group_letters(uow, wanted, limit)
-
-    found = with_database(work, "master_key")
-    names = (
-        "fingerprint",
-        "error_class",
-        "rail",
-        "letters",
-        "last_hour",
-        "hour_before",
-        "trend",
-        "first_at",
-        "last_at",
-    )
+    page = with_operator(lambda client: client.call("GET", "/v1/dead-letters/groups", LetterGroups, query=query))
     if as_json:
-        print_json([{name: getattr(group, name) for name in (*names, "message")} for group in found])
+        print_json(page.model_dump(mode="json"))
         return
     columns = ("fingerprint", "class", "rail", "letters", "last hour", "hour before", "trend", "first", "last")
-    print_table("dead letters by fingerprint", columns, [[getattr(group, name) for name in names] for group in found])
+    rows = [
+        (x.fingerprint, x.error_class, x.rail, x.letters, x.last_hour, x.hour_before, x.trend, x.first_at, x.last_at)
+        for x in page.items
+    ]
+    print_table("dead letters by fingerprint", columns, rows)
+    _tell_more(page.next_cursor)
 
 
 @app.command()
 def show(letter_id: Annotated[UUID, typer.Argument(help="The letter's id.")], as_json: JsonFlag = False) -> None:
     """Show one dead letter, whether it may be sent again, and why. Its body stays sealed."""
-
-    async def work(database: Database, connection: Connection) -> LetterView | None:
-        async with database.unit_of_work(_CONTEXT) as uow:
-            return await _store(connection).find_letter(uow, letter_id)
-
-    letter = with_database(work, "master_key")
-    if letter is None:
-        raise CommandError(
-            "not_found", f"there is no dead letter {letter_id}: fleet dlq list shows them", ExitCode.REFUSED
-        )
-    document: dict[str, Any] = letter_document(letter)
+    letter = with_operator(lambda client: client.call("GET", f"/v1/dead-letters/{letter_id}", LetterDocument))
     if as_json:
-        print_json(document)
+        print_json(letter.model_dump(mode="json", by_alias=True))
     else:
-        print_fields("dead letter", document)
+        print_fields("dead letter", letter.model_dump(by_alias=True))
 
 
 @app.command("explain")
@@ -153,12 +117,7 @@ def explain_(
     as_json: JsonFlag = False,
 ) -> None:
     """Tell the whole story of one payment: events, permits, facts, evidence, transfers, letters, redrives."""
-
-    async def work(database: Database, _: Connection) -> Story:
-        async with database.unit_of_work(_CONTEXT) as uow:
-            return await tell(uow, StoryStore(), any_id, None)
-
-    story = with_database(work)
+    story = with_operator(lambda client: client.call("GET", f"/v1/stories/{any_id}", Story))
     if as_json:
         print_json(story.model_dump(mode="json"))
         return
@@ -171,5 +130,14 @@ app.command("discard")(redrives.discard)
 app.command("settle")(redrives.settle)
 
 
-def _store(connection: Connection) -> DeadLetterStore:
-    return DeadLetterStore(PostgresVault(master_key(connection)))
+def _query(**given: Any) -> dict[str, str]:
+    try:
+        query = LetterQuery(**given)
+    except ValidationError as error:
+        raise invalid_field(error) from error
+    return {name: str(value) for name, value in query.model_dump(mode="json", exclude_none=True).items()}
+
+
+def _tell_more(cursor: str | None) -> None:
+    if cursor:
+        typer.echo(f"more: --cursor {cursor}")

@@ -8,7 +8,7 @@ from uuid import UUID
 import typer
 from pydantic import BaseModel, ValidationError
 
-from fleet.cli.connection import with_client
+from fleet.cli.connection import with_operator
 from fleet.cli.operator import Model, text_of
 from fleet.cli.output import ExitCode, JsonFlag, invalid_field, print_fields, print_json, print_table
 from fleet.client import FleetClient
@@ -126,7 +126,7 @@ def list_(
 ) -> None:
     """List redrives, newest first."""
     query = {name: str(value) for name, value in (("state", state), ("cursor", cursor)) if value is not None}
-    page = with_client(lambda client: client.call("GET", "/v1/redrives", RedrivePage, query=query))
+    page = with_operator(lambda client: client.call("GET", "/v1/redrives", RedrivePage, query=query))
     if as_json:
         print_json(page.model_dump(mode="json"))
         return
@@ -169,7 +169,7 @@ def watch_redrive(redrive_id: UUID, as_json: JsonFlag = False) -> int:
                 typer.echo(_bar(view), err=True)
             await asyncio.sleep(1)
 
-    view = with_client(follow)
+    view = with_operator(follow)
     _show(view, as_json)
     return ExitCode.DONE if view.state == RedriveState.DONE else ExitCode.CHECK_FAILED
 
@@ -179,7 +179,7 @@ def letters(redrive_id: UUID, cursor: str | None = None, as_json: JsonFlag = Fal
     """List what became of each letter of a redrive."""
     query = {} if cursor is None else {"cursor": cursor}
     path = f"/v1/redrives/{redrive_id}/letters"
-    page = with_client(lambda client: client.call("GET", path, RedriveItemPage, query=query))
+    page = with_operator(lambda client: client.call("GET", path, RedriveItemPage, query=query))
     if as_json:
         print_json(page.model_dump(mode="json"))
         return
@@ -240,11 +240,11 @@ def _checked(model: type[Model], asked: dict[str, Any]) -> Model:
 
 
 def _ask(path: str, body: BaseModel) -> RedriveView:
-    return with_client(lambda client: client.call("POST", path, RedriveView, body=body))
+    return with_operator(lambda client: client.call("POST", path, RedriveView, body=body))
 
 
 def _get(redrive_id: UUID) -> RedriveView:
-    return with_client(lambda client: client.call("GET", f"/v1/redrives/{redrive_id}", RedriveView))
+    return with_operator(lambda client: client.call("GET", f"/v1/redrives/{redrive_id}", RedriveView))
 
 
 def _decide(redrive_id: UUID, decision: str, reason: str, as_json: bool) -> None:

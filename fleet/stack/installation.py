@@ -11,7 +11,15 @@ from uuid import UUID
 import asyncpg
 
 from core.domain.context import Context
-from core.services.keys import ADJUSTMENT_ALONE_SCOPE, ANY, KeyService
+from core.services.keys import (
+    ADJUSTMENT_ALONE_SCOPE,
+    ANY,
+    AUDIT_SCOPE,
+    DEAD_LETTERS_SCOPE,
+    REDRIVE_APPROVAL_SCOPE,
+    KeyService,
+)
+from core.services.people import SYSTEM_TENANT
 from core.store.database import Database
 from core.store.keys import KeyStore
 from core.store.limits import stored_quotas
@@ -26,6 +34,8 @@ TENANT = UUID("00000000-0000-7000-8000-00000000f1ee")
 # One person runs this stack and funds its wallets: adjustments are named, for `*` does not carry them.
 # It funds wallets for trying things out, and nobody waits for a second person then.
 _CLIENT_OPERATIONS = (ANY, OperationType.MANUAL_ADJUSTMENT, ADJUSTMENT_ALONE_SCOPE)
+# What people on call do. It is a key of the system's tenant: some dead letters are no tenant's.
+_OPERATOR_OPERATIONS = (DEAD_LETTERS_SCOPE, REDRIVE_APPROVAL_SCOPE, AUDIT_SCOPE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,9 +48,10 @@ class ServiceKey:
 
 @dataclass(frozen=True, slots=True)
 class Installation:
-    """The keys of the stack: one of the client, one of each rail's adapters."""
+    """The keys of the stack: one of the client, one of the person on call, one of each rail's adapters."""
 
     client: ServiceKey
+    operator: ServiceKey
     rails: Mapping[str, ServiceKey]
 
 
@@ -52,20 +63,23 @@ async def install(path: Path, urls: RoleUrls, master_key: str, rails: Sequence[s
     try:
         vault = PostgresVault(base64.b64decode(master_key))
         service = KeyService(database.unit_of_work, KeyStore(database), vault, stored_quotas())
-        for name in ("client", *rails):
+        people = {"client": (TENANT, _CLIENT_OPERATIONS), "operator": (SYSTEM_TENANT, _OPERATOR_OPERATIONS)}
+        for name in (*people, *rails):
             if name not in saved:
+                tenant, operations = people.get(name, (TENANT, (ANY,)))
                 made = await service.create(
                     Context(None, "stack"),
-                    tenant_id=TENANT,
+                    tenant_id=tenant,
                     name=name,
-                    operations=_CLIENT_OPERATIONS if name == "client" else (ANY,),
-                    rail=None if name == "client" else name,
+                    operations=operations,
+                    rail=None if name in people else name,
                 )
                 saved[name] = asdict(ServiceKey(made.id, made.secret))
     finally:
         await database.close()
     _write(path, saved)
-    return Installation(ServiceKey(**saved["client"]), {rail: ServiceKey(**saved[rail]) for rail in rails})
+    client, operator = ServiceKey(**saved["client"]), ServiceKey(**saved["operator"])
+    return Installation(client, operator, {rail: ServiceKey(**saved[rail]) for rail in rails})
 
 
 async def _tenant_and_routes(admin_url: str, rails: Sequence[str]) -> None:

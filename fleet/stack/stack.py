@@ -76,6 +76,9 @@ class StackInfo:
     database_url: str
     redis_url: str
     master_key: str
+    operator_key_id: str = ""
+    """Of the person on call."""
+    operator_key_secret: str = ""
     console_url: str = ""
     console_password: str = ""
     """Of the first admin, where it was made here."""
@@ -172,6 +175,8 @@ class Stack:
             internal_url=f"http://127.0.0.1:{internal}",
             key_id=installation.client.id,
             key_secret=installation.client.secret,
+            operator_key_id=installation.operator.id,
+            operator_key_secret=installation.operator.secret,
             database_url=urls.worker,
             redis_url=redis_url,
             master_key=kept.master_key,

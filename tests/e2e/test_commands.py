@@ -233,7 +233,7 @@ async def test_a_route_is_set_and_the_payment_goes_its_way(fleet: Fleet) -> None
 
 
 async def test_a_dead_letter_is_listed_with_its_verdict_and_shown_by_its_id(fleet: Fleet, stack: Stack) -> None:
-    assert (await fleet("dlq", "list", "--class", "nothing-like-it", "--json")).document == []
+    assert (await fleet("dlq", "list", "--class", "nothing-like-it", "--json")).document["items"] == []
     client = connect_redis(stack.info.redis_url, "test")
     for word in ("first", "second"):
         entry = {"v": "1", "id": word, "type": "job", "body": f'{{"not a job": "{word}"}}', "traceparent": ""}
@@ -242,7 +242,7 @@ async def test_a_dead_letter_is_listed_with_its_verdict_and_shown_by_its_id(flee
     mine = ("dlq", "list", "--rail", "promptpay", "--class", "poison")
 
     async def both() -> Any:
-        found = (await fleet(*mine, "--json")).document
+        found = (await fleet(*mine, "--json")).document["items"]
         return found if len(found) == 2 else None
 
     letters = await until(both, "two dead letters")
@@ -253,9 +253,9 @@ async def test_a_dead_letter_is_listed_with_its_verdict_and_shown_by_its_id(flee
     assert "not a job" not in json.dumps(shown)
     page = (await fleet(*mine, "--limit", "1")).out
     assert letters[0]["id"] in page
-    assert f"more: --cursor {letters[0]['id']}" in page
-    rest = (await fleet(*mine, "--cursor", letters[0]["id"], "--json")).document
-    assert [letter["id"] for letter in rest] == [letters[1]["id"]]
+    cursor = page.partition("more: --cursor ")[2].strip()
+    rest = (await fleet(*mine, "--cursor", cursor, "--json")).document
+    assert [letter["id"] for letter in rest["items"]] == [letters[1]["id"]]
 
 
 async def test_the_books_verify_and_a_planted_discrepancy_is_named_with_exit_1(fleet: Fleet, stack: Stack) -> None:

@@ -76,5 +76,7 @@ async def test_a_key_of_users_does_by_command_what_its_user_may(fleet: Fleet, mo
     monkeypatch.setenv("FLEET_ON_BEHALF_OF", "alice staff-17")
     assert (await fleet("wallets", "show", hers, "--json")).document["owner"] == "alice"
     assert (await fleet("wallets", "create", "ben")).code == 3
+    for name in ("FLEET_ON_BEHALF_OF", "FLEET_KEY_ID", "FLEET_KEY_SECRET"):
+        monkeypatch.delenv(name)
     told = (await fleet("audit", "list", "--subject", "user:alice", "--json")).document
     assert f"key:{key['key_id']} for alice by staff-17" in str(told)

@@ -1,16 +1,16 @@
 """Dead letters: search, groups, one with its verdict and story; and everything that begins with them."""
 
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Final
 
 from core.console.visit import PAGE, Answer, Page, Screen, Visit
 from core.domain.roles import Role
 from core.services.cursors import decode_cursor, encode_cursor, id_of
-from core.services.dead_letters import LetterFilter, LetterState
+from core.services.dead_letters import cursor_behind, group_before
 from core.services.explain import explain
 from core.services.problems import Refusal
 from core.services.redrives import filter_of, reach
-from schemas.on_call import LetterSelection
+from schemas.on_call import LetterQuery, LetterSelection, LetterState
 
 FIELDS: Final = (
     "rail", "error_class", "fingerprint", "operation", "provider", "text", "intent_id", "job_id", "received_after",
@@ -18,7 +18,6 @@ FIELDS: Final = (
 )  # fmt: skip
 """What a search of letters may be narrowed by; a redrive of all that match takes the same."""
 _TIMES: Final = ("received_after", "received_before")
-_GROUPS: Final = 100
 
 
 def kept_fields(visit: Visit) -> dict[str, str]:
@@ -41,21 +40,14 @@ def _time(text: str, name: str) -> datetime:
     return at if at.tzinfo else at.replace(tzinfo=UTC)
 
 
-def _filter(visit: Visit) -> LetterFilter:
-    try:
-        state = LetterState(visit.form.get("state", LetterState.OPEN))
-    except ValueError as error:
-        raise Refusal("invalid_request", "a state is OPEN, REDRIVEN or CLOSED", field="state") from error
-    if not kept_fields(visit):
-        return LetterFilter(state=state, tenant_id=reach(visit.caller))
-    narrowed = filter_of(selection_of(visit), visit.caller)
-    named: dict[str, Any] = {name: getattr(narrowed, name) for name in FIELDS}
-    return LetterFilter(**named, state=state, tenant_id=narrowed.tenant_id)
+def _query(visit: Visit) -> LetterQuery:
+    times = {name: _time(visit.form[name], name) for name in _TIMES if name in visit.form}
+    return visit.asked(LetterQuery, **times)
 
 
 async def list_letters(visit: Visit) -> Answer:
     """Search letters: newest first, each judged as it stands."""
-    wanted, ports = _filter(visit), visit.core.worker_ports
+    wanted, ports = filter_of(_query(visit), visit.caller), visit.core.worker_ports
     after = id_of(decode_cursor(visit.form["cursor"], 1)[0]) if "cursor" in visit.form else None
     async with visit.background() as uow:
         found = list(await ports.letters.list_letters(uow, wanted, PAGE + 1, after))
@@ -66,10 +58,12 @@ async def list_letters(visit: Visit) -> Answer:
 
 async def list_groups(visit: Visit) -> Answer:
     """Count all that match by fingerprint, the largest first."""
-    wanted, ports = _filter(visit), visit.core.worker_ports
+    wanted, ports = filter_of(_query(visit), visit.caller), visit.core.worker_ports
+    after = group_before(visit.form["cursor"]) if "cursor" in visit.form else None
     async with visit.background() as uow:
-        found = list(await ports.letters.group_letters(uow, wanted, _GROUPS))
-    values = {"groups": found, "kept": kept_fields(visit), "state": wanted.state}
+        found = list(await ports.letters.group_letters(uow, wanted, PAGE + 1, after))
+    following = cursor_behind(found[PAGE - 1]) if len(found) > PAGE else None
+    values = {"groups": found[:PAGE], "following": following, "kept": kept_fields(visit), "state": wanted.state}
     return Page("letter_groups.html", values | {"states": list(LetterState)})
 
 

@@ -94,7 +94,7 @@ async def test_every_route_of_people_on_call_wants_the_scope_that_names_it(world
             ("POST", f"/v1/redrives/{some}/cancel"), ("POST", "/v1/hand-settlements"),
         ],
         "REDRIVE_APPROVAL": [("POST", f"/v1/redrives/{some}/approve"), ("POST", f"/v1/redrives/{some}/reject")],
-        "AUDIT": [("GET", "/v1/audit"), ("GET", "/v1/audit/proof")],
+        "AUDIT": [("GET", "/v1/audit"), ("GET", "/v1/audit/proof"), ("GET", "/v1/audit/export")],
     }  # fmt: skip
     keys = {scope: await world.other(operations=[scope]) for scope in by_scope} | {"*": world.api}
     for scope, routes in by_scope.items():

@@ -244,6 +244,10 @@ async def test_a_key_of_another_tenant_walks_every_route_and_finds_and_changes_n
         elif named == "/v1/audit":
             # Its own key was made, and that is journalled.
             assert {each["tenant_id"] for each in answer.json()["items"]} == {theirs}, text
+        elif named == "/v1/audit/export":
+            assert {orjson.loads(line)["tenant_id"] for line in text.splitlines()} == {theirs}, text
+        elif named == "/v1/audit/proof":
+            assert [end.partition(":")[0] for end in answer.json()["ends"]] == [theirs], text
         elif "{" in named:
             assert answer.status_code in (403, 404), (method, named, text)
         elif method == "GET":
@@ -283,7 +287,9 @@ async def test_a_key_of_its_own_tenant_finds_all_of_it_on_the_same_walk_and_writ
         if method == "GET" and named != "/v1/tenants":
             answer = await owner.get(things.path(named))
             assert answer.status_code == 200, (named, answer.text)
-            if "{" not in named and named != "/v1/audit/proof":
+            if named == "/v1/audit/export":
+                assert answer.text.count("\n") > 1
+            elif "{" not in named and named != "/v1/audit/proof":
                 assert listed_in(answer.json()), f"{named}: make one of what it lists"
     assert (await world.contents(), await world.admin.fetchval(count)) == (before, nonces)
 

@@ -20,8 +20,6 @@ from tests.support.servers import scratch_directory
 ANY_ID = "018f8c2e-7d1a-7c3b-9e54-2b6f1d0a9c11"
 ON_POSTGRES = [
     ("ledger", "verify"),
-    ("dlq", "list"),
-    ("dlq", "show", ANY_ID),
     ("keys", "list"),
     ("keys", "create", "--name", "n"),
     ("keys", "rotate", "fk_x"),
@@ -33,7 +31,7 @@ ON_POSTGRES = [
     ("streams", "status"),
 ]
 LOCKED = {
-    "ledger": "accounts", "dlq": "dead_letters", "keys": "service_keys, fleet.tenants",
+    "ledger": "accounts", "keys": "service_keys, fleet.tenants",
     "routes": "routes, fleet.tenants", "recover": "jobs",
     "streams": "rail_registrations",
 }  # fmt: skip
@@ -87,7 +85,7 @@ async def test_an_absent_core_is_named_with_its_address_and_the_key_to_repeat_un
     assert "--key order-7" in line
 
 
-@pytest.mark.parametrize("arguments", [a for a in ON_POSTGRES if a[0] != "dlq" or a[1] == "list"], ids=" ".join)
+@pytest.mark.parametrize("arguments", ON_POSTGRES, ids=" ".join)
 async def test_postgresql_dying_in_the_middle_is_one_line(
     fleet: Fleet,
     arguments: tuple[str, ...],

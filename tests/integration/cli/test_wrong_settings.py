@@ -24,7 +24,7 @@ from tests.support.commands import Fleet
         ("FLEET_KEY_ID", "ключ", ("intents", "list"), 2, "key_malformed"),
         ("FLEET_KEY_ID", "fk_1\nFleet-Admin: 1", ("intents", "list"), 2, "key_malformed"),
         ("FLEET_MASTER_KEY", "c2hvcnQ=", ("keys", "rotate", "x"), 2, "master_key_malformed"),
-        ("FLEET_MASTER_KEY", "not base64!", ("dlq", "list"), 2, "master_key_malformed"),
+        ("FLEET_MASTER_KEY", "not base64!", ("keys", "rotate", "x"), 2, "master_key_malformed"),
     ],
 )
 async def test_a_setting_that_cannot_be_right_is_named(
@@ -48,7 +48,7 @@ async def test_a_setting_that_cannot_be_right_is_named(
 
 
 @pytest.mark.parametrize(
-    "arguments", [("ledger", "verify"), ("keys", "list"), ("dlq", "list"), ("streams", "status"), ("routes", "list")]
+    "arguments", [("ledger", "verify"), ("keys", "list"), ("streams", "status"), ("routes", "list")]
 )
 async def test_nothing_configured_names_the_setting_that_is_missing(
     fleet: Fleet, arguments: tuple[str, ...], monkeypatch: pytest.MonkeyPatch

@@ -8,8 +8,9 @@ from uuid import uuid4
 import pytest
 
 from core.domain import redrive
-from core.services.dead_letters import LetterFilter, LetterState, LetterView
+from core.services.dead_letters import LetterFilter, LetterView, cursor_behind, group_before
 from core.store.letter_queries import conditions_of
+from schemas.on_call import LetterState
 from tests.integration.oncall.conftest import bury, fill
 from tests.integration.permits.conftest import RAIL, World, pay_job
 
@@ -110,6 +111,16 @@ async def test_pages_meet_every_letter_once(world: World) -> None:
     assert len(seen) == len(set(seen)) == 25
     times = [letter.received_at for letter in await found(world)]
     assert times == sorted(times, reverse=True)
+
+
+async def test_pages_of_groups_meet_every_group_once_whatever_their_sizes(world: World) -> None:
+    await fill(world.admin, world.caller.tenant_id, 120)
+    letters, after, seen = world.core.worker_ports.letters, None, list[str]()
+    async with world.uow() as uow:
+        while page := await letters.group_letters(uow, LetterFilter(), 9, after):
+            seen += [group.fingerprint for group in page]
+            after = group_before(cursor_behind(page[-1]))
+    assert len(seen) == len(set(seen)) == 50
 
 
 async def test_groups_count_all_that_match_and_say_whether_it_gets_worse(world: World) -> None:
