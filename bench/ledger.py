@@ -17,7 +17,7 @@ from core.domain.ids import mint_id
 from core.domain.ledger import Account, AccountFlags, Transfer, system_account_id
 from core.store.database import Database
 from core.store.ledger import PostgresLedger
-from fleet.stack.installation import TENANT
+from fleet.stack.tenant import TENANT
 
 LEDGER, CODE = 764, 1
 _HOT, _PAYERS = 10, 2000

@@ -8,7 +8,7 @@ import asyncio
 import logging
 import signal
 import sys
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any, Final
@@ -16,10 +16,8 @@ from typing import Any, Final
 import uvloop
 from pydantic import ValidationError
 
-from core.api.serve import serve_api
 from core.bootstrap import PASSING_FAULTS, Core, background, open_core
 from core.bus.roles import BusDeps, relay_role, resolver_role, settler_role
-from core.console.serve import serve_console
 from core.settings import Settings
 from wire.client import StreamServers
 from wire.environment import SettingsError
@@ -29,8 +27,10 @@ from wire.memory import collect_rarely
 from wire.pulse import watch_event_loop
 from wire.tracing import start_tracing
 
+_Role = Callable[[Core, asyncio.Event], Coroutine[Any, Any, None]]
+
 _BACKGROUND: Final = {"relay": relay_role, "settler": settler_role, "resolver": resolver_role}
-_LISTENING: Final = {"api": serve_api, "console": serve_console}
+_LISTENING: Final = ("api", "console")
 _ROLES: Final = (*_LISTENING, *_BACKGROUND)
 _ALL: Final = tuple(role for role in _ROLES if role != "console")
 """The console is a process of its own: what people do there takes nothing from payments."""
@@ -55,17 +55,17 @@ def main(arguments: list[str] | None = None) -> int:
         sys.stderr.write(f"core: {error}\n")
         return 2
     collect_rarely()
-    return uvloop.run(_run(settings, roles))
+    return uvloop.run(_run(settings, {role: _role(role) for role in roles}))
 
 
-async def _run(settings: Settings, roles: tuple[str, ...]) -> int:
+async def _run(settings: Settings, roles: Mapping[str, _Role]) -> int:
     stopping = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopping.set)
     end_tracing = start_tracing("core-" + "-".join(roles))
     async with open_core(settings) as core, _health(core):
-        tasks = {asyncio.create_task(_role(role)(core, stopping), name=role) for role in roles}
+        tasks = {asyncio.create_task(run(core, stopping), name=name) for name, run in roles.items()}
         waiting, watching = asyncio.create_task(stopping.wait()), asyncio.create_task(watch_event_loop())
         await asyncio.wait({*tasks, waiting}, return_when=asyncio.FIRST_COMPLETED)
         crashed = [task for task in tasks if task.done() and not stopping.is_set()]
@@ -100,8 +100,17 @@ async def _missing(core: Core) -> str:
         return "database_away"
 
 
-def _role(name: str) -> Callable[[Core, asyncio.Event], Coroutine[Any, Any, None]]:
-    return _LISTENING.get(name) or partial(_in_background, _BACKGROUND[name])
+def _role(name: str) -> _Role:
+    # What listens brings a web framework along, which the processes behind it start without.
+    if name == "api":
+        from core.api.serve import serve_api
+
+        return serve_api
+    if name == "console":
+        from core.console.serve import serve_console
+
+        return serve_console
+    return partial(_in_background, _BACKGROUND[name])
 
 
 async def _in_background(

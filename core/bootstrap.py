@@ -13,7 +13,6 @@ from uuid import UUID
 
 import asyncpg
 
-from core.bus.issuer_http import HttpIssuer
 from core.bus.receivers import DeadLettersReceiver, ResultsReceiver, read_result
 from core.bus.roles import BusDeps
 from core.bus.webhook_http import WebhookSender
@@ -245,9 +244,11 @@ async def open_core(settings: Settings) -> AsyncIterator[Core]:
         )
 
 
-def _issuer(settings: Settings) -> HttpIssuer | None:
+def _issuer(settings: Settings) -> Issuer | None:
     if not settings.oidc_issuer:
         return None
+    from core.bus.issuer_http import HttpIssuer  # what checks tokens is large, and few installations have an issuer
+
     secret = settings.oidc_client_secret.get_secret_value()
     return HttpIssuer(settings.oidc_issuer, settings.oidc_client_id, secret, api_audience=settings.oidc_api_audience)
 

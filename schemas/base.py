@@ -1,9 +1,29 @@
 """The base of every contract model: frozen, closed to unknown fields where we write, strict about types."""
 
-from pydantic import BaseModel, ConfigDict
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, GetJsonSchemaHandler
+from pydantic_core import CoreSchema
+
+from schemas.docstrings import attribute_docstrings
 
 
 class Contract(BaseModel):
-    """A message of our own: unknown fields are refused, so that a typing error never passes silently."""
+    """A message of our own: unknown fields are refused, so that a typing error never passes silently.
 
-    model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="constants", use_attribute_docstrings=True)
+    Every process of the fleet imports these models and uses few of them: a model is built when it is first used, and
+    what stands below its fields is read when a document is made of it, not at every start.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="constants", defer_build=True)
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, core_schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        """Describe each field by the docstring below it, unless it says itself what it is."""
+        schema = handler(core_schema)
+        properties = handler.resolve_ref_schema(schema).get("properties", {})
+        for name, text in attribute_docstrings(cls).items():
+            field = cls.model_fields.get(name)
+            if field is not None and field.description is None:
+                properties.get(field.alias or name, {})["description"] = text
+        return schema

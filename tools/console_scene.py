@@ -26,10 +26,10 @@ from core.store.dead_letters import DeadLetterStore
 from core.store.people import StoredPeople
 from core.store.vault import PostgresVault
 from fleet.client import FleetClient
-from fleet.stack.installation import TENANT
 from fleet.stack.profile import STANDARD
 from fleet.stack.provision import with_database
 from fleet.stack.stack import WORKER, Stack, StackPlan, running
+from fleet.stack.tenant import TENANT
 from schemas.api import IntentRequest, WalletRequest
 from schemas.dead_letters import DeadLetter
 from schemas.operations import JobKind, OperationType

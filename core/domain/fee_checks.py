@@ -3,15 +3,16 @@
 from collections.abc import Iterable, Iterator
 from datetime import datetime
 from itertools import islice, product
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 from zoneinfo import ZoneInfo
-
-import cel
 
 from core.domain.fee_language import Expression, FeeError
 from core.domain.fees import BusinessTime, FeeInput, FeeRule, applies, business_time, context_of, fee_of
 from schemas.fees import FeeSample
 from schemas.money import MAX_AMOUNT_MINOR
+
+if TYPE_CHECKING:
+    import cel
 
 _PROBES: Final = 2_000
 """At most so many payments are tried; a rule with more cases is tried on a share of them, evenly."""

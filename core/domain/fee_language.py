@@ -6,9 +6,10 @@ before it is kept: by CEL for its syntax, and by us, sign by sign, for whether i
 
 import re
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
-import cel
+if TYPE_CHECKING:
+    import cel
 
 VARIABLES: Final = {
     "amount_minor": "the payment's amount, an integer of minor units",
@@ -83,6 +84,8 @@ def compile_expression(text: str, field: str) -> Expression:
 
     Raises FeeError, in this order: fee_syntax (with line and column), fee_expression_forbidden, fee_name_unknown.
     """
+    import cel  # it brings a prompt and its terminal along, and most processes meet no rule
+
     try:
         program = cel.compile(text)
     except ValueError as error:
@@ -99,6 +102,8 @@ def compile_expression(text: str, field: str) -> Expression:
 
 def _read(text: str) -> tuple[frozenset[str], frozenset[int], frozenset[str]]:
     """Return variables, integers and texts. Raises FeeError for the first sign that is not offered."""
+    import cel
+
     signs = [sign for sign in _SIGNS.finditer(text) if sign.lastgroup != "space"]
     variables: set[str] = set()
     integers: set[int] = set()

@@ -6,17 +6,18 @@ Rules stand in an index by operation and currency; of a thousand, a payment meet
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from uuid import UUID
 from zoneinfo import ZoneInfo
-
-import cel
 
 from core.domain.fee_amounts import rate, split
 from core.domain.fee_language import Expression, FeeError, compile_expression
 from core.domain.fee_legs import FeeAccount, FeeLeg, sum_minor
 from schemas.fees import FeePhase, FeeRate, FeeRuleOutcome, FeeRuleRequest, FeeShare
 from schemas.money import MAX_AMOUNT_MINOR
+
+if TYPE_CHECKING:
+    import cel
 
 _KNOWN_MOST: Final = 4096
 """Of how many sets of values a shelf remembers which rules apply."""
@@ -262,6 +263,8 @@ def pricing_of(fired: Sequence[Judged], asked: FeeInput) -> Pricing:
 
 def context_of(variables: frozenset[str], asked: FeeInput) -> "cel.Context":
     """Return the variables that are read, and no others: each costs its conversion."""
+    import cel
+
     values = _values(asked)
     return cel.Context({name: values[name] for name in variables})
 

@@ -2,83 +2,90 @@
 
 import os
 import sys
+from typing import Any, Final
 
 import typer
+from typer.core import TyperGroup
 from typer.exceptions import TyperException
 
-from fleet.cli import (
-    audit,
-    collections,
-    completion,
-    console,
-    dlq,
-    events,
-    fees,
-    intents,
-    keys,
-    ledger,
-    limits,
-    liquidity,
-    mandates,
-    projections,
-    purge,
-    qr,
-    quotes,
-    rails,
-    rates,
-    recon,
-    recover,
-    redrives,
-    reviews,
-    routes,
-    sbp,
-    simulate,
-    streams,
-    suspense,
-    tenants,
-    wallets,
-    webhooks,
-)
+from fleet.cli.later import Later
 from fleet.cli.output import CommandError, ExitCode
+
+# In the order in which they are listed: a name, its place (see Later), and what the help of its own begins with.
+COMMANDS: Final = (
+    ("intents", "intents", "Payments."),
+    ("reviews", "reviews", "Payments that wait, held, for a decision."),
+    ("events", "events", "What happened to payments."),
+    ("webhooks", "webhooks", "Webhooks: where events are sent, and what came of it."),
+    ("suspense", "suspense", "Money in suspense: the work list, and decisions about it."),
+    ("collections", "collections", "Money in: what waits for its payer, and tolerances."),
+    ("wallets", "wallets", "Wallets and their balances."),
+    ("rails", "rails", "Rails: what is registered, pause, resume, events."),
+    ("streams", "streams", "Redis Streams between the core and the adapters."),
+    ("dlq", "dlq", "Dead letters."),
+    ("redrives", "redrives", "Redrives, discards and settlements by hand."),
+    ("recon", "recon", "Reconciliation and its breaks."),
+    ("audit", "audit", "The audit journal."),
+    ("console", "console", "The console: who may sign in."),
+    ("ledger", "ledger", "The books."),
+    ("projections", "projections", "What is stored beside the history: compared with it, and made from it."),
+    ("keys", "keys", "Service keys: create, list, rotate, revoke."),
+    ("tenants", "tenants", "Tenants: unaware of each other."),
+    ("routes", "routes", "Which rail carries a payment."),
+    ("fees", "fees", "What payments cost."),
+    ("limits", "limits", "What may be paid."),
+    ("rates", "rates", "What currencies are worth."),
+    ("quotes", "quotes", "What an exchange costs."),
+    ("mandates", "mandates", "Mandates: under which money is pulled by direct debit."),
+    ("liquidity", "liquidity", "What exchanges are paid from."),
+    ("qr", "qr", "Thai payment codes: PromptPay and bill QR, bank slips, bill barcodes."),
+    ("sbp", "sbp", "SBP: verify QR links."),
+    ("simulate", "simulate", "Simulated providers: script faults, play the payer, read their books."),
+    (
+        "exposure",
+        "liquidity:exposure_",
+        "Show what liquidity there is, what was bought, sold and earned, and at which average rate.",
+    ),
+    (
+        "recover",
+        "recover",
+        "Raise the ledger epoch: every open job counts as possibly sent, and nothing is voided on old proof.",
+    ),
+    (
+        "purge",
+        "purge:purge",
+        "Lose rows that are older than they must be kept, in batches: it may be stopped and run again at any time.",
+    ),
+    (
+        "completion",
+        "completion:completion",
+        "Print the shell's completion of fleet: source it, or put it where the shell looks.",
+    ),
+)
+
+
+class _Fleet(TyperGroup):
+    """The command itself."""
+
+    def __init__(self, **attributes: Any) -> None:
+        super().__init__(**attributes)
+        for name, place, says in COMMANDS:
+            self.add_command(Later(name, says, place))
+
 
 app = typer.Typer(
     name="fleet",
+    cls=_Fleet,
     help="Payments, wallets, streams, dead letters and the ledger of psp-fleet.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
-app.add_typer(intents.app, name="intents")
-app.add_typer(reviews.app, name="reviews")
-app.add_typer(events.app, name="events")
-app.add_typer(webhooks.app, name="webhooks")
-app.add_typer(suspense.app, name="suspense")
-app.add_typer(collections.app, name="collections")
-app.add_typer(wallets.app, name="wallets")
-app.add_typer(rails.app, name="rails")
-app.add_typer(streams.app, name="streams")
-app.add_typer(dlq.app, name="dlq")
-app.add_typer(redrives.app, name="redrives")
-app.add_typer(recon.app, name="recon")
-app.add_typer(audit.app, name="audit")
-app.add_typer(console.app, name="console")
-app.add_typer(ledger.app, name="ledger")
-app.add_typer(projections.app, name="projections")
-app.add_typer(keys.app, name="keys")
-app.add_typer(tenants.app, name="tenants")
-app.add_typer(routes.app, name="routes")
-app.add_typer(fees.app, name="fees")
-app.add_typer(limits.app, name="limits")
-app.add_typer(rates.app, name="rates")
-app.add_typer(quotes.app, name="quotes")
-app.add_typer(mandates.app, name="mandates")
-app.add_typer(liquidity.app, name="liquidity")
-app.add_typer(qr.app, name="qr")
-app.add_typer(sbp.app, name="sbp")
-app.add_typer(simulate.app, name="simulate")
-app.command("exposure")(liquidity.exposure_)
-app.add_typer(recover.app, name="recover")
-app.command("purge")(purge.purge)
-app.command("completion")(completion.completion)
+
+
+@app.callback()
+def _fleet() -> None:
+    # Its help is the app's.
+    pass
 
 
 def main(arguments: list[str] | None = None) -> int:

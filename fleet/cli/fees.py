@@ -13,7 +13,7 @@ from core.store.limits import stored_quotas
 from core.store.wallets import WalletStore
 from fleet.cli.operator import ACTOR, Tenant, in_tenant, read_model
 from fleet.cli.output import JsonFlag, invalid_field, print_fields, print_json, print_table
-from fleet.stack.installation import TENANT
+from fleet.stack.tenant import TENANT
 from schemas.fees import FeeDryRunRequest, FeeRuleRequest, FeeRuleView
 from schemas.limits import QuotaObject
 from schemas.operations import OperationType

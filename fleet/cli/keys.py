@@ -17,7 +17,7 @@ from core.store.vault import PostgresVault
 from fleet.cli.connection import Connection
 from fleet.cli.operator import ACTOR, Tenant, require_tenant, with_database
 from fleet.cli.output import CommandError, JsonFlag, print_fields, print_json, print_table
-from fleet.stack.installation import TENANT
+from fleet.stack.tenant import TENANT
 from schemas.streams import RAIL_PATTERN
 
 T = TypeVar("T")

@@ -21,7 +21,7 @@ from core.store.limits import LimitStore, stored_quotas
 from core.store.routes import RouteStore
 from fleet.cli.operator import ACTOR, Tenant, in_tenant, read_model
 from fleet.cli.output import ExitCode, JsonFlag, invalid_field, print_fields, print_json, print_table
-from fleet.stack.installation import TENANT
+from fleet.stack.tenant import TENANT
 from schemas.limits import LimitRequest, LimitView, QuotaObject, TierRequest, WalletLimits
 
 app = typer.Typer(help="What may be paid.", no_args_is_help=True)

@@ -17,7 +17,7 @@ from fleet.cli.connection import Connection, with_client
 from fleet.cli.intents import create_once
 from fleet.cli.operator import ACTOR, Tenant, in_tenant, require_tenant, with_database
 from fleet.cli.output import CommandError, JsonFlag, invalid_field, print_json, print_table
-from fleet.stack.installation import TENANT
+from fleet.stack.tenant import TENANT
 from schemas.api import IntentRequest
 from schemas.exchange import ExposureView
 from schemas.money import AmountError, currency_of, to_minor

@@ -20,7 +20,7 @@ from core.store.rates import RateStore
 from fleet.cli.operator import ACTOR, Tenant, in_tenant
 from fleet.cli.output import CommandError, JsonFlag, invalid_field, print_fields, print_json, print_table
 from fleet.cli.rate_files import BadLine, RateFile, read_rates
-from fleet.stack.installation import TENANT
+from fleet.stack.tenant import TENANT
 from schemas.exchange import PairRequest, PairView, RateList, RateView
 
 app = typer.Typer(help="What currencies are worth.", no_args_is_help=True)

@@ -15,7 +15,7 @@ from core.store.limits import stored_quotas
 from core.store.routes import RouteStore
 from fleet.cli.operator import ACTOR, Tenant, in_tenant
 from fleet.cli.output import CommandError, JsonFlag, print_fields, print_json, print_table
-from fleet.stack.installation import TENANT
+from fleet.stack.tenant import TENANT
 from schemas.limits import QuotaObject
 from schemas.money import AmountError, currency_of, to_minor
 from schemas.money import Currency as KnownCurrency

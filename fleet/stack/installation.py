@@ -6,7 +6,6 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from uuid import UUID
 
 import asyncpg
 
@@ -26,10 +25,8 @@ from core.store.limits import stored_quotas
 from core.store.vault import PostgresVault
 from fleet.stack.provision import RoleUrls
 from fleet.stack.rails import RAILS
+from fleet.stack.tenant import TENANT
 from schemas.operations import OperationType
-
-TENANT = UUID("00000000-0000-7000-8000-00000000f1ee")
-"""The tenant that a one-machine stack is created with."""
 
 # One person runs this stack and funds its wallets: adjustments are named, for `*` does not carry them.
 # It funds wallets for trying things out, and nobody waits for a second person then.

