@@ -14,11 +14,11 @@ from core.api.openapi import Described, install_document
 from core.api.provider_payments import payment_routes
 from core.api.rail_routes import rail_routes
 from core.api.registers import register_routes
-from core.api.requests import BATCH_BODY_MAX_BYTES, parse, read_body, signed_by
+from core.api.requests import BATCH_BODY_MAX_BYTES, parse, read_body, signed_and_unspent, signed_by
 from core.api.signed_routes import Route
 from core.bootstrap import PASSING_FAULTS, Core
 from core.domain.context import Context
-from core.services.keys import Caller
+from core.services.keys import Caller, HeldNonce
 from core.services.permits import Attempts, Throttle, grant_permits
 from core.services.problems import Refusal
 from core.services.rails import Rails, RailUnknownError
@@ -28,7 +28,7 @@ from core.store.database import UnitOfWork
 from core.store.evidence import EvidenceStore
 from core.store.files import FileStore
 from core.telemetry.catalogue import PERMITS
-from schemas.permits import PermitRequest, PermitResponse
+from schemas.permits import PermitAnswer, PermitRequest, PermitResponse
 from schemas.rails import EvidenceBatch, EvidenceKept
 from wire.failpoints import failpoint
 
@@ -57,21 +57,25 @@ def install_internal(app: FastAPI, core: Core, throttle: Throttle) -> HotPaths:
     async def ask_permits(request: Request) -> Response:
         """Ask whether jobs may be sent; each has its answer."""
         body = await read_body(request, BATCH_BODY_MAX_BYTES)
-        caller = await _caller_of(request, body)
+        async with signed_and_unspent(request, body, core.worker_authenticator, "rail") as (caller, nonce):
+            answers = await _permits(_of_a_rail(caller), parse(PermitRequest, body), nonce)
+        for answer, count in Counter(answer.answer for answer in answers).items():
+            PERMITS.labels(caller.rail or "", answer).inc(count)
+        return Response(PermitResponse.model_construct(answers=answers).model_dump_json(), media_type=_JSON)
+
+    async def _permits(caller: Caller, asked: PermitRequest, nonce: HeldNonce) -> list[PermitAnswer]:
         rail = caller.rail or ""
-        asked = parse(PermitRequest, body)
         try:
             # An adapter that waited too long for the answer repeats the request while the first is still at work: it is
             # told the same. BUSY would cost its payments as long as a permit counts.
             async with unit_of_work(rail, behind=asked.request_id) as uow:
-                answers = await grant_permits(uow, ports, rail, caller.key_id, asked, caller.serves)
+                answers = await grant_permits(uow, ports, rail, caller.key_id, asked, caller.serves, nonce)
                 failpoint("permits.before_commit")
         except RailUnknownError as error:
             raise Refusal("rail_unavailable", "register the rail before asking for permits") from error
+        nonce.is_spent = True
         failpoint("permits.after_commit")
-        for answer, count in Counter(answer.answer for answer in answers).items():
-            PERMITS.labels(rail, answer).inc(count)
-        return Response(PermitResponse.model_construct(answers=answers).model_dump_json(), media_type=_JSON)
+        return answers
 
     async def keep_evidence(request: Request) -> Response:
         """Keep raw answers, encrypted; a repeat changes nothing."""
@@ -87,10 +91,7 @@ def install_internal(app: FastAPI, core: Core, throttle: Throttle) -> HotPaths:
         return caller.rail or "", caller.key_id
 
     async def _caller_of(request: Request, body: bytes) -> Caller:
-        caller = await signed_by(request, body, core.worker_authenticator, "rail")
-        if caller.rail is None:
-            raise Refusal("operation_not_permitted", "a rail's key is needed here")
-        return caller
+        return _of_a_rail(await signed_by(request, body, core.worker_authenticator, "rail"))
 
     table: list[Route] = [
         ("POST", "/internal/v1/permits", ask_permits, PermitResponse, 200, PermitRequest),
@@ -105,3 +106,9 @@ def install_internal(app: FastAPI, core: Core, throttle: Throttle) -> HotPaths:
     install_document(app, [Described(*route) for route in table])
     hot = {("POST", "/internal/v1/permits"): ask_permits, ("POST", "/internal/v1/evidence"): keep_evidence}
     return HotPaths(app, hot, PASSING_FAULTS)
+
+
+def _of_a_rail(caller: Caller) -> Caller:
+    if caller.rail is None:
+        raise Refusal("operation_not_permitted", "a rail's key is needed here")
+    return caller

@@ -38,6 +38,7 @@ from core.bootstrap import PASSING_FAULTS, Core
 from core.services.accept import Accepted
 from core.services.cancel import cancel
 from core.services.confirm import confirm
+from core.services.keys import Caller, HeldNonce
 from core.services.problems import Refusal
 from core.services.read_intents import IntentFilter, intent_view
 from schemas.api import (
@@ -108,14 +109,17 @@ class _Routes(SignedRoutes):
     @tells(idempotency_key=True)
     async def create_intent(self, request: Request) -> Response:
         """Ask for one payment under an Idempotency-Key."""
-        caller, body = await self._signed_alone(request)
+        async with self._signed_unspent(request) as (caller, body, nonce):
+            accepted = await self._accept(request, caller, body, nonce)
+        return json_answer(intent_view(accepted.intent), 201, _REPLAYED if accepted.replayed else None)
+
+    async def _accept(self, request: Request, caller: Caller, body: bytes, nonce: HeldNonce | None) -> Accepted:
         key = request.headers.get("Idempotency-Key", "")
         if _KEY_PATTERN.fullmatch(key) is None:
             text = "send Idempotency-Key: 1 to 128 visible ASCII characters, one key for each payment"
             raise Refusal("idempotency_key_missing", text, field="Idempotency-Key")
         asked = parse(IntentRequest, body, request.headers.get("content-type"))
-        accepted = await self._core.accept.accept(caller, key, asked, _traceparent(request))
-        return json_answer(intent_view(accepted.intent), 201, _REPLAYED if accepted.replayed else None)
+        return await self._core.accept.accept(caller, key, asked, _traceparent(request), nonce)
 
     async def create_intents(self, request: Request) -> Response:
         """Ask for up to 1,000 payments; each has its own key and its own result."""

@@ -1,6 +1,8 @@
 """How a request is read: bounded body, signature, trace. Nothing of a body is ever logged."""
 
 import re
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Annotated, Any, Final, TypeVar
 from uuid import UUID
 
@@ -8,7 +10,7 @@ import orjson
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from starlette.requests import Request
 
-from core.services.keys import Authenticator, Caller, SignedRequest
+from core.services.keys import Authenticator, Caller, HeldNonce, SignedRequest, acting_of
 from core.services.problems import Refusal
 from schemas.api import PAYEE_TAGS
 from wire.signing import KEY_HEADER, NONCE_HEADER, ON_BEHALF_OF_HEADER, SIGNATURE_HEADER, TIMESTAMP_HEADER
@@ -48,6 +50,29 @@ async def read_body(request: Request, limit_bytes: int = BODY_MAX_BYTES) -> byte
 
 async def signed_by(request: Request, body: bytes, authenticator: Authenticator, kind: str) -> Caller:
     """Return who signed the request with a key of this kind. Raises Refusal, one of the 401s."""
+    return _of_kind(await authenticator.authenticate(_signed(request, body)), kind)
+
+
+@asynccontextmanager
+async def signed_and_unspent(
+    request: Request, body: bytes, authenticator: Authenticator, kind: str
+) -> AsyncIterator[tuple[Caller, HeldNonce]]:
+    """Lend who signed, and the nonce, for whoever spends it in the transaction that does what is asked.
+
+    A request that is refused before spends it here: a replay is told so, whatever else is wrong with it.
+    Raises Refusal, one of the 401s.
+    """
+    signed = _signed(request, body)
+    caller, nonce = await authenticator.examine(signed)
+    try:
+        yield _of_kind(acting_of(caller, signed), kind), nonce
+    except Refusal:
+        await authenticator.spend(nonce)
+        raise
+    await authenticator.spend(nonce)
+
+
+def _signed(request: Request, body: bytes) -> SignedRequest:
     headers = request.headers
     signed = SignedRequest(
         method=request.method,
@@ -62,7 +87,10 @@ async def signed_by(request: Request, body: bytes, authenticator: Authenticator,
     )
     if not (signed.key_id and signed.signature):
         raise Refusal("unauthenticated", "sign the request: see docs/signing.md")
-    caller = await authenticator.authenticate(signed)
+    return signed
+
+
+def _of_kind(caller: Caller, kind: str) -> Caller:
     if caller.kind != kind:
         raise Refusal("unauthenticated", f"this listener takes keys of kind {kind}")
     return caller

@@ -17,7 +17,7 @@ from core.domain.registry import OPERATIONS
 from core.services.acting import made_for
 from core.services.authorize import AuthorizePorts, Intents, Moment, Outcome, new_job, place_holds
 from core.services.fees import Payment
-from core.services.keys import Caller
+from core.services.keys import Caller, HeldNonce, replayed
 from core.services.mandates import Mandates, lock_mandates
 from core.services.micro_batch import MicroBatcher
 from core.services.plans import (
@@ -61,6 +61,8 @@ class Claim:
     request_hash: bytes
     intent_id: UUID
     valid: bool
+    nonce: str | None = None
+    """Spent with the claim, whether the request is valid or not."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,10 +81,12 @@ class Claimed:
     known: Mapping[str, Known]
     wrapped_keys: Mapping[UUID, bytes | None]
     """The keys of the subjects that exist; None for one that was erased."""
+    replayed: frozenset[str] = frozenset()
+    """The keys whose requests had a nonce that was seen before: nothing was claimed for them."""
 
 
 class Idempotency(Protocol):
-    """Claims keys, and tells the transaction's moment and the subjects' keys. Raises InFlightError."""
+    """Spends nonces, claims keys, and tells the transaction's moment and the subjects' keys. Raises InFlightError."""
 
     async def claim(
         self, uow: Any, service_key_id: str, claims: Sequence[Claim], subjects: Sequence[UUID]
@@ -164,16 +168,28 @@ class AcceptService:
         self._wallets: dict[UUID, Wallet] = {}
 
     async def accept(
-        self, caller: Caller, key: str, request: IntentRequest, traceparent: str | None = None
+        self,
+        caller: Caller,
+        key: str,
+        request: IntentRequest,
+        traceparent: str | None = None,
+        nonce: HeldNonce | None = None,
     ) -> Accepted:
-        """Accept one request, or answer it as the first time. Raises Refusal; then nothing was changed."""
-        [answer] = await self.accept_all(caller, [(key, request)], traceparent)
+        """Accept one request, or answer it as the first time. Raises Refusal; then nothing was changed.
+
+        The nonce is spent in the same transaction; it stays unspent where the refusal came before that.
+        """
+        [answer] = await self.accept_all(caller, [(key, request)], traceparent, nonce)
         if isinstance(answer, Exception):
             raise answer
         return answer
 
     async def accept_all(
-        self, caller: Caller, requests: Sequence[tuple[str, IntentRequest]], traceparent: str | None = None
+        self,
+        caller: Caller,
+        requests: Sequence[tuple[str, IntentRequest]],
+        traceparent: str | None = None,
+        nonce: HeldNonce | None = None,
     ) -> list[Accepted | Exception]:
         """Accept many requests, each under its key. An answer that is a Refusal, or a fault, changed nothing."""
         answers: dict[int, Accepted | Exception] = {}
@@ -188,7 +204,7 @@ class AcceptService:
             except Refusal as refusal:
                 answers[place] = refusal
                 continue
-            asked[place] = Asked(caller, key, asking, request_hash(asking), mint_id(now_ms), traceparent)
+            asked[place] = Asked(caller, key, asking, request_hash(asking), mint_id(now_ms), traceparent, nonce)
         try:
             answers |= zip(asked, await self._door(caller).submit_all(list(asked.values())), strict=True)
         finally:
@@ -218,6 +234,9 @@ class AcceptService:
                     raise
                 text = "the first request under this key is not answered yet: repeat soon"
                 return [Refusal("idempotency_in_flight", text)]
+        for asked in batch:
+            if asked.nonce is not None:
+                asked.nonce.is_spent = True
         failpoint("api.after_commit")
         return answers
 
@@ -237,7 +256,13 @@ class AcceptService:
         ports = self._ports
         plans = await self._plans(uow, batch)
         claims = [
-            Claim(asked.key, asked.request_hash, asked.intent_id, isinstance(plan, Plan))
+            Claim(
+                asked.key,
+                asked.request_hash,
+                asked.intent_id,
+                isinstance(plan, Plan),
+                asked.nonce.text if asked.nonce is not None else None,
+            )
             for asked, plan in zip(batch, plans, strict=True)
         ]
         plains = {
@@ -251,7 +276,7 @@ class AcceptService:
         fresh = {
             asked.intent_id: (asked, plan)
             for asked, plan in zip(batch, plans, strict=True)
-            if isinstance(plan, Plan) and known[asked.key].intent_id == asked.intent_id
+            if isinstance(plan, Plan) and (one := known.get(asked.key)) and one.intent_id == asked.intent_id
         }
         sealed = await ports.vault.seal_instructions(
             uow, [plain for intent_id, plain in plains.items() if intent_id in fresh], claimed.wrapped_keys
@@ -261,7 +286,8 @@ class AcceptService:
             uow, [item.intent_id for item in known.values() if item.intent_id not in fresh]
         )
         return [
-            _answer(asked, plan, known.get(asked.key), rows, first) for asked, plan in zip(batch, plans, strict=True)
+            replayed() if asked.key in claimed.replayed else _answer(asked, plan, known.get(asked.key), rows, first)
+            for asked, plan in zip(batch, plans, strict=True)
         ]
 
     def _plain(self, asked: Asked, plan: Plan) -> Plain | None:

@@ -167,6 +167,19 @@ class SignedRequest:
     on_behalf_of: str | None = None
 
 
+@dataclass(slots=True)
+class HeldNonce:
+    """The nonce of a request whose signature fits. It is spent with the first thing that the request changes.
+
+    `is_spent` is set by whoever has committed that, or has found that it was seen before.
+    """
+
+    tenant_id: UUID
+    key_id: str
+    text: str
+    is_spent: bool = False
+
+
 class KeyFinder(Protocol):
     """Finds keys before the tenant is known."""
 
@@ -226,20 +239,34 @@ class Authenticator:
 
     async def authenticate(self, request: SignedRequest) -> Caller:
         """Return who signed. Raises Refusal: unauthenticated, stale_timestamp, replayed_nonce, invalid_request."""
+        caller, nonce = await self.examine(request)
+        if request.method in _READS:
+            # A read that is repeated changes nothing, and has to be answered where nothing can be written.
+            nonce.is_spent = self._read.claim(nonce.tenant_id, nonce.key_id, nonce.text)
+            if not nonce.is_spent:
+                raise replayed()
+        await self.spend(nonce)
+        return acting_of(caller, request)
+
+    async def examine(self, request: SignedRequest) -> tuple[Caller, HeldNonce]:
+        """Return whose key signed, whomever it acts for, and the nonce, which nobody has looked at yet.
+
+        Raises Refusal: unauthenticated, stale_timestamp.
+        """
         self._check_time(request.timestamp)
         if not 8 <= len(request.nonce) <= 64 or not _NONCE_SIGNS.issuperset(request.nonce):
             raise _unauthenticated("the nonce is 8 to 64 characters out of A-Z a-z 0-9 _ -")
+        # Spent after the signature is checked: a stranger can burn nobody's nonces.
         caller = await self._signer(request)
-        # Claimed after the signature is checked: a stranger can burn nobody's nonces.
-        if not await self._is_new(caller.tenant_id, request):
-            raise Refusal("replayed_nonce", "sign every request, repeats too, with a nonce of its own")
-        return caller if request.on_behalf_of is None else replace(caller, acting=_acting(request.on_behalf_of))
+        return caller, HeldNonce(caller.tenant_id, request.key_id, request.nonce)
 
-    async def _is_new(self, tenant_id: UUID, request: SignedRequest) -> bool:
-        # A read that is repeated changes nothing, and has to be answered where nothing can be written.
-        if request.method in _READS:
-            return self._read.claim(tenant_id, request.key_id, request.nonce)
-        return await self._nonces.claim(tenant_id, request.key_id, request.nonce)
+    async def spend(self, nonce: HeldNonce) -> None:
+        """Spend the nonce unless it is spent. Raises Refusal `replayed_nonce` where it was seen before."""
+        if nonce.is_spent:
+            return
+        nonce.is_spent = True
+        if not await self._nonces.claim(nonce.tenant_id, nonce.key_id, nonce.text):
+            raise replayed()
 
     async def _signer(self, request: SignedRequest) -> Caller:
         text = canonical(
@@ -409,6 +436,16 @@ class KeyService:
 
     def _seal(self, key_id: str, secret: str) -> bytes:
         return self._vault.seal_bytes(secret.encode(), bound_to=_binding(key_id))
+
+
+def replayed() -> Refusal:
+    """Return the refusal of a nonce that was seen before."""
+    return Refusal("replayed_nonce", "sign every request, repeats too, with a nonce of its own")
+
+
+def acting_of(caller: Caller, request: SignedRequest) -> Caller:
+    """Return the caller as who signed says to act. Raises Refusal `invalid_request`."""
+    return caller if request.on_behalf_of is None else replace(caller, acting=_acting(request.on_behalf_of))
 
 
 def _acting(told: str) -> OnBehalfOf:

@@ -12,6 +12,7 @@ from pydantic import ConfigDict
 
 from core.domain.jobs import JobRow
 from core.domain.permits import Gates, Grant, Refusal, Refused, decide_permit
+from core.services.keys import HeldNonce
 from core.services.rails import RailState, RailUnknownError
 from core.services.vault_port import Sealed, Vault, VaultError
 from schemas.events import IntentState
@@ -61,7 +62,12 @@ class Attempts(Protocol):
     """What permits need of their store."""
 
     async def lock_jobs(
-        self, uow: Any, rail: str, ids: Sequence[UUID], tenants: frozenset[UUID] | None
+        self,
+        uow: Any,
+        rail: str,
+        ids: Sequence[UUID],
+        tenants: frozenset[UUID] | None,
+        nonce: HeldNonce | None = None,
     ) -> tuple[RailState, dict[UUID, LockedJob]]: ...
 
     async def existing_jobs(
@@ -110,14 +116,16 @@ async def grant_permits(
     service_key_id: str,
     request: PermitRequest,
     tenants: frozenset[UUID] | None = None,
+    nonce: HeldNonce | None = None,
 ) -> list[PermitAnswer]:
     """Answer each job of the request, in its order; the caller commits before the answers leave.
 
     Jobs of another rail, or of a tenant that is not among the key's `tenants`, answer NOT_FOUND and are audited.
-    Idempotent per (job, incarnation, request id). Raises RailUnknownError for a rail without registration.
+    Idempotent per (job, incarnation, request id). The nonce of the request, if any, is spent with the permits.
+    Raises RailUnknownError for a rail without registration, Refusal `replayed_nonce`.
     """
     ids = list(dict.fromkeys(request.job_ids))
-    state, locked, held = await _lock(uow, ports, rail, ids, tenants)
+    state, locked, held = await _lock(uow, ports, rail, ids, tenants, nonce)
     gates = state.gates(throttled=ports.throttle.throttled(rail))
     if state.registration is None:
         raise RailUnknownError(rail)
@@ -179,7 +187,12 @@ def _decide(item: LockedJob, registration: RailRegistration, gates: Gates, *, un
 
 
 async def _lock(
-    uow: Any, ports: PermitPorts, rail: str, ids: Sequence[UUID], tenants: frozenset[UUID] | None
+    uow: Any,
+    ports: PermitPorts,
+    rail: str,
+    ids: Sequence[UUID],
+    tenants: frozenset[UUID] | None,
+    nonce: HeldNonce | None,
 ) -> tuple[RailState, dict[UUID, LockedJob], set[UUID]]:
     """Lock the jobs; return those of the rail, too, that another transaction held on to.
 
@@ -187,7 +200,7 @@ async def _lock(
     very entry, asks for it. A few milliseconds later it has committed; BUSY would cost the payment seconds. Nothing is
     waited for in the database, so the order of the locks does not matter.
     """
-    state, locked = await ports.attempts.lock_jobs(uow, rail, ids, tenants)
+    state, locked = await ports.attempts.lock_jobs(uow, rail, ids, tenants, nonce)
     held: set[UUID] = set()
     for pause_s in _PAUSES_S:
         missing = [job_id for job_id in ids if job_id not in locked]

@@ -13,7 +13,7 @@ from core.domain.refunds import Refundable
 from core.domain.registry import OPERATIONS, Operation, Role
 from core.services.authorize import Moment
 from core.services.fees import Payment
-from core.services.keys import ADJUSTMENT_ALONE_SCOPE, Caller
+from core.services.keys import ADJUSTMENT_ALONE_SCOPE, Caller, HeldNonce
 from core.services.mandates import Drawn, Signed, draw_on
 from core.services.problems import Refusal, require_currency
 from core.services.quotes import USED, USED_TEXT, Locked, check_quote, require_fees_on_top
@@ -40,6 +40,8 @@ class Asked:
     request_hash: bytes
     intent_id: UUID
     traceparent: str | None = None
+    nonce: HeldNonce | None = None
+    """Spent with what the request makes; None where it was spent before."""
 
 
 @dataclass(slots=True)

@@ -6,6 +6,7 @@ from typing import Any, Final
 from uuid import UUID
 
 from core.domain.ids import ids_of_that_time
+from core.services.keys import HeldNonce, replayed
 from core.services.permits import Attempt, LockedJob
 from core.services.rails import RailState
 from core.services.vault_port import Sealed
@@ -16,9 +17,14 @@ from schemas.events import IntentState
 from schemas.operations import JobKind
 from schemas.permits import PermitMode
 
+# What spends the nonce of the request that asks, in the transaction of its permits: none is given to a replay.
+_SPENT: Final = """spent AS (
+    INSERT INTO fleet.request_nonces (tenant_id, key_id, nonce) VALUES ($6, $7, $8)
+    ON CONFLICT DO NOTHING RETURNING true
+), """
 # The rail's state and the subjects' keys come in the same round trip: nothing here waits for a lock.
 _LOCK: Final = f"""
-WITH state AS ({state_sql("$4")}), locked AS (
+WITH {{spent}}state AS ({state_sql("$4")}), locked AS (
     SELECT {JOB_COLUMNS}, i.state AS intent_state, i.subject_id, i.instruction, s.wrapped_key, i.lookup::text AS lookup,
         t.reference AS target_reference, t.provider_account AS target_account,
         t.kind AS target_kind
@@ -30,8 +36,10 @@ WITH state AS ({state_sql("$4")}), locked AS (
         AND ($5::uuid[] IS NULL OR j.tenant_id = ANY ($5::uuid[]))
     ORDER BY j.id FOR UPDATE OF j SKIP LOCKED
 )
-SELECT locked.*, state.* FROM state LEFT JOIN locked ON true ORDER BY locked.id
+SELECT locked.*, state.*{{is_new}} FROM state LEFT JOIN locked ON true ORDER BY locked.id
 """  # noqa: S608 - a constant list of columns
+_LOCK_AGAIN: Final = _LOCK.format(spent="", is_new="")
+_LOCK_FIRST: Final = _LOCK.format(spent=_SPENT, is_new=", EXISTS (SELECT FROM spent) AS is_new")
 
 _EXISTING: Final = """
 SELECT id FROM fleet.jobs WHERE id = ANY($1::uuid[]) AND id BETWEEN $2 AND $3 AND rail = $4
@@ -73,13 +81,24 @@ WHERE j.id = ANY($1::uuid[]) AND j.id BETWEEN $2 AND $3
 
 
 async def lock_jobs(
-    uow: UnitOfWork, rail: str, ids: Sequence[UUID], tenants: frozenset[UUID] | None = None
+    uow: UnitOfWork,
+    rail: str,
+    ids: Sequence[UUID],
+    tenants: frozenset[UUID] | None = None,
+    nonce: HeldNonce | None = None,
 ) -> tuple[RailState, dict[UUID, LockedJob]]:
-    """Lock the rail's jobs, of these tenants if any are named, in id order.
+    """Lock the rail's jobs, of these tenants if any are named, in id order, and spend the nonce.
 
-    What another transaction holds is left out, never waited for.
+    What another transaction holds is left out, never waited for. Raises Refusal `replayed_nonce`.
     """
-    rows = await uow.connection.fetch(_LOCK, ids, min(ids), max(ids), rail, tenants)
+    asked = (ids, min(ids), max(ids), rail, tenants)
+    if nonce is None:
+        rows = await uow.connection.fetch(_LOCK_AGAIN, *asked)
+    else:
+        rows = await uow.connection.fetch(_LOCK_FIRST, *asked, nonce.tenant_id, nonce.key_id, nonce.text)
+        if not rows[0]["is_new"]:
+            nonce.is_spent = True
+            raise replayed()
     state = await state_of(uow, rail, rows[0] if rows else None)
     return state, {row["id"]: _locked(row) for row in rows if row["id"] is not None}
 

@@ -10,6 +10,7 @@ import orjson
 from core.domain.intents import IntentRow
 from core.domain.jobs import JobRow, JobState, Waiting
 from core.domain.verdicts import PAID, AttemptView
+from core.services.keys import HeldNonce
 from core.services.permits import Attempt, LockedJob
 from core.services.rails import RailState
 from core.services.vault_port import Sealed
@@ -189,7 +190,12 @@ class Attempts:
     rails: RailStore = field(default_factory=RailStore)
 
     async def lock_jobs(
-        self, uow: Transaction, rail: str, ids: Sequence[UUID], tenants: frozenset[UUID] | None = None
+        self,
+        uow: Transaction,
+        rail: str,
+        ids: Sequence[UUID],
+        tenants: frozenset[UUID] | None = None,
+        nonce: HeldNonce | None = None,
     ) -> tuple[RailState, dict[UUID, LockedJob]]:
         """Lock the rail's jobs; what another transaction holds is left out."""
         state = await self.rails.rail_state(uow, rail)

@@ -1,0 +1,46 @@
+"""A signed request for a payment counts once, under whatever Idempotency-Key it is sent again: keys are not signed."""
+
+import asyncio
+
+import pytest
+
+from tests.integration.api.conftest import World, payout
+
+NONCE = "once-and-never-again"
+
+
+async def test_a_replay_under_another_key_makes_no_second_payment(world: World) -> None:
+    body = payout(await world.funded_wallet(1000))
+    first, replay = [await world.api.post("/v1/intents", body, key=key, nonce=NONCE) for key in ("one", "other")]
+    assert (first.status_code, replay.status_code, replay.json()["code"]) == (201, 401, "replayed_nonce")
+    same_key = await world.api.post("/v1/intents", body, key="one", nonce=NONCE)
+    assert same_key.json()["code"] == "replayed_nonce"
+    assert await world.admin.fetchval("SELECT count(*) FROM fleet.intents WHERE operation = 'PAYOUT'") == 1
+    assert await world.admin.fetchval("SELECT count(*) FROM fleet.idempotency_keys WHERE key = 'other'") == 0
+
+
+async def test_of_replays_at_once_one_is_the_payment_and_their_neighbours_are_paid(world: World) -> None:
+    body = payout(await world.funded_wallet(10_000))
+    replays = [world.api.post("/v1/intents", body, key=f"replay-{n}", nonce=NONCE) for n in range(10)]
+    others = [world.api.post("/v1/intents", body, key=f"other-{n}") for n in range(10)]
+    answers = await asyncio.gather(*(each for pair in zip(replays, others, strict=True) for each in pair))
+    assert sorted(answer.status_code for answer in answers[::2]) == [201] + [401] * 9
+    assert {answer.status_code for answer in answers[1::2]} == {201}
+    assert await world.admin.fetchval("SELECT count(*) FROM fleet.intents WHERE operation = 'PAYOUT'") == 11
+
+
+@pytest.mark.parametrize(
+    ("wrong", "key", "code"),
+    [
+        ({"amount_minor": 0}, "a", "invalid_request"),
+        ({}, "", "idempotency_key_missing"),
+        ({"currency": "EUR"}, "a", "currency_mismatch"),
+        ({"operation": "MINIAPP_CHARGE"}, "a", "operation_not_permitted"),
+    ],
+)
+async def test_a_refused_payment_spends_its_nonce(world: World, wrong: dict[str, object], key: str, code: str) -> None:
+    body = payout(await world.funded_wallet(1000))
+    signer = await world.other(operations=["PAYOUT"])
+    refused = await signer.post("/v1/intents", body | wrong, key=key, nonce=NONCE)
+    assert refused.json()["code"] == code
+    assert (await signer.post("/v1/intents", body, key="b", nonce=NONCE)).json()["code"] == "replayed_nonce"
