@@ -19,6 +19,7 @@ from fleet.stack.stack import API, Stack
 from schemas.api import BatchItem, IntentRequest, WalletRequest
 from schemas.permits import Payee
 from tests.support.more_processes import core_process
+from tests.support.selection import mostly_long
 from tests.support.waiting import until_async
 from tools.metrics import series
 
@@ -66,7 +67,7 @@ def check(process: str, found: Mapping[str, httpx.Response]) -> None:
                 assert sample.name in known, f"{process} shows {sample.name}, which no catalogue has"
 
 
-@pytest.mark.parametrize("role", _ROLES)
+@pytest.mark.parametrize("role", mostly_long(_ROLES, "console", "resolver"))
 async def test_a_role_of_the_core_answers_the_three_paths(stack: Stack, role: str) -> None:
     async with alone(stack, role) as base_url:
         check(role, await answers(base_url))
