@@ -22,7 +22,7 @@ from schemathesis.specs.openapi.checks import (
 from core.services.problems import PROBLEMS
 from wire.signing import ON_BEHALF_OF_HEADER
 
-_CHECKS: Final = [
+CHECKS: Final = [
     not_a_server_error,
     status_code_conformance,
     content_type_conformance,
@@ -81,7 +81,7 @@ class Fuzz:
                     request.headers["Accept"] = "application/json"
                 answer = self.send(request)
                 sent += 1
-                case.validate_response(answer, checks=_CHECKS)
+                case.validate_response(answer, checks=CHECKS)
                 _judge(answer)
 
         run()

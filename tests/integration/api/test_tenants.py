@@ -180,7 +180,7 @@ async def things_of(world: World) -> Things:
 
 async def died_too(world: World, wallet: str) -> str:
     """Bury one more payment; return the letter's id."""
-    answer = await world.api.post("/v1/intents", payout(wallet), key="died-too")
+    answer = await world.api.post("/v1/intents", payout(wallet), key=f"died-{uuid4().hex}")
     return await buried(world, UUID(answer.json()["id"]))
 
 

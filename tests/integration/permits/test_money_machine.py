@@ -349,11 +349,11 @@ async def _opened(stack: AsyncExitStack, urls: RoleUrls) -> World:
     async with world.uow() as uow:
         request = LimitRequest.model_validate(body)
         await set_limit(uow, world.core.worker_ports.limit_store, world.caller.tenant_id, "test", request)
-        await _offer_dollars(uow, world)
+        await offer_dollars(uow, world)
     return world
 
 
-async def _offer_dollars(uow: Any, world: World) -> None:
+async def offer_dollars(uow: Any, world: World) -> None:
     """Exchange dollars for three baht, out of liquidity that may be overdrawn."""
     ports, tenant = world.core.worker_ports, world.caller.tenant_id
     terms = PairRequest(base="USD", counter="THB", spread_basis_points=100, rate_max_age_s=86_400)
