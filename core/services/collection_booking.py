@@ -204,9 +204,9 @@ class Booking:
     def _add_accounts(self, accounts: Sequence[Account]) -> None:
         self.accounts |= {account.id: account for account in accounts}
 
-    def quarantine(self, reason: str, payment: Payment, fact: ProviderPayment) -> None:
+    def quarantine(self, reason: str, payment: Payment, fact: ProviderPayment, *, severity: Any = "page") -> None:
         """Let a person look at a fact that moves nothing: an alert, and a break until it is put right."""
-        self.alert("page", reason, payment, fact)
+        self.alert(severity, reason, payment, fact)
         detail = f"{reason}: {self._rail} {fact.provider_account} {fact.transaction_id}"
         self.breaks.append(Break(_QUARANTINED, payment.tenant_id, payment.id, detail, fact.amount_minor, fact.currency))
 

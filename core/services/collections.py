@@ -35,7 +35,7 @@ from core.services.collection_port import (
     reference_of,
 )
 from core.services.refunds import refundable
-from schemas.collections import PaymentFate, PaymentKind, ProviderPayment
+from schemas.collections import PaymentFate, PaymentKind, PaymentSource, ProviderPayment
 from schemas.events import IntentState
 from schemas.suspense import SuspenseState
 
@@ -273,6 +273,9 @@ class _Desk:
         told = await self._keep(fact, known, judged, intent)
         if judged.fate is PaymentFate.QUARANTINED:
             self._booking.quarantine(judged.reason, told, fact)
+        elif known is None and fact.source is PaymentSource.REGISTER:
+            # A register's line takes nothing back by itself, and nobody else may ever tell of it.
+            self._booking.quarantine("return_unconfirmed", told, fact, severity="ticket")
         elif paid is not None and (judged.fate is PaymentFate.REVERSED or judged.reason == "refund_running"):
             self._note_return(fact, told, paid, judged)
         return judged

@@ -38,6 +38,8 @@ __all__ = ["Delivery", "Ended", "SettlePorts", "Settled", "UnitOfWorkFactory", "
 
 _log = logging.getLogger(__name__)
 
+_IN: Final = frozenset({Verdict.PAID, Verdict.RETURNED})
+"""Verdicts that tell of a collection's money."""
 _OUTCOMES: Final[dict[Step, Literal["settled", "failed"]]] = {
     Step.POST: "settled",
     Step.RETURN: "settled",
@@ -169,7 +171,10 @@ async def _load(uow: Any, ports: SettlePorts, rail: str, results: Sequence[Resul
     if asking:
         # Payments before the inquiries about them: whoever holds the payment may close every job of its intent.
         jobs = await ports.jobs.lock_jobs(uow, sorted({*executed, *targets.values()} - {*asking}))
-    others = sorted({job.intent_id for job in jobs.values()})
+    # What took a transaction out of suspense is locked with the other intents, before its provider account is: whoever
+    # is told of the transaction by the provider locks them in that order. Read only where a collection's money is told.
+    told = [(targets.get(r.job_id, r.job_id), tx) for r in results if r.verdict in _IN and (tx := r.provider_tx_id)]
+    others = sorted({job.intent_id for job in jobs.values()} | await ports.collections.takers_of(uow, rail, told))
     locked, intents = await ports.jobs.lock_jobs_and_intents(uow, sorted(set(asking or executed)), others)
     jobs |= locked
     # Read after the locks are held: what an earlier holder wrote must be seen.

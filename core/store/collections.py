@@ -50,6 +50,15 @@ LEFT JOIN fleet.collections c ON c.intent_id = p.intent_id
 WHERE n.rail = $1 AND (c.job_id IS NOT NULL OR p.consumed_by IS NOT NULL)
 """
 
+_TAKERS: Final = """
+SELECT DISTINCT p.consumed_by FROM unnest($2::uuid[], $3::text[]) AS t(job_id, name)
+JOIN fleet.jobs j ON j.id = t.job_id AND j.id BETWEEN $4 AND $5
+JOIN fleet.provider_payment_names n ON n.rail = $1 AND n.provider_account = j.provider_account
+    AND n.environment = j.environment AND n.name = t.name
+JOIN fleet.provider_payments p ON p.id = n.payment_id
+WHERE p.consumed_by IS NOT NULL
+"""
+
 _NAMED: Final = """
 SELECT n.kind, n.provider_account, n.environment, n.name, n.recycled_on,
     p.id, p.tenant_id, p.state, p.amount_minor, p.currency, p.intent_id, p.consumed_by, p.reason, p.returned_minor,
@@ -231,6 +240,14 @@ class CollectionStore:
         rows = await uow.connection.fetch(_OF_TRANSACTIONS, rail, *_columns(names))
         jobs, takers = ({row[name] for row in rows} - {None} for name in ("job_id", "consumed_by"))
         return jobs, takers
+
+    async def takers_of(self, uow: UnitOfWork, rail: str, told: Sequence[tuple[UUID, str]]) -> set[UUID]:
+        """Return the intents that took transactions out of suspense; the job that each was told of by, and its name."""
+        if not told:
+            return set()
+        ids = [job_id for job_id, _ in told]
+        rows = await uow.connection.fetch(_TAKERS, rail, ids, [name for _, name in told], min(ids), max(ids))
+        return {row["consumed_by"] for row in rows}
 
     async def lock(self, uow: UnitOfWork, rail: str, accounts: Sequence[str]) -> None:
         """Take payments of these provider accounts in turn, until the end: a name is one payment's."""

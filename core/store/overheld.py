@@ -1,4 +1,4 @@
-"""Limits that hold what no open payment has at them: looked for a page at a time, put right under a lock."""
+"""Limits that hold what no open payment has at them: looked for a page at a time, put right by what they differ."""
 
 from collections.abc import Sequence
 from datetime import date
@@ -34,22 +34,28 @@ SELECT p.limit_id, p.subject, p.period, p.tenant_id,
 FROM page p LEFT JOIN parts s ON s.limit_id = p.limit_id AND s.subject = p.subject COLLATE "C" AND s.period = p.period
 ORDER BY p.limit_id, p.subject, p.period
 """  # noqa: S608 - a constant
-_LOCK: Final = """
-SELECT FROM fleet.limit_usage WHERE limit_id = $1 AND subject = $2 COLLATE "C" AND period = $3 FOR UPDATE
+_IN_TURN: Final = """
+SELECT pg_advisory_xact_lock(hashtextextended('fleet.overheld:' || $1::uuid || ':' || $2 || ':' || $3::date, 0))
 """
-# A statement of its own: its snapshot has what whoever held the lock before has committed. Every open payment counts
-# here, also one that has no job: what may have been held in this period began at most so long before it.
+# A payment changes its counter and what it holds in one transaction, so one snapshot shows by how much a counter is
+# wrong, and that stays true whatever payments do while the open ones are added up: the difference is put right, and the
+# counter is locked for that moment alone. Every open payment counts here, also one that has no job: what may have been
+# held in this period began at most so long before it.
 _PUT_RIGHT: Final = f"""
-WITH sums AS (
+WITH seen AS (
+    SELECT held_minor, held_count FROM fleet.limit_usage
+    WHERE limit_id = $1 AND subject = $2 COLLATE "C" AND period = $3
+), sums AS (
     SELECT coalesce(sum((h.part->>3)::bigint), 0) AS minor, coalesce(sum((h.part->>4)::integer), 0) AS number
     FROM fleet.intents i CROSS JOIN jsonb_array_elements(i.limits->'held') AS h(part)
     WHERE i.tenant_id = $4 AND i.id >= fleet.first_id_at($3::date - interval '45 days') AND i.limits ? 'held'
         AND i.state NOT IN ({_ENDED}) AND (h.part->>0)::uuid = $1 AND h.part->>1 = $2 AND (h.part->>2)::date = $3
         AND (h.part->>3)::bigint > 0
+), wrong AS MATERIALIZED (
+    SELECT s.minor - w.held_minor AS minor, s.number - w.held_count AS number FROM seen w, sums s
 )
-UPDATE fleet.limit_usage u SET held_minor = s.minor, held_count = s.number FROM sums s
-WHERE u.limit_id = $1 AND u.subject = $2 COLLATE "C" AND u.period = $3
-    AND (u.held_minor, u.held_count) <> (s.minor, s.number)
+UPDATE fleet.limit_usage u SET held_minor = u.held_minor + w.minor, held_count = u.held_count + w.number FROM wrong w
+WHERE u.limit_id = $1 AND u.subject = $2 COLLATE "C" AND u.period = $3 AND (w.minor, w.number) <> (0, 0)
 """  # noqa: S608 - a constant
 
 
@@ -65,6 +71,7 @@ async def overheld_page(uow: UnitOfWork, after: LimitCounter | None, limit: int)
 async def put_right(uow: UnitOfWork, counter: LimitCounter) -> bool:
     """Let a counter hold what the open payments have at it; False where it does."""
     key = (counter.limit_id, counter.subject, counter.period)
-    await uow.connection.execute(_LOCK, *key)
+    # Two that put the same counter right would do it twice; payments do not wait for either.
+    await uow.connection.execute(_IN_TURN, *key)
     done: str = await uow.connection.execute(_PUT_RIGHT, *key, counter.tenant_id)
     return done.endswith("1")

@@ -10,7 +10,7 @@ from core.domain.operations import AccountCode
 from core.services.provider_payments import tell_again
 from core.services.suspense import show_item
 from schemas.suspense import SuspenseDetail
-from tests.integration.permits.conftest import World
+from tests.integration.permits.conftest import RAIL, World
 from tests.integration.permits.test_collections import (
     collect_job,
     opened,
@@ -246,3 +246,42 @@ async def test_every_payment_that_one_answer_tells_of_is_kept(world: World) -> N
         1_900, {("CREDITED", ""), ("SUSPENDED", "second_payment")},
     )  # fmt: skip
     await world.prove()
+
+
+async def test_a_return_that_only_a_register_tells_of_opens_a_break_and_moves_nothing(world: World) -> None:
+    wallet = await opened(world)
+    intent = await shown(world, wallet)
+    await paid(world, intent)
+    told_by_register = {"kind": "RETURN", "source": "REGISTER"}
+    assert [await told(world, told_by_register) for _ in range(2)] == [["NOTED"], ["NOTED"]]
+    assert await world.money(wallet) == (2_001, 0)
+    assert (await world.alerts()).count(("ticket", "return_unconfirmed")) == 1
+    assert await world.admin.fetchval("SELECT count(*) FROM fleet.breaks WHERE kind = 'payment_quarantined'") == 1
+    # Asked, the provider says so too: now it counts.
+    assert await told(world, {"kind": "RETURN", "source": "POLL"}) == ["REVERSED"]
+    assert await world.money(wallet) == (1, 0)
+    await world.prove()
+
+
+async def test_whoever_took_a_payment_out_of_suspense_is_locked_before_its_provider_account(world: World) -> None:
+    """Facts and results lock in one order: one that waits for the taker holds up no other of that account."""
+    wallet = await opened(world)
+    taker, intent = await shown(world, wallet), await shown(world, wallet)
+    assert await told(world, {"reference": "NOBODYS", "source": "STATEMENT"}) == ["SUSPENDED"]
+    await world.admin.execute("UPDATE fleet.provider_payments SET consumed_by = $1, consumed_at = now()", taker)
+    await world.check_now()
+    await world.resolve()
+    asked = "SELECT id FROM fleet.jobs WHERE intent_id = $1 AND kind = 'inquire' AND closed_at IS NULL"
+    money = {"amount_minor": 2_000, "currency": "THB", "provider_tx_id": "T1"}
+    inquiry = await world.admin.fetchval(asked, intent)
+    result = world.fact(inquiry, "PAID", kind="inquire", fence=0, basis="REFERENCE_STATUS", **money)
+    async with world.uow() as uow:
+        await uow.connection.execute("SELECT FROM fleet.intents WHERE id = $1 FOR UPDATE", taker)
+        telling = asyncio.create_task(world.settle(result))
+        waits = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
+        async with asyncio.timeout(10):
+            while not await world.admin.fetchval(waits):  # noqa: ASYNC110  the database tells
+                await asyncio.sleep(0.02)
+        lock = "SELECT pg_try_advisory_xact_lock(hashtextextended('fleet.payments:' || $1 || ':main', 0))"
+        assert await uow.connection.fetchval(lock, RAIL)
+    await telling
