@@ -10,7 +10,7 @@ import pytest
 
 from core.domain.context import Context
 from core.services.vault_port import Sealed
-from tests.integration.api.conftest import ROUTES_FRESH_S, World, payout
+from tests.integration.api.conftest import World, payout
 from tests.support.signed import Signed
 
 
@@ -136,7 +136,7 @@ async def test_a_rail_that_is_away_costs_its_item_alone_and_its_neighbours_stay_
         " VALUES ($1, 'PAYOUT', 'USD', 'absent', 'p', 'a')",
         world.tenant_id,
     )
-    await asyncio.sleep(ROUTES_FRESH_S)
+    world.forget_routes()
     bodies = [payout(wallet), payout(dollars, currency="USD"), payout(wallet)]
     items = [{"idempotency_key": f"m{n}", "intent": body} for n, body in enumerate(bodies)]
     results = (await world.api.post("/v1/intents:batch", {"items": items})).json()["results"]

@@ -57,7 +57,7 @@ async def test_a_payment_without_a_route_is_refused_until_an_operator_sets_one(w
 async def test_a_payment_over_a_rail_that_never_registered_is_refused(world: World) -> None:
     wallet = await world.funded_wallet(1000)
     await world.admin.execute("UPDATE fleet.routes SET rail = 'absent'")
-    await asyncio.sleep(ROUTES_FRESH_S)
+    world.forget_routes()
     before = await world.contents()
     refused = await world.api.post("/v1/intents", payout(wallet), key="a")
     assert (refused.status_code, refused.json()["code"], refused.headers["Retry-After"]) == (
@@ -105,7 +105,7 @@ async def test_terms_are_versions_and_what_no_route_takes_is_refused_before_anyt
     assert (made.version, made.min_amount_minor, made.payee_types, made.created_by) == (2, 500, ["mobile"], "operator")
     assert await add(world, RouteTerms(min_amount_minor=500, payee_types=frozenset({"mobile"}))) == made
     assert [(route.version, route.enabled) for route in await listed(world)] == [(2, True), (1, False)]
-    await asyncio.sleep(ROUTES_FRESH_S)
+    world.forget_routes()
     before = await world.contents()
     refused = await world.api.post("/v1/intents", payout(wallet, amount_minor=499), key="little")
     assert (refused.json()["code"], refused.json()["field"]) == ("amount_out_of_bounds", "amount_minor")
@@ -121,7 +121,7 @@ async def test_a_route_with_dates_stands_beside_the_earlier_one_and_a_payment_it
     later = await add(world, RouteTerms(min_amount_minor=500), valid_from=now + timedelta(hours=1))
     ends = await add(world, RouteTerms(min_amount_minor=900), valid_until=now + timedelta(seconds=3))
     assert [(route.id, route.enabled) for route in await listed(world)][:2] == [(later.id, True), (ends.id, True)]
-    await asyncio.sleep(ROUTES_FRESH_S)
+    world.forget_routes()
     assert (await world.api.post("/v1/intents", payout(wallet, amount_minor=100), key="now")).status_code == 201
 
 
@@ -137,7 +137,7 @@ async def test_routes_of_one_rail_stand_together_by_name_and_a_version_ends_its_
     less = await add(world, RouteTerms(50, max_amount_minor=400), "little")
     routes = {route.id: (route.version, route.enabled) for route in await listed(world)}
     assert (routes[little.id], routes[less.id], routes[much.id]) == ((1, False), (2, True), (1, True))
-    await asyncio.sleep(ROUTES_FRESH_S)
+    world.forget_routes()
     answers = {
         amount: (await world.api.post("/v1/intents", payout(wallet, amount_minor=amount), key=f"n-{amount}"))
         for amount in (400, 401, 899, 900)
@@ -188,7 +188,7 @@ async def test_a_payment_goes_by_priority_to_the_rail_that_is_there_and_back_whe
             await set_route(uow, RouteStore(), rails, world.tenant_id, "operator", request)
 
     async def paid_by() -> str:
-        await asyncio.sleep(ROUTES_FRESH_S)
+        world.forget_routes()
         answer = await world.api.post("/v1/intents", payout(wallet), key=uuid4().hex)
         assert (answer.status_code, answer.json()["state"]) == (201, "AUTHORIZED"), answer.text
         job = "SELECT rail FROM fleet.jobs WHERE intent_id = $1"

@@ -1,6 +1,5 @@
 """A payee that comes as the text of a payment code: read once, held to what it asks for, shown by its parts."""
 
-import asyncio
 from typing import Any
 
 import orjson
@@ -8,7 +7,7 @@ import pytest
 
 from schemas.codes.emvco import encode_bill_payment, encode_credit_transfer
 from schemas.codes.proxies import ProxyType
-from tests.integration.api.conftest import REGISTRATION, ROUTES_FRESH_S, World, payout
+from tests.integration.api.conftest import REGISTRATION, World, payout
 
 BILL = encode_bill_payment("099400015804189", "INVOICE2026", "CUST7", amount_minor=2_000)
 MOBILE = encode_credit_transfer(ProxyType.MOBILE, "0812345678", amount_minor=2_000)
@@ -42,7 +41,7 @@ async def with_bills(world: World) -> None:
         " VALUES ($1, 'BILL_PAYMENT', 'THB', 'noop', 'NOOP', 'main')",
         world.tenant_id,
     )
-    await asyncio.sleep(ROUTES_FRESH_S)
+    world.forget_routes()
 
 
 async def test_the_lookup_of_a_scanned_bill_returns_its_parts_and_no_reference_in_full(world: World) -> None:
