@@ -3,50 +3,22 @@
 PostgreSQL is the truth: what is lost is put back from it, and an entry too many is harmless, since a permit refuses it.
 """
 
-from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from typing import Any, cast
 from uuid import UUID
 
 from redis.asyncio import Redis
 
 from core.services.bus_ports import DispatchStore, QueuedJob
+from core.services.stream_repair import StreamDiff
 from schemas.streams import ADAPTERS_GROUP, WHOLE, Part, control_stream, jobs_stream
 
 _PAGE = 1000
 _Place = tuple[int, int]
 
-StatesOf = Callable[[Sequence[UUID]], Awaitable[dict[UUID, str]]]
-"""Returns the state of each job that exists."""
-
-
-@dataclass(slots=True)
-class StreamDiff:
-    """What one rail's streams and PostgreSQL disagree about."""
-
-    rail: str
-    queued: int = 0
-    """Jobs that should have an entry."""
-    entries: int = 0
-    """Entries that are not done: unread or pending."""
-    lost: list[QueuedJob] = field(default_factory=list)
-    """Queued jobs whose entry is gone, or of a server that was wiped."""
-    acked: list[QueuedJob] = field(default_factory=list)
-    """Queued jobs whose entry was acknowledged; a verdict on its way explains that for a moment, and no longer."""
-    stale: list[tuple[str, str, str]] = field(default_factory=list)
-    """Entries (stream, id, job) of jobs that are closed, unknown or wait elsewhere."""
-
-    def add(self, other: "StreamDiff") -> None:
-        """Count another part of the rail in."""
-        self.queued += other.queued
-        self.entries += other.entries
-        self.lost += other.lost
-        self.acked += other.acked
-        self.stale += other.stale
-
 
 async def compare_streams(
-    client: Redis, store: DispatchStore, states_of: StatesOf, rail: str, older_than_s: float, part: Part = WHOLE
+    client: Redis, store: DispatchStore, rail: str, older_than_s: float, part: Part = WHOLE
 ) -> StreamDiff:
     """Return the differences of a rail; only jobs that were queued for longer than `older_than_s` count.
 
@@ -60,7 +32,7 @@ async def compare_streams(
         diff.lost += [job for job in jobs if job.of_older_epoch]
         await _look_up(client, diff, [job for job in jobs if not job.of_older_epoch])
     for stream in (jobs_stream(part.shard(rail)), control_stream(part.shard(rail))):
-        await _walk(client, diff, states_of, stream)
+        await _walk(client, diff, store, stream)
     return diff
 
 
@@ -80,7 +52,7 @@ async def _look_up(client: Redis, diff: StreamDiff, jobs: Sequence[QueuedJob]) -
             diff.acked.append(job)
 
 
-async def _walk(client: Redis, diff: StreamDiff, states_of: StatesOf, stream: str) -> None:
+async def _walk(client: Redis, diff: StreamDiff, store: DispatchStore, stream: str) -> None:
     delivered, start = await _delivered(client, stream), "-"
     entries: list[tuple[bytes, dict[Any, Any]]]
     while entries := cast("Any", await client.xrange(stream, start, "+", count=_PAGE)):
@@ -91,7 +63,7 @@ async def _walk(client: Redis, diff: StreamDiff, states_of: StatesOf, stream: st
         unfinished = [each for each in entries if _place(each[0].decode()) > delivered or each[0] in pending]
         diff.entries += len(unfinished)
         named = {entry_id.decode(): _job_of(fields) for entry_id, fields in unfinished}
-        states = await states_of([job for job in named.values() if job is not None])
+        states = await store.states_of([job for job in named.values() if job is not None])
         for entry_id, job_id in named.items():
             state = "unknown" if job_id is None else states.get(job_id, "unknown")
             if state != "QUEUED":

@@ -19,9 +19,9 @@ from core.console.pages import SCREENS
 from core.console.views import TOLD, environment
 from core.console.visit import Answer, Asset, Page, Redirect, Screen, Visit
 from core.domain.roles import Role
-from core.services.overview import Streams
 from core.services.people import Session
 from core.services.problems import PROBLEMS, Refusal
+from core.services.stream_repair import RepairedStreams
 from schemas.tenants import TenantView
 
 _log = logging.getLogger(__name__)
@@ -34,7 +34,7 @@ _POLICY: Final = (
 _BY_STATUS: Final = {404: "not_found", 405: "method_not_allowed"}
 
 
-def console_app(core: Core, streams: Streams | None = None, screens: Sequence[Screen] = SCREENS) -> FastAPI:
+def console_app(core: Core, streams: RepairedStreams | None = None, screens: Sequence[Screen] = SCREENS) -> FastAPI:
     """Return the application of the console's listener. Nothing is served but screens: each has said its role."""
     app = FastAPI(title="psp-fleet console", docs_url=None, redoc_url=None, openapi_url=None)
     door = _Door(core, streams)
@@ -48,7 +48,7 @@ def console_app(core: Core, streams: Streams | None = None, screens: Sequence[Sc
 class _Door:
     """Lets people through to a screen, or tells them why not."""
 
-    def __init__(self, core: Core, streams: Streams | None) -> None:
+    def __init__(self, core: Core, streams: RepairedStreams | None) -> None:
         self._core, self._streams = core, streams
         address = urlsplit(core.settings.console_url)
         self._host, self._secure = address.netloc, address.scheme == "https"

@@ -3,8 +3,9 @@
 import asyncio
 
 from core.bootstrap import Core
-from core.bus.stream_overview import StreamOverview
+from core.bus.stream_repair import StreamRepair
 from core.console.app import console_app
+from core.store.dispatch import PostgresDispatch
 from wire.client import StreamServers
 from wire.listener import listener, serve_until
 
@@ -14,7 +15,8 @@ async def serve_console(core: Core, stopping: asyncio.Event) -> None:
     settings = core.settings
     servers = StreamServers(settings.redis_url.get_secret_value(), "core-console")
     try:
-        app = console_app(core, StreamOverview(servers, [part.shard(rail) for rail, part in settings.rail_parts]))
+        streams = StreamRepair(servers, settings.rail_parts, PostgresDispatch(core.worker_database))
+        app = console_app(core, streams)
         await serve_until(stopping, [listener(app, settings.host, settings.console_port, settings.drain_s)])
     finally:
         await servers.aclose()

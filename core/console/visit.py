@@ -13,10 +13,10 @@ from starlette.requests import Request
 from core.bootstrap import Core
 from core.domain.roles import Role
 from core.services.keys import Caller
-from core.services.overview import Streams
 from core.services.people import Person, Session
 from core.services.problems import Refusal
 from core.services.redrives import background_context
+from core.services.stream_repair import RepairedStreams
 from schemas.tenants import TenantView
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -73,7 +73,7 @@ class Visit:
     """The fields of the query or, of a POST, of the form; what was left empty is not among them."""
     tenants: list[TenantView]
     """Of the system's people: whom they can look at."""
-    streams: Streams | None = None
+    streams: RepairedStreams | None = None
 
     @property
     def person(self) -> Person:

@@ -63,6 +63,9 @@ class DispatchStore(Protocol):
     async def requeue(self, jobs: Sequence[QueuedJob]) -> int:
         """Put jobs whose entry is lost back into the outbox under the same id; return how many."""
 
+    async def states_of(self, job_ids: Sequence[UUID]) -> dict[UUID, str]:
+        """Return the state of each job that exists."""
+
     async def stream_token(self, rail: str) -> str | None:
         """Return the token of the shard's stream epoch, None before the first."""
 

@@ -176,6 +176,12 @@ class PostgresDispatch:
             await uow.connection.execute(NOTIFY_OUTBOX, sorted({whole_stream(job.stream) for job in jobs}))
         return int(done.rsplit(" ", 1)[1])
 
+    async def states_of(self, job_ids: Sequence[UUID]) -> dict[UUID, str]:
+        """Return the state of each job that exists."""
+        async with self._database.acquire() as connection:
+            rows = await connection.fetch("SELECT id, state FROM fleet.jobs WHERE id = ANY ($1::uuid[])", list(job_ids))
+        return {row["id"]: row["state"] for row in rows}
+
     async def note_stall(self, rail: str, holds_s: float) -> None:
         """Keep that the rail's streams cannot be reached."""
         async with self._database.unit_of_work(_CONTEXT) as uow:

@@ -1,21 +1,20 @@
 """`fleet streams pending | release | claim | lost | rebuild | janitor`: for when a stream stands still."""
 
-from typing import Annotated, Any, cast
-from uuid import UUID
+from dataclasses import asdict
+from typing import Annotated, Any
 
 import typer
-from redis.asyncio import Redis
 from redis.exceptions import ResponseError
 
-from core.bus.janitor import drop_idle_consumers, trim_stream
-from core.bus.stream_diff import StreamDiff, compare_streams
+from core.bus.stream_diff import compare_streams
+from core.bus.stream_repair import claim_in, held_in, release_in, tidy_in
+from core.services.stream_repair import HeldEntry, StreamDiff, Tidied
 from core.store.database import Database
 from core.store.dispatch import PostgresDispatch
 from fleet.cli.connection import Connection
 from fleet.cli.operator import open_redis, with_database, with_redis
 from fleet.cli.output import CommandError, ExitCode, JsonFlag, print_fields, print_json, print_table
-from schemas.streams import RAIL_PATTERN, SHARDS_MAX, groups_of, parts_of
-from wire import functions
+from schemas.streams import RAIL_PATTERN, SHARDS_MAX, parts_of
 from wire.client import StreamServers
 
 Rail = Annotated[str, typer.Argument(help="The rail, such as promptpay.")]
@@ -26,11 +25,6 @@ Shards = Annotated[
     int, typer.Option(help="Over how many streams the rail is spread (FLEET_RAIL_SHARDS).", min=1, max=SHARDS_MAX)
 ]
 
-_PAGE = 1000
-_CLAIMABLE_MS = 86_400_000
-_IDLE_MS = 3_600_000
-_BLOCKING_MS = 600_000
-
 
 def pending(
     rail: Rail,
@@ -40,12 +34,11 @@ def pending(
 ) -> None:
     """List what is held, by whom, for how long, and which consumers are stuck. At most 1,000 entries a stream."""
 
-    async def work(servers: StreamServers, _: Connection) -> list[dict[str, Any]]:
-        client = servers.of(rail)
-        return [each for key, group in groups_of(rail) for each in await _held(client, key, group, consumer)]
+    async def work(servers: StreamServers, _: Connection) -> list[HeldEntry]:
+        return await held_in(servers.of(rail), rail, consumer)
 
     _checked(rail)
-    rows = [row | {"stuck": row["idle_s"] > stuck_s} for row in with_redis(work)]
+    rows = [asdict(entry) | {"stuck": entry.idle_s > stuck_s} for entry in with_redis(work)]
     if as_json:
         print_json(rows)
         return
@@ -64,13 +57,8 @@ def release(
 
     async def work(servers: StreamServers, _: Connection) -> dict[str, Any]:
         client = servers.of(rail)
-        held = released = 0
-        for key, group in groups_of(rail):
-            mine = [row for row in await _held(client, key, group, consumer) if row["idle_s"] >= idle_s]
-            held += len(mine)
-            if yes and mine:
-                ids = [row["id"] for row in mine]
-                released += sum(await functions.release(client, key, group, consumer, _CLAIMABLE_MS, ids))
+        held = sum(1 for entry in await held_in(client, rail, consumer) if entry.idle_s >= idle_s)
+        released = await release_in(client, rail, consumer, idle_s) if yes else 0
         return {"rail": rail, "consumer": consumer, "held": held, "released": released, "dry_run": not yes}
 
     _checked(rail)
@@ -89,13 +77,8 @@ def claim(
 
     async def work(servers: StreamServers, _: Connection) -> dict[str, Any]:
         client = servers.of(rail)
-        held = claimed = 0
-        for key, group in groups_of(rail):
-            mine = [row["id"] for row in await _held(client, key, group, consumer) if row["idle_s"] >= idle_s]
-            held += len(mine)
-            if yes and mine:
-                # The server asks once more how long each was untouched: what woke up meanwhile stays where it is.
-                claimed += len(await client.xclaim(key, group, to, int(idle_s * 1000), mine, justid=True))
+        held = sum(1 for entry in await held_in(client, rail, consumer) if entry.idle_s >= idle_s)
+        claimed = await claim_in(client, rail, consumer, to, idle_s) if yes else 0
         return {"rail": rail, "from": consumer, "to": to, "held": held, "claimed": claimed, "dry_run": not yes}
 
     _checked(rail)
@@ -120,19 +103,11 @@ def rebuild(rail: Rail, age_s: Age = 30, shards: Shards = 1, yes: Yes = False, a
 def janitor(rail: Rail, as_json: JsonFlag = False) -> None:
     """Trim what is finished from the rail's streams and drop consumers that hold nothing and are silent."""
 
-    async def work(servers: StreamServers, _: Connection) -> list[dict[str, Any]]:
-        client = servers.of(rail)
-        return [
-            {
-                "stream": key,
-                "trimmed": await trim_stream(client, key, group, _BLOCKING_MS),
-                "consumers_dropped": await drop_idle_consumers(client, key, group, _IDLE_MS),
-            }
-            for key, group in groups_of(rail)
-        ]
+    async def work(servers: StreamServers, _: Connection) -> list[Tidied]:
+        return await tidy_in(servers.of(rail), rail)
 
     _checked(rail)
-    rows = with_redis(work)
+    rows = [asdict(each) for each in with_redis(work)]
     if as_json:
         print_json(rows)
     else:
@@ -146,17 +121,12 @@ def _compare(rail: str, age_s: float, shards: int, *, repair: bool) -> tuple[Str
     async def work(database: Database, connection: Connection) -> tuple[StreamDiff, int]:
         store = PostgresDispatch(database)
 
-        async def states_of(ids: Any) -> dict[UUID, str]:
-            async with database.acquire() as own:
-                rows = await own.fetch("SELECT id, state FROM fleet.jobs WHERE id = ANY ($1::uuid[])", list(ids))
-            return {row["id"]: row["state"] for row in rows}
-
         async with open_redis(connection) as servers:
             try:
                 diff = StreamDiff(rail)
                 for part in parts_of(shards):
                     client = servers.of(part.shard(rail))
-                    diff.add(await compare_streams(client, store, states_of, rail, age_s, part))
+                    diff.add(await compare_streams(client, store, rail, age_s, part))
             except ResponseError as error:
                 if not str(error).startswith(("no such key", "NOGROUP")):
                     raise
@@ -166,27 +136,6 @@ def _compare(rail: str, age_s: float, shards: int, *, repair: bool) -> tuple[Str
         return diff, repaired
 
     return with_database(work, "redis_url")
-
-
-async def _held(client: Redis, key: str, group: str, consumer: str | None) -> list[dict[str, Any]]:
-    try:
-        found: list[dict[str, Any]] = cast(
-            "Any", await client.xpending_range(key, group, min="-", max="+", count=_PAGE, consumername=consumer)
-        )
-    except ResponseError as error:
-        if str(error).startswith(("no such key", "NOGROUP")):
-            return []
-        raise
-    return [
-        {
-            "stream": key,
-            "id": each["message_id"].decode(),
-            "consumer": each["consumer"].decode(),
-            "idle_s": each["time_since_delivered"] / 1000,
-            "deliveries": each["times_delivered"],
-        }
-        for each in found
-    ]
 
 
 def _checked(rail: str) -> None:

@@ -15,6 +15,7 @@ from core.console.pages import (
     routes,
     signing_in,
     static,
+    streams,
     suspense,
 )
 from core.console.visit import Screen
@@ -29,6 +30,7 @@ SCREENS: Final[tuple[Screen, ...]] = (
     *reviews.SCREENS,
     *suspense.SCREENS,
     *rails.SCREENS,
+    *streams.SCREENS,
     *breaks.SCREENS,
     *audit.SCREENS,
     *routes.SCREENS,
