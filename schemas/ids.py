@@ -8,17 +8,21 @@ import hashlib
 import os
 from collections.abc import Sequence
 from functools import lru_cache
-from uuid import UUID
+from typing import Final
+from uuid import UUID, SafeUUID
 
 _TIME_MASK = ((1 << 48) - 1) << 80
 _VARIANT = 0b10 << 62
+_new: Final = object.__new__
+_set: Final = object.__setattr__
+_UNKNOWN: Final = SafeUUID.unknown
 
 
 def mint_id(now_ms: int) -> UUID:
     """Return a new UUIDv7 for the moment `now_ms` (milliseconds since the epoch)."""
     tail = int.from_bytes(os.urandom(10), "big")
     rand_a, rand_b = tail >> 68, tail & ((1 << 62) - 1)
-    return UUID(int=(now_ms << 80) & _TIME_MASK | 0x7 << 76 | rand_a << 64 | _VARIANT | rand_b)
+    return _uuid((now_ms << 80) & _TIME_MASK | 0x7 << 76 | rand_a << 64 | _VARIANT | rand_b)
 
 
 def derive_id(parent: UUID, *parts: str) -> UUID:
@@ -29,7 +33,15 @@ def derive_id(parent: UUID, *parts: str) -> UUID:
     """
     digest = int.from_bytes(hashlib.blake2b(parent.bytes + _material(parts), digest_size=10).digest(), "big")
     custom_b, custom_c = digest >> 68, digest & ((1 << 62) - 1)
-    return UUID(int=parent.int & _TIME_MASK | 0x8 << 76 | custom_b << 64 | _VARIANT | custom_c)
+    return _uuid(parent.int & _TIME_MASK | 0x8 << 76 | custom_b << 64 | _VARIANT | custom_c)
+
+
+def _uuid(value: int) -> UUID:
+    """Return what `UUID(int=value)` does, in a third of its time: a payment has a dozen ids."""
+    made = _new(UUID)
+    _set(made, "int", value)
+    _set(made, "is_safe", _UNKNOWN)
+    return made
 
 
 @lru_cache(maxsize=1024)

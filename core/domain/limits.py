@@ -4,7 +4,7 @@ from collections.abc import Mapping, MutableMapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from functools import lru_cache
-from typing import Any, Final, Self
+from typing import Any, Final, NamedTuple, Self
 from uuid import UUID
 from zoneinfo import ZoneInfo
 
@@ -64,9 +64,11 @@ class Payer:
     tier: str = ""
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class UsageKey:
-    """One counter: a limit, whose payments it counts, and the first day of the period."""
+class UsageKey(NamedTuple):
+    """One counter: a limit, whose payments it counts, and the first day of the period.
+
+    A tuple, as all that is made for each payment: making and hashing it takes a third of the time.
+    """
 
     limit_id: UUID
     subject: str
@@ -84,8 +86,12 @@ class Usage:
 _UNUSED: Final = Usage()
 
 
-@dataclass(frozen=True, slots=True)
-class Claim:
+@lru_cache(maxsize=4096)  # The same few limits and days in every payment.
+def _text_of(part: UUID | date) -> str:
+    return str(part)
+
+
+class Claim(NamedTuple):
     """What one payment asks of one limit; `key` is None for a limit per transaction, which counts nothing."""
 
     limit: Limit
@@ -103,9 +109,12 @@ class Exceeded:
     renews_at: datetime | None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Held:
-    """What an intent has at one counter. An amount below zero gives back what another intent had used."""
+    """What an intent has at one counter. An amount below zero gives back what another intent had used.
+
+    Never changed, though not frozen: that would triple the time to make one.
+    """
 
     key: UsageKey
     amount_minor: int
@@ -113,8 +122,8 @@ class Held:
 
     def record(self) -> list[Any]:
         """Return it as it is kept with the intent."""
-        key = self.key
-        return [str(key.limit_id), key.subject, key.period.isoformat(), self.amount_minor, self.count]
+        limit_id, subject, period = self.key
+        return [_text_of(limit_id), subject, _text_of(period), self.amount_minor, self.count]
 
     @classmethod
     def of_record(cls, record: Sequence[Any]) -> Self:

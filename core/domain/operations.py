@@ -180,6 +180,12 @@ def _fee_legs(intent: IntentRow, ledger: int) -> list[Leg]:
     return legs
 
 
+def settles_at_once(intent: IntentRow) -> bool:
+    """Whether it is settled once it is authorized: nothing is sent, and nobody decides about it."""
+    is_sent = OPERATIONS[OperationType(intent.operation)].job_kind_of(intent.direction) is not None
+    return not is_sent and not intent.requires_monitoring
+
+
 def sending_job(intent: IntentRow) -> UUID:
     """Return the id of the job that a provider carries the intent out by, whether it was made or not."""
     kind = OPERATIONS[OperationType(intent.operation)].job_kind_of(intent.direction)

@@ -10,7 +10,7 @@ from core.domain.ids import derive_id
 from core.domain.intents import IntentRow, Move
 from core.domain.jobs import JobRow, mint_reference
 from core.domain.ledger import AccountFlags, Transfer, TransferResult
-from core.domain.operations import accounts_of, hold_transfers, liquidity_of, posting_transfers
+from core.domain.operations import accounts_of, hold_transfers, liquidity_of, posting_transfers, settles_at_once
 from core.domain.registry import OPERATIONS
 from core.services.ledger_port import Ledger
 from core.services.limits import Desk, LimitBook
@@ -244,8 +244,7 @@ async def _closed(uow: Any, ledger: Ledger, intents: Sequence[IntentRow]) -> dic
 
 
 def _transfers(intent: IntentRow) -> list[Transfer]:
-    is_sent = OPERATIONS[OperationType(intent.operation)].job_kind_of(intent.direction) is not None
-    return hold_transfers(intent) if is_sent or intent.requires_monitoring else posting_transfers(intent)
+    return posting_transfers(intent) if settles_at_once(intent) else hold_transfers(intent)
 
 
 async def _apply(

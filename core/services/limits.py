@@ -2,10 +2,10 @@
 
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import datetime
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 from uuid import UUID
 from zoneinfo import ZoneInfo
 
@@ -24,6 +24,7 @@ from core.domain.limits import (
     given_back,
     release,
 )
+from core.domain.operations import settles_at_once
 from core.domain.registry import OPERATIONS
 from schemas.events import TERMINAL_STATES, IntentState
 from schemas.limits import LimitExceeded, LimitKind, LimitRequest, LimitSubject
@@ -64,6 +65,21 @@ class UsageMove:
     held_count: int = 0
     used_count: int = 0
 
+    def add(self, other: "UsageMove") -> None:
+        """Add another move of the same counter."""
+        self.held_minor += other.held_minor
+        self.used_minor += other.used_minor
+        self.held_count += other.held_count
+        self.used_count += other.used_count
+
+
+class Take(NamedTuple):
+    """What a batch asks of one counter, and the limit that it must not exceed."""
+
+    tenant_id: UUID
+    limit: Limit
+    sum: UsageMove
+
 
 class LimitReader(Protocol):
     """Where limits and counters are kept."""
@@ -75,6 +91,13 @@ class LimitReader(Protocol):
         ...
 
     async def payers_of(self, uow: Any, wallet_ids: Sequence[UUID]) -> dict[UUID, Payer]: ...
+
+    async def take_usage(self, uow: Any, takes: Mapping[UsageKey, Take]) -> bool:
+        """Add to all counters, made where they are missing, if all of it fits; else change nothing: False.
+
+        They are locked in the one order.
+        """
+        ...
 
     async def lock_usage(self, uow: Any, keys: Sequence[tuple[UUID, UsageKey]]) -> dict[UsageKey, Usage]:
         """Return the counters, locked in the one order and made where they are missing, each with its tenant."""
@@ -117,30 +140,70 @@ class Book:
         return self.state.zone
 
 
-class Desk:
-    """The counters of one batch, locked: decides in the order that it is asked, then writes once."""
+@dataclass(slots=True)
+class Alike:
+    """Payments of a batch that ask the same counters for room: those of one wallet and operation."""
 
-    def __init__(self, reader: LimitReader, claims: Mapping[UUID, Sequence[Claim]], usage: dict[UsageKey, Usage],
-                 refunds: Mapping[UUID, Sequence[Held]]) -> None:  # fmt: skip
-        self._reader, self._claims, self._usage, self._refunds = reader, claims, usage, refunds
+    tenant_id: UUID
+    alone: tuple[Claim, ...]
+    """Of limits per transaction, which count nothing."""
+    counted: tuple[Claim, ...]
+    sum: UsageMove = field(default_factory=UsageMove)
+    """What they all take together of each counter."""
+
+    def add(self, intent: IntentRow) -> None:
+        """Count a payment that fits its limits per transaction."""
+        if settles_at_once(intent):
+            self.sum.used_minor += intent.amount_minor
+            self.sum.used_count += 1
+        else:
+            self.sum.held_minor += intent.amount_minor
+            self.sum.held_count += 1
+
+
+class Desk:
+    """The counters of one batch, locked: decides in the order that it is asked, then writes.
+
+    Where all the batch fits, it was taken before anything was asked, and what fails for another reason is given back.
+    """
+
+    def __init__(self, reader: LimitReader, asked: Mapping[UUID, Alike], refunds: Mapping[UUID, Sequence[Held]],
+                 usage: dict[UsageKey, Usage] | None) -> None:  # fmt: skip
+        """`usage` is what the counters say; None where the batch was taken at once."""
+        self._reader, self._asked, self._refunds, self._usage = reader, asked, refunds, usage
         self._taken: dict[UUID, tuple[Held, ...]] = {}
+        self._given_back: list[tuple[IntentRow, tuple[Held, ...]]] = []
 
     def admit(self, intent: IntentRow) -> str | None:
         """Take what the intent needs and return None, or take nothing and say which limit it does not fit.
 
         Either is noted in the intent's `limits`.
         """
-        answer = fit(intent.amount_minor, self._claims.get(intent.id, ()), self._usage)
-        if isinstance(answer, Exceeded):
-            intent.limits = {"exceeded": told(answer).model_dump(mode="json")}
-            return _text(answer)
-        held = self._taken[intent.id] = (*answer, *self._refunds.get(intent.id, ()))
+        held: tuple[Held, ...] = ()
+        if (alike := self._asked.get(intent.id)) is not None:
+            answer = self._fit(intent.amount_minor, alike)
+            if isinstance(answer, Exceeded):
+                intent.limits = {"exceeded": told(answer).model_dump(mode="json")}
+                return _text(answer)
+            held = answer
+        held = self._taken[intent.id] = (*held, *self._refunds.get(intent.id, ()))
         intent.limits = {"held": [each.record() for each in held]} if held else None
         return None
 
+    def _fit(self, amount_minor: int, alike: Alike) -> tuple[Held, ...] | Exceeded:
+        if self._usage is not None:
+            return fit(amount_minor, (*alike.alone, *alike.counted), self._usage)
+        if alike.alone and isinstance(exceeded := fit(amount_minor, alike.alone, {}), Exceeded):
+            return exceeded
+        return tuple([Held(one.key, amount_minor, 1) for one in alike.counted if one.key is not None])
+
     def release(self, intent: IntentRow) -> None:
         """Put back what an intent took that failed for another reason."""
-        release([each for each in self._taken.pop(intent.id, ()) if each.amount_minor > 0], self._usage)
+        held = tuple(each for each in self._taken.pop(intent.id, ()) if each.amount_minor > 0)
+        if self._usage is None:
+            self._given_back.append((intent, held))
+        else:
+            release(held, self._usage)
         intent.limits = None
 
     async def write(self, uow: Any, states: Iterable[tuple[IntentRow, IntentState]]) -> None:
@@ -148,9 +211,15 @@ class Desk:
         moves: defaultdict[UsageKey, UsageMove] = defaultdict(UsageMove)
         for intent, state in states:
             for each in self._taken.get(intent.id, ()):
-                _take(moves[each.key], each, used=state is IntentState.SETTLED)
+                # What refunds give back is never taken at once.
+                if self._usage is not None or each.amount_minor < 0:
+                    _take(moves[each.key], each, used=state is IntentState.SETTLED)
+        for intent, held in self._given_back:
+            for each in held:
+                _take(moves[each.key], Held(each.key, -each.amount_minor, -each.count), used=settles_at_once(intent))
         # What refunds give back was not looked at, so it was not locked.
-        await _write(uow, self._reader, moves, locked=self._usage.keys() >= moves.keys())
+        locked = self._usage is not None and self._usage.keys() >= moves.keys()
+        await _write(uow, self._reader, moves, locked=locked)
 
 
 class LimitBook:
@@ -171,7 +240,8 @@ class LimitBook:
         """Lock the counters of a batch and return what decides about it; None where no limit counts any of it.
 
         `rails` has the terms of the intents that need a rail, `originals` the payments that refunds are about. Costs
-        one statement, one more where owners or tiers matter, and without limits none but a small one a second.
+        one statement where all fits and two where not, one more where owners or tiers matter, and without limits none
+        but a small one a second.
         """
         books = {tenant_id: await self.book_of(uow, tenant_id) for tenant_id in {i.tenant_id for i in intents}}
         matching = {i.id: books[i.tenant_id].matching(i.operation, i.currency) for i in intents}
@@ -179,9 +249,8 @@ class LimitBook:
         if not refunds and not any(matching.values()):
             return None
         payers = await self._payers(uow, intents, matching)
-        claims: dict[UUID, list[Claim]] = {}
-        keys: dict[UsageKey, UUID] = {}
-        alike: dict[tuple[UUID, int, str], list[Claim]] = {}
+        asked: dict[UUID, Alike] = {}
+        alike: dict[tuple[UUID, int, str], Alike] = {}
         for intent in intents:
             limits, rail = matching[intent.id], rails.get(intent.id)
             # Payments of one wallet ask the same limits for room; the limits are those of its tenant.
@@ -189,12 +258,28 @@ class LimitBook:
             found = alike.get(same)
             if found is None:
                 book, payer = books[intent.tenant_id], payers.get(intent.wallet_id) or Payer(intent.wallet_id)
-                asked = [claim(each, intent.tenant_id, payer, at, book.zone_for(each, rail)) for each in limits]
-                found = alike[same] = [one for one in asked if one is not None]
-                keys |= {one.key: intent.tenant_id for one in found if one.key is not None}
-            claims[intent.id] = found
-        usage = await self._reader.lock_usage(uow, [(tenant, key) for key, tenant in keys.items()]) if keys else {}
-        return Desk(self._reader, claims, usage, refunds)
+                claims = [claim(each, intent.tenant_id, payer, at, book.zone_for(each, rail)) for each in limits]
+                found = alike[same] = _alike(intent.tenant_id, [one for one in claims if one is not None])
+            asked[intent.id] = found
+            if not found.alone or not isinstance(fit(intent.amount_minor, found.alone, {}), Exceeded):
+                found.add(intent)
+        return Desk(self._reader, asked, refunds, await self._take_all(uow, alike.values()))
+
+    async def _take_all(self, uow: Any, groups: Collection[Alike]) -> dict[UsageKey, Usage] | None:
+        """Take what the batch asks for where all of it fits, or return the counters, locked, to decide one by one."""
+        takes: dict[UsageKey, Take] = {}
+        for group in groups:
+            for one in group.counted:
+                if one.key is None:
+                    continue
+                take = takes.get(one.key)
+                if take is None:
+                    takes[one.key] = Take(group.tenant_id, one.limit, replace(group.sum))
+                else:
+                    take.sum.add(group.sum)
+        if not takes or await self._reader.take_usage(uow, takes):
+            return None
+        return await self._reader.lock_usage(uow, [(take.tenant_id, key) for key, take in takes.items()])
 
     async def note_refund(self, uow: Any, refund: IntentRow, original: IntentRow) -> None:
         """Note with a refund of the core's own what it gives back once `end` is told that it settled."""
@@ -283,6 +368,11 @@ def _text(exceeded: Exceeded) -> str:
     return text if exceeded.renews_at is None else f"{text} until {exceeded.renews_at.isoformat()}"
 
 
+def _alike(tenant_id: UUID, claims: Sequence[Claim]) -> Alike:
+    alone = tuple([one for one in claims if one.key is None])
+    return Alike(tenant_id, alone, tuple([one for one in claims if one.key is not None]))
+
+
 def _refunds(
     books: Mapping[UUID, Book], intents: Sequence[IntentRow], originals: Mapping[UUID, IntentRow]
 ) -> dict[UUID, tuple[Held, ...]]:
@@ -303,7 +393,7 @@ def _take(move: UsageMove, held: Held, *, used: bool) -> None:
     if used:
         move.used_minor += held.amount_minor
         move.used_count += held.count
-    elif held.amount_minor > 0:
+    elif held.amount_minor > 0 or held.count:
         move.held_minor += held.amount_minor
         move.held_count += held.count
 

@@ -14,6 +14,7 @@ from core.domain.fee_legs import legs_of_plain, plain_legs
 from core.domain.intents import ALLOWED, IntentRow, Move
 from core.services.authorize import Moment
 from core.services.read_intents import IntentFilter
+from core.store.columns import spare, spared_rows
 from core.store.event_wakes import WAKE_FOLLOWERS
 from core.store.unit_of_work import UnitOfWork, Write
 from schemas.events import IntentState
@@ -68,7 +69,7 @@ _INSERT: Final = Write(
     f"""
 made_intents AS (
     INSERT INTO fleet.intents ({", ".join(_INSERTED)})
-    SELECT * FROM unnest({", ".join(f"${n}::{kind}[]" for n, kind in enumerate(_INSERTED.values(), start=1))})
+    {spared_rows(list(_INSERTED.values()))}
     RETURNING id, version, tenant_id, state, deadline, traceparent, failure_code, original_intent_id,
         on_behalf_of
 ), told_intents AS (
@@ -177,7 +178,8 @@ class IntentStore:
     async def insert_intents(self, uow: UnitOfWork, intents: Sequence[IntentRow]) -> None:
         """Insert intents that are new, each with its first event."""
         if intents:
-            await uow.later(_INSERT, *(list(map(read, intents)) for read in _READERS), uow.context.actor)
+            ids, *others = (list(map(read, intents)) for read in _READERS)
+            await uow.later(_INSERT, ids, *map(spare, others), uow.context.actor)
 
     async def move_intents(self, uow: UnitOfWork, moves: Sequence[Move]) -> set[UUID]:
         """Move intents whose state allows it and write one event each; return which moved.

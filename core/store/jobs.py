@@ -8,6 +8,7 @@ from uuid import UUID
 from core.domain.ids import ids_of_that_time
 from core.domain.intents import IntentRow
 from core.domain.jobs import JobRow, JobState, Waiting
+from core.store.columns import spare, spared_rows
 from core.store.intents import INTENT_COLUMNS, intent_of
 from core.store.outbox import NOTIFY_OUTBOX, job_body
 from core.store.unit_of_work import UnitOfWork, Write
@@ -22,15 +23,16 @@ _INTENT_AT: Final = len(_FIELDS)
 JOB_COLUMNS: Final = ", ".join(f"j.{name}" for name in _FIELDS)
 """The columns of a JobRow, under the alias j."""
 
+_INSERTED: Final = (
+    *("uuid",) * 4, *("text",) * 7, "bigint", "text", "text", "timestamptz", "timestamptz", "text", "int", "text"
+)  # fmt: skip
 _INSERT: Final = Write(
-    """
+    f"""
 made_jobs AS (
     INSERT INTO fleet.jobs (id, tenant_id, intent_id, target_job_id, kind, operation, rail, provider, provider_account,
         environment, reference, amount_minor, currency, payee_masked, deadline, not_before, stream, ledger_epoch,
         traceparent)
-    SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::uuid[], $5::text[], $6::text[], $7::text[],
-        $8::text[], $9::text[], $10::text[], $11::text[], $12::bigint[], $13::text[], $14::text[],
-        $15::timestamptz[], $16::timestamptz[], $17::text[], $18::int[], $19::text[])
+    {spared_rows(_INSERTED)}
     ON CONFLICT (id) DO NOTHING
     RETURNING id, tenant_id, rail, stream, not_before, traceparent
 ), queued_jobs AS (
@@ -41,7 +43,7 @@ made_jobs AS (
 ), woken_relays AS (
     SELECT pg_notify('fleet_outbox', stream) FROM (SELECT DISTINCT stream FROM made_jobs) AS streams
 )
-""",
+""",  # noqa: S608 - a constant
     frozenset({"jobs", "outbox"}),
     "SELECT count(*) FROM woken_relays",
 )
@@ -55,24 +57,24 @@ async def insert_jobs(uow: UnitOfWork, jobs: Sequence[JobRow]) -> None:
     await uow.later(
         _INSERT,
         [job.id for job in rows],
-        [job.tenant_id for job in rows],
-        [job.intent_id for job in rows],
-        [job.target_job_id for job in rows],
-        [job.kind for job in rows],
-        [job.operation for job in rows],
-        [job.rail for job in rows],
-        [job.provider for job in rows],
-        [job.provider_account for job in rows],
-        [job.environment for job in rows],
-        [job.reference for job in rows],
-        [job.amount_minor for job in rows],
-        [job.currency for job in rows],
-        [job.payee_masked for job in rows],
-        [job.deadline for job in rows],
-        [job.not_before for job in rows],
-        [job.stream for job in rows],
-        [job.ledger_epoch for job in rows],
-        [job.traceparent for job in rows],
+        spare([job.tenant_id for job in rows]),
+        spare([job.intent_id for job in rows]),
+        spare([job.target_job_id for job in rows]),
+        spare([job.kind for job in rows]),
+        spare([job.operation for job in rows]),
+        spare([job.rail for job in rows]),
+        spare([job.provider for job in rows]),
+        spare([job.provider_account for job in rows]),
+        spare([job.environment for job in rows]),
+        spare([job.reference for job in rows]),
+        spare([job.amount_minor for job in rows]),
+        spare([job.currency for job in rows]),
+        spare([job.payee_masked for job in rows]),
+        spare([job.deadline for job in rows]),
+        spare([job.not_before for job in rows]),
+        spare([job.stream for job in rows]),
+        spare([job.ledger_epoch for job in rows]),
+        spare([job.traceparent for job in rows]),
         [job_body(job) for job in rows],
     )
 

@@ -29,6 +29,7 @@ from core.services.ledger_port import (
     LedgerReport,
     LedgerUnavailableError,
 )
+from core.store.columns import spare
 from core.store.database import Database, UnitOfWork
 from core.store.ledger_proof import prove
 from core.store.ledger_reads import read_balance_at, read_history, read_on, settle_past
@@ -189,7 +190,8 @@ async def _apply_in_order(uow: UnitOfWork, transfers: Sequence[Transfer]) -> lis
 
 
 async def _call(uow: UnitOfWork, transfers: Sequence[Transfer], *, exact: bool) -> bool:
-    return bool(await uow.value_after_writes(_APPLY, exact, *transfer_columns(transfers)))
+    ids, *others = transfer_columns(transfers)
+    return bool(await uow.value_after_writes(_APPLY, exact, ids, *map(spare, others)))
 
 
 async def _lock_state(uow: UnitOfWork, transfers: Sequence[Transfer]) -> LedgerState:

@@ -2,16 +2,17 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import date, datetime
 from typing import Final
 from uuid import UUID
 from zoneinfo import ZoneInfo
 
 import asyncpg
 
-from core.domain.limits import Payer, Usage, UsageKey
-from core.services.limits import BookState, LimitBook, StoredLimit, UsageMove
+from core.domain.limits import Limit, Payer, Usage, UsageKey
+from core.services.limits import BookState, LimitBook, StoredLimit, Take, UsageMove
 from core.services.quotas import Quotas
+from core.store.columns import spare
 from core.store.database import UnitOfWork
 from schemas.limits import LimitRequest, QuotaObject
 
@@ -44,6 +45,7 @@ WHERE (u.limit_id, u.subject, u.period) IN (
     SELECT k.limit_id, k.subject COLLATE "C", k.period
     FROM unnest($1::uuid[], $2::text[], $3::date[]) AS k(limit_id, subject, period))
 """
+_TAKE: Final = "SELECT fleet.take_limit_usage($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)"
 _MOVE: Final = "SELECT fleet.move_limit_usage($1, $2, $3, $4, $5, $6, $7)"
 _MOVE_LOCKED: Final = "SELECT fleet.move_locked_limit_usage($1, $2, $3, $4, $5, $6, $7)"
 # Taken after the object was made: whoever waits here counts what those before it committed.
@@ -131,6 +133,36 @@ class LimitStore:
             "SELECT id, owner, tier FROM fleet.wallets WHERE id = ANY ($1::uuid[])", wallet_ids
         )
         return {row["id"]: Payer(*row) for row in rows}
+
+    async def take_usage(self, uow: UnitOfWork, takes: Mapping[UsageKey, Take]) -> bool:
+        """Add to all counters, made where they are missing, if all of it fits; else change nothing: False."""
+        # A batch asks few limits for room in few periods: each is sent once, and a counter names its place among them.
+        terms: dict[tuple[int, date], int] = {}
+        limits: list[tuple[UUID, Limit, date]] = []
+        places: list[int] = []
+        for key, take in takes.items():
+            term = id(take.limit), key.period
+            place = terms.get(term)
+            if place is None:
+                limits.append((take.tenant_id, take.limit, key.period))
+                place = terms[term] = len(limits)
+            places.append(place)
+        sums = [take.sum for take in takes.values()]
+        done: bool = await uow.connection.fetchval(
+            _TAKE,
+            [tenant_id for tenant_id, _, _ in limits],
+            [limit.id for _, limit, _ in limits],
+            [period for _, _, period in limits],
+            [limit.max_amount_minor for _, limit, _ in limits],
+            [limit.max_count for _, limit, _ in limits],
+            places,
+            [key.subject for key in takes],
+            spare([each.held_minor for each in sums]),
+            spare([each.used_minor for each in sums]),
+            spare([each.held_count for each in sums]),
+            spare([each.used_count for each in sums]),
+        )
+        return done
 
     async def lock_usage(self, uow: UnitOfWork, keys: Sequence[tuple[UUID, UsageKey]]) -> dict[UsageKey, Usage]:
         """Return the counters, locked in the one order; made, under their tenant, where they are missing."""

@@ -16,7 +16,7 @@ from core.domain.limits import Payer, Usage, UsageKey
 from core.domain.verdicts import PAID, AttemptView, FactKey
 from core.services.authorize import Moment
 from core.services.facts import Alert, Fact, Histories
-from core.services.limits import BookState, StoredLimit, UsageMove
+from core.services.limits import BookState, StoredLimit, Take, UsageMove
 from core.services.rails import RailState
 from core.services.routes import RailTerms, Route, terms
 from core.services.settle import Delivery
@@ -276,6 +276,10 @@ class Limits:
     async def payers_of(self, uow: Transaction, wallet_ids: Sequence[UUID]) -> dict[UUID, Payer]:
         """Return none: nobody is limited."""
         return {}
+
+    async def take_usage(self, uow: Transaction, takes: Mapping[UsageKey, Take]) -> bool:
+        """Take nothing: nothing is counted."""
+        return True
 
     async def lock_usage(self, uow: Transaction, keys: Sequence[tuple[UUID, UsageKey]]) -> dict[UsageKey, Usage]:
         """Return none: nothing is counted."""

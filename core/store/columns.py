@@ -1,0 +1,32 @@
+"""Rows as arrays for `unnest`: a column that is the same in every row travels as one element.
+
+Each element costs its encoding here and its decoding there, more than most of what is done with it; and of what a batch
+of payments is made of, the most is alike in all of them, or NULL.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+
+def spare(column: list[Any]) -> list[Any]:
+    """Return the column, or the one value that all its rows have."""
+    first = column[0]
+    # The ends first: most columns that differ, differ there.
+    if column[-1] is not first and column[-1] != first:
+        return column
+    return [first] if column.count(first) == len(column) else column
+
+
+def spared_rows(types: Sequence[str]) -> str:
+    """Return a SELECT of rows whose columns are the parameters from $1 on, each as `spare` returns it.
+
+    The first column, which says how many rows there are, is not spared.
+    """
+    names = [f"c{place}" for place in range(1, len(types) + 1)]
+    arrays = [f"${place}::{kind}[]" for place, kind in enumerate(types, start=1)]
+    chosen = [
+        f"CASE cardinality({array}) WHEN 1 THEN ({array})[1] ELSE {name} END"
+        for array, name in zip(arrays[1:], names[1:], strict=True)
+    ]
+    rows = f"unnest({', '.join(arrays)}) AS v({', '.join(names)})"
+    return f"SELECT {', '.join([names[0], *chosen])} FROM {rows}"  # noqa: S608 - names and types are this program's
