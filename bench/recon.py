@@ -19,7 +19,7 @@ from core.domain.registers import Account
 from core.services.registers import close_register, compare_day
 from core.store.database import Database
 from fleet.cli.connection import find_connection
-from fleet.cli.recon_registers import RegisterCommandPorts
+from fleet.cli.recon_registers import ReconCommandPorts
 from fleet.stack.provision import RoleUrls
 from schemas.register_mapping import RegisterMapping
 from schemas.registers import RegisterClosed, RegisterOpened
@@ -75,7 +75,7 @@ async def _measure(urls: RoleUrls, file: Path, lines: int) -> list[Measurement]:
     await admin.close()
     _write(file, lines, at)
     database = await Database.connect(urls.worker, max_size=2, application_name="bench")
-    ports = RegisterCommandPorts(database, find_connection())
+    ports = ReconCommandPorts(database, find_connection())
     process = psutil.Process()
     try:
         await _take(ports, file, min(lines, 20_000), date(2020, 1, 1))  # everything that is made once is there
@@ -99,7 +99,7 @@ async def _measure(urls: RoleUrls, file: Path, lines: int) -> list[Measurement]:
     ]
 
 
-async def _take(ports: RegisterCommandPorts, file: Path, lines: int, day: date) -> None:
+async def _take(ports: ReconCommandPorts, file: Path, lines: int, day: date) -> None:
     with file.open(newline="") as text:
         records = (x for x in islice(read_register(_MAPPING, text), lines) if not isinstance(x, RefusedLine))
         async with ports.unit_of_work(_CONTEXT) as uow:

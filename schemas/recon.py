@@ -5,7 +5,7 @@ from enum import StrEnum
 from typing import Annotated
 from uuid import UUID
 
-from pydantic import Field
+from pydantic import AwareDatetime, Field
 
 from schemas.base import Contract
 from schemas.on_call import Reason
@@ -56,6 +56,7 @@ class BreakList(Contract):
     """Breaks, the oldest first."""
 
     items: list[BreakView]
+    next_cursor: str | None = None
 
 
 class BreakOwner(Contract):
@@ -69,6 +70,23 @@ class BreakResolution(Contract):
 
     reason: Reason
     entry_intent_id: UUID | None = None
+
+
+class BooksCompared(StrEnum):
+    """What the books are compared with."""
+
+    LEDGER = "ledger"
+    """With themselves: every transfer."""
+    INTENTS = "intents"
+    """With every payment and its events."""
+
+
+class BooksAsked(Contract):
+    """The body of `POST /v1/recon/books`."""
+
+    what: BooksCompared
+    since: AwareDatetime | None = None
+    """Of intents: only those made since; left out, all, and breaks that are not found any more end."""
 
 
 class ReconReport(Contract):

@@ -1,10 +1,19 @@
 """The report of a day or a week: what was compared, what did not fit, and what became of it."""
 
 from datetime import date, datetime
+from enum import StrEnum
 
 from schemas.base import Contract
 from schemas.recon import BreakView
 from schemas.registers import RegisterRun
+
+
+class ReportFormat(StrEnum):
+    """How a report is written."""
+
+    CSV = "csv"
+    JSON = "json"
+    HTML = "html"
 
 
 class ReconPeriod(Contract):

@@ -1,5 +1,6 @@
 """How a provider writes its register: which column of its file is what, and how it is written."""
 
+from datetime import date
 from typing import Annotated, Self
 
 from pydantic import Field, model_validator
@@ -85,3 +86,16 @@ class RegisterMapping(Contract):
         except LookupError as error:
             raise ValueError(f"encoding: {self.encoding!r} is not known") from error
         return self
+
+
+class RegisterImport(Contract):
+    """The body of `POST /v1/registers`: a provider's file, as it came, and how it is read."""
+
+    mapping: RegisterMapping
+    content: Annotated[str, Field(pattern=r"^[A-Za-z0-9+/]*={0,2}$")]
+    """The file's bytes, as base64."""
+    name: Annotated[str, Field(max_length=200)] = ""
+    business_day: date | None = None
+    """Needed where the lines speak of several days."""
+    apply: bool = False
+    """Keep it; without this it is only read."""

@@ -224,10 +224,30 @@ class RegisterRunList(Contract):
     items: list[RegisterRun]
 
 
+class LineCount(Contract):
+    """How many lines of a register are alike, and how much they are."""
+
+    direction: RegisterDirection
+    status: RegisterStatus
+    currency: str
+    count: int
+    amount_minor: int
+    fee_minor: int
+    """Of those lines that tell a fee."""
+
+
+class RegisterFileShown(Contract):
+    """One register with what is in it."""
+
+    register_file: RegisterFileView
+    counts: list[LineCount]
+
+
 class RegisterFileList(Contract):
     """Registers, the newest first."""
 
     items: list[RegisterFileView]
+    next_cursor: str | None = None
 
 
 class CarriedItem(Contract):
@@ -243,10 +263,12 @@ class CarriedItem(Contract):
 
 
 class RegisterRunView(Contract):
-    """One run with what it carried over."""
+    """One run with what it carried over, the oldest first."""
 
     run: RegisterRun
     carried: list[CarriedItem]
+    next_cursor: str | None = None
+    """Where more was carried over than is listed."""
 
 
 class DayAsked(Contract):
@@ -278,3 +300,9 @@ class RegisterReading(Contract):
     """Wrong lines, the first thousand; one refuses the file."""
     kept: RegisterFileView | None = None
     """None where it was only read."""
+
+
+class RegistersAsked(Contract):
+    """Of how many provider accounts a register was asked for."""
+
+    accounts: int

@@ -14,6 +14,7 @@ from core.services.problems import Refusal
 _SCHEME: Final = "bearer "
 _ONE_REDRIVE: Final = "/v1/redrives/{redrive_id}"
 _ONE_BREAK: Final = "/v1/breaks/{break_id}"
+_ONE_REGISTER: Final = "/v1/registers/{register_id}"
 _ONE_ITEM: Final = "/v1/suspense/{item_id}"
 
 PEOPLE_ROUTES: Final[dict[tuple[str, str], Role]] = {
@@ -28,6 +29,11 @@ PEOPLE_ROUTES: Final[dict[tuple[str, str], Role]] = {
     ("GET", _ONE_REDRIVE): Role.VIEWER,
     ("GET", f"{_ONE_REDRIVE}/letters"): Role.VIEWER,
     ("GET", "/v1/breaks"): Role.VIEWER,
+    ("GET", "/v1/registers"): Role.VIEWER,
+    ("GET", _ONE_REGISTER): Role.VIEWER,
+    ("GET", "/v1/recon/runs"): Role.VIEWER,
+    ("GET", "/v1/recon/runs/{run_id}"): Role.VIEWER,
+    ("GET", "/v1/recon/report"): Role.VIEWER,
     ("GET", "/v1/reviews"): Role.VIEWER,
     ("GET", "/v1/suspense"): Role.VIEWER,
     ("GET", _ONE_ITEM): Role.VIEWER,
@@ -37,6 +43,11 @@ PEOPLE_ROUTES: Final[dict[tuple[str, str], Role]] = {
     ("POST", "/v1/redrives"): Role.OPERATOR,
     ("POST", f"{_ONE_REDRIVE}/cancel"): Role.OPERATOR,
     ("POST", "/v1/hand-settlements"): Role.OPERATOR,
+    ("GET", f"{_ONE_REGISTER}/original"): Role.OPERATOR,
+    ("POST", "/v1/registers"): Role.OPERATOR,
+    ("POST", "/v1/registers:fetch"): Role.OPERATOR,
+    ("POST", "/v1/recon/runs"): Role.OPERATOR,
+    ("POST", "/v1/recon/books"): Role.OPERATOR,
     ("POST", f"{_ONE_BREAK}/assign"): Role.OPERATOR,
     ("POST", f"{_ONE_BREAK}/resolve"): Role.OPERATOR,
     ("POST", f"{_ONE_ITEM}/assign"): Role.OPERATOR,

@@ -72,6 +72,8 @@ class Told:
     repeats: bool = False
     idempotency_key: bool = False
     media: tuple[str, ...] = ()
+    bare: bool = False
+    """Whether those media are all there is: no JSON."""
     streams: bool = False
     """Whether `Accept: text/event-stream` gets a stream of events."""
     ends: bool = False
@@ -102,13 +104,14 @@ def tells(
     repeats: bool = False,
     idempotency_key: bool = False,
     media: tuple[str, ...] = (),
+    bare: bool = False,
     streams: bool = False,
     ends: bool = False,
 ) -> Callable[[_Handler], _Handler]:
     """Note beside a handler what it reads and answers, for the document; see `Told`."""
 
     def mark(handler: _Handler) -> _Handler:
-        handler.__dict__["told"] = Told(query, repeats, idempotency_key, media, streams, ends)
+        handler.__dict__["told"] = Told(query, repeats, idempotency_key, media, bare, streams, ends)
         return handler
 
     return mark
@@ -181,7 +184,7 @@ def _parameters(route: Described, queries: dict[type[BaseModel], Any]) -> Iterat
 
 
 def _responses(route: Described, found: Any) -> dict[str, Any]:
-    answer = {_JSON: {"schema": found[route.answer, "serialization"]}}
+    answer = {} if route.told.bare else {_JSON: {"schema": found[route.answer, "serialization"]}}
     answer |= {media: {"schema": {"type": "string"}} for media in route.told.media}
     answer |= _EVENT_STREAM if route.told.streams else {}
     problem = {"application/problem+json": {"schema": found[Problem, "serialization"]}}

@@ -25,6 +25,7 @@ from core.api.openapi import Described, install_document, tells
 from core.api.quotes import QuoteRoutes
 from core.api.rates import RateRoutes
 from core.api.recon import ReconRoutes
+from core.api.recon_days import ReconDayRoutes
 from core.api.redrives import RedriveRoutes
 from core.api.requests import BATCH_BODY_MAX_BYTES, Page, parse, path_id, query_of, refusal_of
 from core.api.reviews import ReviewRoutes
@@ -96,6 +97,7 @@ def public_app(core: Core) -> ASGIApp:
         *DeadLetterRoutes(core).table(),
         *RedriveRoutes(core).table(),
         *ReconRoutes(core).table(),
+        *ReconDayRoutes(core).table(),
         *AuditRoutes(core).table(),
     ]
     for method, path, handler, _, _, _ in table:

@@ -1,6 +1,7 @@
 """Reconciliation breaks over HTTP, under a key that names RECONCILIATION."""
 
-from typing import Annotated
+from datetime import date
+from typing import Annotated, Literal
 
 from pydantic import Field
 from starlette.requests import Request
@@ -11,14 +12,18 @@ from core.api.openapi import tells
 from core.api.requests import Page, parse, path_id, query_of
 from core.api.signed_routes import Route, SignedRoutes
 from core.services.keys import RECONCILIATION_SCOPE
-from core.services.recon import approve_break, assign_break, resolve_break
-from core.services.redrives import background_context, reach
+from core.services.recon import approve_break, assign_break, list_breaks, resolve_break
+from schemas.jobs import RailName
 from schemas.recon import BreakList, BreakOwner, BreakResolution, BreakState, BreakView
 
 
 class _BreakQuery(Page):
-    state: BreakState | None = BreakState.OPEN
+    state: BreakState | Literal["ALL"] = BreakState.OPEN
     kind: Annotated[str, Field(pattern=r"^[a-z_]{1,64}$")] | None = None
+    rail: RailName | None = None
+    """Only of this rail's registers."""
+    day: date | None = None
+    """Only of this business day."""
 
 
 class ReconRoutes(SignedRoutes):
@@ -38,10 +43,10 @@ class ReconRoutes(SignedRoutes):
     async def list_breaks(self, request: Request) -> Response:
         """List breaks, the oldest first."""
         caller, _ = await self._operator(request, RECONCILIATION_SCOPE)
-        query, ports = query_of(_BreakQuery, request), self._core.worker_ports
-        async with ports.unit_of_work(background_context(caller)) as uow:
-            found = await ports.recon.page(uow, reach(caller), query.state, query.kind, query.limit)
-        return json_answer(BreakList(items=found))
+        query = query_of(_BreakQuery, request)
+        state = query.state if isinstance(query.state, BreakState) else None
+        narrowed = {name: value for name, value in query if name != "state"}
+        return json_answer(await list_breaks(self._core.worker_ports, caller, state=state, **narrowed))
 
     async def assign(self, request: Request) -> Response:
         """Say who looks after a break."""

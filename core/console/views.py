@@ -29,6 +29,7 @@ TOLD: Final = {
     "owner_set": "The break has an owner.",
     "resolved": "The break's way out is noted.",
     "compared": "Compared. What does not fit is below.",
+    "wanted": "The adapter is asked for the register; it is listed below once it has come.",
     "person_added": "The person may sign in now.",
     "person_changed": "Changed; it counts from their next click.",
     "proved": "The chains hold.",

@@ -3,7 +3,7 @@
 import hashlib
 import zlib
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import AsyncIterable, Iterable
 from datetime import date
 from typing import Any, Final, Protocol
 from uuid import UUID
@@ -11,6 +11,8 @@ from uuid import UUID
 from core.domain.context import Context
 from core.domain.register_files import RefusedLine
 from core.domain.register_records import COLUMNS, Record
+from core.domain.registers import SYSTEM_TENANT
+from core.services.audit import Act
 from core.services.problems import Refusal
 from core.services.registers import RegisterPorts, Registers, close_register
 from core.services.vault_port import Vault
@@ -77,7 +79,7 @@ async def import_register(
     mapping: RegisterMapping,
     day: date,
     name: str,
-    records: Iterable[Record],
+    records: Iterable[Record] | AsyncIterable[Record],
     pieces: Iterable[bytes],
 ) -> RegisterFileView:
     """Keep a file and its lines as the register of a day; the same file again is the same register.
@@ -104,6 +106,10 @@ async def import_register(
 
 
 async def original_of(ports: ImportPorts, context: Context, file_id: UUID) -> bytes:
-    """Return an imported file as it came; empty for a register that was fetched."""
+    """Return an imported file as it came; empty for a register that was fetched. Who took it is journalled."""
     async with ports.unit_of_work(context) as uow:
-        return b"".join(zlib.decompress(piece) for piece in await ports.registers.pieces(uow, ports.vault, file_id))
+        pieces = await ports.registers.pieces(uow, ports.vault, file_id)
+        if pieces:
+            act = Act(SYSTEM_TENANT, context.actor, "register_original_read", f"register:{file_id}", {})
+            await ports.journal.append(uow, [act])
+    return b"".join(zlib.decompress(piece) for piece in pieces)

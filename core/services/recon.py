@@ -15,12 +15,13 @@ from core.domain.operations import hold_transfers, void_transfers
 from core.domain.reconciliation import Booked, Break, BreakKind, Told, breaks_of, is_judged, transfers_of
 from core.domain.registers import PREFIX as REGISTER_PREFIX
 from core.services.audit import Act, Journal
+from core.services.cursors import decode_cursor, encode_cursor, id_of, malformed_cursor
 from core.services.keys import RECONCILIATION_SCOPE, Caller
 from core.services.ledger_port import Ledger
 from core.services.problems import Refusal
 from core.services.redrives import SYSTEM_TENANT, background_context, reach
 from schemas.events import IntentState
-from schemas.recon import BreakResolution, BreakState, BreakView, ReconReport
+from schemas.recon import BreakList, BreakResolution, BreakState, BreakView, ReconReport
 
 PAGE: Final = 1000
 
@@ -56,7 +57,9 @@ class Reconciler(Protocol):
         limit: int,
         rail: str | None = None,
         day: date | None = None,
+        after: tuple[datetime, UUID] | None = None,
     ) -> list[BreakView]: ...
+    async def between(self, uow: Any, begin: datetime, end: datetime, limit: int) -> list[BreakView]: ...
     async def find(self, uow: Any, break_id: UUID, tenant_id: UUID | None) -> BreakView | None: ...
     async def change(self, uow: Any, break_id: UUID, **changed: Any) -> None: ...
 
@@ -131,6 +134,39 @@ async def _recorded(
     for each in found:
         counts[each.kind] = counts.get(each.kind, 0) + 1
     return ReconReport(what=what, compared=compared, unjudged=unjudged, found=counts, new=new, gone=gone, since=since)
+
+
+async def list_breaks(
+    ports: ReconPorts,
+    caller: Caller,
+    *,
+    state: BreakState | None,
+    kind: str | None = None,
+    rail: str | None = None,
+    day: date | None = None,
+    cursor: str | None = None,
+    limit: int = 100,
+) -> BreakList:
+    """Return a page of breaks, the oldest first. Raises Refusal: operation_not_permitted, cursor_malformed."""
+    caller.require_operation(RECONCILIATION_SCOPE)
+    after = None if cursor is None else after_of(cursor)
+    async with ports.unit_of_work(background_context(caller)) as uow:
+        found = await ports.recon.page(uow, reach(caller), state, kind, limit + 1, rail, day, after)
+    last = found[limit - 1] if len(found) > limit else None
+    following = None if last is None else encode_cursor(last.first_seen_at.isoformat(), str(last.id))
+    return BreakList(items=found[:limit], next_cursor=following)
+
+
+def after_of(cursor: str) -> tuple[datetime, UUID]:
+    """Return the moment and the id that a page ended with. Raises Refusal `cursor_malformed`."""
+    at, last = decode_cursor(cursor, 2)
+    try:
+        moment = datetime.fromisoformat(at)
+    except ValueError as error:
+        raise malformed_cursor() from error
+    if moment.tzinfo is None:
+        raise malformed_cursor()
+    return moment, id_of(last)
 
 
 async def assign_break(ports: ReconPorts, caller: Caller, break_id: UUID, owner: str) -> BreakView:

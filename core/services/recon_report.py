@@ -3,7 +3,7 @@
 import csv
 import html
 import io
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, date, datetime, time, timedelta
 from typing import Any, Final, Protocol
 
@@ -12,7 +12,7 @@ import orjson
 from core.services.problems import Refusal
 from core.services.registers import Registers
 from schemas.recon import BreakView
-from schemas.recon_report import ReconPeriod
+from schemas.recon_report import ReconPeriod, ReportFormat
 from schemas.registers import RegisterRun
 
 BREAKS_MAX: Final = 10_000
@@ -111,6 +111,13 @@ def as_html(report: ReconPeriod) -> str:
         f"{more}</p>\n"
         f"<h2>What was compared</h2>\n{runs}\n<h2>What did not fit</h2>\n{breaks}\n</body></html>\n"
     )
+
+
+WRITERS: Final[Mapping[ReportFormat, Callable[[ReconPeriod], str]]] = {
+    ReportFormat.CSV: as_csv,
+    ReportFormat.JSON: as_json,
+    ReportFormat.HTML: as_html,
+}
 
 
 def _at_stake(breaks: Sequence[BreakView], currency: str) -> int:

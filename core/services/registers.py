@@ -30,6 +30,7 @@ from core.services.problems import Refusal
 from schemas.rails import RailRegistration
 from schemas.registers import (
     CarriedItem,
+    LineCount,
     MatchClass,
     RegisterClosed,
     RegisterFileView,
@@ -44,6 +45,8 @@ PAGE: Final = 1000
 AROUND_DAYS: Final = 10
 """How far around a day other registers are looked into."""
 DAY_S: Final = 86_400
+SCHEDULE: Final = "core"
+"""Who compares by the schedule: of what a person asked for, the journal tells also where nothing was found."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,10 +73,16 @@ class Registers(Protocol):
     async def close(
         self, uow: Any, rail: str, file_id: UUID, state: RegisterState, lines: int, file_hash: bytes
     ) -> RegisterFileView: ...
-    async def files(self, uow: Any, rail: str | None, day: date | None, limit: int) -> list[RegisterFileView]: ...
+    async def files(
+        self, uow: Any, rail: str | None, day: date | None, limit: int, before: UUID | None = None
+    ) -> list[RegisterFileView]: ...
+    async def find(self, uow: Any, file_id: UUID) -> RegisterFileView | None: ...
+    async def counts(self, uow: Any, file_id: UUID) -> list[LineCount]: ...
     async def runs(self, uow: Any, first: date, last: date, rail: str | None) -> list[RegisterRun]: ...
     async def run(self, uow: Any, run_id: UUID) -> RegisterRun | None: ...
-    async def carried(self, uow: Any, run_id: UUID, limit: int) -> list[CarriedItem]: ...
+    async def carried(
+        self, uow: Any, run_id: UUID, limit: int, after: tuple[datetime, UUID] | None = None
+    ) -> list[CarriedItem]: ...
     async def accounts(self, uow: Any) -> list[Account]: ...
 
 
@@ -213,7 +222,7 @@ async def compare_day(ports: RegisterPorts, context: Context, account: Account, 
             finished_at=started_at,
         )
         await ports.matching.keep_run(uow, run)
-        if found or gone:
+        if found or gone or context.actor != SCHEDULE:
             data = {"day": day.isoformat(), "found": found, "new": new, "gone": gone}
             await ports.journal.append(uow, [Act(SYSTEM_TENANT, context.actor, "reconciled", f"recon:{run.id}", data)])
         kept: RegisterRun | None = await ports.registers.run(uow, run.id)

@@ -125,18 +125,22 @@ class ReconStore:
         limit: int,
         rail: str | None = None,
         day: date | None = None,
+        after: tuple[datetime, UUID] | None = None,
     ) -> list[BreakView]:
-        """Return breaks, the oldest first."""
+        """Return breaks, the oldest first; `after` is when the last one of a page was first seen, and its id."""
         rows = await uow.connection.fetch(
             _VIEW + " WHERE ($1::uuid IS NULL OR tenant_id = $1) AND ($2::text IS NULL OR state = $2)"
             " AND ($3::text IS NULL OR kind = $3) AND ($5::text IS NULL OR rail = $5)"
-            " AND ($6::date IS NULL OR business_day = $6) ORDER BY first_seen_at, id LIMIT $4",
+            " AND ($6::date IS NULL OR business_day = $6)"
+            " AND ($7::timestamptz IS NULL OR (first_seen_at, id) > ($7, $8::uuid))"
+            " ORDER BY first_seen_at, id LIMIT $4",
             tenant_id,
             state,
             kind,
             limit,
             rail,
             day,
+            *(after or (None, None)),
         )
         return [BreakView(**dict(row)) for row in rows]
 

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import AsyncIterable, Iterable, Sequence
-from datetime import date
+from datetime import date, datetime
 from typing import Any, Final
 from uuid import UUID
 
@@ -16,6 +16,7 @@ from core.services.vault_port import Vault
 from core.store.database import UnitOfWork
 from schemas.registers import (
     CarriedItem,
+    LineCount,
     RegisterFileView,
     RegisterOpened,
     RegisterRun,
@@ -110,7 +111,13 @@ SELECT id, rail, provider_account, environment, business_day, register_state, ta
 _CARRIED: Final = """
 SELECT subject_id, intent_id, reference, amount_minor, currency, booked_at,
     floor(extract(epoch FROM now() - booked_at))::bigint AS age_s
-FROM fleet.register_carried WHERE run_id = $1 ORDER BY booked_at LIMIT $2
+FROM fleet.register_carried WHERE run_id = $1
+    AND ($3::timestamptz IS NULL OR (booked_at, subject_id) > ($3, $4::uuid)) ORDER BY booked_at, subject_id LIMIT $2
+"""
+_COUNTS: Final = """
+SELECT direction, status, currency, count(*) AS count, sum(amount_minor)::bigint AS amount_minor,
+    coalesce(sum(fee_minor), 0)::bigint AS fee_minor
+FROM fleet.register_lines WHERE file_id = $1 GROUP BY direction, status, currency ORDER BY direction, status, currency
 """
 
 
@@ -194,11 +201,24 @@ class RegisterStore:
         """Return the provider accounts that rails declared, or that payments go by."""
         return [Account(*row) for row in await uow.connection.fetch(_ACCOUNTS)]
 
-    async def files(self, uow: UnitOfWork, rail: str | None, day: date | None, limit: int) -> list[RegisterFileView]:
-        """Return registers, the newest first."""
-        where = " WHERE ($1::text IS NULL OR rail = $1) AND ($2::date IS NULL OR business_day = $2)"
-        rows = await uow.connection.fetch(_VIEW + where + " ORDER BY id DESC LIMIT $3", rail, day, limit)
-        return [RegisterFileView(**dict(row)) for row in rows]
+    async def files(
+        self, uow: UnitOfWork, rail: str | None, day: date | None, limit: int, before: UUID | None = None
+    ) -> list[RegisterFileView]:
+        """Return registers, the newest first; `before` an id goes on behind it."""
+        where = (
+            " WHERE ($1::text IS NULL OR rail = $1) AND ($2::date IS NULL OR business_day = $2)"
+            " AND ($4::uuid IS NULL OR id < $4) ORDER BY id DESC LIMIT $3"
+        )
+        return [RegisterFileView(**row) for row in await uow.connection.fetch(_VIEW + where, rail, day, limit, before)]
+
+    async def find(self, uow: UnitOfWork, file_id: UUID) -> RegisterFileView | None:
+        """Return one register."""
+        row = await uow.connection.fetchrow(_VIEW + " WHERE id = $1", file_id)
+        return None if row is None else RegisterFileView(**row)
+
+    async def counts(self, uow: UnitOfWork, file_id: UUID) -> list[LineCount]:
+        """Return how many lines of a register are alike."""
+        return [LineCount(**row) for row in await uow.connection.fetch(_COUNTS, file_id)]
 
     async def runs(self, uow: UnitOfWork, first: date, last: date, rail: str | None) -> list[RegisterRun]:
         """Return the newest run of each account and day."""
@@ -209,9 +229,12 @@ class RegisterStore:
         row = await uow.connection.fetchrow(_RUN, run_id)
         return None if row is None else _run_of(row)
 
-    async def carried(self, uow: UnitOfWork, run_id: UUID, limit: int) -> list[CarriedItem]:
-        """Return what a run carried over, the oldest first."""
-        return [CarriedItem(**dict(row)) for row in await uow.connection.fetch(_CARRIED, run_id, limit)]
+    async def carried(
+        self, uow: UnitOfWork, run_id: UUID, limit: int, after: tuple[datetime, UUID] | None = None
+    ) -> list[CarriedItem]:
+        """Return what a run carried over, the oldest first; `after` is when the last one was booked, and its id."""
+        rows = await uow.connection.fetch(_CARRIED, run_id, limit, *(after or (None, None)))
+        return [CarriedItem(**row) for row in rows]
 
 
 def _run_of(row: Any) -> RegisterRun:

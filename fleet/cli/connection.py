@@ -18,6 +18,7 @@ from wire.environment import SettingsError, read_variable
 T = TypeVar("T")
 
 STACK_FILE = Path(".fleet/up/stack.json")
+ANSWERS_WITHIN_S = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,9 +116,17 @@ def _check(connection: Connection, *, by_key: bool) -> None:
         raise CommandError("key_malformed", "FLEET_KEY_ID should be a key's id as fleet keys create showed it")
 
 
-def with_operator(work: Callable[[FleetClient], Awaitable[T]]) -> T:
-    """Run `work` as `with_client` does, for people on call: a running stack has a key for them beside the client's."""
-    return _with_client(find_connection().of_operator(), work, "")
+def by_api() -> bool:
+    """Whether a command that knows both ways goes through the API: as a person, or where no database is named."""
+    return bool(read_variable("FLEET_TOKEN")) or not find_connection().database_url
+
+
+def with_operator(work: Callable[[FleetClient], Awaitable[T]], *, timeout_s: int = ANSWERS_WITHIN_S) -> T:
+    """Run `work` as `with_client` does, for people on call: a running stack has a key for them beside the client's.
+
+    An answer is waited for `timeout_s`.
+    """
+    return _with_client(find_connection().of_operator(), work, "", timeout_s)
 
 
 def with_client(work: Callable[[FleetClient], Awaitable[T]], *, if_unanswered: str = "") -> T:
@@ -125,16 +134,19 @@ def with_client(work: Callable[[FleetClient], Awaitable[T]], *, if_unanswered: s
 
     `if_unanswered` says how to go on where the request may have been taken.
     """
-    return _with_client(find_connection(), work, if_unanswered)
+    return _with_client(find_connection(), work, if_unanswered, ANSWERS_WITHIN_S)
 
 
-def _with_client(connection: Connection, work: Callable[[FleetClient], Awaitable[T]], if_unanswered: str) -> T:
+def _with_client(
+    connection: Connection, work: Callable[[FleetClient], Awaitable[T]], if_unanswered: str, timeout_s: int
+) -> T:
     token = read_variable("FLEET_TOKEN")
     require(connection, "public_url", *(() if token else ("key_id", "key_secret")))
     _check(connection, by_key=not token)
 
     async def run() -> T:
-        async with FleetClient(connection.public_url, connection.key_id, connection.key_secret, token=token) as client:
+        credentials = (connection.public_url, connection.key_id, connection.key_secret)
+        async with FleetClient(*credentials, token=token, timeout_s=timeout_s) as client:
             user, _, agent = connection.on_behalf_of.partition(" ")
             return await work(client.acting_for(user, agent or None) if user else client)
 

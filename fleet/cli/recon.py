@@ -1,9 +1,7 @@
 """`fleet recon`: the books against themselves and against the intents; what did not fit, and how it is put right."""
 
 import sys
-from collections.abc import Awaitable, Callable
-from datetime import UTC, date, datetime, timedelta
-from enum import StrEnum
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Annotated, Any, cast
 from uuid import UUID
@@ -11,59 +9,43 @@ from uuid import UUID
 import typer
 from pydantic import ValidationError
 
-from core.domain.context import Context
-from core.services.ledger_port import Ledger
-from core.services.recon import reconcile_intents, reconcile_ledger
-from core.services.recon_report import as_csv, as_html, report_of, week_days
-from core.services.recon_report import as_json as as_report_json
-from core.store.audit import AuditStore
-from core.store.database import Database
-from core.store.intents import IntentStore
-from core.store.ledger import PostgresLedger
-from core.store.recon import ReconStore
-from core.store.registers import RegisterStore
+from core.services import register_desk as desk
+from core.services.recon import list_breaks
+from core.services.recon_report import WRITERS
 from fleet.cli import recon_registers
-from fleet.cli.connection import Connection, with_client
-from fleet.cli.operator import with_database
+from fleet.cli.connection import with_client
 from fleet.cli.output import CommandError, ExitCode, JsonFlag, invalid_field, print_fields, print_json, print_table
+from fleet.cli.recon_registers import COMPARING_S, DESK, ReconCommandPorts, either
 from fleet.cli.redrives import utc
-from schemas.recon import BreakOwner, BreakResolution, BreakState, BreakView, ReconReport
-from schemas.recon_report import ReconPeriod
+from fleet.client import FleetClient
+from schemas.recon import (
+    BooksAsked,
+    BooksCompared,
+    BreakList,
+    BreakOwner,
+    BreakResolution,
+    BreakState,
+    BreakView,
+    ReconReport,
+)
+from schemas.recon_report import ReportFormat
 
 app = typer.Typer(help="Reconciliation and its breaks.", no_args_is_help=True)
 recon_registers.install(app)
 
-_CONTEXT = Context(None, "fleet-cli")
-
 Since = Annotated[datetime | None, typer.Option(help="Only what was made since this time, UTC; left out: everything.")]
-
-
-class ReportFormat(StrEnum):
-    """How a report is written."""
-
-    CSV = "csv"
-    JSON = "json"
-    HTML = "html"
-
-
-class _Ports:
-    def __init__(self, database: Database) -> None:
-        self.unit_of_work = database.unit_of_work
-        self.ledger = cast("Ledger", PostgresLedger(database, _CONTEXT))
-        self.recon, self.journal, self.intents = ReconStore(), AuditStore(), IntentStore()
-        self.break_approval_above_minor = 0
 
 
 @app.command()
 def ledger(as_json: JsonFlag = False) -> int:
     """Prove the ledger from its transfers and keep what does not hold as breaks; exit code 1 where something does."""
-    return _run(lambda ports: reconcile_ledger(ports, _CONTEXT), as_json)
+    return _compare(BooksAsked(what=BooksCompared.LEDGER), as_json)
 
 
 @app.command()
 def intents(since: Since = None, as_json: JsonFlag = False) -> int:
     """Compare intents with books and events and keep what does not fit as breaks; exit code 1 where something does."""
-    return _run(lambda ports: reconcile_intents(ports, _CONTEXT, utc(since)), as_json)
+    return _compare(BooksAsked(what=BooksCompared.INTENTS, since=utc(since)), as_json)
 
 
 @app.command()
@@ -72,11 +54,18 @@ def breaks(
     kind: Annotated[str | None, typer.Option(help="Only this kind, such as orphan_hold.")] = None,
     rail: Annotated[str | None, typer.Option(help="Only of this rail's registers.")] = None,
     day: Annotated[datetime | None, typer.Option(formats=["%Y-%m-%d"], help="Only of this business day.")] = None,
-    limit: Annotated[int, typer.Option(min=1, max=1000, help="How many.")] = 100,
+    limit: Annotated[int, typer.Option(min=1, max=500, help="How many.")] = 100,
+    cursor: Annotated[str | None, typer.Option(help="As the page before told it.")] = None,
     as_json: JsonFlag = False,
 ) -> None:
     """List breaks, the oldest first."""
-    found = _breaks(state, kind, limit, rail, day.date() if day else None)
+    narrowed = {"kind": kind, "rail": rail, "day": day.date() if day else None, "limit": limit, "cursor": cursor}
+    query = {name: str(value) for name, value in narrowed.items() if value is not None} | {"state": state or "ALL"}
+    page = either(
+        lambda ports: list_breaks(ports, DESK, state=state, **cast("dict[str, Any]", narrowed)),
+        lambda client: client.call("GET", "/v1/breaks", BreakList, query=query),
+    )
+    found = page.items
     if as_json:
         print_json([each.model_dump(mode="json") for each in found])
         return
@@ -86,6 +75,8 @@ def breaks(
     ]
     columns = ("id", "kind", "subject", "minor units", "currency", "age", "state", "owner", "detail")
     print_table("breaks", columns, rows)
+    if page.next_cursor:
+        typer.echo(f"more: --cursor {page.next_cursor}")
 
 
 @app.command()
@@ -98,19 +89,15 @@ def report(
     """Write what was compared and what did not fit, with owners, ages and ends; without a day, today's."""
     if day is not None and week:
         raise CommandError("invalid_field", "give --day or --week")
-    today = datetime.now(UTC).date() if day is None else day.date()
-    try:
-        first, last = week_days(week) if week else (today, today)
-    except ValueError as error:
-        raise CommandError("invalid_field", str(error)) from error
+    query = {"format": format_.value} | ({"week": week} if week else {}) | ({"day": str(day.date())} if day else {})
 
-    async def work(database: Database, _: Connection) -> ReconPeriod:
-        async with database.unit_of_work(_CONTEXT) as uow:
-            return await report_of(uow, RegisterStore(), ReconStore(), first, last, datetime.now(UTC))
+    async def beside(ports: ReconCommandPorts) -> str:
+        return WRITERS[format_](await desk.report(ports, DESK, day.date() if day else None, week))
 
-    text = {ReportFormat.CSV: as_csv, ReportFormat.HTML: as_html, ReportFormat.JSON: as_report_json}[format_](
-        with_database(work)
-    )
+    async def over(client: FleetClient) -> str:
+        return b"".join([part async for part in client.stream("/v1/recon/report", query)]).decode()
+
+    text = either(beside, over)
     if out == "-":
         sys.stdout.write(text)
         return
@@ -144,26 +131,17 @@ def approve(break_id: UUID, as_json: JsonFlag = False) -> None:
     _show(view, as_json)
 
 
-def _run(work: Callable[[Any], Awaitable[ReconReport]], as_json: bool) -> int:
-    async def run(database: Database, _: Connection) -> ReconReport:
-        return await work(_Ports(database))
-
-    found = with_database(run)
+def _compare(asked: BooksAsked, as_json: bool) -> int:
+    found = either(
+        lambda ports: desk.compare_books(ports, DESK, asked.what, asked.since),
+        lambda client: client.call("POST", "/v1/recon/books", ReconReport, body=asked),
+        timeout_s=COMPARING_S,
+    )
     if as_json:
         print_json({**found.model_dump(mode="json"), "clean": found.clean})
     else:
         print_fields("reconciliation", found.model_dump(exclude={"found"}) | {"clean": found.clean} | found.found)
     return ExitCode.DONE if found.clean else ExitCode.CHECK_FAILED
-
-
-def _breaks(
-    state: BreakState | None, kind: str | None, limit: int, rail: str | None, day: date | None
-) -> list[BreakView]:
-    async def work(database: Database, _: Connection) -> list[BreakView]:
-        async with database.unit_of_work(_CONTEXT) as uow:
-            return await ReconStore().page(uow, None, state, kind, limit, rail, day)
-
-    return with_database(work)
 
 
 def _change(break_id: UUID, change: str, model: Any, asked: dict[str, Any], as_json: bool) -> None:

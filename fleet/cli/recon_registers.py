@@ -1,11 +1,12 @@
-"""`fleet recon run | fetch | import | registers | original | show`: what providers say, against payments and ledger."""
+"""`fleet recon run | fetch | import | registers | register | original | show`: what providers say, against ours."""
 
 import tomllib
+from base64 import b64encode
 from collections.abc import Awaitable, Callable, Iterator
 from datetime import datetime, timedelta
 from importlib.resources import files
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, TypeVar, cast
 from uuid import UUID
 
 import typer
@@ -14,32 +15,54 @@ from pydantic import ValidationError
 from core.domain.context import Context
 from core.domain.register_files import FileRefusedError, RefusedLine, read_register
 from core.domain.register_records import Record
-from core.services.import_register import PIECE_BYTES, day_of, import_register, original_of, read_through
+from core.domain.registers import SYSTEM_TENANT
+from core.services import register_desk as desk
+from core.services.import_register import PIECE_BYTES, day_of, import_register, read_through
+from core.services.keys import RECONCILIATION_SCOPE, Caller
+from core.services.ledger_port import Ledger
 from core.services.problems import Refusal
-from core.services.registers import DayBusyError, RegisterPace, account_of, compare_day
+from core.services.registers import RegisterPace
 from core.store import rails
 from core.store.audit import AuditStore
 from core.store.database import Database
+from core.store.intents import IntentStore
+from core.store.ledger import PostgresLedger
+from core.store.recon import ReconStore
 from core.store.register_matching import RegisterMatching
 from core.store.registers import RegisterStore
 from core.store.vault import PostgresVault
-from fleet.cli.connection import Connection
+from fleet.cli.connection import Connection, by_api, with_operator
 from fleet.cli.keys import master_key
 from fleet.cli.operator import ACTOR, with_database
 from fleet.cli.output import CommandError, ExitCode, JsonFlag, invalid_field, print_fields, print_json, print_table
-from schemas.register_mapping import RegisterMapping
-from schemas.registers import RegisterFileView, RegisterReading, RegisterRun, RegisterRunView
+from fleet.client import FleetClient
+from schemas.register_mapping import RegisterImport, RegisterMapping
+from schemas.registers import (
+    DayAsked,
+    RegisterFileList,
+    RegisterFileShown,
+    RegisterFileView,
+    RegisterReading,
+    RegisterRun,
+    RegisterRunList,
+    RegisterRunView,
+    RegistersAsked,
+)
 
 T = TypeVar("T")
-CONTEXT = Context(None, ACTOR)
+DESK = Caller(ACTOR, SYSTEM_TENANT, "person", None, frozenset({RECONCILIATION_SCOPE}), None)
+"""Who holds the database's password works as one of the system's people."""
+COMPARING_S = 1_800
+"""How long a comparison is waited for at the API."""
 _REFUSED_SHOWN = 20
+_PAGE = "500"
 
 Rail = Annotated[str, typer.Option(help="The rail, such as promptpay.")]
 Day = Annotated[datetime, typer.Option(formats=["%Y-%m-%d"], help="The rail's business day.")]
 AnyRail = Annotated[str | None, typer.Option(help="Only this rail; left out, every one.")]
 
 
-class RegisterCommandPorts:
+class ReconCommandPorts:
     """What the commands work with, under the worker role."""
 
     def __init__(self, database: Database, connection: Connection) -> None:
@@ -47,6 +70,9 @@ class RegisterCommandPorts:
         self.registers, self.matching, self.journal = RegisterStore(), RegisterMatching(), AuditStore()
         self.rails: Any = rails
         self.register_pace = RegisterPace()
+        self.ledger = cast("Ledger", PostgresLedger(database, Context(None, ACTOR)))
+        self.recon, self.intents = ReconStore(), IntentStore()
+        self.break_approval_above_minor = 0
         self._connection = connection
 
     @property
@@ -55,42 +81,51 @@ class RegisterCommandPorts:
         return PostgresVault(master_key(self._connection))
 
 
+def either(
+    beside: Callable[[ReconCommandPorts], Awaitable[T]],
+    over: Callable[[FleetClient], Awaitable[T]],
+    *also: str,
+    timeout_s: int = 10,
+) -> T:
+    """Do it `beside` the core, under the worker role, or `over` the API; `also` names settings that the first needs."""
+    if by_api():
+        return with_operator(over, timeout_s=timeout_s)
+
+    async def work(database: Database, connection: Connection) -> T:
+        return await beside(ReconCommandPorts(database, connection))
+
+    return with_database(work, *also)
+
+
 def install(app: typer.Typer) -> None:
     """Add the commands."""
     for name, command in (
-        ("run", run), ("fetch", fetch), ("import", import_file), ("registers", registers), ("original", original),
-        ("show", show),
+        ("run", run), ("fetch", fetch), ("import", import_file), ("registers", registers), ("register", register),
+        ("original", original), ("show", show),
     ):  # fmt: skip
         app.command(name)(command)
 
 
 def run(rail: Rail, day: Day, as_json: JsonFlag = False) -> int:
     """Compare a day's registers with payments and ledger now; exit code 1 where something does not fit."""
+    asked = _asked(rail, day)
 
-    async def work(ports: RegisterCommandPorts) -> list[RegisterRun]:
-        async with ports.unit_of_work(CONTEXT) as uow:
-            accounts = await account_of(uow, ports, rail)
-        try:
-            return [await compare_day(ports, CONTEXT, account, day.date()) for account in accounts]
-        except DayBusyError as busy:
-            raise CommandError("day_busy", "somebody compares this day now: try again", ExitCode.REFUSED) from busy
+    async def over(client: FleetClient) -> list[RegisterRun]:
+        return (await client.call("POST", "/v1/recon/runs", RegisterRunList, body=asked)).items
 
-    done = _with_ports(work)
+    done = either(lambda ports: desk.compare_now(ports, DESK, rail, day.date()), over, timeout_s=COMPARING_S)
     _print_runs(done, as_json)
     return ExitCode.DONE if all(each.clean for each in done) else ExitCode.CHECK_FAILED
 
 
 def fetch(rail: Rail, day: Day) -> None:
     """Ask the rail's adapter to fetch the day's register, also where one was fetched before."""
+    asked = _asked(rail, day)
 
-    async def work(ports: RegisterCommandPorts) -> int:
-        async with ports.unit_of_work(CONTEXT) as uow:
-            accounts = await account_of(uow, ports, rail)
-            for account in accounts:
-                await ports.registers.want(uow, account, [day.date()], again=True)
-        return len(accounts)
+    async def over(client: FleetClient) -> int:
+        return (await client.call("POST", "/v1/registers:fetch", RegistersAsked, body=asked)).accounts
 
-    count = _with_ports(work)
+    count = either(lambda ports: desk.want_again(ports, DESK, rail, day.date()), over)
     typer.echo(f"asked for {count} register(s): fleet recon registers --day {day.date()} tells when they are there")
 
 
@@ -115,11 +150,18 @@ def import_file(
     except Refusal as refused:
         raise CommandError(refused.code, refused.detail) from refused
 
-    async def work(ports: RegisterCommandPorts) -> RegisterFileView:
+    async def beside(ports: ReconCommandPorts) -> RegisterFileView | None:
         records = (line for line in _lines(chosen, file) if not isinstance(line, RefusedLine))
-        return await import_register(ports, CONTEXT, chosen, business_day, file.name, records, _pieces(file))
+        return await import_register(ports, DESK.context(), chosen, business_day, file.name, records, _pieces(file))
 
-    view = _with_ports(work, "master_key")
+    async def over(client: FleetClient) -> RegisterFileView | None:
+        content = b64encode(file.read_bytes()).decode()
+        asked = RegisterImport(mapping=chosen, content=content, name=file.name, business_day=business_day, apply=True)
+        return (await client.call("POST", "/v1/registers", RegisterReading, body=asked)).kept
+
+    view = either(beside, over, "master_key", timeout_s=COMPARING_S)
+    if view is None:
+        raise CommandError("file_refused", "the core refuses lines that are read here: is its version ours?")
     if as_json:
         print_json(view.model_dump(mode="json"))
     else:
@@ -127,14 +169,19 @@ def import_file(
     return ExitCode.DONE
 
 
-def registers(rail: AnyRail = None, day: Day | None = None, limit: int = 100, as_json: JsonFlag = False) -> None:
+def registers(
+    rail: AnyRail = None,
+    day: Day | None = None,
+    limit: Annotated[int, typer.Option(min=1, max=500, help="How many.")] = 100,
+    as_json: JsonFlag = False,
+) -> None:
     """List the registers that came, the newest first."""
-
-    async def work(ports: RegisterCommandPorts) -> list[RegisterFileView]:
-        async with ports.unit_of_work(CONTEXT) as uow:
-            return await ports.registers.files(uow, rail, day.date() if day else None, limit)
-
-    found = _with_ports(work)
+    query = _query(rail=rail, day=day.date() if day else None, limit=limit)
+    narrowed: dict[str, Any] = {"rail": rail, "day": day.date() if day else None, "limit": limit}
+    found = either(
+        lambda ports: desk.list_registers(ports, DESK, **narrowed),
+        lambda client: client.call("GET", "/v1/registers", RegisterFileList, query=query),
+    ).items
     if as_json:
         print_json([each.model_dump(mode="json") for each in found])
         return
@@ -144,17 +191,29 @@ def registers(rail: AnyRail = None, day: Day | None = None, limit: int = 100, as
     print_table("registers", ("id", "rail", "account", "day", "section", "source", "state", "lines", "name"), rows)
 
 
+def register(register_id: UUID, as_json: JsonFlag = False) -> None:
+    """Show one register: how many lines of which kind are in it, and how much they are."""
+    found = either(
+        lambda ports: desk.show_register(ports, DESK, register_id),
+        lambda client: client.call("GET", f"/v1/registers/{register_id}", RegisterFileShown),
+    )
+    if as_json:
+        print_json(found.model_dump(mode="json"))
+        return
+    print_fields("register", found.register_file.model_dump())
+    rows = [(x.direction, x.status, x.currency, x.count, x.amount_minor, x.fee_minor) for x in found.counts]
+    print_table("lines", ("direction", "status", "currency", "count", "minor units", "fees"), rows)
+
+
 def original(
     register_id: UUID, out: Annotated[Path, typer.Option(help="The file to write; it must not exist.")]
 ) -> None:
-    """Write an imported file as it came."""
+    """Write an imported file as it came; the journal tells who took it."""
 
-    async def work(ports: RegisterCommandPorts) -> bytes:
-        return await original_of(ports, CONTEXT, register_id)
+    async def over(client: FleetClient) -> bytes:
+        return b"".join([part async for part in client.stream(f"/v1/registers/{register_id}/original")])
 
-    content = _with_ports(work, "master_key")
-    if not content:
-        raise CommandError("not_found", "no imported register has this id; what was fetched has no file")
+    content = either(lambda ports: desk.original_for(ports, DESK, register_id), over, "master_key")
     try:
         with out.open("xb") as written:
             written.write(content)
@@ -166,15 +225,21 @@ def original(
 def show(day: Day, rail: AnyRail = None, as_json: JsonFlag = False) -> None:
     """Show the newest comparison of a day: how many entries came to what, and what is carried over with its age."""
 
-    async def work(ports: RegisterCommandPorts) -> list[RegisterRunView]:
-        async with ports.unit_of_work(CONTEXT) as uow:
-            found = await ports.registers.runs(uow, day.date(), day.date(), rail)
-            carried = [await ports.registers.carried(uow, each.id, 1000) for each in found]
-            return [RegisterRunView(run=each, carried=items) for each, items in zip(found, carried, strict=True)]
+    async def beside(ports: ReconCommandPorts) -> list[RegisterRunView]:
+        runs = (await desk.list_runs(ports, DESK, day.date(), day.date(), rail)).items
+        return [await desk.show_run(ports, DESK, each.id, limit=int(_PAGE)) for each in runs]
 
-    found = _with_ports(work)
+    async def over(client: FleetClient) -> list[RegisterRunView]:
+        query = _query(first_day=day.date(), last_day=day.date(), rail=rail)
+        runs = (await client.call("GET", "/v1/recon/runs", RegisterRunList, query=query)).items
+        return [
+            await client.call("GET", f"/v1/recon/runs/{each.id}", RegisterRunView, query={"limit": _PAGE})
+            for each in runs
+        ]
+
+    found = either(beside, over)
     if as_json:
-        print_json([each.model_dump(mode="json") for each in found])
+        print_json([each.model_dump(mode="json", exclude={"next_cursor"}) for each in found])
         return
     _print_runs([each.run for each in found], as_json=False)
     rows = [
@@ -185,11 +250,15 @@ def show(day: Day, rail: AnyRail = None, as_json: JsonFlag = False) -> None:
         print_table("carried over", ("intent", "reference", "minor units", "currency", "age"), rows)
 
 
-def _with_ports(work: Callable[[RegisterCommandPorts], Awaitable[T]], *also: str) -> T:
-    async def run_(database: Database, connection: Connection) -> T:
-        return await work(RegisterCommandPorts(database, connection))
+def _asked(rail: str, day: datetime) -> DayAsked:
+    try:
+        return DayAsked(rail=rail, business_day=day.date())
+    except ValidationError as error:
+        raise invalid_field(error) from error
 
-    return with_database(run_, *also)
+
+def _query(**named: Any) -> dict[str, str]:
+    return {name: str(value) for name, value in named.items() if value is not None}
 
 
 def _print_runs(runs: list[RegisterRun], as_json: bool) -> None:

@@ -1,28 +1,39 @@
 """Reconciliation breaks: an owner, a way out by a new entry, a second person's agreement."""
 
-from core.console.visit import Answer, Page, Redirect, Screen, Visit
+from core.console.visit import PAGE, Answer, Page, Redirect, Screen, Visit
 from core.domain.context import Context
 from core.domain.roles import Role
 from core.services.keys import RECONCILIATION_SCOPE
 from core.services.problems import Refusal
-from core.services.recon import approve_break, assign_break, reconcile_intents, reconcile_ledger, resolve_break
+from core.services.recon import (
+    approve_break,
+    assign_break,
+    list_breaks,
+    reconcile_intents,
+    reconcile_ledger,
+    resolve_break,
+)
 from core.services.redrives import reach
 from schemas.recon import BreakOwner, BreakResolution, BreakState
 
-_MOST = 200
 
-
-async def list_breaks(visit: Visit) -> Answer:
+async def list_page(visit: Visit) -> Answer:
     """List breaks, the oldest first."""
-    visit.caller.require_operation(RECONCILIATION_SCOPE)
     text = visit.form.get("state", BreakState.OPEN)
     if text not in BreakState.__members__:
         raise Refusal("invalid_request", f"a state is one of {', '.join(BreakState)}", field="state")
-    kind = visit.form.get("kind")
-    async with visit.background() as uow:
-        found = await visit.core.worker_ports.recon.page(uow, reach(visit.caller), BreakState(text), kind, _MOST)
-    values = {"breaks": found, "state": text, "states": list(BreakState), "kind": kind or "", "most": _MOST}
-    return Page("breaks.html", values)
+    kept = {name: visit.form[name] for name in ("kind", "rail") if name in visit.form}
+    page = await list_breaks(
+        visit.core.worker_ports,
+        visit.caller,
+        state=BreakState(text),
+        kind=kept.get("kind"),
+        rail=kept.get("rail"),
+        cursor=visit.form.get("cursor"),
+        limit=PAGE,
+    )
+    values = {"breaks": page.items, "state": text, "states": list(BreakState), "kept": kept}
+    return Page("breaks.html", values | {"following": page.next_cursor})
 
 
 async def show_break(visit: Visit) -> Answer:
@@ -73,7 +84,7 @@ async def compare(visit: Visit) -> Answer:
 
 
 SCREENS = (
-    Screen("GET", "/breaks", list_breaks, Role.VIEWER),
+    Screen("GET", "/breaks", list_page, Role.VIEWER),
     Screen("POST", "/breaks", compare, Role.OPERATOR),
     Screen("GET", "/breaks/{break_id}", show_break, Role.VIEWER),
     Screen("POST", "/breaks/{break_id}/assign", assign, Role.OPERATOR),

@@ -152,7 +152,7 @@ async def things_of(world: World) -> Things:
     ids = {"intent_id": held["id"], "wallet_id": wallet, "rule_id": rule["id"], "limit_id": limit["id"],
            "quote_id": quoted["id"], "owner": OWNER, "letter_id": letter, "story_id": died["id"],
            "redrive_id": discard, "endpoint_id": endpoint["id"], "item_id": item,
-           "break_id": await broken(world)}  # fmt: skip
+           "break_id": await broken(world), **await reconciled(world)}  # fmt: skip
     bodies = {
         "/v1/intents": refund,
         "/v1/intents:batch": {"items": [
@@ -164,6 +164,13 @@ async def things_of(world: World) -> Things:
         "/v1/fee-rules": share,
         "/v1/quotes": quote,
         "/v1/breaks/{break_id}/assign": {"owner": "eve"},
+        "/v1/registers": {"content": "", "mapping": {
+            "rail": "noop", "provider_account": "main", "our_ref": {"column": "ref"}, "direction": {"const": "OUT"},
+            "amount": {"column": "amount"}, "currency": {"const": "THB"}, "at": {"column": "at"},
+        }},
+        "/v1/registers:fetch": {"rail": "noop", "business_day": "2026-11-20"},
+        "/v1/recon/runs": {"rail": "noop", "business_day": "2026-11-20"},
+        "/v1/recon/books": {"what": "ledger"},
         "/v1/breaks/{break_id}/resolve": {"reason": "seen"},
         "/v1/redrives": discarded | {"id": str(uuid4()), "selection": {"ids": [await died_too(world, wallet)]}},
         "/v1/hand-settlements": {"intent_id": died["id"], "outcome": "UNPAID", "evidence": "line 7 of the register",
@@ -190,6 +197,23 @@ async def broken(world: World) -> str:
     break_id = uuid4()
     await world.admin.execute(text, break_id, world.tenant_id)
     return str(break_id)
+
+
+async def reconciled(world: World) -> dict[str, str]:
+    """Keep a register that speaks of the first tenant, and a comparison of it; return their ids."""
+    ids = {"register_id": str(uuid4()), "run_id": str(uuid4())}
+    await world.admin.execute(
+        "INSERT INTO fleet.register_files (id, rail, provider_account, environment, business_day, source, received_by,"
+        " state) VALUES ($1, 'noop', 'main', 'sandbox', '2026-11-20', 'IMPORTED', 'key:x', 'COMPLETE')",
+        UUID(ids["register_id"]),
+    )
+    await world.admin.execute(
+        "INSERT INTO fleet.register_runs (id, rail, provider_account, environment, business_day, register_state,"
+        " tallies, breaks, new_breaks, gone, run_by, started_at, finished_at) VALUES ($1, 'noop', 'main', 'sandbox',"
+        " '2026-11-20', 'COMPLETE', '[]', 0, 0, 0, 'core', now(), now())",
+        UUID(ids["run_id"]),
+    )
+    return ids
 
 
 async def buried(world: World, intent_id: UUID) -> str:

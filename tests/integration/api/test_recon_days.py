@@ -1,0 +1,142 @@
+"""Registers, comparisons, reports and breaks over HTTP, under a key of the system's own and under a tenant's."""
+
+import tomllib
+from base64 import b64encode
+from importlib.resources import files
+from typing import Any
+from uuid import UUID, uuid4
+
+import pytest
+
+from core.domain.context import Context
+from tests.integration.api.conftest import World
+from tests.support.signed import Signed
+
+DAY = "2026-11-20"
+MAPPING = tomllib.loads(files("fleet").joinpath("registers/ipps.toml").read_text(encoding="utf-8"))
+HEADER = "PSP Transaction Id,Client Reference,Type,Amount,Fee,Status,Transaction Time\n"
+FILE = (
+    HEADER + 'PX1,=cmd(),TRANSFER,"1,234.56",0.00,SUCCEEDED,20/11/2026 10:00:00\n'
+    "QX2,REF-2,QR_PAYMENT,20.00,1.50,SUCCEEDED,20/11/2026 11:00:00\n"
+    "QX2,REF-2,QR_PAYMENT,20.00,1.50,SUCCEEDED,20/11/2026 11:00:00\n"
+)
+ASKED = {"rail": "promptpay", "business_day": DAY}
+
+
+def brought(text: str = FILE, **more: Any) -> dict[str, Any]:
+    return {"mapping": MAPPING, "content": b64encode(text.encode()).decode(), "name": "settlement.csv"} | more
+
+
+@pytest.fixture
+async def clerk(world: World) -> Signed:
+    """A key of the system's own that names RECONCILIATION."""
+    root = Context(UUID(int=0), "test")
+    key = await world.core.keys.create(root, tenant_id=UUID(int=0), name="clerk", operations=["RECONCILIATION"])
+    return Signed(world.api.http, key.id, key.secret)
+
+
+async def test_a_file_is_read_kept_shown_compared_and_reported(world: World, clerk: Signed) -> None:
+    dry = (await clerk.post("/v1/registers", brought())).json()
+    assert (dry["lines"], dry["days"], dry["sums_minor"]) == (3, [DAY], {"out_THB": 123_456, "in_THB": 4_000})
+    assert dry["kept"] is None
+    assert (await clerk.get("/v1/registers")).json() == {"items": [], "next_cursor": None}
+    kept = (await clerk.post("/v1/registers", brought(apply=True))).json()["kept"]
+    assert (kept["state"], kept["lines"], kept["source"], kept["name"]) == ("COMPLETE", 3, "IMPORTED", "settlement.csv")
+    assert (await clerk.post("/v1/registers", brought(apply=True))).json()["kept"]["id"] == kept["id"]
+    (listed,) = (await clerk.get("/v1/registers", rail="promptpay", day=DAY)).json()["items"]
+    shown = (await clerk.get(f"/v1/registers/{listed['id']}")).json()
+    counts = [(x["direction"], x["count"], x["amount_minor"], x["fee_minor"]) for x in shown["counts"]]
+    assert counts == [("IN", 2, 4_000, 300), ("OUT", 1, 123_456, 0)]
+    original = await clerk.get(f"/v1/registers/{kept['id']}/original")
+    assert (original.content, original.headers["content-type"]) == (FILE.encode(), "application/octet-stream")
+
+    assert (await clerk.post("/v1/registers:fetch", ASKED)).json() == {"accounts": 1}
+    (run,) = (await clerk.post("/v1/recon/runs", ASKED)).json()["items"]
+    counted = {each["match"]: each["count"] for each in run["tallies"]}
+    assert (counted, run["breaks"]) == ({"missing_here": 2, "duplicate": 1}, 3)
+    runs = (await clerk.get("/v1/recon/runs", first_day=DAY, last_day=DAY, rail="promptpay")).json()["items"]
+    assert [each["id"] for each in runs] == [run["id"]]
+    assert (await clerk.get(f"/v1/recon/runs/{run['id']}")).json()["carried"] == []
+    await breaks_come_in_pages(clerk)
+    await reports_come_as_asked(clerk)
+    acts = [
+        (row["action"], row["actor"])
+        for row in await world.admin.fetch("SELECT action, actor FROM fleet.audit_entries")
+    ]
+    for action in ("register_received", "register_original_read", "register_wanted", "reconciled"):
+        assert (action, f"key:{clerk.key_id}") in acts, action
+
+
+async def breaks_come_in_pages(clerk: Signed) -> None:
+    """Each page goes on where the one before ended, within what was asked for."""
+    found: list[str] = []
+    cursor: dict[str, str] = {}
+    while True:
+        page = (await clerk.get("/v1/breaks", limit="1", rail="promptpay", day=DAY, **cursor)).json()
+        found += [each["kind"] for each in page["items"]]
+        if page["next_cursor"] is None:
+            break
+        cursor = {"cursor": page["next_cursor"]}
+    assert sorted(found) == ["register_duplicate", "register_missing_here", "register_missing_here"]
+    assert (await clerk.get("/v1/breaks", rail="sbp", state="ALL")).json()["items"] == []
+    assert (await clerk.get("/v1/breaks", cursor="eA")).json()["code"] == "cursor_malformed"
+
+
+async def reports_come_as_asked(clerk: Signed) -> None:
+    """By `format`, by `Accept`, and of a day or a week."""
+    page = await clerk.get("/v1/recon/report", week="2026-W47", format="html")
+    assert page.headers["content-type"] == "text/html; charset=utf-8"
+    assert page.text.startswith("<!doctype html>")
+    signed = clerk.headers("GET", "/v1/recon/report", b"", query="week=2026-W47")
+    table = await clerk.http.get("/v1/recon/report?week=2026-W47", headers=signed | {"Accept": "text/csv, */*"})
+    assert table.text.splitlines()[1].startswith("run,")
+    document = (await clerk.get("/v1/recon/report", day=DAY)).json()
+    assert [each["business_day"] for each in document["runs"]] == [DAY]
+    for query in ({"week": "2026-W99"}, {"week": "47"}, {"day": DAY, "week": "2026-W47"}):
+        refused = await clerk.get("/v1/recon/report", **query)
+        assert (refused.status_code, refused.json()["field"]) == (422, "week"), query
+
+
+@pytest.mark.parametrize(
+    ("text", "more", "code"),
+    [
+        (HEADER.replace("Fee", "Toll"), {}, "file_refused"),
+        (HEADER, {"apply": True}, "day_missing"),
+        (FILE + FILE.splitlines()[1].replace("20/11", "21/11"), {"apply": True}, "day_missing"),
+        (FILE, {"mapping": {"rail": "promptpay"}}, "invalid_request"),
+        (FILE, {"content": "*"}, "invalid_request"),
+        (FILE, {"content": "/w=="}, "file_refused"),
+    ],
+)
+async def test_a_file_that_cannot_be_a_register_is_refused(
+    clerk: Signed, text: str, more: dict[str, Any], code: str
+) -> None:
+    answer = await clerk.post("/v1/registers", brought(text, **more))
+    assert (answer.status_code, answer.json()["code"]) == (422, code), answer.text
+    assert (await clerk.get("/v1/registers")).json()["items"] == []
+
+
+async def test_a_wrong_line_is_told_by_its_number_and_nothing_is_kept(clerk: Signed) -> None:
+    wrong = FILE + "PX4,REF-4,TRANSFER,1.005,0.00,SUCCEEDED,20/11/2026 12:00:00\n"
+    told = (await clerk.post("/v1/registers", brought(wrong, apply=True))).json()
+    assert ([each["line"] for each in told["refused"]], told["kept"]) == ([5], None)
+    assert (await clerk.get("/v1/registers")).json()["items"] == []
+    assert (await clerk.post("/v1/recon/runs", ASKED)).json()["code"] == "not_found"
+
+
+async def test_registers_are_no_tenants_and_no_other_keys(world: World, clerk: Signed) -> None:
+    some = str(uuid4())
+    tenants, nameless = await world.other(operations=["RECONCILIATION"]), world.api
+    routes: list[tuple[str, str, dict[str, Any]]] = [
+        ("GET", "/v1/registers", {}), ("GET", f"/v1/registers/{some}", {}),
+        ("GET", f"/v1/registers/{some}/original", {}), ("POST", "/v1/registers", brought()),
+        ("POST", "/v1/registers:fetch", ASKED), ("GET", "/v1/recon/runs", {}),
+        ("GET", f"/v1/recon/runs/{some}", {}), ("POST", "/v1/recon/runs", ASKED),
+        ("POST", "/v1/recon/books", {"what": "intents"}), ("GET", "/v1/recon/report", {}),
+    ]  # fmt: skip
+    for method, path, body in routes:
+        for key in (tenants, nameless):
+            answer = await (key.get(path) if method == "GET" else key.post(path, body))
+            assert (answer.status_code, answer.json()["code"]) == (403, "operation_not_permitted"), (path, answer.text)
+        allowed = await (clerk.get(path) if method == "GET" else clerk.post(path, body))
+        assert allowed.status_code in (200, 404), (path, allowed.text)

@@ -1,0 +1,98 @@
+"""Reconciliation in the console: days and rails, one day with its breaks page by page, registers, reports."""
+
+import html
+import re
+from base64 import b64encode
+from uuid import UUID
+
+import pytest
+
+from core.domain.roles import Role
+from core.services.keys import RECONCILIATION_SCOPE, Caller
+from core.services.register_desk import take_file
+from schemas.register_mapping import RegisterImport
+from tests.integration.console.conftest import PASSWORD, ConsoleWorld
+from tests.integration.permits.conftest import RAIL
+from tests.support.browsing import Browser
+
+DAY = "2026-11-20"
+CLERK = Caller("clerk", UUID(int=0), "person", None, frozenset({RECONCILIATION_SCOPE}), None)
+LINES = 51
+FILE = "ref,amount,at\n" + "".join(f"R{n},{n}.00,{DAY}T10:00:00+07:00\n" for n in range(1, LINES + 1))
+
+
+@pytest.fixture
+async def register_id(console: ConsoleWorld) -> UUID:
+    """A register with lines that nobody knows here."""
+    mapping = {
+        "rail": RAIL, "provider_account": "main", "our_ref": {"column": "ref"}, "direction": {"const": "OUT"},
+        "amount": {"column": "amount"}, "currency": {"const": "THB"}, "at": {"column": "at"},
+    }  # fmt: skip
+    content = b64encode(FILE.encode()).decode()
+    asked = RegisterImport.model_validate({"mapping": mapping, "content": content, "name": "r.csv", "apply": True})
+    kept = (await take_file(console.world.core.worker_ports, CLERK, asked)).kept
+    assert kept is not None
+    return kept.id
+
+
+def next_page(browser: Browser) -> str:
+    """Return where the page's link to the next one leads."""
+    found = re.search(r'rel="next" href="([^"]+)"', browser.page.text)
+    assert found is not None, browser.text
+    return html.unescape(found[1])
+
+
+async def test_a_day_is_compared_shown_with_all_its_breaks_and_reported(
+    console: ConsoleWorld, register_id: UUID
+) -> None:
+    olga = await console.person(Role.OPERATOR)
+    await olga.open("/reconciliation")
+    assert "Nothing was compared in these days" in olga.text
+    await olga.send("/reconciliation", rail=RAIL, business_day=DAY)
+    assert f"Compared. What does not fit is below. {RAIL} main on {DAY}" in olga.text
+    assert "missing here 51" in olga.text
+    assert olga.text.count("register missing here") == 50
+    await olga.open(next_page(olga))
+    assert olga.text.count("register missing here") == 1
+    assert "nobody" in olga.text
+
+    await olga.open("/breaks?kind=register_missing_here")
+    assert olga.text.count("register missing here") == 50
+    await olga.open(next_page(olga))
+    assert olga.text.count("register missing here") == 1
+
+    await olga.open(f"/reconciliation?first_day={DAY}&last_day={DAY}")
+    assert "missing here: 51 51, 51 new" in olga.text
+    table = await olga.http.get(f"/reconciliation/report?day={DAY}&format=csv")
+    assert f"reconciliation-{DAY}-{DAY}.csv" in table.headers["content-disposition"]
+    assert table.text.splitlines()[1].startswith("run,")
+
+
+async def test_a_register_is_shown_and_its_file_is_taken_with_an_entry_in_the_journal(
+    console: ConsoleWorld, register_id: UUID
+) -> None:
+    olga = await console.person(Role.OPERATOR)
+    where = f"/reconciliation/registers/{register_id}"
+    await olga.open(where)
+    assert "out settled 51 1,326.00 THB" in olga.text
+    token = olga.form(f"{where}/original").fields["form_token"]
+    taken = await olga.http.post(f"{where}/original", data={"form_token": token})
+    assert taken.content == FILE.encode()
+    read = "SELECT actor FROM fleet.audit_entries WHERE action = 'register_original_read'"
+    assert await console.world.admin.fetchval(read) == "person:operator"
+    lena = await console.person(Role.VIEWER)
+    await lena.open(where)
+    assert "The file as it came" not in lena.text
+    await lena.open("/reconciliation")
+    assert "Compare now" not in lena.text
+
+
+async def test_who_belongs_to_a_tenant_sees_its_breaks_and_no_registers(console: ConsoleWorld) -> None:
+    world = console.world
+    await world.core.people.add(
+        "test", name="tina", role=Role.OPERATOR, password=PASSWORD, tenant_id=world.caller.tenant_id
+    )
+    tina = await console.stranger()
+    await tina.sign_in("tina", PASSWORD)
+    assert (await tina.http.get("/breaks")).status_code == 200
+    assert (await tina.http.get("/reconciliation")).status_code == 403
