@@ -135,6 +135,15 @@ _SERVICE: Final = (
         "{{ $value }} dead letters of {{ $labels.rail }} wait for a verdict.", "fleet-streams", "1m",
     ),
     Alert(
+        "RegisterLate", "ticket", "max by (rail) (fleet_registers_awaited_oldest_seconds) > 21600",
+        "A register of {{ $labels.rail }} was asked for {{ $value | humanizeDuration }} ago and has not come.",
+        "fleet-ledger",
+    ),
+    Alert(
+        "BreakOld", "ticket", "max by (kind) (fleet_breaks_oldest_seconds) > 259200",
+        "A break {{ $labels.kind }} has been open for {{ $value | humanizeDuration }}.", "fleet-ledger",
+    ),
+    Alert(
         "BreakerOpen", "ticket", "max by (rail, operation) (fleet_breaker_state) == 2",
         "{{ $labels.rail }} is not asked for {{ $labels.operation }}: its provider fails.", "fleet-rail", "1m",
     ),

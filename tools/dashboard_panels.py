@@ -258,6 +258,25 @@ _LEDGER: Final = Board(
             ),
         ),
         Row(
+            "Reconciliation",
+            (
+                Panel("Registers that have not come", "Expected and asked for, by rail.",
+                      ((_or_none("max by (rail) (fleet_registers_awaited)"), "{{rail}}"),)),
+                Panel("Asked for since", "How long ago the first of them was asked for.",
+                      ((_or_none("max by (rail) (fleet_registers_awaited_oldest_seconds)"), "{{rail}}"),), "s"),
+                Panel("Breaks", "That nobody put right, by kind.",
+                      ((_or_none("max by (kind) (fleet_breaks_open)"), "{{kind}}"),)),
+                Panel("Oldest break", "By kind.",
+                      ((_or_none("max by (kind) (fleet_breaks_oldest_seconds)"), "{{kind}}"),), "s"),
+                Panel("Lines compared", "By what they came to.",
+                      ((_or_none("sum by (rail, match) (increase(fleet_register_lines_compared_total[1h]))"),
+                        "{{rail}} {{match}}"),)),
+                Panel("Comparing a day", "How long it took, p95.",
+                      ((_or_none("histogram_quantile(0.95, sum by (le, rail)"
+                                 " (rate(fleet_register_comparison_seconds_bucket[6h])))"), "{{rail}}"),), "s"),
+            ),
+        ),
+        Row(
             "Recovery",
             (
                 Panel("Stranded", "What nothing would have moved any more, by kind and by what was done about it.",

@@ -27,6 +27,7 @@ from core.domain.registers import (
 )
 from core.services.audit import Act, Journal
 from core.services.problems import Refusal
+from core.telemetry.catalogue import COMPARISON_SECONDS, LINES_COMPARED
 from schemas.rails import RailRegistration
 from schemas.registers import (
     CarriedItem,
@@ -38,6 +39,7 @@ from schemas.registers import (
     RegisterRun,
     RegisterState,
     RegisterWanted,
+    Side,
     Tally,
 )
 
@@ -192,6 +194,24 @@ async def compare_day(ports: RegisterPorts, context: Context, account: Account, 
 
     One transaction, and memory of a page, whatever the register's length. Raises DayBusyError.
     """
+    began_s = time.monotonic()
+    run = await _compared(ports, context, account, day)
+    COMPARISON_SECONDS.labels(account.rail).observe(time.monotonic() - began_s)
+    for tally in run.tallies:
+        if tally.side is Side.THEIRS:
+            LINES_COMPARED.labels(account.rail, tally.match.value).inc(tally.count)
+    return run
+
+
+async def account_of(uow: Any, ports: RegisterPorts, rail: str) -> list[Account]:
+    """Return the provider accounts of a rail. Raises Refusal `not_found` where it has none."""
+    found = [each for each in await ports.registers.accounts(uow) if each.rail == rail]
+    if not found:
+        raise Refusal("not_found", "no adapter of this rail ever registered, and no payment went by it", field="rail")
+    return found
+
+
+async def _compared(ports: RegisterPorts, context: Context, account: Account, day: date) -> RegisterRun:
     async with ports.unit_of_work(context) as uow:
         if not await ports.matching.try_lock(uow, account, day):
             raise DayBusyError
@@ -227,14 +247,6 @@ async def compare_day(ports: RegisterPorts, context: Context, account: Account, 
             await ports.journal.append(uow, [Act(SYSTEM_TENANT, context.actor, "reconciled", f"recon:{run.id}", data)])
         kept: RegisterRun | None = await ports.registers.run(uow, run.id)
         return kept or run
-
-
-async def account_of(uow: Any, ports: RegisterPorts, rail: str) -> list[Account]:
-    """Return the provider accounts of a rail. Raises Refusal `not_found` where it has none."""
-    found = [each for each in await ports.registers.accounts(uow) if each.rail == rail]
-    if not found:
-        raise Refusal("not_found", "no adapter of this rail ever registered, and no payment went by it", field="rail")
-    return found
 
 
 async def _record(uow: Any, ports: RegisterPorts, account: Account, day: date) -> int:

@@ -11,6 +11,20 @@ WITH waiting AS (
 ), held AS (
     SELECT rail, count(*)::float8 AS holds, extract(epoch FROM now() - min(created_at))::float8 AS age
     FROM fleet.jobs WHERE closed_at IS NULL AND kind IN ('pay', 'refund') GROUP BY rail
+), broken AS (
+    SELECT kind, count(*)::float8 AS breaks, extract(epoch FROM now() - min(first_seen_at))::float8 AS age
+    FROM fleet.breaks WHERE state IN ('OPEN', 'PROPOSED') GROUP BY kind
+), awaited AS (
+    -- A register is expected where the account ever had one, or where a comparison missed it.
+    SELECT d.rail, count(*)::float8 AS days, extract(epoch FROM now() - min(d.wanted_at))::float8 AS age
+    FROM fleet.register_days d
+    WHERE (d.fetched_at IS NULL OR d.fetched_at < d.wanted_at) AND d.business_day > current_date - 14
+        AND (EXISTS (SELECT FROM fleet.register_files f WHERE f.rail = d.rail
+                AND f.provider_account = d.provider_account AND f.environment = d.environment)
+            OR EXISTS (SELECT FROM fleet.breaks b WHERE b.kind = 'register_absent' AND b.state IN ('OPEN', 'PROPOSED')
+                AND b.rail = d.rail AND b.provider_account = d.provider_account AND b.environment = d.environment
+                AND b.business_day = d.business_day))
+    GROUP BY d.rail
 )
 SELECT 'outbox_depth' AS figure, stream AS label, '' AS second, depth AS value FROM waiting
 UNION ALL
@@ -38,6 +52,14 @@ UNION ALL
 SELECT 'entries_parked', stream, '', count(*)::float8 FROM fleet.parked_entries WHERE readded_at IS NULL GROUP BY stream
 UNION ALL
 SELECT 'rail_paused', rail, '', 1 FROM fleet.rail_pauses WHERE operation = '*'
+UNION ALL
+SELECT 'registers_awaited', rail, '', days FROM awaited
+UNION ALL
+SELECT 'registers_awaited_age', rail, '', age FROM awaited
+UNION ALL
+SELECT 'breaks_open', kind, '', breaks FROM broken
+UNION ALL
+SELECT 'break_age', kind, '', age FROM broken
 UNION ALL
 SELECT 'database_bytes', '', '', pg_database_size(current_database())::float8
 """

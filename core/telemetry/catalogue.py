@@ -46,6 +46,17 @@ RECOVERY_LAST_WALK: Final = Gauge(
 )
 RECOVERY_LAST_WALK_INTENTS: Final = Gauge("fleet_recovery_last_walk_intents", "How many intents that walk looked at.")
 RECOVERY_LAST_WALK_SECONDS: Final = Gauge("fleet_recovery_last_walk_seconds", "How long that walk took.")
+LINES_COMPARED: Final = Counter(
+    "fleet_register_lines_compared_total",
+    "Lines of registers that were compared, by what they came to.",
+    ["rail", "match"],
+)
+COMPARISON_SECONDS: Final = Histogram(
+    "fleet_register_comparison_seconds",
+    "Duration of comparing one day's register with payments and ledger.",
+    ["rail"],
+    buckets=(0.1, 0.5, 1, 5, 15, 60, 120, 300, 900),
+)
 GATE_CLOSED: Final = Gauge("fleet_gate_closed", "1 where nothing more may be added.", ["stream"])
 
 # What the observer of a resolver reads, at its own pace: where several run, the largest counts.
@@ -64,6 +75,14 @@ RAIL_PAUSED: Final = Gauge("fleet_rail_paused", "1 where a person paused the rai
 IMBALANCE: Final = Gauge(
     "fleet_ledger_imbalance_minor", "How far debits and credits of a ledger differ, pending and posted: 0.", ["ledger"]
 )
+REGISTERS_AWAITED: Final = Gauge(
+    "fleet_registers_awaited", "Registers that are expected, were asked for and have not come.", ["rail"]
+)
+REGISTERS_AWAITED_AGE: Final = Gauge(
+    "fleet_registers_awaited_oldest_seconds", "How long ago the first of them was asked for.", ["rail"]
+)
+BREAKS_OPEN: Final = Gauge("fleet_breaks_open", "Reconciliation breaks that nobody put right.", ["kind"])
+BREAK_AGE: Final = Gauge("fleet_breaks_oldest_seconds", "How long ago the oldest of them was found.", ["kind"])
 DATABASE_BYTES: Final = Gauge("fleet_database_size_bytes", "Size of the core's database.")
 OBSERVED: Final = Gauge("fleet_observed_timestamp_seconds", "When the observer last read everything.")
 LAG: Final = Gauge("fleet_stream_lag", "Entries that no consumer has got; absent where it is not known.", _STREAM)

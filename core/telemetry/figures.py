@@ -20,6 +20,10 @@ _LABELS: Final[dict[str, tuple[Gauge, int]]] = {
     "dead_letter_age": (catalogue.DEAD_LETTER_AGE, 1),
     "entries_parked": (catalogue.ENTRIES_PARKED, 1),
     "rail_paused": (catalogue.RAIL_PAUSED, 1),
+    "registers_awaited": (catalogue.REGISTERS_AWAITED, 1),
+    "registers_awaited_age": (catalogue.REGISTERS_AWAITED_AGE, 1),
+    "breaks_open": (catalogue.BREAKS_OPEN, 1),
+    "break_age": (catalogue.BREAK_AGE, 1),
     "database_bytes": (catalogue.DATABASE_BYTES, 0),
 }
 """Figure -> its gauge and how many labels that has."""

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from core.services import register_desk as desk
 from core.services.recon import list_breaks
-from core.services.recon_report import WRITERS
+from core.services.recon_report import WRITERS, week_days
 from fleet.cli import recon_registers
 from fleet.cli.connection import with_client
 from fleet.cli.output import CommandError, ExitCode, JsonFlag, invalid_field, print_fields, print_json, print_table
@@ -89,6 +89,10 @@ def report(
     """Write what was compared and what did not fit, with owners, ages and ends; without a day, today's."""
     if day is not None and week:
         raise CommandError("invalid_field", "give --day or --week")
+    try:
+        _ = week and week_days(week)
+    except ValueError as error:
+        raise CommandError("invalid_field", str(error)) from error
     query = {"format": format_.value} | ({"week": week} if week else {}) | ({"day": str(day.date())} if day else {})
 
     async def beside(ports: ReconCommandPorts) -> str:

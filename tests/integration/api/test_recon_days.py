@@ -3,13 +3,17 @@
 import tomllib
 from base64 import b64encode
 from importlib.resources import files
+from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
 
 from core.domain.context import Context
+from fleet.cli.output import ExitCode
 from tests.integration.api.conftest import World
+from tests.support.commands import SETTINGS, fleet_command
+from tests.support.live_api import serving
 from tests.support.signed import Signed
 
 DAY = "2026-11-20"
@@ -140,3 +144,36 @@ async def test_registers_are_no_tenants_and_no_other_keys(world: World, clerk: S
             assert (answer.status_code, answer.json()["code"]) == (403, "operation_not_permitted"), (path, answer.text)
         allowed = await (clerk.get(path) if method == "GET" else clerk.post(path, body))
         assert allowed.status_code in (200, 404), (path, allowed.text)
+
+
+async def test_the_commands_go_over_the_api_where_no_database_is_named(
+    world: World, clerk: Signed, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    for name in SETTINGS:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("FLEET_STACK", str(tmp_path / "absent.json"))
+    file, copy, page = tmp_path / "settlement.csv", tmp_path / "copy.csv", tmp_path / "day.html"
+    file.write_text(FILE, encoding="utf-8")
+    fleet = fleet_command(capsys, monkeypatch)
+    async with serving(world.core) as url:
+        for name, value in (("FLEET_URL", url), ("FLEET_KEY_ID", clerk.key_id), ("FLEET_KEY_SECRET", clerk.secret)):
+            monkeypatch.setenv(name, value)
+        kept = (await fleet("recon", "import", str(file), "--provider", "ipps", "--apply", "--json")).document
+        assert (kept["state"], kept["lines"], kept["business_day"]) == ("COMPLETE", 3, DAY)
+        assert (await fleet("recon", "original", kept["id"], "--out", str(copy))).code == ExitCode.DONE
+        assert copy.read_bytes() == FILE.encode()
+        (listed,) = (await fleet("recon", "registers", "--day", DAY, "--json")).document
+        shown = (await fleet("recon", "register", listed["id"], "--json")).document
+        assert [each["count"] for each in shown["counts"]] == [2, 1]
+        assert (await fleet("recon", "fetch", "--rail", "promptpay", "--day", DAY)).code == ExitCode.DONE
+        ran = await fleet("recon", "run", "--rail", "promptpay", "--day", DAY, "--json")
+        assert (ran.code, ran.document[0]["breaks"]) == (ExitCode.CHECK_FAILED, 3)
+        (view,) = (await fleet("recon", "show", "--day", DAY, "--json")).document
+        assert (view["run"]["id"], view["run"]["run_by"]) == (ran.document[0]["id"], f"key:{clerk.key_id}")
+        assert len((await fleet("recon", "breaks", "--rail", "promptpay", "--json")).document) == 3
+        written = await fleet("recon", "report", "--format", "html", "--week", "2026-W47", "--out", str(page))
+        assert (written.code, page.read_text()[:15]) == (ExitCode.DONE, "<!doctype html>")
+        for what in ("ledger", "intents"):
+            assert (await fleet("recon", what, "--json")).document["what"] == what
+        missing = await fleet("recon", "run", "--rail", "sbp", "--day", DAY)
+        missing.must_fail(ExitCode.REFUSED, "not_found")

@@ -4,7 +4,7 @@ import asyncio
 import base64
 import os
 import sys
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import asyncpg
 import httpx
@@ -115,3 +115,33 @@ async def test_a_process_without_the_api_shows_its_counters_on_a_port_of_its_own
     for loop in ("event loop", "relay", f"healer of {RAIL}"):
         assert f'fleet_loop_heartbeat_timestamp_seconds{{loop="{loop}"}}' in seen
     assert 'fleet_database_connections{pool="fleet-worker",state="open"}' in seen
+
+
+async def test_registers_that_are_expected_and_breaks_that_are_open_are_shown_by_age(world: World) -> None:
+    async with world.database.acquire() as worker:
+        await worker.execute(
+            "INSERT INTO fleet.register_days (rail, provider_account, environment, business_day, wanted_at, fetched_at)"
+            " VALUES ('late', 'a', 's', current_date - 2, now() - interval '7 h', NULL),"
+            " ('late', 'a', 's', current_date - 3, now() - interval '9 h', now()),"
+            " ('late', 'a', 's', current_date - 30, now() - interval '720 h', NULL),"
+            " ('never', 'a', 's', current_date - 2, now() - interval '7 h', NULL),"
+            " ('missed', 'a', 's', current_date - 2, now() - interval '7 h', NULL)"
+        )
+        await worker.execute(
+            "INSERT INTO fleet.register_files (id, rail, provider_account, environment, business_day, source,"
+            " received_by) VALUES (gen_random_uuid(), 'late', 'a', 's', current_date - 3, 'FETCHED', 'rail:late')"
+        )
+        await worker.execute(
+            "INSERT INTO fleet.breaks (id, tenant_id, kind, detail, state, rail, provider_account, environment,"
+            " business_day) VALUES (gen_random_uuid(), $1, 'register_absent', 'x', 'OPEN', 'missed', 'a', 's',"
+            " current_date - 2), (gen_random_uuid(), $1, 'orphan_hold', 'x', 'RESOLVED', '', '', '', NULL)",
+            UUID(int=0),
+        )
+    lines = await shown(world)
+    assert 'fleet_registers_awaited{rail="late"} 1.0' in lines
+    assert 'fleet_registers_awaited{rail="missed"} 1.0' in lines
+    assert not [line for line in lines if 'rail="never"' in line], "who never brought one owes none"
+    assert 25_200 <= value(lines, 'fleet_registers_awaited_oldest_seconds{rail="late"}') < 25_300
+    assert 'fleet_breaks_open{kind="register_absent"} 1.0' in lines
+    assert value(lines, 'fleet_breaks_oldest_seconds{kind="register_absent"}') >= 0
+    assert not [line for line in lines if 'kind="orphan_hold"' in line]
