@@ -13,7 +13,7 @@ from core.services import register_desk as desk
 from core.services.recon import list_breaks
 from core.services.recon_report import WRITERS, week_days
 from fleet.cli import recon_registers
-from fleet.cli.connection import with_client
+from fleet.cli.connection import with_operator
 from fleet.cli.output import CommandError, ExitCode, JsonFlag, invalid_field, print_fields, print_json, print_table
 from fleet.cli.recon_registers import COMPARING_S, DESK, ReconCommandPorts, either
 from fleet.cli.redrives import utc
@@ -131,7 +131,7 @@ def resolve(
 @app.command()
 def approve(break_id: UUID, as_json: JsonFlag = False) -> None:
     """Agree with how another person puts a break right."""
-    view = with_client(lambda client: client.call("POST", f"/v1/breaks/{break_id}/approve", BreakView))
+    view = with_operator(lambda client: client.call("POST", f"/v1/breaks/{break_id}/approve", BreakView))
     _show(view, as_json)
 
 
@@ -154,7 +154,7 @@ def _change(break_id: UUID, change: str, model: Any, asked: dict[str, Any], as_j
     except ValidationError as error:
         raise invalid_field(error) from error
     path = f"/v1/breaks/{break_id}/{change}"
-    _show(with_client(lambda client: client.call("POST", path, BreakView, body=body)), as_json)
+    _show(with_operator(lambda client: client.call("POST", path, BreakView, body=body)), as_json)
 
 
 def _show(view: BreakView, as_json: bool) -> None:

@@ -15,6 +15,7 @@ from core.services.keys import (
     ANY,
     AUDIT_SCOPE,
     DEAD_LETTERS_SCOPE,
+    RECONCILIATION_SCOPE,
     REDRIVE_APPROVAL_SCOPE,
     KeyService,
 )
@@ -32,7 +33,7 @@ from schemas.operations import OperationType
 # It funds wallets for trying things out, and nobody waits for a second person then.
 _CLIENT_OPERATIONS = (ANY, OperationType.MANUAL_ADJUSTMENT, ADJUSTMENT_ALONE_SCOPE)
 # What people on call do. It is a key of the system's tenant: some dead letters are no tenant's.
-_OPERATOR_OPERATIONS = (DEAD_LETTERS_SCOPE, REDRIVE_APPROVAL_SCOPE, AUDIT_SCOPE)
+_OPERATOR_OPERATIONS = (DEAD_LETTERS_SCOPE, REDRIVE_APPROVAL_SCOPE, AUDIT_SCOPE, RECONCILIATION_SCOPE)
 
 
 @dataclass(frozen=True, slots=True)

@@ -164,13 +164,6 @@ async def things_of(world: World) -> Things:
         "/v1/fee-rules": share,
         "/v1/quotes": quote,
         "/v1/breaks/{break_id}/assign": {"owner": "eve"},
-        "/v1/registers": {"content": "", "mapping": {
-            "rail": "noop", "provider_account": "main", "our_ref": {"column": "ref"}, "direction": {"const": "OUT"},
-            "amount": {"column": "amount"}, "currency": {"const": "THB"}, "at": {"column": "at"},
-        }},
-        "/v1/registers:fetch": {"rail": "noop", "business_day": "2026-11-20"},
-        "/v1/recon/runs": {"rail": "noop", "business_day": "2026-11-20"},
-        "/v1/recon/books": {"what": "ledger"},
         "/v1/breaks/{break_id}/resolve": {"reason": "seen"},
         "/v1/redrives": discarded | {"id": str(uuid4()), "selection": {"ids": [await died_too(world, wallet)]}},
         "/v1/hand-settlements": {"intent_id": died["id"], "outcome": "UNPAID", "evidence": "line 7 of the register",
@@ -182,7 +175,27 @@ async def things_of(world: World) -> Things:
         "/v1/wallets/{wallet_id}/external-id": {"external_id": "mine"},
         **{f"/v1/wallets/{{wallet_id}}/{change}": {"reason": "x"} for change in AccountChange},
     }  # fmt: skip
-    return Things(ids, bodies)
+    return Things(ids, bodies | RECONCILING)
+
+
+RECONCILING = {
+    "/v1/registers": {
+        "content": "",
+        "mapping": {
+            "rail": "noop",
+            "provider_account": "main",
+            "our_ref": {"column": "ref"},
+            "direction": {"const": "OUT"},
+            "amount": {"column": "amount"},
+            "currency": {"const": "THB"},
+            "at": {"column": "at"},
+        },
+    },
+    "/v1/registers:fetch": {"rail": "noop", "business_day": "2026-11-20"},
+    "/v1/recon/runs": {"rail": "noop", "business_day": "2026-11-20"},
+    "/v1/recon/books": {"what": "ledger"},
+}
+"""A valid body for each route that brings a register or compares."""
 
 
 async def died_too(world: World, wallet: str) -> str:
