@@ -1,4 +1,4 @@
-"""`./dev bench [ledger|stream|loop|latency|memory|dlq|recon|adapter|neighbours …] [--json] [--report]`."""
+"""`./dev bench [ledger|stream|loop|latency|memory|dlq|recon|adapter|neighbours|permits …] [--json] [--report]`."""
 
 import argparse
 import os
@@ -12,7 +12,7 @@ from pathlib import Path
 import orjson
 import uvloop
 
-from bench import adapter, dlq, latency, ledger, loop, memory, neighbours, recon, stream, transfers
+from bench import adapter, dlq, latency, ledger, loop, memory, neighbours, permits, recon, stream, transfers
 from bench.databases import bench_database
 from bench.measurement import BusyElsewhere, Measurement
 from fleet.stack.installation import install
@@ -36,6 +36,7 @@ SECTIONS: Mapping[str, Callable[[], Awaitable[list[Measurement]]]] = {
     "recon": recon.run,
     "adapter": adapter.run,
     "neighbours": neighbours.run,
+    "permits": permits.run,
     "p2p": transfers.run,
     "fees": transfers.run_fees,
 }

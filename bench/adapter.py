@@ -4,10 +4,11 @@ import asyncio
 import contextlib
 import time
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from multiprocessing import get_context
 from typing import Any, Final
 
+import aiohttp
 import httpx
 import uvloop
 from aiohttp import web
@@ -59,16 +60,17 @@ async def _provider() -> AsyncIterator[str]:
         process.join(5)
 
 
-async def _calls_per_s(client: httpx.AsyncClient) -> tuple[float, float]:
-    """Calls a second with every connection busy, and the CPU seconds that 1,000 of them cost."""
-    body: dict[str, Any] = {"client_ref": uuid.uuid4().hex, "amount": "12.34", "lookup_id": "L" * 20}
+_BODY: Final[dict[str, Any]] = {"client_ref": uuid.uuid4().hex, "amount": "12.34", "lookup_id": "L" * 20}
 
+
+async def _calls_per_s(call: Callable[[], Awaitable[None]]) -> tuple[float, float]:
+    """Calls a second with every connection busy, and the CPU seconds that 1,000 of them cost."""
     done = 0
 
     async def keep_calling() -> None:
         nonlocal done
         while True:
-            (await client.post("/v1/transfers", json=body)).raise_for_status()
+            await call()
             done += 1
 
     callers = [asyncio.create_task(keep_calling()) for _ in range(_CONNECTIONS)]
@@ -91,10 +93,24 @@ async def run() -> list[Measurement]:
     async with _provider() as url:
         ours = provider_client(url, call_total_s=10, connect_s=5, max_connections=_CONNECTIONS)
         async with ours:
-            per_s, cpu_s = await _calls_per_s(ours)
+
+            async def by_client() -> None:
+                (await ours.post("/v1/transfers", json=_BODY)).raise_for_status()
+
+            per_s, cpu_s = await _calls_per_s(by_client)
+        connector = aiohttp.TCPConnector(limit=_CONNECTIONS)
+        async with aiohttp.ClientSession(connector=connector, raise_for_status=True) as session:
+
+            async def bare() -> None:
+                async with session.post(f"{url}/v1/transfers", json=_BODY) as answer:
+                    await answer.read()
+
+            bare_per_s, bare_cpu_s = await _calls_per_s(bare)
     return [
         at_least(f"calls/s, {_CONNECTIONS} connections, provider of 200 ms", per_s, "calls/s", _GOAL_PER_S),
         shown("CPU of 1,000 calls", cpu_s, "s"),
         shown("the limit that this cost sets to one core", 1_000 / cpu_s, "calls/s"),
+        shown("the same by aiohttp alone, whose connections these are", bare_per_s, "calls/s"),
+        shown("CPU of 1,000 calls by aiohttp alone", bare_cpu_s, "s"),
         shown("the limit of the connections themselves", _CONNECTIONS / _DELAY_S, "calls/s"),
     ]

@@ -43,14 +43,14 @@ class BusyElsewhere:
     """Measures, over a block, the share of the machine that processes outside ours used: 0 is an idle machine."""
 
     def __enter__(self) -> Self:
-        self._started, self._busy, self._own = time.monotonic(), _machine_busy_s(), _own_s()
+        self._started, self._busy, self._own = time.monotonic(), _machine_busy_s(), own_cpu_s()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         elapsed_s = max(time.monotonic() - self._started, 1e-9)
-        others_s = (_machine_busy_s() - self._busy) - (_own_s() - self._own)
+        others_s = (_machine_busy_s() - self._busy) - (own_cpu_s() - self._own)
         self.share = max(0.0, others_s / (elapsed_s * (os.cpu_count() or 1)))
 
 
@@ -59,8 +59,8 @@ def _machine_busy_s() -> float:
     return float(times.user + times.system + getattr(times, "irq", 0) + getattr(times, "softirq", 0))
 
 
-def _own_s() -> float:
-    """CPU seconds of this process and of everything it started, ended children included."""
+def own_cpu_s() -> float:
+    """Return the CPU seconds of this process and of everything it started, ended children included."""
     me = psutil.Process()
     total = sum(me.cpu_times()[:4])
     for child in me.children(recursive=True):

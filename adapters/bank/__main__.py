@@ -2,6 +2,7 @@
 
 from adapters.bank.adapter import BankRail
 from adapters.bank.client import BankClient
+from adapters.bank.kept import KeptMessages
 from adapters.bank.settings import BankSettings
 from adapters.runtime.app import run
 from adapters.runtime.core_client import CoreClient
@@ -23,7 +24,8 @@ def make_rail(runtime: RuntimeSettings) -> BankRail:
         runtime.core_internal_url, key_id=runtime.core_key_id, secret=runtime.core_key_secret.get_secret_value()
     )
     client = BankClient(http, settings.user, settings.password.get_secret_value())
-    return BankRail(client, CoreFiles(core), settings, runtime.timing())
+    messages = KeptMessages(client, core, settings.provider_account, settings.environment)
+    return BankRail(client, CoreFiles(core), settings, runtime.timing(), messages)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ from adapters.bank.answers import outcome_of
 from adapters.bank.client import BankClient
 from adapters.bank.collecting import MANDATE, Collecting
 from adapters.bank.files import Files
-from adapters.bank.mailbox import Mailbox
+from adapters.bank.mailbox import Mailbox, Messages
 from adapters.bank.pain001 import Transfer, credit_transfers
 from adapters.bank.references import LENGTH
 from adapters.bank.refunding import Refunding
@@ -45,10 +45,17 @@ PAYEE_TYPES: Final = {
 class BankRail:
     """The rail. It pays many at once, by file, and inquires by reading what the bank reports."""
 
-    def __init__(self, client: BankClient, files: Files, settings: BankSettings, timing: Timing) -> None:
+    def __init__(
+        self,
+        client: BankClient,
+        files: Files,
+        settings: BankSettings,
+        timing: Timing,
+        messages: Messages | None = None,
+    ) -> None:
         self._client, self._files, self._settings, self._timing = client, files, settings, timing
         self._calendar, self._own = settings.calendar(), settings.own_account()
-        self.mailbox = Mailbox(client, settings.account, first=settings.first_message)
+        self.mailbox = Mailbox(messages or client, settings.account, first=settings.first_message)
         self._refunding = Refunding(client, files, self.mailbox, settings)
         self._collecting = Collecting(client, files, self.mailbox, settings)
         self._statements = Statements(self.mailbox, settings)

@@ -5,6 +5,7 @@ answer is built from is therefore always the bank's own word, never a memory of 
 """
 
 import asyncio
+import hashlib
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -55,6 +56,7 @@ class Mailbox:
         self._broken_down: set[str] = set()
         self._statements: dict[int, Balanced] = {}
         self._shown: set[str] = set()
+        self._bodies: set[bytes] = set()
         self.gaps: list[Gap] = []
         self.listeners: list[Callable[[Fact], None]] = []
         """Told of each fact, once, in the bank's order."""
@@ -96,6 +98,12 @@ class Mailbox:
         return entry.is_credit and not entry.is_return and entry.bank_reference in self._broken_down
 
     def _take(self, body: bytes) -> None:
+        digest = hashlib.sha256(body).digest()
+        if digest in self._bodies:
+            # A file that comes again is the same file, whatever number it comes under.
+            metrics.MESSAGES.labels("duplicate").inc()
+            return
+        self._bodies.add(digest)
         try:
             facts = read_report(body)
         except XmlRefusedError as error:

@@ -8,6 +8,7 @@ from uuid import UUID
 from fastapi import FastAPI, Request, Response
 
 from core.api.answers import json_answer
+from core.api.bank_messages import message_routes
 from core.api.files import file_routes
 from core.api.hot_paths import HotPaths
 from core.api.openapi import Described, install_document
@@ -27,6 +28,7 @@ from core.store import attempts, rails
 from core.store.database import UnitOfWork
 from core.store.evidence import EvidenceStore
 from core.store.files import FileStore
+from core.store.messages import MessageStore
 from core.telemetry.catalogue import PERMITS
 from schemas.permits import PermitAnswer, PermitRequest, PermitResponse
 from schemas.rails import EvidenceBatch, EvidenceKept
@@ -98,6 +100,7 @@ def install_internal(app: FastAPI, core: Core, throttle: Throttle) -> HotPaths:
         ("POST", "/internal/v1/evidence", keep_evidence, EvidenceKept, 200, EvidenceBatch),
         *rail_routes(ports.rails, unit_of_work, _rail_of),
         *file_routes(FileStore(vault), unit_of_work, _rail_of),
+        *message_routes(MessageStore(vault), unit_of_work, _rail_of),
         *register_routes(core.worker_ports, unit_of_work, _rail_of),
         *payment_routes(core.worker_ports, unit_of_work, _caller_of),
     ]
