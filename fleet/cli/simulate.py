@@ -9,6 +9,7 @@ import typer
 from adapters.testkit.faults import Fault
 from fleet.cli.connection import provider_url
 from fleet.cli.output import CommandError, ExitCode, print_json
+from fleet.cli.practise import give_up
 from fleet.stack.bank import OWN_ACCOUNT_ID
 from fleet.stack.rails import RAILS, SIMULATED
 
@@ -138,3 +139,4 @@ def _ask(rail: str, url: str, method: str, path: str, body: Any = None) -> Any:
 for _rail in SIMULATED:
     app.add_typer(commands(_rail), name=_rail)
 app.add_typer(bank_commands(), name="bank")
+app.command("give-up")(give_up)
