@@ -267,7 +267,7 @@ def _hub(settings: Settings, worker: Database) -> EventHub:
     return EventHub(EventWatch(worker), partial(listen, settings.direct_url, EVENTS_CHANNEL), pace)
 
 
-async def _connect(stack: AsyncExitStack, settings: Settings, url: str, name: str, min_size: int = 2) -> Database:
+async def _connect(stack: AsyncExitStack, settings: Settings, url: str, name: str, min_size: int = 1) -> Database:
     database = await Database.connect(
         url,
         min_size=min_size,

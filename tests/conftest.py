@@ -93,8 +93,8 @@ async def databases(postgres_url: str, role_secrets: Secrets) -> AsyncIterator[D
     await provision(await create_database(postgres_url, name), role_secrets)
     opened = await open_databases(postgres_url, role_secrets, name)
     yield opened
-    for each in (*opened.free, name):
-        await drop_database(postgres_url, each)
+    await opened.close()
+    await drop_database(postgres_url, name)
 
 
 @pytest.fixture

@@ -58,3 +58,21 @@ async def test_a_database_whose_schema_was_changed_is_not_lent_again(databases: 
     await connection.close()
     await databases.take_back(name)
     assert name not in databases.free
+
+
+async def test_a_database_whose_every_session_was_ended_is_emptied_and_lent_again(databases: Databases) -> None:
+    name, _ = await databases.lend()
+    await databases.take_back(name)
+    name, urls = await databases.lend()
+    connection = await asyncpg.connect(urls.admin)
+    await connection.execute("INSERT INTO fleet.tenants (tenant_id, name) VALUES (gen_random_uuid(), 'shop')")
+    await connection.execute(
+        "SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity"
+        " WHERE datname = current_database() AND pid <> pg_backend_pid()"
+    )
+    await connection.close()
+    await databases.take_back(name)
+    again, urls = await databases.lend()
+    assert again == name
+    assert "shop" not in str(await contents(urls.admin))
+    await databases.take_back(again)

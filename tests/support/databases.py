@@ -66,6 +66,8 @@ class Databases:
     role_secrets: Secrets
     template: _Template
     free: list[str] = field(default_factory=list)
+    _keepers: dict[str, asyncpg.Connection] = field(default_factory=dict)
+    """By database, the connection that empties it: one that has done so before does it in a third of the time."""
 
     async def lend(self) -> tuple[str, RoleUrls]:
         """Return the name of a database and its URLs."""
@@ -78,18 +80,34 @@ class Databases:
 
     async def take_back(self, name: str) -> None:
         """End the sessions that a test left, and empty the database; drop it where its schema was changed."""
-        connection = await asyncpg.connect(with_database(self.server_url, name))
         try:
-            await connection.execute(_END_SESSIONS)
-            unchanged = await connection.fetchval(_SHAPE) == self.template.shape
-            if unchanged:
-                await self._empty(connection)
-        finally:
-            await connection.close()
+            unchanged = await self._put_right(name)
+        except (asyncpg.PostgresConnectionError, asyncpg.InterfaceError, OSError):
+            self._keepers.pop(name).terminate()  # a test ended every session, ours among them
+            unchanged = await self._put_right(name)
         if unchanged:
             self.free.append(name)
         else:
+            await self._keepers.pop(name).close()
             await drop_database(self.server_url, name)
+
+    async def close(self) -> None:
+        """End the connections that are kept and drop every database that is not lent."""
+        for keeper in self._keepers.values():
+            await keeper.close()
+        for name in self.free:
+            await drop_database(self.server_url, name)
+
+    async def _put_right(self, name: str) -> bool:
+        """Empty the database, and say so, if its schema is the template's."""
+        if name not in self._keepers:
+            self._keepers[name] = await asyncpg.connect(with_database(self.server_url, name))
+        keeper = self._keepers[name]
+        await keeper.execute(_END_SESSIONS)
+        unchanged = bool(await keeper.fetchval(_SHAPE) == self.template.shape)
+        if unchanged:
+            await self._empty(keeper)
+        return unchanged
 
     async def _empty(self, connection: asyncpg.Connection) -> None:
         async with connection.transaction():
