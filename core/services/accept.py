@@ -45,6 +45,8 @@ from schemas.operations import JobKind
 from wire.failpoints import failpoint
 
 _WALLETS_KEPT: Final = 50_000
+_WORTH_ANOTHER: Final = 100
+"""Fewer single payments than this wait for the transaction under way and share the next."""
 _RACES: Final = 5
 """A race is another transaction making the same payee's key first: the next attempt finds it."""
 
@@ -221,7 +223,11 @@ class AcceptService:
         door = self._doors.get(caller.key_id)
         if door is None:
             door = self._doors[caller.key_id] = MicroBatcher(
-                self._run, limit=self._batch, in_flight=self._in_flight, shared_faults=self._ports.shared_faults
+                self._run,
+                limit=self._batch,
+                in_flight=self._in_flight,
+                worth=_WORTH_ANOTHER,
+                shared_faults=self._ports.shared_faults,
             )
         return door
 

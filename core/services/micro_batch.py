@@ -1,12 +1,15 @@
 """Micro-batching by back-pressure: while work is under way arrivals gather, and share the next run.
 
-There is no timer: an idle system runs each arrival at once, a busy one batches as deep as it is busy.
+An idle system runs each arrival at once, a busy one batches as deep as it is busy.
 """
 
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Generic, TypeVar
+from typing import Final, Generic, TypeVar
+
+_PATIENCE_S: Final = 0.1
+"""How long a few wait at most for a run under way; one that takes longer waits for something itself."""
 
 Item = TypeVar("Item")
 Answer = TypeVar("Answer")
@@ -15,6 +18,8 @@ Answer = TypeVar("Answer")
 class MicroBatcher(Generic[Item, Answer]):
     """Runs `run` on batches of at most `limit` items, at most `in_flight` at a time; answers align with items.
 
+    Beside a run that is under way another one starts only for `worth` items or more: fewer wait for its end, since two
+    small runs cost twice what one does, and mostly wait for each other's locks. But none waits for one that hangs.
     When a shared run raises, its items are run again one by one, so that a neighbour never suffers; a fault named in
     `shared_faults` is everybody's, and is raised to all at once.
     """
@@ -25,12 +30,15 @@ class MicroBatcher(Generic[Item, Answer]):
         *,
         limit: int,
         in_flight: int,
+        worth: int = 1,
         shared_faults: tuple[type[Exception], ...] = (OSError,),
     ) -> None:
         self._run, self._limit, self._free, self._shared_faults = run, limit, in_flight, shared_faults
+        self._worth = worth
         self._waiting: deque[tuple[Item, asyncio.Future[Answer]]] = deque()
         self._tasks: set[asyncio.Task[None]] = set()
         self._scheduled = False
+        self._patience: asyncio.TimerHandle | None = None
 
     async def submit(self, item: Item) -> Answer:
         """Return the item's answer, or raise what its run raised."""
@@ -60,14 +68,20 @@ class MicroBatcher(Generic[Item, Answer]):
             self._scheduled = True
             loop.call_soon(self._start)
 
-    def _start(self) -> None:
+    def _start(self, *, anyway: bool = False) -> None:
         self._scheduled = False
-        while self._waiting and self._free:
+        while self._waiting and self._free and (anyway or not self._tasks or len(self._waiting) >= self._worth):
             batch = [self._waiting.popleft() for _ in range(min(self._limit, len(self._waiting)))]
             self._free -= 1
             task = asyncio.create_task(self._execute(batch))
             self._tasks.add(task)
             task.add_done_callback(self._finish)
+        if self._waiting and self._free and self._patience is None:
+            self._patience = asyncio.get_running_loop().call_later(_PATIENCE_S, self._lose_patience)
+
+    def _lose_patience(self) -> None:
+        self._patience = None
+        self._start(anyway=True)
 
     def _finish(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)

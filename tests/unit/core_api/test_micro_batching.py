@@ -30,6 +30,49 @@ async def test_arrivals_during_a_run_share_the_next_one() -> None:
     assert runs == [1, 10, 5]
 
 
+async def test_a_few_share_the_next_run_and_many_start_another_beside_it() -> None:
+    runs: list[int] = []
+    gates = [asyncio.Event() for _ in range(3)]
+
+    async def run(items: Sequence[int]) -> list[int]:
+        runs.append(len(items))
+        await gates[len(runs) - 1].wait()
+        return list(items)
+
+    batcher = MicroBatcher[int, int](run, limit=10, in_flight=2, worth=5)
+    asked = [asyncio.create_task(batcher.submit(0))]
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    asked += [asyncio.create_task(batcher.submit(n)) for n in range(4)]
+    for _ in range(5):
+        await asyncio.sleep(0)
+    assert runs == [1]
+    asked += [asyncio.create_task(batcher.submit(4))]
+    for _ in range(5):
+        await asyncio.sleep(0)
+    assert runs == [1, 5]
+    for gate in gates:
+        gate.set()
+    assert await asyncio.gather(*asked) == [0, 0, 1, 2, 3, 4]
+
+
+async def test_a_run_that_hangs_holds_up_nobody_for_long() -> None:
+    hangs = asyncio.Event()
+
+    async def run(items: Sequence[int]) -> list[int]:
+        if 0 in items:
+            await hangs.wait()
+        return list(items)
+
+    batcher = MicroBatcher[int, int](run, limit=10, in_flight=2, worth=100)
+    first = asyncio.create_task(batcher.submit(0))
+    await asyncio.sleep(0.01)
+    async with asyncio.timeout(5):
+        assert await batcher.submit(1) == 1
+    hangs.set()
+    assert await first == 0
+
+
 async def test_one_bad_item_fails_alone_and_a_shared_fault_is_not_repeated() -> None:
     runs: list[int] = []
 
