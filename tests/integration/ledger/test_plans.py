@@ -18,13 +18,18 @@ async def test_a_transfer_walks_no_table_though_all_plans_were_made_while_they_w
     for _ in range(8):
         assert await ledger.apply(None, [world.move(world.bank, world.wallet, 1)]) == ["ok"]
     await ledger.apply(None, [world.move(world.bank, world.wallet, 1) for _ in range(500)])
-    before = await admin_connection.fetchrow(_READ)
+
+    async def read() -> dict[str, int]:
+        [row] = await admin_connection.fetch(_READ)
+        return dict(row)
+
+    before = await read()
     hold = world.hold(world.wallet, world.bank, 5)
     assert await ledger.apply(None, [hold]) == ["ok"]
     assert await ledger.apply(None, [world.post(hold)]) == ["ok"]
 
     async def looked_up() -> bool:
-        return bool((await admin_connection.fetchrow(_READ))["looked_up"] > before["looked_up"] + 4)
+        return (await read())["looked_up"] > before["looked_up"] + 4
 
     await until_async(looked_up)
-    assert (await admin_connection.fetchrow(_READ))["walked"] == before["walked"]
+    assert (await read())["walked"] == before["walked"]
