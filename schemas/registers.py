@@ -78,6 +78,14 @@ class RegisterWanted(Contract):
     business_day: date
 
 
+class RegisterAwaited(RegisterWanted):
+    """A day whose register was asked for and has not come."""
+
+    rail: RailName
+    age_s: int
+    """How long ago it was asked for."""
+
+
 class RegistersWanted(Contract):
     """What an adapter shall fetch, the oldest day first."""
 
@@ -244,10 +252,12 @@ class RegisterFileShown(Contract):
 
 
 class RegisterFileList(Contract):
-    """Registers, the newest first."""
+    """Registers, the newest first, and beside them those of the last two weeks that have not come."""
 
     items: list[RegisterFileView]
     next_cursor: str | None = None
+    awaited: list[RegisterAwaited]
+    """What adapters were asked for, the oldest day first; a hundred at most."""
 
 
 class CarriedItem(Contract):

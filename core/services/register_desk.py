@@ -66,13 +66,14 @@ async def list_registers(
     cursor: str | None = None,
     limit: int = 100,
 ) -> RegisterFileList:
-    """Return a page of the registers that came, the newest first. Raises Refusal."""
+    """Return a page of the registers that came, the newest first, and which have not come. Raises Refusal."""
     context = require_everywhere(caller)
     before = None if cursor is None else id_of(decode_cursor(cursor, 1)[0])
     async with ports.unit_of_work(context) as uow:
         found = await ports.registers.files(uow, rail, day, limit + 1, before)
+        awaited = await ports.registers.awaited(uow, rail, day)
     following = encode_cursor(str(found[limit - 1].id)) if len(found) > limit else None
-    return RegisterFileList(items=found[:limit], next_cursor=following)
+    return RegisterFileList(items=found[:limit], next_cursor=following, awaited=awaited)
 
 
 async def show_register(ports: RegisterPorts, caller: Caller, file_id: UUID) -> RegisterFileShown:

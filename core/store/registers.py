@@ -17,6 +17,7 @@ from core.store.database import UnitOfWork
 from schemas.registers import (
     CarriedItem,
     LineCount,
+    RegisterAwaited,
     RegisterFileView,
     RegisterOpened,
     RegisterRun,
@@ -82,6 +83,14 @@ WITH free AS (
 )
 SELECT * FROM leased ORDER BY business_day
 """  # noqa: S608 - a constant
+_AWAITED: Final = """
+SELECT rail, provider_account, environment, business_day,
+    floor(extract(epoch FROM now() - wanted_at))::bigint AS age_s
+FROM fleet.register_days
+WHERE (fetched_at IS NULL OR fetched_at < wanted_at) AND business_day > current_date - 14
+    AND ($1::text IS NULL OR rail = $1) AND ($2::date IS NULL OR business_day = $2)
+ORDER BY business_day, rail, provider_account, environment LIMIT 100
+"""
 _GO_ON: Final = f"""
 UPDATE fleet.register_days d SET leased_until = {_LEASE} FROM fleet.register_files f
 WHERE f.id = $1 AND d.rail = f.rail AND d.provider_account = f.provider_account AND d.environment = f.environment
@@ -131,6 +140,10 @@ class RegisterStore:
     async def wanted(self, uow: UnitOfWork, rail: str) -> list[RegisterWanted]:
         """Return what an adapter shall fetch now, the oldest day first; nobody else is asked for it meanwhile."""
         return [RegisterWanted(**row) for row in await uow.connection.fetch(_WANTED, rail)]
+
+    async def awaited(self, uow: UnitOfWork, rail: str | None, day: date | None) -> list[RegisterAwaited]:
+        """Return what was asked for in the last two weeks and has not come, the oldest day first."""
+        return [RegisterAwaited(**row) for row in await uow.connection.fetch(_AWAITED, rail, day)]
 
     async def open(self, uow: UnitOfWork, rail: str, asked: RegisterOpened, source: str) -> UUID:
         """Begin a register; what had come of one that never got whole is dropped."""

@@ -181,14 +181,18 @@ def registers(
     found = either(
         lambda ports: desk.list_registers(ports, DESK, **narrowed),
         lambda client: client.call("GET", "/v1/registers", RegisterFileList, query=query),
-    ).items
+    )
     if as_json:
-        print_json([each.model_dump(mode="json") for each in found])
+        print_json([each.model_dump(mode="json") for each in found.items])
         return
     rows = [
-        (x.id, x.rail, x.provider_account, x.business_day, x.section, x.source, x.state, x.lines, x.name) for x in found
+        (x.id, x.rail, x.provider_account, x.business_day, x.section, x.source, x.state, x.lines, x.name)
+        for x in found.items
     ]
     print_table("registers", ("id", "rail", "account", "day", "section", "source", "state", "lines", "name"), rows)
+    missing = [(x.rail, x.provider_account, x.business_day, timedelta(seconds=x.age_s)) for x in found.awaited]
+    if missing:
+        print_table("asked for and not here", ("rail", "account", "day", "since"), missing)
 
 
 def register(register_id: UUID, as_json: JsonFlag = False) -> None:

@@ -25,6 +25,7 @@ async def list_days(visit: Visit) -> Answer:
     )
     newest = sorted(runs.items, key=lambda run: (run.business_day, run.rail, run.provider_account), reverse=True)
     values = {"runs": newest, "registers": registers.items, "following": registers.next_cursor, "kept": visit.form}
+    values |= {"awaited": registers.awaited}
     return Page("reconciliation.html", values | {"formats": list(ReportFormat), "today": datetime.now(UTC).date()})
 
 

@@ -2,6 +2,7 @@
 
 import tomllib
 from base64 import b64encode
+from datetime import UTC, datetime, timedelta
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -43,7 +44,7 @@ async def test_a_file_is_read_kept_shown_compared_and_reported(world: World, cle
     dry = (await clerk.post("/v1/registers", brought())).json()
     assert (dry["lines"], dry["days"], dry["sums_minor"]) == (3, [DAY], {"out_THB": 123_456, "in_THB": 4_000})
     assert dry["kept"] is None
-    assert (await clerk.get("/v1/registers")).json() == {"items": [], "next_cursor": None}
+    assert (await clerk.get("/v1/registers")).json() == {"items": [], "next_cursor": None, "awaited": []}
     kept = (await clerk.post("/v1/registers", brought(apply=True))).json()["kept"]
     assert (kept["state"], kept["lines"], kept["source"], kept["name"]) == ("COMPLETE", 3, "IMPORTED", "settlement.csv")
     assert (await clerk.post("/v1/registers", brought(apply=True))).json()["kept"]["id"] == kept["id"]
@@ -54,7 +55,10 @@ async def test_a_file_is_read_kept_shown_compared_and_reported(world: World, cle
     original = await clerk.get(f"/v1/registers/{kept['id']}/original")
     assert (original.content, original.headers["content-type"]) == (FILE.encode(), "application/octet-stream")
 
-    assert (await clerk.post("/v1/registers:fetch", ASKED)).json() == {"accounts": 1}
+    recent = (datetime.now(UTC).date() - timedelta(days=2)).isoformat()
+    assert (await clerk.post("/v1/registers:fetch", ASKED | {"business_day": recent})).json() == {"accounts": 1}
+    (awaited,) = (await clerk.get("/v1/registers")).json()["awaited"]
+    assert (awaited["rail"], awaited["business_day"], awaited["age_s"] < 60) == ("promptpay", recent, True)
     (run,) = (await clerk.post("/v1/recon/runs", ASKED)).json()["items"]
     counted = {each["match"]: each["count"] for each in run["tallies"]}
     assert (counted, run["breaks"]) == ({"missing_here": 2, "duplicate": 1}, 3)

@@ -3,6 +3,7 @@
 import html
 import re
 from base64 import b64encode
+from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
 import pytest
@@ -64,6 +65,11 @@ async def test_a_day_is_compared_shown_with_all_its_breaks_and_reported(
     await olga.open(f"/reconciliation?first_day={DAY}&last_day={DAY}")
     assert "complete missing here: 51" in olga.text
     assert "51 new" in olga.text
+    assert "have not come" not in olga.text
+    recent = (datetime.now(UTC).date() - timedelta(days=2)).isoformat()
+    await olga.send("/reconciliation/fetch", rail=RAIL, business_day=recent)
+    assert "Registers that have not come" in olga.text
+    assert f"Asked for {recent} {RAIL} main" in olga.text
     table = await olga.http.get(f"/reconciliation/report?day={DAY}&format=csv")
     assert f"reconciliation-{DAY}-{DAY}.csv" in table.headers["content-disposition"]
     assert table.text.splitlines()[1].startswith("run,")
