@@ -87,6 +87,11 @@ def to_minor(text: str, currency: Currency) -> int:
     return minor
 
 
+def money_text(amount_minor: int, code: str) -> str:
+    """Return what people read: `12.50 THB`. Raises AmountError `unknown_currency`."""
+    return f"{to_major_text(amount_minor, currency_of(code))} {code}"
+
+
 def to_major_text(amount_minor: int, currency: Currency) -> str:
     """Return the decimal text of minor units, with exactly the currency's decimals."""
     return str(Decimal(amount_minor).scaleb(-currency.decimals).quantize(Decimal(1).scaleb(-currency.decimals)))

@@ -18,7 +18,7 @@ from core.services.collection_port import Taken
 from core.services.facts import Alert
 from schemas.collections import ProviderPayment
 from schemas.events import IntentState
-from schemas.money import currency_of
+from schemas.money import currency_of, money_text
 from schemas.operations import Direction, OperationType
 from schemas.suspense import SuspenseState
 
@@ -102,7 +102,7 @@ class Booking:
     def fail(self, fact: ProviderPayment, intent: IntentRow, reason: str) -> None:
         """End a collection that still waits: it was paid, and the money is elsewhere."""
         if intent.decision is None and not IntentState(intent.state).is_terminal:
-            text = f"{fact.amount_minor} minor units of {fact.currency} were paid and rest in suspense: {reason}"
+            text = f"{money_text(fact.amount_minor, fact.currency)} were paid and rest in suspense: {reason}"
             move = Move(intent.id, IntentState.FAILED, "failed", data={"reason": reason}, parked=False,
                         failure_code=reason, failure_message=text, provider_reference=fact.transaction_id)  # fmt: skip
             self._end(intent, move, reason)

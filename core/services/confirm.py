@@ -15,6 +15,7 @@ from core.services.problems import Refusal
 from core.services.read_intents import visible
 from schemas.api import ConfirmRequest
 from schemas.events import IntentState
+from schemas.money import money_text
 from schemas.operations import JobKind
 
 _CONFIRMED = frozenset(
@@ -87,10 +88,10 @@ def _check_binding(intent: IntentRow, request: ConfirmRequest) -> None:
     lookup = intent.lookup or {}
     fee_minor = lookup.get("fee_minor", 0) + intent.fees_on_top_minor
     if request.amount_minor != intent.amount_minor:
-        text = f"the lookup was about {intent.amount_minor} minor units"
+        text = f"the lookup was about {money_text(intent.amount_minor, intent.currency)}"
         raise Refusal("lookup_mismatch", text, field="amount_minor")
     if request.fee_minor != fee_minor:
-        text = f"the fee is {fee_minor} minor units"
+        text = f"the fee is {money_text(fee_minor, intent.currency)}"
         raise Refusal("lookup_mismatch", text, field="fee_minor")
     name = request.payee_name_masked
     if name is not None and name != lookup.get("payee_name_masked"):

@@ -6,6 +6,7 @@ from uuid import UUID
 from core.services.keys import DEAD_LETTERS_SCOPE, Caller
 from core.services.problems import Refusal
 from core.services.redrives import reach
+from schemas.money import money_text
 from schemas.on_call import Story, StoryLine
 
 
@@ -43,5 +44,5 @@ def _summary(intent: dict[str, Any], lines: list[StoryLine]) -> str:
         intent["decision"], "the money is held" if intent["held"] else "no money is held"
     )
     sent = "no permit to send was ever given" if not permits else f"{len(permits)} permits to send, {negatives} refuted"
-    amount = f"{intent['operation']} of {intent['amount_minor']} minor units of {intent['currency']}"
+    amount = f"{intent['operation']} of {money_text(intent['amount_minor'], intent['currency'])}"
     return f"{amount} is {intent['state']}: {money}; {sent}"

@@ -28,6 +28,7 @@ from core.domain.operations import settles_at_once
 from core.domain.registry import OPERATIONS
 from schemas.events import TERMINAL_STATES, IntentState
 from schemas.limits import LimitExceeded, LimitKind, LimitRequest, LimitSubject
+from schemas.money import money_text
 from schemas.operations import OperationType
 
 
@@ -361,7 +362,7 @@ def told(exceeded: Exceeded) -> LimitExceeded:
 
 def _text(exceeded: Exceeded) -> str:
     remaining = [
-        f"{exceeded.remaining_minor} minor units" if exceeded.remaining_minor is not None else "",
+        money_text(exceeded.remaining_minor, exceeded.limit.currency) if exceeded.remaining_minor is not None else "",
         f"{exceeded.remaining_count} payments" if exceeded.remaining_count is not None else "",
     ]
     text = f"limit {exceeded.limit.name} has {' and '.join(each for each in remaining if each)} left"

@@ -20,6 +20,7 @@ from schemas.mandates import (
     MandateState,
     SequenceType,
 )
+from schemas.money import money_text
 from schemas.permits import Payee
 
 _NAMED: Final = re.compile(r"([A-Z0-9-]{1,35})(;FNAL)?")
@@ -135,7 +136,9 @@ def draw_on(request: IntentRequest, signed: Signed) -> tuple[IntentRequest, Draw
     if mandate.state is MandateState.ENDED:
         raise Refusal("mandate_used", "the mandate's last debit was asked for: have a new one signed", field=_FIELD)
     if mandate.max_amount_minor is not None and request.amount_minor > mandate.max_amount_minor:
-        text = f"one debit under this mandate takes {mandate.max_amount_minor} minor units at the most"
+        text = (
+            f"one debit under this mandate takes {money_text(mandate.max_amount_minor, request.currency)} at the most"
+        )
         raise Refusal("mandate_amount_exceeded", text, field="amount_minor")
     sequence = mandate.next_sequence(final=named[2] is not None)
     account, name = signed.debtors[mandate.mandate_id]

@@ -25,6 +25,7 @@ from schemas.api import IntentRequest
 from schemas.codes.payable import Payable
 from schemas.events import IntentState
 from schemas.fees import FeePhase
+from schemas.money import money_text
 from schemas.operations import Direction, OperationType
 from schemas.permits import Payee
 from schemas.rails import RailRegistration
@@ -194,14 +195,14 @@ def with_fees(plan: Plan | Refusal, request: IntentRequest, answer: Pricing | Re
             return refusal
     agreed, on_top_minor = request.auto_confirm, answer.minor(FeePhase.PRE)
     if not plan.lookup and agreed is not None and on_top_minor > agreed.max_fee_minor:
-        text = f"the fee is {on_top_minor} minor units: raise max_fee_minor to agree"
+        text = f"the fee is {money_text(on_top_minor, request.currency)}: raise max_fee_minor to agree"
         return Refusal("fee_above_agreed", text, field="auto_confirm.max_fee_minor")
     paid_minor = request.amount_minor - answer.minor(FeePhase.POST)
     if plan.chosen is not None and paid_minor < plan.chosen.capabilities.min_amount_minor:
-        text = f"after fees {paid_minor} minor units are left, and the rail takes no less than "
-        return Refusal(
-            "amount_out_of_bounds", f"{text}{plan.chosen.capabilities.min_amount_minor}", field="amount_minor"
-        )
+        least = money_text(plan.chosen.capabilities.min_amount_minor, request.currency)
+        left = money_text(paid_minor, request.currency)
+        text = f"after fees {left} are left, and the rail takes no less than {least}"
+        return Refusal("amount_out_of_bounds", text, field="amount_minor")
     plan.fee_legs = answer.legs
     return plan
 

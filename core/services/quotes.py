@@ -19,6 +19,7 @@ from core.services.wallets import Wallet
 from schemas.api import IntentRequest
 from schemas.exchange import QuoteRequest, QuoteSide, QuoteView
 from schemas.fees import FeePhase
+from schemas.money import money_text
 from schemas.operations import OperationType
 
 USED = "quote_used"
@@ -246,7 +247,10 @@ def _amounts(request: QuoteRequest, offer: Offer, rate: Rate) -> Exchanged:
     amounts = compute(request.amount_minor, ratio, offer.spread_basis_points)
     if not amounts.fits:
         remedy = "ask for less" if amounts.to_minor else "ask for more"
-        text = f"{amounts.from_minor} would buy {amounts.to_minor} minor units: {remedy}"
+        text = (
+            f"{money_text(amounts.from_minor, request.from_currency)} would buy"
+            f" {money_text(amounts.to_minor, request.to_currency)}: {remedy}"
+        )
         raise Refusal("exchange_amount_out_of_bounds", text, field="amount_minor")
     return amounts
 

@@ -12,6 +12,7 @@ from core.services.problems import Refusal
 from core.services.routes import Chosen, Route, terms
 from schemas.api import IntentRequest
 from schemas.events import IntentState
+from schemas.money import money_text
 from schemas.operations import Direction, OperationType
 from schemas.rails import RailRegistration
 
@@ -146,11 +147,12 @@ def refund_by_rail(found: Refundable, request: IntentRequest, rails: Mapping[str
         text = f"rail {original.rail} gives no {original.operation} back"
         raise Refusal("refund_not_offered", text, field="original_intent_id")
     if offered == "full" and request.amount_minor != found.whole_minor:
-        text = f"rail {original.rail} gives a payment back whole: {found.whole_minor} minor units"
+        text = f"rail {original.rail} gives a payment back whole: {money_text(found.whole_minor, request.currency)}"
         raise Refusal("refund_parts_not_offered", text, field="amount_minor")
     if not capabilities.min_amount_minor <= request.amount_minor <= capabilities.max_amount_minor:
         text = (
-            f"rail {original.rail} takes {capabilities.min_amount_minor} to {capabilities.max_amount_minor} minor units"
+            f"rail {original.rail} takes {money_text(capabilities.min_amount_minor, request.currency)}"
+            f" to {money_text(capabilities.max_amount_minor, request.currency)}"
         )
         raise Refusal("amount_out_of_bounds", text, field="amount_minor")
     route = Route(original.rail, *scope, registration)
@@ -165,4 +167,7 @@ def _fitting(found: Refundable, request: IntentRequest) -> Refundable:
 
 def exceeds_text(found: Refundable) -> str:
     """Return what is left, in words."""
-    return f"{found.left_minor} of {found.original.received_minor} minor units are left to refund"
+    return (
+        f"{money_text(found.left_minor, found.original.currency)} of"
+        f" {money_text(found.original.received_minor, found.original.currency)} are left to refund"
+    )

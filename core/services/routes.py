@@ -10,6 +10,7 @@ from uuid import UUID
 
 from core.services.problems import Refusal
 from schemas.api import IntentRequest
+from schemas.money import money_text
 from schemas.rails import Capabilities, PayeeType, RailRegistration
 
 RouteKey = tuple[UUID, str, str]
@@ -148,7 +149,7 @@ def _taken(route: Route, request: IntentRequest, *, needs_payee: bool) -> Chosen
     least = max(capabilities.min_amount_minor, route.terms.min_amount_minor or 0)
     most = min(capabilities.max_amount_minor, route.terms.max_amount_minor or capabilities.max_amount_minor)
     if not least <= request.amount_minor <= most:
-        text = f"rail {route.rail} takes {least} to {most} minor units"
+        text = f"rail {route.rail} takes {money_text(least, request.currency)} to {money_text(most, request.currency)}"
         raise Refusal("amount_out_of_bounds", text, field="amount_minor")
     if needs_payee:
         _check_payee(_payee_types(route, request.operation), request)

@@ -7,6 +7,7 @@ from core.services.routes import mask_payee
 from schemas.api import IntentRequest, ScannedPayee
 from schemas.codes.payable import Payable, read_payable
 from schemas.codes.tlv import QrError
+from schemas.money import money_text
 from schemas.permits import Payee
 
 _FIELD = "payee.qr"
@@ -29,7 +30,8 @@ def read_scanned(request: IntentRequest) -> tuple[IntentRequest, Payable | None]
     if code.currency != request.currency:
         raise Refusal("qr_currency_differs", f"the code asks for {code.currency}", field="currency")
     if code.amount_minor not in (None, request.amount_minor):
-        raise Refusal("qr_amount_differs", f"the code asks for {code.amount_minor} minor units", field="amount_minor")
+        text = f"the code asks for {money_text(code.amount_minor or 0, code.currency)}"
+        raise Refusal("qr_amount_differs", text, field="amount_minor")
     return request.model_copy(update={"payee": Payee(type=code.payee_type, value=code.payee_value)}), code
 
 

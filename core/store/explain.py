@@ -1,11 +1,13 @@
 """What is known of one payment, from every table that tells something about it."""
 
+from datetime import datetime
 from typing import Any, Final
 from uuid import UUID
 
 import orjson
 
 from core.store.database import UnitOfWork
+from schemas.money import money_text
 from schemas.on_call import StoryLine
 
 _INTENT_OF: Final = """
@@ -46,8 +48,8 @@ SELECT e.received_at, 'evidence', e.kind || ' is kept, sealed', jsonb_build_obje
 FROM own JOIN fleet.evidence e ON e.job_id = own.id
 UNION ALL
 SELECT t.created_at, 'transfer', CASE WHEN t.flags & 2 = 2 THEN 'hold' WHEN t.flags & 4 = 4 THEN 'post'
-    WHEN t.flags & 8 = 8 THEN 'void' ELSE 'transfer' END || ' of ' || t.amount_minor || ' minor units',
-    jsonb_build_object('id', t.id, 'amount_minor', t.amount_minor, 'debit', t.debit_account_id,
+    WHEN t.flags & 8 = 8 THEN 'void' ELSE 'transfer' END || ' of ',
+    jsonb_build_object('id', t.id, 'amount_minor', t.amount_minor, 'currency', i.currency, 'debit', t.debit_account_id,
         'credit', t.credit_account_id)::text, t.flags::integer
 FROM fleet.intents i JOIN fleet.transfers t
     ON t.debit_account_id = i.wallet_id AND t.user_data = i.id
@@ -90,6 +92,10 @@ class StoryStore:
     async def lines_of(self, uow: UnitOfWork, intent_id: UUID) -> list[StoryLine]:
         """Return everything that happened, oldest first."""
         rows = await uow.connection.fetch(_LINES, intent_id)
-        return [
-            StoryLine(at=row["at"], what=row["what"], text=row["text"], data=orjson.loads(row["data"])) for row in rows
-        ]
+        return [_line(row["at"], row["what"], row["text"], orjson.loads(row["data"])) for row in rows]
+
+
+def _line(at: datetime, what: str, text: str, data: dict[str, Any]) -> StoryLine:
+    if what == "transfer":
+        text += money_text(data["amount_minor"], data["currency"])
+    return StoryLine(at=at, what=what, text=text, data=data)

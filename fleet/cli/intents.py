@@ -1,6 +1,6 @@
 """`fleet intents`: create, show, list, confirm, cancel, refund."""
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 from uuid import UUID, uuid4
 
 import typer
@@ -14,7 +14,7 @@ from fleet.cli.operator import ACTOR, with_database
 from fleet.cli.output import CommandError, ExitCode, JsonFlag, invalid_field, print_fields, print_json, print_table
 from schemas.api import AutoConfirm, ConfirmRequest, IdempotencyKey, IntentRequest, IntentView, OnBehalfOf, ScannedPayee
 from schemas.events import IntentState
-from schemas.money import AmountError, currency_of, to_major_text, to_minor
+from schemas.money import AmountError, currency_of, money_text, to_minor
 from schemas.operations import COLLECTED, Direction, OperationType
 from schemas.permits import Payee
 
@@ -67,9 +67,13 @@ def create(
 
 
 @app.command()
-def show(intent_id: UUID, as_json: JsonFlag = False) -> None:
-    """Show one payment."""
-    show_intent(with_client(lambda client: client.get_intent(intent_id)), as_json)
+def show(
+    intent_id: UUID,
+    everything: Annotated[bool, typer.Option("--all", help="Also what is empty.")] = False,
+    as_json: JsonFlag = False,
+) -> None:
+    """Show one payment: what became of it, its amounts, whom it is for, when."""
+    show_intent(with_client(lambda client: client.get_intent(intent_id)), as_json, everything=everything)
 
 
 @app.command("list")
@@ -194,38 +198,54 @@ def _payee(text: str, qr: str) -> Payee | ScannedPayee | None:
     return Payee(type=kind, value=value)
 
 
-def show_intent(view: IntentView, as_json: bool, **more: object) -> None:
-    """Print a payment."""
+_ORDER: Final = (
+    "id", "operation", "state", "failure", "next_action", "amount", "fee", "received", "confirmed", "fees", "exchange",
+    "payee_type", "payee_masked", "lookup", "wallet_id", "counterparty_wallet_id", "direction", "original_intent_id",
+    "reference", "comment", "rail", "provider_reference", "created_at", "updated_at", "deadline",
+)  # fmt: skip
+"""What happened, the amounts, whom it is for, by which way, when; whatever else there is comes after."""
+
+
+def show_intent(view: IntentView, as_json: bool, *, everything: bool = False, **more: object) -> None:
+    """Print a payment; as a table without what is empty, unless `everything` is asked for."""
     document: dict[str, Any] = {**view.model_dump(mode="json"), **more}
     if as_json:
         print_json(document)
-    else:
-        print_fields(
-            "intent",
-            {
-                **document,
-                "amount": money_of(view),
-                "fees": _fees(view),
-                "exchange": _bought(view),
-                "next_action": view.next_action.payload if view.next_action else None,
-                "failure": _failure(view),
-            },
-        )
+        return
+    amounts = {"amount": view.amount_minor, "fee": view.fee_minor, "received": view.received_minor,
+               "confirmed": view.confirmed_minor}  # fmt: skip
+    told = {name: value for name, value in document.items() if not name.endswith("_minor")}
+    told |= {name: money_text(minor, view.currency) if minor else None for name, minor in amounts.items()}
+    told |= {
+        "fees": _fees(view),
+        "exchange": _bought(view),
+        "next_action": view.next_action.payload if view.next_action else None,
+        "failure": _failure(view),
+        "created_at": view.created_at,
+        "updated_at": view.updated_at,
+        "deadline": view.deadline,
+    }
+    del told["currency"]
+    places = {name: place for place, name in enumerate(_ORDER)}
+    names = sorted(told, key=lambda name: places.get(name, len(places)))
+    print_fields("intent", {name: told[name] for name in names if everything or told[name] not in (None, "", False)})
 
 
 def money_of(view: IntentView) -> str:
     """Return the amount in major units, with its currency."""
-    return f"{to_major_text(view.amount_minor, currency_of(view.currency))} {view.currency}"
+    return money_text(view.amount_minor, view.currency)
 
 
 def _fees(view: IntentView) -> str | None:
-    return ", ".join(f"{leg.name} {leg.phase} {leg.amount_minor}" for leg in view.fees) or None
+    return (
+        ", ".join(f"{leg.name} {leg.phase} {money_text(leg.amount_minor, view.currency)}" for leg in view.fees) or None
+    )
 
 
 def _bought(view: IntentView) -> str | None:
     if view.exchange is None:
         return None
-    return f"{to_major_text(view.exchange.to_minor, currency_of(view.exchange.currency))} {view.exchange.currency}"
+    return money_text(view.exchange.to_minor, view.exchange.currency)
 
 
 def _failure(view: IntentView) -> str | None:

@@ -87,7 +87,7 @@ async def test_a_payment_tells_its_story_and_hides_its_payee_until_somebody_says
         assert "payout" in browser.text
         for address in (f"/intents/{intent}", f"/intents?find={pay_job(intent)}"):
             await browser.open(address)
-            assert "hold of 100 minor units" in browser.text
+            assert "hold of 1.00 THB" in browser.text
             assert PAYEE not in browser.page.text
     refused = await olga.send(f"/intents/{intent}/reveal", reason="x")
     assert (refused.status_code, PAYEE in refused.text) == (422, False)

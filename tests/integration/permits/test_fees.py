@@ -112,7 +112,7 @@ async def test_the_fee_of_a_lookup_is_the_providers_and_the_rules_together(world
     await world.settle(found(world, intent, fee_minor=5))
     shown = intent_view(await world.core.read.get(world.caller, intent))
     assert (shown["fee_minor"], shown["lookup"]["fee_minor"]) == (8, 8)
-    with pytest.raises(Refusal, match="the fee is 8 minor units"):
+    with pytest.raises(Refusal, match=r"the fee is 0\.08 THB"):
         await confirm(world.core.ports, world.caller, intent, ConfirmRequest(amount_minor=100, fee_minor=5))
     for _ in range(2):
         done = await confirm(world.core.ports, world.caller, intent, ConfirmRequest(amount_minor=100, fee_minor=8))
