@@ -6,13 +6,13 @@ nothing is prepared by hand. A transaction pooler works with `statement_cache_si
 
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Self
 from uuid import UUID
 
 import asyncpg
 
 from core.domain.context import Context
-from core.store.slow_queries import tell_slow_queries
+from core.store.slow_queries import telling_connections
 from core.store.unit_of_work import UnitOfWork
 from core.telemetry.catalogue import POOL
 
@@ -64,7 +64,10 @@ class Database:
             max_size=max_size,
             statement_cache_size=statement_cache_size,
             server_settings={"application_name": application_name},
-            init=_init(application_name, slow_query_s),
+            connection_class=telling_connections(application_name, slow_query_s)
+            if slow_query_s
+            else asyncpg.Connection,
+            init=_learn_types,
             reset=_leave_as_it_is,
         )
         POOL.labels(application_name, "open").set_function(pool.get_size)
@@ -110,16 +113,6 @@ class Database:
                     await connection.execute("ROLLBACK")
                 raise
             await connection.execute("COMMIT")
-
-
-def _init(application_name: str, slow_query_s: float) -> Any:
-    async def init(connection: Any) -> None:
-        await _learn_types(connection)
-        if slow_query_s:
-            # Not the pool's proxy, which forgets what was added when the connection goes back: `init` gets neither.
-            connection.add_query_logger(tell_slow_queries(application_name, slow_query_s))
-
-    return init
 
 
 async def _learn_types(connection: "Connection") -> None:

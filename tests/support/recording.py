@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import asyncpg
 import pytest
 
 from core.store import database
@@ -36,18 +35,13 @@ def _keep(done: Any) -> None:
 
 
 def _begin() -> None:
-    usual = database._init
+    usual = database._learn_types
 
-    def init(application_name: str, slow_query_s: float) -> Any:
-        opened = usual(application_name, slow_query_s)
+    async def begin(connection: Any) -> None:
+        await usual(connection)
+        connection.add_query_logger(_keep)
 
-        async def begin(connection: asyncpg.Connection) -> None:
-            await opened(connection)
-            connection.add_query_logger(_keep)
-
-        return begin
-
-    database._init = init
+    database._learn_types = begin
 
 
 _begin()
