@@ -68,7 +68,9 @@ async def test_the_user_itself_finds_what_is_its_own_on_the_same_walk_and_nothin
         if method != "GET":
             continue
         answer = await anna.get(things.path(named))
-        mine = named.startswith(("/v1/intents", "/v1/wallets", "/v1/owners", "/v1/quotes", "/v1/events"))
+        mine = named.startswith(
+            ("/v1/intents", "/v1/wallets", "/v1/owners", "/v1/quotes", "/v1/mandates", "/v1/events")
+        )
         assert answer.status_code == (200 if mine else 403), (named, answer.text)
         found += mine
     assert found >= 12

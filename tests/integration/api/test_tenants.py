@@ -129,6 +129,9 @@ async def things_of(world: World) -> Things:
     quote = {"wallet_id": wallet, "counterparty_wallet_id": dollars, "from_currency": "THB", "to_currency": "USD",
              "amount_minor": 351}  # fmt: skip
     quoted = (await owner.post("/v1/quotes", quote)).json()
+    mandate = {"mandate_id": "M-1", "wallet_id": wallet, "signed_on": "2026-01-05", "debtor_account": "004-0123456789",
+               "debtor_name": "Somchai Jaidee"}  # fmt: skip
+    assert (await owner.post("/v1/mandates", mandate)).json()["state"] == "ACTIVE"
     died = (await world.api.post("/v1/intents", payout(wallet), key="died")).json()
     letter, discard = await buried(world, UUID(died["id"])), str(uuid4())
     discarded = {"id": discard, "action": "DISCARD", "selection": {"ids": [letter]}, "reason": "known",
@@ -150,7 +153,7 @@ async def things_of(world: World) -> Things:
     endpoint = (await owner.post("/v1/webhook-endpoints", {"url": "https://hooks.example"})).json()["endpoint"]
     await owner.post(f"/v1/webhook-endpoints/{endpoint['id']}/test", {})
     ids = {"intent_id": held["id"], "wallet_id": wallet, "rule_id": rule["id"], "limit_id": limit["id"],
-           "quote_id": quoted["id"], "owner": OWNER, "letter_id": letter, "story_id": died["id"],
+           "quote_id": quoted["id"], "mandate_id": "M-1", "owner": OWNER, "letter_id": letter, "story_id": died["id"],
            "redrive_id": discard, "endpoint_id": endpoint["id"], "item_id": item,
            "break_id": await broken(world), **await reconciled(world)}  # fmt: skip
     bodies = {
@@ -163,6 +166,8 @@ async def things_of(world: World) -> Things:
         "/v1/intents/{intent_id}/review": {"decision": "APPROVE"},
         "/v1/fee-rules": share,
         "/v1/quotes": quote,
+        "/v1/mandates": mandate,
+        "/v1/mandates/{mandate_id}/cancel": {"reason": "x"},
         "/v1/breaks/{break_id}/assign": {"owner": "eve"},
         "/v1/breaks/{break_id}/resolve": {"reason": "seen"},
         "/v1/redrives": discarded | {"id": str(uuid4()), "selection": {"ids": [await died_too(world, wallet)]}},
@@ -250,6 +255,7 @@ REFUSED_AS = {
     "/v1/hand-settlements": "not_found",
     "/v1/intents": "wallet_not_found",
     "/v1/intents:batch": "wallet_not_found",
+    "/v1/mandates": "wallet_not_found",
     "/v1/quotes": "wallet_not_found",
     "/v1/redrives": "nothing_selected",
 }
