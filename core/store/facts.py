@@ -7,6 +7,7 @@ from uuid import UUID
 from core.domain.ids import ids_of_that_time
 from core.domain.verdicts import AttemptView, FactKey
 from core.services.facts import Alert, Fact, Histories
+from core.store.columns import spare, spared_rows
 from core.store.rails import state_of, state_sql
 from core.store.unit_of_work import UnitOfWork, Write
 from schemas.permits import PermitMode
@@ -51,19 +52,19 @@ WHERE j.intent_id = ANY($1::uuid[]) AND j.id BETWEEN $2 AND $3 AND f.job_id BETW
     AND f.applied_at IS NULL AND f.verdict IN ('SUCCEEDED', 'PAID', 'RETURNED')
 """
 
+_INSERTED: Final = ("uuid", "int", "text", "bytea", "uuid", "uuid", "text", "jsonb", "uuid", "text")
 _INSERT: Final = Write(
-    """
+    f"""
 made_facts AS (
     INSERT INTO fleet.facts (job_id, fence, verdict, money_hash, tenant_id, intent_id, rail, body, evidence_id,
         applied_at, quarantine)
     SELECT f.job_id, f.fence, f.verdict, f.money_hash, f.tenant_id, f.intent_id, f.rail, f.body, f.evidence_id,
         CASE WHEN f.quarantine IS NULL THEN now() END, f.quarantine
-    FROM unnest($1::uuid[], $2::int[], $3::text[], $4::bytea[], $5::uuid[], $6::uuid[], $7::text[], $8::jsonb[],
-        $9::uuid[], $10::text[])
+    FROM ({spared_rows(_INSERTED)})
         AS f(job_id, fence, verdict, money_hash, tenant_id, intent_id, rail, body, evidence_id, quarantine)
     ON CONFLICT (job_id, fence, verdict, money_hash) DO NOTHING RETURNING job_id
 )
-""",
+""",  # noqa: S608 - a constant
     frozenset({"facts"}),
     "SELECT count(*) FROM made_facts",
 )
@@ -129,15 +130,15 @@ async def insert_facts(uow: UnitOfWork, facts: Sequence[Fact]) -> None:
     await uow.later(
         _INSERT,
         [fact.result.job_id for fact in facts],
-        [fact.result.fence for fact in facts],
-        [fact.result.verdict for fact in facts],
-        [fact.money_hash for fact in facts],
-        [fact.tenant_id for fact in facts],
-        [fact.intent_id for fact in facts],
-        [fact.result.rail for fact in facts],
-        [fact.body for fact in facts],
-        [fact.result.evidence_id for fact in facts],
-        [fact.quarantine for fact in facts],
+        spare([fact.result.fence for fact in facts]),
+        spare([fact.result.verdict for fact in facts]),
+        spare([fact.money_hash for fact in facts]),
+        spare([fact.tenant_id for fact in facts]),
+        spare([fact.intent_id for fact in facts]),
+        spare([fact.result.rail for fact in facts]),
+        spare([fact.body for fact in facts]),
+        spare([fact.result.evidence_id for fact in facts]),
+        spare([fact.quarantine for fact in facts]),
     )
 
 

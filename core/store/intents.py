@@ -84,8 +84,12 @@ made_intents AS (
     f"SELECT count(*) + 0 * {WAKE_FOLLOWERS} FROM told_intents",  # noqa: S608 - a constant
 )
 
+_MOVED: Final = (
+    "uuid", "text", "text", "text", "jsonb", "text", "text", "text", "text", "bigint", "jsonb", "jsonb", "timestamptz",
+    "bool",
+)  # fmt: skip
 _MOVE: Final = Write(
-    """
+    f"""
 moved_intents AS (
     UPDATE fleet.intents i SET
         state = m.state, version = i.version + 1, updated_at = now(),
@@ -99,9 +103,7 @@ moved_intents AS (
         deadline = coalesce(m.deadline, i.deadline),
         review_until = CASE WHEN m.state = 'REVIEW' THEN coalesce(m.deadline, i.deadline) END,
         parked_at = CASE WHEN m.parked IS NULL THEN i.parked_at WHEN m.parked THEN now() END
-    FROM unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::jsonb[], $6::text[], $7::text[], $8::text[],
-        $9::text[], $10::bigint[], $11::jsonb[], $12::jsonb[], $13::timestamptz[],
-        $14::bool[])
+    FROM ({spared_rows(_MOVED)})
         AS m(id, state, allowed, type, data, failure_code, failure_message, decision, provider_reference, fee_minor,
              lookup, limits, deadline, parked)
     WHERE i.id = ANY ($1::uuid[]) AND i.id = m.id AND i.id BETWEEN $15 AND $16
@@ -112,7 +114,7 @@ moved_intents AS (
     SELECT id, version, tenant_id, type, state, $17, data, traceparent FROM moved_intents
     RETURNING intent_id
 )
-""",
+""",  # noqa: S608 - a constant
     frozenset({"intents", "intent_events"}),
     f"SELECT count(*) + 0 * {WAKE_FOLLOWERS} FROM told_moves",  # noqa: S608 - a constant
 )
@@ -278,19 +280,19 @@ def _move_columns(uow: UnitOfWork, moves: Sequence[Move]) -> list[Any]:
     moves = sorted(moves, key=lambda move: move.intent_id.int)
     return [
         [move.intent_id for move in moves],
-        [move.to for move in moves],
-        [_ALLOWED_TEXT[move.to] for move in moves],
-        [move.type for move in moves],
-        [_json(move.data) for move in moves],
-        [move.failure_code for move in moves],
-        [move.failure_message for move in moves],
-        [move.decision for move in moves],
-        [move.provider_reference for move in moves],
-        [move.fee_minor for move in moves],
-        [_json(move.lookup) for move in moves],
-        [_json(move.limits) for move in moves],
-        [move.deadline for move in moves],
-        [move.parked for move in moves],
+        spare([move.to for move in moves]),
+        spare([_ALLOWED_TEXT[move.to] for move in moves]),
+        spare([move.type for move in moves]),
+        spare([_json(move.data) for move in moves]),
+        spare([move.failure_code for move in moves]),
+        spare([move.failure_message for move in moves]),
+        spare([move.decision for move in moves]),
+        spare([move.provider_reference for move in moves]),
+        spare([move.fee_minor for move in moves]),
+        spare([_json(move.lookup) for move in moves]),
+        spare([_json(move.limits) for move in moves]),
+        spare([move.deadline for move in moves]),
+        spare([move.parked for move in moves]),
         moves[0].intent_id,
         moves[-1].intent_id,
         uow.context.actor,
