@@ -6,7 +6,7 @@
 import random
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Final
 
@@ -30,6 +30,25 @@ class Fault(StrEnum):
     REFUSED = "refused"
     LATE_CALLBACK = "late_callback"
 
+
+MEANS: Final[Mapping[Fault, str]] = {
+    Fault.PAYEE_NOT_FOUND: "nobody is known by this payee",
+    Fault.TIMEOUT_BEFORE: "no answer, and nothing was paid",
+    Fault.TIMEOUT_AFTER: "it was paid, and the answer never comes",
+    Fault.ERROR_BEFORE: "a server error, and nothing was paid",
+    Fault.ERROR_AFTER: "it was paid, and a server error is the answer",
+    Fault.GARBAGE_AFTER: "it was paid, and the answer is nonsense",
+    Fault.UNKNOWN_STATUS_AFTER: "it was paid, and the answer has a status that nobody knows",
+    Fault.RESET_BEFORE: "the connection breaks, and nothing was paid",
+    Fault.RESET_AFTER: "it was paid, and the connection breaks before the answer",
+    Fault.DUPLICATE_AFTER: "it was paid, and the answer says that the reference was there before",
+    Fault.SLOW_SETTLE: "it is taken, and paid a while later",
+    Fault.THROTTLED: "too many requests: later",
+    Fault.DECLINED: "the payment is declined",
+    Fault.REFUSED: "the request is refused before anything is taken",
+    Fault.LATE_CALLBACK: "it is paid, and told of late",
+}
+"""What each fault does, in a line."""
 
 FATES: Final = (
     Fault.PAYEE_NOT_FOUND,
@@ -90,9 +109,15 @@ class FaultScripts:
     scripts: list[Script] = field(default_factory=list)
     _struck: Counter[tuple[Fault, str]] = field(default_factory=Counter)
     _random: random.Random = field(init=False)
+    _built_in: list[Script] = field(init=False)
 
     def __post_init__(self) -> None:
         self._random = random.Random(self.seed)  # noqa: S311 - repeatable on purpose
+        self._built_in = [replace(script) for script in self.scripts]
+
+    def clear(self) -> None:
+        """Forget what was added: the payees whose fate is fixed keep it."""
+        self.scripts[:] = [replace(script) for script in self._built_in]
 
     def due(self, payee: str, reference: str, among: frozenset[Fault], amount_minor: int | None = None) -> Fault | None:
         """Return the fault that strikes this request now, if any, and count it."""

@@ -76,7 +76,7 @@ def faults_endpoint(faults: FaultScripts) -> Endpoint:
     async def control(request: Request) -> Response:
         scripts = faults.scripts
         if request.method == "DELETE":
-            scripts.clear()
+            faults.clear()
         elif request.method == "POST":
             try:
                 asked = orjson.loads(await request.body())

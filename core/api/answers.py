@@ -17,6 +17,11 @@ from core.services.problems import Refusal
 _log = logging.getLogger(__name__)
 _DISK_FULL = "53100"
 _BY_STATUS = {404: "not_found", 405: "method_not_allowed", 413: "body_too_large", 503: "unavailable"}
+_REMEDIES = {
+    404: "no route has this address: /openapi.json of this listener lists them all",
+    405: "this address takes another method: the header Allow names it, and /openapi.json of this listener",
+}
+"""What to do about an address that the framework itself refuses."""
 _RETRY_AFTER_S = {
     "idempotency_in_flight": "1",
     "unavailable": "1",
@@ -48,7 +53,9 @@ def answer_to(error: Exception, path: str, passing: tuple[type[Exception], ...])
         return problem_answer(error, path)
     if isinstance(error, HTTPException):
         code = _BY_STATUS.get(error.status_code, "invalid_request")
-        return problem_answer(Refusal(code, str(error.detail)), path)
+        answer = problem_answer(Refusal(code, _REMEDIES.get(error.status_code, str(error.detail))), path)
+        answer.headers.update({name: value for name, value in (error.headers or {}).items() if name.lower() == "allow"})
+        return answer
     if isinstance(error, RequestValidationError):
         # Bodies and queries are parsed by hand: what the framework reads is what stands in the path.
         wrong = error.errors()[0]

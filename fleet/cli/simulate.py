@@ -6,9 +6,9 @@ import httpx
 import orjson
 import typer
 
-from adapters.testkit.faults import Fault
+from adapters.testkit.faults import MEANS, Fault
 from fleet.cli.connection import provider_url
-from fleet.cli.output import CommandError, ExitCode, print_json
+from fleet.cli.output import CommandError, ExitCode, print_json, print_table
 from fleet.cli.practise import give_up
 from fleet.stack.bank import OWN_ACCOUNT_ID
 from fleet.stack.rails import RAILS, SIMULATED
@@ -27,7 +27,7 @@ def commands(rail: str) -> typer.Typer:
 
     @group.command()
     def fault(
-        name: Annotated[Fault, typer.Argument(help="What goes wrong; `before` and `after` mean the payment.")],
+        name: Annotated[Fault | None, typer.Argument(help="What goes wrong; left out, all that can is shown.")] = None,
         payee: Annotated[str | None, typer.Option(help="Only of this payee, as the provider is told it.")] = None,
         reference: Annotated[str | None, typer.Option(help="Only of this reference of ours.")] = None,
         amount_minor: Annotated[int | None, typer.Option(help="Only of this amount, in minor units.")] = None,
@@ -35,13 +35,18 @@ def commands(rail: str) -> typer.Typer:
         times: Annotated[int | None, typer.Option(min=1, help="How often in all; without end where left out.")] = None,
         url: Url = "",
     ) -> None:
-        """Add a fault in front of the others, and show them all."""
+        """Add a fault in front of the others, and show those in force; without a name, show what can go wrong."""
+        if name is None:
+            print_table(f"faults of {rail}", ("fault", "what happens"), [(each, MEANS[each]) for each in Fault])
+            return
         rule = {"payee": payee, "reference": reference, "amount_minor": amount_minor, "times": times}
         given = {key: value for key, value in rule.items() if value is not None}
         _show(rail, url, "POST", "faults", {"fault": name, "probability": probability, **given})
 
     @group.command()
-    def faults(clear: Annotated[bool, typer.Option("--clear", help="Forget them all.")] = False, url: Url = "") -> None:
+    def faults(
+        clear: Annotated[bool, typer.Option("--clear", help="Forget what was added.")] = False, url: Url = ""
+    ) -> None:
         """Show the faults in force."""
         _show(rail, url, "DELETE" if clear else "GET", "faults")
 

@@ -107,6 +107,8 @@ async def test_other_media_types_missing_keys_and_wrong_methods_are_problems_too
         answer = await world.api.http.request(method, path)
         assert (answer.status_code, answer.json()["code"]) == (status, code)
         assert answer.headers["content-type"] == "application/problem+json"
+        assert "/openapi.json" in answer.json()["detail"], "a refusal names the remedy"
+        assert ("allow" in answer.headers) == (status == 405)
     assert await world.contents() == before
 
 

@@ -1,6 +1,6 @@
 """A seed makes a run of a simulator repeatable: the same requests in the same order meet the same faults."""
 
-from adapters.testkit.faults import Fault, FaultScripts, Script
+from adapters.testkit.faults import MEANS, Fault, FaultScripts, Script
 
 REFERENCES = [f"R{number}" for number in range(200)]
 
@@ -23,3 +23,16 @@ def test_a_script_strikes_by_payee_amount_and_reference_and_so_often_as_it_says(
     assert [scripts.due(payee, reference, among, amount) for payee, reference, amount in asked] == [
         None, None, None, Fault.DECLINED, None,
     ]  # fmt: skip
+
+
+def test_clearing_forgets_what_was_added_and_keeps_whose_fate_is_fixed() -> None:
+    scripts = FaultScripts(0, [Script(Fault.DECLINED, payee="P", times=1)])
+    assert scripts.due("P", "R1", frozenset(Fault)) is Fault.DECLINED
+    scripts.scripts.insert(0, Script(Fault.THROTTLED))
+    scripts.clear()
+    assert scripts.scripts == [Script(Fault.DECLINED, payee="P", times=1)]
+
+
+def test_every_fault_says_what_it_does() -> None:
+    assert MEANS.keys() == set(Fault)
+    assert len(set(MEANS.values())) == len(Fault)
