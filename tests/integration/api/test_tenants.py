@@ -129,8 +129,7 @@ async def things_of(world: World) -> Things:
     quote = {"wallet_id": wallet, "counterparty_wallet_id": dollars, "from_currency": "THB", "to_currency": "USD",
              "amount_minor": 351}  # fmt: skip
     quoted = (await owner.post("/v1/quotes", quote)).json()
-    mandate = {"mandate_id": "M-1", "wallet_id": wallet, "signed_on": "2026-01-05", "debtor_account": "004-0123456789",
-               "debtor_name": "Somchai Jaidee"}  # fmt: skip
+    mandate = MANDATE | {"wallet_id": wallet}
     assert (await owner.post("/v1/mandates", mandate)).json()["state"] == "ACTIVE"
     died = (await world.api.post("/v1/intents", payout(wallet), key="died")).json()
     letter, discard = await buried(world, UUID(died["id"])), str(uuid4())
@@ -144,12 +143,7 @@ async def things_of(world: World) -> Things:
     await owner.put("/v1/collection-tolerances", tolerance)
     async with (ports := world.core.worker_ports).unit_of_work(Context(None, "test")) as uow:
         await ports.ledger.create_accounts(uow, [system_account(world.tenant_id, "THB", AccountCode.SUSPENSE)])
-    item = await world.admin.fetchval(
-        "INSERT INTO fleet.provider_payments (id, tenant_id, rail, provider, provider_account, environment, kind,"
-        " transaction_id, amount_minor, currency, reference, occurred_at, state) VALUES (gen_random_uuid(), $1, 'noop',"
-        " 'NOOP', 'main', 'sandbox', 'PAYMENT', 'T1', 5, 'THB', 'R1', now(), 'SUSPENDED') RETURNING id::text",
-        world.tenant_id,
-    )
+    item = await suspended(world)
     endpoint = (await owner.post("/v1/webhook-endpoints", {"url": "https://hooks.example"})).json()["endpoint"]
     await owner.post(f"/v1/webhook-endpoints/{endpoint['id']}/test", {})
     ids = {"intent_id": held["id"], "wallet_id": wallet, "rule_id": rule["id"], "limit_id": limit["id"],
@@ -207,6 +201,22 @@ async def died_too(world: World, wallet: str) -> str:
     """Bury one more payment; return the letter's id."""
     answer = await world.api.post("/v1/intents", payout(wallet), key=f"died-{uuid4().hex}")
     return await buried(world, UUID(answer.json()["id"]))
+
+
+MANDATE = {
+    "mandate_id": "M-1", "signed_on": "2026-01-05", "debtor_account": "004-0123456789", "debtor_name": "Somchai Jaidee",
+}  # fmt: skip
+
+
+async def suspended(world: World) -> str:
+    """Let a payment of the first tenant's rest in suspense; return its id."""
+    item = await world.admin.fetchval(
+        "INSERT INTO fleet.provider_payments (id, tenant_id, rail, provider, provider_account, environment, kind,"
+        " transaction_id, amount_minor, currency, reference, occurred_at, state) VALUES (gen_random_uuid(), $1, 'noop',"
+        " 'NOOP', 'main', 'sandbox', 'PAYMENT', 'T1', 5, 'THB', 'R1', now(), 'SUSPENDED') RETURNING id::text",
+        world.tenant_id,
+    )
+    return str(item)
 
 
 async def broken(world: World) -> str:
