@@ -174,7 +174,8 @@ async def _load(uow: Any, ports: SettlePorts, rail: str, results: Sequence[Resul
     # What took a transaction out of suspense is locked with the other intents, before its provider account is: whoever
     # is told of the transaction by the provider locks them in that order. Read only where a collection's money is told.
     told = [(targets.get(r.job_id, r.job_id), tx) for r in results if r.verdict in _IN and (tx := r.provider_tx_id)]
-    others = sorted({job.intent_id for job in jobs.values()} | await ports.collections.takers_of(uow, rail, told))
+    takers = await ports.collections.takers_of(uow, rail, told) if told else set()
+    others = sorted({job.intent_id for job in jobs.values()} | takers)
     locked, intents = await ports.jobs.lock_jobs_and_intents(uow, sorted(set(asking or executed)), others)
     jobs |= locked
     # Read after the locks are held: what an earlier holder wrote must be seen.

@@ -242,9 +242,10 @@ class CollectionStore:
         return jobs, takers
 
     async def takers_of(self, uow: UnitOfWork, rail: str, told: Sequence[tuple[UUID, str]]) -> set[UUID]:
-        """Return the intents that took transactions out of suspense; the job that each was told of by, and its name."""
-        if not told:
-            return set()
+        """Return the intents that took transactions out of suspense; the job that each was told of by, and its name.
+
+        `told` is not empty.
+        """
         ids = [job_id for job_id, _ in told]
         rows = await uow.connection.fetch(_TAKERS, rail, ids, [name for _, name in told], min(ids), max(ids))
         return {row["consumed_by"] for row in rows}
