@@ -7,6 +7,7 @@ import asyncio
 import hashlib
 import itertools
 import sys
+import time
 from dataclasses import dataclass
 from importlib import resources
 
@@ -15,6 +16,11 @@ import asyncpg
 from wire.environment import SettingsError, read_variable
 
 _LOCK_KEY = 0x666C656574  # "fleet": one runner at a time
+
+_GIVES_WAY_AFTER_MS = 300
+"""How long a migration waits for a lock, and payments behind it. Below PostgreSQL's deadlock_timeout."""
+_BUSY_LONGEST_S = 300.0
+_PAUSE_S = 0.5
 
 _BOOTSTRAP = """
 DO $$
@@ -91,7 +97,8 @@ async def migrate(admin_url: str, *, target: int | None = None) -> list[str]:
 
     The admin creates the roles fleet_owner, fleet_app and fleet_worker where they are missing (passwords are
     not set here); every object belongs to fleet_owner. A superuser is not needed: CREATEROLE and CREATE on
-    the database do. Raises MigrationError for a file that changed after it was applied, or that is gone.
+    the database do. Raises MigrationError for a file that changed after it was applied, or that is gone, and where
+    what runs beside it never lets go of a table.
     """
     connection = await asyncpg.connect(admin_url, statement_cache_size=0)
     try:
@@ -103,7 +110,7 @@ async def migrate(admin_url: str, *, target: int | None = None) -> list[str]:
             rows = await connection.fetch("SELECT version, name, checksum FROM fleet.schema_migrations")
         pending = _pending(load_migrations(), {row["version"]: row["checksum"] for row in rows}, target)
         for migration in pending:
-            await _apply(connection, migration)
+            await _apply_beside_payments(connection, migration)
         return [migration.name for migration in pending]
     finally:
         await connection.close()
@@ -123,10 +130,27 @@ def _pending(files: list[Migration], applied: dict[int, str], target: int | None
     return wanted
 
 
+async def _apply_beside_payments(connection: "asyncpg.Connection[asyncpg.Record]", migration: Migration) -> None:
+    """Apply it once its locks are to be had: it gives way and tries again, so that no payment is its deadlock's victim.
+
+    Raises MigrationError where the tables stay busy for `_BUSY_LONGEST_S`; nothing of this migration was done then.
+    """
+    until_s = time.monotonic() + _BUSY_LONGEST_S
+    while True:
+        try:
+            return await _apply(connection, migration)
+        except (asyncpg.LockNotAvailableError, asyncpg.DeadlockDetectedError) as error:
+            if time.monotonic() > until_s:
+                text = f"{migration.name} got no lock within {_BUSY_LONGEST_S:.0f} s: end what holds it, and run again"
+                raise MigrationError(text) from error
+            await asyncio.sleep(_PAUSE_S)
+
+
 async def _apply(connection: "asyncpg.Connection[asyncpg.Record]", migration: Migration) -> None:
     async with connection.transaction():
         await connection.execute("SET LOCAL ROLE fleet_owner")
         await connection.execute("SET LOCAL search_path = pg_catalog; SET LOCAL fleet.every_tenant = 'on'")
+        await connection.execute(f"SET LOCAL lock_timeout = {_GIVES_WAY_AFTER_MS}")
         await connection.execute(migration.sql)
         await connection.execute(
             "INSERT INTO fleet.schema_migrations (version, name, checksum) VALUES ($1, $2, $3)",

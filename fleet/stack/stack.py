@@ -157,8 +157,7 @@ class Stack:
         self.home.mkdir(parents=True, exist_ok=True)
         kept = Secrets.load_or_create(self.home / "secrets.json")
         admin_url, redis_url = await self._start_servers()
-        urls = await provision(await create_database(admin_url, self.plan.database_name), kept)
-        installation = await install(self.home / "keys.json", urls, kept.master_key, list(self.plan.rails))
+        urls, installation = await self._install(await create_database(admin_url, self.plan.database_name), kept)
         await self._users(redis_url, kept)
         self._places = [
             Place(self.home, rail, free_port(), free_port(), installation.rails[rail].secret, self.plan.profile,
@@ -208,6 +207,10 @@ class Stack:
         """Make the next process that reaches `failpoint` kill or stop itself."""
         self.failpoints_dir.mkdir(exist_ok=True)
         (self.failpoints_dir / failpoint).write_text(action)
+
+    async def _install(self, admin_url: str, kept: Secrets) -> tuple[RoleUrls, Installation]:
+        urls = await provision(admin_url, kept)
+        return urls, await install(self.home / "keys.json", urls, kept.master_key, list(self.plan.rails))
 
     async def _start_servers(self) -> tuple[str, str]:
         if self.postgres is not None:

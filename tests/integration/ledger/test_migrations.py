@@ -60,6 +60,35 @@ async def test_two_runners_at_once_apply_each_file_once(empty_url: str) -> None:
     assert sorted(both, key=len) == [[], [migration.name for migration in load_migrations()]]
 
 
+async def test_a_migration_gives_way_to_what_uses_its_table_and_names_what_is_never_let_go(
+    empty_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    newest = next(m for m in reversed(load_migrations()) if "ALTER TABLE fleet.routes" in m.sql)
+    await migrate(empty_url, target=newest.version - 1)
+    before = await _applied(empty_url)
+    holder, other = await asyncpg.connect(empty_url), await asyncpg.connect(empty_url)
+    try:
+        held = holder.transaction()
+        await held.start()
+        await holder.execute("LOCK TABLE fleet.routes IN ROW EXCLUSIVE MODE")
+        with monkeypatch.context() as patched:
+            patched.setattr(runner, "_BUSY_LONGEST_S", 0.5)
+            with pytest.raises(MigrationError, match=f"{newest.name} got no lock"):
+                await migrate(empty_url, target=newest.version)
+        assert await _applied(empty_url) == before
+        migrating = asyncio.create_task(migrate(empty_url, target=newest.version))
+        for _ in range(20):
+            # Behind a migration that waited without end, this would wait without end.
+            await other.fetchval("SELECT count(*) FROM fleet.routes", timeout=1)
+            await asyncio.sleep(0.05)
+        assert not migrating.done()
+        await held.commit()
+        assert await migrating == [newest.name]
+    finally:
+        await holder.close()
+        await other.close()
+
+
 async def test_a_target_stops_there_and_the_rest_follows(empty_url: str) -> None:
     names = [migration.name for migration in load_migrations()]
     assert await migrate(empty_url, target=1) == names[:1]
