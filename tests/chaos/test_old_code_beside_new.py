@@ -81,7 +81,8 @@ class Upgraded(Stack):
         command = [sys.executable, "-c", _INSTALL, str(self.home), admin_url, ",".join(self.plan.rails)]
         await run(command, self.code)
         keys = {name: ServiceKey(**key) for name, key in json.loads((self.home / "keys.json").read_text()).items()}
-        return role_urls(admin_url, kept), Installation(keys.pop("client"), keys)
+        client = keys.pop("client")
+        return role_urls(admin_url, kept), Installation(client, client, keys)  # that commit made no operator's key
 
     def _core(self, urls: RoleUrls, kept: Secrets, public: int, internal: int) -> list[ChildSpec]:
         return [self.from_tree(spec) for spec in super()._core(urls, kept, public, internal)]
