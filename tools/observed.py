@@ -2,34 +2,46 @@
 # ruff: noqa: S608  the statements hold one constant of ours
 
 import asyncio
+import contextlib
 import os
 import signal
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, Final
 from uuid import UUID, uuid4
 
 import asyncpg
+import httpx
 
-from fleet.client import FleetClient
+from fleet.client import FleetClient, Refused, Unreachable
+from fleet.stack.bank import OWN_ACCOUNT_ID, transfer_in
 from fleet.stack.provision import with_database
-from fleet.stack.stack import WORKER, Stack
+from fleet.stack.stack import API, WORKER, Stack
 from schemas.api import AutoConfirm, IntentRequest, WalletRequest
+from schemas.envelope import Envelope
 from schemas.operations import OperationType
 from schemas.permits import Payee
-from schemas.streams import results_stream
+from schemas.results import RESULT_TYPE, Result, Verdict
+from schemas.streams import CORE_GROUP, results_stream
 from wire.client import connect_redis
 
+_RAIL: Final = "promptpay"
+_SIMULATOR: Final = f"{_RAIL}-simulator"
+_HUNG: Final = "settler-that-hangs"
+_WITHIN_S: Final = 90
 _PLANTED: Final = UUID("00000000-0000-7000-8000-00000000bad0")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class World:
     """The running system and who pays in it."""
 
     stack: Stack
     client: FleetClient
     wallet: UUID
+    holds: "asyncpg.Connection[asyncpg.Record] | None" = None
+    """Who holds a lock, while a scenario wants it held."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +52,8 @@ class Scenario:
     alerts: tuple[str, ...]
     begin: Callable[[World], Awaitable[None]]
     end: Callable[[World], Awaitable[None]]
+    meanwhile: Callable[[World], Awaitable[None]] | None = None
+    """What goes on, again and again, until the alerts fire."""
 
 
 async def wallet_with(client: FleetClient, amount_minor: int) -> UUID:
@@ -71,10 +85,31 @@ async def pay(world: World, mobiles: Sequence[str]) -> None:
     await asyncio.gather(*asked)
 
 
-async def _sql(world: World, *statements: str) -> None:
+def _admin_url(world: World) -> str:
     if world.stack.postgres is None:
         raise RuntimeError("observe plants faults in the embedded PostgreSQL: unset DATABASE_URL")
-    connection = await asyncpg.connect(with_database(world.stack.postgres.admin_url, world.stack.plan.database_name))
+    return with_database(world.stack.postgres.admin_url, world.stack.plan.database_name)
+
+
+async def _value(world: World, query: str) -> Any:
+    connection = await asyncpg.connect(_admin_url(world))
+    try:
+        return await connection.fetchval(query)
+    finally:
+        await connection.close()
+
+
+@asynccontextmanager
+async def _redis(world: World) -> AsyncIterator[Any]:
+    client: Any = connect_redis(world.stack.info.redis_url, "observe")
+    try:
+        yield client
+    finally:
+        await client.aclose()
+
+
+async def _sql(world: World, *statements: str) -> None:
+    connection = await asyncpg.connect(_admin_url(world))
     try:
         for statement in statements:
             await connection.execute(statement)
@@ -89,8 +124,15 @@ def _planted(*statements: str) -> Callable[[World], Awaitable[None]]:
     return plant
 
 
+_CLOSE_ALERTS: Final = _planted(
+    "UPDATE fleet.alerts SET closed_at = now() WHERE closed_at IS NULL",
+    "UPDATE fleet.dead_letters SET state = 'CLOSED' WHERE state = 'OPEN'",
+)
+"""What a person does in the end, of all that is open."""
+
+
 def _adapters(world: World) -> list[str]:
-    return [name for name in world.stack.supervisor.pids() if name.startswith("promptpay-") and name[-1].isdigit()]
+    return [name for name in world.stack.supervisor.pids() if name.startswith(f"{_RAIL}-") and name[-1].isdigit()]
 
 
 def _signal(world: World, names: Sequence[str], number: signal.Signals) -> None:
@@ -99,17 +141,15 @@ def _signal(world: World, names: Sequence[str], number: signal.Signals) -> None:
 
 
 async def _useless_results(world: World) -> None:
-    client: Any = connect_redis(world.stack.info.redis_url, "observe")
     fields = {"v": "1", "id": "observe", "type": "nonsense", "body": "{}", "traceparent": ""}
-    try:
-        await client.xadd(results_stream("promptpay"), fields)
-    finally:
-        await client.aclose()
+    async with _redis(world) as client:
+        await client.xadd(results_stream(_RAIL), fields)
 
 
 async def _stop_adapters(world: World) -> None:
     _signal(world, _adapters(world), signal.SIGSTOP)
-    await pay(world, ["0812345678"] * 3)
+    # More than the gate lets into the stream, and enough for the burn of a month's budget to be told from one bad day.
+    await pay(world, ["0812345678"] * 60)
 
 
 async def _go_on_adapters(world: World) -> None:
@@ -126,11 +166,115 @@ async def _go_on_worker(world: World) -> None:
 
 async def _doubts(world: World) -> None:
     # Fewer than would open the breaker: it would end the doubts by asking no more.
-    await pay(world, [*["0812345678"] * 40, *["0899990002"] * 8])
+    await pay(world, [*["0812345678"] * 12, *["0899990002"] * 2])
 
 
 async def _nothing(_: World) -> None:
     """It passes by itself."""
+
+
+async def _stop_provider(world: World) -> None:
+    _signal(world, [_SIMULATOR], signal.SIGSTOP)
+    await pay(world, ["0812345678"] * 30)
+
+
+async def _go_on_provider(world: World) -> None:
+    _signal(world, [_SIMULATOR], signal.SIGCONT)
+    async with asyncio.timeout(_WITHIN_S):
+        # Inquiries bring every payment to its end; an alert is closed by a person.
+        while await _value(world, "SELECT count(*) FROM fleet.intents WHERE state = 'UNRESOLVED'"):  # noqa: ASYNC110
+            await asyncio.sleep(0.5)
+    await _CLOSE_ALERTS(world)
+
+
+async def _tell_of_a_late_success(world: World) -> None:
+    await pay(world, ["0899990008"])
+    newest = "FROM fleet.intents ORDER BY id DESC LIMIT 1"
+    async with asyncio.timeout(_WITHIN_S):
+        while await _value(world, f"SELECT state {newest}") != "FAILED":  # noqa: ASYNC110
+            await asyncio.sleep(0.2)
+    told = await _value(
+        world, f"SELECT body FROM fleet.facts WHERE verdict = 'DECLINED' AND intent_id = (SELECT id {newest})"
+    )
+    paid = Result.model_validate_json(told).model_copy(update={"verdict": Verdict.SUCCEEDED, "reason": ""})
+    async with _redis(world) as client:
+        entry = Envelope(id=uuid4().hex, type=RESULT_TYPE, body=paid.model_dump_json())
+        await client.xadd(results_stream(_RAIL), entry.to_fields())
+
+
+async def _take_a_verdict(world: World) -> None:
+    adapters = _adapters(world)
+    _signal(world, adapters, signal.SIGSTOP)
+    await pay(world, ["0812345678"])
+    await asyncio.sleep(2)  # the relay brings it into the stream
+    _signal(world, [WORKER], signal.SIGSTOP)
+    _signal(world, adapters, signal.SIGCONT)
+    async with _redis(world) as client:
+        async with asyncio.timeout(_WITHIN_S):
+            while not await client.xreadgroup(CORE_GROUP, _HUNG, {results_stream(_RAIL): ">"}, count=1):  # noqa: ASYNC110
+                await asyncio.sleep(0.2)
+    _signal(world, [WORKER], signal.SIGCONT)
+
+
+async def _hold_the_verdict(world: World) -> None:
+    async with _redis(world) as client:
+        held = await client.xpending_range(results_stream(_RAIL), CORE_GROUP, "-", "+", 10, consumername=_HUNG)
+        for each in held:
+            await client.xclaim(
+                results_stream(_RAIL), CORE_GROUP, _HUNG, min_idle_time=0, message_ids=[each["message_id"]], justid=True
+            )
+
+
+async def _lose_outbox_rows(world: World) -> None:
+    await _stop_worker(world)
+    await pay(world, ["0812345678"] * 3)
+    await _sql(world, f"DELETE FROM fleet.outbox WHERE rail = '{_RAIL}'")
+    await _go_on_worker(world)
+
+
+async def _ask(world: World) -> None:
+    info = world.stack.info
+    async with FleetClient(info.public_url, info.key_id, info.key_secret, attempts=1) as hasty:
+        for _ in range(10):
+            with contextlib.suppress(Refused, Unreachable):
+                await hasty.get_wallet(world.wallet)
+
+
+async def _revoke_midway(world: World) -> None:
+    _signal(world, [_SIMULATOR], signal.SIGSTOP)
+    await pay(world, ["0812345678"] * 5)
+    await asyncio.sleep(0.7)  # by now they have their permits, and wait for the provider
+    _signal(world, [API], signal.SIGSTOP)
+    _signal(world, [_SIMULATOR], signal.SIGCONT)
+    await _sql(world, f"UPDATE fleet.service_keys SET revoked_at = now() WHERE rail = '{_RAIL}'")
+    await asyncio.sleep(2.5)  # longer than the API believes what it looked up
+    _signal(world, [API], signal.SIGCONT)
+
+
+async def _renew_key(world: World) -> None:
+    await _sql(world, f"UPDATE fleet.service_keys SET revoked_at = NULL WHERE rail = '{_RAIL}'")
+
+
+async def _lock_outbox(world: World) -> None:
+    world.holds = await asyncpg.connect(_admin_url(world))
+    await world.holds.execute("BEGIN")
+    await world.holds.execute("LOCK TABLE fleet.outbox IN ACCESS EXCLUSIVE MODE")
+
+
+async def _unlock_outbox(world: World) -> None:
+    if world.holds is not None:
+        await world.holds.close()
+
+
+async def _bad_statement(world: World) -> None:
+    bank = next(place for place in world.stack.places if place.rail == "bank")
+    async with httpx.AsyncClient(base_url=bank.url, timeout=30, trust_env=False) as http:
+        path = f"/_mock/accounts/{OWN_ACCOUNT_ID}"
+        (await http.patch(path, json={"behaviour": "statement-gap"})).raise_for_status()
+        for number in range(2):
+            await transfer_in(bank.url, f"observe-{number}", 700 + number)
+        (await http.post("/_mock/advance", params={"days": 1})).raise_for_status()
+        (await http.patch(path, json={"behaviour": "accept"})).raise_for_status()
 
 
 async def _fill_outbox(world: World) -> None:
@@ -155,10 +299,7 @@ SCENARIOS: Final = (
         "an adapter reports what nobody can use",
         ("ResultsUnusable", "MoneyAlertOpen", "DeadLettersOpen"),
         _useless_results,
-        _planted(
-            "UPDATE fleet.alerts SET closed_at = now() WHERE closed_at IS NULL",
-            "UPDATE fleet.dead_letters SET state = 'CLOSED' WHERE state = 'OPEN'",
-        ),
+        _CLOSE_ALERTS,
     ),
     Scenario(
         "a person paused the rail and forgot it",
@@ -169,7 +310,20 @@ SCENARIOS: Final = (
         ),
         _planted("DELETE FROM fleet.rail_pauses WHERE paused_by = 'observe'"),
     ),
-    Scenario("every adapter stands still", ("JobsStuck", "ProcessDown"), _stop_adapters, _go_on_adapters),
+    Scenario(
+        "every adapter stands still, until payments pass their deadline",
+        (
+            "JobsStuck",
+            "ProcessDown",
+            "GateClosed",
+            "HoldOld",
+            "PaymentsBurnFast",
+            "PaymentsBurnSlow",
+            "PaymentsBurnLong",
+        ),
+        _stop_adapters,
+        _go_on_adapters,
+    ),
     Scenario("the worker stands still", ("ObserverSilent", "ProcessDown"), _stop_worker, _go_on_worker),
     Scenario(
         "jobs wait for a stream that nobody relays",
@@ -177,5 +331,33 @@ SCENARIOS: Final = (
         _fill_outbox,
         _planted(f"DELETE FROM fleet.outbox WHERE job_id = '{_PLANTED}'"),
     ),
-    Scenario("the provider pays and does not answer", ("ProviderUnanswered",), _doubts, _nothing),
+    Scenario("the provider pays and does not answer", ("ProviderUnanswered",), _doubts, _nothing, _doubts),
+    Scenario(
+        "the provider is away, with payments on their way to it",
+        ("BreakerOpen", "UnresolvedOverdue", "MoneyAlertOpen"),
+        _stop_provider,
+        _go_on_provider,
+    ),
+    Scenario(
+        "an adapter tells late that a voided payment was paid",
+        ("PaidAfterVoid",),
+        _tell_of_a_late_success,
+        _CLOSE_ALERTS,
+    ),
+    Scenario(
+        "a settler holds a verdict and does nothing", ("ResultsStuck",), _take_a_verdict, _nothing, _hold_the_verdict
+    ),
+    Scenario("jobs are in no outbox and in no stream", ("PaymentsStranded",), _lose_outbox_rows, _nothing),
+    Scenario(
+        "the API may not read its own schema",
+        ("ApiErrors",),
+        _planted("REVOKE USAGE ON SCHEMA fleet FROM fleet_app"),
+        _planted("GRANT USAGE ON SCHEMA fleet TO fleet_app"),
+        _ask,
+    ),
+    Scenario(
+        "a rail's key is revoked while answers are on their way", ("EvidenceDropped",), _revoke_midway, _renew_key
+    ),
+    Scenario("a lock on a table stops the relay", ("LoopStalled",), _lock_outbox, _unlock_outbox),
+    Scenario("a bank's statement does not add up", ("StatementGap",), _bad_statement, _nothing),
 )

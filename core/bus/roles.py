@@ -34,7 +34,9 @@ CONSUMER_IDLE_MS = 3_600_000
 BLOCKING_AFTER_MS = 600_000
 _GATE_REMEMBERED_S = 0.1
 _OBSERVING_PART = 50
-"""An observation that takes a second is followed by this many without one."""
+"""An observation that takes a second is followed by this many without one, up to a bound."""
+_OBSERVING_RARER = 6
+"""At most so many times rarer than the setting says: who is silent for a minute is taken for dead (ObserverSilent)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,7 +186,8 @@ async def _observe(deps: BusDeps) -> float:
     began_s = time.monotonic()
     await deps.observe()
     # What waits is counted: the more waits, the longer it takes, and the less often it is done.
-    pause_s = max(deps.settings.observe_every_s, _OBSERVING_PART * (time.monotonic() - began_s))
+    every_s = deps.settings.observe_every_s
+    pause_s = max(every_s, min(_OBSERVING_PART * (time.monotonic() - began_s), _OBSERVING_RARER * every_s))
     shards = [part.shard(rail) for rail, part in deps.settings.rail_parts]
     await observe_servers([deps.servers.of(shard) for shard in shards])
     for shard in shards:
