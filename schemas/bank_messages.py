@@ -7,7 +7,7 @@ from pydantic import Base64Bytes, Field
 from schemas.base import Contract
 
 _Name = Annotated[str, Field(min_length=1, max_length=64)]
-_Number = Annotated[int, Field(strict=True, ge=1)]
+_Number = Annotated[int, Field(strict=True, ge=1, le=2**63 - 1)]
 
 
 class MessageToKeep(Contract):

@@ -12,9 +12,9 @@ from core.domain.context import Context
 from core.domain.mandates import Mandate
 from core.services.audit import Act, Journal
 from core.services.cancel import CancelPorts, cancel
-from core.services.cursors import decode_cursor, encode_cursor
+from core.services.cursors import decode_cursor, encode_cursor, malformed_cursor
 from core.services.keys import Caller
-from core.services.mandates import LockPorts, bound_to, debtor_of
+from core.services.mandates import LockPorts, bound_to, debtor_of, is_mandate_id
 from core.services.problems import Refusal
 from core.services.routes import mask_payee
 from core.services.wallets import Wallet
@@ -102,6 +102,8 @@ async def list_mandates(
     covered = None if caller.accounts is None else list(caller.accounts)
     wallets = covered if wallet_id is None else [wallet_id]
     after = "" if cursor is None else decode_cursor(cursor, 1)[0]
+    if cursor is not None and not is_mandate_id(after):
+        raise malformed_cursor()
     async with ports.unit_of_work(caller.context()) as uow:
         found = await ports.mandates.page(uow, wallets, after, limit + 1)
     more = encode_cursor(found[limit - 1].mandate_id) if len(found) > limit else None
@@ -133,7 +135,8 @@ async def cancel_mandate(ports: MandatePorts, caller: Caller, mandate_id: str, r
 async def _visible(
     uow: Any, ports: MandatePorts, caller: Caller, mandate_id: str
 ) -> tuple[Mandate, list[MandateDebit]]:
-    found = await ports.mandates.find(uow, mandate_id)
+    # What is no id is asked of nobody: the database takes no text with U+0000.
+    found = await ports.mandates.find(uow, mandate_id) if is_mandate_id(mandate_id) else None
     if found is None or (caller.accounts is not None and found[0].wallet_id not in caller.accounts):
         raise Refusal("not_found", "there is no such mandate")
     return found

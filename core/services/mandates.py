@@ -24,6 +24,7 @@ from schemas.money import money_text
 from schemas.permits import Payee
 
 _NAMED: Final = re.compile(r"([A-Z0-9-]{1,35})(;FNAL)?")
+_ID: Final = re.compile(r"[A-Z0-9-]{1,35}")
 _FIELD: Final = "payee.value"
 _REMEDY: Final = "write the id of a registered mandate, and ;FNAL behind it for its last debit"
 
@@ -152,6 +153,11 @@ def debtor_of(vault: Vault, mandate: Mandate) -> tuple[str, str]:
     place = bound_to(mandate.tenant_id, mandate.mandate_id)
     account, name = orjson.loads(vault.open_bytes(mandate.debtor, bound_to=place))
     return account, name
+
+
+def is_mandate_id(text: str) -> bool:
+    """Whether this is written as a mandate's id is."""
+    return _ID.fullmatch(text) is not None
 
 
 def bound_to(tenant_id: UUID, mandate_id: str) -> str:

@@ -7,6 +7,7 @@ from uuid import UUID
 
 import pytest
 
+from core.services.cursors import encode_cursor
 from core.services.keep_mandates import cancel_mandate, list_mandates, register_mandate, show_mandate
 from core.services.problems import Refusal
 from schemas.mandates import MandateDetail, MandateKind, MandateRequest
@@ -131,6 +132,11 @@ async def test_the_same_mandate_again_is_the_same_and_another_under_its_id_is_re
     assert [each.mandate_id for each in page.items] == ["A-1"]
     rest = await list_mandates(world.core.ports, world.caller, None, page.next_cursor, 1)
     assert ([each.mandate_id for each in rest.items], rest.next_cursor) == (["MANDATE-17"], None)
+    with pytest.raises(Refusal) as unknown:
+        await shown(world, "MANDATE\0")
+    with pytest.raises(Refusal) as malformed:
+        await list_mandates(world.core.ports, world.caller, None, encode_cursor("A\0"), 1)
+    assert (unknown.value.code, malformed.value.code) == ("not_found", "cursor_malformed")
     # Who signed is sealed, and no answer tells it.
     stored = await world.admin.fetchrow("SELECT debtor, account_masked FROM fleet.mandates WHERE mandate_id = 'A-1'")
     assert stored is not None
