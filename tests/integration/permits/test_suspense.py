@@ -8,7 +8,7 @@ from uuid import UUID, uuid4
 import pytest
 
 from core.domain.ids import derive_id
-from core.services.keys import SUSPENSE_SCOPE, Caller
+from core.services.keys import ADJUSTMENT_ALONE_SCOPE, SUSPENSE_SCOPE, Caller
 from core.services.problems import Refusal
 from core.services.suspense import (
     assign_item,
@@ -30,6 +30,11 @@ WHY = "the payer called"
 def decider(world: World) -> Caller:
     """Return the caller with a key that may decide about suspense."""
     return replace(world.caller, operations=world.caller.operations | {SUSPENSE_SCOPE})
+
+
+def by_two(caller: Caller) -> Caller:
+    """Return a caller that needs a second key to move money by hand."""
+    return replace(caller, operations=caller.operations - {ADJUSTMENT_ALONE_SCOPE})
 
 
 async def parked(world: World, amount_minor: int = 700) -> UUID:

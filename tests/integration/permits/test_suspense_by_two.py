@@ -9,7 +9,7 @@ import pytest
 
 from core.domain.ids import derive_id
 from core.services.cancel import cancel
-from core.services.keys import ADJUSTMENT_ALONE_SCOPE, Caller
+from core.services.keys import Caller
 from core.services.problems import Refusal
 from core.services.suspense import assign_item, return_item, show_item
 from schemas.api import IntentRequest
@@ -18,15 +18,14 @@ from schemas.suspense import AssignRequest, ReturnRequest, SuspenseDetail, Suspe
 from tests.integration.permits.conftest import World
 from tests.integration.permits.test_collections import opened, suspense, told
 from tests.integration.permits.test_reviews import decide, events, expire, refused, reviewer
-from tests.integration.permits.test_suspense import WHY, answer_refund, decider, open_items, parked
+from tests.integration.permits.test_suspense import WHY, answer_refund, by_two, decider, open_items, parked
 from tests.integration.permits.test_suspense import assign as assign_alone
 from tests.integration.permits.test_suspense import give_back as give_back_alone
 
 
 def alone(world: World) -> Caller:
     """Return a key that decides about suspense, and needs a second one for it."""
-    caller = decider(world)
-    return replace(caller, key_id="desk", operations=caller.operations - {ADJUSTMENT_ALONE_SCOPE})
+    return replace(by_two(decider(world)), key_id="desk")
 
 
 async def assign(world: World, item: UUID, wallet: UUID) -> SuspenseDetail:
