@@ -12,7 +12,7 @@ from core.api.requests import BATCH_BODY_MAX_BYTES, parse, read_body
 from core.api.signed_routes import Route
 from core.services.collection_port import CollectionPorts
 from core.services.keys import Caller
-from core.services.problems import Refusal
+from core.services.problems import Refusal, require_currency
 from core.services.provider_payments import receive_payments
 from core.services.rails import RailUnknownError
 from schemas.collections import ProviderPaymentAnswers, ProviderPaymentBatch
@@ -31,6 +31,8 @@ def payment_routes(
         caller = await caller_of(request, body)
         rail = caller.rail or ""
         batch = parse(ProviderPaymentBatch, body)
+        for place, fact in enumerate(batch.facts):
+            require_currency(fact.currency, f"facts.{place}.currency")
         try:
             answers = await receive_payments(ports, lambda: unit_of_work(rail), rail, batch, caller.serves)
         except RailUnknownError as error:
