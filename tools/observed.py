@@ -19,7 +19,7 @@ from fleet.stack.bank import OWN_ACCOUNT_ID, transfer_in
 from fleet.stack.provision import with_database
 from fleet.stack.stack import API, WORKER, Stack
 from schemas.api import AutoConfirm, ConfirmRequest, IntentRequest, IntentView, WalletRequest
-from schemas.envelope import Envelope
+from schemas.envelope import ENVELOPE_VERSION, Envelope
 from schemas.operations import OperationType
 from schemas.permits import Payee
 from schemas.results import RESULT_TYPE, Result, Verdict
@@ -28,7 +28,6 @@ from wire.client import connect_redis
 
 _RAIL: Final = "promptpay"
 _SIMULATOR: Final = f"{_RAIL}-simulator"
-_HUNG: Final = "settler-that-hangs"
 _WITHIN_S: Final = 90
 _PLANTED: Final = UUID("00000000-0000-7000-8000-00000000bad0")
 
@@ -42,6 +41,8 @@ class World:
     wallet: UUID
     holds: "asyncpg.Connection[asyncpg.Record] | None" = None
     """Who holds a lock, while a scenario wants it held."""
+    entry: bytes = b""
+    """The entry that a scenario added."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,27 +212,17 @@ async def _tell_of_a_late_success(world: World) -> None:
         await client.xadd(results_stream(_RAIL), entry.to_fields())
 
 
-async def _take_a_verdict(world: World) -> None:
-    adapters = _adapters(world)
-    _signal(world, adapters, signal.SIGSTOP)
-    await pay(world, ["0812345678"])
-    await asyncio.sleep(2)  # the relay brings it into the stream
-    _signal(world, [WORKER], signal.SIGSTOP)
-    _signal(world, adapters, signal.SIGCONT)
+async def _tell_of_tomorrow(world: World) -> None:
+    """Publish a verdict in a version that no settler reads yet: it stays pending, for a newer one."""
     async with _redis(world) as client:
-        async with asyncio.timeout(_WITHIN_S):
-            while not await client.xreadgroup(CORE_GROUP, _HUNG, {results_stream(_RAIL): ">"}, count=1):  # noqa: ASYNC110
-                await asyncio.sleep(0.2)
-    _signal(world, [WORKER], signal.SIGCONT)
+        entry = Envelope(id=uuid4().hex, type=RESULT_TYPE, body="{}", v=ENVELOPE_VERSION + 1)
+        world.entry = await client.xadd(results_stream(_RAIL), entry.to_fields())
 
 
-async def _hold_the_verdict(world: World) -> None:
+async def _take_it_back(world: World) -> None:
     async with _redis(world) as client:
-        held = await client.xpending_range(results_stream(_RAIL), CORE_GROUP, "-", "+", 10, consumername=_HUNG)
-        for each in held:
-            await client.xclaim(
-                results_stream(_RAIL), CORE_GROUP, _HUNG, min_idle_time=0, message_ids=[each["message_id"]], justid=True
-            )
+        await client.xack(results_stream(_RAIL), CORE_GROUP, world.entry)
+        await client.xdel(results_stream(_RAIL), world.entry)
 
 
 async def _lose_outbox_rows(world: World) -> None:
@@ -352,9 +343,7 @@ SCENARIOS: Final = (
         _tell_of_a_late_success,
         _CLOSE_ALERTS,
     ),
-    Scenario(
-        "a settler holds a verdict and does nothing", ("ResultsStuck",), _take_a_verdict, _nothing, _hold_the_verdict
-    ),
+    Scenario("a verdict is of a version that no settler reads", ("ResultsStuck",), _tell_of_tomorrow, _take_it_back),
     Scenario("jobs are in no outbox and in no stream", ("PaymentsStranded",), _lose_outbox_rows, _nothing),
     Scenario(
         "the API may not read its own schema",
@@ -367,5 +356,20 @@ SCENARIOS: Final = (
         "a rail's key is revoked while answers are on their way", ("EvidenceDropped",), _revoke_midway, _renew_key
     ),
     Scenario("a lock on a table stops the relay", ("LoopStalled",), _lock_outbox, _unlock_outbox),
+    Scenario(
+        "a register has not come, and the break that tells of it grows old",
+        ("RegisterLate", "BreakOld"),
+        _planted(
+            "INSERT INTO fleet.register_days (rail, provider_account, environment, business_day, wanted_at)"
+            " VALUES ('away', 'main', 'sandbox', current_date, now() - interval '7 hours')",
+            "INSERT INTO fleet.breaks (id, tenant_id, kind, detail, rail, provider_account, environment, business_day,"
+            f" first_seen_at) VALUES ('{_PLANTED}', '{_PLANTED}', 'register_absent', 'a scenario', 'away', 'main',"
+            " 'sandbox', current_date, now() - interval '4 days')",
+        ),
+        _planted(
+            "DELETE FROM fleet.register_days WHERE rail = 'away'",
+            f"UPDATE fleet.breaks SET state = 'GONE', ended_at = now() WHERE id = '{_PLANTED}'",
+        ),
+    ),
     Scenario("a bank's statement does not add up", ("StatementGap",), _bad_statement, _nothing),
 )
