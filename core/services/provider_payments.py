@@ -19,7 +19,7 @@ from core.services.collection_port import (
 )
 from core.services.collections import take_money
 from core.services.facts import Alert
-from core.services.problems import Refusal
+from core.services.problems import Refusal, require_currency
 from core.services.rails import RailUnknownError
 from schemas.collections import (
     PaymentFate,
@@ -45,7 +45,8 @@ async def receive_payments(
     `serves` are the tenants that the teller's key is for, None for all: a batch with money of another one, or of none
     that is known, is refused whole. Where the ledger refuses facts together each is taken by itself, so that one holds
     up no other; one that it refuses by itself too is quarantined with an alert, and told again by the core. Raises
-    RailUnknownError before an adapter of the rail has registered, and Refusal operation_not_permitted.
+    RailUnknownError before an adapter of the rail has registered, and Refusal: unknown_currency,
+    operation_not_permitted.
     """
     try:
         return await _receive_racing(ports, unit_of_work, rail, batch, serves)
@@ -93,6 +94,9 @@ async def _receive(
     *,
     refused: bool,
 ) -> ProviderPaymentAnswers:
+    for place, fact in enumerate(batch.facts):
+        # No account is kept in a currency that nobody here knows: the adapter misreads its provider, and is told so.
+        require_currency(fact.currency, f"facts.{place}.currency")
     if batch.event_id is not None:
         ours = facts_hash(batch.facts)
         first = await ports.collections.note_event(uow, rail, batch.event_id, ours)

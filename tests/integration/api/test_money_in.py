@@ -49,6 +49,8 @@ async def test_a_rails_key_tells_of_payments_and_a_person_decides_about_what_mat
     assert (await rail.post(PAYMENTS, facts("E2"))).json()["fates"] == ["KNOWN"]
     assert (await rail.post(PAYMENTS, facts(amount_minor=0))).json()["code"] == "invalid_request"
     assert (await rail.post(PAYMENTS, facts(transaction_id=""))).json()["code"] == "invalid_request"
+    unknown = await rail.post(PAYMENTS, facts(currency="AAA"))
+    assert (unknown.status_code, unknown.json()["code"]) == (422, "unknown_currency")
     desk = await world.other(operations=("SUSPENSE",))
     assert (await world.api.get("/v1/suspense")).json()["code"] == "operation_not_permitted"
     (item,) = (await desk.get("/v1/suspense", state="OPEN")).json()["items"]
