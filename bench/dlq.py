@@ -11,10 +11,10 @@ import asyncpg
 from bench.databases import bench_database
 from bench.measurement import Measurement, at_most, shown
 from core.domain.context import Context
-from core.services.dead_letters import LetterFilter
+from core.services.on_call.dead_letters import LetterFilter
 from core.store.database import Database
-from core.store.dead_letters import DeadLetterStore
-from core.store.redrives import RedriveStore
+from core.store.on_call.dead_letters import DeadLetterStore
+from core.store.on_call.redrives import RedriveStore
 from core.store.vault import PostgresVault
 from fleet.stack.provision import RoleUrls
 

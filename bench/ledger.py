@@ -16,7 +16,7 @@ from core.domain.context import Context
 from core.domain.ids import mint_id
 from core.domain.ledger import Account, AccountFlags, Transfer, system_account_id
 from core.store.database import Database
-from core.store.ledger import PostgresLedger
+from core.store.ledger.ledger import PostgresLedger
 from fleet.stack.tenant import TENANT
 
 LEDGER, CODE = 764, 1

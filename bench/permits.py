@@ -26,10 +26,10 @@ from bench.measurement import Measurement, at_most, own_cpu_s, shown
 from bench.stream import NothingLearned
 from core.api.internal import InternalPorts
 from core.domain.context import Context
-from core.services.permits import grant_permits
-from core.store import attempts, rails
+from core.services.settling.permits import grant_permits
 from core.store.database import Database
-from core.store.evidence import EvidenceStore
+from core.store.settling import attempts, rails
+from core.store.settling.evidence import EvidenceStore
 from core.store.vault import PostgresVault
 from fleet.stack.profile import STANDARD
 from fleet.stack.stack import WORKER, Stack

@@ -16,7 +16,7 @@ from bench.measurement import Measurement, at_most, shown
 from core.domain.context import Context
 from core.domain.register_files import RefusedLine, read_register
 from core.domain.registers import Account
-from core.services.registers import close_register, compare_day
+from core.services.recon.registers import close_register, compare_day
 from core.store.database import Database
 from fleet.cli.connection import find_connection
 from fleet.cli.recon_registers import ReconCommandPorts

@@ -19,73 +19,73 @@ from core.bus.webhook_http import WebhookSender
 from core.domain.context import Context
 from core.domain.resolution import Pace
 from core.domain.webhooks import Schedule
-from core.services.accept import AcceptService
-from core.services.completer import Completer
-from core.services.events import EventHub, EventService
-from core.services.events import Pace as StreamPace
-from core.services.fees import FeeBook
-from core.services.identity import ClaimRules, Issuer, roles_of
-from core.services.keys import Authenticator, KeyService
+from core.services.access.identity import ClaimRules, Issuer, roles_of
+from core.services.access.keys import Authenticator, KeyService
+from core.services.access.nonces import NonceGate
+from core.services.access.people import PeopleService
+from core.services.access.tenants import TenantService
 from core.services.ledger_port import Ledger
-from core.services.limits import LimitBook
-from core.services.nonces import NonceGate
-from core.services.notify import Notifier, NotifyPace
-from core.services.people import PeopleService
-from core.services.provider_payments import tell_again
-from core.services.purge import Purger, ages_of
-from core.services.quotas import Quotas
-from core.services.read_intents import ReadService
-from core.services.recon import reconcile_intents
-from core.services.registers import RegisterPace, compare_lately, want_registers
-from core.services.resolve import ResolverMemory, resolve_due
-from core.services.reviews import expire_reviews
-from core.services.run_redrives import run_redrives
-from core.services.tenants import TenantService
-from core.services.wallets import WalletService
-from core.services.webhooks import WebhookService
+from core.services.money_in.provider_payments import tell_again
+from core.services.on_call.purge import Purger, ages_of
+from core.services.on_call.run_redrives import run_redrives
+from core.services.payments.accept import AcceptService
+from core.services.payments.read_intents import ReadService
+from core.services.payments.reviews import expire_reviews
+from core.services.recon.recon import reconcile_intents
+from core.services.recon.registers import RegisterPace, compare_lately, want_registers
+from core.services.settling.completer import Completer
+from core.services.settling.resolve import ResolverMemory, resolve_due
+from core.services.terms.fees import FeeBook
+from core.services.terms.limits import LimitBook
+from core.services.terms.quotas import Quotas
+from core.services.told.events import EventHub, EventService
+from core.services.told.events import Pace as StreamPace
+from core.services.told.notify import Notifier, NotifyPace
+from core.services.told.webhooks import WebhookService
+from core.services.wallets.wallets import WalletService
 from core.settings import Settings
-from core.store import attempts, facts, jobs, rails
-from core.store.audit import AuditStore
-from core.store.collections import CollectionStore
+from core.store.access.keys import KeyStore
+from core.store.access.nonces import NonceStore
+from core.store.access.people import StoredPeople
+from core.store.access.tenants import TenantStore
 from core.store.database import AWAY, Database
-from core.store.dead_letters import DeadLetterStore
-from core.store.dispatch import PostgresDispatch, PostgresUpkeep
-from core.store.event_wakes import EVENTS_CHANNEL
-from core.store.events import EventHorizon, EventStore, EventWatch
-from core.store.evidence import EvidenceStore
-from core.store.explain import StoryStore
-from core.store.fees import FeeRuleStore
-from core.store.figures import read_figures, read_imbalance
-from core.store.idempotency import IdempotencyStore
-from core.store.intents import IntentStore
-from core.store.keys import KeyStore
-from core.store.ledger import PostgresLedger
-from core.store.limits import LimitStore
-from core.store.liquidity import PostgresLiquidity
-from core.store.listener import listen
-from core.store.mandates import MandateStore
+from core.store.ledger.ledger import PostgresLedger
 from core.store.migrate import load_migrations
-from core.store.nonces import NonceStore
-from core.store.outbox import OUTBOX_CHANNEL
-from core.store.overview import StoredFigures
-from core.store.parking import PostgresParking
-from core.store.people import StoredPeople
-from core.store.purge import PurgeStore
-from core.store.quotes import QuoteStore
-from core.store.rates import RateStore
-from core.store.recon import ReconStore
-from core.store.redrives import RedriveStore
-from core.store.register_matching import RegisterMatching
-from core.store.registers import RegisterStore
+from core.store.money_in.collections import CollectionStore
+from core.store.money_in.suspense import SuspenseStore
+from core.store.on_call.audit import AuditStore
+from core.store.on_call.dead_letters import DeadLetterStore
+from core.store.on_call.explain import StoryStore
+from core.store.on_call.figures import read_figures, read_imbalance
+from core.store.on_call.overview import StoredFigures
+from core.store.on_call.purge import PurgeStore
+from core.store.on_call.redrives import RedriveStore
+from core.store.payments.idempotency import IdempotencyStore
+from core.store.payments.intents import IntentStore
+from core.store.payments.mandates import MandateStore
+from core.store.recon.recon import ReconStore
+from core.store.recon.register_matching import RegisterMatching
+from core.store.recon.registers import RegisterStore
 from core.store.replica import Replica
-from core.store.routes import RouteStore
-from core.store.stranded import StrandedStore
-from core.store.suspense import SuspenseStore
-from core.store.tenants import TenantStore
+from core.store.settling import attempts, facts, jobs, rails
+from core.store.settling.dispatch import PostgresDispatch, PostgresUpkeep
+from core.store.settling.evidence import EvidenceStore
+from core.store.settling.outbox import OUTBOX_CHANNEL
+from core.store.settling.parking import PostgresParking
+from core.store.settling.stranded import StrandedStore
+from core.store.terms.fees import FeeRuleStore
+from core.store.terms.limits import LimitStore
+from core.store.terms.liquidity import PostgresLiquidity
+from core.store.terms.quotes import QuoteStore
+from core.store.terms.rates import RateStore
+from core.store.terms.routes import RouteStore
+from core.store.told.event_wakes import EVENTS_CHANNEL
+from core.store.told.events import EventHorizon, EventStore, EventWatch
+from core.store.told.listener import listen
+from core.store.told.webhook_queue import PostgresDeliveries
+from core.store.told.webhooks import WebhookStore
 from core.store.vault import PostgresVault
-from core.store.wallets import WalletStore
-from core.store.webhook_queue import PostgresDeliveries
-from core.store.webhooks import WebhookStore
+from core.store.wallets.wallets import WalletStore
 from core.telemetry.figures import show_figures, show_imbalance
 from wire.client import StreamServers
 

@@ -12,7 +12,7 @@ import asyncpg
 
 from core.domain.context import Context
 from core.store.database import Database
-from core.store.ledger import PostgresLedger
+from core.store.ledger.ledger import PostgresLedger
 from schemas.events import TERMINAL_STATES
 
 

@@ -18,12 +18,12 @@ import asyncpg
 from core.domain.context import Context
 from core.domain.ids import derive_id
 from core.domain.roles import Role
-from core.services.dead_letters import receive
-from core.services.people import PeopleService
-from core.store.audit import AuditStore
+from core.services.access.people import PeopleService
+from core.services.on_call.dead_letters import receive
+from core.store.access.people import StoredPeople
 from core.store.database import Database
-from core.store.dead_letters import DeadLetterStore
-from core.store.people import StoredPeople
+from core.store.on_call.audit import AuditStore
+from core.store.on_call.dead_letters import DeadLetterStore
 from core.store.vault import PostgresVault
 from fleet.client import FleetClient
 from fleet.stack.profile import STANDARD

@@ -34,13 +34,13 @@ NAMES_SECONDS = re.compile(r"[a-z]_s\b|[A-Z]_S\b|[a-z]-s\b|\bSeconds\b", re.ASCI
 # How many other lines with floats a file holds: clocks and delays in a container. Only ever lowered.
 OTHER_FLOATS = {
     "adapters/promptpay/simulator/book.py": 5,
-    "core/services/close_job.py": 1,
-    "core/services/keys.py": 2,
-    "core/services/settle_batch.py": 1,
-    "core/store/figures.py": 1,
-    "core/store/jobs.py": 1,
-    "core/store/listener.py": 2,
-    "core/store/routes.py": 2,
+    "core/services/settling/close_job.py": 1,
+    "core/services/access/keys.py": 2,
+    "core/services/settling/settle_batch.py": 1,
+    "core/store/on_call/figures.py": 1,
+    "core/store/settling/jobs.py": 1,
+    "core/store/told/listener.py": 2,
+    "core/store/terms/routes.py": 2,
 }
 BANNED_MODULES = {"utils", "util", "helpers", "helper", "common", "manager", "misc"}
 MACHINE_PATH = re.compile(r"/(?:work|home|Users)/[A-Za-z0-9_.-]+")

@@ -14,11 +14,11 @@ from core.api.openapi import tells
 from core.api.requests import Page, query_of
 from core.api.signed_routes import Route, SignedRoutes
 from core.domain.audit import AuditEntry
-from core.services.audit import AuditFilter, Head, entry_document, export, prove
+from core.services.access.keys import AUDIT_SCOPE
 from core.services.cursors import BIGINT_MAX, decode_cursor, encode_cursor, id_of, number_of
-from core.services.keys import AUDIT_SCOPE
+from core.services.on_call.audit import AuditFilter, Head, entry_document, export, prove
+from core.services.on_call.redrives import background_context, narrowed
 from core.services.problems import Refusal
-from core.services.redrives import background_context, narrowed
 from schemas.on_call import AuditEntryView, AuditPage, AuditProof
 
 _Text = Annotated[str, Field(min_length=1, max_length=128, pattern=r"^[^\x00]*$")]

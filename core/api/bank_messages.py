@@ -10,7 +10,7 @@ from core.api.answers import json_answer
 from core.api.requests import BATCH_BODY_MAX_BYTES, parse, read_body
 from core.api.signed_routes import Route
 from core.store.database import UnitOfWork
-from core.store.messages import MessageStore
+from core.store.settling.messages import MessageStore
 from schemas.bank_messages import MessagesAsked, MessagesKept, MessageStored, MessageToKeep
 
 _PATH: Final = "/internal/v1/messages"

@@ -7,8 +7,8 @@ from starlette.requests import Request
 
 from core.bootstrap import Core
 from core.domain.roles import Role
-from core.services.identity import IssuerError
-from core.services.keys import Caller
+from core.services.access.identity import IssuerError
+from core.services.access.keys import Caller
 from core.services.problems import Refusal
 
 _SCHEME: Final = "bearer "

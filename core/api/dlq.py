@@ -9,12 +9,12 @@ from core.api.answers import json_answer
 from core.api.openapi import tells
 from core.api.requests import path_id, query_of
 from core.api.signed_routes import Route, SignedRoutes
+from core.services.access.keys import DEAD_LETTERS_SCOPE
 from core.services.cursors import decode_cursor, encode_cursor, id_of
-from core.services.dead_letters import cursor_behind, group_before, letter_document
-from core.services.explain import explain
-from core.services.keys import DEAD_LETTERS_SCOPE
+from core.services.on_call.dead_letters import cursor_behind, group_before, letter_document
+from core.services.on_call.explain import explain
+from core.services.on_call.redrives import background_context, filter_of, reach
 from core.services.problems import Refusal
-from core.services.redrives import background_context, filter_of, reach
 from schemas.on_call import LetterDocument, LetterGroups, LetterGroupView, LetterPage, LetterQuery, Story
 
 

@@ -15,8 +15,8 @@ from core.api.answers import json_answer
 from core.api.openapi import tells
 from core.api.requests import Page, path_id, query_of
 from core.api.signed_routes import Route, SignedRoutes
-from core.services.events import Follower, position_of
 from core.services.problems import Refusal
+from core.services.told.events import Follower, position_of
 from schemas.events import EventPage, EventView
 
 EVENT_STREAM: Final = "text/event-stream"

@@ -7,9 +7,9 @@ from core.api.answers import json_answer
 from core.api.openapi import tells
 from core.api.requests import parse, path_id
 from core.api.signed_routes import Route, SignedRoutes
-from core.services.keys import FEES_SCOPE
-from core.services.set_fees import disable_rule, dry_run, list_rules, list_versions, set_rule
-from core.store.limits import stored_quotas
+from core.services.access.keys import FEES_SCOPE
+from core.services.terms.set_fees import disable_rule, dry_run, list_rules, list_versions, set_rule
+from core.store.terms.limits import stored_quotas
 from schemas.fees import FeeDryRunRequest, FeeDryRunView, FeeRuleList, FeeRuleRequest, FeeRuleView
 from schemas.limits import QuotaObject
 

@@ -13,7 +13,7 @@ from core.api.requests import BATCH_BODY_MAX_BYTES, parse, read_body
 from core.api.signed_routes import Route
 from core.services.problems import Refusal
 from core.store.database import UnitOfWork
-from core.store.files import FileStore, MemberTakenError, MemberUnknownError
+from core.store.settling.files import FileStore, MemberTakenError, MemberUnknownError
 from schemas.files import (
     FileAgain,
     FileGivenUp,

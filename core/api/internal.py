@@ -19,16 +19,16 @@ from core.api.requests import BATCH_BODY_MAX_BYTES, parse, read_body, signed_and
 from core.api.signed_routes import Route
 from core.bootstrap import PASSING_FAULTS, Core
 from core.domain.context import Context
-from core.services.keys import Caller, HeldNonce
-from core.services.permits import Attempts, Throttle, grant_permits
+from core.services.access.keys import Caller, HeldNonce
 from core.services.problems import Refusal
-from core.services.rails import Rails, RailUnknownError
+from core.services.settling.permits import Attempts, Throttle, grant_permits
+from core.services.settling.rails import Rails, RailUnknownError
 from core.services.vault_port import Vault
-from core.store import attempts, rails
 from core.store.database import UnitOfWork
-from core.store.evidence import EvidenceStore
-from core.store.files import FileStore
-from core.store.messages import MessageStore
+from core.store.settling import attempts, rails
+from core.store.settling.evidence import EvidenceStore
+from core.store.settling.files import FileStore
+from core.store.settling.messages import MessageStore
 from core.telemetry.catalogue import PERMITS
 from schemas.permits import PermitAnswer, PermitRequest, PermitResponse
 from schemas.rails import EvidenceBatch, EvidenceKept

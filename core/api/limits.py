@@ -7,9 +7,9 @@ from core.api.answers import json_answer
 from core.api.openapi import tells
 from core.api.requests import parse, path_id
 from core.api.signed_routes import Route, SignedRoutes
-from core.services.keys import LIMITS_SCOPE, Caller
-from core.services.set_limits import disable_limit, list_limits, list_versions, set_limit, set_tier, wallet_limits
-from core.store.limits import stored_quotas
+from core.services.access.keys import LIMITS_SCOPE, Caller
+from core.services.terms.set_limits import disable_limit, list_limits, list_versions, set_limit, set_tier, wallet_limits
+from core.store.terms.limits import stored_quotas
 from schemas.limits import LimitList, LimitRequest, LimitView, QuotaObject, TierRequest, WalletLimits
 
 

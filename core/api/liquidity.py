@@ -8,8 +8,8 @@ from core.api.answers import json_answer
 from core.api.openapi import tells
 from core.api.requests import parse, query_of
 from core.api.signed_routes import Route, SignedRoutes
-from core.services.exposure import allow_overdraft, exposure
-from core.services.keys import LIQUIDITY_SCOPE
+from core.services.access.keys import LIQUIDITY_SCOPE
+from core.services.terms.exposure import allow_overdraft, exposure
 from schemas.exchange import ExposureView, LiquidityRequest
 from schemas.fees import Moment
 

@@ -9,7 +9,7 @@ from core.api.answers import json_answer
 from core.api.openapi import tells
 from core.api.requests import Page, parse, query_of
 from core.api.signed_routes import Route, SignedRoutes
-from core.services.keep_mandates import cancel_mandate, list_mandates, register_mandate, show_mandate
+from core.services.payments.keep_mandates import cancel_mandate, list_mandates, register_mandate, show_mandate
 from schemas.mandates import MandateCancelRequest, MandateDetail, MandatePage, MandateRequest
 
 

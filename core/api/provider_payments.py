@@ -10,11 +10,11 @@ from starlette.responses import Response
 from core.api.answers import json_answer
 from core.api.requests import BATCH_BODY_MAX_BYTES, parse, read_body
 from core.api.signed_routes import Route
-from core.services.collection_port import CollectionPorts
-from core.services.keys import Caller
+from core.services.access.keys import Caller
+from core.services.money_in.collection_port import CollectionPorts
+from core.services.money_in.provider_payments import receive_payments
 from core.services.problems import Refusal, require_currency
-from core.services.provider_payments import receive_payments
-from core.services.rails import RailUnknownError
+from core.services.settling.rails import RailUnknownError
 from schemas.collections import ProviderPaymentAnswers, ProviderPaymentBatch
 
 

@@ -36,12 +36,12 @@ from core.api.tenants import TenantRoutes
 from core.api.wallets import WalletRoutes
 from core.api.webhooks import WebhookRoutes
 from core.bootstrap import PASSING_FAULTS, Core
-from core.services.accept import Accepted
-from core.services.cancel import cancel
-from core.services.confirm import confirm
-from core.services.keys import Caller, HeldNonce
+from core.services.access.keys import Caller, HeldNonce
+from core.services.payments.accept import Accepted
+from core.services.payments.cancel import cancel
+from core.services.payments.confirm import confirm
+from core.services.payments.read_intents import IntentFilter, intent_view
 from core.services.problems import Refusal
-from core.services.read_intents import IntentFilter, intent_view
 from schemas.api import (
     BatchItem,
     ConfirmRequest,

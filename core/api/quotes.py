@@ -6,7 +6,7 @@ from starlette.responses import Response
 from core.api.answers import json_answer
 from core.api.requests import parse, path_id
 from core.api.signed_routes import Route, SignedRoutes
-from core.services.quotes import make_quote, show_quote
+from core.services.terms.quotes import make_quote, show_quote
 from schemas.exchange import QuoteRequest, QuoteView
 from schemas.operations import OperationType
 

@@ -11,7 +11,7 @@ from core.api.answers import json_answer
 from core.api.requests import parse, read_body
 from core.api.signed_routes import Route
 from core.services.problems import Refusal
-from core.services.rails import Rails, TimingRefusedError, register
+from core.services.settling.rails import Rails, TimingRefusedError, register
 from schemas.rails import RailRegistered, RailRegistration, RailWaits
 
 _log = logging.getLogger(__name__)

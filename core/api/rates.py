@@ -11,9 +11,9 @@ from core.api.openapi import tells
 from core.api.requests import BATCH_BODY_MAX_BYTES, Page, parse, query_of
 from core.api.signed_routes import Route, SignedRoutes
 from core.domain.rates import Pair
-from core.services.keys import RATES_SCOPE
+from core.services.access.keys import RATES_SCOPE
 from core.services.problems import Refusal
-from core.services.rates import RatesRefusedError, list_pairs, list_rates, list_versions, record_rates, set_pair
+from core.services.terms.rates import RatesRefusedError, list_pairs, list_rates, list_versions, record_rates, set_pair
 from schemas.exchange import PairList, PairRequest, PairView, RateList, RatesRequest
 
 

@@ -11,8 +11,8 @@ from core.api.answers import json_answer
 from core.api.openapi import tells
 from core.api.requests import Page, parse, path_id, query_of
 from core.api.signed_routes import Route, SignedRoutes
-from core.services.keys import RECONCILIATION_SCOPE
-from core.services.recon import approve_break, assign_break, list_breaks, resolve_break
+from core.services.access.keys import RECONCILIATION_SCOPE
+from core.services.recon.recon import approve_break, assign_break, list_breaks, resolve_break
 from schemas.jobs import RailName
 from schemas.recon import BreakList, BreakOwner, BreakResolution, BreakState, BreakView
 

@@ -13,9 +13,9 @@ from core.api.openapi import tells
 from core.api.requests import Page, parse, path_id, query_of
 from core.api.signed_routes import Route, SignedRoutes
 from core.bootstrap import Core
-from core.services import register_desk as desk
-from core.services.keys import RECONCILIATION_SCOPE
-from core.services.recon_report import WRITERS
+from core.services.access.keys import RECONCILIATION_SCOPE
+from core.services.recon import register_desk as desk
+from core.services.recon.recon_report import WRITERS
 from schemas.jobs import RailName
 from schemas.recon import BooksAsked, ReconReport
 from schemas.recon_report import ReconPeriod, ReportFormat

@@ -10,9 +10,9 @@ from core.api.dlq import id_in
 from core.api.openapi import tells
 from core.api.requests import BATCH_BODY_MAX_BYTES, Page, parse, path_id, query_of
 from core.api.signed_routes import Route, SignedRoutes
+from core.services.access.keys import DEAD_LETTERS_SCOPE, REDRIVE_APPROVAL_SCOPE, Caller
 from core.services.cursors import decode_cursor, encode_cursor, number_of
-from core.services.keys import DEAD_LETTERS_SCOPE, REDRIVE_APPROVAL_SCOPE, Caller
-from core.services.redrives import (
+from core.services.on_call.redrives import (
     ask_redrive,
     background_context,
     cancel_redrive,
@@ -21,7 +21,7 @@ from core.services.redrives import (
     show_redrive,
     view_of,
 )
-from core.services.settle_by_hand import approve, ask_settlement
+from core.services.settling.settle_by_hand import approve, ask_settlement
 from schemas.on_call import (
     HandSettlementRequest,
     RedriveDecision,

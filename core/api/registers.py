@@ -12,7 +12,7 @@ from core.api.requests import BATCH_BODY_MAX_BYTES, parse, read_body
 from core.api.signed_routes import Route
 from core.domain.register_records import record_of
 from core.services.problems import Refusal
-from core.services.registers import RegisterPorts, close_register
+from core.services.recon.registers import RegisterPorts, close_register
 from schemas.registers import (
     RegisterClosed,
     RegisterFile,

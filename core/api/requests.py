@@ -10,7 +10,7 @@ import orjson
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from starlette.requests import Request
 
-from core.services.keys import Authenticator, Caller, HeldNonce, SignedRequest, acting_of
+from core.services.access.keys import Authenticator, Caller, HeldNonce, SignedRequest, acting_of
 from core.services.problems import Refusal
 from schemas.api import PAYEE_TAGS
 from wire.signing import KEY_HEADER, NONCE_HEADER, ON_BEHALF_OF_HEADER, SIGNATURE_HEADER, TIMESTAMP_HEADER

@@ -7,9 +7,9 @@ from core.api.answers import json_answer
 from core.api.openapi import tells
 from core.api.requests import Page, parse, path_id, query_of
 from core.api.signed_routes import Route, SignedRoutes
-from core.services.keys import REVIEW_SCOPE
-from core.services.read_intents import IntentFilter, intent_view
-from core.services.reviews import decide_review
+from core.services.access.keys import REVIEW_SCOPE
+from core.services.payments.read_intents import IntentFilter, intent_view
+from core.services.payments.reviews import decide_review
 from schemas.api import IntentPage, IntentView, ReviewRequest
 from schemas.events import IntentState
 

@@ -13,7 +13,7 @@ from core.api.public import public_app
 from core.bootstrap import PASSING_FAULTS, Core
 from core.bus.gate import GateBounds
 from core.bus.throttle import ResultsThrottle
-from core.services.permits import Throttle
+from core.services.settling.permits import Throttle
 from core.settings import Settings
 from wire.client import StreamServers
 from wire.listener import listener, serve_until

@@ -10,8 +10,8 @@ from starlette.requests import Request
 from core.api.bearers import bearer_of, person_of
 from core.api.requests import BODY_MAX_BYTES, read_body, signed_and_unspent, signed_by
 from core.bootstrap import Core
-from core.services.acting import confined
-from core.services.keys import Caller, HeldNonce
+from core.services.access.acting import confined
+from core.services.access.keys import Caller, HeldNonce
 
 Route = tuple[str, str, Callable[..., Any], type[BaseModel], int, type[BaseModel] | None]
 """Method, path, handler, answer, status and body of one route."""

@@ -15,7 +15,7 @@ from starlette.responses import Response, StreamingResponse
 from core.api.openapi import tells
 from core.api.requests import path_id, query_of
 from core.api.signed_routes import Route, SignedRoutes
-from core.services.statements import Statement, open_statement
+from core.services.wallets.statements import Statement, open_statement
 from schemas.api import WalletEntry
 from schemas.limits import known_timezone
 from schemas.money import Currency, currency_of, to_major_text

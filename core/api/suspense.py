@@ -9,8 +9,15 @@ from core.api.answers import json_answer
 from core.api.openapi import tells
 from core.api.requests import Page, parse, path_id, query_of
 from core.api.signed_routes import Route, SignedRoutes
-from core.services.keys import SUSPENSE_SCOPE
-from core.services.suspense import assign_item, list_items, list_tolerances, return_item, set_tolerance, show_item
+from core.services.access.keys import SUSPENSE_SCOPE
+from core.services.money_in.suspense import (
+    assign_item,
+    list_items,
+    list_tolerances,
+    return_item,
+    set_tolerance,
+    show_item,
+)
 from schemas.suspense import (
     AssignRequest,
     ReturnRequest,

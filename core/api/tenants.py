@@ -6,7 +6,7 @@ from starlette.responses import Response
 from core.api.answers import json_answer
 from core.api.requests import parse
 from core.api.signed_routes import Route, SignedRoutes
-from core.services.keys import TENANTS_SCOPE
+from core.services.access.keys import TENANTS_SCOPE
 from schemas.tenants import TenantList, TenantMade, TenantRequest
 
 

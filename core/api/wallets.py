@@ -13,8 +13,8 @@ from core.api.openapi import tells
 from core.api.requests import Page, parse, path_id, query_of
 from core.api.signed_routes import Route, SignedRoutes
 from core.domain.ledger import AccountChange
-from core.services.histories import EntryFilter, read_balance_at, read_history
-from core.services.wallet_states import change_wallet, list_events, set_external_id
+from core.services.wallets.histories import EntryFilter, read_balance_at, read_history
+from core.services.wallets.wallet_states import change_wallet, list_events, set_external_id
 from schemas.api import WalletHistory, WalletPage, WalletRequest, WalletView
 from schemas.events import IntentState
 from schemas.operations import OperationType

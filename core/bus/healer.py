@@ -5,7 +5,7 @@ import secrets
 
 from redis.asyncio import Redis
 
-from core.services.bus_ports import DispatchStore
+from core.services.settling.bus_ports import DispatchStore
 from wire import functions
 
 log = logging.getLogger(__name__)

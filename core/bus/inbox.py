@@ -6,7 +6,7 @@ import random
 
 from redis.asyncio import Redis
 
-from core.services.bus_ports import Receive
+from core.services.settling.bus_ports import Receive
 from schemas.streams import CORE_GROUP
 from wire import functions
 from wire.consumer import ConsumerSettings, Delivery, StreamConsumer

@@ -14,7 +14,7 @@ from joserfc import jwt
 from joserfc.errors import JoseError
 from joserfc.jwk import KeySet
 
-from core.services.identity import Begun, IssuerError
+from core.services.access.identity import Begun, IssuerError
 
 _ALGORITHMS: Final = ["RS256", "PS256", "ES256", "EdDSA"]
 """Signatures by a private key alone: neither `none` nor anything that a client's secret could make."""
@@ -27,7 +27,7 @@ _SCOPE: Final = "openid profile email"
 
 
 class HttpIssuer:
-    """See `core.services.identity.Issuer`. Discovery and keys are kept for minutes."""
+    """See `core.services.access.identity.Issuer`. Discovery and keys are kept for minutes."""
 
     def __init__(self, issuer: str, client_id: str, client_secret: str, *, api_audience: str = "") -> None:
         self._issuer, self._client_id, self._client_secret = issuer, client_id, client_secret

@@ -6,7 +6,7 @@ from typing import Any
 from redis.asyncio import Redis
 
 from core.bus.gate import BacklogGate, GateBounds
-from core.services.bus_ports import ParkingStore
+from core.services.settling.bus_ports import ParkingStore
 from schemas.envelope import raw_fields
 from schemas.streams import WHOLE, Part, groups_of
 

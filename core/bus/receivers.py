@@ -10,9 +10,10 @@ from uuid import UUID
 from pydantic import TypeAdapter, ValidationError
 from redis.exceptions import RedisError
 
-from core.services import dead_letters, settle
-from core.services.bus_ports import Parked, ParkingStore
-from core.services.settle import SettlePorts
+from core.services.on_call import dead_letters
+from core.services.settling import settle
+from core.services.settling.bus_ports import Parked, ParkingStore
+from core.services.settling.settle import SettlePorts
 from core.telemetry.catalogue import DEAD_LETTERS, PAYMENT_SECONDS, UNUSABLE, VERDICTS
 from schemas.dead_letters import DEAD_LETTER_TYPE, UNKNOWN_VERSION, DeadLetter
 from schemas.envelope import UnknownVersionError, raw_fields, version_of

@@ -8,7 +8,7 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from core.bus.gate import BacklogGate
-from core.services.bus_ports import DispatchStore
+from core.services.settling.bus_ports import DispatchStore
 from core.telemetry.catalogue import DISPATCHED
 from schemas.envelope import Envelope
 from schemas.jobs import JOB_TYPE

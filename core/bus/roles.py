@@ -14,7 +14,7 @@ from core.bus.observer import observe_rail, observe_servers
 from core.bus.parking import Readder
 from core.bus.relay import StreamRelay, relay_step
 from core.bus.sweeper import Sweeper
-from core.services.bus_ports import EVERY_STREAM, DispatchStore, ParkingStore, Receive, Upkeep
+from core.services.settling.bus_ports import EVERY_STREAM, DispatchStore, ParkingStore, Receive, Upkeep
 from core.settings import Settings
 from core.telemetry.catalogue import begin_at_zero
 from schemas.streams import (

@@ -9,8 +9,8 @@ from uuid import UUID
 
 from redis.asyncio import Redis
 
-from core.services.bus_ports import DispatchStore, QueuedJob
-from core.services.stream_repair import StreamDiff
+from core.services.on_call.stream_repair import StreamDiff
+from core.services.settling.bus_ports import DispatchStore, QueuedJob
 from schemas.streams import ADAPTERS_GROUP, WHOLE, Part, control_stream, jobs_stream
 
 _PAGE = 1000

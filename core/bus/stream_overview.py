@@ -6,13 +6,13 @@ from typing import Any
 from redis.asyncio import Redis
 from redis.exceptions import RedisError, ResponseError
 
-from core.services.overview import StreamLine
+from core.services.on_call.overview import StreamLine
 from schemas.streams import groups_of
 from wire.client import StreamServers
 
 
 class StreamOverview:
-    """See `core.services.overview.Streams`."""
+    """See `core.services.on_call.overview.Streams`."""
 
     def __init__(self, servers: StreamServers, shards: Sequence[str]) -> None:
         self._servers, self._shards = servers, shards

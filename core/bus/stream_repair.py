@@ -10,8 +10,8 @@ from redis.exceptions import RedisError, ResponseError
 from core.bus.janitor import drop_idle_consumers, trim_stream
 from core.bus.stream_diff import compare_streams
 from core.bus.stream_overview import StreamOverview
-from core.services.bus_ports import DispatchStore
-from core.services.stream_repair import HeldEntry, StreamDiff, Tidied
+from core.services.on_call.stream_repair import HeldEntry, StreamDiff, Tidied
+from core.services.settling.bus_ports import DispatchStore
 from schemas.streams import Part, groups_of
 from wire import functions
 from wire.client import StreamServers
@@ -25,7 +25,7 @@ _SETTLED_S: Final = 30.0
 
 
 class StreamRepair(StreamOverview):
-    """See `core.services.stream_repair.RepairedStreams`."""
+    """See `core.services.on_call.stream_repair.RepairedStreams`."""
 
     def __init__(self, servers: StreamServers, parts: Sequence[tuple[str, Part]], store: DispatchStore) -> None:
         super().__init__(servers, [part.shard(rail) for rail, part in parts])

@@ -6,7 +6,7 @@ from uuid import UUID
 
 from redis.asyncio import Redis
 
-from core.services.bus_ports import DispatchStore, QueuedJob
+from core.services.settling.bus_ports import DispatchStore, QueuedJob
 from core.telemetry.catalogue import SWEPT
 from schemas.streams import ADAPTERS_GROUP, CORE_GROUP, WHOLE, Part, jobs_dlq_stream, results_stream
 

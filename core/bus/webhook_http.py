@@ -9,7 +9,7 @@ from typing import Final
 import httpx
 
 from core.domain.webhooks import UrlRefusedError, check_address, check_url
-from core.services.notify import Answer
+from core.services.told.notify import Answer
 
 Resolve = Callable[[str, int], Awaitable[list[str]]]
 _CONNECT_WITHIN_S: Final = 5

@@ -19,9 +19,9 @@ from core.console.pages import SCREENS
 from core.console.views import TOLD, environment
 from core.console.visit import Answer, Asset, Page, Redirect, Screen, Visit
 from core.domain.roles import Role
-from core.services.people import Session
+from core.services.access.people import Session
+from core.services.on_call.stream_repair import RepairedStreams
 from core.services.problems import PROBLEMS, Refusal
-from core.services.stream_repair import RepairedStreams
 from schemas.tenants import TenantView
 
 _log = logging.getLogger(__name__)

@@ -5,7 +5,7 @@ import asyncio
 from core.bootstrap import Core
 from core.bus.stream_repair import StreamRepair
 from core.console.app import console_app
-from core.store.dispatch import PostgresDispatch
+from core.store.settling.dispatch import PostgresDispatch
 from wire.client import StreamServers
 from wire.listener import listener, serve_until
 

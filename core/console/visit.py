@@ -12,11 +12,11 @@ from starlette.requests import Request
 
 from core.bootstrap import Core
 from core.domain.roles import Role
-from core.services.keys import Caller
-from core.services.people import Person, Session
+from core.services.access.keys import Caller
+from core.services.access.people import Person, Session
+from core.services.on_call.redrives import background_context
+from core.services.on_call.stream_repair import RepairedStreams
 from core.services.problems import Refusal
-from core.services.redrives import background_context
-from core.services.stream_repair import RepairedStreams
 from schemas.tenants import TenantView
 
 Model = TypeVar("Model", bound=BaseModel)

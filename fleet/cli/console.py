@@ -10,10 +10,10 @@ from uuid import UUID
 import typer
 
 from core.domain.roles import Role
-from core.services.people import SYSTEM_TENANT, PeopleService, Person
-from core.store.audit import AuditStore
+from core.services.access.people import SYSTEM_TENANT, PeopleService, Person
+from core.store.access.people import StoredPeople
 from core.store.database import Database
-from core.store.people import StoredPeople
+from core.store.on_call.audit import AuditStore
 from fleet.cli.connection import Connection
 from fleet.cli.operator import ACTOR, with_database
 from fleet.cli.output import JsonFlag, print_fields, print_json, print_table

@@ -6,11 +6,11 @@ from typing import Annotated, Any
 import typer
 from pydantic import ValidationError
 
-from core.services.set_fees import disable_rule, dry_run, list_rules, list_versions, rule_id_of, set_rule
+from core.services.terms.set_fees import disable_rule, dry_run, list_rules, list_versions, rule_id_of, set_rule
 from core.store.database import UnitOfWork
-from core.store.fees import FeeRuleStore
-from core.store.limits import stored_quotas
-from core.store.wallets import WalletStore
+from core.store.terms.fees import FeeRuleStore
+from core.store.terms.limits import stored_quotas
+from core.store.wallets.wallets import WalletStore
 from fleet.cli.operator import ACTOR, Tenant, in_tenant, read_model
 from fleet.cli.output import JsonFlag, invalid_field, print_fields, print_json, print_table
 from fleet.stack.tenant import TENANT

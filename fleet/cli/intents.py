@@ -8,7 +8,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from core.domain.context import Context
 from core.store.database import Database
-from core.store.jobs import ask_now
+from core.store.settling.jobs import ask_now
 from fleet.cli.connection import Connection, with_client
 from fleet.cli.operator import ACTOR, with_database
 from fleet.cli.output import CommandError, ExitCode, JsonFlag, invalid_field, print_fields, print_json, print_table

@@ -9,10 +9,10 @@ from uuid import UUID
 import typer
 
 from core.domain.context import Context
-from core.services.keys import ANY, KNOWN_SCOPES, NAMED_ONLY, KeyService, NewKey, StoredKey
+from core.services.access.keys import ANY, KNOWN_SCOPES, NAMED_ONLY, KeyService, NewKey, StoredKey
+from core.store.access.keys import KeyStore
 from core.store.database import Database
-from core.store.keys import KeyStore
-from core.store.limits import stored_quotas
+from core.store.terms.limits import stored_quotas
 from core.store.vault import PostgresVault
 from fleet.cli.connection import Connection
 from fleet.cli.operator import ACTOR, Tenant, require_tenant, with_database

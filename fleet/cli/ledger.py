@@ -5,7 +5,7 @@ import typer
 from core.domain.context import Context
 from core.services.ledger_port import LedgerReport
 from core.store.database import Database
-from core.store.ledger import PostgresLedger
+from core.store.ledger.ledger import PostgresLedger
 from fleet.cli.connection import Connection
 from fleet.cli.operator import ACTOR, with_database
 from fleet.cli.output import ExitCode, JsonFlag, print_fields, print_json, print_table

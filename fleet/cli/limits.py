@@ -6,7 +6,7 @@ from uuid import UUID
 import typer
 from pydantic import ValidationError
 
-from core.services.set_limits import (
+from core.services.terms.set_limits import (
     disable_limit,
     limit_id_of,
     list_limits,
@@ -16,9 +16,9 @@ from core.services.set_limits import (
     wallet_limits,
 )
 from core.store.database import UnitOfWork
-from core.store.intents import IntentStore
-from core.store.limits import LimitStore, stored_quotas
-from core.store.routes import RouteStore
+from core.store.payments.intents import IntentStore
+from core.store.terms.limits import LimitStore, stored_quotas
+from core.store.terms.routes import RouteStore
 from fleet.cli.operator import ACTOR, Tenant, in_tenant, read_model
 from fleet.cli.output import ExitCode, JsonFlag, invalid_field, print_fields, print_json, print_table
 from fleet.stack.tenant import TENANT

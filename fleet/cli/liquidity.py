@@ -8,11 +8,11 @@ import typer
 from pydantic import ValidationError
 
 from core.domain.context import Context
-from core.services.exposure import allow_overdraft, exposure
 from core.services.ledger_port import Ledger
+from core.services.terms.exposure import allow_overdraft, exposure
 from core.store.database import Database
-from core.store.ledger import PostgresLedger
-from core.store.liquidity import PostgresLiquidity
+from core.store.ledger.ledger import PostgresLedger
+from core.store.terms.liquidity import PostgresLiquidity
 from fleet.cli.connection import Connection, with_client
 from fleet.cli.intents import create_once
 from fleet.cli.operator import ACTOR, Tenant, in_tenant, require_tenant, with_database

@@ -5,9 +5,9 @@ from typing import Annotated
 import typer
 
 from core.domain.context import Context
-from core.services.projections import Projection, Rebuilt, rebuild
+from core.services.wallets.projections import Projection, Rebuilt, rebuild
 from core.store.database import Database
-from core.store.projections import ProjectionStore
+from core.store.wallets.projections import ProjectionStore
 from fleet.cli.connection import Connection
 from fleet.cli.operator import ACTOR, with_database
 from fleet.cli.output import ExitCode, JsonFlag, print_json, print_table

@@ -8,10 +8,10 @@ import asyncpg
 import typer
 
 from core.domain.context import Context
-from core.services.purge import DEFAULT_KEEP, EVENTS, Purged, Purger, ages_of
-from core.store.audit import AuditStore
+from core.services.on_call.purge import DEFAULT_KEEP, EVENTS, Purged, Purger, ages_of
 from core.store.database import Database
-from core.store.purge import PurgeStore
+from core.store.on_call.audit import AuditStore
+from core.store.on_call.purge import PurgeStore
 from fleet.cli.connection import Connection
 from fleet.cli.operator import ACTOR, with_database
 from fleet.cli.output import CommandError, ExitCode, JsonFlag, print_json, print_table

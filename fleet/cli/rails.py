@@ -7,10 +7,10 @@ from typing import Annotated, Any
 import asyncpg
 import typer
 
-from core.services.rails import pause as pause_rail
-from core.services.rails import resume as resume_rail
-from core.store import rails as store
+from core.services.settling.rails import pause as pause_rail
+from core.services.settling.rails import resume as resume_rail
 from core.store.database import UnitOfWork
+from core.store.settling import rails as store
 from fleet.cli.operator import in_tenant
 from fleet.cli.output import CommandError, JsonFlag, print_fields, print_json, print_table
 from fleet.scaffold.new_rail import FolderExistsError, write_rail

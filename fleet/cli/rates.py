@@ -7,7 +7,7 @@ import typer
 from pydantic import ValidationError
 
 from core.domain.rates import Pair
-from core.services.rates import (
+from core.services.terms.rates import (
     RatesRefusedError,
     list_pairs,
     list_rates,
@@ -16,7 +16,7 @@ from core.services.rates import (
     set_pair,
 )
 from core.store.database import UnitOfWork
-from core.store.rates import RateStore
+from core.store.terms.rates import RateStore
 from fleet.cli.operator import ACTOR, Tenant, in_tenant
 from fleet.cli.output import CommandError, JsonFlag, invalid_field, print_fields, print_json, print_table
 from fleet.cli.rate_files import BadLine, RateFile, read_rates

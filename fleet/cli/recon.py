@@ -9,9 +9,9 @@ from uuid import UUID
 import typer
 from pydantic import ValidationError
 
-from core.services import register_desk as desk
-from core.services.recon import list_breaks
-from core.services.recon_report import WRITERS, week_days
+from core.services.recon import register_desk as desk
+from core.services.recon.recon import list_breaks
+from core.services.recon.recon_report import WRITERS, week_days
 from fleet.cli import recon_registers
 from fleet.cli.connection import with_operator
 from fleet.cli.output import CommandError, ExitCode, JsonFlag, invalid_field, print_fields, print_json, print_table

@@ -16,20 +16,20 @@ from core.domain.context import Context
 from core.domain.register_files import FileRefusedError, RefusedLine, read_register
 from core.domain.register_records import Record
 from core.domain.registers import SYSTEM_TENANT
-from core.services import register_desk as desk
-from core.services.import_register import PIECE_BYTES, day_of, import_register, read_through
-from core.services.keys import RECONCILIATION_SCOPE, Caller
+from core.services.access.keys import RECONCILIATION_SCOPE, Caller
 from core.services.ledger_port import Ledger
 from core.services.problems import Refusal
-from core.services.registers import RegisterPace
-from core.store import rails
-from core.store.audit import AuditStore
+from core.services.recon import register_desk as desk
+from core.services.recon.import_register import PIECE_BYTES, day_of, import_register, read_through
+from core.services.recon.registers import RegisterPace
 from core.store.database import Database
-from core.store.intents import IntentStore
-from core.store.ledger import PostgresLedger
-from core.store.recon import ReconStore
-from core.store.register_matching import RegisterMatching
-from core.store.registers import RegisterStore
+from core.store.ledger.ledger import PostgresLedger
+from core.store.on_call.audit import AuditStore
+from core.store.payments.intents import IntentStore
+from core.store.recon.recon import ReconStore
+from core.store.recon.register_matching import RegisterMatching
+from core.store.recon.registers import RegisterStore
+from core.store.settling import rails
 from core.store.vault import PostgresVault
 from fleet.cli.connection import Connection, by_api, with_operator
 from fleet.cli.keys import master_key

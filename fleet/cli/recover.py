@@ -7,9 +7,9 @@ import typer
 
 from core.domain.context import Context
 from core.domain.stranded import Stranded
-from core.services.completer import look
+from core.services.settling.completer import look
 from core.store.database import Database, UnitOfWork
-from core.store.epochs import (
+from core.store.settling.epochs import (
     EpochStatus,
     UnclearedEpoch,
     clear_ledger_epoch,
@@ -17,7 +17,7 @@ from core.store.epochs import (
     raise_ledger_epoch,
     uncleared_epoch,
 )
-from core.store.stranded import StrandedStore
+from core.store.settling.stranded import StrandedStore
 from fleet.cli.connection import Connection
 from fleet.cli.operator import ACTOR, in_tenant, with_database
 from fleet.cli.output import CommandError, JsonFlag, print_fields, print_json, print_table

@@ -7,12 +7,12 @@ from uuid import UUID
 
 import typer
 
-from core.services.routes import RouteTerms
-from core.services.set_routes import MAIN, RouteRequest, RouteView, disable_route, set_route
-from core.store import rails
+from core.services.terms.routes import RouteTerms
+from core.services.terms.set_routes import MAIN, RouteRequest, RouteView, disable_route, set_route
 from core.store.database import UnitOfWork
-from core.store.limits import stored_quotas
-from core.store.routes import RouteStore
+from core.store.settling import rails
+from core.store.terms.limits import stored_quotas
+from core.store.terms.routes import RouteStore
 from fleet.cli.operator import ACTOR, Tenant, in_tenant
 from fleet.cli.output import CommandError, JsonFlag, print_fields, print_json, print_table
 from fleet.stack.tenant import TENANT

@@ -8,9 +8,9 @@ from redis.exceptions import ResponseError
 
 from core.bus.stream_diff import compare_streams
 from core.bus.stream_repair import claim_in, held_in, release_in, tidy_in
-from core.services.stream_repair import HeldEntry, StreamDiff, Tidied
+from core.services.on_call.stream_repair import HeldEntry, StreamDiff, Tidied
 from core.store.database import Database
-from core.store.dispatch import PostgresDispatch
+from core.store.settling.dispatch import PostgresDispatch
 from fleet.cli.connection import Connection
 from fleet.cli.operator import open_redis, with_database, with_redis
 from fleet.cli.output import CommandError, ExitCode, JsonFlag, print_fields, print_json, print_table

@@ -8,7 +8,7 @@ from redis.exceptions import ResponseError
 
 from core.domain.context import Context
 from core.store.database import Database
-from core.store.rails import known_rails, known_shards
+from core.store.settling.rails import known_rails, known_shards
 from fleet.cli import stream_repair
 from fleet.cli.connection import Connection
 from fleet.cli.operator import with_database, with_redis

@@ -6,10 +6,10 @@ from uuid import UUID
 import typer
 from pydantic import ValidationError
 
-from core.services.keys import ANY
-from core.services.tenants import TenantService
+from core.services.access.keys import ANY
+from core.services.access.tenants import TenantService
+from core.store.access.tenants import TenantStore
 from core.store.database import Database
-from core.store.tenants import TenantStore
 from fleet.cli.connection import Connection
 from fleet.cli.keys import key_service
 from fleet.cli.operator import ACTOR, with_database

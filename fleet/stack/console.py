@@ -8,10 +8,10 @@ from collections.abc import Mapping
 from datetime import timedelta
 from pathlib import Path
 
-from core.services.people import PeopleService
-from core.store.audit import AuditStore
+from core.services.access.people import PeopleService
+from core.store.access.people import StoredPeople
 from core.store.database import Database
-from core.store.people import StoredPeople
+from core.store.on_call.audit import AuditStore
 from fleet.stack.provision import RoleUrls
 from fleet.stack.supervisor import ChildSpec
 

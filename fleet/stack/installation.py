@@ -10,7 +10,7 @@ from pathlib import Path
 import asyncpg
 
 from core.domain.context import Context
-from core.services.keys import (
+from core.services.access.keys import (
     ADJUSTMENT_ALONE_SCOPE,
     ANY,
     AUDIT_SCOPE,
@@ -19,10 +19,10 @@ from core.services.keys import (
     REDRIVE_APPROVAL_SCOPE,
     KeyService,
 )
-from core.services.people import SYSTEM_TENANT
+from core.services.access.people import SYSTEM_TENANT
+from core.store.access.keys import KeyStore
 from core.store.database import Database
-from core.store.keys import KeyStore
-from core.store.limits import stored_quotas
+from core.store.terms.limits import stored_quotas
 from core.store.vault import PostgresVault
 from fleet.stack.provision import RoleUrls
 from fleet.stack.rails import RAILS

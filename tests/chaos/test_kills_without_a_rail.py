@@ -14,8 +14,8 @@ import pytest
 
 from core.bootstrap import open_core
 from core.domain.context import Context
-from core.services.exposure import allow_overdraft
-from core.services.rates import record_rates, set_pair
+from core.services.terms.exposure import allow_overdraft
+from core.services.terms.rates import record_rates, set_pair
 from core.settings import Settings
 from fleet.client import FleetClient
 from fleet.proof import prove

@@ -13,16 +13,16 @@ from core.domain.context import Context
 from core.domain.ids import derive_id
 from core.domain.intents import IntentRow
 from core.domain.resolution import Pace
-from core.services.authorize import authorize, new_job
-from core.services.cancel import cancel
-from core.services.confirm import confirm
-from core.services.dead_letters import receive
-from core.services.keys import Caller
-from core.services.limits import LimitBook
-from core.services.permits import grant_permits
+from core.services.access.keys import Caller
+from core.services.on_call.dead_letters import receive
+from core.services.payments.authorize import authorize, new_job
+from core.services.payments.cancel import cancel
+from core.services.payments.confirm import confirm
 from core.services.problems import Refusal
-from core.services.resolve import ResolverMemory, resolve_due
-from core.services.settle import Delivery, settle_batch
+from core.services.settling.permits import grant_permits
+from core.services.settling.resolve import ResolverMemory, resolve_due
+from core.services.settling.settle import Delivery, settle_batch
+from core.services.terms.limits import LimitBook
 from core.services.vault_port import Plain
 from schemas.api import ConfirmRequest
 from schemas.dead_letters import DeadLetter

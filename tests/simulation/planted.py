@@ -15,8 +15,8 @@ from core.domain.jobs import JobRow
 from core.domain.permits import Grant, Refused
 from core.domain.resolution import Due, decide_due
 from core.domain.verdicts import horizon_passed
-from core.services import close_job, permits
-from core.services.rails import RailState
+from core.services.settling import close_job, permits
+from core.services.settling.rails import RailState
 from schemas.permits import Granted, PermitMode
 from schemas.results import Verdict
 from tests.simulation.judge import WAITING

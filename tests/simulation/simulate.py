@@ -17,9 +17,9 @@ from core.domain.ids import derive_id
 from core.domain.ledger import Transfer
 from core.domain.operations import AccountCode, system_account, wallet_account
 from core.domain.registry import TransferCode
-from core.services.keys import Caller
+from core.services.access.keys import Caller
 from core.services.problems import Refusal
-from core.services.rails import pause, register, resume
+from core.services.settling.rails import pause, register, resume
 from schemas.events import IntentState
 from schemas.permits import Payee
 from tests.simulation.adapter_side import Adapter

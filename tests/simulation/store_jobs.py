@@ -10,11 +10,11 @@ import orjson
 from core.domain.intents import IntentRow
 from core.domain.jobs import JobRow, JobState, Waiting
 from core.domain.verdicts import PAID, AttemptView
-from core.services.keys import HeldNonce
-from core.services.permits import Attempt, LockedJob
-from core.services.rails import RailState
+from core.services.access.keys import HeldNonce
+from core.services.settling.permits import Attempt, LockedJob
+from core.services.settling.rails import RailState
 from core.services.vault_port import Sealed
-from core.store.outbox import job_body
+from core.store.settling.outbox import job_body
 from schemas.events import IntentState
 from schemas.operations import JobKind
 from schemas.permits import PermitMode

@@ -14,12 +14,12 @@ from core.domain.ledger import Account, AccountBalance, AccountResult, Transfer,
 from core.domain.ledger_rules import LedgerState, judge
 from core.domain.limits import Payer, Usage, UsageKey
 from core.domain.verdicts import PAID, AttemptView, FactKey
-from core.services.authorize import Moment
-from core.services.facts import Alert, Fact, Histories
-from core.services.limits import BookState, StoredLimit, Take, UsageMove
-from core.services.rails import RailState
-from core.services.routes import RailTerms, Route, terms
-from core.services.settle import Delivery
+from core.services.payments.authorize import Moment
+from core.services.settling.facts import Alert, Fact, Histories
+from core.services.settling.rails import RailState
+from core.services.settling.settle import Delivery
+from core.services.terms.limits import BookState, StoredLimit, Take, UsageMove
+from core.services.terms.routes import RailTerms, Route, terms
 from core.services.vault_port import Plain, Sealed
 from schemas.dead_letters import DeadLetter
 from schemas.events import IntentState

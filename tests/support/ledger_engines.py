@@ -22,7 +22,7 @@ from core.domain.ledger import (
 )
 from core.services.ledger_port import HistoryCursor, HistoryPage, LedgerReport
 from core.store.database import Database, UnitOfWork
-from core.store.ledger import PostgresLedger
+from core.store.ledger.ledger import PostgresLedger
 from fleet.stack.provision import RoleUrls
 
 

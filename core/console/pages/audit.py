@@ -4,10 +4,10 @@ from typing import Final
 
 from core.console.visit import PAGE, Answer, Page, Screen, Visit
 from core.domain.roles import Role
-from core.services.audit import AuditFilter, prove
+from core.services.access.keys import AUDIT_SCOPE
 from core.services.cursors import BIGINT_MAX, decode_cursor, encode_cursor, id_of, number_of
-from core.services.keys import AUDIT_SCOPE
-from core.services.redrives import reach
+from core.services.on_call.audit import AuditFilter, prove
+from core.services.on_call.redrives import reach
 
 _FIELDS: Final = ("actor", "action", "subject")
 

@@ -3,9 +3,10 @@
 from core.console.visit import PAGE, Answer, Page, Redirect, Screen, Visit
 from core.domain.context import Context
 from core.domain.roles import Role
-from core.services.keys import RECONCILIATION_SCOPE
+from core.services.access.keys import RECONCILIATION_SCOPE
+from core.services.on_call.redrives import reach
 from core.services.problems import Refusal
-from core.services.recon import (
+from core.services.recon.recon import (
     approve_break,
     assign_break,
     list_breaks,
@@ -13,7 +14,6 @@ from core.services.recon import (
     reconcile_ledger,
     resolve_break,
 )
-from core.services.redrives import reach
 from schemas.recon import BreakOwner, BreakResolution, BreakState
 
 

@@ -4,12 +4,12 @@ from uuid import UUID
 
 from core.console.visit import PAGE, Answer, Page, Screen, Visit
 from core.domain.roles import Role
-from core.services.explain import explain
-from core.services.keys import DEAD_LETTERS_SCOPE
+from core.services.access.keys import DEAD_LETTERS_SCOPE
+from core.services.on_call.explain import explain
+from core.services.on_call.redrives import reach
+from core.services.on_call.reveal import reveal
+from core.services.payments.read_intents import IntentFilter
 from core.services.problems import Refusal
-from core.services.read_intents import IntentFilter
-from core.services.redrives import reach
-from core.services.reveal import reveal
 from schemas.events import IntentState
 
 

@@ -6,10 +6,10 @@ from typing import Final
 from core.console.visit import PAGE, Answer, Page, Screen, Visit
 from core.domain.roles import Role
 from core.services.cursors import decode_cursor, encode_cursor, id_of
-from core.services.dead_letters import cursor_behind, group_before
-from core.services.explain import explain
+from core.services.on_call.dead_letters import cursor_behind, group_before
+from core.services.on_call.explain import explain
+from core.services.on_call.redrives import filter_of, reach
 from core.services.problems import Refusal
-from core.services.redrives import filter_of, reach
 from schemas.on_call import LetterQuery, LetterSelection, LetterState
 
 FIELDS: Final = (

@@ -2,7 +2,7 @@
 
 from core.console.visit import Answer, Page, Screen, Visit
 from core.domain.roles import Role
-from core.services.overview import read_overview
+from core.services.on_call.overview import read_overview
 
 
 async def overview(visit: Visit) -> Answer:

@@ -4,8 +4,8 @@ from uuid import UUID
 
 from core.console.visit import Answer, Page, Redirect, Screen, Visit
 from core.domain.roles import Role
+from core.services.on_call.redrives import reach
 from core.services.problems import Refusal
-from core.services.redrives import reach
 
 
 async def list_people(visit: Visit) -> Answer:

@@ -7,9 +7,9 @@ from typing import Any, Final
 from core.console.visit import Answer, Page, Redirect, Screen, Visit
 from core.domain.context import Context
 from core.domain.roles import Role
-from core.services.people import SYSTEM_TENANT
+from core.services.access.people import SYSTEM_TENANT
 from core.services.problems import Refusal
-from core.services.rails import pause, resume
+from core.services.settling.rails import pause, resume
 from schemas.operations import OperationType
 
 _EVENTS: Final = 50

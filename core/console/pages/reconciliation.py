@@ -5,10 +5,10 @@ from typing import Final
 
 from core.console.visit import PAGE, Answer, Asset, Page, Redirect, Screen, Visit
 from core.domain.roles import Role
-from core.services import register_desk as desk
 from core.services.problems import Refusal
-from core.services.recon import list_breaks
-from core.services.recon_report import WRITERS
+from core.services.recon import register_desk as desk
+from core.services.recon.recon import list_breaks
+from core.services.recon.recon_report import WRITERS
 from schemas.recon_report import ReportFormat
 from schemas.registers import DayAsked
 

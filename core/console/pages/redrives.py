@@ -6,11 +6,11 @@ from uuid import uuid4
 from core.console.pages.letters import kept_fields, selection_of
 from core.console.visit import PAGE, Answer, Page, Redirect, Screen, Visit, id_in
 from core.domain.roles import Role
+from core.services.access.keys import DEAD_LETTERS_SCOPE
 from core.services.cursors import decode_cursor, encode_cursor, id_of, number_of
-from core.services.keys import DEAD_LETTERS_SCOPE
+from core.services.on_call.redrives import ask_redrive, cancel_redrive, reach, reject_redrive, show_redrive, view_of
 from core.services.problems import Refusal
-from core.services.redrives import ask_redrive, cancel_redrive, reach, reject_redrive, show_redrive, view_of
-from core.services.settle_by_hand import approve, ask_settlement
+from core.services.settling.settle_by_hand import approve, ask_settlement
 from schemas.on_call import HandSettlementRequest, RedriveDecision, RedriveRequest, RedriveState
 
 _TERMS = ("action", "reason", "incident", "canary", "rate_per_s", "ramp_s", "stop_at_percent")

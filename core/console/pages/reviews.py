@@ -2,9 +2,9 @@
 
 from core.console.visit import PAGE, Answer, Page, Redirect, Screen, Visit
 from core.domain.roles import Role
-from core.services.keys import REVIEW_SCOPE
-from core.services.read_intents import IntentFilter
-from core.services.reviews import decide_review
+from core.services.access.keys import REVIEW_SCOPE
+from core.services.payments.read_intents import IntentFilter
+from core.services.payments.reviews import decide_review
 from schemas.api import ReviewRequest
 from schemas.events import IntentState
 

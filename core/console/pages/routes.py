@@ -2,7 +2,7 @@
 
 from core.console.visit import Answer, Page, Screen, Visit
 from core.domain.roles import Role
-from core.services.redrives import reach
+from core.services.on_call.redrives import reach
 
 
 async def list_keys(visit: Visit) -> Answer:

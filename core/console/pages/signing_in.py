@@ -11,7 +11,7 @@ from typing import Final
 from core.console.cookies import SESSION, SIGN_IN, Cookies
 from core.console.visit import Answer, Page, Redirect, Screen, Visit, id_in
 from core.domain.roles import Role
-from core.services.identity import Begun, Issuer, IssuerError
+from core.services.access.identity import Begun, Issuer, IssuerError
 from core.services.problems import Refusal
 from core.services.vault_port import VaultError
 

@@ -7,8 +7,8 @@ from typing import Final, TypeVar
 
 from core.console.visit import Answer, Page, Redirect, Screen, Visit
 from core.domain.roles import Role
+from core.services.on_call.stream_repair import STUCK_S, HeldEntry, RepairedStreams, note
 from core.services.problems import Refusal
-from core.services.stream_repair import STUCK_S, HeldEntry, RepairedStreams, note
 
 _T = TypeVar("_T")
 _SHOWN: Final = 200

@@ -2,8 +2,8 @@
 
 from core.console.visit import PAGE, Answer, Page, Redirect, Screen, Visit
 from core.domain.roles import Role
+from core.services.money_in.suspense import assign_item, list_items, return_item, show_item
 from core.services.problems import Refusal
-from core.services.suspense import assign_item, list_items, return_item, show_item
 from schemas.suspense import AssignRequest, ReturnRequest, SuspenseDetail, SuspenseState
 
 

@@ -18,8 +18,8 @@ from core.api.public import public_app
 from core.bootstrap import Core, open_core
 from core.domain.context import Context
 from core.domain.ids import derive_id
-from core.services.keys import NewKey
-from core.services.settle import Delivery, settle_batch
+from core.services.access.keys import NewKey
+from core.services.settling.settle import Delivery, settle_batch
 from core.settings import Settings
 from fleet.stack.provision import RoleUrls
 from schemas.operations import JobKind

@@ -5,7 +5,7 @@ from uuid import UUID, uuid4
 
 import orjson
 
-from core.services.keys import KNOWN_SCOPES, TENANTS_SCOPE
+from core.services.access.keys import KNOWN_SCOPES, TENANTS_SCOPE
 from tests.integration.api.conftest import World, payout
 from tests.integration.api.test_tenants import OWN, OWNER, listed_in, routes_of, things_of
 from tests.support.signed import Signed

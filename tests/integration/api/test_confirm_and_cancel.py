@@ -9,10 +9,10 @@ import pytest
 from core.api.internal import InternalPorts
 from core.domain.context import Context
 from core.domain.ids import derive_id
-from core.services.close_job import close_if_unsent
-from core.services.permits import grant_permits
-from core.store import attempts, rails
-from core.store.evidence import EvidenceStore
+from core.services.settling.close_job import close_if_unsent
+from core.services.settling.permits import grant_permits
+from core.store.settling import attempts, rails
+from core.store.settling.evidence import EvidenceStore
 from schemas.events import IntentState
 from schemas.operations import JobKind
 from schemas.permits import PermitRequest

@@ -8,7 +8,7 @@ from dataclasses import replace
 import httpx
 import pytest
 
-from core.services.events import EventHub
+from core.services.told.events import EventHub
 from fleet.client import FleetClient, Refused
 from schemas.events import EventView
 from tests.integration.api.conftest import World, payout

@@ -7,7 +7,7 @@ from uuid import UUID, uuid4
 import pytest
 
 from core.domain.context import Context
-from core.store.events import EventHorizon
+from core.store.told.events import EventHorizon
 from core.store.unit_of_work import UnitOfWork
 from tests.integration.api.conftest import World, payout
 

@@ -11,7 +11,7 @@ import schemathesis
 from schemathesis.core.result import Ok
 
 from core.domain.context import Context
-from core.services.keys import KNOWN_SCOPES
+from core.services.access.keys import KNOWN_SCOPES
 from tests.integration.api.conftest import REGISTRATION, World, payout
 from tests.integration.api.test_confirm_and_cancel import YES
 from tests.integration.api.test_tenants import FEE_RULE, LIMIT, OF_THE_SYSTEM, RECONCILING, Things, died_too, things_of

@@ -10,9 +10,9 @@ import pytest
 
 from core.domain.context import Context
 from core.domain.fees import FREE, Pricing
-from core.services.fees import FeeBook, Payment
 from core.services.problems import Refusal
-from core.store.fees import FeeRuleStore
+from core.services.terms.fees import FeeBook, Payment
+from core.store.terms.fees import FeeRuleStore
 from schemas.fees import FeePhase
 from tests.integration.api.conftest import World
 from tests.support.signed import Signed

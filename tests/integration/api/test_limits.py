@@ -10,15 +10,15 @@ import pytest
 
 from core.domain.context import Context
 from core.domain.ids import derive_id
-from core.services.close_job import close_if_unsent
-from core.services.limits import LimitBook
 from core.services.problems import Refusal
-from core.services.set_routes import RouteRequest, set_route
-from core.services.settle import Delivery, settle_batch
-from core.store import rails
+from core.services.settling.close_job import close_if_unsent
+from core.services.settling.settle import Delivery, settle_batch
+from core.services.terms.limits import LimitBook
+from core.services.terms.set_routes import RouteRequest, set_route
 from core.store.database import UnitOfWork
-from core.store.limits import LimitStore, stored_quotas
-from core.store.routes import RouteStore
+from core.store.settling import rails
+from core.store.terms.limits import LimitStore, stored_quotas
+from core.store.terms.routes import RouteStore
 from schemas.events import IntentState
 from schemas.limits import QuotaObject
 from schemas.operations import JobKind

@@ -13,7 +13,7 @@ import pytest
 from core.api.serve import internal_app
 from core.domain.context import Context
 from core.domain.ids import derive_id
-from core.services.keys import KNOWN_SCOPES
+from core.services.access.keys import KNOWN_SCOPES
 from fleet.stack.provision import RoleUrls
 from schemas.operations import JobKind
 from tests.integration.api.conftest import REGISTRATION, World, open_world, payout

@@ -8,11 +8,11 @@ import pytest
 
 from core.domain.context import Context
 from core.services.problems import Refusal
-from core.services.rails import pause, register, resume
-from core.services.routes import RouteTerms
-from core.services.set_routes import MAIN, RouteRequest, RouteView, disable_route, set_route
-from core.store import rails
-from core.store.routes import RouteStore
+from core.services.settling.rails import pause, register, resume
+from core.services.terms.routes import RouteTerms
+from core.services.terms.set_routes import MAIN, RouteRequest, RouteView, disable_route, set_route
+from core.store.settling import rails
+from core.store.terms.routes import RouteStore
 from schemas.rails import RailRegistration
 from tests.integration.api.conftest import REGISTRATION, ROUTES_FRESH_S, World, payout
 

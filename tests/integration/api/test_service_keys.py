@@ -7,7 +7,7 @@ from uuid import UUID, uuid4
 import pytest
 
 from core.domain.context import Context
-from core.services.keys import ANY
+from core.services.access.keys import ANY
 from core.services.problems import Refusal
 from tests.integration.api.conftest import World, payout
 from tests.support.signed import Signed

@@ -11,9 +11,9 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from core.api.statements import csv_parts, harmless
-from core.services import statements
-from core.services.keys import Caller
-from core.services.statements import open_statement
+from core.services.access.keys import Caller
+from core.services.wallets import statements
+from core.services.wallets.statements import open_statement
 from tests.integration.api.conftest import World
 
 FIRST, LAST = datetime.now(UTC) - timedelta(days=2), datetime.now(UTC) + timedelta(days=2)

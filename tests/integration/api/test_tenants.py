@@ -12,8 +12,8 @@ from core.domain.context import Context
 from core.domain.ids import derive_id
 from core.domain.ledger import AccountChange
 from core.domain.operations import AccountCode, system_account
-from core.services.dead_letters import receive
-from core.services.keys import KNOWN_SCOPES, TENANTS_SCOPE
+from core.services.access.keys import KNOWN_SCOPES, TENANTS_SCOPE
+from core.services.on_call.dead_letters import receive
 from schemas.dead_letters import DeadLetter
 from schemas.operations import JobKind
 from tests.integration.api.conftest import World, payout

@@ -14,8 +14,8 @@ from core.bootstrap import notifier
 from core.bus.loop import forever
 from core.bus.webhook_http import WebhookSender
 from core.domain.webhooks import Schedule
-from core.services.keys import Caller
-from core.services.notify import Notifier, NotifyPace
+from core.services.access.keys import Caller
+from core.services.told.notify import Notifier, NotifyPace
 from schemas.webhooks import WebhookEndpointRequest
 from tests.integration.api.conftest import World, payout
 from tests.support.receiver import Receiver, receiving

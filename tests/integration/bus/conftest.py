@@ -15,8 +15,8 @@ from core.bus.sweeper import Sweeper
 from core.domain.context import Context
 from core.domain.jobs import JobRow, mint_reference
 from core.store.database import Database
-from core.store.dispatch import PostgresDispatch
-from core.store.jobs import insert_jobs
+from core.store.settling.dispatch import PostgresDispatch
+from core.store.settling.jobs import insert_jobs
 from fleet.stack.provision import RoleUrls
 from schemas.ids import mint_id
 from schemas.operations import JobKind, OperationType

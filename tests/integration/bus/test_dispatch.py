@@ -10,7 +10,7 @@ from core.bus.healer import heal_rail
 from core.bus.janitor import trim_stream
 from core.bus.relay import StreamRelay
 from core.domain.context import Context
-from core.store.jobs import lock_jobs, requeue_jobs
+from core.store.settling.jobs import lock_jobs, requeue_jobs
 from schemas.streams import ADAPTERS_GROUP, CORE_GROUP, results_stream
 from tests.integration.bus.conftest import JOBS, RAIL, World
 from tests.support.servers import BOTH_FAMILIES

@@ -15,9 +15,9 @@ from core.bus.gate import GateBounds
 from core.bus.janitor import drop_idle_consumers, trim_stream
 from core.bus.relay import relay_step
 from core.bus.throttle import ResultsThrottle
-from core.store.dispatch import PostgresUpkeep
-from core.store.listener import listen
-from core.store.outbox import OUTBOX_CHANNEL
+from core.store.settling.dispatch import PostgresUpkeep
+from core.store.settling.outbox import OUTBOX_CHANNEL
+from core.store.told.listener import listen
 from fleet.stack.provision import RoleUrls
 from schemas.streams import ADAPTERS_GROUP, CORE_GROUP, WHOLE, results_stream
 from tests.integration.bus.conftest import JOBS, RAIL, World
@@ -28,7 +28,7 @@ import asyncio, sys
 from core.bus.gate import BacklogGate, GateBounds
 from core.bus.relay import StreamRelay
 from core.store.database import Database
-from core.store.dispatch import PostgresDispatch
+from core.store.settling.dispatch import PostgresDispatch
 from wire.client import connect_redis
 
 async def main(database_url, redis_url, rail, stream):

@@ -11,8 +11,8 @@ import pytest
 from core.bus.inbox import Inbox
 from core.bus.receivers import DeadLettersReceiver
 from core.domain.context import Context
-from core.store.dead_letters import DeadLetterStore
-from core.store.parking import PostgresParking
+from core.store.on_call.dead_letters import DeadLetterStore
+from core.store.settling.parking import PostgresParking
 from core.store.vault import PostgresVault
 from schemas.dead_letters import DEAD_LETTER_TYPE, DeadLetter
 from schemas.envelope import Envelope

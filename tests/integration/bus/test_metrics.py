@@ -11,7 +11,7 @@ import httpx
 from prometheus_client import generate_latest
 
 from core.bus.observer import observe_rail, observe_servers
-from core.store.figures import read_figures, read_imbalance
+from core.store.on_call.figures import read_figures, read_imbalance
 from core.telemetry.figures import show_figures, show_imbalance
 from fleet.stack.processes import free_port
 from fleet.stack.provision import RoleUrls

@@ -16,10 +16,10 @@ from core.bus.inbox import Inbox
 from core.bus.parking import Readder
 from core.bus.receivers import DeadLettersReceiver
 from core.domain.context import Context
-from core.services.rails import register
-from core.store import rails
-from core.store.dead_letters import DeadLetterStore
-from core.store.parking import PostgresParking
+from core.services.settling.rails import register
+from core.store.on_call.dead_letters import DeadLetterStore
+from core.store.settling import rails
+from core.store.settling.parking import PostgresParking
 from core.store.vault import PostgresVault
 from schemas.dead_letters import DeadLetter
 from schemas.envelope import Envelope, UnknownVersionError, raw_text
@@ -182,7 +182,7 @@ async def test_an_entry_for_a_newer_core_stays_pending_is_parked_and_added_again
 
     await world.redis.xdel(DLQ, "1-1", young)
     assert await readder(world).readd_once() == 0, "this core does not read version 2"
-    monkeypatch.setattr("core.store.parking.ENVELOPE_VERSION", 2)
+    monkeypatch.setattr("core.store.settling.parking.ENVELOPE_VERSION", 2)
     assert await readder(world).readd_once() == 1
     [(_, again)] = await world.redis.xrange(DLQ)
     assert again == {name.encode(): v if isinstance(v, bytes) else v.encode() for name, v in fields.items()}

@@ -21,9 +21,9 @@ from core.bus.janitor import drop_idle_consumers, trim_stream
 from core.bus.relay import StreamRelay
 from core.bus.sweeper import Sweeper
 from core.domain.context import Context
-from core.services.rails import pause
+from core.services.settling.rails import pause
 from core.settings import Settings
-from core.store import rails
+from core.store.settling import rails
 from fleet.stack.provision import RoleUrls
 from schemas.streams import (
     ADAPTERS_GROUP,

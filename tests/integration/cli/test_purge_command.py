@@ -8,11 +8,11 @@ import pytest
 
 from core.domain.context import Context
 from core.domain.ids import mint_id
-from core.services.purge import Purger
-from core.services.recon import reconcile_intents
-from core.store.audit import AuditStore
+from core.services.on_call.purge import Purger
+from core.services.recon.recon import reconcile_intents
 from core.store.database import Database
-from core.store.purge import PurgeStore
+from core.store.on_call.audit import AuditStore
+from core.store.on_call.purge import PurgeStore
 from fleet.stack.provision import RoleUrls
 from tests.integration.permits.conftest import World, open_world, pay_job
 from tests.support.commands import Fleet

@@ -4,7 +4,7 @@ import pytest
 
 from core.domain.context import Context
 from core.store.database import Database
-from core.store.rails import note_waits, register_rail
+from core.store.settling.rails import note_waits, register_rail
 from fleet.stack.provision import RoleUrls
 from tests.support.commands import Fleet
 

@@ -10,7 +10,7 @@ import pytest
 from core.domain.context import Context
 from core.domain.ids import mint_id
 from core.store.database import Database
-from core.store.rails import register_rail
+from core.store.settling.rails import register_rail
 from fleet.stack.provision import RoleUrls
 from schemas.streams import ADAPTERS_GROUP, jobs_stream
 from tests.support.commands import Fleet

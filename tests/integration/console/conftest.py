@@ -12,7 +12,7 @@ from fastapi import FastAPI
 
 from core.console.app import console_app
 from core.domain.roles import Role
-from core.services import people
+from core.services.access import people
 from fleet.stack.provision import RoleUrls
 from tests.integration.permits.conftest import World, open_world
 from tests.support.browsing import Browser

@@ -19,7 +19,7 @@ from core.bootstrap import Core
 from core.bus.issuer_http import HttpIssuer
 from core.console.app import console_app
 from core.domain.roles import Role
-from core.services.identity import ClaimRules, roles_of
+from core.services.access.identity import ClaimRules, roles_of
 from tests.integration.console.conftest import ConsoleWorld
 from tests.integration.oncall.conftest import bury
 from tests.support.browsing import Browser

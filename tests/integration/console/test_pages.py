@@ -4,7 +4,7 @@ from typing import Any
 from uuid import UUID
 
 from core.domain.roles import Role
-from core.services.run_redrives import run_redrives
+from core.services.on_call.run_redrives import run_redrives
 from tests.integration.console.conftest import ConsoleWorld
 from tests.integration.oncall.conftest import bury
 from tests.integration.permits.conftest import RAIL, World, pay_job

@@ -9,8 +9,8 @@ from uuid import UUID
 import pytest
 
 from core.domain.roles import Role
-from core.services.keys import RECONCILIATION_SCOPE, Caller
-from core.services.register_desk import take_file
+from core.services.access.keys import RECONCILIATION_SCOPE, Caller
+from core.services.recon.register_desk import take_file
 from schemas.register_mapping import RegisterImport
 from tests.integration.console.conftest import PASSWORD, ConsoleWorld
 from tests.integration.permits.conftest import RAIL

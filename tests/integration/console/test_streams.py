@@ -10,7 +10,7 @@ from core.bus.healer import heal_rail
 from core.bus.stream_repair import StreamRepair, held_in
 from core.console.app import console_app
 from core.domain.roles import Role
-from core.store.dispatch import PostgresDispatch
+from core.store.settling.dispatch import PostgresDispatch
 from schemas.streams import ADAPTERS_GROUP, WHOLE, jobs_stream
 from tests.integration.console.conftest import ConsoleWorld
 from tests.integration.console.test_pages import journal

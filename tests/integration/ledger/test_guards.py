@@ -10,8 +10,8 @@ import pytest
 from core.domain.context import Context
 from core.domain.ledger import Transfer
 from core.store.database import Database
-from core.store.ledger import PostgresLedger
-from core.store.ledger_rows import transfer_columns
+from core.store.ledger.ledger import PostgresLedger
+from core.store.ledger.ledger_rows import transfer_columns
 from tests.support.ledger_world import EURO, LedgerWorld, fresh_id, linked
 
 CHANGES = (

@@ -6,7 +6,7 @@ import asyncpg
 import pytest
 
 from core.domain.ids import mint_id
-from core.store.ledger import PostgresLedger
+from core.store.ledger.ledger import PostgresLedger
 from tests.support.ledger_world import LedgerWorld
 
 FAR = int(datetime(2031, 5, 17, tzinfo=UTC).timestamp() * 1000)

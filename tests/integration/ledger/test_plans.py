@@ -2,7 +2,7 @@
 
 import asyncpg
 
-from core.store.ledger import PostgresLedger
+from core.store.ledger.ledger import PostgresLedger
 from tests.support.ledger_world import LedgerWorld
 from tests.support.waiting import until_async
 

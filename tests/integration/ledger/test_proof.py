@@ -9,7 +9,7 @@ import pytest
 from core.domain.context import Context
 from core.domain.ledger import Transfer
 from core.store.database import Database
-from core.store.ledger import PostgresLedger
+from core.store.ledger.ledger import PostgresLedger
 from tests.support.ledger_world import LedgerWorld, fresh_id, linked
 
 UNFLAGGED = "ALTER TABLE fleet.accounts DROP CONSTRAINT accounts_check, DROP CONSTRAINT accounts_check1"

@@ -9,7 +9,7 @@ import pytest
 from core.domain.context import Context
 from core.services.ledger_port import LedgerUnavailableError
 from core.store.database import Database
-from core.store.ledger import PostgresLedger
+from core.store.ledger.ledger import PostgresLedger
 from tests.support.ledger_world import LedgerWorld, linked
 
 STRANGER = Context(uuid4(), "stranger")

@@ -6,7 +6,7 @@ import pytest
 from core.domain.context import Context
 from core.domain.ledger import AccountFlags
 from core.store.database import Database
-from core.store.ledger import PostgresLedger
+from core.store.ledger.ledger import PostgresLedger
 from fleet.stack.provision import RoleUrls
 from tests.support.ledger_world import LedgerWorld, fresh_id, linked
 

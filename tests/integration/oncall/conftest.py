@@ -6,7 +6,7 @@ from uuid import UUID, uuid4
 import asyncpg
 import pytest
 
-from core.services.dead_letters import receive
+from core.services.on_call.dead_letters import receive
 from fleet.stack.provision import RoleUrls
 from schemas.dead_letters import DeadLetter
 from schemas.streams import jobs_stream

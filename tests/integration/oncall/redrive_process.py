@@ -6,7 +6,7 @@ from typing import Any
 
 from core.bootstrap import open_core
 from core.domain.context import Context
-from core.services.run_redrives import run_redrives
+from core.services.on_call.run_redrives import run_redrives
 from core.settings import Settings
 
 _LEFT = "SELECT count(*) FROM fleet.redrive_items WHERE state = 'WAITING'"

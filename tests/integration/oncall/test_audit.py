@@ -9,11 +9,11 @@ import pytest
 
 from core.domain.context import Context
 from core.domain.ledger import AccountChange
-from core.services.audit import Act, AuditFilter, Head, Proof, prove
-from core.services.exposure import allow_overdraft
-from core.services.wallet_states import change_wallet
-from core.store import rails
-from core.store.audit import AuditStore
+from core.services.on_call.audit import Act, AuditFilter, Head, Proof, prove
+from core.services.terms.exposure import allow_overdraft
+from core.services.wallets.wallet_states import change_wallet
+from core.store.on_call.audit import AuditStore
+from core.store.settling import rails
 from tests.integration.permits.conftest import RAIL, World
 
 JOURNAL = AuditStore()

@@ -8,8 +8,8 @@ from uuid import uuid4
 import pytest
 
 from core.domain import redrive
-from core.services.dead_letters import LetterFilter, LetterView, cursor_behind, group_before
-from core.store.letter_queries import conditions_of
+from core.services.on_call.dead_letters import LetterFilter, LetterView, cursor_behind, group_before
+from core.store.on_call.letter_queries import conditions_of
 from schemas.on_call import LetterState
 from tests.integration.oncall.conftest import bury, fill
 from tests.integration.permits.conftest import RAIL, World, pay_job

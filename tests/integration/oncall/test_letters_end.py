@@ -6,11 +6,11 @@ from uuid import UUID
 
 import pytest
 
-from core.services.audit import AuditFilter, prove
-from core.services.dead_letters import LetterFilter
-from core.services.explain import tell
-from core.services.settle_by_hand import approve, ask_settlement
-from core.store import figures
+from core.services.on_call.audit import AuditFilter, prove
+from core.services.on_call.dead_letters import LetterFilter
+from core.services.on_call.explain import tell
+from core.services.settling.settle_by_hand import approve, ask_settlement
+from core.store.on_call import figures
 from schemas.on_call import HandSettlementRequest, LetterState
 from tests.integration.oncall.conftest import bury
 from tests.integration.oncall.test_redrives import person

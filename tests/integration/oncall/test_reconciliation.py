@@ -7,9 +7,9 @@ from uuid import UUID, uuid4
 import pytest
 
 from core.domain.context import Context
-from core.services.keys import Caller
+from core.services.access.keys import Caller
 from core.services.problems import Refusal
-from core.services.recon import approve_break, assign_break, reconcile_intents, reconcile_ledger, resolve_break
+from core.services.recon.recon import approve_break, assign_break, reconcile_intents, reconcile_ledger, resolve_break
 from schemas.recon import BreakResolution, BreakState, BreakView, ReconReport
 from tests.integration.permits.conftest import World, pay_job
 

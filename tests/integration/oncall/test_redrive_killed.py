@@ -10,7 +10,7 @@ from pathlib import Path
 import asyncpg
 import pytest
 
-from core.services.audit import prove
+from core.services.on_call.audit import prove
 from fleet.stack.provision import RoleUrls
 from tests.integration.oncall.test_redrives import ask, dead, run, shown
 from tests.integration.permits.conftest import World

@@ -3,8 +3,8 @@
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
-from core.services.redrives import ask_redrive
-from core.services.run_redrives import run_redrives
+from core.services.on_call.redrives import ask_redrive
+from core.services.on_call.run_redrives import run_redrives
 from schemas.on_call import RedriveRequest
 from tests.integration.oncall.conftest import bury
 from tests.integration.oncall.test_redrives import FAST, person

@@ -7,14 +7,14 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from core.services.audit import AuditFilter, prove
-from core.services.close_job import RACES
-from core.services.keys import Caller
+from core.services.access.keys import Caller
+from core.services.on_call.audit import AuditFilter, prove
+from core.services.on_call.redrives import ask_redrive, cancel_redrive, reject_redrive, show_redrive
+from core.services.on_call.run_redrives import run_redrives
 from core.services.problems import Refusal
-from core.services.redrives import ask_redrive, cancel_redrive, reject_redrive, show_redrive
-from core.services.run_redrives import run_redrives
-from core.services.settle import settle_batch
-from core.services.settle_by_hand import approve, ask_settlement
+from core.services.settling.close_job import RACES
+from core.services.settling.settle import settle_batch
+from core.services.settling.settle_by_hand import approve, ask_settlement
 from schemas.on_call import HandSettlementRequest, RedriveRequest, RedriveView
 from tests.integration.oncall.conftest import bury
 from tests.integration.permits.conftest import World, pay_job

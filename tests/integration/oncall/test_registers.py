@@ -16,10 +16,10 @@ import pytest
 from core.domain.context import Context
 from core.domain.register_records import record_of
 from core.domain.registers import Account, lines_of
-from core.services.keys import Caller
+from core.services.access.keys import Caller
 from core.services.problems import Refusal
-from core.services.recon import approve_break, resolve_break
-from core.services.registers import close_register, compare_day, compare_lately, want_registers
+from core.services.recon.recon import approve_break, resolve_break
+from core.services.recon.registers import close_register, compare_day, compare_lately, want_registers
 from schemas.recon import BreakResolution, BreakState, BreakView
 from schemas.registers import (
     RegisterClosed,

@@ -18,17 +18,17 @@ from core.bootstrap import Core, open_core
 from core.domain.context import Context
 from core.domain.ids import derive_id
 from core.domain.ledger import AccountBalance
-from core.services.close_job import ResolutionRefusedError
-from core.services.histories import EntryFilter, read_history
-from core.services.keys import Caller
-from core.services.permits import grant_permits
-from core.services.rails import register
-from core.services.resolve import ResolverMemory, resolve_due
-from core.services.settle import Delivery, Settled, settle_batch
+from core.services.access.keys import Caller
+from core.services.settling.close_job import ResolutionRefusedError
+from core.services.settling.permits import grant_permits
+from core.services.settling.rails import register
+from core.services.settling.resolve import ResolverMemory, resolve_due
+from core.services.settling.settle import Delivery, Settled, settle_batch
+from core.services.wallets.histories import EntryFilter, read_history
 from core.settings import Settings
-from core.store import attempts, rails
 from core.store.database import UnitOfWork
-from core.store.evidence import EvidenceStore
+from core.store.settling import attempts, rails
+from core.store.settling.evidence import EvidenceStore
 from fleet.stack.provision import RoleUrls
 from schemas.api import IntentRequest, WalletEntry, WalletRequest
 from schemas.operations import JobKind

@@ -1,6 +1,6 @@
 """The end of a raised ledger epoch: what it keeps shut, what must be answered first, and what goes on afterwards."""
 
-from core.store.epochs import UnclearedEpoch, clear_ledger_epoch, raise_ledger_epoch, uncleared_epoch
+from core.store.settling.epochs import UnclearedEpoch, clear_ledger_epoch, raise_ledger_epoch, uncleared_epoch
 from tests.integration.permits.conftest import World, pay_job
 
 

@@ -12,13 +12,13 @@ import pytest
 
 from core.domain.ids import derive_id
 from core.domain.operations import AccountCode, system_account
-from core.services.cancel import cancel
-from core.services.close_job import ResolutionRefusedError
+from core.services.money_in.provider_payments import receive_payments, tell_again
+from core.services.payments.cancel import cancel
+from core.services.payments.read_intents import IntentFilter, intent_view
 from core.services.problems import Refusal
-from core.services.provider_payments import receive_payments, tell_again
-from core.services.read_intents import IntentFilter, intent_view
-from core.services.set_fees import dry_run
-from core.services.set_limits import set_limit
+from core.services.settling.close_job import ResolutionRefusedError
+from core.services.terms.set_fees import dry_run
+from core.services.terms.set_limits import set_limit
 from core.store.database import UnitOfWork
 from schemas.collections import PaymentFate, ProviderPayment, ProviderPaymentBatch
 from schemas.fees import FeeDryRunRequest
@@ -133,7 +133,7 @@ async def test_a_top_up_holds_limits_and_no_money_and_shows_what_to_pay(world: W
 
 
 def _of(wallet: UUID) -> Any:
-    from core.services.read_intents import IntentFilter
+    from core.services.payments.read_intents import IntentFilter
 
     return IntentFilter(wallet_id=wallet)
 

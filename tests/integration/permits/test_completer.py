@@ -8,8 +8,8 @@ import pytest
 from core.domain.ids import derive_id
 from core.domain.operations import hold_id
 from core.domain.stranded import StrandedKind
-from core.services.completer import Completer, look
-from core.store.stranded import StrandedStore
+from core.services.settling.completer import Completer, look
+from core.store.settling.stranded import StrandedStore
 from tests.integration.permits.conftest import World, lookup_job, pay_job
 from tests.support.unguarded import without_guards
 

@@ -7,9 +7,9 @@ from uuid import UUID
 from prometheus_client import REGISTRY
 
 from core.domain.stranded import StrandedKind
-from core.services.completer import Completer, look
-from core.services.set_limits import set_limit
-from core.store.stranded import StrandedStore
+from core.services.settling.completer import Completer, look
+from core.services.terms.set_limits import set_limit
+from core.store.settling.stranded import StrandedStore
 from core.store.unit_of_work import UnitOfWork
 from schemas.limits import LimitRequest
 from tests.integration.permits.conftest import World, lookup_job, pay_job

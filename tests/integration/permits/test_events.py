@@ -6,7 +6,7 @@ from uuid import UUID
 
 import pytest
 
-from core.services.cancel import cancel
+from core.services.payments.cancel import cancel
 from schemas.api import IntentRequest
 from tests.integration.permits.conftest import RAIL, World, pay_job
 from tests.integration.permits.test_internal_operations import move

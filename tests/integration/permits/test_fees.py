@@ -7,11 +7,11 @@ from uuid import UUID
 import pytest
 
 from core.domain.operations import AccountCode, system_account
-from core.services.cancel import cancel
-from core.services.confirm import confirm
+from core.services.payments.cancel import cancel
+from core.services.payments.confirm import confirm
+from core.services.payments.read_intents import intent_view
 from core.services.problems import Refusal
-from core.services.read_intents import intent_view
-from core.services.set_fees import disable_rule, rule_id_of, set_rule
+from core.services.terms.set_fees import disable_rule, rule_id_of, set_rule
 from schemas.api import ConfirmRequest, IntentRequest
 from schemas.fees import FeeRuleRequest
 from tests.integration.permits.conftest import World, lookup_job, pay_job

@@ -6,7 +6,7 @@ from uuid import UUID, uuid4
 import pytest
 
 from core.domain.jobs import mint_reference
-from core.store.files import FileStore, MemberTakenError, MemberUnknownError
+from core.store.settling.files import FileStore, MemberTakenError, MemberUnknownError
 from schemas.files import FileMember
 from tests.integration.permits.conftest import RAIL, World, pay_job
 

@@ -7,10 +7,10 @@ import pytest
 
 from core.api.internal import InternalPorts
 from core.domain.context import Context
-from core.services.permits import grant_permits
-from core.services.rails import register
-from core.store import attempts, rails
-from core.store.evidence import EvidenceStore
+from core.services.settling.permits import grant_permits
+from core.services.settling.rails import register
+from core.store.settling import attempts, rails
+from core.store.settling.evidence import EvidenceStore
 from schemas.permits import PermitRequest
 from schemas.rails import EvidenceItem
 from tests.integration.permits.conftest import RAIL, NeverThrottled, World, pay_job

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from core.services.histories import EntryFilter, read_balance_at, read_history
 from core.services.problems import Refusal
-from core.store import ledger_reads
+from core.services.wallets.histories import EntryFilter, read_balance_at, read_history
+from core.store.ledger import ledger_reads
 from schemas.api import IntentRequest, WalletEntry, WalletRequest
 from schemas.operations import OperationType
 from schemas.wallets import EntrySign

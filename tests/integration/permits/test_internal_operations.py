@@ -8,10 +8,10 @@ from uuid import UUID
 
 import pytest
 
-from core.services.keys import Caller
+from core.services.access.keys import Caller
+from core.services.payments.read_intents import IntentFilter
+from core.services.payments.reviews import decide_review
 from core.services.problems import Refusal
-from core.services.read_intents import IntentFilter
-from core.services.reviews import decide_review
 from schemas.api import IntentRequest, ReviewDecision, ReviewRequest, WalletRequest
 from tests.integration.permits.conftest import World, pay_job
 from tests.integration.permits.test_fees import income, put

@@ -8,15 +8,16 @@ from uuid import UUID
 
 import pytest
 
-from core.services import dead_letters, permits
-from core.services.cancel import cancel
-from core.services.confirm import confirm
-from core.services.dead_letters import LetterFilter
+from core.services.on_call import dead_letters
+from core.services.on_call.dead_letters import LetterFilter
+from core.services.payments.cancel import cancel
+from core.services.payments.confirm import confirm
 from core.services.problems import Refusal
-from core.services.rails import pause, resume
-from core.services.resolve import ResolverMemory, resolve_due
-from core.services.settle import Delivery
-from core.store import rails
+from core.services.settling import permits
+from core.services.settling.rails import pause, resume
+from core.services.settling.resolve import ResolverMemory, resolve_due
+from core.services.settling.settle import Delivery
+from core.store.settling import rails
 from schemas.api import ConfirmRequest
 from schemas.dead_letters import DeadLetter
 from tests.integration.permits.conftest import RAIL, World, lookup_job, pay_job

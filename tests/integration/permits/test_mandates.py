@@ -8,7 +8,7 @@ from uuid import UUID
 import pytest
 
 from core.services.cursors import encode_cursor
-from core.services.keep_mandates import cancel_mandate, list_mandates, register_mandate, show_mandate
+from core.services.payments.keep_mandates import cancel_mandate, list_mandates, register_mandate, show_mandate
 from core.services.problems import Refusal
 from schemas.mandates import MandateDetail, MandateKind, MandateRequest
 from tests.integration.permits.conftest import World

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, precondition, rule, run_state_machine_as_test
 
 from core.domain.operations import AccountCode
-from core.services.provider_payments import tell_again
-from core.services.suspense import list_items
+from core.services.money_in.provider_payments import tell_again
+from core.services.money_in.suspense import list_items
 from fleet.stack.provision import RoleUrls
 from schemas.suspense import SuspenseDetail, SuspenseItem, SuspenseState
 from tests.integration.permits.conftest import World, open_world

@@ -15,16 +15,16 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 
 from core.domain.ledger import AccountChange
-from core.services.cancel import cancel
-from core.services.exposure import allow_overdraft
-from core.services.keys import WALLET_STATES_SCOPE, Caller
+from core.services.access.keys import WALLET_STATES_SCOPE, Caller
+from core.services.money_in.suspense import assign_item, return_item, show_item
+from core.services.payments.cancel import cancel
+from core.services.payments.reviews import expire_reviews
 from core.services.problems import Refusal
-from core.services.quotes import make_quote
-from core.services.rates import record_rates, set_pair
-from core.services.reviews import expire_reviews
-from core.services.set_limits import set_limit
-from core.services.suspense import assign_item, return_item, show_item
-from core.services.wallet_states import change_wallet
+from core.services.terms.exposure import allow_overdraft
+from core.services.terms.quotes import make_quote
+from core.services.terms.rates import record_rates, set_pair
+from core.services.terms.set_limits import set_limit
+from core.services.wallets.wallet_states import change_wallet
 from fleet.stack.provision import RoleUrls
 from schemas.api import IntentRequest, WalletRequest
 from schemas.exchange import PairRequest, QuoteRequest, QuoteView, RateRequest

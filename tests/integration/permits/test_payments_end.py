@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from core.services.settle import settle_batch
+from core.services.settling.settle import settle_batch
 from tests.integration.permits.conftest import H_S, World, lookup_job, pay_job
 
 _WAITING = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"

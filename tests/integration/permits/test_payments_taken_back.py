@@ -7,8 +7,8 @@ from uuid import UUID
 import pytest
 
 from core.domain.operations import AccountCode
-from core.services.provider_payments import tell_again
-from core.services.suspense import show_item
+from core.services.money_in.provider_payments import tell_again
+from core.services.money_in.suspense import show_item
 from schemas.suspense import SuspenseDetail
 from tests.integration.permits.conftest import RAIL, World
 from tests.integration.permits.test_collections import (

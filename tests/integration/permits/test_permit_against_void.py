@@ -14,18 +14,18 @@ from core.domain.ids import mint_id
 from core.domain.jobs import JobRow, mint_reference
 from core.domain.redrive import Redrive
 from core.domain.resolution import Pace
-from core.services.close_job import close_if_unsent
-from core.services.dead_letters import LetterFilter
-from core.services.limits import LimitBook
-from core.services.permits import grant_permits
-from core.services.rails import register
-from core.services.resolve import ResolverMemory, resolve_due
-from core.services.settle import Delivery, settle_batch
-from core.store import attempts, facts, jobs, rails
+from core.services.on_call.dead_letters import LetterFilter
+from core.services.settling.close_job import close_if_unsent
+from core.services.settling.permits import grant_permits
+from core.services.settling.rails import register
+from core.services.settling.resolve import ResolverMemory, resolve_due
+from core.services.settling.settle import Delivery, settle_batch
+from core.services.terms.limits import LimitBook
 from core.store.database import Database
-from core.store.dead_letters import DeadLetterStore
-from core.store.intents import IntentStore
-from core.store.limits import LimitStore
+from core.store.on_call.dead_letters import DeadLetterStore
+from core.store.payments.intents import IntentStore
+from core.store.settling import attempts, facts, jobs, rails
+from core.store.terms.limits import LimitStore
 from fleet.stack.provision import RoleUrls
 from schemas.events import IntentState
 from schemas.operations import JobKind, OperationType

@@ -3,9 +3,9 @@
 import asyncio
 from uuid import UUID
 
-from core.services.histories import EntryFilter, read_history
-from core.services.projections import Projection, Rebuilt, rebuild
-from core.store.projections import ProjectionStore
+from core.services.wallets.histories import EntryFilter, read_history
+from core.services.wallets.projections import Projection, Rebuilt, rebuild
+from core.store.wallets.projections import ProjectionStore
 from schemas.api import WalletEntry
 from tests.integration.permits.conftest import World, pay_job
 from tests.integration.permits.test_internal_operations import move

@@ -6,11 +6,11 @@ from uuid import UUID, uuid4
 
 from core.domain.ledger import AccountChange, Transfer, system_account_id
 from core.domain.operations import AccountCode
-from core.services.exposure import allow_overdraft
-from core.services.keys import WALLET_STATES_SCOPE
-from core.services.projections import MISSING, UNKNOWN, Projection, rebuild
-from core.services.wallet_states import change_wallet
-from core.store.projections import ProjectionStore
+from core.services.access.keys import WALLET_STATES_SCOPE
+from core.services.terms.exposure import allow_overdraft
+from core.services.wallets.projections import MISSING, UNKNOWN, Projection, rebuild
+from core.services.wallets.wallet_states import change_wallet
+from core.store.wallets.projections import ProjectionStore
 from schemas.api import IntentRequest, WalletRequest
 from tests.integration.permits.conftest import World, pay_job
 from tests.integration.permits.test_collections import opened

@@ -9,10 +9,10 @@ from uuid import UUID
 import pytest
 
 from core.bootstrap import open_core
-from core.services.keys import Caller
+from core.services.access.keys import Caller
+from core.services.payments.read_intents import IntentFilter
 from core.services.problems import Refusal
-from core.services.read_intents import IntentFilter
-from core.services.set_limits import set_limit
+from core.services.terms.set_limits import set_limit
 from schemas.api import IntentRequest, WalletRequest
 from schemas.limits import LimitRequest
 from tests.integration.permits.conftest import World

@@ -10,12 +10,12 @@ import pytest
 
 from core.domain.ids import derive_id
 from core.domain.operations import AccountCode
-from core.services.cancel import cancel
-from core.services.keys import REVIEW_SCOPE
+from core.services.access.keys import REVIEW_SCOPE
+from core.services.payments.cancel import cancel
+from core.services.payments.read_intents import IntentFilter
+from core.services.payments.reviews import decide_review
 from core.services.problems import Refusal
-from core.services.read_intents import IntentFilter
-from core.services.reviews import decide_review
-from core.services.set_limits import set_limit
+from core.services.terms.set_limits import set_limit
 from schemas.api import IntentRequest, ReviewRequest
 from schemas.limits import LimitRequest
 from schemas.operations import JobKind

@@ -4,8 +4,8 @@ from typing import Final
 
 import pytest
 
-from core.services.bus_ports import QueuedJob
-from core.store.dispatch import PostgresDispatch
+from core.services.settling.bus_ports import QueuedJob
+from core.store.settling.dispatch import PostgresDispatch
 from schemas.streams import jobs_stream
 from tests.integration.permits.conftest import RAIL, World, pay_job
 

@@ -9,9 +9,9 @@ import pytest
 
 from core.domain.ledger import AccountFlags
 from core.domain.operations import AccountCode, system_account
+from core.services.payments.read_intents import IntentFilter
 from core.services.problems import Refusal
-from core.services.read_intents import IntentFilter
-from core.services.set_limits import set_limit
+from core.services.terms.set_limits import set_limit
 from schemas.api import IntentRequest
 from schemas.limits import LimitRequest
 from tests.integration.permits.conftest import World, pay_job

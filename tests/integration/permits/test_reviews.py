@@ -7,13 +7,13 @@ from uuid import UUID
 
 import pytest
 
-from core.services.cancel import cancel
-from core.services.confirm import confirm
-from core.services.keys import Caller
+from core.services.access.keys import Caller
+from core.services.payments.cancel import cancel
+from core.services.payments.confirm import confirm
+from core.services.payments.read_intents import IntentFilter, intent_view
+from core.services.payments.reviews import decide_review, expire_reviews
 from core.services.problems import Refusal
-from core.services.read_intents import IntentFilter, intent_view
-from core.services.reviews import decide_review, expire_reviews
-from core.services.set_limits import set_limit
+from core.services.terms.set_limits import set_limit
 from schemas.api import ConfirmRequest, IntentRequest, ReviewRequest
 from schemas.events import IntentState
 from schemas.limits import LimitRequest

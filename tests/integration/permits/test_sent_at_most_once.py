@@ -2,7 +2,7 @@
 
 import pytest
 
-from core.store import attempts
+from core.store.settling import attempts
 from tests.integration.permits.conftest import World, pay_job
 
 

@@ -8,9 +8,8 @@ from uuid import UUID, uuid4
 import pytest
 
 from core.domain.ids import derive_id
-from core.services.keys import ADJUSTMENT_ALONE_SCOPE, SUSPENSE_SCOPE, Caller
-from core.services.problems import Refusal
-from core.services.suspense import (
+from core.services.access.keys import ADJUSTMENT_ALONE_SCOPE, SUSPENSE_SCOPE, Caller
+from core.services.money_in.suspense import (
     assign_item,
     list_items,
     list_tolerances,
@@ -18,6 +17,7 @@ from core.services.suspense import (
     set_tolerance,
     show_item,
 )
+from core.services.problems import Refusal
 from schemas.api import IntentRequest
 from schemas.operations import JobKind
 from schemas.suspense import AssignRequest, ReturnRequest, SuspenseDetail, SuspenseState, ToleranceRequest

@@ -8,10 +8,10 @@ from uuid import UUID
 import pytest
 
 from core.domain.ids import derive_id
-from core.services.cancel import cancel
-from core.services.keys import Caller
+from core.services.access.keys import Caller
+from core.services.money_in.suspense import assign_item, return_item, show_item
+from core.services.payments.cancel import cancel
 from core.services.problems import Refusal
-from core.services.suspense import assign_item, return_item, show_item
 from schemas.api import IntentRequest
 from schemas.operations import JobKind
 from schemas.suspense import AssignRequest, ReturnRequest, SuspenseDetail, SuspenseState

@@ -6,9 +6,9 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from core.services.rails import pause, resume
-from core.store import rails
-from core.store.dispatch import PostgresDispatch
+from core.services.settling.rails import pause, resume
+from core.store.settling import rails
+from core.store.settling.dispatch import PostgresDispatch
 from tests.integration.permits.conftest import RAIL, World, pay_job
 
 

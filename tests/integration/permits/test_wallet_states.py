@@ -7,9 +7,9 @@ from uuid import UUID
 import pytest
 
 from core.domain.ledger import AccountChange
-from core.services.keys import Caller
+from core.services.access.keys import Caller
 from core.services.problems import Refusal
-from core.services.wallet_states import change_wallet, list_events, set_external_id
+from core.services.wallets.wallet_states import change_wallet, list_events, set_external_id
 from schemas.api import IntentRequest, WalletRequest
 from schemas.wallets import ExternalIdRequest, WalletEvent
 from tests.integration.permits.conftest import World, pay_job

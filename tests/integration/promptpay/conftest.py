@@ -20,13 +20,13 @@ from adapters.runtime.timing import clock_s
 from core.api.internal import InternalPorts
 from core.domain.ids import derive_id
 from core.domain.operations import AccountCode, system_account
-from core.services.permits import grant_permits
-from core.services.provider_payments import receive_payments
-from core.services.rails import register
-from core.services.resolve import resolve_due
-from core.services.settle import Delivery, settle_batch
-from core.store import attempts, rails
-from core.store.evidence import EvidenceStore
+from core.services.money_in.provider_payments import receive_payments
+from core.services.settling.permits import grant_permits
+from core.services.settling.rails import register
+from core.services.settling.resolve import resolve_due
+from core.services.settling.settle import Delivery, settle_batch
+from core.store.settling import attempts, rails
+from core.store.settling.evidence import EvidenceStore
 from fleet.stack.processes import free_port
 from fleet.stack.provision import RoleUrls
 from schemas.collections import ProviderPaymentAnswers, ProviderPaymentBatch

@@ -12,7 +12,7 @@ from adapters.runtime.registers import fetch_register
 from core.api.serve import internal_app
 from core.domain.context import Context
 from core.domain.registers import Account
-from core.services.registers import compare_day
+from core.services.recon.registers import compare_day
 from schemas.registers import RegisterRun, RegisterState, RegistersWanted, RegisterWanted
 from tests.integration.permits.conftest import NeverThrottled
 from tests.integration.promptpay.conftest import RAIL, Street

@@ -6,8 +6,8 @@ from typing import Any
 import httpx
 import pytest
 
-from core.services.cancel import cancel
-from core.services.read_intents import IntentFilter
+from core.services.payments.cancel import cancel
+from core.services.payments.read_intents import IntentFilter
 from schemas.codes.emvco import decode
 from tests.integration.promptpay.conftest import Street
 

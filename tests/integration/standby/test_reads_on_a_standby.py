@@ -10,9 +10,9 @@ import pytest
 
 from core.bootstrap import Core, open_core
 from core.domain.context import Context
-from core.services.histories import EntryFilter, read_history
-from core.services.keys import Caller
-from core.services.read_intents import IntentFilter
+from core.services.access.keys import Caller
+from core.services.payments.read_intents import IntentFilter
+from core.services.wallets.histories import EntryFilter, read_history
 from core.settings import Settings
 from core.store.database import Database
 from core.store.replica import Replica

@@ -8,7 +8,7 @@ import pytest
 
 from adapters.noop.adapter import NoopRail, NoopSettings
 from core.services.problems import Refusal
-from core.services.routes import Route, RouteTerms, choose_route
+from core.services.terms.routes import Route, RouteTerms, choose_route
 from schemas.api import IntentRequest
 from schemas.permits import Payee
 from schemas.rails import PayeeType, Timing

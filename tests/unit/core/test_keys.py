@@ -8,9 +8,9 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from core.services import keys
-from core.services.keys import Authenticator, Caller, SignedRequest, StoredKey
-from core.services.nonces import RecentNonces
+from core.services.access import keys
+from core.services.access.keys import Authenticator, Caller, SignedRequest, StoredKey
+from core.services.access.nonces import RecentNonces
 from core.services.problems import Refusal
 from wire.signing import canonical, sign
 

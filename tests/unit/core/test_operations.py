@@ -26,7 +26,7 @@ from core.domain.operations import (
     void_transfers,
 )
 from core.domain.registry import OPERATIONS
-from core.services.keys import NAMED_ONLY
+from core.services.access.keys import NAMED_ONLY
 from schemas.fees import FeePhase
 from schemas.money import currency_of
 from schemas.operations import COLLECTED, Direction, OperationType

@@ -20,14 +20,14 @@ from core.domain.intents import IntentRow
 from core.domain.mandates import Mandate
 from core.domain.rates import Pair, Rate
 from core.domain.refunds import Refundable
-from core.services.fees import BookState, FeeBook, StoredRule
-from core.services.keys import Caller
-from core.services.mandates import Signed
-from core.services.plans import Asked, Plan, plan_payment, priced_as, with_fees
+from core.services.access.keys import Caller
+from core.services.payments.mandates import Signed
+from core.services.payments.plans import Asked, Plan, plan_payment, priced_as, with_fees
 from core.services.problems import Refusal
-from core.services.quotes import Locked
-from core.services.routes import Route
-from core.services.wallets import Wallet
+from core.services.terms.fees import BookState, FeeBook, StoredRule
+from core.services.terms.quotes import Locked
+from core.services.terms.routes import Route
+from core.services.wallets.wallets import Wallet
 from schemas.api import IntentRequest
 from schemas.codes.emvco import encode_bill_payment
 from schemas.exchange import QuoteSide

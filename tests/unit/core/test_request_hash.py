@@ -5,7 +5,7 @@ from uuid import UUID
 
 import pytest
 
-from core.services.request_hash import request_hash
+from core.services.payments.request_hash import request_hash
 from schemas.api import IntentRequest
 
 WALLET = UUID(int=1)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import pytest
 
 from core.domain.intents import ALLOWED, may_move
-from core.services.micro_batch import MicroBatcher
+from core.services.payments.micro_batch import MicroBatcher
 from schemas.events import TERMINAL_STATES, IntentState
 
 

@@ -1,0 +1,1 @@
+"""Money that arrives: collections, what providers report unasked, and suspense."""

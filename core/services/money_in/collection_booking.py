@@ -1,0 +1,217 @@
+"""What a batch of facts about money in moves: credits, suspense, and what providers take back."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from core.domain.collections import Payment
+from core.domain.ids import derive_id
+from core.domain.intents import IntentRow, Move
+from core.domain.ledger import Account, AccountBalance, AccountFlags, Transfer
+from core.domain.operations import AccountCode, accounts_of, posting_transfers, system_account
+from core.domain.reconciliation import Break
+from core.domain.registry import TransferCode
+from core.services.money_in.collection_port import Taken
+from core.services.settling.close_job import Ending
+from core.services.settling.facts import Alert
+from schemas.collections import ProviderPayment
+from schemas.events import IntentState
+from schemas.money import currency_of, money_text
+from schemas.operations import Direction, OperationType
+from schemas.suspense import SuspenseState
+
+_QUARANTINED = "payment_quarantined"
+
+
+class Booking:
+    """What the facts of one rail's batch book; `wallets` are as they were read, and what is given of them counts."""
+
+    def __init__(self, rail: str, provider: str, now: datetime, wallets: Mapping[UUID, AccountBalance]) -> None:
+        self._rail, self._provider, self._now, self._wallets = rail, provider, now, wallets
+        self._given: Counter[UUID] = Counter()
+        self.accounts: dict[UUID, Account] = {}
+        self.confirmed: dict[UUID, int] = {}
+        self.consumed: dict[UUID, UUID] = {}
+        self.breaks: list[Break] = []
+        self.left_minor: dict[UUID, int] = {}
+        """What may still be given back, by payment that gave it to a wallet."""
+        self.taken = Taken()
+
+    def refused(self, intent: IntentRow, amount_minor: int) -> str:
+        """Return why the wallet cannot have the money now; empty where it can."""
+        wallet = self._wallets[intent.wallet_id]
+        if wallet.account.flags & AccountFlags.CLOSED:
+            return "wallet_closed"
+        fees_minor = sum(leg.amount_minor for leg in intent.fee_legs)
+        if fees_minor and wallet.account.flags & AccountFlags.FROZEN:
+            return "wallet_frozen"
+        partners = [leg.account.wallet_id for leg in intent.fee_legs if leg.account.wallet_id is not None]
+        if any(self._wallets[partner].account.flags & AccountFlags.CLOSED for partner in partners):
+            return "fee_wallet_closed"
+        return "fees_not_covered" if fees_minor > amount_minor + self._available_minor(wallet) else ""
+
+    def _available_minor(self, wallet: AccountBalance) -> int:
+        """Return what the wallet had when it was read, less what facts before this one took of it."""
+        return max(0, wallet.available_minor - self._given[wallet.account.id])
+
+    def credit(self, fact: ProviderPayment, intent: IntentRow) -> None:
+        """Give what came to the wallet of the collection, and settle that."""
+        if fact.amount_minor != intent.amount_minor:
+            intent.confirmed_minor = self.confirmed[intent.id] = fact.amount_minor
+        data = {"confirmed_minor": fact.amount_minor}
+        move = Move(intent.id, IntentState.SETTLED, "settled", data=data, decision="POST", parked=False,
+                    provider_reference=fact.transaction_id)  # fmt: skip
+        fees_minor = sum(leg.amount_minor for leg in intent.fee_legs)
+        self._given[intent.wallet_id] += max(0, fees_minor - fact.amount_minor)
+        self._end(intent, move, "paid")
+        self._add_accounts(accounts_of(intent))
+
+    def suspend(self, fact: ProviderPayment, payment: Payment, reason: str, intent: IntentRow | None) -> None:
+        """Let a payment rest in its tenant's suspense; its collection, where it still waits, ends without it."""
+        self._rest(fact, payment, intent)
+        self.alert("ticket", f"suspense_{reason}", payment, fact)
+        if intent is not None:
+            self.fail(fact, intent, reason)
+
+    def release(self, fact: ProviderPayment, payment: Payment) -> None:
+        """Take a payment out of suspense again: its collection, which still waits, gets it."""
+        self._rest(fact, payment, None, back=True)
+
+    def _rest(self, fact: ProviderPayment, payment: Payment, intent: IntentRow | None, *, back: bool = False) -> None:
+        tenant_id = payment.tenant_id
+        suspense = system_account(tenant_id, fact.currency, AccountCode.SUSPENSE)
+        qualifier = f"{self._provider}:{fact.provider_account}:{fact.environment}"
+        clearing = system_account(tenant_id, fact.currency, AccountCode.CLEARING, qualifier)
+        self._add_accounts([suspense, clearing])
+        debit, credit = (suspense, clearing) if back else (clearing, suspense)
+        self.taken.transfers.append(
+            Transfer(
+                id=derive_id(payment.id, "release" if back else "suspense"),
+                tenant_id=tenant_id,
+                debit_account_id=debit.id,
+                credit_account_id=credit.id,
+                amount_minor=fact.amount_minor,
+                ledger=currency_of(fact.currency).numeric,
+                code=TransferCode.SUSPENSE,
+                user_data=intent.id if intent is not None else None,
+            )
+        )
+
+    def fail(self, fact: ProviderPayment, intent: IntentRow, reason: str) -> None:
+        """End a collection that still waits: it was paid, and the money is elsewhere."""
+        if intent.decision is None and not IntentState(intent.state).is_terminal:
+            text = f"{money_text(fact.amount_minor, fact.currency)} were paid and rest in suspense: {reason}"
+            move = Move(intent.id, IntentState.FAILED, "failed", data={"reason": reason}, parked=False,
+                        failure_code=reason, failure_message=text, provider_reference=fact.transaction_id)  # fmt: skip
+            self._end(intent, move, reason)
+
+    def _end(self, intent: IntentRow, move: Move, outcome: str) -> None:
+        self.taken.endings[intent.id] = Ending.of(intent, move, outcome)
+        intent.state, intent.decision = move.to, move.decision
+
+    def take_back(
+        self,
+        fact: ProviderPayment,
+        told: Payment,
+        paid: Payment,
+        standing: SuspenseState | None,
+        owner: IntentRow | None,
+    ) -> None:
+        """Book that a payment was taken back, by where its money is.
+
+        `told` is the return; `standing` that of an item in suspense, None of what was credited; `owner` the intent that
+        gave the money to a wallet.
+        """
+        if owner is not None and standing in (None, SuspenseState.ASSIGNED):
+            self._reverse(fact, told, paid, owner)
+        elif standing is SuspenseState.OPEN:
+            # Out of suspense, as the provider did: what was not taken back rests on.
+            refund = self._reversal(fact, told, paid, Direction.PAYBACK, owner, fact.amount_minor)
+            self._make(refund)
+            if fact.amount_minor == paid.left_minor:
+                paid.consumed_by = self.consumed[paid.id] = refund.id
+            else:
+                paid.returned_minor += fact.amount_minor
+        else:
+            # It was paid back before: whose loss it is, is for a person.
+            self._make(self._reversal(fact, told, paid, Direction.RECEIVABLE, owner, fact.amount_minor))
+        self.alert("page", "collection_returned", told, fact)
+
+    def _reverse(self, fact: ProviderPayment, told: Payment, paid: Payment, owner: IntentRow) -> None:
+        """Take it out of the wallet as far as that has it: a wallet is never negative, the rest is owed.
+
+        What was refunded before is not taken twice: the excess comes out of suspense, and a person is called.
+        """
+        left_minor = min(fact.amount_minor, max(0, self.left_minor.get(owner.id, fact.amount_minor)))
+        excess_minor = fact.amount_minor - left_minor
+        if owner.id in self.left_minor:
+            self.left_minor[owner.id] -= left_minor
+        if excess_minor:
+            self.alert("page", "return_exceeds_original", told, fact)
+        wallet = self._wallets.get(owner.wallet_id)
+        shut = wallet is None or wallet.account.flags & (AccountFlags.CLOSED | AccountFlags.FROZEN)
+        available_minor = 0 if shut or wallet is None else self._available_minor(wallet)
+        parts = {Direction.REVERSAL: min(available_minor, left_minor), Direction.PAYBACK: excess_minor}
+        self._given[owner.wallet_id] += parts[Direction.REVERSAL]
+        parts[Direction.RECEIVABLE] = left_minor - parts[Direction.REVERSAL]
+        for direction, part_minor in parts.items():
+            if part_minor:
+                self._make(self._reversal(fact, told, paid, direction, owner, part_minor))
+
+    def _reversal(
+        self,
+        fact: ProviderPayment,
+        told: Payment,
+        paid: Payment,
+        direction: Direction,
+        original: IntentRow | None,
+        amount_minor: int,
+    ) -> IntentRow:
+        """Return the settled refund that says that a payment in, or a part of it, was taken back."""
+        tenant_id = paid.tenant_id
+        suspense = system_account(tenant_id, fact.currency, AccountCode.SUSPENSE)
+        return IntentRow(
+            id=derive_id(told.id, "reversal", direction),
+            tenant_id=tenant_id,
+            service_key_id=original.service_key_id if original is not None else "",
+            operation=OperationType.REFUND,
+            state=IntentState.SETTLED,
+            accept_state=IntentState.SETTLED,
+            # Without a collection no wallet is meant: the account of the tenant's that gives it stands there.
+            wallet_id=original.wallet_id if original is not None else suspense.id,
+            amount_minor=amount_minor,
+            currency=fact.currency,
+            rail=self._rail,
+            provider=self._provider,
+            provider_account=fact.provider_account,
+            environment=fact.environment,
+            provider_reference=fact.transaction_id,
+            decision="POST",
+            direction=direction,
+            original_intent_id=original.id if original is not None else None,
+            comment=f"returned: {fact.transaction_id}",
+            created_at=self._now,
+            updated_at=self._now,
+        )
+
+    def _make(self, refund: IntentRow) -> None:
+        self.taken.made.append(refund)
+        self._add_accounts(accounts_of(refund))
+        self.taken.transfers += posting_transfers(refund)
+
+    def _add_accounts(self, accounts: Sequence[Account]) -> None:
+        self.accounts |= {account.id: account for account in accounts}
+
+    def quarantine(self, reason: str, payment: Payment, fact: ProviderPayment, *, severity: Any = "page") -> None:
+        """Let a person look at a fact that moves nothing: an alert, and a break until it is put right."""
+        self.alert(severity, reason, payment, fact)
+        detail = f"{reason}: {self._rail} {fact.provider_account} {fact.transaction_id}"
+        self.breaks.append(Break(_QUARANTINED, payment.tenant_id, payment.id, detail, fact.amount_minor, fact.currency))
+
+    def alert(self, severity: Any, kind: str, payment: Payment, fact: ProviderPayment) -> None:
+        """Tell a person."""
+        detail = f"{self._rail} {fact.provider_account} {fact.transaction_id}"
+        about = payment.intent_id or payment.id
+        self.taken.alerts.append(Alert(payment.tenant_id, severity, kind, about, None, detail))

@@ -1,0 +1,1 @@
+"""What a person on call finds, understands and puts right, and the journal of it."""

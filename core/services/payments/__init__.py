@@ -1,0 +1,1 @@
+"""A payment from its request to its job: planned, held, confirmed, reviewed, cancelled, refunded."""

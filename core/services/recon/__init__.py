@@ -1,0 +1,1 @@
+"""Reconciliation of the books with themselves and with the registers of providers."""

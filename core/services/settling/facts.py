@@ -1,0 +1,70 @@
+"""What settlement and resolution keep: facts and alerts, and the ports to their store."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+from uuid import UUID
+
+from core.domain.ids import derive_id
+from core.domain.verdicts import AttemptView, FactKey
+from core.services.settling.rails import RailState
+from schemas.results import Result
+
+
+@dataclass(frozen=True, slots=True)
+class Fact:
+    """One fact about a job; `quarantine` says why it was not applied."""
+
+    result: Result
+    body: str
+    money_hash: bytes
+    tenant_id: UUID
+    intent_id: UUID
+    quarantine: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Alert:
+    """Something a person must see."""
+
+    tenant_id: UUID
+    severity: Literal["ticket", "page"]
+    kind: str
+    intent_id: UUID
+    job_id: UUID | None
+    detail: str
+
+    @property
+    def id(self) -> UUID:
+        """The same subject, kind and detail is one alert."""
+        return derive_id(self.intent_id, "alert", self.kind, self.detail)
+
+
+@dataclass(frozen=True, slots=True)
+class Histories:
+    """What the facts of a batch are judged by: the rail's state, each payment's permits, the facts known before."""
+
+    state: RailState
+    attempts: dict[UUID, dict[int, AttemptView]]
+    known: dict[FactKey, set[bytes]]
+    """The hashes of the money by inbox key."""
+
+
+class Facts(Protocol):
+    """The inbox, the negatives and the alerts."""
+
+    async def attempts_of(self, uow: Any, job_ids: Sequence[UUID]) -> dict[UUID, dict[int, AttemptView]]: ...
+
+    async def mark_negative(self, uow: Any, fences: Sequence[tuple[UUID, int]]) -> None: ...
+
+    async def histories_of(
+        self, uow: Any, rail: str, payments: Sequence[UUID], executed: Sequence[UUID]
+    ) -> Histories: ...
+
+    async def unapplied_positives(self, uow: Any, intent_ids: Sequence[UUID]) -> set[UUID]: ...
+
+    async def insert_facts(self, uow: Any, facts: Sequence[Fact]) -> None: ...
+
+    async def apply_fact(self, uow: Any, fact: Fact) -> None: ...
+
+    async def raise_alerts(self, uow: Any, alerts: Sequence[Alert]) -> None: ...

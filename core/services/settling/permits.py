@@ -1,0 +1,351 @@
+"""Permits: written and committed before any byte goes to a provider, for a batch of jobs in one transaction."""
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any, Final, Protocol
+from uuid import UUID
+
+from pydantic import ConfigDict
+
+from core.domain.jobs import JobRow
+from core.domain.permits import Gates, Grant, Refusal, Refused, decide_permit
+from core.services.access.keys import HeldNonce
+from core.services.settling.rails import RailState, RailUnknownError
+from core.services.vault_port import Sealed, Vault, VaultError
+from schemas.events import IntentState
+from schemas.operations import JobKind, OperationType
+from schemas.permits import (
+    Closed,
+    Granted,
+    Instruction,
+    LookupBinding,
+    NotFound,
+    Payee,
+    PermitAnswer,
+    PermitMode,
+    PermitRequest,
+    Wait,
+)
+from schemas.rails import RailRegistration
+
+_log = logging.getLogger(__name__)
+_PAUSES_S: Final = (0.002, 0.005, 0.01, 0.02)
+"""How long a request waits for jobs that another transaction holds, before each new look."""
+
+
+@dataclass(slots=True)
+class LockedJob:
+    """A job whose row is ours until the transaction ends, with what its permit needs."""
+
+    job: JobRow
+    intent_state: IntentState
+    sealed: Sealed
+    lookup: str | None
+    target_reference: str | None
+    target_account: str | None
+    target_kind: JobKind | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """A permit that this very request was given before."""
+
+    fence: int
+    mode: PermitMode
+    granted_at: datetime
+
+
+class Attempts(Protocol):
+    """What permits need of their store."""
+
+    async def lock_jobs(
+        self,
+        uow: Any,
+        rail: str,
+        ids: Sequence[UUID],
+        tenants: frozenset[UUID] | None,
+        nonce: HeldNonce | None = None,
+    ) -> tuple[RailState, dict[UUID, LockedJob]]: ...
+
+    async def existing_jobs(
+        self, uow: Any, rail: str, ids: Sequence[UUID], tenants: frozenset[UUID] | None
+    ) -> set[UUID]: ...
+
+    async def repeated_attempts(
+        self, uow: Any, ids: Sequence[UUID], request_id: UUID, incarnation: UUID
+    ) -> dict[UUID, Attempt]: ...
+
+    async def unsent_jobs(self, uow: Any, ids: Sequence[UUID]) -> set[UUID]: ...
+
+    async def write_attempts(
+        self,
+        uow: Any,
+        modes: Sequence[tuple[UUID, PermitMode]],
+        *,
+        request_id: UUID,
+        incarnation: UUID,
+        service_key_id: str,
+        busy: timedelta,
+    ) -> dict[UUID, int]: ...
+
+
+class Throttle(Protocol):
+    """Whether the results stream of a rail is above its high-water."""
+
+    def throttled(self, rail: str) -> bool: ...
+
+
+class PermitPorts(Protocol):
+    """What permits work with."""
+
+    @property
+    def attempts(self) -> Attempts: ...
+    @property
+    def vault(self) -> Vault: ...
+    @property
+    def throttle(self) -> Throttle: ...
+
+
+async def grant_permits(
+    uow: Any,
+    ports: PermitPorts,
+    rail: str,
+    service_key_id: str,
+    request: PermitRequest,
+    tenants: frozenset[UUID] | None = None,
+    nonce: HeldNonce | None = None,
+) -> list[PermitAnswer]:
+    """Answer each job of the request, in its order; the caller commits before the answers leave.
+
+    Jobs of another rail, or of a tenant that is not among the key's `tenants`, answer NOT_FOUND and are audited.
+    Idempotent per (job, incarnation, request id). The nonce of the request, if any, is spent with the permits.
+    Raises RailUnknownError for a rail without registration, Refusal `replayed_nonce`.
+    """
+    ids = list(dict.fromkeys(request.job_ids))
+    state, locked, held = await _lock(uow, ports, rail, ids, tenants, nonce)
+    gates = state.gates(throttled=ports.throttle.throttled(rail))
+    if state.registration is None:
+        raise RailUnknownError(rail)
+    answers = _missing(rail, service_key_id, [job_id for job_id in ids if job_id not in locked], held)
+    repeats = await _repeats(uow, ports, request, locked)
+    grants: dict[UUID, tuple[LockedJob, Grant]] = {}
+    repeated: dict[UUID, tuple[LockedJob, Attempt]] = {}
+    unsent = await _unsent(uow, ports, locked)
+    for job_id, item in locked.items():
+        if job_id in repeats and item.job.closed_at is None and not item.intent_state.is_terminal:
+            repeated[job_id] = (item, repeats[job_id])
+            continue
+        decision = _decide(item, state.registration, gates, unsent=job_id in unsent)
+        if isinstance(decision, Grant):
+            grants[job_id] = (item, decision)
+        else:
+            answers[job_id] = _refusal(job_id, decision)
+    opened = _open(ports.vault, [*(item for item, _ in grants.values()), *(i for i, _ in repeated.values())])
+    for job_id in [*grants, *repeated]:
+        if job_id not in opened:
+            # What cannot be read cannot be sent; a dead letter keeps it in sight.
+            answers[job_id] = NotFound(job_id=job_id)
+    grants = {job_id: found for job_id, found in grants.items() if job_id in opened}
+    fences = await _write(uow, ports, grants, gates, service_key_id, request)
+    for job_id, (item, grant) in grants.items():
+        answers[job_id] = _granted(item, grant, fences.get(job_id, 0), gates.timing.send_by_s, opened[job_id])
+    for job_id, (item, attempt) in repeated.items():
+        if job_id in opened:
+            answers[job_id] = _again(item, attempt, gates, opened[job_id])
+    return _each_once(request.job_ids, answers)
+
+
+def _each_once(asked: Sequence[UUID], answers: dict[UUID, PermitAnswer]) -> list[PermitAnswer]:
+    """Return the answers in the order asked: one permit is one sending, also where a job was asked for twice."""
+    given: set[UUID] = set()
+    each: list[PermitAnswer] = []
+    for job_id in asked:
+        answer = answers[job_id]
+        each.append(Wait(answer="BUSY", job_id=job_id) if job_id in given and isinstance(answer, Granted) else answer)
+        given.add(job_id)
+    return each
+
+
+async def _unsent(uow: Any, ports: PermitPorts, locked: dict[UUID, LockedJob]) -> set[UUID]:
+    """Return the payments whose every permit is proven unsent; asked only where one had a permit before."""
+    again = [job_id for job_id, item in locked.items() if item.job.fence > 0 and item.job.kind.moves_money]
+    return await ports.attempts.unsent_jobs(uow, again) if again else set()
+
+
+def _decide(item: LockedJob, registration: RailRegistration, gates: Gates, *, unsent: bool) -> Grant | Refused:
+    capabilities = registration.operations.get(OperationType(item.job.operation))
+    if capabilities is None:
+        return Refused(Refusal.PAUSED, after_s=5)  # the operation was withdrawn: it waits, it does not fail
+    moved = item.job.provider_account != registration.provider_account
+    if item.job.environment != registration.environment or (item.job.kind.moves_money and moved):
+        # The adapter speaks for another account or environment now; only the one that was chosen may be used.
+        return Refused(Refusal.PAUSED, after_s=5)
+    return decide_permit(item.job, item.intent_state, capabilities, gates, unsent)
+
+
+async def _lock(
+    uow: Any,
+    ports: PermitPorts,
+    rail: str,
+    ids: Sequence[UUID],
+    tenants: frozenset[UUID] | None,
+    nonce: HeldNonce | None,
+) -> tuple[RailState, dict[UUID, LockedJob], set[UUID]]:
+    """Lock the jobs; return those of the rail, too, that another transaction held on to.
+
+    Who holds one is nearly always the relay, which notes that it dispatched the job while the adapter, woken by that
+    very entry, asks for it. A few milliseconds later it has committed; BUSY would cost the payment seconds. Nothing is
+    waited for in the database, so the order of the locks does not matter.
+    """
+    state, locked = await ports.attempts.lock_jobs(uow, rail, ids, tenants, nonce)
+    held: set[UUID] = set()
+    for pause_s in _PAUSES_S:
+        missing = [job_id for job_id in ids if job_id not in locked]
+        held = await ports.attempts.existing_jobs(uow, rail, missing, tenants) if missing else set()
+        if not held:
+            break
+        await asyncio.sleep(pause_s)
+        locked |= (await ports.attempts.lock_jobs(uow, rail, sorted(held), tenants))[1]
+    return state, locked, held - locked.keys()
+
+
+def _missing(rail: str, service_key_id: str, missing: Sequence[UUID], held: set[UUID]) -> dict[UUID, PermitAnswer]:
+    answers: dict[UUID, PermitAnswer] = {}
+    for job_id in missing:
+        if job_id in held:
+            answers[job_id] = Wait(answer="BUSY", job_id=job_id)
+            continue
+        _log.warning("audit: key %s of rail %s asked a permit for foreign job %s", service_key_id, rail, job_id)
+        answers[job_id] = NotFound(job_id=job_id)
+    return answers
+
+
+async def _repeats(
+    uow: Any, ports: PermitPorts, request: PermitRequest, locked: dict[UUID, LockedJob]
+) -> dict[UUID, Attempt]:
+    ids = [
+        job_id
+        for job_id, item in locked.items()
+        if item.job.permit_request == request.request_id and item.job.incarnation == request.incarnation
+    ]
+    if not ids:
+        return {}
+    return await ports.attempts.repeated_attempts(uow, ids, request.request_id, request.incarnation)
+
+
+def _open(vault: Vault, items: Sequence[LockedJob]) -> dict[UUID, tuple[Payee | None, str]]:
+    """Return payee and message by job id; what cannot be opened is left out. A cancel or inquiry needs none."""
+    opened: dict[UUID, tuple[Payee | None, str]] = {
+        item.job.id: (None, "") for item in items if item.job.kind.on_control_stream
+    }
+    sealed = [item for item in items if not item.job.kind.on_control_stream]
+    if not sealed:
+        return opened
+    try:
+        plain = vault.open_instructions([item.sealed for item in sealed])
+    except VaultError:
+        plain = _open_apart(vault, sealed)
+    opened |= {item.job.id: plain[item.job.intent_id] for item in sealed if item.job.intent_id in plain}
+    return opened
+
+
+def _open_apart(vault: Vault, items: Sequence[LockedJob]) -> dict[UUID, tuple[Payee | None, str]]:
+    plain: dict[UUID, tuple[Payee | None, str]] = {}
+    for item in items:
+        try:
+            plain |= vault.open_instructions([item.sealed])
+        except VaultError:
+            _log.exception("the instruction of job %s cannot be opened", item.job.id)
+    return plain
+
+
+async def _write(
+    uow: Any,
+    ports: PermitPorts,
+    grants: dict[UUID, tuple[LockedJob, Grant]],
+    gates: Gates,
+    service_key_id: str,
+    request: PermitRequest,
+) -> dict[UUID, int]:
+    modes = [(job_id, grant.mode) for job_id, (_, grant) in grants.items() if grant.mode is not PermitMode.READ]
+    if not modes:
+        return {}
+    return await ports.attempts.write_attempts(
+        uow,
+        modes,
+        request_id=request.request_id,
+        incarnation=request.incarnation,
+        service_key_id=service_key_id,
+        busy=timedelta(seconds=gates.timing.send_by_s + gates.timing.call_total_s),
+    )
+
+
+def _refusal(job_id: UUID, refused: Refused) -> PermitAnswer:
+    match refused.answer:
+        case Refusal.CLOSED:
+            return Closed(job_id=job_id, reason=refused.reason)
+        case Refusal.PAUSED:
+            return Wait(answer="PAUSED", job_id=job_id, after_s=refused.after_s)
+        case Refusal.THROTTLED:
+            return Wait(answer="THROTTLED", job_id=job_id, after_s=refused.after_s)
+        case Refusal.BUSY:
+            return Wait(answer="BUSY", job_id=job_id, after_s=refused.after_s)
+
+
+def _again(item: LockedJob, attempt: Attempt, gates: Gates, plain: tuple[Payee | None, str]) -> PermitAnswer:
+    """Repeat a grant whose reply was lost, with what is left of its S; a stale one is BUSY until it is over."""
+    left_s = gates.timing.send_by_s - (gates.now - attempt.granted_at).total_seconds()
+    if left_s <= 0:
+        after_s = 1.0
+        if item.job.busy_until is not None:
+            after_s = max(0.0, (item.job.busy_until - gates.now).total_seconds())
+        return Wait(answer="BUSY", job_id=item.job.id, after_s=after_s)
+    first = attempt.fence == 1 and attempt.mode is PermitMode.SEND and item.job.ledger_epoch == gates.ledger_epoch
+    return _granted(item, Grant(attempt.mode, first), attempt.fence, min(left_s, gates.timing.send_by_s), plain)
+
+
+def _granted(item: LockedJob, grant: Grant, fence: int, send_by_s: float, plain: tuple[Payee | None, str]) -> Granted:
+    """Return the grant; built without validation, since every field comes from our own tables."""
+    job = item.job
+    payee, message = plain
+    return Granted.model_construct(
+        answer="GRANTED",
+        job_id=job.id,
+        kind=job.kind,
+        mode=grant.mode,
+        fence=fence,
+        first=grant.first,
+        send_by_s=send_by_s,
+        reference=job.reference,
+        amount_minor=job.amount_minor,
+        currency=job.currency,
+        provider_account=item.target_account or job.provider_account,
+        environment=job.environment,
+        instruction=Instruction.model_construct(
+            payee=payee,
+            message=message,
+            lookup=_binding(item.lookup),
+            target_reference=item.target_reference,
+            target_kind=item.target_kind,
+            operation=job.operation,
+            # Whole seconds: every provider can say them, and the same permit always says the same.
+            expires_at=job.deadline.replace(microsecond=0) if job.kind is JobKind.COLLECT else None,
+        ),
+    )
+
+
+def _binding(lookup: str | None) -> LookupBinding | None:
+    if lookup is None:
+        return None
+    # The intent keeps more about its lookup than the provider is told.
+    return _LookupText.model_validate_json(lookup).binding()
+
+
+class _LookupText(LookupBinding):
+    model_config = ConfigDict(extra="ignore")
+
+    def binding(self) -> LookupBinding:
+        return LookupBinding(lookup_id=self.lookup_id, expires_at=self.expires_at, fee_minor=self.fee_minor)

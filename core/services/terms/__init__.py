@@ -1,0 +1,1 @@
+"""The terms of a payment, as versioned data: routes, fees, limits, quotas, rates and quotes."""

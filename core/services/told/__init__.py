@@ -1,0 +1,1 @@
+"""What clients are told: events page by page, as a stream, and by webhook."""

@@ -1,0 +1,1 @@
+"""Wallets: their states, balances, histories and statements."""

@@ -1,0 +1,1 @@
+"""Keys, nonces, people and tenants, in PostgreSQL."""

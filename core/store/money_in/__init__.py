@@ -1,0 +1,1 @@
+"""Payments that came in, and suspense, in PostgreSQL."""

@@ -1,0 +1,1 @@
+"""Dead letters, redrives, the journal and the figures, in PostgreSQL."""

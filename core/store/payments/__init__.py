@@ -1,0 +1,1 @@
+"""Intents and the keys they were asked under, in PostgreSQL."""

@@ -1,0 +1,311 @@
+"""Intents in PostgreSQL: inserted, moved and read in batches; every change writes its event in the same statement."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import fields
+from datetime import datetime
+from operator import attrgetter
+from typing import Any, Final, cast
+from uuid import UUID
+
+import orjson
+
+from core.domain.exchange import ExchangeTerms
+from core.domain.fee_legs import legs_of_plain, plain_legs
+from core.domain.intents import ALLOWED, IntentRow, Move
+from core.services.payments.authorize import Moment
+from core.services.payments.read_intents import IntentFilter
+from core.store.columns import spare, spared_rows
+from core.store.told.event_wakes import WAKE_FOLLOWERS
+from core.store.unit_of_work import UnitOfWork, Write
+from schemas.events import IntentState
+
+INTENT_COLUMNS: Final = tuple(field.name for field in fields(IntentRow))
+"""The columns that make an IntentRow, in its order."""
+_JSON_COLUMNS: Final = ("auto_confirm", "lookup", "limits", "on_behalf_of", "next_action", "payee_qr")
+_INSERTED: Final = {
+    "id": "uuid",
+    "tenant_id": "uuid",
+    "service_key_id": "text",
+    "operation": "text",
+    "state": "text",
+    "version": "int",
+    "wallet_id": "uuid",
+    "amount_minor": "bigint",
+    "currency": "text",
+    "fee_minor": "bigint",
+    "client_reference": "text",
+    "rail": "text",
+    "provider": "text",
+    "provider_account": "text",
+    "environment": "text",
+    "subject_id": "uuid",
+    "instruction": "bytea",
+    "payee_type": "text",
+    "payee_masked": "text",
+    "payee_qr": "jsonb",
+    "auto_confirm": "jsonb",
+    "limits": "jsonb",
+    "accept_state": "text",
+    "failure_code": "text",
+    "failure_message": "text",
+    "decision": "text",
+    "deadline": "timestamptz",
+    "ledger_epoch": "int",
+    "traceparent": "text",
+    "fee_legs": "jsonb",
+    "counterparty_wallet_id": "uuid",
+    "direction": "text",
+    "original_intent_id": "uuid",
+    "provider_reference": "text",
+    "requires_monitoring": "boolean",
+    "review_until": "timestamptz",
+    "on_behalf_of": "jsonb",
+    "exchange": "jsonb",
+    "comment": "text",
+    "created_at": "timestamptz",
+    "updated_at": "timestamptz",
+}
+_INSERT: Final = Write(
+    f"""
+made_intents AS (
+    INSERT INTO fleet.intents ({", ".join(_INSERTED)})
+    {spared_rows(list(_INSERTED.values()))}
+    RETURNING id, version, tenant_id, state, deadline, traceparent, failure_code, original_intent_id,
+        on_behalf_of
+), told_intents AS (
+    INSERT INTO fleet.intent_events (intent_id, seq, tenant_id, type, state, actor, data, traceparent)
+    SELECT id, version, tenant_id, 'accepted', state, ${len(_INSERTED) + 1},
+        jsonb_strip_nulls(jsonb_build_object('deadline', deadline, 'reason', failure_code,
+            'original_intent_id', original_intent_id, 'on_behalf_of', on_behalf_of)), traceparent
+    FROM made_intents RETURNING intent_id
+)
+""",  # noqa: S608 - the names are this module's own
+    frozenset({"intents", "intent_events"}),
+    f"SELECT count(*) + 0 * {WAKE_FOLLOWERS} FROM told_intents",  # noqa: S608 - a constant
+)
+
+_MOVED: Final = (
+    "uuid", "text", "text", "text", "jsonb", "text", "text", "text", "text", "bigint", "jsonb", "jsonb", "timestamptz",
+    "bool",
+)  # fmt: skip
+_MOVE: Final = Write(
+    f"""
+moved_intents AS (
+    UPDATE fleet.intents i SET
+        state = m.state, version = i.version + 1, updated_at = now(),
+        failure_code = coalesce(m.failure_code, i.failure_code),
+        failure_message = coalesce(m.failure_message, i.failure_message),
+        decision = coalesce(m.decision, i.decision),
+        provider_reference = coalesce(m.provider_reference, i.provider_reference),
+        fee_minor = coalesce(m.fee_minor, i.fee_minor),
+        lookup = coalesce(m.lookup, i.lookup),
+        limits = coalesce(m.limits, i.limits),
+        deadline = coalesce(m.deadline, i.deadline),
+        review_until = CASE WHEN m.state = 'REVIEW' THEN coalesce(m.deadline, i.deadline) END,
+        parked_at = CASE WHEN m.parked IS NULL THEN i.parked_at WHEN m.parked THEN now() END
+    FROM ({spared_rows(_MOVED)})
+        AS m(id, state, allowed, type, data, failure_code, failure_message, decision, provider_reference, fee_minor,
+             lookup, limits, deadline, parked)
+    WHERE i.id = ANY ($1::uuid[]) AND i.id = m.id AND i.id BETWEEN $15 AND $16
+        AND i.state = ANY (string_to_array(m.allowed, ','))
+    RETURNING i.id, i.version, i.tenant_id, m.type, i.state, m.data, i.traceparent
+), told_moves AS (
+    INSERT INTO fleet.intent_events (intent_id, seq, tenant_id, type, state, actor, data, traceparent)
+    SELECT id, version, tenant_id, type, state, $17, data, traceparent FROM moved_intents
+    RETURNING intent_id
+)
+""",  # noqa: S608 - a constant
+    frozenset({"intents", "intent_events"}),
+    f"SELECT count(*) + 0 * {WAKE_FOLLOWERS} FROM told_moves",  # noqa: S608 - a constant
+)
+_MOVE_NOW: Final = f"WITH {_MOVE.parts} SELECT id, {WAKE_FOLLOWERS} FROM moved_intents"  # noqa: S608 - a constant
+_LATE: Final = f"""
+WITH paid AS (
+    UPDATE fleet.intents i SET provider_reference = n.reference, version = i.version + 1, updated_at = now()
+    FROM unnest($1::uuid[], $2::text[]) AS n(id, reference)
+    WHERE i.id = ANY ($1::uuid[]) AND i.id = n.id AND i.id BETWEEN $3 AND $4 AND i.provider_reference IS NULL
+    RETURNING i.id, i.version, i.tenant_id, i.state, i.traceparent
+), told AS (
+    INSERT INTO fleet.intent_events (intent_id, seq, tenant_id, type, state, actor, traceparent)
+    SELECT id, version, tenant_id, 'paid_after_void', state, $5, traceparent FROM paid
+)
+SELECT {WAKE_FOLLOWERS}
+"""  # noqa: S608 - a constant
+_SELECT: Final = f"SELECT {', '.join(INTENT_COLUMNS)} FROM fleet.intents"  # noqa: S608 - the names are the row's own
+# One that ended unpaid and proves paid has left nonetheless, whether or not that fact could be applied.
+_REFUNDS: Final = f"""
+{_SELECT} i WHERE original_intent_id = ANY ($1::uuid[])
+    AND (state NOT IN ('FAILED', 'CANCELLED', 'EXPIRED') OR direction = 'OUT' AND EXISTS (
+        SELECT FROM fleet.jobs q JOIN fleet.facts f ON f.job_id = q.id
+        WHERE q.intent_id = i.id AND f.verdict IN ('SUCCEEDED', 'PAID', 'RETURNED')))
+ORDER BY id
+"""
+_ALLOWED_TEXT: Final = {state: ",".join(sorted(sources)) for state, sources in ALLOWED.items()}
+
+
+def _json(value: Mapping[str, Any] | None) -> str | None:
+    return None if value is None else orjson.dumps(value).decode()
+
+
+def _json_reader(name: str) -> Callable[[IntentRow], str | None]:
+    read = attrgetter(name)
+    return lambda intent: _json(read(intent))
+
+
+def _exchange(intent: IntentRow) -> str | None:
+    return None if intent.exchange is None else _json(intent.exchange.record())
+
+
+def _fee_legs(intent: IntentRow) -> str | None:
+    return orjson.dumps(plain_legs(intent.fee_legs)).decode() if intent.fee_legs else None
+
+
+_READERS: Final = [
+    {"fee_legs": _fee_legs, "exchange": _exchange}.get(name)
+    or (_json_reader(name) if name in _JSON_COLUMNS else attrgetter(name))
+    for name in _INSERTED
+]
+
+
+class IntentStore:
+    """The intents of the unit of work's tenant, or of all under the worker role."""
+
+    async def moment(self, uow: UnitOfWork) -> Moment:
+        """Return the database's clock and the ledger epoch."""
+        rows = await uow.connection.fetch(
+            "SELECT now() AS now, coalesce(max(epoch), 1) AS epoch FROM fleet.ledger_epochs"
+        )
+        return Moment(rows[0]["now"], rows[0]["epoch"])
+
+    async def insert_intents(self, uow: UnitOfWork, intents: Sequence[IntentRow]) -> None:
+        """Insert intents that are new, each with its first event."""
+        if intents:
+            ids, *others = (list(map(read, intents)) for read in _READERS)
+            await uow.later(_INSERT, ids, *map(spare, others), uow.context.actor)
+
+    async def move_intents(self, uow: UnitOfWork, moves: Sequence[Move]) -> set[UUID]:
+        """Move intents whose state allows it and write one event each; return which moved.
+
+        At most one move per intent. What did not move was moved by an earlier fact: states never go back.
+        """
+        if not moves:
+            return set()
+        return {row["id"] for row in await uow.connection.fetch(_MOVE_NOW, *_move_columns(uow, moves))}
+
+    async def move_locked_intents(self, uow: UnitOfWork, moves: Sequence[Move]) -> None:
+        """Move intents that are locked and in a state that allows it, at the latest with the commit.
+
+        Raises WriteMissedError, now or then, where one does not move: the caller saw what is not there.
+        """
+        if moves:
+            await uow.later(_MOVE, *_move_columns(uow, moves), expected=len(moves))
+
+    async def paid_after_void(self, uow: UnitOfWork, references: Mapping[UUID, str]) -> None:
+        """Name the provider's transaction of locked intents that ended unpaid, so that a second one is told apart."""
+        ids = sorted(references, key=lambda intent_id: intent_id.int)
+        named = [references[intent_id] for intent_id in ids]
+        await uow.connection.execute(_LATE, ids, named, ids[0], ids[-1], uow.context.actor)
+
+    async def load_intents(self, uow: UnitOfWork, ids: Sequence[UUID], *, lock: bool = False) -> dict[UUID, IntentRow]:
+        """Return the intents that exist and are visible; with `lock`, locked in id order until the end."""
+        if not ids:
+            return {}
+        text = f"{_SELECT} WHERE id = ANY ($1::uuid[]) AND id >= $2 AND id <= $3 ORDER BY id"
+        if lock:
+            text += " FOR NO KEY UPDATE"
+        ordered = sorted(ids, key=lambda identifier: identifier.int)
+        rows = await uow.connection.fetch(text, ids, ordered[0], ordered[-1])
+        return {row["id"]: intent_of(row) for row in rows}
+
+    async def refunds_of(self, uow: UnitOfWork, originals: Sequence[UUID]) -> list[IntentRow]:
+        """Return the refunds of payments, oldest first, but those that ended unpaid and never proved paid."""
+        return [intent_of(row) for row in await uow.connection.fetch(_REFUNDS, originals)]
+
+    async def has_event(self, uow: UnitOfWork, intent_id: UUID, kind: str, actor: str) -> bool:
+        """Whether this actor caused an event of this kind."""
+        return bool(
+            await uow.connection.fetchval(
+                "SELECT true FROM fleet.intent_events WHERE intent_id = $1 AND type = $2 AND actor = $3 LIMIT 1",
+                intent_id,
+                kind,
+                actor,
+            )
+        )
+
+    async def lock_unreviewed(self, uow: UnitOfWork, limit: int) -> list[UUID]:
+        """Lock intents whose review has not come in time, but those that another transaction has locked."""
+        rows = await uow.connection.fetch(
+            "SELECT id FROM fleet.intents WHERE review_until IS NOT NULL AND review_until <= now()"
+            " ORDER BY review_until LIMIT $1 FOR NO KEY UPDATE SKIP LOCKED",
+            limit,
+        )
+        return [row["id"] for row in rows]
+
+    async def accept_deadlines(self, uow: UnitOfWork, ids: Sequence[UUID]) -> dict[UUID, datetime | None]:
+        """Return the deadline that each intent had when it was accepted, for replays of the first answer."""
+        rows = await uow.connection.fetch(
+            "SELECT intent_id, (data->>'deadline')::timestamptz AS deadline FROM fleet.intent_events"
+            " WHERE intent_id = ANY ($1::uuid[]) AND seq = 1",
+            ids,
+        )
+        return {row["intent_id"]: row["deadline"] for row in rows}
+
+    async def page_of_intents(
+        self, uow: UnitOfWork, wanted: IntentFilter, before: UUID | None, limit: int
+    ) -> list[IntentRow]:
+        """Return up to `limit` intents of the tenant, newest first, older than `before`."""
+        conditions = ["tenant_id = $1"]
+        values: list[Any] = [uow.context.tenant_id]
+        for text, value in (
+            ("state = {}", wanted.state),
+            ("wallet_id = {}", wanted.wallet_id),
+            ("client_reference = {}", wanted.reference),
+            ("original_intent_id = {}", wanted.original_intent_id),
+            ("created_at >= {}", wanted.created_after),
+            ("id >= fleet.first_id_at({}::timestamptz - interval '1 minute')", wanted.created_after),
+            ("created_at < {}", wanted.created_before),
+            ("(wallet_id = ANY ({0}::uuid[]) OR counterparty_wallet_id = ANY ({0}::uuid[]))", wanted.accounts),
+            ("id < {}", before),
+        ):
+            if value is not None:
+                values.append(value)
+                conditions.append(text.format(f"${len(values)}"))
+        if wanted.state is IntentState.REVIEW:
+            conditions.append("review_until IS NOT NULL")  # the index over the few that wait
+        statement = f"{_SELECT} WHERE {' AND '.join(conditions)} ORDER BY id DESC LIMIT {int(limit)}"
+        return [intent_of(row) for row in await uow.connection.fetch(statement, *values)]
+
+
+def _move_columns(uow: UnitOfWork, moves: Sequence[Move]) -> list[Any]:
+    moves = sorted(moves, key=lambda move: move.intent_id.int)
+    return [
+        [move.intent_id for move in moves],
+        spare([move.to for move in moves]),
+        spare([_ALLOWED_TEXT[move.to] for move in moves]),
+        spare([move.type for move in moves]),
+        spare([_json(move.data) for move in moves]),
+        spare([move.failure_code for move in moves]),
+        spare([move.failure_message for move in moves]),
+        spare([move.decision for move in moves]),
+        spare([move.provider_reference for move in moves]),
+        spare([move.fee_minor for move in moves]),
+        spare([_json(move.lookup) for move in moves]),
+        spare([_json(move.limits) for move in moves]),
+        spare([move.deadline for move in moves]),
+        spare([move.parked for move in moves]),
+        moves[0].intent_id,
+        moves[-1].intent_id,
+        uow.context.actor,
+    ]
+
+
+def intent_of(values: Iterable[Any]) -> IntentRow:
+    """Return the intent in the values of INTENT_COLUMNS."""
+    intent = IntentRow(*values)
+    for name in _JSON_COLUMNS:
+        if (text := getattr(intent, name)) is not None:
+            setattr(intent, name, orjson.loads(text))
+    intent.fee_legs = legs_of_plain(orjson.loads(cast("str", intent.fee_legs))) if intent.fee_legs is not None else ()
+    if intent.exchange is not None:
+        intent.exchange = ExchangeTerms.of_record(orjson.loads(cast("str", intent.exchange)))
+    return intent

@@ -1,0 +1,1 @@
+"""Breaks, registers and their matching, in PostgreSQL."""

@@ -1,0 +1,1 @@
+"""Jobs, permits, facts and evidence, the outbox and the rails, in PostgreSQL."""

@@ -1,0 +1,154 @@
+"""Permits in PostgreSQL: lock the jobs, write the attempts, in two set-based statements."""
+
+from collections.abc import Sequence
+from datetime import timedelta
+from typing import Any, Final
+from uuid import UUID
+
+from core.domain.ids import ids_of_that_time
+from core.services.access.keys import HeldNonce, replayed
+from core.services.settling.permits import Attempt, LockedJob
+from core.services.settling.rails import RailState
+from core.services.vault_port import Sealed
+from core.store.database import UnitOfWork
+from core.store.settling.jobs import JOB_COLUMNS, job_of
+from core.store.settling.rails import state_of, state_sql
+from schemas.events import IntentState
+from schemas.operations import JobKind
+from schemas.permits import PermitMode
+
+# What spends the nonce of the request that asks, in the transaction of its permits: none is given to a replay.
+_SPENT: Final = """spent AS (
+    INSERT INTO fleet.request_nonces (tenant_id, key_id, nonce) VALUES ($6, $7, $8)
+    ON CONFLICT DO NOTHING RETURNING true
+), """
+# The rail's state and the subjects' keys come in the same round trip: nothing here waits for a lock.
+_LOCK: Final = f"""
+WITH {{spent}}state AS ({state_sql("$4")}), locked AS (
+    SELECT {JOB_COLUMNS}, i.state AS intent_state, i.subject_id, i.instruction, s.wrapped_key, i.lookup::text AS lookup,
+        t.reference AS target_reference, t.provider_account AS target_account,
+        t.kind AS target_kind
+    FROM fleet.jobs j
+    JOIN fleet.intents i ON i.id = j.intent_id
+    LEFT JOIN fleet.subjects s ON s.id = i.subject_id
+    LEFT JOIN fleet.jobs t ON t.id = j.target_job_id
+    WHERE j.id = ANY($1::uuid[]) AND j.id BETWEEN $2 AND $3 AND j.rail = $4
+        AND ($5::uuid[] IS NULL OR j.tenant_id = ANY ($5::uuid[]))
+    ORDER BY j.id FOR UPDATE OF j SKIP LOCKED
+)
+SELECT locked.*, state.*{{is_new}} FROM state LEFT JOIN locked ON true ORDER BY locked.id
+"""  # noqa: S608 - a constant list of columns
+_LOCK_AGAIN: Final = _LOCK.format(spent="", is_new="")
+_LOCK_FIRST: Final = _LOCK.format(spent=_SPENT, is_new=", EXISTS (SELECT FROM spent) AS is_new")
+
+_EXISTING: Final = """
+SELECT id FROM fleet.jobs WHERE id = ANY($1::uuid[]) AND id BETWEEN $2 AND $3 AND rail = $4
+    AND ($5::uuid[] IS NULL OR tenant_id = ANY ($5::uuid[]))
+"""
+
+_GRANT: Final = """
+WITH asked AS (
+    SELECT * FROM unnest($1::uuid[], $2::text[]) AS a(job_id, mode)
+), raised AS (
+    UPDATE fleet.jobs j SET fence = j.fence + 1, permit_request = $3, incarnation = $4,
+        first_granted_at = coalesce(j.first_granted_at, clock_timestamp()),
+        busy_until = clock_timestamp() + $5::interval
+    FROM asked a WHERE j.id = ANY ($1::uuid[]) AND j.id = a.job_id AND j.id BETWEEN $7 AND $8
+    RETURNING j.id, j.fence, j.tenant_id, a.mode, j.reference, j.provider_account, j.environment
+)
+INSERT INTO fleet.attempts (job_id, fence, tenant_id, mode, reference, provider_account, environment,
+    service_key_id, incarnation, request_id)
+SELECT id, fence, tenant_id, mode, reference, provider_account, environment, $6, $4, $3 FROM raised
+RETURNING job_id, fence
+"""
+
+_REPEATED: Final = """
+SELECT job_id, fence, mode, granted_at FROM fleet.attempts
+WHERE job_id = ANY($1::uuid[]) AND job_id BETWEEN $2 AND $3 AND request_id = $4 AND incarnation = $5
+ORDER BY job_id, fence DESC
+"""
+
+# A "paid" of any job of the intent, applied or not, contradicts the negatives: then nothing is proven.
+_UNSENT: Final = """
+SELECT j.id FROM fleet.jobs j
+WHERE j.id = ANY($1::uuid[]) AND j.id BETWEEN $2 AND $3
+    AND NOT EXISTS (SELECT FROM fleet.attempts a
+        WHERE a.job_id = j.id AND a.job_id BETWEEN $2 AND $3 AND a.mode = 'SEND' AND a.negative_at IS NULL)
+    AND NOT EXISTS (SELECT FROM fleet.jobs q JOIN fleet.facts f ON f.job_id = q.id
+        WHERE q.intent_id = j.intent_id AND q.id BETWEEN $2 AND $3 AND f.job_id BETWEEN $2 AND $3
+            AND f.verdict IN ('SUCCEEDED', 'PAID', 'RETURNED'))
+"""
+
+
+async def lock_jobs(
+    uow: UnitOfWork,
+    rail: str,
+    ids: Sequence[UUID],
+    tenants: frozenset[UUID] | None = None,
+    nonce: HeldNonce | None = None,
+) -> tuple[RailState, dict[UUID, LockedJob]]:
+    """Lock the rail's jobs, of these tenants if any are named, in id order, and spend the nonce.
+
+    What another transaction holds is left out, never waited for. Raises Refusal `replayed_nonce`.
+    """
+    asked = (ids, min(ids), max(ids), rail, tenants)
+    if nonce is None:
+        rows = await uow.connection.fetch(_LOCK_AGAIN, *asked)
+    else:
+        rows = await uow.connection.fetch(_LOCK_FIRST, *asked, nonce.tenant_id, nonce.key_id, nonce.text)
+        if not rows[0]["is_new"]:
+            nonce.is_spent = True
+            raise replayed()
+    state = await state_of(uow, rail, rows[0] if rows else None)
+    return state, {row["id"]: _locked(row) for row in rows if row["id"] is not None}
+
+
+def _locked(row: Any) -> LockedJob:
+    return LockedJob(
+        job_of(row),
+        IntentState(row["intent_state"]),
+        Sealed(row["intent_id"], row["subject_id"], row["instruction"], row["wrapped_key"]),
+        row["lookup"],
+        row["target_reference"],
+        row["target_account"],
+        JobKind(row["target_kind"]) if row["target_kind"] else None,
+    )
+
+
+async def existing_jobs(
+    uow: UnitOfWork, rail: str, ids: Sequence[UUID], tenants: frozenset[UUID] | None = None
+) -> set[UUID]:
+    """Return which of the ids are jobs of the rail, locked or not."""
+    rows = await uow.connection.fetch(_EXISTING, ids, min(ids), max(ids), rail, tenants)
+    return {row["id"] for row in rows}
+
+
+async def repeated_attempts(
+    uow: UnitOfWork, ids: Sequence[UUID], request_id: UUID, incarnation: UUID
+) -> dict[UUID, Attempt]:
+    """Return the permits that this request of this process was given already."""
+    rows = await uow.connection.fetch(_REPEATED, ids, min(ids), max(ids), request_id, incarnation)
+    return {row["job_id"]: Attempt(row["fence"], PermitMode(row["mode"]), row["granted_at"]) for row in rows}
+
+
+async def unsent_jobs(uow: UnitOfWork, ids: Sequence[UUID]) -> set[UUID]:
+    """Return those whose every permit to send has a definite negative, with no fact that says "paid"."""
+    rows = await uow.connection.fetch(_UNSENT, ids, *ids_of_that_time(ids))
+    return {row["id"] for row in rows}
+
+
+async def write_attempts(
+    uow: UnitOfWork,
+    modes: Sequence[tuple[UUID, PermitMode]],
+    *,
+    request_id: UUID,
+    incarnation: UUID,
+    service_key_id: str,
+    busy: timedelta,
+) -> dict[UUID, int]:
+    """Raise the fences and write the attempts of locked jobs; return the fence of each."""
+    ids = [job_id for job_id, _ in modes]
+    rows = await uow.connection.fetch(
+        _GRANT, ids, [mode for _, mode in modes], request_id, incarnation, busy, service_key_id, min(ids), max(ids)
+    )
+    return {row["job_id"]: row["fence"] for row in rows}

@@ -1,0 +1,230 @@
+"""The outbox on its way into streams, the queued jobs behind it, and the stream epochs. Under the worker role."""
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from typing import Final
+from uuid import UUID
+
+from core.domain.context import Context
+from core.domain.ids import ids_of_that_time
+from core.services.settling.bus_ports import Due, QueuedJob
+from core.store.database import Database, UnitOfWork
+from core.store.settling.outbox import BODY_OF_ROW, NOTIFY_OUTBOX
+from core.store.settling.rails import end_waits, note_waits
+from core.store.told.event_wakes import WAKE_FOLLOWERS
+from schemas.streams import WHOLE, Part, whole_stream
+
+_CONTEXT: Final = Context(None, "relay")
+
+# Each tenant's first due job, then each one's second: whoever has ten thousand delays the others by a share alone.
+# The tenants are found by skipping through the index. Twice the limit is looked at, so that a second relay, which finds
+# the first half locked, takes the other. The rows are locked one by one, as `due` orders them, until there are enough.
+_TAKE: Final = """
+WITH RECURSIVE tenants AS (
+    (SELECT tenant_id FROM fleet.outbox WHERE stream = $1 ORDER BY tenant_id LIMIT 1)
+    UNION ALL
+    SELECT (SELECT o.tenant_id FROM fleet.outbox o WHERE o.stream = $1 AND o.tenant_id > t.tenant_id
+            ORDER BY o.tenant_id LIMIT 1)
+    FROM tenants t WHERE t.tenant_id IS NOT NULL
+), due AS (
+    SELECT waiting.job_id, waiting.round, waiting.turn, waiting.not_before FROM tenants t, LATERAL (
+        SELECT o.job_id, o.round, o.not_before, row_number() OVER (ORDER BY o.not_before) AS turn
+        FROM fleet.outbox o WHERE o.stream = $1 AND o.tenant_id = t.tenant_id AND o.not_before <= now(){part}
+        ORDER BY o.not_before LIMIT 2 * $3) waiting
+    ORDER BY waiting.turn, waiting.not_before LIMIT 2 * $3
+)
+SELECT o.job_id, o.round, o.body, coalesce(o.traceparent, '') AS traceparent,
+    coalesce((SELECT epoch FROM fleet.stream_epochs WHERE rail = $2), 0) AS epoch
+FROM due, LATERAL (
+    SELECT * FROM fleet.outbox o WHERE o.job_id = due.job_id AND o.round = due.round FOR UPDATE SKIP LOCKED) o
+LIMIT $3
+"""
+
+# The last two bytes of an id are drawn by chance; see `schemas.streams.Part.has`.
+_PART: Final = "(('x' || right({id}::text, 4))::bit(16)::int % {of} = {number})"
+
+# A result may have settled the job, or put it into its next round, before this runs: only what is still READY in the
+# round that was taken is queued. What an entry of a relay that died has brought to the resolver stays there, but its
+# intent was dispatched.
+# Each table is met by ANY of the ids within the bounds of their partitions, and joined to nothing that the planner
+# believes to be one row: what it plans while a partition is empty would else walk the whole range for every row.
+# The ids come sorted, so that jobs are locked in id order, as settlement does.
+_MARK: Final = f"""
+WITH gone AS (
+    DELETE FROM fleet.outbox o USING unnest($1::uuid[], $7::int[]) AS e(id, round)
+    WHERE o.job_id = ANY ($1::uuid[]) AND o.job_id = e.id AND o.round = e.round
+), sent AS (
+    UPDATE fleet.jobs j SET state = CASE j.state WHEN 'READY' THEN 'QUEUED' ELSE j.state END,
+        entry_id = e.entry_id, stream_epoch = $3, queued_at = now()
+    FROM unnest($1::uuid[], $2::text[], $7::int[]) AS e(id, entry_id, round)
+    WHERE j.id = ANY ($1::uuid[]) AND j.id BETWEEN $4 AND $5 AND j.id = e.id AND j.rounds = e.round
+        AND j.closed_at IS NULL
+    RETURNING j.intent_id, j.kind
+), moved AS (
+    UPDATE fleet.intents i SET state = 'DISPATCHED', version = i.version + 1, updated_at = now()
+    WHERE i.id = ANY (ARRAY(SELECT intent_id FROM sent WHERE kind IN ('pay', 'collect', 'refund')))
+        AND i.id BETWEEN $8 AND $9 AND i.state = 'AUTHORIZED'
+    RETURNING i.id, i.version, i.tenant_id, i.traceparent
+), told AS (
+    INSERT INTO fleet.intent_events (intent_id, seq, tenant_id, type, state, actor, traceparent)
+    SELECT id, version, tenant_id, 'dispatched', 'DISPATCHED', $6, traceparent FROM moved
+)
+SELECT {WAKE_FOLLOWERS}
+"""  # noqa: S608 - a constant
+
+# Each round doubles the wait, so that what is lost again and again does not fill the stream.
+_QUEUED: Final = """
+SELECT j.id, j.rail, s.stream, j.entry_id, coalesce(j.stream_epoch, 0) < e.epoch AS of_older_epoch
+FROM fleet.jobs j JOIN fleet.stream_epochs e ON e.rail = $5,
+    LATERAL (SELECT replace(j.stream, '{{' || j.rail || '}}', '{{' || $5 || '}}') AS stream) s
+WHERE j.rail = $1{part} AND j.state = 'QUEUED' AND j.closed_at IS NULL AND j.entry_id IS NOT NULL
+    AND (coalesce(j.stream_epoch, 0) < e.epoch
+        OR j.queued_at < now() - make_interval(secs => $2 * power(2, least(j.rounds, 8))))
+    AND ($3::uuid IS NULL OR j.id > $3)
+    AND NOT EXISTS (SELECT FROM fleet.parked_entries p
+        WHERE p.stream = s.stream AND p.entry_id = j.entry_id AND p.readded_at IS NULL)
+ORDER BY j.id LIMIT $4
+"""
+
+# The entry is part of the guard: a relay may have queued the job anew since it was looked at.
+_REQUEUE: Final = f"""
+WITH lost AS (
+    SELECT j.id FROM fleet.jobs j JOIN unnest($1::uuid[], $2::text[]) AS g(id, entry_id) ON g.id = j.id
+    WHERE j.id = ANY ($1::uuid[]) AND j.state = 'QUEUED' AND j.entry_id = g.entry_id AND j.closed_at IS NULL
+    ORDER BY j.id FOR NO KEY UPDATE OF j SKIP LOCKED
+), ready AS (
+    UPDATE fleet.jobs j SET state = 'READY', entry_id = NULL, queued_at = NULL, rounds = j.rounds + 1
+    WHERE j.id = ANY (ARRAY(SELECT id FROM lost))
+    RETURNING j.*
+)
+INSERT INTO fleet.outbox (job_id, round, tenant_id, rail, stream, body, traceparent)
+SELECT r.id, r.rounds, r.tenant_id, r.rail, r.stream, {BODY_OF_ROW}, r.traceparent
+FROM ready r
+"""  # noqa: S608 - constants
+
+_RAISE: Final = """
+INSERT INTO fleet.stream_epochs AS e (rail, epoch, token) VALUES ($1, 1, $3)
+ON CONFLICT (rail) DO UPDATE SET epoch = e.epoch + 1, token = excluded.token, raised_at = now()
+WHERE e.token IS NOT DISTINCT FROM $2
+"""
+
+
+def _of(statement: str, id_column: str, part: Part) -> str:
+    """Return the statement for a part; where that is everything, without a condition."""
+    condition = " AND " + _PART.format(id=id_column, of=part.of, number=part.number) if part.of > 1 else ""
+    return statement.format(part=condition)
+
+
+class TakenBatch:
+    """Rows that are locked by this transaction; see `core.services.settling.bus_ports.DueBatch`."""
+
+    def __init__(self, uow: UnitOfWork, rows: list[Due], epoch: int) -> None:
+        self._uow, self._rows, self._epoch = uow, rows, epoch
+
+    @property
+    def rows(self) -> Sequence[Due]:
+        """The rows: the oldest of each tenant, then the second of each."""
+        return self._rows
+
+    async def mark(self, entry_ids: Sequence[str]) -> None:
+        """Delete the rows, queue their jobs and dispatch their intents, in one statement."""
+        marked = sorted(zip(self._rows, entry_ids, strict=True), key=lambda pair: pair[0].job_id.int)
+        ids = [row.job_id for row, _ in marked]
+        await self._uow.connection.execute(
+            _MARK,
+            ids,
+            [entry_id for _, entry_id in marked],
+            self._epoch,
+            ids[0],
+            ids[-1],
+            self._uow.context.actor,
+            [row.round for row, _ in marked],
+            *ids_of_that_time(ids),
+        )
+
+
+class PostgresDispatch:
+    """The DispatchStore of `core.services.settling.bus_ports`."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    @asynccontextmanager
+    async def take_due(self, rail: str, stream: str, limit: int, part: Part = WHOLE) -> AsyncIterator[TakenBatch]:
+        """Lock due rows. The commit need not reach the disk: a row that comes back is the same job again."""
+        async with self._database.unit_of_work(_CONTEXT, durable=False) as uow:
+            found = await uow.connection.fetch(_of(_TAKE, "o.job_id", part), stream, part.shard(rail), limit)
+            rows = [Due(row["job_id"], row["round"], row["body"], row["traceparent"]) for row in found]
+            yield TakenBatch(uow, rows, found[0]["epoch"] if found else 0)
+
+    async def queued_jobs(
+        self, rail: str, older_than_s: float, after: UUID | None, limit: int, part: Part = WHOLE
+    ) -> list[QueuedJob]:
+        """Return jobs that should still have an entry, in id order."""
+        async with self._database.acquire() as connection:
+            rows = await connection.fetch(
+                _of(_QUEUED, "j.id", part), rail, older_than_s, after, limit, part.shard(rail)
+            )
+        return [QueuedJob(*row) for row in rows]
+
+    async def requeue(self, jobs: Sequence[QueuedJob]) -> int:
+        """Move jobs back to READY with an outbox row; a job that moved meanwhile is left alone."""
+        async with self._database.unit_of_work(_CONTEXT) as uow:
+            done: str = await uow.connection.execute(
+                _REQUEUE, [job.job_id for job in jobs], [job.entry_id for job in jobs]
+            )
+            await uow.connection.execute(NOTIFY_OUTBOX, sorted({whole_stream(job.stream) for job in jobs}))
+        return int(done.rsplit(" ", 1)[1])
+
+    async def states_of(self, job_ids: Sequence[UUID]) -> dict[UUID, str]:
+        """Return the state of each job that exists."""
+        async with self._database.acquire() as connection:
+            rows = await connection.fetch("SELECT id, state FROM fleet.jobs WHERE id = ANY ($1::uuid[])", list(job_ids))
+        return {row["id"]: row["state"] for row in rows}
+
+    async def note_stall(self, rail: str, holds_s: float) -> None:
+        """Keep that the rail's streams cannot be reached."""
+        async with self._database.unit_of_work(_CONTEXT) as uow:
+            await note_waits(uow, rail, ["*"], "dispatch", holds_s)
+
+    async def stream_token(self, rail: str) -> str | None:
+        """Return the token of the rail's epoch."""
+        async with self._database.acquire() as connection:
+            token: str | None = await connection.fetchval("SELECT token FROM fleet.stream_epochs WHERE rail = $1", rail)
+        return token
+
+    async def raise_stream_epoch(self, rail: str, expected: str | None, token: str) -> str:
+        """Raise the epoch if its token is still `expected`; return the token that counts now."""
+        async with self._database.acquire() as connection:
+            await connection.execute(_RAISE, rail, expected, token)
+        return await self.stream_token(rail) or token
+
+
+class PostgresUpkeep:
+    """The Upkeep of `core.services.settling.bus_ports`."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def end_waits(self) -> int:
+        """End waits that nobody renewed; return how many."""
+        async with self._database.unit_of_work(_CONTEXT) as uow:
+            return await end_waits(uow)
+
+    async def expire_holds(self, limit: int) -> int:
+        """Release holds whose time-out has passed; return how many."""
+        async with self._database.unit_of_work(_CONTEXT) as uow:
+            return int(await uow.connection.fetchval("SELECT fleet.ledger_expire($1)", limit))
+
+    async def purge_nonces(self, older_than_s: float) -> int:
+        """Delete old nonces; return how many."""
+        async with self._database.acquire() as connection:
+            done: str = await connection.execute(
+                "DELETE FROM fleet.request_nonces WHERE seen_at < now() - make_interval(secs => $1)", older_than_s
+            )
+        return int(done.rsplit(" ", 1)[1])
+
+    async def ensure_partitions(self) -> int:
+        """Create what is missing for the months ahead; return how many."""
+        async with self._database.acquire() as connection:
+            return int(await connection.fetchval("SELECT fleet.ensure_partitions(0, 1)"))

@@ -1,0 +1,1 @@
+"""Routes, fees, limits, rates and quotes, in PostgreSQL."""

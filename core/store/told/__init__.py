@@ -1,0 +1,1 @@
+"""The log of events and the queue of webhooks, in PostgreSQL."""

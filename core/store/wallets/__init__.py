@@ -1,0 +1,1 @@
+"""Wallets and what is projected of them, in PostgreSQL."""
