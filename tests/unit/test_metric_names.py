@@ -7,7 +7,7 @@ from tools.metrics import PAGE, declared, labels_of, page
 
 CLOSED = {
     "rail", "provider", "operation", "kind", "action", "outcome", "answer", "verdict", "stream", "group", "error_class",
-    "lane", "loop", "listener", "route", "status", "pool", "state", "severity", "ledger",
+    "lane", "loop", "listener", "match", "route", "status", "pool", "state", "severity", "ledger",
 }  # fmt: skip
 """Labels whose values stand in the code or in the configuration, or are counted by ISO."""
 
