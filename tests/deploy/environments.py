@@ -8,17 +8,19 @@ from adapters.noop.adapter import NoopSettings
 from adapters.runtime.settings import RuntimeSettings
 from core.settings import Settings
 
+TRACING = {"OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_TRACES_SAMPLER", "OTEL_TRACES_SAMPLER_ARG"}
+"""Those of OpenTelemetry's own that a deployment sets (wire/tracing.py, docs/tracing.md)."""
 _JOBS = {"DATABASE_ADMIN_URL", "DATABASE_URL", "DATABASE_WORKER_URL", "FLEET_MASTER_KEY"}
 
 
 def environment_of(module: str) -> set[str]:
     """Return the variables of a module, with their twins that name files; none for what has only arguments."""
     if module == "core":
-        return _variables(Settings)
+        return _variables(Settings) | TRACING
     if module == "fleet.deploy":
         return _JOBS | {f"{name}_FILE" for name in _JOBS}
     if module.count(".") == 1:
-        return _variables(RuntimeSettings) | _variables(_rail_settings(module))
+        return _variables(RuntimeSettings) | _variables(_rail_settings(module)) | TRACING
     return set()
 
 

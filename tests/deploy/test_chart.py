@@ -3,8 +3,9 @@
 import importlib.util
 import json
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import cache
+from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import Any
 
@@ -87,6 +88,11 @@ def test_no_two_objects_share_a_name(values: str | None) -> None:
         {"rails": {"promptpay": {"egress": [{"cidr": "anywhere", "port": 443}]}}},
         {"keda": {"redisAddress": "redis"}},
         {"networkPolicies": {"redis": {"to": [{}]}}},
+        {"networkPolicies": {"webhooks": {"port": 443}}},
+        {"networkPolicies": {"webhooks": {"to": []}}},
+        {"networkPolicies": {"otlp": {"to": [{"cidr": "10.0.0.0/8"}]}}},
+        {"database": {"readonly": True}},
+        {"rails": {"promptpay": {"egress": []}}},
         {"externalSecrets": {"store": {"kind": "Store"}}},
     ],
     ids=json.dumps,
@@ -163,6 +169,87 @@ def test_each_deployment_has_its_selector_its_budget_and_a_way_to_its_servers(va
         assert {6379, 6380} & ports
 
 
+def ways_out(made: Iterable[dict[str, Any]], labels: dict[str, str]) -> list[dict[str, Any]]:
+    """Return every rule that lets a pod with these labels out."""
+    return [rule for each in made if each["kind"] == "NetworkPolicy" and matches(each["spec"]["podSelector"], labels)
+            for rule in each["spec"].get("egress", [])]  # fmt: skip
+
+
+def deployed(made: Iterable[dict[str, Any]]) -> dict[str, dict[str, str]]:
+    """Return the labels of each Deployment's pods by its component."""
+    found = [each["spec"]["template"]["metadata"]["labels"] for each in made if each["kind"] == "Deployment"]
+    return {labels["app.kubernetes.io/component"]: labels for labels in found}
+
+
+def lets_through(rules: Iterable[dict[str, Any]], address: str, port: int) -> bool:
+    """Whether some rule with addresses lets a packet to this address go."""
+    ip = ip_address(address)
+    return any(
+        ip in ip_network(block["cidr"]) and not any(ip in ip_network(hole) for hole in block.get("except", []))
+        for rule in rules
+        if port in {each["port"] for each in rule["ports"]}
+        for block in (peer["ipBlock"] for peer in rule.get("to", []) if "ipBlock" in peer)
+        if ip_network(block["cidr"]).version == ip.version
+    )
+
+
+@every_values
+def test_the_resolver_alone_reaches_receivers_of_webhooks_and_none_that_is_private(values: str | None) -> None:
+    for component, labels in deployed(objects(values)).items():
+        rules = ways_out(objects(values), labels)
+        for public in ("93.184.216.34", "2606:2800:220:1::1"):
+            assert lets_through(rules, public, 443) == (component == "resolver"), component
+        for private in ("10.1.2.3", "169.254.169.254", "192.168.0.1", "172.31.0.1", "100.64.0.1", "::1", "fd00::1"):
+            assert not lets_through(rules, private, 443)
+
+
+def test_webhooks_can_be_kept_in() -> None:
+    values = {"networkPolicies": {"webhooks": {"enabled": False}}}
+    made = [document for documents in render(values).values() for document in documents]
+    assert not lets_through(ways_out(made, deployed(made)["resolver"]), "93.184.216.34", 443)
+
+
+def test_where_spans_are_exported_every_process_reaches_the_collector() -> None:
+    for values, expected in ((None, False), ("values-production.yaml", True)):
+        for component, labels in deployed(objects(values)).items():
+            ports = {port["port"] for rule in ways_out(objects(values), labels) for port in rule["ports"]}
+            assert (4318 in ports) is expected, component
+    for name, _, container in pods("values-production.yaml"):
+        given = {each["name"]: each.get("value", "") for each in container["env"]}
+        assert given.get("OTEL_EXPORTER_OTLP_ENDPOINT", "").endswith(":4318") or name == "fleet-migrate"
+
+
+@every_values
+def test_each_rail_reaches_its_own_provider_and_no_other(values: str | None) -> None:
+    nets = {}
+    for component, labels in deployed(objects(values)).items():
+        if component.startswith("rail-"):
+            rules = ways_out(objects(values), labels)
+            nets[component] = {peer["ipBlock"]["cidr"] for rule in rules for peer in rule.get("to", [])
+                               if "ipBlock" in peer and not peer["ipBlock"]["cidr"].startswith("10.")}  # fmt: skip
+    assert nets.keys() == {"rail-promptpay", "rail-sbp", "rail-bank"}
+    assert all(len(found) == 1 for found in nets.values()), nets
+    assert len(set().union(*nets.values())) == len(nets)
+
+
+def test_in_production_every_rail_moves_real_money() -> None:
+    made = list(objects("values-production.yaml"))
+    for rail in ("promptpay", "sbp", "bank"):
+        assert _variables(made, f"fleet-rail-{rail}")[f"{rail.upper()}_ENVIRONMENT"] == "production"
+
+
+def test_a_standby_and_a_direct_way_are_addresses_of_the_cores_secret() -> None:
+    values = {"database": {"standby": True, "direct": True}, "externalSecrets": {"enabled": True}}
+    made = [document for documents in render(values).values() for document in documents]
+    for role in ("api", "console", "relay", "settler", "resolver"):
+        found = _variables(made, f"fleet-{role}")
+        assert found["DATABASE_READ_URL_FILE"] == "/run/fleet/database_read_url"
+        assert found["DATABASE_DIRECT_URL_FILE"] == "/run/fleet/database_direct_url"
+    (secret,) = [each for each in made if each["kind"] == "ExternalSecret" and each["metadata"]["name"] == "fleet-core"]
+    assert {"database_read_url", "database_direct_url"} <= {each["secretKey"] for each in secret["spec"]["data"]}
+    assert "DATABASE_READ_URL_FILE" not in _variables(list(objects(None)), "fleet-api")
+
+
 @every_values
 def test_a_rail_is_scaled_by_what_waits_and_by_what_a_crash_left(values: str | None) -> None:
     deployments = {each["metadata"]["name"]: each for each in of_kind(values, "Deployment")}
@@ -191,7 +278,13 @@ def _variables(objects: list[dict[str, Any]], name: str) -> dict[str, str]:
 
 
 def test_a_second_rail_is_one_entry_and_more_streams_are_one_number() -> None:
-    values = {"rails": {"promptpay": {"shards": 3}, "noop": {"replicas": 5}}, "keda": {"enabled": False}}
+    values = {
+        "rails": {
+            "promptpay": {"shards": 3},
+            "noop": {"replicas": 5, "egress": [{"cidr": "192.0.2.192/26", "port": 443}]},
+        }
+    }
+    values["keda"] = {"enabled": False}
     made = [document for documents in render(values).values() for document in documents]
     found = {each["metadata"]["name"]: each for each in made if each["kind"] == "Deployment"}
     assert {"fleet-rail-promptpay", "fleet-rail-noop"} <= found.keys()
@@ -285,6 +378,11 @@ def test_an_overlay_builds_valid_objects_and_changes_what_it_says(overlay: str) 
     else:
         assert all("@sha256:" in image for image in images)
         assert replicas["fleet-settler"] == 3
+        for rail in ("promptpay", "sbp", "bank"):
+            assert _variables(made, f"fleet-rail-{rail}")[f"{rail.upper()}_ENVIRONMENT"] == "production"
+            rules = ways_out(made, deployed(made)[f"rail-{rail}"])
+            cidrs = {peer["ipBlock"]["cidr"] for rule in rules for peer in rule.get("to", []) if "ipBlock" in peer}
+            assert {cidr.rpartition(".")[0] for cidr in cidrs} == {"203.0.113"}, "the network of the chart's example"
 
 
 def test_the_notes_name_every_secret_that_must_exist() -> None:

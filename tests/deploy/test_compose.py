@@ -126,6 +126,12 @@ def test_no_adapter_shares_a_network_with_the_database() -> None:
     assert [name for name in adapters if "data" in SERVICES[name]["networks"]] == []
 
 
+def test_who_delivers_webhooks_and_who_asks_the_identity_provider_can_leave_the_machine() -> None:
+    open_networks = {name for name, network in COMPOSE["networks"].items() if not network.get("internal", False)}
+    leave = {name for name in OURS if open_networks & set(SERVICES[name].get("networks", []))}
+    assert leave == {"resolver", "api", "console"}
+
+
 def test_every_rail_is_served_by_default_and_every_role_runs() -> None:
     roles = {SERVICES[name]["command"][3] for name in OURS if module_of(SERVICES[name]) == "core"}
     assert roles == {"api", "console", "relay", "settler", "resolver"}
