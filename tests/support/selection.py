@@ -7,5 +7,5 @@ from _pytest.mark import ParameterSet
 
 
 def mostly_long(cases: Iterable[str], *quick: str) -> list[str | ParameterSet]:
-    """Return the cases, all but `quick` with the marker `long`: CI runs them all, a developer's run the quick ones."""
+    """Return the cases, all but `quick` with the marker `long`: CI's nightly job runs them all, every other run the quick."""
     return [case if case in quick else pytest.param(case, marks=pytest.mark.long) for case in cases]
