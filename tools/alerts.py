@@ -85,6 +85,12 @@ _MONEY: Final = (
         "A bank's statement has a gap: {{ $labels.kind }}.", "fleet-ledger",
     ),
     Alert(
+        "BankMessageRefused", "page",
+        'sum(increase(fleet_bank_messages_total{outcome="refused"}[1h]))'
+        " + sum(increase(fleet_bank_entries_refused_total[1h])) > 0",
+        "The bank's adapter cannot read a message of the bank, or an entry of one.", "fleet-ledger",
+    ),
+    Alert(
         "OutboxStuck", "page",
         # Where many entries are unread the adapters are behind, which has alerts of its own.
         "max by (stream) (fleet_outbox_oldest_due_seconds) > 60 unless max by (stream) (fleet_stream_lag) >= 500",

@@ -357,6 +357,7 @@ SCENARIOS: Final = (
 )
 
 BY_PROMTOOL: Final = {
-    "EvidenceDropped": "an adapter gives evidence up only where 5,000 pieces wait, or the core refuses it"
+    "EvidenceDropped": "an adapter gives evidence up only where 5,000 pieces wait, or the core refuses it",
+    "BankMessageRefused": "mock-bank sends nothing that cannot be read",
 }
 """Alerts that no scenario causes, and why: their rules are proven by promtool's unit tests alone."""

@@ -14,8 +14,18 @@ from typing import Final, Protocol
 from adapters.bank import metrics
 from adapters.bank.answers import DUPLICATES, Known
 from adapters.bank.metrics import GapKind
+from adapters.bank.names import Names
 from adapters.bank.references import virtual_reference
-from adapters.bank.reports import Balanced, Entry, Fact, FileStatus, PaymentStatus, ReturnNotice, read_report
+from adapters.bank.reports import (
+    Balanced,
+    Entry,
+    Fact,
+    FileStatus,
+    PaymentStatus,
+    RefusedEntry,
+    ReturnNotice,
+    read_report,
+)
 from adapters.bank.xml import XmlRefusedError
 
 log = logging.getLogger(__name__)
@@ -57,6 +67,7 @@ class Mailbox:
         self._statements: dict[int, Balanced] = {}
         self._shown: set[str] = set()
         self._bodies: set[bytes] = set()
+        self._names = Names()
         self.gaps: list[Gap] = []
         self.listeners: list[Callable[[Fact], None]] = []
         """Told of each fact, once, in the bank's order."""
@@ -105,7 +116,7 @@ class Mailbox:
             return
         self._bodies.add(digest)
         try:
-            facts = read_report(body)
+            facts = read_report(body, self._names)
         except XmlRefusedError as error:
             # One unreadable message must not hide those behind it; what it was about stays open.
             metrics.MESSAGES.labels("refused").inc()
@@ -127,6 +138,9 @@ class Mailbox:
                 self._learn_entry(fact)
             case Balanced() if fact.account == self._account:
                 self._check(fact)
+            case RefusedEntry():
+                metrics.ENTRIES_REFUSED.inc()
+                log.error("an entry in message %d of the bank is not read: %s", self._next, fact.why)
             case ReturnNotice():
                 log.info("the bank announces a return: %s", fact.reason)
 
@@ -146,14 +160,14 @@ class Mailbox:
         # `BOOK` alone is money that moved: an expected or a future entry is neither.
         if not fact.is_booked or self.is_total(fact):
             return
-        if fact.is_credit and not fact.is_return and fact.bank_reference:
+        if fact.is_credit and not fact.is_return:
             self._learn_credit(fact)
         virtual = virtual_reference(fact)
         if virtual and fact.is_credit and not fact.is_return:
             self._paid_in.setdefault(virtual, {})[fact.bank_reference] = fact
         if not fact.end_to_end_id:
             return
-        reference = fact.bank_reference or f"{fact.source}:{fact.value_date}"
+        reference = fact.bank_reference
         known = self._known.setdefault(fact.end_to_end_id, Known())
         if fact.is_credit:
             (known.returned if fact.is_return else known.credits)[reference] = fact

@@ -18,7 +18,12 @@ STATEMENT_GAPS: Final = Counter(
     "fleet_bank_statement_gaps_total", "Statements that are missing, or whose entries do not explain them.", ["kind"]
 )
 MESSAGES: Final = Counter("fleet_bank_messages_total", "Messages of the bank by what was made of them.", ["outcome"])
+ENTRIES_REFUSED: Final = Counter(
+    "fleet_bank_entries_refused_total", "Entries of the bank's messages that are not read; those beside them are."
+)
 
 # An increase is seen only from a figure that was there before.
 for _kind in GapKind:
     STATEMENT_GAPS.labels(_kind.value)
+for _outcome in ("read", "duplicate", "refused"):
+    MESSAGES.labels(_outcome)

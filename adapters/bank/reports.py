@@ -3,16 +3,19 @@
 import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import date
 from typing import Final
 
 from lxml import etree
 
+from adapters.bank.names import Names, visible
 from adapters.bank.xml import XmlRefusedError, find, find_all, read_document, source_of, text_at
 from schemas.collections import TRANSACTION_LENGTH_MAX
-from schemas.money import AmountError, currency_of, to_minor
+from schemas.money import MAX_AMOUNT_MINOR, AmountError, currency_of, to_minor
 
 NOT_PROVIDED: Final = "NOTPROVIDED"
 """An EndToEndId that names nothing, and so matches nothing."""
+_OWN_NAME: Final = "Refs/AcctSvcrRef"
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +50,7 @@ class Entry:
     amount_minor: int
     currency: str
     bank_reference: str
-    """The bank's own name of the movement: the same in every message that shows it."""
+    """The bank's own name of the movement, else one made by `Names`: the same in every message that shows it."""
     end_to_end_id: str
     """Empty where the bank names none."""
     creditor_reference: str
@@ -90,17 +93,31 @@ class ReturnNotice:
     evidence: str
 
 
-Fact = FileStatus | PaymentStatus | Entry | Balanced | ReturnNotice
+@dataclass(frozen=True, slots=True)
+class RefusedEntry:
+    """A movement, or a status, that is not read; what stands beside it in the message is."""
+
+    account: str
+    why: str
+    """Safe for logs."""
+    evidence: str
 
 
-def read_report(body: bytes) -> list[Fact]:
-    """Return the facts of one message. Raises XmlRefusedError for what is no report that is known here."""
+Fact = FileStatus | PaymentStatus | Entry | Balanced | ReturnNotice | RefusedEntry
+
+
+def read_report(body: bytes, names: Names | None = None) -> list[Fact]:
+    """Return the facts of one message; `names` numbers unnamed movements, by themselves where it is left out.
+
+    Raises XmlRefusedError for what is no report that is known here. One bad entry is told as a RefusedEntry.
+    """
     name, message = read_document(body)
+    naming = names or Names()
     readers = {
         "pain.002": _status_report,
-        "camt.052": lambda element: _accounts(element, "Rpt", name),
-        "camt.053": lambda element: _accounts(element, "Stmt", name),
-        "camt.054": lambda element: _accounts(element, "Ntfctn", name),
+        "camt.052": lambda element: _accounts(element, "Rpt", name, naming),
+        "camt.053": lambda element: _accounts(element, "Stmt", name, naming),
+        "camt.054": lambda element: _accounts(element, "Ntfctn", name, naming),
         "pacs.004": _returns,
     }
     reader = readers.get(".".join(name.split(".")[:2]))
@@ -138,42 +155,94 @@ def _reason(element: etree._Element) -> str:
     return text_at(element, "StsRsnInf/Rsn/Cd") or text_at(element, "StsRsnInf/Rsn/Prtry")
 
 
-def _accounts(message: etree._Element, kind: str, name: str) -> Iterator[Fact]:
+def _accounts(message: etree._Element, kind: str, name: str, names: Names) -> Iterator[Fact]:
     for part in find_all(message, kind):
         account = text_at(part, "Acct/Id/IBAN") or text_at(part, "Acct/Id/Othr/Id")
+        # Interim reports show the day again and again, and a copy what its original shows.
+        adds = kind != "Rpt" and not text_at(part, "CpyDplctInd")
+        names.begin(kind, "\x1f".join((account, text_at(part, "Id"), _page(part))), adds=adds)
         total_minor = 0
         for entry in find_all(part, "Ntry"):
-            signed_minor, is_credit = _amount(entry, "Amt")[0], text_at(entry, "CdtDbtInd") == "CRDT"
+            try:
+                movements = list(_movements(entry, account, name, names))
+                signed_minor, is_credit = _amount(entry, "Amt")[0], text_at(entry, "CdtDbtInd") == "CRDT"
+            except (XmlRefusedError, AmountError) as error:
+                yield RefusedEntry(account, _why(error), source_of(entry))
+                continue
             total_minor += signed_minor if is_credit else -signed_minor
-            yield from _movements(entry, account, name)
+            yield from movements
         if kind == "Stmt":
-            sequence = text_at(part, "ElctrncSeqNb")
-            yield Balanced(
-                account,
-                text_at(part, "Id"),
-                int(sequence) if sequence.isascii() and sequence.isdigit() else None,
-                _balance(part, "OPBD"),
-                _balance(part, "CLBD"),
-                total_minor,
-            )
+            yield _balanced(part, account, total_minor)
 
 
-def _movements(entry: etree._Element, account: str, source: str) -> Iterator[Entry]:
+def _balanced(statement: etree._Element, account: str, entries_minor: int) -> Balanced | RefusedEntry:
+    try:
+        opening_minor, closing_minor = _balance(statement, "OPBD"), _balance(statement, "CLBD")
+    except (XmlRefusedError, AmountError) as error:
+        return RefusedEntry(account, _why(error), text_at(statement, "Id"))
+    sequence = text_at(statement, "ElctrncSeqNb")
+    number = int(sequence) if sequence.isascii() and sequence.isdigit() else None
+    return Balanced(account, text_at(statement, "Id"), number, opening_minor, closing_minor, entries_minor)
+
+
+def _day(entry: etree._Element) -> str:
+    told = (text_at(entry, "ValDt/Dt") or text_at(entry, "ValDt/DtTm"))[:10]
+    try:
+        return date.fromisoformat(told).isoformat() if told else ""
+    except ValueError as error:
+        raise XmlRefusedError("a value date that is none") from error
+
+
+def _page(part: etree._Element) -> str:
+    return text_at(part, "StmtPgntn/PgNb") or text_at(part, "NtfctnPgntn/PgNb")
+
+
+def _own_name(entry: etree._Element, account: str, names: Names) -> str:
+    """Return a name for an entry that the bank gives none: by what a notice and a statement tell alike."""
+    days = ("ValDt/Dt", "ValDt/DtTm", "BookgDt/Dt", "BookgDt/DtTm")
+    day = next((shown[:10] for path in days if (shown := text_at(entry, path))), "")
+    amount_minor, currency = _amount(entry, "Amt")
+    direction, status = text_at(entry, "CdtDbtInd"), text_at(entry, "Sts/Cd") or text_at(entry, "Sts")
+    told = [account, str(amount_minor), currency, day, direction, status, text_at(entry, "RvslInd")]
+    details = find_all(entry, "NtryDtls/TxDtls")
+    # What is told of none or of many is the entry's alone: its sum in a statement has the name that its parts are of.
+    if len(details) == 1:
+        told += _told_of(details[0], direction)
+    while not told[-1]:
+        told.pop()
+    return names.name(*told)
+
+
+def _told_of(detail: etree._Element, direction: str) -> list[str]:
+    reference = text_at(detail, "Refs/EndToEndId").replace(NOT_PROVIDED, "")
+    told = ["returned" if find(detail, "RtrInf") is not None else "", reference]
+    if direction == "DBIT" and reference:
+        return told  # a payment of ours, whose reference names it
+    told.append(text_at(detail, "RltdPties/DbtrAcct/Id/IBAN") or text_at(detail, "RltdPties/DbtrAcct/Id/Othr/Id"))
+    told.append(text_at(detail, "RmtInf/Strd/CdtrRefInf/Ref"))
+    return told + [(each.text or "").strip() for each in find_all(detail, "RmtInf/Ustrd")]
+
+
+def _movements(entry: etree._Element, account: str, source: str, names: Names) -> Iterator[Entry]:
     """Yield one movement for each transaction: a bank may book many payments as one entry."""
     details = find_all(entry, "NtryDtls/TxDtls")
-    whole, own_names = text_at(entry, "AcctSvcrRef"), [text_at(each, "Refs/AcctSvcrRef") for each in details]
+    whole, own_names = visible(text_at(entry, "AcctSvcrRef")), [visible(text_at(each, _OWN_NAME)) for each in details]
     end_to_end_ids = [text_at(each, "Refs/EndToEndId") for each in details]
+    if not whole and not all(own_names or [""]):
+        whole = _own_name(entry, account, names)
     for place, detail in enumerate(details or [entry]):
         own_amount = find(detail, "Amt") is not None
         if len(details) > 1 and not own_amount:
             raise XmlRefusedError("an entry of several transactions that do not state their amounts")
         amount_minor, currency = _amount(detail if own_amount else entry, "Amt")
+        if amount_minor > MAX_AMOUNT_MINOR:
+            raise XmlRefusedError("an amount that is too large to be one")
         direction = text_at(detail, "CdtDbtInd") or text_at(entry, "CdtDbtInd")
         if direction not in ("CRDT", "DBIT"):
             raise XmlRefusedError("an entry that is neither credit nor debit")
         reference = text_at(detail, "Refs/EndToEndId")
         is_return = find(detail, "RtrInf") is not None or text_at(entry, "RvslInd") == "true"
-        name, part_of = text_at(detail, "Refs/AcctSvcrRef") or whole, ""
+        name, part_of = visible(text_at(detail, _OWN_NAME)) or whole, ""
         # Who paid, and is paid back, hangs on a credit's name; payments of ours are known by their EndToEndIds.
         if direction == "CRDT" and not is_return and len(details) > 1 and name and own_names.count(name) != 1:
             tells_apart = reference not in ("", NOT_PROVIDED) and end_to_end_ids.count(reference) == 1
@@ -189,7 +258,7 @@ def _movements(entry: etree._Element, account: str, source: str) -> Iterator[Ent
             "" if reference == NOT_PROVIDED else reference,
             text_at(detail, "RmtInf/Strd/CdtrRefInf/Ref"),
             tuple((each.text or "").strip() for each in find_all(detail, "RmtInf/Ustrd")),
-            text_at(entry, "ValDt/Dt"),
+            _day(entry),
             text_at(detail, "RtrInf/Rsn/Cd"),
             source,
             source_of(entry),
@@ -218,11 +287,19 @@ def _balance(statement: etree._Element, code: str) -> int | None:
 
 def _returns(message: etree._Element) -> Iterator[Fact]:
     for each in find_all(message, "TxInf"):
-        amount_minor, currency = _amount(each, "RtrdIntrBkSttlmAmt")
+        try:
+            amount_minor, currency = _amount(each, "RtrdIntrBkSttlmAmt")
+        except (XmlRefusedError, AmountError) as error:
+            yield RefusedEntry("", _why(error), source_of(each))
+            continue
         reference = text_at(each, "OrgnlEndToEndId")
         if reference != NOT_PROVIDED:
             reason = text_at(each, "RtrRsnInf/Rsn/Cd")
             yield ReturnNotice(reference, amount_minor, currency, reason, source_of(each))
+
+
+def _why(error: XmlRefusedError | AmountError) -> str:
+    return str(error) if isinstance(error, XmlRefusedError) else "an amount that is none"
 
 
 def _amount(element: etree._Element, path: str) -> tuple[int, str]:

@@ -7,6 +7,7 @@ from typing import Final
 from zoneinfo import ZoneInfo
 
 from adapters.bank.mailbox import Mailbox
+from adapters.bank.names import visible
 from adapters.bank.references import virtual_reference
 from adapters.bank.reports import Entry, Fact
 from adapters.bank.settings import BankSettings
@@ -14,7 +15,6 @@ from adapters.runtime.registers import RegisterAbsent
 from schemas.registers import RegisterDirection, RegisterLine, RegisterOperation, RegisterStatus
 
 _STATEMENT: Final = "camt.053"
-_REFERENCE_LENGTH: Final = 64
 _PAGE: Final = 1000
 
 
@@ -50,8 +50,8 @@ class Statements:
             ours = virtual_reference(entry) or ours
         return RegisterLine(
             line=number,
-            provider_ref=_visible(paid_in or entry.bank_reference),
-            our_ref=_visible(ours),
+            provider_ref=visible(paid_in or entry.bank_reference),
+            our_ref=visible(ours),
             operation=RegisterOperation.RETURN if entry.is_return else RegisterOperation.PAYMENT,
             direction=RegisterDirection.IN if entry.is_credit else RegisterDirection.OUT,
             amount_minor=entry.amount_minor,
@@ -59,7 +59,3 @@ class Statements:
             status=RegisterStatus.SETTLED if entry.is_booked else RegisterStatus.PENDING,
             at=datetime.combine(day, time(), ZoneInfo(self._settings.timezone)),
         )
-
-
-def _visible(reference: str) -> str:
-    return "".join(each for each in reference if "!" <= each <= "~")[:_REFERENCE_LENGTH]

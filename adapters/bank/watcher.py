@@ -11,6 +11,7 @@ from redis.exceptions import RedisError
 from adapters.bank.answers import outcome_of
 from adapters.bank.files import Files
 from adapters.bank.mailbox import Mailbox
+from adapters.bank.names import visible
 from adapters.bank.references import virtual_reference
 from adapters.bank.reports import Entry, Fact
 from adapters.bank.settings import BankSettings
@@ -24,6 +25,8 @@ from schemas.results import Basis, Result, Verdict
 log = logging.getLogger(__name__)
 
 _PAGE = 200
+_REFERENCE_MAX = 40
+"""The longest reference, in characters, that a file of ours can name."""
 
 
 class Watcher:
@@ -33,7 +36,8 @@ class Watcher:
         self._rail, self._mailbox, self._files, self._settings = rail, mailbox, files, settings
         self._seen: set[tuple[str, bool, str, int]] = set()
         self._facts: deque[ProviderPayment] = deque()
-        self._came_back: deque[str] = deque()
+        self._came_back: deque[Entry] = deque()
+        self._early: dict[str, list[Entry]] = {}
         mailbox.listeners.append(self._note)
 
     async def run(self, listener: Listener) -> None:
@@ -50,20 +54,29 @@ class Watcher:
 
     async def tell(self, listener: Listener) -> None:
         """Tell what waits. Raises the core client's errors and RedisError; what was not told goes on waiting."""
+        while self._came_back:
+            await self._tell_return(listener, self._came_back[0])
+            self._came_back.popleft()
         while self._facts:
             page = [self._facts[at] for at in range(min(_PAGE, len(self._facts)))]
             await listener.post_payments(ProviderPaymentBatch(facts=page))
             for _ in page:
                 self._facts.popleft()
-        while self._came_back:
-            await self._tell_return(listener, self._came_back[0])
-            self._came_back.popleft()
 
-    async def _tell_return(self, listener: Listener, reference: str) -> None:
-        outcome = outcome_of(self._mailbox.known(reference), None)
-        held = (await self._files.holding([reference])).get(reference)
-        if held is None or outcome is None or outcome.verdict is not Verdict.RETURNED:
-            log.error("a return of a payment that is not ours")
+    async def _tell_return(self, listener: Listener, entry: Entry) -> None:
+        reference = entry.end_to_end_id
+        held = (await self._files.holding([reference])).get(reference) if 0 < len(reference) <= _REFERENCE_MAX else None
+        if held is None:
+            self._tell_unowned(entry, "of no payment of ours")
+            return
+        try:
+            outcome = outcome_of(self._mailbox.known(reference), None)
+        except errors.ProtocolViolation:
+            self._tell_unowned(entry, "of a payment that the account shows twice")
+            return
+        if outcome is None or outcome.verdict is not Verdict.RETURNED:
+            # Back before the account shows that it left: told when it does.
+            self._early.setdefault(reference, []).append(entry)
             return
         await listener.tell(
             Result(
@@ -82,16 +95,21 @@ class Watcher:
             )
         )
 
+    def _tell_unowned(self, entry: Entry, why: str) -> None:
+        """It is money on our account whatever it came for: a payment in that names nothing rests in suspense."""
+        log.error("money came back, %s: it is told as paid in by nobody", why)
+        self._facts.append(self._fact(entry, PaymentKind.PAYMENT, entry.bank_reference, reference=""))
+
     def _note(self, fact: Fact) -> None:
         if not isinstance(fact, Entry) or not fact.is_booked or fact.account != self._settings.account:
             return
         # Movements of one entry may share its name: who and how much tell them apart.
         movement = (fact.bank_reference, fact.is_credit, fact.end_to_end_id, fact.amount_minor)
-        if not fact.bank_reference or movement in self._seen or self._mailbox.is_total(fact):
-            return
+        if not fact.amount_minor or movement in self._seen or self._mailbox.is_total(fact):
+            return  # told before, told in parts, or nothing that moved
         self._seen.add(movement)
         if fact.is_credit and fact.is_return:
-            self._came_back.append(fact.end_to_end_id)
+            self._came_back.append(fact)
         elif fact.is_credit:
             self._facts.append(self._fact(fact, PaymentKind.PAYMENT, fact.bank_reference))
         elif fact.is_return:
@@ -99,18 +117,22 @@ class Watcher:
             paid_in = next(iter(known.credits), "") if known is not None else ""
             # Under the name of what was paid in, which is what is taken back.
             self._facts.append(self._fact(fact, PaymentKind.RETURN, paid_in or fact.bank_reference))
+        else:
+            self._came_back += self._early.pop(fact.end_to_end_id, ())
 
-    def _fact(self, entry: Entry, kind: PaymentKind, transaction_id: str) -> ProviderPayment:
+    def _fact(
+        self, entry: Entry, kind: PaymentKind, transaction_id: str, reference: str | None = None
+    ) -> ProviderPayment:
         day = datetime.fromisoformat(entry.value_date).date() if entry.value_date else datetime.now(UTC).date()
         return ProviderPayment(
             provider_account=self._settings.provider_account,
             environment=self._settings.environment,
-            transaction_id=transaction_id[:64],
+            transaction_id=transaction_id,
             kind=kind,
             status=PaymentStatus.SUCCEEDED,
             amount_minor=entry.amount_minor,
             currency=entry.currency,
-            reference=virtual_reference(entry) or entry.end_to_end_id,
+            reference=visible(virtual_reference(entry) or entry.end_to_end_id) if reference is None else reference,
             source=PaymentSource.STATEMENT,
             occurred_at=datetime.combine(day, time(), ZoneInfo(self._settings.timezone)),
         )

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from adapters.bank.reports import Balanced, Entry, PaymentStatus, read_report
+from adapters.bank.reports import Balanced, Entry, PaymentStatus, RefusedEntry, read_report
 from adapters.bank.xml import XmlRefusedError, read_document
 
 _BOMB = (
@@ -69,8 +69,9 @@ def test_payments_booked_as_one_entry_are_told_apart() -> None:
 
 
 def test_payments_booked_as_one_entry_without_amounts_of_their_own_prove_nothing() -> None:
-    with pytest.raises(XmlRefusedError, match="do not state their amounts"):
-        read_report(notice(booked(detail("A1") + detail("A2"))))
+    [refused] = read_report(notice(booked(detail("A1") + detail("A2"))))
+    assert isinstance(refused, RefusedEntry)
+    assert "do not state their amounts" in refused.why
 
 
 def test_an_entry_that_is_not_booked_is_told_as_such() -> None:
@@ -86,8 +87,32 @@ def test_an_entry_that_names_nothing_matches_nothing() -> None:
 
 
 def test_an_amount_with_more_decimals_than_its_currency_has_is_refused() -> None:
-    with pytest.raises(XmlRefusedError, match="amount"):
-        read_report(notice(booked(detail("A1"), amount="30.505")))
+    [refused] = read_report(notice(booked(detail("A1"), amount="30.505")))
+    assert isinstance(refused, RefusedEntry)
+    assert "amount" in refused.why
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        booked(detail("A1"), amount="30.505"),
+        booked(detail("A1"), amount="99999999999999999.00"),
+        booked(detail("A1")).replace("DBIT", "BOTH"),
+        booked(detail("A1")).replace("<NtryDtls>", "<ValDt><Dt>2026-13-45</Dt></ValDt><NtryDtls>"),
+        booked(detail("A1") + detail("A2")),
+        "<Ntry/>",
+    ],
+)
+def test_one_bad_entry_takes_nothing_from_those_beside_it(bad: str) -> None:
+    facts = read_report(notice(booked(detail("A0")) + bad + booked(detail("A9"))))
+    assert [type(fact) for fact in facts] == [Entry, RefusedEntry, Entry]
+
+
+def test_a_balance_that_is_none_takes_nothing_from_the_entries() -> None:
+    balance = '<Bal><Tp><CdOrPrtry><Cd>OPBD</Cd></CdOrPrtry></Tp><Amt Ccy="???">1.00</Amt></Bal>'
+    statement = f"<BkToCstmrStmt><Stmt><Id>S-7</Id>{balance}{booked(detail('A1'))}</Stmt></BkToCstmrStmt>"
+    facts = read_report(report("camt.053.001.08", statement))
+    assert [type(fact) for fact in facts] == [Entry, RefusedEntry]
 
 
 def test_a_transaction_without_a_status_of_its_own_has_its_batchs() -> None:
