@@ -4,6 +4,7 @@ from dataclasses import asdict
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from fleet.demo.runner import Run
@@ -45,7 +46,7 @@ def print_report(console: Console, run: Run, proof: Proof) -> None:
     outcomes.add_row("settled", str(run.ends["SETTLED"]))
     outcomes.add_row("  of them after a lost or unusable answer", str(run.doubted))
     for reason, count in sorted(run.failed.items()):
-        outcomes.add_row(f"failed: {reason}", str(count))
+        outcomes.add_row(escape(f"failed: {reason}"), str(count))
     outcomes.add_row("unresolved", str(run.ends["UNRESOLVED"]))
     outcomes.add_row("dead-lettered", str(run.dead_lettered))
     outcomes.add_row("refused lines", str(len(run.refused)))
@@ -55,7 +56,7 @@ def print_report(console: Console, run: Run, proof: Proof) -> None:
         for column in ("line", "code", "what to do"):
             refused.add_column(column, overflow="fold")
         for line in run.refused[:50]:
-            refused.add_row(str(line.line), line.code, line.message)
+            refused.add_row(str(line.line), line.code, escape(line.message))
         console.print(refused)
         if len(run.refused) > 50:
             console.print(f"… and {len(run.refused) - 50} more; --json lists them all")
@@ -76,7 +77,7 @@ def print_report(console: Console, run: Run, proof: Proof) -> None:
     console.print(checks)
     culprits = (*proof.paid_twice, *proof.paid_not_settled, *proof.settled_not_paid, *proof.discrepancies)
     for culprit in (*culprits, *proof.received_not_credited, *proof.credited_not_received):
-        console.print(f"  [red]{culprit}[/red]")
+        console.print(f"  [red]{escape(str(culprit))}[/red]")
     console.print(f"{len(run.accepted)} payments in {run.seconds:.1f} s, after the start of the system")
 
 

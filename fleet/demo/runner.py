@@ -12,6 +12,8 @@ from uuid import UUID
 
 from core.domain.context import Context
 from core.store.database import AWAY, Database
+from pydantic import ValidationError
+
 from fleet.client import FleetClient
 from fleet.demo.money_in import COLLECTIONS, REFUND, Collected, MoneyIn, PayIn
 from fleet.demo.payments_file import PaymentLine, RefusedLine
@@ -124,7 +126,7 @@ class _Sender:
                 items.append(await _item(line, self._wallets))
                 sent.append(line)
             except ValueError as error:
-                self.run.refused.append(RefusedLine(line.line, "invalid_field", str(error).replace("\n", " ")))
+                self.run.refused.append(RefusedLine(line.line, "invalid_field", _plainly(error)))
         await self._create(sent, items)
         for line in (line for line in lines if line.payee_type == REFUND):
             if (refused := self._money_in.wanted(line)) is not None:
@@ -146,6 +148,16 @@ class _Sender:
                     self._money_in.accepted(line, Collected(result.intent.id, result.intent.wallet_id))
             elif result.problem is not None:
                 self.run.refused.append(RefusedLine(line.line, result.problem.code, result.problem.detail))
+
+
+def _plainly(error: ValueError) -> str:
+    """Return the first fault of a line as a sentence."""
+    if not isinstance(error, ValidationError):
+        return str(error)
+    first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+    if first["loc"][-1:] == ("type",):
+        return "payee_type is a name of lower-case letters, digits and underscores, such as national_id"
+    return f"{'.'.join(map(str, first['loc']))}: {first['msg']}".removeprefix(": ")
 
 
 def _key(line: PaymentLine) -> str:

@@ -37,5 +37,7 @@ def core_process(stack: Stack, name: str, *roles: str) -> CoreProcess:
     }
     ports = {"FLEET_PUBLIC_PORT": str(public), "FLEET_INTERNAL_PORT": str(port)}
     own = ports if "api" in roles else {"FLEET_METRICS_PORT": str(port)}
+    if "console" in roles:
+        own["FLEET_CONSOLE_PORT"] = str(free_port())
     spec = ChildSpec(name, (sys.executable, "-m", "core", *roles), {**env, **own})
     return CoreProcess(spec, f"http://127.0.0.1:{public}", f"http://127.0.0.1:{port}")
