@@ -10,10 +10,10 @@ from dataclasses import dataclass, field
 from itertools import islice
 from uuid import UUID
 
-from core.domain.context import Context
-from core.store.database import AWAY, Database
 from pydantic import ValidationError
 
+from core.domain.context import Context
+from core.store.database import AWAY, Database
 from fleet.client import FleetClient
 from fleet.demo.money_in import COLLECTIONS, REFUND, Collected, MoneyIn, PayIn
 from fleet.demo.payments_file import PaymentLine, RefusedLine
