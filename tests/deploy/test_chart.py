@@ -4,6 +4,7 @@ import importlib.util
 import json
 import subprocess
 from collections.abc import Iterable, Iterator
+from copy import deepcopy
 from functools import cache
 from ipaddress import ip_address, ip_network
 from pathlib import Path
@@ -16,13 +17,13 @@ import yaml
 
 from core.settings import Settings
 from schemas.streams import ADAPTERS_GROUP, jobs_stream, shards_of
+from tests.deploy.custom_resources import KINDS, faults_of
 from tests.deploy.environments import environment_of, required_of
 from tools import alerts, dashboards
 from tools.render import BASE, CHART, ROOT, base, render, values_of
 
 VALUES = [None, *sorted(path.name for path in CHART.glob("values-*.yaml"))]
 VERSIONS = ("1.29", "1.34")
-CUSTOM = {"ScaledObject", "TriggerAuthentication", "PodMonitor", "PrometheusRule", "ExternalSecret"}
 every_values = pytest.mark.parametrize("values", VALUES, ids=lambda name: name or "values.yaml")
 
 
@@ -60,10 +61,44 @@ def test_the_chart_has_nothing_to_lint(values: str | None) -> None:
 @pytest.mark.parametrize("version", VERSIONS)
 @every_values
 def test_every_object_is_what_kubernetes_takes(values: str | None, version: str) -> None:
-    known = [each for each in objects(values) if each["kind"] not in CUSTOM]
+    known = [each for each in objects(values) if each["kind"] not in KINDS]
     assert known
     for each in known:
         kubernetes_validate.validate(each, version, strict=True)
+
+
+@every_values
+def test_every_object_of_an_operator_is_what_that_takes(values: str | None) -> None:
+    custom = [each for each in objects(values) if each["kind"] in KINDS]
+    assert bool(custom) == (values != "values-small.yaml")
+    for each in custom:
+        assert faults_of(each) == [], each["metadata"]["name"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "way", "right", "wrong"),
+    [
+        ("ScaledObject", ("spec",), "minReplicaCount", "minReplicas"),
+        ("ScaledObject", ("spec", "triggers", 0, "metadata"), "consumerGroup", "consumergroup"),
+        ("ScaledObject", ("spec", "triggers", 1, "metadata"), "pendingEntriesCount", "pendingEntries"),
+        ("ScaledObject", ("spec", "triggers", 0), "authenticationRef", "authRef"),
+        ("TriggerAuthentication", ("spec", "secretTargetRef", 0), "parameter", "param"),
+        ("PodMonitor", ("spec",), "podMetricsEndpoints", "endpoints"),
+        ("PodMonitor", ("spec", "podMetricsEndpoints", 0), "port", "targetport"),
+        ("PrometheusRule", ("spec", "groups", 1, "rules", 0), "annotations", "annotation"),
+        ("ExternalSecret", ("spec", "data", 0, "remoteRef"), "property", "field"),
+    ],
+)
+def test_a_misspelt_field_of_an_operators_object_is_found(
+    kind: str, way: tuple[str | int, ...], right: str, wrong: str
+) -> None:
+    made = deepcopy(of_kind("values-production.yaml", kind)[0])
+    assert faults_of(made) == []
+    at: Any = made
+    for step in way:
+        at = at[step]
+    at[wrong] = at.pop(right)
+    assert faults_of(made)
 
 
 @every_values
@@ -366,7 +401,9 @@ def test_an_overlay_builds_valid_objects_and_changes_what_it_says(overlay: str) 
     assert built.returncode == 0, built.stderr
     made = [each for each in yaml.safe_load_all(built.stdout) if each]
     for each in made:
-        if each["kind"] not in CUSTOM:
+        if each["kind"] in KINDS:
+            assert faults_of(each) == []
+        else:
             kubernetes_validate.validate(each, VERSIONS[-1], strict=True)
     images = {
         each["spec"]["template"]["spec"]["containers"][0]["image"] for each in made if each["kind"] == "Deployment"
