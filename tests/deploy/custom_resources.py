@@ -7,7 +7,7 @@ reference of the Prometheus operator (prometheus-operator.dev/docs/api-reference
 
 from typing import Any, Final
 
-from jsonschema import Draft202012Validator
+from jsonschema import Draft202012Validator  # type: ignore[import-untyped]  # it has no types
 
 Schema = dict[str, Any]
 
