@@ -31,8 +31,9 @@ from core.services.on_call.run_redrives import run_redrives
 from core.services.payments.accept import AcceptService
 from core.services.payments.read_intents import ReadService
 from core.services.payments.reviews import expire_reviews
-from core.services.recon.recon import reconcile_intents
+from core.services.recon.recon import reconcile_intents, reconcile_ledger_alone
 from core.services.recon.registers import RegisterPace, compare_lately, want_registers
+from core.services.recon.rounds import LATELY, Rounds
 from core.services.settling.completer import Completer
 from core.services.settling.resolve import ResolverMemory, resolve_due
 from core.services.terms.fees import FeeBook
@@ -86,6 +87,7 @@ from core.store.told.webhook_queue import PostgresDeliveries
 from core.store.told.webhooks import WebhookStore
 from core.store.vault import PostgresVault
 from core.store.wallets.wallets import WalletStore
+from core.telemetry.catalogue import BOOKS_PROVEN
 from core.telemetry.figures import show_figures, show_imbalance
 from wire.client import StreamServers
 
@@ -329,6 +331,7 @@ def background(core: Core, servers: StreamServers) -> BusDeps:
     settings, database, ports = core.settings, core.worker_database, core.worker_ports
     memory = ResolverMemory(settings.voids_per_minute)
     parking = PostgresParking(database, ports.vault)
+    rounds = Rounds(settings.recon_every_s, settings.recon_round_s)
 
     def unit_of_work() -> AbstractAsyncContextManager[Any]:
         return database.unit_of_work(Context(None, "core"))
@@ -347,11 +350,16 @@ def background(core: Core, servers: StreamServers) -> BusDeps:
         show_imbalance(await read_imbalance(database))
 
     async def reconcile() -> None:
-        # Two days by their ids: whatever was late on one run is met by the next; a full run is a person's command.
+        # By their ids: whatever was late on one run is met by the next. Older ones follow by and by.
         now = datetime.now(UTC)
-        await reconcile_intents(ports, Context(None, "core"), now - timedelta(days=2))
+        await reconcile_intents(ports, Context(None, "core"), now - LATELY)
+        await rounds.go_on(ports, Context(None, "core"), now)
         await want_registers(ports, Context(None, "core"), now)
         await compare_lately(ports, Context(None, "core"), now)
+
+    async def prove_books() -> None:
+        if await reconcile_ledger_alone(ports, Context(None, "core"), settings.books_longest_s) is not None:
+            BOOKS_PROVEN.set_to_current_time()
 
     return BusDeps(
         settings=settings,
@@ -366,6 +374,7 @@ def background(core: Core, servers: StreamServers) -> BusDeps:
         observe=observe,
         prove=prove,
         reconcile=reconcile,
+        prove_books=prove_books,
         redrive=partial(run_redrives, ports, unit_of_work),
         instance=settings.instance or f"{socket.gethostname()}-{os.getpid()}",
         notify=notifier(core).step,

@@ -114,6 +114,12 @@ class Settings(EnvironmentSettings):
     """A reconciliation break of more minor units than this is put right by two people."""
     recon_every_s: Seconds = 3600
     """How often the intents of the last two days are compared with the books, and new registers with both."""
+    recon_round_s: Annotated[int, Field(ge=3600)] = 2_592_000
+    """Within so long every older intent is compared again, a slice each time."""
+    books_every_s: Seconds = 86_400
+    """How often a resolver proves the whole ledger from its transfers; the first time soon after its start."""
+    books_longest_s: Annotated[int, Field(ge=1)] = 1800
+    """A proof that takes longer is given up, and tried again the next time."""
     register_days_back: Annotated[int, Field(ge=1, le=31)] = 3
     """For how many days that have ended a register is asked for, and compared when it comes."""
     register_edge_s: Seconds = 7200

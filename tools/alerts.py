@@ -150,6 +150,10 @@ _SERVICE: Final = (
         "A break {{ $labels.kind }} has been open for {{ $value | humanizeDuration }}.", "fleet-ledger",
     ),
     Alert(
+        "BooksUnproven", "ticket", "time() - max(fleet_books_proven_timestamp_seconds) > 172800",
+        "The ledger has not been proven from its transfers for {{ $value | humanizeDuration }}.", "fleet-ledger",
+    ),
+    Alert(
         "BreakerOpen", "ticket", "max by (rail, operation) (fleet_breaker_state) == 2",
         "{{ $labels.rail }} is not asked for {{ $labels.operation }}: its provider fails.", "fleet-rail", "1m",
     ),

@@ -268,6 +268,8 @@ _LEDGER: Final = Board(
                       ((_or_none("max by (kind) (fleet_breaks_open)"), "{{kind}}"),)),
                 Panel("Oldest break", "By kind.",
                       ((_or_none("max by (kind) (fleet_breaks_oldest_seconds)"), "{{kind}}"),), "s"),
+                Panel("Books proven", "When the whole ledger was last proven from its transfers.",
+                      (("max(fleet_books_proven_timestamp_seconds) * 1000", "proven"),), "dateTimeFromNow"),
                 Panel("Lines compared", "By what they came to.",
                       ((_or_none("sum by (rail, match) (increase(fleet_register_lines_compared_total[1h]))"),
                         "{{rail}} {{match}}"),)),

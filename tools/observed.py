@@ -359,5 +359,6 @@ SCENARIOS: Final = (
 BY_PROMTOOL: Final = {
     "EvidenceDropped": "an adapter gives evidence up only where 5,000 pieces wait, or the core refuses it",
     "BankMessageRefused": "mock-bank sends nothing that cannot be read",
+    "BooksUnproven": "no proof of the ledger for two days: the moment of the last one is the process's own, and no row",
 }
 """Alerts that no scenario causes, and why: their rules are proven by promtool's unit tests alone."""

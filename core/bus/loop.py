@@ -4,6 +4,7 @@ import asyncio
 import logging
 import random
 from collections.abc import Awaitable, Callable
+from functools import partial
 
 from wire.pulse import PULSE, Beat
 
@@ -13,15 +14,17 @@ SIGN_OF_LIFE_S = 60.0
 """Well under what counts as stalled (wire.pulse)."""
 
 
-async def forever(name: str, step: Callable[[], Awaitable[float]]) -> None:
+async def forever(name: str, step: Callable[[], Awaitable[float]], *, slow: bool = False) -> None:
     """Run `step` until cancelled; it returns how many seconds to wait before the next.
+
+    A `slow` step may take longer than what counts as stalled: whoever gives it has bounded it.
 
     Any error is logged when it begins and when it ends, and retried after a jittered, growing wait: a loop that
     died of an unforeseen error would be a fault that nobody sees.
     """
     beat = PULSE.start(name.removeprefix("the "))
     try:
-        await _turn(name, step, beat)
+        await _turn(name, partial(_alive, step, beat) if slow else step, beat)
     finally:
         PULSE.end(beat)
 
@@ -42,6 +45,21 @@ async def _turn(name: str, step: Callable[[], Awaitable[float]], beat: Beat) -> 
                 log.warning("%s works again after %d failures", name, failures)
             failures = 0
         await _rest(wait_s, beat)
+
+
+async def _alive(step: Callable[[], Awaitable[float]], beat: Beat) -> float:
+    """Run a step with a sign of life now and then; cancelled with it."""
+    signs = asyncio.create_task(_beat(beat))
+    try:
+        return await step()
+    finally:
+        signs.cancel()
+
+
+async def _beat(beat: Beat) -> None:
+    while True:
+        await asyncio.sleep(SIGN_OF_LIFE_S)
+        beat.beat()
 
 
 async def _rest(wait_s: float, beat: Beat) -> None:

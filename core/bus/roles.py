@@ -1,6 +1,8 @@
 """The background roles, each a coroutine that runs until it is cancelled. Several of each may run at once."""
 
 import asyncio
+import logging
+import random
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -16,7 +18,7 @@ from core.bus.relay import StreamRelay, relay_step
 from core.bus.sweeper import Sweeper
 from core.services.settling.bus_ports import EVERY_STREAM, DispatchStore, ParkingStore, Receive, Upkeep
 from core.settings import Settings
-from core.telemetry.catalogue import begin_at_zero
+from core.telemetry.catalogue import BOOKS_PROVEN, begin_at_zero
 from schemas.streams import (
     ADAPTERS_GROUP,
     Part,
@@ -29,10 +31,13 @@ from schemas.streams import (
 )
 from wire.client import StreamServers
 
+_log = logging.getLogger(__name__)
+
 NONCE_AGE_S = 600
 CONSUMER_IDLE_MS = 3_600_000
 BLOCKING_AFTER_MS = 600_000
 _GATE_REMEMBERED_S = 0.1
+_BOOKS_AFTER_S = 600
 _OBSERVING_PART = 50
 """An observation that takes a second is followed by this many without one, up to a bound."""
 _OBSERVING_RARER = 6
@@ -55,6 +60,7 @@ class BusDeps:
     observe: Callable[[], Awaitable[None]]
     prove: Callable[[], Awaitable[None]]
     reconcile: Callable[[], Awaitable[None]]
+    prove_books: Callable[[], Awaitable[None]]
     redrive: Callable[[], Awaitable[int]]
     instance: str
     notify: Callable[[], Awaitable[float]]
@@ -109,6 +115,7 @@ async def resolver_role(deps: BusDeps) -> None:
         tasks.create_task(forever("the end of waits", lambda: _end_waits(deps)))
         tasks.create_task(forever("the notifier", deps.notify))
         tasks.create_task(forever("reconciliation", lambda: _then(deps.reconcile, deps.settings.recon_every_s)))
+        tasks.create_task(_prove_books(deps))
         tasks.create_task(forever("the completer", deps.complete))
         tasks.create_task(forever("upkeep", lambda: _upkeep(deps)))
         tasks.create_task(forever("the observer", lambda: _observe(deps)))
@@ -193,6 +200,22 @@ async def _observe(deps: BusDeps) -> float:
     for shard in shards:
         await observe_rail(deps.servers.of(shard), shard)
     return pause_s
+
+
+async def _prove_books(deps: BusDeps) -> None:
+    every_s = deps.settings.books_every_s
+    BOOKS_PROVEN.set_to_current_time()
+    # A start has other work first, and several resolvers that start together shall not prove together.
+    await asyncio.sleep(random.uniform(0.5, 1.0) * min(_BOOKS_AFTER_S, every_s))  # noqa: S311 - jitter
+
+    async def step() -> float:
+        try:
+            await deps.prove_books()
+        except Exception as error:  # noqa: BLE001 - what read for half an hour is not repeated in a second
+            _log.warning("the books could not be proven: %s: %s", type(error).__name__, error)
+        return every_s
+
+    await forever("the books", step, slow=True)
 
 
 async def _end_waits(deps: BusDeps) -> float:

@@ -75,6 +75,10 @@ RAIL_PAUSED: Final = Gauge("fleet_rail_paused", "1 where a person paused the rai
 IMBALANCE: Final = Gauge(
     "fleet_ledger_imbalance_minor", "How far debits and credits of a ledger differ, pending and posted: 0.", ["ledger"]
 )
+BOOKS_PROVEN: Final = Gauge(
+    "fleet_books_proven_timestamp_seconds",
+    "When a resolver last proved the whole ledger from its transfers, whatever it found; at first, when it started.",
+)
 REGISTERS_AWAITED: Final = Gauge(
     "fleet_registers_awaited", "Registers that are expected, were asked for and have not come.", ["rail"]
 )

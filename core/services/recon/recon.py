@@ -16,7 +16,7 @@ from core.domain.reconciliation import Booked, Break, BreakKind, Told, breaks_of
 from core.domain.registers import PREFIX as REGISTER_PREFIX
 from core.services.access.keys import RECONCILIATION_SCOPE, Caller
 from core.services.cursors import decode_cursor, encode_cursor, id_of, malformed_cursor
-from core.services.ledger_port import Ledger
+from core.services.ledger_port import Ledger, LedgerReport
 from core.services.on_call.audit import Act, Journal
 from core.services.on_call.redrives import SYSTEM_TENANT, background_context, reach
 from core.services.problems import Refusal
@@ -40,12 +40,17 @@ class Reconciler(Protocol):
 
     async def freeze(self, uow: Any) -> None: ...
 
-    def walk(self, uow: Any, since: datetime | None, page: int) -> AsyncIterator[list[IntentRow]]:
-        """Read intents in id order, a page at a time."""
+    async def alone(self, uow: Any, what: str, longest_s: int) -> bool: ...
+    async def oldest(self, uow: Any) -> datetime | None: ...
+
+    def walk(
+        self, uow: Any, since: datetime | None, page: int, until: datetime | None = None
+    ) -> AsyncIterator[list[IntentRow]]:
+        """Read intents in id order, a page at a time; those made before `until`."""
         ...
 
     async def books(self, uow: Any, intents: Sequence[UUID], transfers: Sequence[UUID]) -> Books: ...
-    async def homeless_holds(self, uow: Any, since: datetime | None) -> list[Break]: ...
+    async def homeless_holds(self, uow: Any, since: datetime | None, until: datetime | None = None) -> list[Break]: ...
     async def record(self, uow: Any, breaks: Sequence[Break]) -> int: ...
     async def end_missing(self, uow: Any, kinds: Sequence[str], seen: Sequence[UUID]) -> int: ...
     async def page(
@@ -85,12 +90,30 @@ async def reconcile_ledger(ports: ReconPorts, context: Context) -> ReconReport:
     """Prove the ledger from its transfers and record what the proof names. Reads every transfer."""
     async with ports.unit_of_work(context) as uow:
         report = await ports.ledger.verify(uow)
+    return await _proven(ports, context, report)
+
+
+async def reconcile_ledger_alone(ports: ReconPorts, context: Context, longest_s: int) -> ReconReport | None:
+    """As `reconcile_ledger`, within a bound of seconds; None where somebody else is at it.
+
+    Raises what the database answers where it takes longer: then nothing is proven and nothing is recorded.
+    """
+    async with ports.unit_of_work(context) as uow:
+        if not await ports.recon.alone(uow, "ledger", longest_s):
+            return None
+        report = await ports.ledger.verify(uow)
+    return await _proven(ports, context, report)
+
+
+async def _proven(ports: ReconPorts, context: Context, report: LedgerReport) -> ReconReport:
     found = [Break(f"ledger_{x.kind}", SYSTEM_TENANT, x.subject_id, x.detail) for x in report.discrepancies]
     return await _recorded(ports, context, "ledger", found, report.transfers, 0, since=None)
 
 
-async def reconcile_intents(ports: ReconPorts, context: Context, since: datetime | None = None) -> ReconReport:
-    """Compare every intent, or those made since, with books and events; record what does not fit.
+async def reconcile_intents(
+    ports: ReconPorts, context: Context, since: datetime | None = None, until: datetime | None = None
+) -> ReconReport:
+    """Compare every intent, or those made since, and before `until`, with books and events; record what does not fit.
 
     One moment is looked at, however long it takes; memory is a page of intents.
     """
@@ -98,7 +121,7 @@ async def reconcile_intents(ports: ReconPorts, context: Context, since: datetime
     compared = unjudged = 0
     async with ports.unit_of_work(context) as uow:
         await ports.recon.freeze(uow)
-        async for page in ports.recon.walk(uow, since, PAGE):
+        async for page in ports.recon.walk(uow, since, PAGE, until):
             judged = [intent for intent in page if is_judged(intent)]
             ids = {intent.id: transfers_of(intent) for intent in judged}
             books = await ports.recon.books(uow, list(ids), [each for chain in ids.values() for each in chain])
@@ -106,7 +129,7 @@ async def reconcile_intents(ports: ReconPorts, context: Context, since: datetime
                 found += breaks_of(intent, books.booked, books.resolved, books.told.get(intent.id))
             compared += len(page)
             unjudged += len(page) - len(judged)
-        found += await ports.recon.homeless_holds(uow, since)
+        found += await ports.recon.homeless_holds(uow, since, until)
     return await _recorded(ports, context, "intents", found, compared, unjudged, since=since)
 
 

@@ -1,11 +1,11 @@
 """Reconciliation in PostgreSQL: reads pages of intents with their books, keeps breaks."""
 
 from collections.abc import AsyncIterator, Sequence
-from datetime import date, datetime
+from datetime import UTC, date, datetime
 from typing import Any, Final
 from uuid import UUID
 
-from core.domain.ids import ids_of_that_time
+from core.domain.ids import id_time_ms, ids_of_that_time
 from core.domain.intents import IntentRow
 from core.domain.reconciliation import Booked, Break, BreakKind, Told
 from core.services.recon.recon import Books
@@ -15,7 +15,8 @@ from schemas.recon import BreakState, BreakView
 
 _PAGE: Final = f"""
 SELECT {", ".join(INTENT_COLUMNS)} FROM fleet.intents
-WHERE ($1::uuid IS NULL OR id > $1) AND ($2::timestamptz IS NULL OR id >= fleet.first_id_at($2)) ORDER BY id LIMIT $3
+WHERE ($1::uuid IS NULL OR id > $1) AND ($2::timestamptz IS NULL OR id >= fleet.first_id_at($2))
+    AND ($4::timestamptz IS NULL OR id < fleet.first_id_at($4)) ORDER BY id LIMIT $3
 """  # noqa: S608 - a constant list of columns
 _BOOKED: Final = """
 SELECT id, debit_account_id, credit_account_id, amount_minor, flags FROM fleet.transfers
@@ -40,6 +41,7 @@ LEFT JOIN fleet.transfer_resolutions r ON r.pending_id = t.id
 LEFT JOIN fleet.intents i ON i.id = t.user_data
 WHERE t.flags & 2 = 2 AND t.expires_at IS NULL AND r.pending_id IS NULL AND i.id IS NULL
     AND ($1::timestamptz IS NULL OR t.id >= fleet.first_id_at($1))
+    AND ($2::timestamptz IS NULL OR t.id < fleet.first_id_at($2))
 """
 _RECORD: Final = """
 WITH kept AS (
@@ -73,10 +75,25 @@ class ReconStore:
         """See one moment until the transaction ends."""
         await uow.connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
 
-    async def walk(self, uow: UnitOfWork, since: datetime | None, page: int) -> AsyncIterator[list[IntentRow]]:
+    async def alone(self, uow: UnitOfWork, what: str, longest_s: int) -> bool:
+        """Whether nobody else does it, until the transaction ends; no statement of it may then take any longer."""
+        await uow.connection.execute("SELECT set_config('statement_timeout', $1, true)", f"{longest_s}s")
+        taken: bool = await uow.connection.fetchval(
+            "SELECT pg_try_advisory_xact_lock(hashtextextended('fleet.recon:' || $1, 0))", what
+        )
+        return taken
+
+    async def oldest(self, uow: UnitOfWork) -> datetime | None:
+        """Return when the first intent was accepted; None where there is none."""
+        first: UUID | None = await uow.connection.fetchval("SELECT id FROM fleet.intents ORDER BY id LIMIT 1")
+        return None if first is None else datetime.fromtimestamp(id_time_ms(first) / 1000, UTC)
+
+    async def walk(
+        self, uow: UnitOfWork, since: datetime | None, page: int, until: datetime | None = None
+    ) -> AsyncIterator[list[IntentRow]]:
         """Read intents in id order."""
         last: UUID | None = None
-        while rows := await uow.connection.fetch(_PAGE, last, since, page):
+        while rows := await uow.connection.fetch(_PAGE, last, since, page, until):
             yield [intent_of(row) for row in rows]
             last = rows[-1]["id"]
 
@@ -94,11 +111,13 @@ class ReconStore:
             {row["intent_id"]: Told(row["events"], row["seq"], row["state"]) for row in told},
         )
 
-    async def homeless_holds(self, uow: UnitOfWork, since: datetime | None) -> list[Break]:
+    async def homeless_holds(
+        self, uow: UnitOfWork, since: datetime | None, until: datetime | None = None
+    ) -> list[Break]:
         """Return holds that no intent knows."""
         return [
             Break(BreakKind.ORPHAN_HOLD.value, row["tenant_id"], row["id"], "a hold of no intent", row["amount_minor"])
-            for row in await uow.connection.fetch(_HOMELESS, since)
+            for row in await uow.connection.fetch(_HOMELESS, since, until)
         ]
 
     async def record(self, uow: UnitOfWork, breaks: Sequence[Break]) -> int:

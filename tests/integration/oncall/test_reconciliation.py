@@ -2,14 +2,24 @@
 
 import asyncio
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from uuid import UUID, uuid4
 
+import asyncpg
 import pytest
 
 from core.domain.context import Context
 from core.services.access.keys import Caller
 from core.services.problems import Refusal
-from core.services.recon.recon import approve_break, assign_break, reconcile_intents, reconcile_ledger, resolve_break
+from core.services.recon.recon import (
+    approve_break,
+    assign_break,
+    reconcile_intents,
+    reconcile_ledger,
+    reconcile_ledger_alone,
+    resolve_break,
+)
+from core.services.recon.rounds import Rounds
 from schemas.recon import BreakResolution, BreakState, BreakView, ReconReport
 from tests.integration.permits.conftest import World, pay_job
 
@@ -164,3 +174,43 @@ async def test_payments_that_go_on_meanwhile_are_no_breaks(world: World) -> None
     while not busy.done():
         assert (await compare(world)).found == {}
     await busy
+
+
+async def test_the_proof_of_the_books_by_timer_names_what_is_broken_and_runs_alone(world: World) -> None:
+    made = await books(world)
+    ports = world.core.worker_ports
+    clean = await reconcile_ledger_alone(ports, CONTEXT, 60)
+    assert clean is not None
+    assert (clean.clean, clean.compared > 0) == (True, True)
+    await plant(world, f"DELETE FROM fleet.transfers WHERE id = {POSTED.format(**made)}")
+    async with world.uow() as other:
+        assert await ports.recon.alone(other, "ledger", 60)
+        assert await reconcile_ledger_alone(ports, CONTEXT, 60) is None
+        assert await breaks(world) == []
+    report = await reconcile_ledger_alone(ports, CONTEXT, 60)
+    assert report is not None
+    assert "ledger_balance_differs" in report.found
+    assert {each.kind for each in await breaks(world)} == set(report.found)
+
+
+async def test_a_proof_that_takes_too_long_is_given_up_and_records_nothing(world: World) -> None:
+    made = await books(world)
+    await plant(world, f"DELETE FROM fleet.transfers WHERE id = {POSTED.format(**made)}")
+    async with world.admin.transaction():
+        await world.admin.execute("LOCK TABLE fleet.accounts IN ACCESS EXCLUSIVE MODE")
+        with pytest.raises(asyncpg.QueryCanceledError):
+            await reconcile_ledger_alone(world.core.worker_ports, CONTEXT, 1)
+    assert await breaks(world, None) == []
+
+
+async def test_a_round_finds_what_broke_in_old_payments_and_every_hour_looks_at_a_part_of_them(world: World) -> None:
+    made = await books(world)
+    await plant(world, f"DELETE FROM fleet.transfers WHERE id = {POSTED.format(**made)}")
+    ports, day = world.core.worker_ports, timedelta(days=1)
+    # In sixty days all of it is old; a round that ends then compares it whole, and its first half a part.
+    days = (datetime.now(UTC) - datetime(1970, 1, 1, tzinfo=UTC)) // day
+    begun = datetime(1970, 1, 1, tzinfo=UTC) + (days // 30 + 2) * 30 * day
+    rounds = Rounds(every_s=86_400, round_s=30 * 86_400)
+    compared = [await rounds.go_on(ports, CONTEXT, begun + n * day) for n in range(31)]
+    assert sum(compared) == 5
+    assert {each.kind for each in await breaks(world)} == {"settled_transfers_missing"}
