@@ -27,6 +27,8 @@ class Mandate:
     created_at: datetime
     cancelled_at: datetime | None = None
     drawn: set[SequenceType] = field(default_factory=set)
+    takes: int = 0
+    """How many debits were planned under it since it was read."""
 
     @property
     def state(self) -> MandateState:

@@ -32,6 +32,8 @@ class StrandedKind(StrEnum):
     """A job waits for the resolver, which was never told when: it looks now."""
     UNTOLD = "untold"
     """UNRESOLVED, and no alert says so: marked and alerted."""
+    UNCANCELLED = "uncancelled"
+    """The mandate that it pulls under was cancelled, and nothing was sent: the payment is cancelled."""
     UNCLOSED = "unclosed"
     """Ended, and a job of it is open: the job is closed."""
     UNRELEASED = "unreleased"
@@ -60,6 +62,8 @@ class Standing:
     open_jobs: tuple[UUID, ...] = ()
     unqueued: tuple[UUID, ...] = ()
     unchecked: tuple[UUID, ...] = ()
+    withdrawn: bool = False
+    """Whether its mandate was cancelled before any permit."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +80,8 @@ def stranded(each: Standing) -> Stranded | None:
     """Return how an intent stands, None where something will still move it."""
     if each.state.is_terminal:
         return _of(each, StrandedKind.UNCLOSED, each.open_jobs) if each.open_jobs else None
+    if each.withdrawn and each.open_jobs:
+        return _of(each, StrandedKind.UNCANCELLED, each.open_jobs)
     if each.unqueued:
         return _of(each, StrandedKind.UNQUEUED, each.unqueued)
     if each.unchecked:

@@ -131,6 +131,7 @@ PROBLEMS: Final = {
     "wrong_redrive_state": ProblemType(409, "The redrive's state does not allow this"),
     "permit_running": ProblemType(409, "The payment may be on its way to the provider at this moment"),
     "suspense_taken": ProblemType(409, "The item was decided about already"),
+    "suspense_taken_back": ProblemType(409, "The item's provider took the payment back"),
     "wrong_break_state": ProblemType(409, "The break's state does not allow this"),
     "entry_missing": ProblemType(422, "A break of money is put right by a new entry"),
     "day_missing": ProblemType(422, "The lines speak of several days, and none was named"),

@@ -129,12 +129,17 @@ class Caller:
     acting: OnBehalfOf | None = None
     """Whom the request is made for."""
 
-    def context(self, traceparent: str | None = None) -> Context:
-        """Return the context of a use case; its actor tells the user that the key acts for, and who acts."""
+    @property
+    def actor(self) -> str:
+        """Who acts, and the user that the key acts for."""
         actor = self.key_id if self.kind == "person" else f"key:{self.key_id}"
         if self.acting is not None:
             actor += f" for {self.acting.user}" + (f" by {self.acting.agent}" if self.acting.agent else "")
-        return Context(self.tenant_id, actor, traceparent)
+        return actor
+
+    def context(self, traceparent: str | None = None) -> Context:
+        """Return the context of a use case."""
+        return Context(self.tenant_id, self.actor, traceparent)
 
     def require_operation(self, operation: str) -> None:
         """Raise Refusal `operation_not_permitted` unless the key carries it, and may while it acts for a user."""

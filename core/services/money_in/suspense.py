@@ -43,6 +43,7 @@ from schemas.suspense import (
     ToleranceView,
 )
 
+TAKEN_BACK: Final = "suspense_taken_back"
 _DONE: Final = frozenset({TransferResult.OK, TransferResult.EXISTS})
 
 
@@ -53,6 +54,8 @@ class Locked:
     item: SuspenseItem
     provider: str
     environment: str
+    taken_back: bool = False
+    """Whether its provider took it back, and that is not booked yet."""
 
 
 class Items(Protocol):
@@ -65,6 +68,8 @@ class Items(Protocol):
     async def detail(self, uow: Any, item_id: UUID) -> SuspenseDetail | None: ...
 
     async def lock(self, uow: Any, item_id: UUID) -> Locked | None: ...
+
+    async def taken_back(self, uow: Any, intent_id: UUID) -> bool: ...
 
     async def take(self, uow: Any, item_id: UUID, action: str, intent_id: UUID, reason: str) -> None: ...
 
@@ -139,8 +144,8 @@ async def _detail(uow: Any, ports: SuspensePorts, item_id: UUID) -> SuspenseDeta
 async def assign_item(ports: SuspensePorts, caller: Caller, item_id: UUID, request: AssignRequest) -> SuspenseDetail:
     """Give an item's money to a wallet, by a deposit of its own: settled, or held until a second key approves.
 
-    Raises Refusal: operation_not_permitted, account_not_permitted, not_found, suspense_taken, wallet_not_found,
-    currency_mismatch, account_closed.
+    Raises Refusal: operation_not_permitted, account_not_permitted, not_found, suspense_taken, suspense_taken_back,
+    wallet_not_found, currency_mismatch, account_closed.
     """
     caller.require_operation(SUSPENSE_SCOPE)
     caller.require_account(request.wallet_id)
@@ -169,7 +174,7 @@ async def return_item(ports: SuspensePorts, caller: Caller, item_id: UUID, reque
 
     Where a second key is needed, the job is made when it approves. Where it or the provider refuses, the item is open
     again. Raises Refusal: operation_not_permitted, not_found,
-    suspense_taken, rail_unavailable (no adapter of the rail pays back).
+    suspense_taken, suspense_taken_back, rail_unavailable (no adapter of the rail pays back).
     """
     caller.require_operation(SUSPENSE_SCOPE)
     async with ports.unit_of_work(caller.context()) as uow:
@@ -228,6 +233,8 @@ async def _lock_open(uow: Any, ports: SuspensePorts, item_id: UUID) -> Locked:
         raise Refusal("not_found", "there is no such item in suspense")
     if locked.item.state is not SuspenseState.OPEN:
         raise Refusal("suspense_taken", f"the item is {locked.item.state} already, by intent {locked.item.taken_by}")
+    if locked.taken_back:
+        raise Refusal(TAKEN_BACK, "the provider took the payment back: within seconds that is booked here, too")
     return locked
 
 

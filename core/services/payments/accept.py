@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, suppress
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ from core.domain.registry import OPERATIONS
 from core.services.access.acting import made_for
 from core.services.access.keys import Caller, HeldNonce, replayed
 from core.services.payments.authorize import AuthorizePorts, Intents, Moment, Outcome, new_job, place_holds
-from core.services.payments.mandates import Mandates, lock_mandates
+from core.services.payments.mandates import Mandates, Signed, lock_mandates
 from core.services.payments.micro_batch import MicroBatcher
 from core.services.payments.plans import (
     Asked,
@@ -53,6 +54,10 @@ _RACES: Final = 5
 
 class InFlightError(RuntimeError):
     """Another transaction holds one of the keys and has not committed."""
+
+
+class DrawnInVainError(RuntimeError):
+    """A debit stood before others of its mandate in a batch, and was not made: each of them is asked for alone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +103,7 @@ class Idempotency(Protocol):
 class AcceptedIntents(Intents, Protocol):
     """What acceptance needs of the intents' store."""
 
-    async def insert_intents(self, uow: Any, intents: Sequence[IntentRow]) -> None: ...
+    async def insert_intents(self, uow: Any, intents: Sequence[IntentRow], actors: Sequence[str] = ()) -> None: ...
     async def load_intents(self, uow: Any, ids: Sequence[UUID], *, lock: bool = False) -> dict[UUID, IntentRow]: ...
     async def refunds_of(self, uow: Any, originals: Sequence[UUID]) -> list[IntentRow]: ...
     async def accept_deadlines(self, uow: Any, ids: Sequence[UUID]) -> dict[UUID, datetime | None]: ...
@@ -166,7 +171,7 @@ class AcceptService:
         self._ports, self._batch, self._in_flight, self._confirm_within = ports, batch, in_flight, confirm_within
         self._slots = asyncio.Semaphore(in_flight)
         self._doors: dict[str, MicroBatcher[Asked, Accepted | Refusal]] = {}
-        self._busy: set[tuple[str, str]] = set()
+        self._busy: dict[tuple[str, str], HeldNonce | None] = {}
         self._wallets: dict[UUID, Wallet] = {}
 
     async def accept(
@@ -202,7 +207,7 @@ class AcceptService:
                 require_operation(caller, request)
                 caller.require_account(asking_wallet(request))
                 asking = made_for(caller, request)
-                self._begin(caller, key)
+                self._begin(caller, key, nonce)
             except Refusal as refusal:
                 answers[place] = refusal
                 continue
@@ -210,14 +215,20 @@ class AcceptService:
         try:
             answers |= zip(asked, await self._door(caller).submit_all(list(asked.values())), strict=True)
         finally:
-            self._busy.difference_update((caller.key_id, each.key) for each in asked.values())
+            for each in asked.values():
+                del self._busy[caller.key_id, each.key]
         return [answers[place] for place in range(len(requests))]
 
-    def _begin(self, caller: Caller, key: str) -> None:
+    def _begin(self, caller: Caller, key: str, nonce: HeldNonce | None) -> None:
         claim = (caller.key_id, key)
         if claim in self._busy:
+            first = self._busy[claim]
+            if nonce is not None and first is not None and first is not nonce and first.text == nonce.text:
+                # The same bytes twice. The first spends the nonce: spent here, it would turn that one into the replay.
+                nonce.is_spent = True
+                raise replayed()
             raise Refusal("idempotency_in_flight", "the first request under this key is not answered yet: repeat soon")
-        self._busy.add(claim)
+        self._busy[claim] = nonce
 
     def _door(self, caller: Caller) -> MicroBatcher[Asked, Accepted | Refusal]:
         door = self._doors.get(caller.key_id)
@@ -260,7 +271,7 @@ class AcceptService:
 
     async def _accept_batch(self, uow: Any, batch: Sequence[Asked]) -> list[Accepted | Refusal]:
         ports = self._ports
-        plans = await self._plans(uow, batch)
+        plans, signed = await self._plans(uow, batch)
         claims = [
             Claim(
                 asked.key,
@@ -288,6 +299,10 @@ class AcceptService:
             uow, [plain for intent_id, plain in plains.items() if intent_id in fresh], claimed.wrapped_keys
         )
         rows = await self._create(uow, fresh, claimed.moment, sealed)
+        if len(batch) > 1 and signed.drawn_in_vain(
+            plan.drawn for each, (_, plan) in fresh.items() if rows[each].state != IntentState.FAILED
+        ):
+            raise DrawnInVainError("a debit counted as an earlier one of its mandate, and was not made")
         first = await self._first_answers(
             uow, [item.intent_id for item in known.values() if item.intent_id not in fresh]
         )
@@ -303,7 +318,7 @@ class AcceptService:
         subject_id = self._ports.vault.subject_id(tenant_id, payee)
         return Plain(asked.intent_id, tenant_id, subject_id, payee, asked.request.message)
 
-    async def _plans(self, uow: Any, batch: Sequence[Asked]) -> list[Plan | Refusal]:
+    async def _plans(self, uow: Any, batch: Sequence[Asked]) -> tuple[list[Plan | Refusal], Signed]:
         routes = await self._ports.routes.routes_of(uow, batch[0].caller.tenant_id)
         wanted = {asked.request.wallet_id for asked in batch}
         wanted |= {other for asked in batch if (other := asked.request.counterparty_wallet_id) is not None}
@@ -331,7 +346,7 @@ class AcceptService:
                 plans.append(refusal)
         await self._need_two(uow, batch, plans)
         await self._price(uow, batch, plans)
-        return plans
+        return plans, signed
 
     async def _need_two(self, uow: Any, batch: Sequence[Asked], plans: Sequence[Plan | Refusal]) -> None:
         """Let what a hand moves above what the tenant lets one key do alone wait for a second key."""
@@ -343,8 +358,15 @@ class AcceptService:
         if not adjusted:
             return
         alone_minor = await self._ports.tenants.adjusts_alone_minor(uow, batch[0].caller.tenant_id)
+        released: Counter[UUID] = Counter()
         for plan, amount_minor in adjusted:
-            plan.by_two = amount_minor > alone_minor
+            if plan.refunds is None:
+                plan.by_two = amount_minor > alone_minor
+                continue
+            # All parts of what rests in suspense are one decision, whoever asked for those before.
+            original = plan.refunds.original.id
+            released[original] += amount_minor
+            plan.by_two = plan.refunds.refunded_minor + released[original] > alone_minor
 
     async def _price(self, uow: Any, batch: Sequence[Asked], plans: list[Plan | Refusal]) -> None:
         """Put the fees into the plans; a payment that has no price becomes a refusal."""
@@ -410,7 +432,8 @@ class AcceptService:
                 length = terms[row.id].reference_length
                 lookups.append(new_job(row, JobKind.LOOKUP, row.deadline, length, moment.ledger_epoch))
         await self._ports.jobs.insert_jobs(uow, lookups)
-        await self._ports.intents.insert_intents(uow, list(rows.values()))
+        actors = [fresh[intent_id][0].caller.actor for intent_id in rows]
+        await self._ports.intents.insert_intents(uow, list(rows.values()), actors)
         return rows
 
     async def _first_answers(self, uow: Any, ids: Sequence[UUID]) -> dict[UUID, IntentRow]:

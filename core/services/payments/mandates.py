@@ -1,8 +1,9 @@
 """Drawing on mandates: money is pulled under an active one of the register alone, as it was signed."""
 
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final, Protocol
 from uuid import UUID
@@ -87,6 +88,7 @@ class Drawn:
             text = f"the mandate ended on {self.mandate.valid_until}: have a new one signed"
             raise Refusal("mandate_expired", text, field=_FIELD)
         self.mandate.drawn.add(self.sequence)
+        self.mandate.takes += 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +98,16 @@ class Signed:
     mandates: Mapping[str, Mandate]
     debtors: Mapping[str, tuple[str, str]]
     now: datetime | None
+    asked: Mapping[str, int] = field(default_factory=dict)
+    """How many requests of the batch name each."""
+
+    def drawn_in_vain(self, made: Iterable[Drawn | None]) -> bool:
+        """Whether a mandate that several requests name was drawn on by one that is not among those `made`."""
+        shared = {each: self.mandates[each].takes for each, times in self.asked.items() if times > 1}
+        if not any(shared.values()):
+            return False
+        drawn = Counter(each.mandate.mandate_id for each in made if each is not None)
+        return any(takes > drawn[each] for each, takes in shared.items())
 
 
 _NONE: Final = Signed({}, {}, None)
@@ -103,17 +115,18 @@ _NONE: Final = Signed({}, {}, None)
 
 async def lock_mandates(uow: Any, ports: LockPorts, requests: Sequence[IntentRequest]) -> Signed:
     """Return the mandates that requests name, locked until the end. Costs nothing where none names one."""
-    ids = {
+    asked = Counter(
         found[1]
         for request in requests
         if (payee := request.named_payee) is not None
         and payee.type == MANDATE_PAYEE
         and (found := _NAMED.fullmatch(payee.value)) is not None
-    }
-    if not ids:
+    )
+    if not asked:
         return _NONE
-    mandates, now = await ports.mandates.lock(uow, sorted(ids))
-    return Signed(mandates, {each.mandate_id: debtor_of(ports.vault, each) for each in mandates.values()}, now)
+    mandates, now = await ports.mandates.lock(uow, sorted(asked))
+    debtors = {each.mandate_id: debtor_of(ports.vault, each) for each in mandates.values()}
+    return Signed(mandates, debtors, now, {each: times for each, times in asked.items() if each in mandates})
 
 
 def draw_on(request: IntentRequest, signed: Signed) -> tuple[IntentRequest, Drawn | None]:

@@ -20,11 +20,12 @@ from core.services.settling.close_job import ClosePorts, Ending, end_intents
 from core.services.settling.settle import UnitOfWorkFactory
 from schemas.api import ReviewDecision, ReviewRequest
 from schemas.events import IntentState
-from schemas.operations import JobKind, OperationType
+from schemas.operations import Direction, JobKind, OperationType
 from wire.failpoints import failpoint
 
 _APPROVED: Final = "review_approved"
 _REJECTED: Final = "review_rejected"
+_OUT_OF_SUSPENSE: Final = frozenset({Direction.PAYBACK, Direction.RELEASE})
 _EVENTS: Final = {ReviewDecision.APPROVE: _APPROVED, ReviewDecision.REJECT: _REJECTED}
 
 
@@ -41,6 +42,12 @@ class ReviewedIntents(Protocol):
         ...
 
 
+class Taken(Protocol):
+    """Where it is known what an intent took out of suspense."""
+
+    async def taken_back(self, uow: Any, intent_id: UUID) -> bool: ...
+
+
 class ReviewPorts(AuthorizePorts, ClosePorts, Protocol):
     """What reviewing works with."""
 
@@ -51,13 +58,16 @@ class ReviewPorts(AuthorizePorts, ClosePorts, Protocol):
     @property
     def journal(self) -> Journal: ...
     @property
+    def suspense(self) -> Taken: ...
+    @property
     def unit_of_work(self) -> Callable[[Context], AbstractAsyncContextManager[Any]]: ...
 
 
 async def decide_review(ports: ReviewPorts, caller: Caller, intent_id: UUID, request: ReviewRequest) -> IntentRow:
     """Approve, which dispatches or settles, or reject, which voids; the same decision again returns the intent.
 
-    Raises Refusal: operation_not_permitted, not_found, review_own_intent, wrong_state, already_sent, account_frozen.
+    Raises Refusal: operation_not_permitted, not_found, review_own_intent, wrong_state, already_sent, account_frozen,
+    suspense_taken_back.
     """
     caller.require_operation(REVIEW_SCOPE)
     async with ports.unit_of_work(caller.context()) as uow:
@@ -80,6 +90,7 @@ async def decide_review(ports: ReviewPorts, caller: Caller, intent_id: UUID, req
         data = {"reason": request.reason} if request.reason else {}
         if request.decision is ReviewDecision.APPROVE:
             await _require_thawed(uow, ports, intent)
+            await _require_there(uow, ports, intent)
             await _approve(uow, ports, intent, moment, data)
         else:
             await end_intents(uow, ports, [_rejected(intent, request.reason, data)])
@@ -105,6 +116,13 @@ async def _require_thawed(uow: Any, ports: ReviewPorts, intent: IntentRow) -> No
     payers = await ports.ledger.lookup_accounts(uow, sorted({leg.debit_account_id for leg in legs_of(intent)}))
     if any(payer.account.flags & AccountFlags.FROZEN for payer in payers.values()):
         raise Refusal("account_frozen", "the wallet that pays is frozen: reject the payment, or unfreeze it first")
+
+
+async def _require_there(uow: Any, ports: ReviewPorts, intent: IntentRow) -> None:
+    # Nothing is on its way before a second key says so: what the provider took back is given to nobody.
+    if intent.direction in _OUT_OF_SUSPENSE and await ports.suspense.taken_back(uow, intent.id):
+        text = "the provider took the payment back meanwhile: reject this, and the money leaves suspense as it did"
+        raise Refusal("suspense_taken_back", text)
 
 
 async def _approve(uow: Any, ports: ReviewPorts, intent: IntentRow, moment: Moment, data: dict[str, str]) -> None:

@@ -17,7 +17,7 @@ from core.domain.intents import IntentRow, Move
 from core.domain.operations import post_transfers, sending_job, void_transfers
 from core.domain.stranded import Standing, Stranded, StrandedKind, stranded
 from core.services.ledger_port import Ledger
-from core.services.settling.close_job import ClosePorts, Ending, end_intents
+from core.services.settling.close_job import ClosePorts, Ending, close_if_unsent, end_intents
 from core.services.settling.facts import Alert
 from core.services.settling.settle import UnitOfWorkFactory
 from core.telemetry import catalogue
@@ -240,6 +240,11 @@ class Completer:
                 await self._looks.requeue_ready(uow, each.job_ids)
             case StrandedKind.UNCHECKED:
                 await self._looks.check_now(uow, each.job_ids)
+            case StrandedKind.UNCANCELLED:
+                ended = await close_if_unsent(
+                    uow, self._ports, each.job_ids, to=IntentState.CANCELLED, type="mandate_cancelled"
+                )
+                return "finished" if ended else "moved"
             case StrandedKind.UNCLOSED:
                 await self._ports.jobs.close_jobs_of(uow, [(intent.id, f"intent_{intent.state.lower()}")])
             case StrandedKind.UNASKED:

@@ -47,6 +47,8 @@ class LockedJob:
     target_reference: str | None
     target_account: str | None
     target_kind: JobKind | None = None
+    withdrawn: bool = False
+    """Whether the mandate that it pulls under was cancelled."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,7 +185,11 @@ def _decide(item: LockedJob, registration: RailRegistration, gates: Gates, *, un
     if item.job.environment != registration.environment or (item.job.kind.moves_money and moved):
         # The adapter speaks for another account or environment now; only the one that was chosen may be used.
         return Refused(Refusal.PAUSED, after_s=5)
-    return decide_permit(item.job, item.intent_state, capabilities, gates, unsent)
+    decision = decide_permit(item.job, item.intent_state, capabilities, gates, unsent)
+    if item.withdrawn and item.job.fence == 0 and item.job.kind.moves_money and isinstance(decision, Grant):
+        # Whoever cancelled the mandate died before this debit was; the completer cancels it.
+        return Refused(Refusal.CLOSED, reason="mandate_cancelled")
+    return decision
 
 
 async def _lock(

@@ -41,6 +41,10 @@ SELECT * FROM ({_ITEM} WHERE p.state = 'SUSPENDED' AND p.tenant_id = $1
     AND ($2::uuid IS NULL OR p.intent_id = $2) AND ($3::uuid IS NULL OR p.id > $3)) AS items
 WHERE $4::text IS NULL OR state = $4 ORDER BY id LIMIT $5
 """  # noqa: S608 - a constant
+# A return that is booked is noted no more; one of a part leaves the rest to be decided about.
+_TAKEN_BACK: Final = """
+EXISTS (SELECT FROM fleet.provider_payments r WHERE r.id = p.returned_by AND r.state = 'NOTED')
+"""
 _TAKE: Final = """
 WITH taken AS (
     UPDATE fleet.provider_payments SET consumed_by = $3, consumed_at = now() WHERE id = $1 RETURNING id, tenant_id
@@ -99,7 +103,25 @@ class SuspenseStore:
             "SELECT FROM fleet.provider_payments WHERE id = $1 AND state = 'SUSPENDED' FOR NO KEY UPDATE", item_id
         )
         row = await uow.connection.fetchrow(f"{_ITEM} WHERE p.state = 'SUSPENDED' AND p.id = $1", item_id)
-        return None if row is None else Locked(_item(row), row["provider"], row["environment"])
+        if row is None:
+            return None
+        back = await uow.connection.fetchval(
+            f"SELECT {_TAKEN_BACK} FROM fleet.provider_payments p WHERE p.id = $1",  # noqa: S608 - a constant
+            item_id,
+        )
+        return Locked(_item(row), row["provider"], row["environment"], back)
+
+    async def taken_back(self, uow: UnitOfWork, intent_id: UUID) -> bool:
+        """Whether what an intent took out of suspense was taken back by its provider, and that is not booked yet.
+
+        The intent is locked: whoever notes a return locks it, too.
+        """
+        found: bool = await uow.connection.fetchval(
+            "SELECT EXISTS (SELECT FROM fleet.provider_payments r JOIN fleet.provider_payments p"
+            " ON p.returned_by = r.id WHERE r.state = 'NOTED' AND p.consumed_by = $1)",
+            intent_id,
+        )
+        return found
 
     async def take(self, uow: UnitOfWork, item_id: UUID, action: str, intent_id: UUID, reason: str) -> None:
         """Note which intent takes an item that is locked, on whose decision and why."""

@@ -65,6 +65,11 @@ _INSERTED: Final = {
     "created_at": "timestamptz",
     "updated_at": "timestamptz",
 }
+_ACTORS: Final = f"${len(_INSERTED) + 1}::text[]"
+# One for all, as `spare` has it, or each request's own: who acts for users asks for many of them at once.
+_ACTOR: Final = (
+    f"CASE cardinality({_ACTORS}) WHEN 1 THEN ({_ACTORS})[1] ELSE ({_ACTORS})[array_position($1::uuid[], id)] END"
+)
 _INSERT: Final = Write(
     f"""
 made_intents AS (
@@ -74,7 +79,7 @@ made_intents AS (
         on_behalf_of
 ), told_intents AS (
     INSERT INTO fleet.intent_events (intent_id, seq, tenant_id, type, state, actor, data, traceparent)
-    SELECT id, version, tenant_id, 'accepted', state, ${len(_INSERTED) + 1},
+    SELECT id, version, tenant_id, 'accepted', state, {_ACTOR},
         jsonb_strip_nulls(jsonb_build_object('deadline', deadline, 'reason', failure_code,
             'original_intent_id', original_intent_id, 'on_behalf_of', on_behalf_of)), traceparent
     FROM made_intents RETURNING intent_id
@@ -177,11 +182,11 @@ class IntentStore:
         )
         return Moment(rows[0]["now"], rows[0]["epoch"])
 
-    async def insert_intents(self, uow: UnitOfWork, intents: Sequence[IntentRow]) -> None:
-        """Insert intents that are new, each with its first event."""
+    async def insert_intents(self, uow: UnitOfWork, intents: Sequence[IntentRow], actors: Sequence[str] = ()) -> None:
+        """Insert intents that are new, each with its first event, by these actors; else by the transaction's."""
         if intents:
             ids, *others = (list(map(read, intents)) for read in _READERS)
-            await uow.later(_INSERT, ids, *map(spare, others), uow.context.actor)
+            await uow.later(_INSERT, ids, *map(spare, others), spare(list(actors) or [uow.context.actor]))
 
     async def move_intents(self, uow: UnitOfWork, moves: Sequence[Move]) -> set[UUID]:
         """Move intents whose state allows it and write one event each; return which moved.

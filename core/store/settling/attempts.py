@@ -22,12 +22,17 @@ _SPENT: Final = """spent AS (
     INSERT INTO fleet.request_nonces (tenant_id, key_id, nonce) VALUES ($6, $7, $8)
     ON CONFLICT DO NOTHING RETURNING true
 ), """
+_WITHDRAWN: Final = """
+CASE WHEN j.operation = 'DIRECT_DEBIT' THEN EXISTS (SELECT FROM fleet.mandate_debits d
+    JOIN fleet.mandates m ON m.tenant_id = d.tenant_id AND m.mandate_id = d.mandate_id
+    WHERE d.intent_id = j.intent_id AND m.cancelled_at IS NOT NULL) ELSE false END AS withdrawn
+"""
 # The rail's state and the subjects' keys come in the same round trip: nothing here waits for a lock.
 _LOCK: Final = f"""
 WITH {{spent}}state AS ({state_sql("$4")}), locked AS (
     SELECT {JOB_COLUMNS}, i.state AS intent_state, i.subject_id, i.instruction, s.wrapped_key, i.lookup::text AS lookup,
         t.reference AS target_reference, t.provider_account AS target_account,
-        t.kind AS target_kind
+        t.kind AS target_kind, {_WITHDRAWN}
     FROM fleet.jobs j
     JOIN fleet.intents i ON i.id = j.intent_id
     LEFT JOIN fleet.subjects s ON s.id = i.subject_id
@@ -112,6 +117,7 @@ def _locked(row: Any) -> LockedJob:
         row["target_reference"],
         row["target_account"],
         JobKind(row["target_kind"]) if row["target_kind"] else None,
+        row["withdrawn"],
     )
 
 

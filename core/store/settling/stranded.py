@@ -23,9 +23,13 @@ _STANDING: Final = """
 SELECT i.id, i.tenant_id, i.operation, i.state, i.decision IS NOT NULL AS decided, i.parked_at IS NOT NULL AS marked,
     coalesce(i.deadline <= now(), false) AS late, i.direction, i.review_until IS NOT NULL AS review_ends,
     i.updated_at > now() - $3 * interval '1 second' AS fresh, j.jobs, j.open_jobs, j.unqueued, j.unchecked,
-    i.state <> 'UNRESOLVED' OR EXISTS (SELECT FROM fleet.alerts a WHERE a.intent_id = i.id) AS alerted
+    i.state <> 'UNRESOLVED' OR EXISTS (SELECT FROM fleet.alerts a WHERE a.intent_id = i.id) AS alerted,
+    CASE WHEN i.operation = 'DIRECT_DEBIT' AND j.fences = 0 THEN EXISTS (SELECT FROM fleet.mandate_debits d
+        JOIN fleet.mandates m ON m.tenant_id = d.tenant_id AND m.mandate_id = d.mandate_id
+        WHERE d.intent_id = i.id AND m.cancelled_at <= now() - $3 * interval '1 second') ELSE false END AS withdrawn
 FROM fleet.intents i CROSS JOIN LATERAL (
-    SELECT count(*) AS jobs, coalesce(array_agg(j.id) FILTER (WHERE j.closed_at IS NULL), '{}') AS open_jobs,
+    SELECT count(*) AS jobs, max(j.fence) AS fences,
+        coalesce(array_agg(j.id) FILTER (WHERE j.closed_at IS NULL), '{}') AS open_jobs,
         coalesce(array_agg(j.id) FILTER (WHERE j.closed_at IS NULL AND j.state = 'READY'
             AND NOT EXISTS (SELECT FROM fleet.outbox o WHERE o.job_id = j.id)), '{}') AS unqueued,
         coalesce(array_agg(j.id) FILTER (WHERE j.closed_at IS NULL AND j.state = 'WAITING'
@@ -169,4 +173,5 @@ def _standing(row: Any) -> Standing:
         open_jobs=tuple(row["open_jobs"]),
         unqueued=tuple(row["unqueued"]),
         unchecked=tuple(row["unchecked"]),
+        withdrawn=row["withdrawn"],
     )

@@ -29,6 +29,16 @@ async def test_of_replays_at_once_one_is_the_payment_and_their_neighbours_are_pa
     assert await world.admin.fetchval("SELECT count(*) FROM fleet.intents WHERE operation = 'PAYOUT'") == 11
 
 
+async def test_of_the_same_bytes_twice_at_once_one_is_the_payment(world: World) -> None:
+    body = payout(await world.funded_wallet(10_000))
+    for n in range(8):
+        twice = [world.api.post("/v1/intents", body, key=f"key-{n}", nonce=f"{NONCE}-{n}") for _ in range(2)]
+        answers = await asyncio.gather(*twice)
+        assert sorted(answer.status_code for answer in answers) == [201, 401]
+        assert [each.json()["code"] for each in answers if each.status_code == 401] == ["replayed_nonce"]
+    assert await world.admin.fetchval("SELECT count(*) FROM fleet.intents WHERE operation = 'PAYOUT'") == 8
+
+
 @pytest.mark.parametrize(
     ("wrong", "key", "code"),
     [

@@ -15,6 +15,7 @@ from schemas.limits import LimitRequest
 from tests.integration.permits.conftest import World, lookup_job, pay_job
 from tests.integration.permits.test_collections import opened, reference, shown, suspense, told
 from tests.integration.permits.test_completer import completer, forget_jobs, found
+from tests.integration.permits.test_mandates import debit, signed
 from tests.integration.permits.test_refunds_by_rail import REFUNDS, collected, permitted, refund
 from tests.integration.permits.test_suspense import give_back, open_items, parked
 from tests.support.unguarded import without_guards
@@ -101,6 +102,15 @@ async def untold(world: World, wallet: UUID) -> UUID:
     return intent
 
 
+async def uncancelled(world: World, wallet: UUID) -> UUID:
+    payer = await opened(world)
+    world.core.ports.routes._routes.clear()
+    await signed(world, payer)
+    intent = await debit(world, payer)
+    await world.admin.execute("UPDATE fleet.mandates SET cancelled_at = now()")
+    return intent
+
+
 async def unclosed(world: World, wallet: UUID) -> UUID:
     intent = await world.pay(wallet)
     await world.sent(intent)
@@ -156,6 +166,7 @@ PLANTED: dict[StrandedKind, Plant] = {
     StrandedKind.UNRELEASED: unreleased,
     StrandedKind.UNOWNED: unowned,
     StrandedKind.OVERHELD: overheld,
+    StrandedKind.UNCANCELLED: uncancelled,
     StrandedKind.UNASKED: unasked,
 }
 
@@ -195,7 +206,7 @@ async def test_every_kind_that_stands_is_finished_or_parked_at_the_next_start_in
         StrandedKind.UNASKED: "EXPIRED", StrandedKind.UNREVIEWED: "REVIEW", StrandedKind.UNSENT: "FAILED",
         StrandedKind.UNANSWERED: "UNRESOLVED", StrandedKind.UNENDED: "UNRESOLVED", StrandedKind.UNQUEUED: "AUTHORIZED",
         StrandedKind.UNCHECKED: "AUTHORIZED", StrandedKind.UNTOLD: "UNRESOLVED", StrandedKind.UNCLOSED: "SETTLED",
-        StrandedKind.UNRELEASED: "FAILED",
+        StrandedKind.UNRELEASED: "FAILED", StrandedKind.UNCANCELLED: "CANCELLED",
     }  # fmt: skip
     async with world.uow() as uow:
         assert await world.core.ports.limit_store.verify(uow) == []

@@ -1,5 +1,6 @@
 """One event per change, whatever the operation and however it ends: those that the life of an intent allows."""
 
+import asyncio
 from dataclasses import replace
 from typing import Any
 from uuid import UUID
@@ -7,7 +8,7 @@ from uuid import UUID
 import pytest
 
 from core.services.payments.cancel import cancel
-from schemas.api import IntentRequest
+from schemas.api import IntentRequest, OnBehalfOf, WalletRequest
 from tests.integration.permits.conftest import RAIL, World, pay_job
 from tests.integration.permits.test_internal_operations import move
 from tests.integration.permits.test_refunds import refund
@@ -76,3 +77,21 @@ async def test_a_payment_between_wallets_is_told_once_and_so_is_its_refund(world
     taken = (await world.core.accept.accept(may, "debit", debit)).intent
     assert await log(world, taken.id) == [("accepted", "SETTLED")]
     assert await prove_events(world.admin) == 12
+
+
+async def test_payments_that_share_a_transaction_tell_each_whose_it_is(world: World) -> None:
+    await world.register()
+    wallets = {}
+    for user in ("anna", "berta"):
+        view, _ = await world.core.wallets.create(world.caller, WalletRequest(owner=user, currency="THB"))
+        wallets[user] = view.id
+        await world._accept({"operation": "MANUAL_ADJUSTMENT", "wallet_id": view.id, "amount_minor": 1000})
+    users = ("anna", "berta", "anna")
+    acting = [replace(world.caller, acting=OnBehalfOf(user=user, agent="till")) for user in users]
+    paid = await asyncio.gather(
+        *(world.pay(wallets[user], caller=caller) for user, caller in zip(users, acting, strict=True))
+    )
+    text = "SELECT actor, xmin::text AS transaction FROM fleet.intent_events WHERE intent_id = $1 AND seq = 1"
+    rows = [await world.admin.fetchrow(text, intent) for intent in paid]
+    assert [row["actor"] for row in rows if row] == [f"key:key for {user} by till" for user in users]
+    assert len({row["transaction"] for row in rows if row}) == 1

@@ -7,12 +7,19 @@ from uuid import UUID
 
 import pytest
 
+from core.domain.stranded import StrandedKind
 from core.services.cursors import encode_cursor
 from core.services.payments.keep_mandates import cancel_mandate, list_mandates, register_mandate, show_mandate
 from core.services.problems import Refusal
+from core.services.terms.set_limits import set_limit
+from core.store.payments.mandates import MandateStore
+from schemas.api import IntentRequest
+from schemas.limits import LimitRequest
 from schemas.mandates import MandateDetail, MandateKind, MandateRequest
 from tests.integration.permits.conftest import World
 from tests.integration.permits.test_collections import collect_job, opened
+from tests.integration.permits.test_completer import completed
+from tests.integration.permits.test_fees import put
 
 DEBTOR = {"debtor_account": "004-0123456789", "debtor_name": "Somchai Jaidee"}
 
@@ -83,6 +90,45 @@ async def test_of_two_debits_at_once_under_a_mandate_for_once_one_is_refused(wor
     assert (mandate.state, [each.sequence for each in mandate.debits]) == ("ENDED", ["OOFF"])
 
 
+async def at_once(world: World, *asked: tuple[str, dict[str, Any]]) -> list[Any]:
+    """Ask for debits under keys of their own, in one transaction; return the answers."""
+    base = {"operation": "DIRECT_DEBIT", "amount_minor": 500, "currency": "THB"}
+    base["payee"] = {"type": "mandate", "value": "MANDATE-17"}
+    requests = [(key, IntentRequest.model_validate(base | each)) for key, each in asked]
+    return await world.core.accept.accept_all(world.caller, requests)
+
+
+async def test_a_repeat_beside_a_new_debit_draws_nothing(world: World) -> None:
+    wallet = await opened(world)
+    await signed(world, wallet, kind=MandateKind.ONE_OFF)
+    one, other = ("K1", {"wallet_id": wallet}), ("K2", {"wallet_id": wallet})
+    (first,) = await at_once(world, one)
+    await instructed(world, first.intent.id)
+    await world.tell(collect_job(first.intent.id), "DECLINED", kind="collect", reason="no_funds")
+    again, made = await at_once(world, one, other)
+    assert (again.replayed, again.intent.id) == (True, first.intent.id)
+    assert ";OOFF;" in await instructed(world, made.intent.id)
+    assert [(each.sequence, each.state) for each in (await shown(world)).debits][1:] == [("OOFF", "FAILED")]
+
+
+async def test_what_is_refused_for_its_price_or_a_limit_is_no_first_debit_of_its_neighbours(world: World) -> None:
+    wallet = await opened(world)
+    await put(world, operation="DIRECT_DEBIT")
+    dear = ("K1", {"wallet_id": wallet, "auto_confirm": {"max_fee_minor": 0}})
+    limited = ("K2", {"wallet_id": wallet, "amount_minor": 50_000})
+    ports, body = world.core.ports, {"name": "each", "kind": "TRANSACTION", "currency": "THB", "max_amount_minor": 900}
+    async with ports.unit_of_work(world.caller.context()) as uow:
+        await set_limit(uow, ports.limit_store, world.caller.tenant_id, "test", LimitRequest.model_validate(body))
+    ports.limits.forget(world.caller.tenant_id)
+    await signed(world, wallet)
+    refused, failed, first, second = await at_once(
+        world, dear, limited, ("K3", {"wallet_id": wallet}), ("K4", {"wallet_id": wallet})
+    )
+    assert (refused.code, failed.intent.failure_code) == ("fee_above_agreed", "limit_exceeded")
+    assert ";FRST;" in await instructed(world, first.intent.id)
+    assert ";RCUR;" in await instructed(world, second.intent.id)
+
+
 async def test_what_was_not_signed_is_refused_before_anything_is_held(world: World) -> None:
     wallet = await opened(world)
     other = await world.wallet(1)
@@ -118,6 +164,31 @@ async def test_a_cancelled_mandate_ends_what_was_not_sent_and_leaves_what_was(wo
     assert again.cancelled_at == after.cancelled_at
     noted = await world.admin.fetch("SELECT action FROM fleet.audit_entries WHERE subject = 'mandate:MANDATE-17'")
     assert sorted(row["action"] for row in noted) == ["mandate_cancelled", "mandate_registered"]
+
+
+async def dies(*_: Any) -> None:
+    """End a process in the middle of its work."""
+    raise ConnectionError
+
+
+async def test_no_debit_of_a_cancelled_mandate_is_sent_though_whoever_cancelled_it_died(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wallet = await opened(world)
+    await signed(world, wallet)
+    sent, waiting = await debit(world, wallet), await debit(world, wallet)
+    await instructed(world, sent)
+    with monkeypatch.context() as dying:
+        # The first transaction has committed, and the process does not come to the second.
+        dying.setattr(MandateStore, "open_debits", dies)
+        with pytest.raises(ConnectionError):
+            await cancel_mandate(world.core.ports, world.caller, "MANDATE-17", "the customer asked")
+    (refused,) = await world.ask([collect_job(waiting)])
+    assert (refused.answer, refused.reason) == ("CLOSED", "mandate_cancelled")
+    assert await world.admin.fetchval("SELECT count(*) FROM fleet.attempts") == 1
+    await completed(world, StrandedKind.UNCANCELLED, waiting)
+    after = await shown(world)
+    assert {each.intent_id: each.state for each in after.debits} == {waiting: "CANCELLED", sent: "AUTHORIZED"}
 
 
 async def test_the_same_mandate_again_is_the_same_and_another_under_its_id_is_refused(world: World) -> None:

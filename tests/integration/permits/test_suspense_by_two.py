@@ -8,6 +8,7 @@ from uuid import UUID
 import pytest
 
 from core.domain.ids import derive_id
+from core.domain.operations import AccountCode, system_account
 from core.services.access.keys import Caller
 from core.services.money_in.suspense import assign_item, return_item, show_item
 from core.services.payments.cancel import cancel
@@ -141,24 +142,46 @@ async def test_an_approval_and_a_rejection_at_once_have_one_effect(world: World)
     await world.prove()
 
 
-@pytest.mark.parametrize("decision", ["APPROVE", "REJECT"])
-async def test_what_the_provider_takes_back_meanwhile_waits_for_the_second_key_and_leaves_by_where_it_is(
-    world: World, decision: str
-) -> None:
+async def at_provider(world: World) -> int:
+    """Return what the provider has of ours, by our books."""
+    clearing = system_account(world.caller.tenant_id, "THB", AccountCode.CLEARING, "p:main:sandbox").id
+    async with world.uow() as uow:
+        found = await world.core.worker_ports.ledger.lookup_accounts(uow, [clearing])
+    return -found[clearing].posted_minor
+
+
+@pytest.mark.parametrize("asked_for", ["ASSIGN", "RETURN"])
+async def test_what_the_provider_took_back_meanwhile_no_second_key_gives_away(world: World, asked_for: str) -> None:
     wallet = await opened(world)
     item = await parked(world)
-    asked = await assign(world, item, wallet)
+    asked = await (assign(world, item, wallet) if asked_for == "ASSIGN" else give_back(world, item))
     back = {"transaction_id": asked.transaction_id, "amount_minor": 700, "kind": "RETURN"}
-    assert await told(world, back) == ["NOTED"]
-    await decide(world, taker(asked), decision)
+    assert (await told(world, back), await at_provider(world)) == (["NOTED"], 700)
+    assert await refused(world, taker(asked), "APPROVE") == "suspense_taken_back"
+    assert await world.admin.fetchval("SELECT count(*) FROM fleet.jobs WHERE intent_id = $1", taker(asked)) == 0
+    await decide(world, taker(asked), "REJECT")
+    # Open again, and as little to be given away, by one key or by two, until the return is booked.
+    for again in (assign_alone(world, item, wallet), give_back_alone(world, item), assign(world, item, wallet)):
+        with pytest.raises(Refusal) as known:
+            await again
+        assert known.value.code == "suspense_taken_back"
     assert await told(world, back) == ["REVERSED"]
-    # From the wallet that was given it, or out of suspense: gone once, from where it was.
-    assert (await world.money(wallet), await suspense(world)) == ((1, 0), 0)
+    assert (await world.money(wallet), await suspense(world), await at_provider(world)) == ((1, 0), 0, 0)
     await world.prove()
 
 
-async def test_what_came_back_to_suspense_leaves_it_for_a_wallet_by_two_keys(world: World) -> None:
+async def test_what_is_left_after_a_part_was_taken_back_is_given_away_by_two_keys(world: World) -> None:
     wallet = await opened(world)
+    item = await parked(world)
+    transaction = (await look(world, item)).transaction_id
+    assert await told(world, {"transaction_id": transaction, "amount_minor": 200, "kind": "RETURN"}) == ["REVERSED"]
+    await decide(world, taker(await assign(world, item, wallet)), "APPROVE")
+    assert (await world.money(wallet), await suspense(world), await at_provider(world)) == ((501, 0), 0, 500)
+    await world.prove()
+
+
+async def came_back(world: World) -> UUID:
+    """Let money that was paid back out of suspense come back to it; return the refund that says so."""
     item = await parked(world)
     waiting = await give_back_alone(world, item)
     money: dict[str, Any] = {"amount_minor": 700, "currency": "THB", "provider_tx_id": "R1"}
@@ -167,11 +190,38 @@ async def test_what_came_back_to_suspense_leaves_it_for_a_wallet_by_two_keys(wor
     job = derive_id(waiting.taken_by, "job", JobKind.REFUND)
     await world.tell(job, "RETURNED", kind="refund", basis="REFERENCE_STATUS", **money)
     query = "SELECT id FROM fleet.intents WHERE original_intent_id = $1 AND direction = 'SUSPENSE'"
-    back = await world.admin.fetchval(query, waiting.taken_by)
-    body = {"operation": "REFUND", "original_intent_id": back, "wallet_id": wallet, "amount_minor": 700}
-    request = IntentRequest.model_validate(body | {"currency": "THB"})
-    made = (await world.core.accept.accept(alone(world), "release", request)).intent
+    back: UUID = await world.admin.fetchval(query, waiting.taken_by)
+    return back
+
+
+def release(back: UUID, wallet: UUID, amount_minor: int) -> IntentRequest:
+    """Return the request that gives a part of what came back to a wallet."""
+    body = {"operation": "REFUND", "original_intent_id": back, "wallet_id": wallet, "amount_minor": amount_minor}
+    return IntentRequest.model_validate(body | {"currency": "THB"})
+
+
+async def test_what_came_back_to_suspense_leaves_it_for_a_wallet_by_two_keys(world: World) -> None:
+    wallet = await opened(world)
+    back = await came_back(world)
+    made = (await world.core.accept.accept(alone(world), "release", release(back, wallet, 700))).intent
     assert (made.state, await world.money(wallet)) == ("REVIEW", (1, 0))
     await decide(world, made.id, "APPROVE")
     assert (await world.money(wallet), await suspense(world)) == ((701, 0), 0)
+    await world.prove()
+
+
+async def test_parts_that_one_key_may_give_out_alone_are_no_more_together_than_it_may(world: World) -> None:
+    wallet = await opened(world)
+    await lets_alone(world, 300)
+    back = await came_back(world)
+    accept = world.core.accept
+    first = (await accept.accept(alone(world), "a", release(back, wallet, 100))).intent
+    parts = [("b", release(back, wallet, 200)), ("c", release(back, wallet, 1))]
+    answers = await accept.accept_all(alone(world), parts)
+    later = (await accept.accept(replace(alone(world), key_id="desk-2"), "d", release(back, wallet, 1))).intent
+    states = [first.state, *(each.intent.state for each in answers if not isinstance(each, Exception)), later.state]
+    assert states == ["SETTLED", "SETTLED", "REVIEW", "REVIEW"]
+    assert (await world.money(wallet))[0] == 301
+    await decide(world, later.id, "APPROVE")
+    assert (await world.money(wallet))[0] == 302
     await world.prove()
