@@ -89,22 +89,33 @@ class CallbackConformance:
         self, harness: _HasRail
     ) -> None:
         rail, genuine = await _genuine(harness)
-        verified, core = await rail.verify(genuine), _Core()
-        if verified.sent_at_s is None:
-            assert verified.event_id, "without a signed time a replay is told by its id alone"
+        verified, core, late_s = await rail.verify(genuine), _Core(), time.time() + _YEAR_S
+        if verified.sent_at_s is not None:
+            assert await _deliver(rail, core, genuine, now_s=late_s) == 401
+            assert not core.evidence
+            assert not core.batches
             return
-        assert await _deliver(rail, core, genuine, now_s=time.time() + _YEAR_S) == 401
-        assert not core.evidence
-        assert not core.batches
+        # Without a signed time a replay is told by its id alone: the late one must bring the very event of the first.
+        assert [await _deliver(rail, core, genuine), await _deliver(rail, core, genuine, now_s=late_s)] == [200, 200]
+        first, late = core.batches
+        assert first.event_id
+        assert late.event_id == first.event_id
+        assert _paid(late.facts) == _paid(first.facts)
+        other = await rail.verify(await _genuine_of(harness))
+        assert other.event_id != first.event_id, "another payment is another event"
 
 
 async def _genuine(harness: _HasRail) -> tuple[ReceivesCallbacks, Callback]:
     rail: Any = harness.rail
     if not isinstance(rail, ReceivesCallbacks):
         pytest.skip("this rail is never called back")
+    return rail, await _genuine_of(harness)
+
+
+async def _genuine_of(harness: _HasRail) -> Callback:
     if not isinstance(harness, CallsBack):
         pytest.fail("this rail receives callbacks: give its harness `callback()`")
-    return rail, await harness.callback()
+    return await harness.callback()
 
 
 async def _deliver(rail: ReceivesCallbacks, core: _Core, callback: Callback, now_s: float | None = None) -> int:
@@ -149,6 +160,10 @@ def _told(verified: Verified) -> list[ProviderPayment]:
     return list(verified.facts)
 
 
+def _paid(facts: Sequence[ProviderPayment]) -> list[tuple[str, int, str]]:
+    return [(each.transaction_id, each.amount_minor, each.reference) for each in facts]
+
+
 def _believed(verified: Verified) -> list[tuple[str, int, str]]:
     """What would be credited without asking: the money facts of what is confirmed."""
-    return [(each.transaction_id, each.amount_minor, each.reference) for each in verified.facts if each.confirmed]
+    return _paid([each for each in verified.facts if each.confirmed])

@@ -117,7 +117,8 @@ class RailConformance(CallbackConformance, ProcessConformance, RefundConformance
         assert (second.outcome.basis or Basis.REFERENCE_STATUS) is Basis.REFERENCE_STATUS
         assert await harness.paid(reference) == [2_500]
 
-    async def test_a_redelivery_asks_and_never_sends(self, harness: Harness) -> None:
+    async def test_a_permit_to_ask_only_pays_nothing(self, harness: Harness) -> None:
+        """What a redelivered payment is given; that it is given this one is the runtime's to show, for all rails."""
         reference = _reference(harness)
         executed = await self._pay(harness, reference, fence=2)
         assert executed.outcome.verdict in (Verdict.NOT_FOUND, Verdict.UNKNOWN)

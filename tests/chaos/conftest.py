@@ -8,6 +8,7 @@ import random
 import signal
 import tempfile
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,6 +22,8 @@ from fleet.demo.payments_file import PaymentLine
 from fleet.demo.runner import Run, look, run_payments
 from fleet.proof import Proof, prove
 from fleet.stack.stack import Stack, StackPlan, running
+from schemas.streams import ADAPTERS_GROUP, jobs_stream
+from wire.client import connect_redis
 
 CANARY = "rent of Somchai"
 LOST_ANSWER, ERROR_BEFORE_PAYING = "0899990002", "0899990004"
@@ -132,15 +135,47 @@ async def fleet() -> AsyncIterator[Fleet]:
         yield fleet
 
 
-async def kill_adapters(fleet: Fleet, times: int, choices: random.Random) -> None:
-    """Kill this many adapters, one by one, of whatever rail; then it ends, so that what was interrupted can end too."""
-    adapters = [f"{rail}-{number}" for rail, count in fleet.stack.plan.rails.items() for number in range(1, count + 1)]
-    for _ in range(times):
-        await asyncio.sleep(choices.uniform(0.3, 1.0))
-        pid = fleet.stack.supervisor.pids().get(choices.choice(adapters))
+async def kill_adapters(fleet: Fleet, times: int, choices: random.Random) -> Counter[str]:
+    """Kill this many adapters, the rails in turn; then it ends, so that what was interrupted can end too.
+
+    One is chosen only while payments of its rail are in flight. Returns how many were killed of each rail.
+    """
+    rails, killed = list(fleet.stack.plan.rails.items()), Counter[str]()
+    for turn in range(times):
+        rail, count = rails[turn % len(rails)]
+        await asyncio.sleep(choices.uniform(0.1, 0.5))
+        if not await _in_flight(fleet, rail, timeout_s=1 if killed[rail] else 10):
+            continue
+        pid = fleet.stack.supervisor.pids().get(f"{rail}-{choices.randint(1, count)}")
         if pid is not None:
             with contextlib.suppress(ProcessLookupError):  # it died of the last kill, and is being started again
                 os.kill(pid, signal.SIGKILL)
+                killed[rail] += 1
+    return killed
+
+
+async def _in_flight(fleet: Fleet, rail: str, timeout_s: float) -> bool:
+    """Wait until an adapter of the rail holds a payment that it has not answered for; False where none comes."""
+    client = connect_redis(fleet.stack.info.redis_url, "chaos")
+    try:
+        async with asyncio.timeout(timeout_s):
+            while not (await client.xpending(jobs_stream(rail), ADAPTERS_GROUP))["pending"]:  # noqa: ASYNC110 - bounded
+                await asyncio.sleep(0.02)
+    except TimeoutError:
+        return False
+    finally:
+        await client.aclose()
+    return True
+
+
+def restarts_by_rail(fleet: Fleet) -> Counter[str]:
+    """How many times the supervisor started adapters again, by rail."""
+    found = Counter[str]()
+    for name, times in fleet.stack.supervisor.restarts.items():
+        rail, _, number = name.rpartition("-")
+        if number.isdigit():
+            found[rail] += times
+    return found
 
 
 async def check(fleet: Fleet, run: Run, sent: int, *, refused: bool = False) -> None:

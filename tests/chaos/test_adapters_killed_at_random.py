@@ -15,7 +15,7 @@ import pytest
 from core.store.database import Database
 from fleet.client import FleetClient
 from fleet.stack.stack import StackPlan, running
-from tests.chaos.conftest import Fleet, check, kill_adapters
+from tests.chaos.conftest import Fleet, check, kill_adapters, restarts_by_rail
 
 PAYMENTS = int(os.environ.get("FLEET_CHAOS_PAYMENTS", "150"))
 SEED = int(os.environ.get("FLEET_CHAOS_SEED", "4"))
@@ -44,9 +44,13 @@ async def test_ten_adapters_killed_at_random_pay_everything_once_on_every_rails_
                 try:
                     run = await fleet.send(lines)
                     await fleet.until_decided(run, timeout_s=60 + PAYMENTS / 10)
+                    killed = await killing
                 finally:
                     killing.cancel()
                 await check(fleet, run, PAYMENTS)
+                assert set(killed) == set(RAILS), "adapters of each rail died with payments in their hands"
+                restarted = restarts_by_rail(fleet)
+                assert all(restarted[rail] >= times for rail, times in killed.items()), restarted
                 books = (await fleet.proof()).by_rail
                 assert {rail: book.payments for rail, book in books.items()} == {
                     "promptpay": third,

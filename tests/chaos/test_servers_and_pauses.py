@@ -9,7 +9,7 @@ import pytest
 from redis.asyncio import Redis
 
 from fleet.stack.stack import WORKER
-from tests.chaos.conftest import Fleet, check, kill_adapters
+from tests.chaos.conftest import Fleet, check, kill_adapters, restarts_by_rail
 from tests.support.selection import mostly_long
 from wire.client import connect_redis
 
@@ -68,8 +68,12 @@ async def test_adapters_killed_one_after_another_pay_everything_once(fleet: Flee
     """The short form of tests/chaos/test_adapters_killed_at_random.py."""
     lines = [*fleet.payments(20, refused=False), *fleet.rouble_payments(20)]
     task = asyncio.create_task(fleet.send(lines))
-    await kill_adapters(fleet, 4, random.Random(4))
+    before = restarts_by_rail(fleet)
+    killed = await kill_adapters(fleet, 4, random.Random(4))
+    assert set(killed) == {"promptpay", "sbp"}, "adapters of both rails died with payments in their hands"
     await check(fleet, await task, 40)
+    restarted = restarts_by_rail(fleet) - before
+    assert all(restarted[rail] >= times for rail, times in killed.items()), restarted
 
 
 @pytest.mark.timeout(150)

@@ -96,6 +96,7 @@ def test_a_claim_time_within_a_call_is_refused_with_the_numbers() -> None:
 def test_a_batch_that_outlasts_the_claim_time_is_refused() -> None:
     with pytest.raises(TimingRefusedError, match="FLEET_BATCH"):
         check_timing(_noop(5, 10, 60).registration(), batch=60, concurrency=10)
+    check_timing(_noop(5, 10, 60).registration(), batch=50, concurrency=10)
 
 
 def test_a_rail_has_the_capabilities_that_it_has_methods_for() -> None:
