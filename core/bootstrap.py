@@ -98,8 +98,9 @@ PASSING_FAULTS: tuple[type[Exception], ...] = (
     asyncpg.OperatorInterventionError,
     asyncpg.InsufficientResourcesError,
     asyncpg.TransactionRollbackError,
+    asyncpg.LockNotAvailableError,
 )
-"""Faults that are nobody's request's: the database is away, restarting or full, or transactions met in a deadlock."""
+"""Faults that are nobody's request's: the database is away, restarting, full or busy, or transactions deadlocked."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -306,18 +306,20 @@ class FleetClient(WebhookCalls):
         async for part in self.stream(f"/v1/wallets/{wallet_id}/statement", query):
             yield part
 
-    async def stream(self, path: str, query: Mapping[str, str] | None = None) -> AsyncIterator[bytes]:
+    async def stream(
+        self, path: str, query: Mapping[str, str] | None = None, *, method: str = "GET"
+    ) -> AsyncIterator[bytes]:
         """Yield the parts of a long answer as they come. Raises Refused, or Unreachable: what came is not whole."""
-        url, headers = self._signed("GET", path, b"", query or {})
+        url, headers = self._signed(method, path, b"", query or {})
         try:
-            async with self._http.stream("GET", url, headers=headers) as answer:
+            async with self._http.stream(method, url, headers=headers) as answer:
                 if not answer.is_success:
                     await answer.aread()
                     raise Refused(_problem(answer), _retry_after_s(answer))
                 async for part in answer.aiter_bytes():
                     yield part
         except (httpx.TransportError, httpx.InvalidURL) as error:
-            raise Unreachable(f"GET {path}: {type(error).__name__} {error}".strip()) from error
+            raise Unreachable(f"{method} {path}: {type(error).__name__} {error}".strip()) from error
 
     async def wallet_history(self, wallet_id: UUID, *, cursor: str | None = None, **filters: str) -> WalletHistory:
         """Return one page of a wallet's entries, newest first.

@@ -1,5 +1,6 @@
 """Messages of a bank, as the core keeps them for adapters, which keep nothing."""
 
+from enum import StrEnum
 from typing import Annotated
 
 from pydantic import Base64Bytes, Field
@@ -19,10 +20,20 @@ class MessageToKeep(Contract):
     body: Base64Bytes
 
 
-class MessageStored(Contract):
-    """The answer: false where one of this number is kept already."""
+class MessageFate(StrEnum):
+    """What became of a message that was to be kept."""
 
-    stored: bool
+    STORED = "STORED"
+    SAME = "SAME"
+    """The very same is kept under its number already."""
+    OTHER = "OTHER"
+    """Another was kept under its number: the bank numbers anew, and what was kept of the account counts no more."""
+
+
+class MessageStored(Contract):
+    """The answer to it."""
+
+    fate: MessageFate
 
 
 class MessagesAsked(Contract):

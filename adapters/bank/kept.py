@@ -1,6 +1,8 @@
 """The bank's messages by way of the core: what any process has read is not asked of the bank again after a start.
 
-The core is a help here and never a need: what it does not have, or cannot say, is read from the bank.
+The core is a help here and never a need: what it does not have, or cannot say, is read from the bank. A bank that
+begins its numbers anew sends another first message than was kept: each page is compared with the bank at both its ends,
+and what differs voids all that the core keeps of the account.
 """
 
 import logging
@@ -8,7 +10,7 @@ from typing import Final
 
 from adapters.bank.mailbox import Messages
 from adapters.runtime.core_client import CoreClient, CoreRefusedError, CoreUnavailableError
-from schemas.bank_messages import MessagesAsked, MessagesKept, MessageToKeep
+from schemas.bank_messages import MessageFate, MessagesAsked, MessagesKept, MessageStored, MessageToKeep
 
 log = logging.getLogger(__name__)
 
@@ -37,7 +39,7 @@ class KeptMessages:
         return body
 
     async def _look(self, first: int) -> None:
-        """Take the next page from the core, unless its last message is another than the bank's of that number."""
+        """Take the next page from the core, unless its first or last message is another than the bank's."""
         asked = MessagesAsked(provider_account=self._account, environment=self._environment, first=first)
         try:
             answer = await self._core.ask(f"{_PATH}/kept", asked.model_dump_json().encode())
@@ -45,17 +47,25 @@ class KeptMessages:
         except (CoreUnavailableError, CoreRefusedError) as error:
             log.warning("messages are read from the bank: %s", error)
             page = {}
-        if page and await self._bank.message(max(page)) != page[max(page)]:
-            # A bank that numbers anew: nothing that is kept says what its numbers mean now.
-            log.error("message %d of the bank is another than was kept: all are read from the bank", max(page))
-            page = {}
         self._page, self._may_have_more = page, bool(page)
+        for number in sorted({min(page), max(page)} if page else ()):
+            body = await self._bank.message(number)
+            if body != page[number]:
+                self._page, self._may_have_more = {}, False
+                log.error("message %d of the bank is another than was kept: all are read from the bank", number)
+                if body is not None:
+                    await self._keep(number, body)
+                return
 
     async def _keep(self, number: int, body: bytes) -> None:
         message = MessageToKeep.model_construct(
             provider_account=self._account, environment=self._environment, number=number, body=body
         )
         try:
-            await self._core.ask(_PATH, message.model_dump_json().encode())
+            answer = await self._core.ask(_PATH, message.model_dump_json().encode())
+            if MessageStored.model_validate_json(answer).fate is MessageFate.OTHER:
+                # Nothing that was kept before says what the bank's numbers mean now.
+                log.error("the bank numbers anew: what was kept before its message %d is used no more", number)
+                self._page, self._may_have_more = {}, False
         except (CoreUnavailableError, CoreRefusedError) as error:
             log.warning("message %d is not kept, and will be read again after a start: %s", number, error)

@@ -1,7 +1,8 @@
 """Everything that the bank has reported, read once and in order, and asked by reference.
 
-Nothing here is the only copy: the bank keeps its messages, and a new process reads them again from the first. What an
-answer is built from is therefore always the bank's own word, never a memory of ours.
+Nothing here is the only copy: the bank keeps its messages, and a new process takes them again from the first, those
+that an earlier one has read by way of the core (`adapters/bank/kept.py`). Those are compared with the bank's at the
+ends of each page and are void where it numbers anew: what an answer is built from is the bank's own word.
 """
 
 import asyncio

@@ -1,4 +1,4 @@
-"""The internal API of banks' messages, for adapters alone: a rail's key sees only its rail's messages."""
+"""The internal API of banks' messages, for adapters alone: a key sees its rail's, of accounts of tenants it serves."""
 
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
@@ -9,6 +9,8 @@ from fastapi import Request, Response
 from core.api.answers import json_answer
 from core.api.requests import BATCH_BODY_MAX_BYTES, parse, read_body
 from core.api.signed_routes import Route
+from core.services.access.keys import Caller
+from core.services.problems import Refusal
 from core.store.database import UnitOfWork
 from core.store.settling.messages import MessageStore
 from schemas.bank_messages import MessagesAsked, MessagesKept, MessageStored, MessageToKeep
@@ -19,27 +21,40 @@ _PATH: Final = "/internal/v1/messages"
 def message_routes(
     store: MessageStore,
     unit_of_work: Callable[[str], AbstractAsyncContextManager[UnitOfWork]],
-    rail_of: Callable[[Request, bytes], Awaitable[tuple[str, str]]],
+    caller_of: Callable[[Request, bytes], Awaitable[Caller]],
 ) -> list[Route]:
-    """Return the routes under /internal/v1/messages."""
+    """Return the routes under /internal/v1/messages; `caller_of` says which rail's key signed, and for whom."""
 
     async def keep_message(request: Request) -> Response:
         """Keep one message of a bank under its number."""
         body = await read_body(request, BATCH_BODY_MAX_BYTES)
-        rail, _ = await rail_of(request, body)
+        caller = await caller_of(request, body)
+        rail = caller.rail or ""
         asked = parse(MessageToKeep, body)
         async with unit_of_work(rail) as uow:
-            return json_answer(MessageStored(stored=await store.keep(uow, rail, asked)))
+            await _require_served(uow, caller, asked.provider_account, asked.environment)
+            return json_answer(MessageStored(fate=await store.keep(uow, rail, asked)))
 
     async def kept_messages(request: Request) -> Response:
         """Return what is kept from a number on, a page at a time."""
         body = await read_body(request)
-        rail, _ = await rail_of(request, body)
+        caller = await caller_of(request, body)
+        rail = caller.rail or ""
         asked = parse(MessagesAsked, body)
         async with unit_of_work(rail) as uow:
+            await _require_served(uow, caller, asked.provider_account, asked.environment)
             items = await store.kept(uow, rail, asked)
         # Straight to JSON, which writes the bytes in base 64.
         return Response(MessagesKept.model_construct(items=items).model_dump_json(), media_type="application/json")
+
+    async def _require_served(uow: UnitOfWork, caller: Caller, account: str, environment: str) -> None:
+        """Refuse an account that pays for a tenant that the key does not serve: its messages tell of all of them."""
+        if caller.serves is None:
+            return
+        tenants = await store.tenants_of(uow, caller.rail or "", account, environment)
+        if not tenants or not tenants <= caller.serves:
+            text = "this key does not serve every tenant whose money the account moves"
+            raise Refusal("operation_not_permitted", text, field="provider_account")
 
     return [
         ("POST", _PATH, keep_message, MessageStored, 200, MessageToKeep),

@@ -43,7 +43,7 @@ PEOPLE_ROUTES: Final[dict[tuple[str, str], Role]] = {
     ("POST", "/v1/redrives"): Role.OPERATOR,
     ("POST", f"{_ONE_REDRIVE}/cancel"): Role.OPERATOR,
     ("POST", "/v1/hand-settlements"): Role.OPERATOR,
-    ("GET", f"{_ONE_REGISTER}/original"): Role.OPERATOR,
+    ("POST", f"{_ONE_REGISTER}/original"): Role.OPERATOR,
     ("POST", "/v1/registers"): Role.OPERATOR,
     ("POST", "/v1/registers:fetch"): Role.OPERATOR,
     ("POST", "/v1/recon/runs"): Role.OPERATOR,

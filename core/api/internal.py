@@ -3,7 +3,6 @@
 from collections import Counter
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
-from uuid import UUID
 
 from fastapi import FastAPI, Request, Response
 
@@ -53,7 +52,7 @@ def install_internal(app: FastAPI, core: Core, throttle: Throttle) -> HotPaths:
     vault = core.worker_ports.vault
     ports = InternalPorts(attempts, rails, vault, throttle, EvidenceStore(vault))
 
-    def unit_of_work(rail: str, behind: UUID | None = None) -> AbstractAsyncContextManager[UnitOfWork]:
+    def unit_of_work(rail: str, behind: str | None = None) -> AbstractAsyncContextManager[UnitOfWork]:
         return core.worker_database.unit_of_work(Context(None, f"rail:{rail}"), behind=behind)
 
     async def ask_permits(request: Request) -> Response:
@@ -70,7 +69,7 @@ def install_internal(app: FastAPI, core: Core, throttle: Throttle) -> HotPaths:
         try:
             # An adapter that waited too long for the answer repeats the request while the first is still at work: it is
             # told the same. BUSY would cost its payments as long as a permit counts.
-            async with unit_of_work(rail, behind=asked.request_id) as uow:
+            async with unit_of_work(rail, behind=f"permits:{rail}:{asked.request_id}") as uow:
                 answers = await grant_permits(uow, ports, rail, caller.key_id, asked, caller.serves, nonce)
                 failpoint("permits.before_commit")
         except RailUnknownError as error:
@@ -99,8 +98,8 @@ def install_internal(app: FastAPI, core: Core, throttle: Throttle) -> HotPaths:
         ("POST", "/internal/v1/permits", ask_permits, PermitResponse, 200, PermitRequest),
         ("POST", "/internal/v1/evidence", keep_evidence, EvidenceKept, 200, EvidenceBatch),
         *rail_routes(ports.rails, unit_of_work, _rail_of),
-        *file_routes(FileStore(vault), unit_of_work, _rail_of),
-        *message_routes(MessageStore(vault), unit_of_work, _rail_of),
+        *file_routes(FileStore(vault), unit_of_work, _caller_of),
+        *message_routes(MessageStore(vault), unit_of_work, _caller_of),
         *register_routes(core.worker_ports, unit_of_work, _rail_of),
         *payment_routes(core.worker_ports, unit_of_work, _caller_of),
     ]

@@ -77,7 +77,7 @@ class ReconDayRoutes(SignedRoutes):
             ("POST", "/v1/registers", self.take_file, RegisterReading, 200, RegisterImport),
             ("POST", "/v1/registers:fetch", self.fetch, RegistersAsked, 200, DayAsked),
             ("GET", one, self.show_register, RegisterFileShown, 200, None),
-            ("GET", f"{one}/original", self.original, RegisterFileShown, 200, None),
+            ("POST", f"{one}/original", self.original, RegisterFileShown, 200, None),
             ("GET", "/v1/recon/runs", self.list_runs, RegisterRunList, 200, None),
             ("POST", "/v1/recon/runs", self.compare, RegisterRunList, 200, DayAsked),
             ("GET", "/v1/recon/runs/{run_id}", self.show_run, RegisterRunView, 200, None),

@@ -6,8 +6,8 @@ nothing is prepared by hand. A transaction pooler works with `statement_cache_si
 
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from typing import TYPE_CHECKING, Self
-from uuid import UUID
+from hashlib import blake2b
+from typing import TYPE_CHECKING, Final, Self
 
 import asyncpg
 
@@ -35,6 +35,10 @@ AWAY: tuple[type[Exception], ...] = (
     asyncpg.TooManyConnectionsError,
 )
 """Errors that say that the server is away or restarting: nobody's fault, and worth a repeat."""
+
+
+BEHIND_LONGEST_MS: Final = 1_500
+"""How long a transaction waits for the one that it stands behind: it holds a connection that others need."""
 
 
 class Database:
@@ -84,17 +88,22 @@ class Database:
 
     @asynccontextmanager
     async def unit_of_work(
-        self, context: Context, *, durable: bool = True, behind: UUID | None = None
+        self, context: Context, *, durable: bool = True, behind: str | None = None
     ) -> AsyncIterator[UnitOfWork]:
         """BEGIN, confine the transaction to the context's tenant, COMMIT; ROLLBACK when the body raises.
 
         What is not `durable` may be lost by a crash of the server within a moment after its commit. Of transactions
-        that stand `behind` the same id one runs at a time: a repeat sees what the first one did.
+        that stand `behind` the same name one runs at a time: a repeat sees what the first one did, and one that waits
+        for `BEHIND_LONGEST_MS` ends with asyncpg.LockNotAvailableError.
         """
         begin = "BEGIN" if durable else "BEGIN; SET LOCAL synchronous_commit = off"
         if behind is not None:
-            number = int.from_bytes(behind.bytes[8:], signed=True)
-            begin += f"; SELECT pg_advisory_xact_lock({number})"
+            # Never a number that the caller chose: all locks of this kind share one space.
+            number = int.from_bytes(blake2b(behind.encode(), digest_size=8).digest(), signed=True)
+            begin += (
+                f"; SET LOCAL lock_timeout = {BEHIND_LONGEST_MS}; SELECT pg_advisory_xact_lock({number})"
+                "; SET LOCAL lock_timeout TO DEFAULT"
+            )
         if context.tenant_id is not None:
             # In the same round trip; the text of a UUID holds nothing to escape. The actor is for the audit journal.
             actor = context.actor.replace("'", "''")
@@ -103,8 +112,8 @@ class Database:
                 f" set_config('fleet.actor', '{actor}', true)"
             )
         async with self._pool.acquire() as connection:
-            await connection.execute(begin)
             try:
+                await connection.execute(begin)
                 uow = UnitOfWork(connection, context)
                 yield uow
                 await uow.flush()

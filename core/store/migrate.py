@@ -148,6 +148,10 @@ async def _apply_beside_payments(connection: "asyncpg.Connection[asyncpg.Record]
 
 async def _apply(connection: "asyncpg.Connection[asyncpg.Record]", migration: Migration) -> None:
     async with connection.transaction():
+        # The journal takes entries of every tenant from members of the worker alone: one for this transaction only.
+        lent = not await connection.fetchval("SELECT pg_has_role(session_user, 'fleet_worker', 'MEMBER')")
+        if lent:
+            await connection.execute("GRANT fleet_worker TO SESSION_USER")
         await connection.execute("SET LOCAL ROLE fleet_owner")
         await connection.execute("SET LOCAL search_path = pg_catalog; SET LOCAL fleet.every_tenant = 'on'")
         await connection.execute(f"SET LOCAL lock_timeout = {_GIVES_WAY_AFTER_MS}")
@@ -158,6 +162,8 @@ async def _apply(connection: "asyncpg.Connection[asyncpg.Record]", migration: Mi
             migration.name,
             migration.checksum,
         )
+        if lent:
+            await connection.execute("SET LOCAL ROLE NONE; REVOKE fleet_worker FROM SESSION_USER")
 
 
 def main() -> int:

@@ -215,7 +215,7 @@ def original(
     """Write an imported file as it came; the journal tells who took it."""
 
     async def over(client: FleetClient) -> bytes:
-        return b"".join([part async for part in client.stream(f"/v1/registers/{register_id}/original")])
+        return b"".join([part async for part in client.stream(f"/v1/registers/{register_id}/original", method="POST")])
 
     content = either(lambda ports: desk.original_for(ports, DESK, register_id), over, "master_key")
     try:

@@ -35,6 +35,8 @@ class Booking:
         self.confirmed: dict[UUID, int] = {}
         self.consumed: dict[UUID, UUID] = {}
         self.breaks: list[Break] = []
+        self.righted: list[UUID] = []
+        """Breaks that are none any more: what a person was to look at is booked now."""
         self.left_minor: dict[UUID, int] = {}
         """What may still be given back, by payment that gave it to a wallet."""
         self.taken = Taken()
@@ -124,6 +126,8 @@ class Booking:
         `told` is the return; `standing` that of an item in suspense, None of what was credited; `owner` the intent that
         gave the money to a wallet.
         """
+        self.breaks = [each for each in self.breaks if each.subject_id != told.id]
+        self.righted.append(Break(_QUARANTINED, told.tenant_id, told.id, "").id)
         if owner is not None and standing in (None, SuspenseState.ASSIGNED):
             self._reverse(fact, told, paid, owner)
         elif standing is SuspenseState.OPEN:

@@ -273,8 +273,8 @@ class _Desk:
         told = await self._keep(fact, known, judged, intent)
         if judged.fate is PaymentFate.QUARANTINED:
             self._booking.quarantine(judged.reason, told, fact)
-        elif known is None and fact.source is PaymentSource.REGISTER:
-            # A register's line takes nothing back by itself, and nobody else may ever tell of it.
+        elif judged.fate is PaymentFate.NOTED and not judged.reason and fact.source is PaymentSource.REGISTER:
+            # A register's line takes nothing back, nor did what came before it: nobody else may ever tell of it.
             self._booking.quarantine("return_unconfirmed", told, fact, severity="ticket")
         elif paid is not None and (judged.fate is PaymentFate.REVERSED or judged.reason == "refund_running"):
             self._note_return(fact, told, paid, judged)
@@ -339,6 +339,7 @@ class _Desk:
         await store.note_returns(uow, list({each.id: each for each in self._returned}.values()))
         await store.confirm(uow, booking.confirmed)
         await store.hurry(uow, self._rail, sorted(self._jobs), sorted(self._references))
+        await store.end_breaks(uow, booking.righted)
         await store.record_breaks(uow, booking.breaks)
         await self._ports.facts.raise_alerts(uow, self.taken.alerts)
         if self.taken.made:

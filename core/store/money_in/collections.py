@@ -198,7 +198,12 @@ FROM unnest($1::uuid[], $2::bigint[], $3::uuid[]) AS r(id, returned_minor, retur
 _BREAKS: Final = """
 INSERT INTO fleet.breaks (id, tenant_id, kind, subject_id, amount_minor, currency, detail)
 SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::text[], $4::uuid[], $5::bigint[], $6::text[], $7::text[])
-ON CONFLICT (id) DO UPDATE SET last_seen_at = now()
+ON CONFLICT (id) DO UPDATE SET last_seen_at = now(),
+    state = CASE breaks.state WHEN 'GONE' THEN 'OPEN' ELSE breaks.state END,
+    ended_at = CASE breaks.state WHEN 'GONE' THEN NULL ELSE breaks.ended_at END
+"""
+_END_BREAKS: Final = """
+UPDATE fleet.breaks SET state = 'GONE', ended_at = now() WHERE id = ANY ($1) AND state IN ('OPEN', 'PROPOSED')
 """
 
 
@@ -425,6 +430,11 @@ class CollectionStore:
                 [each.currency for each in found],
                 [each.detail for each in found],
             )
+
+    async def end_breaks(self, uow: UnitOfWork, ids: Sequence[UUID]) -> None:
+        """End those of these breaks that are open: what was wrong is booked."""
+        if ids:
+            await uow.connection.execute(_END_BREAKS, ids)
 
     async def notes_to_tell(self, uow: UnitOfWork, limit: int) -> list[tuple[str, ProviderPayment]]:
         """Return rail and fact of what waited, and can be judged anew: nobody may tell of it again.

@@ -1,6 +1,6 @@
 """Files that pay, in PostgreSQL, sealed: one live file for a reference, and bytes that never change."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Final
 from uuid import UUID
 
@@ -17,6 +17,7 @@ INSERT INTO fleet.rail_file_members (file_id, tenant_id, rail, job_id, reference
 SELECT $1, j.tenant_id, j.rail, j.id, j.reference
 FROM unnest($3::uuid[], $4::text[]) AS m(job_id, reference)
 JOIN fleet.jobs j ON j.id = m.job_id AND j.reference = m.reference AND j.rail = $2 AND j.closed_at IS NULL
+WHERE $5::uuid[] IS NULL OR j.tenant_id = ANY ($5)
 ORDER BY j.reference
 RETURNING reference
 """
@@ -25,6 +26,7 @@ SELECT m.reference, m.job_id, f.id, f.message_id, extract(epoch FROM now() - f.s
        f.state = 'BURIED' AS buried
 FROM fleet.rail_file_members m JOIN fleet.rail_files f ON f.id = m.file_id
 WHERE m.rail = $1 AND m.reference = ANY($2) AND m.live
+    AND ($3::uuid[] IS NULL OR EXISTS (SELECT FROM fleet.jobs j WHERE j.id = m.job_id AND j.tenant_id = ANY ($3)))
 """
 # What was decided against must not be paid by a file that is handed in again.
 _AGAIN: Final = """
@@ -51,13 +53,23 @@ SELECT EXISTS (SELECT FROM given_up)
 _BURY: Final = """
 WITH buried AS (
     INSERT INTO fleet.rail_files (id, rail, message_id, ciphertext, state)
-    VALUES ($1, $2, 'buried:' || $4, '', 'BURIED') RETURNING id, tenant_id
+    SELECT $1, $2, 'buried:' || $4::text, '', 'BURIED'
+    -- Whoever serves some tenants alone buries what is its payment's own, and nothing of anybody else's.
+    WHERE $5::uuid[] IS NULL OR EXISTS (
+        SELECT FROM fleet.jobs j JOIN fleet.jobs paying ON paying.intent_id = j.intent_id
+        WHERE j.id = $3 AND j.rail = $2 AND j.tenant_id = ANY ($5) AND paying.rail = $2 AND paying.reference = $4)
+    RETURNING id, tenant_id
 )
 INSERT INTO fleet.rail_file_members (file_id, tenant_id, rail, job_id, reference)
-SELECT b.id, b.tenant_id, $2, $3, $4 FROM buried b
+SELECT b.id, b.tenant_id, $2, $3, $4 FROM buried b RETURNING file_id
 """
 _IS_BURIED: Final = """
 SELECT EXISTS (SELECT FROM fleet.rail_files WHERE rail = $1 AND message_id = 'buried:' || $2::text)
+"""
+
+
+_IS_OF: Final = """
+SELECT NOT EXISTS (SELECT FROM fleet.rail_file_members WHERE file_id = $1 AND rail = $2 AND tenant_id <> ALL ($3))
 """
 
 
@@ -66,33 +78,46 @@ class MemberTakenError(Exception):
 
 
 class MemberUnknownError(Exception):
-    """A member is no open job of this rail; the transaction must not be committed."""
+    """A member is no open job of this rail and of the tenants asked for; the transaction must not be committed."""
 
 
 class FileStore:
-    """Files by id and by the references in them."""
+    """Files by id and by the references in them. `serves` are the tenants whose payments may be told, None for all."""
 
     def __init__(self, vault: Vault) -> None:
         self._vault = vault
 
     async def insert_file(
-        self, uow: UnitOfWork, rail: str, file_id: UUID, message_id: str, body: str, members: Sequence[FileMember]
+        self,
+        uow: UnitOfWork,
+        rail: str,
+        file_id: UUID,
+        message_id: str,
+        body: str,
+        members: Sequence[FileMember],
+        serves: Collection[UUID] | None = None,
     ) -> None:
         """Store a file and its members. Raises MemberTakenError, MemberUnknownError."""
         sealed = self._vault.seal_bytes(body.encode(), bound_to=f"file:{file_id}")
         ids, references = [each.job_id for each in members], [each.reference for each in members]
         try:
             await uow.connection.execute(_INSERT, file_id, rail, message_id, sealed)
-            stored = await uow.connection.fetch(_INSERT_MEMBERS, file_id, rail, ids, references)
+            stored = await uow.connection.fetch(_INSERT_MEMBERS, file_id, rail, ids, references, serves)
         except asyncpg.UniqueViolationError as error:
             raise MemberTakenError from error
         if len(stored) != len(members):
             raise MemberUnknownError
 
-    async def holding(self, uow: UnitOfWork, rail: str, references: Sequence[str]) -> list[FileHeld]:
+    async def holding(
+        self, uow: UnitOfWork, rail: str, references: Sequence[str], serves: Collection[UUID] | None = None
+    ) -> list[FileHeld]:
         """Return the live file of each reference that is in one."""
-        rows = await uow.connection.fetch(_HOLDING, rail, references)
+        rows = await uow.connection.fetch(_HOLDING, rail, references, serves)
         return [FileHeld(**row) for row in rows]
+
+    async def is_of(self, uow: UnitOfWork, rail: str, file_id: UUID, serves: Collection[UUID]) -> bool:
+        """Return whether every payment in the file is of these tenants."""
+        return bool(await uow.connection.fetchval(_IS_OF, file_id, rail, serves))
 
     async def again(self, uow: UnitOfWork, rail: str, file_id: UUID) -> str | None:
         """Count one more handing in and return the bytes; None where it may not be."""
@@ -105,12 +130,25 @@ class FileStore:
         """Let the members of a file go that never left; false where somebody handed it in again."""
         return bool(await uow.connection.fetchval(_GIVE_UP, file_id, rail))
 
-    async def bury(self, uow: UnitOfWork, rail: str, file_id: UUID, member: FileMember) -> None:
-        """See to it that no file ever holds a reference. Raises MemberTakenError where one does, or it is buried."""
+    async def bury(
+        self,
+        uow: UnitOfWork,
+        rail: str,
+        file_id: UUID,
+        member: FileMember,
+        serves: Collection[UUID] | None = None,
+    ) -> None:
+        """See to it that no file ever holds a reference. Raises MemberTakenError where one does, or it is buried.
+
+        Raises MemberUnknownError where it is of no payment of the tenants that are served.
+        """
+        scope = (file_id, rail, member.job_id, member.reference, serves)
         try:
-            await uow.connection.execute(_BURY, file_id, rail, member.job_id, member.reference)
+            buried = await uow.connection.fetchval(_BURY, *scope)
         except asyncpg.UniqueViolationError as error:
             raise MemberTakenError from error
+        if buried is None:
+            raise MemberUnknownError
 
     async def is_buried(self, uow: UnitOfWork, rail: str, reference: str) -> bool:
         """Return whether the reference was buried."""

@@ -21,7 +21,7 @@ from tests.support.signed import Signed
 NEVER: dict[str, str] = {
     "POST /v1/breaks/{break_id}/approve": "asks for a hold of no payment, which only a damaged ledger has:"
     " tests/integration/oncall/test_reconciliation.py plants one and lets two people give it back",
-    "GET /v1/registers/{register_id}/original": "asks for a file, and the walk's register is a planted row without one:"
+    "POST /v1/registers/{register_id}/original": "asks for a file, and the walk's register is a planted row without:"
     " tests/integration/api/test_recon_days.py reads one back",
 }
 """Operations that this walk cannot let succeed, each with the reason."""

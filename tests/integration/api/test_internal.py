@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
+from hashlib import blake2b
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -96,6 +97,25 @@ async def test_a_request_repeated_while_the_first_is_at_work_gets_the_same_permi
         await until_async(lambda: admin_connection.fetchval(waiting))
     answers = [(await each).json()["answers"][0] for each in both]
     assert [(each["answer"], each["fence"]) for each in answers] == [("GRANTED", 1)] * 2
+
+
+async def test_a_repeat_waits_a_moment_for_the_first_is_asked_to_come_again_and_stops_nothing_else(
+    world: World, http: httpx.AsyncClient, admin_connection: asyncpg.Connection
+) -> None:
+    wallet = await world.funded_wallet(1000)
+    body = asking((await world.api.post("/v1/intents", payout(wallet), key="a")).json()["id"])
+    own = await adapter(world, http, "noop")
+    number = int.from_bytes(blake2b(f"permits:noop:{body['request_id']}".encode(), digest_size=8).digest(), signed=True)
+    async with admin_connection.transaction():
+        await admin_connection.execute("SELECT pg_advisory_xact_lock($1)", number)
+        waited = await own.post(PERMITS, body)
+    assert (waited.status_code, waited.json()["code"]) == (503, "unavailable")
+    # Not a number of the adapter's choice: one under which something else locks holds it up nowhere.
+    chosen = UUID(int=UUID(body["request_id"]).int >> 64 << 64 | 0x666C656574)
+    async with admin_connection.transaction():
+        await admin_connection.execute("SELECT pg_advisory_xact_lock($1)", 0x666C656574)
+        granted = await own.post(PERMITS, body | {"request_id": str(chosen)})
+    assert [each["answer"] for each in granted.json()["answers"]] == ["GRANTED"]
 
 
 async def test_a_rails_key_registers_its_own_rail_alone_and_nothing_unsafe(

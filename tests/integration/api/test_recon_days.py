@@ -52,7 +52,7 @@ async def test_a_file_is_read_kept_shown_compared_and_reported(world: World, cle
     shown = (await clerk.get(f"/v1/registers/{listed['id']}")).json()
     counts = [(x["direction"], x["count"], x["amount_minor"], x["fee_minor"]) for x in shown["counts"]]
     assert counts == [("IN", 2, 4_000, 300), ("OUT", 1, 123_456, 0)]
-    original = await clerk.get(f"/v1/registers/{kept['id']}/original")
+    original = await clerk.post(f"/v1/registers/{kept['id']}/original", {})
     assert (original.content, original.headers["content-type"]) == (FILE.encode(), "application/octet-stream")
 
     recent = (datetime.now(UTC).date() - timedelta(days=2)).isoformat()
@@ -137,7 +137,7 @@ async def test_registers_are_no_tenants_and_no_other_keys(world: World, clerk: S
     tenants, nameless = await world.other(operations=["RECONCILIATION"]), world.api
     routes: list[tuple[str, str, dict[str, Any]]] = [
         ("GET", "/v1/registers", {}), ("GET", f"/v1/registers/{some}", {}),
-        ("GET", f"/v1/registers/{some}/original", {}), ("POST", "/v1/registers", brought()),
+        ("POST", f"/v1/registers/{some}/original", {}), ("POST", "/v1/registers", brought()),
         ("POST", "/v1/registers:fetch", ASKED), ("GET", "/v1/recon/runs", {}),
         ("GET", f"/v1/recon/runs/{some}", {}), ("POST", "/v1/recon/runs", ASKED),
         ("POST", "/v1/recon/books", {"what": "intents"}), ("GET", "/v1/recon/report", {}),

@@ -2,8 +2,11 @@
 
 import asyncio
 import secrets
+import time
 from collections.abc import AsyncIterator
 from dataclasses import replace
+from urllib.parse import urlsplit
+from uuid import uuid4
 
 import asyncpg
 import pytest
@@ -11,6 +14,7 @@ import pytest
 from core.store import migrate as runner
 from core.store.migrate import MigrationError, load_migrations, migrate
 from fleet.stack.provision import create_database, drop_database
+from schemas.ids import mint_id
 
 
 @pytest.fixture
@@ -93,6 +97,37 @@ async def test_a_target_stops_there_and_the_rest_follows(empty_url: str) -> None
     names = [migration.name for migration in load_migrations()]
     assert await migrate(empty_url, target=1) == names[:1]
     assert await migrate(empty_url) == names[1:]
+
+
+async def test_an_administrator_who_is_no_superuser_upgrades_a_database_with_open_letters(empty_url: str) -> None:
+    tenant, job, role = uuid4(), mint_id(time.time_ns() // 1_000_000), f"admin_{secrets.token_hex(4)}"
+    superuser = await asyncpg.connect(empty_url)
+    try:
+        await superuser.execute(f"CREATE ROLE {role} LOGIN CREATEROLE PASSWORD 'of-the-test'")
+        database = await superuser.fetchval("SELECT current_database()")
+        await superuser.execute(f'GRANT CREATE ON DATABASE "{database}" TO {role}')
+        parts = urlsplit(empty_url)
+        url = parts._replace(netloc=f"{role}:of-the-test@{parts.netloc.rpartition('@')[2]}").geturl()
+        await migrate(url, target=88)
+        await superuser.execute(
+            "INSERT INTO fleet.jobs (id, tenant_id, intent_id, kind, operation, rail, provider, provider_account,"
+            " environment, reference, amount_minor, currency, deadline, stream, closed_at) VALUES ($1, $2, $1, 'pay',"
+            " 'PAYOUT', 'bank', 'p', 'main', 'sandbox', 'R1', 1, 'THB', now(), '{bank}:jobs', now())", job, tenant
+        )  # fmt: skip
+        await superuser.execute(
+            "INSERT INTO fleet.dead_letters (id, tenant_id, stream, entry_id, rail, job_id, error_class, fingerprint,"
+            " message, deliveries, body) VALUES ($1, $2, '{bank}:jobs', '1-0', 'bank', $1, 'poison', 'f', 'm', 3, '')",
+            job, tenant,
+        )  # fmt: skip
+        assert (await migrate(url))[0].startswith("0089")
+        assert await superuser.fetchval("SELECT state FROM fleet.dead_letters") == "CLOSED"
+        told = await superuser.fetch("SELECT tenant_id, action FROM fleet.audit_entries WHERE action = 'letter_closed'")
+        assert [tuple(each) for each in told] == [(tenant, "letter_closed")]
+        # What the journal wanted was lent for the time of each file.
+        assert not await superuser.fetchval("SELECT pg_has_role($1, 'fleet_worker', 'MEMBER')", role)
+    finally:
+        await superuser.execute(f"DROP OWNED BY {role}; DROP ROLE {role}")
+        await superuser.close()
 
 
 async def test_an_edited_file_is_refused_and_nothing_is_applied(

@@ -115,6 +115,29 @@ async def test_a_buried_reference_never_comes_into_a_file_and_one_in_a_file_is_n
     assert {each.reference: each.buried for each in held} == {first.reference: True, second.reference: False}
 
 
+async def test_a_key_for_some_tenants_stores_sees_hands_in_and_buries_files_of_those_alone(
+    world: World, store: FileStore
+) -> None:
+    first, second = await members(world, 2)
+    file_id = await place(world, store, [first])
+    ours, others = {world.caller.tenant_id}, {uuid4()}
+    for refused in (
+        lambda uow: store.insert_file(uow, RAIL, uuid4(), "PF-2", BODY, [second], others),
+        lambda uow: store.bury(uow, RAIL, uuid4(), second, others),
+        # A job of one's own is no leave to bury another payment's reference.
+        lambda uow: store.bury(uow, RAIL, uuid4(), FileMember(job_id=first.job_id, reference=second.reference), ours),
+    ):
+        with pytest.raises(MemberUnknownError):
+            async with world.uow() as uow:
+                await refused(uow)
+    async with world.uow() as uow:
+        held = [await store.holding(uow, RAIL, [first.reference], each) for each in (ours, others)]
+        assert [len(each) for each in held] == [1, 0]
+        assert [await store.is_of(uow, RAIL, file_id, each) for each in (ours, others)] == [True, False]
+        await store.bury(uow, RAIL, uuid4(), second, ours)
+        assert [each.buried for each in await store.holding(uow, RAIL, [second.reference], ours)] == [True]
+
+
 async def test_a_job_that_is_closed_comes_into_no_file(world: World, store: FileStore) -> None:
     [member] = await members(world, 1)
     [granted] = await world.ask([member.job_id])

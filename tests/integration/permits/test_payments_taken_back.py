@@ -257,9 +257,26 @@ async def test_a_return_that_only_a_register_tells_of_opens_a_break_and_moves_no
     assert await world.money(wallet) == (2_001, 0)
     assert (await world.alerts()).count(("ticket", "return_unconfirmed")) == 1
     assert await world.admin.fetchval("SELECT count(*) FROM fleet.breaks WHERE kind = 'payment_quarantined'") == 1
-    # Asked, the provider says so too: now it counts.
+    # Asked, the provider says so too: now it counts, and nobody is called about it any more.
     assert await told(world, {"kind": "RETURN", "source": "POLL"}) == ["REVERSED"]
     assert await world.money(wallet) == (1, 0)
+    ended = await world.admin.fetch("SELECT state, ended_at IS NOT NULL FROM fleet.breaks")
+    assert [tuple(each) for each in ended] == [("GONE", True)]
+    await world.prove()
+
+
+async def test_a_return_that_an_unconfirmed_callback_and_then_a_register_tell_of_opens_a_break(world: World) -> None:
+    wallet = await opened(world)
+    intent = await shown(world, wallet)
+    await paid(world, intent)
+    assert await told(world, {"kind": "RETURN", "source": "CALLBACK", "confirmed": False}) == ["NOTED"]
+    opened_breaks = "SELECT state FROM fleet.breaks WHERE kind = 'payment_quarantined'"
+    assert await world.admin.fetch(opened_breaks) == []
+    assert [await told(world, {"kind": "RETURN", "source": "REGISTER"}) for _ in range(2)] == [["NOTED"]] * 2
+    assert [each["state"] for each in await world.admin.fetch(opened_breaks)] == ["OPEN"]
+    assert ("ticket", "return_unconfirmed") in await world.alerts()
+    assert await told(world, {"kind": "RETURN", "source": "STATEMENT"}) == ["REVERSED"]
+    assert [each["state"] for each in await world.admin.fetch(opened_breaks)] == ["GONE"]
     await world.prove()
 
 
