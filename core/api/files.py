@@ -83,7 +83,7 @@ def file_routes(store: FileStore, unit_of_work: UnitOfWorkOf, caller_of: CallerO
         caller = await caller_of(request, await read_body(request))
         rail = caller.rail or ""
         async with unit_of_work(rail) as uow:
-            await _require_served(uow, rail, file_id, caller)
+            await _require_served(store, uow, file_id, caller)
             found = await store.again(uow, rail, file_id)
         return json_answer(FileAgain(body=found))
 
@@ -92,13 +92,9 @@ def file_routes(store: FileStore, unit_of_work: UnitOfWorkOf, caller_of: CallerO
         caller = await caller_of(request, await read_body(request))
         rail = caller.rail or ""
         async with unit_of_work(rail) as uow:
-            await _require_served(uow, rail, file_id, caller)
+            await _require_served(store, uow, file_id, caller)
             given_up = await store.give_up(uow, rail, file_id)
         return json_answer(FileGivenUp(given_up=given_up))
-
-    async def _require_served(uow: UnitOfWork, rail: str, file_id: UUID, caller: Caller) -> None:
-        if caller.serves is not None and not await store.is_of(uow, rail, file_id, caller.serves):
-            raise _not_served()
 
     return [
         ("POST", _PATH, store_file, FileStored, 200, FileToStore),
@@ -111,3 +107,8 @@ def file_routes(store: FileStore, unit_of_work: UnitOfWorkOf, caller_of: CallerO
 
 def _not_served() -> Refusal:
     return Refusal("operation_not_permitted", "this key does not serve the tenant of every payment in the file")
+
+
+async def _require_served(store: FileStore, uow: UnitOfWork, file_id: UUID, caller: Caller) -> None:
+    if caller.serves is not None and not await store.is_of(uow, caller.rail or "", file_id, caller.serves):
+        raise _not_served()

@@ -101,11 +101,16 @@ async def test_a_target_stops_there_and_the_rest_follows(empty_url: str) -> None
 
 async def test_an_administrator_who_is_no_superuser_upgrades_a_database_with_open_letters(empty_url: str) -> None:
     tenant, job, role = uuid4(), mint_id(time.time_ns() // 1_000_000), f"admin_{secrets.token_hex(4)}"
+    await migrate(empty_url, target=1)  # the roles belong to the cluster, and may be missing in it
     superuser = await asyncpg.connect(empty_url)
     try:
         await superuser.execute(f"CREATE ROLE {role} LOGIN CREATEROLE PASSWORD 'of-the-test'")
         database = await superuser.fetchval("SELECT current_database()")
         await superuser.execute(f'GRANT CREATE ON DATABASE "{database}" TO {role}')
+        if superuser.get_server_version() >= (16,):
+            # There nobody grants what is not theirs to grant, and whoever creates a role has this by that.
+            for name in ("fleet_owner", "fleet_app", "fleet_worker"):
+                await superuser.execute(f"GRANT {name} TO {role} WITH ADMIN OPTION")
         parts = urlsplit(empty_url)
         url = parts._replace(netloc=f"{role}:of-the-test@{parts.netloc.rpartition('@')[2]}").geturl()
         await migrate(url, target=88)
@@ -123,8 +128,9 @@ async def test_an_administrator_who_is_no_superuser_upgrades_a_database_with_ope
         assert await superuser.fetchval("SELECT state FROM fleet.dead_letters") == "CLOSED"
         told = await superuser.fetch("SELECT tenant_id, action FROM fleet.audit_entries WHERE action = 'letter_closed'")
         assert [tuple(each) for each in told] == [(tenant, "letter_closed")]
-        # What the journal wanted was lent for the time of each file.
-        assert not await superuser.fetchval("SELECT pg_has_role($1, 'fleet_worker', 'MEMBER')", role)
+        # What the journal wanted was lent for the time of each file where the role had it not.
+        own = superuser.get_server_version() >= (16,)
+        assert await superuser.fetchval("SELECT pg_has_role($1, 'fleet_worker', 'MEMBER')", role) is own
     finally:
         await superuser.execute(f"DROP OWNED BY {role}; DROP ROLE {role}")
         await superuser.close()

@@ -1,11 +1,12 @@
 """Files that pay, in PostgreSQL: no payment is in two, bytes never change, and what was decided is not paid again."""
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from uuid import UUID, uuid4
 
 import pytest
 
 from core.domain.jobs import mint_reference
+from core.store.database import UnitOfWork
 from core.store.settling.files import FileStore, MemberTakenError, MemberUnknownError
 from schemas.files import FileMember
 from tests.integration.permits.conftest import RAIL, World, pay_job
@@ -121,12 +122,13 @@ async def test_a_key_for_some_tenants_stores_sees_hands_in_and_buries_files_of_t
     first, second = await members(world, 2)
     file_id = await place(world, store, [first])
     ours, others = {world.caller.tenant_id}, {uuid4()}
-    for refused in (
+    attempts: list[Callable[[UnitOfWork], Awaitable[None]]] = [
         lambda uow: store.insert_file(uow, RAIL, uuid4(), "PF-2", BODY, [second], others),
         lambda uow: store.bury(uow, RAIL, uuid4(), second, others),
         # A job of one's own is no leave to bury another payment's reference.
         lambda uow: store.bury(uow, RAIL, uuid4(), FileMember(job_id=first.job_id, reference=second.reference), ours),
-    ):
+    ]
+    for refused in attempts:
         with pytest.raises(MemberUnknownError):
             async with world.uow() as uow:
                 await refused(uow)
