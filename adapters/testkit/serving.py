@@ -2,7 +2,6 @@
 
 import argparse
 import asyncio
-import os
 import sqlite3
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import asdict, dataclass
@@ -19,6 +18,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from adapters.testkit.durable import DurableStore
 from adapters.testkit.faults import Fault, FaultScripts, Script
+from wire.environment import read_variable
 
 Model = TypeVar("Model", bound=BaseModel)
 Endpoint = Callable[[Request], Awaitable[Response]]
@@ -114,8 +114,8 @@ def simulator_arguments(name: str, about: str | None) -> argparse.ArgumentParser
 
 
 def simulator_secret() -> str:
-    """Return the secret that the provider shares with its client: SIMULATOR_SECRET, or a well-known one."""
-    return os.environ.get(SECRET_VARIABLE, "sandbox-secret")
+    """Return what the provider shares with its client: SIMULATOR_SECRET, or its file's, or a well-known one."""
+    return read_variable(SECRET_VARIABLE) or "sandbox-secret"
 
 
 Shown = tuple[str, Callable[[sqlite3.Row], Any]]

@@ -8,12 +8,17 @@ import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 from schemas.streams import shards_of
 from wire.acl import adapter_rules, core_rules
 
 _READABLE = 0o444
 """A volume is mounted in one service alone, whose user differs by image."""
+
+
+_SHARED: Final = ("promptpay", "sbp")
+"""Rails that sign with a secret which the provider knows too: here the simulator, which has a copy of its own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +54,10 @@ def write_secrets(
         **{f"core/{name}": text for name, text in core.items()},
         **{f"rail-{rail}/redis_url": f"redis://adapter-{rail}:{users[rail]}@{places.redis}/0" for rail in rails},
     }
+    for rail in _SHARED:
+        if rail in rails:
+            shared = made.of(f"provider_{rail}")
+            files |= {f"rail-{rail}/provider_secret": shared, f"provider-{rail}/secret": shared}
     written = [path for name, text in files.items() if _write_once(path := home / name, text)]
     # The users follow the rails and this version's rules: the server reads the file when it starts.
     acl = home / "redis" / "users.acl"

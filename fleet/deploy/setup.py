@@ -39,6 +39,7 @@ async def set_up(home: Path, urls: RoleUrls, master_key: str, rails: Sequence[st
     for rail, key in made.rails.items():
         _write_key(home / f"rail-{rail}", asdict(key), "core_key_")
     _write_key(home / "client", asdict(made.client), "key_")
+    _write_key(home / "client", asdict(made.operator), "operator_")
     return made
 
 

@@ -6,6 +6,7 @@ from pydantic_settings import BaseSettings
 
 from adapters.noop.adapter import NoopSettings
 from adapters.runtime.settings import RuntimeSettings
+from adapters.testkit.serving import SECRET_VARIABLE
 from core.settings import Settings
 
 TRACING = {"OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_TRACES_SAMPLER", "OTEL_TRACES_SAMPLER_ARG"}
@@ -19,6 +20,8 @@ def environment_of(module: str) -> set[str]:
         return _variables(Settings) | TRACING
     if module == "fleet.deploy":
         return _JOBS | {f"{name}_FILE" for name in _JOBS}
+    if module.endswith(".simulator"):
+        return {SECRET_VARIABLE, f"{SECRET_VARIABLE}_FILE"}
     if module.count(".") == 1:
         return _variables(RuntimeSettings) | _variables(_rail_settings(module)) | TRACING
     return set()

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
+from fleet.deploy.secrets import Places, write_secrets
 from tests.deploy.environments import environment_of
 from tests.support.tools import run_tool
 
@@ -106,6 +107,32 @@ def test_a_secret_is_a_file_of_a_volume_that_the_service_mounts(name: str) -> No
     for variable, value in SERVICES[name].get("environment", {}).items():
         if variable.endswith("_FILE"):
             assert any(value.startswith(target + "/") for target in targets), f"{variable} names {value}"
+
+
+@pytest.mark.parametrize("name", SERVICES)
+def test_no_secret_stands_in_the_environment(name: str) -> None:
+    told = SERVICES[name].get("environment", {})
+    assert [each for each in told if re.search(r"(SECRET|PASSWORD|KEY|TOKEN)$", each)] == []
+    assert not any(re.search(r"://[^/@]*:[^/@]+@", str(value)) for value in told.values())
+
+
+def test_an_adapter_and_its_simulator_know_one_secret_from_volumes_of_their_own(tmp_path: Path) -> None:
+    write_secrets(tmp_path, ["promptpay", "sbp", "bank"], Places())
+    folders: dict[str, str] = {
+        mount.split(":")[0]: mount.split(":")[1].removeprefix("/secrets/") for mount in SERVICES["secrets"]["volumes"]
+    }
+
+    def read(name: str, variable: str) -> str:
+        (volume,) = [mount.split(":")[0] for mount in SERVICES[name]["volumes"] if mount.startswith("secrets-")]
+        file: str = SERVICES[name]["environment"][variable]
+        return (tmp_path / folders[volume] / Path(file).name).read_text()
+
+    known = {rail: read(rail, f"{rail.upper()}_SECRET_FILE") for rail in ("promptpay", "sbp")}
+    assert {rail: read(f"{rail}-simulator", "SIMULATOR_SECRET_FILE") for rail in known} == known
+    assert known["promptpay"] != known["sbp"]
+    assert {path.relative_to(tmp_path).parts[0] for path in tmp_path.rglob("*") if path.is_file()} <= set(
+        folders.values()
+    )
 
 
 def test_a_process_mounts_no_secrets_but_its_own() -> None:

