@@ -27,6 +27,28 @@ async def test_due_jobs_are_dispatched_once_and_marked(world: World) -> None:
     assert set((await world.states()).values()) == {"QUEUED"}
 
 
+async def test_the_relay_puts_jobs_out_whether_nobody_reads_them_or_a_reader_hangs_with_them(world: World) -> None:
+    """The first promise of the streams: dispatch waits for no adapter, up to the bound of its backlog."""
+    await world.queue(300)
+    async with asyncio.timeout(5):
+        assert await _relay_all(world) == 300
+    assert not await world.redis.xinfo_consumers(JOBS, ADAPTERS_GROUP), "nobody has ever read this stream"
+    # Now one takes some, and is never heard of again.
+    await world.redis.xreadgroup(ADAPTERS_GROUP, "hangs", {JOBS: ">"}, count=100)
+    await world.queue(300)
+    async with asyncio.timeout(5):
+        assert await _relay_all(world) == 300
+    [group] = await world.redis.xinfo_groups(JOBS)
+    assert (int(group["pending"]), int(group["lag"])) == (100, 500)
+
+
+async def _relay_all(world: World) -> int:
+    done, relay = 0, world.relay()
+    while moved := await relay.relay_once():
+        done += moved
+    return done
+
+
 async def test_a_full_stream_closes_the_gate_until_the_backlog_is_below_low_water(world: World) -> None:
     await world.queue(10)
     relay = world.relay(GateBounds(high=4, low=2))

@@ -20,6 +20,7 @@ from tests.support.waiting import until, until_async
 from wire import functions
 
 NEIGHBOUR = "neighbour"
+OFFERED, OFFERED_PER_S = 60, 20
 QUICK = BreakerSettings(window_s=10, least_calls=5, failed_percent=50, open_s=0.3, open_most_s=0.6, probes=2)
 OnPay = Callable[[Order], Awaitable[Outcome]]
 
@@ -52,7 +53,7 @@ def _known(bench: Bench, count: int, rail: str = RAIL) -> list[Job]:
     return jobs
 
 
-async def test_dispatch_does_not_wait_for_an_adapter_that_hangs_or_is_not_there(bench: Bench) -> None:
+async def test_a_stream_takes_a_thousand_jobs_while_its_adapter_hangs(bench: Bench) -> None:
     async def hangs(_: Order) -> Outcome:
         await asyncio.sleep(30)
         return PAID
@@ -63,9 +64,8 @@ async def test_dispatch_does_not_wait_for_an_adapter_that_hangs_or_is_not_there(
     await functions.dispatch(
         bench.admin, jobs_stream(RAIL), [Envelope(str(job.job_id), "job", job.model_dump_json()) for job in jobs]
     )
-    await functions.dispatch(bench.admin, jobs_stream("noop"), [Envelope("j", "job", "{}")])  # nobody reads this one
     assert time.monotonic() - begun_s < 2
-    assert await bench.admin.xlen(jobs_stream(RAIL)) == 1_000
+    assert await _backlog(bench, RAIL) == 1_000
 
 
 @pytest.mark.parametrize("trouble", ["slow", "dead", "flapping"])
@@ -76,16 +76,13 @@ async def test_a_provider_in_trouble_is_alone_with_it(bench: Bench, trouble: str
     troubled.jobs.guard._limit = AdaptiveLimit(4, 4)
     await bench.work(ScriptedRail(pays, name=NEIGHBOUR, idle_s=10, call_s=4), "neighbour")
     await bench.send(*_known(bench, 200))
-    slowest_s, most_waiting = 0.0, 0
-    for sent in range(1, 31):
-        [job] = _known(bench, 1, NEIGHBOUR)
-        begun_s = time.monotonic()
-        await bench.send(job)
-        await bench.results(sent, rail=NEIGHBOUR)
-        slowest_s = max(slowest_s, time.monotonic() - begun_s)
+    most_waiting = 0
+    for _ in range(OFFERED):  # at a fixed rate: nothing here waits for an answer, so a stuck neighbour piles up
+        await bench.send(*_known(bench, 1, NEIGHBOUR))
         most_waiting = max(most_waiting, await _backlog(bench, NEIGHBOUR))
-    assert most_waiting <= 1, "each was done before the next came"
-    assert slowest_s < 2
+        await asyncio.sleep(1 / OFFERED_PER_S)
+    assert most_waiting <= OFFERED_PER_S, "what was offered in a second was done in a second"
+    await bench.results(OFFERED, rail=NEIGHBOUR, timeout_s=2)
     assert rail.calls, "the provider in trouble was never called: nothing was shown"
     assert trouble == "flapping" or await _backlog(bench, RAIL) > 0, "it was over before anything could be seen"
 
