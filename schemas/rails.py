@@ -29,6 +29,8 @@ class Capabilities(Contract):
     """H: after this long since the last permit, the provider's "not found" counts."""
     request_expiry: bool = False
     """The request carries an expiry after which the provider refuses to execute it."""
+    returns_in_all: bool = False
+    """What is told as returned of a payment is all that came back of it until then, and may grow."""
     callbacks: bool = False
     refunds: Literal["none", "full", "parts"] = "none"
     """Of operations that collect: what of a collected payment the provider pays back, by the rail's REFUND."""

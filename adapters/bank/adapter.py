@@ -71,6 +71,7 @@ class BankRail:
             dedup_window_s=settings.dedup_window_s,
             cancel_by_reference=True,
             negative_is_final_for_reference=True,
+            returns_in_all=True,
             not_found_horizon_s=self._timing.claim_idle_s + settings.settlement_s,
             max_amount_minor=settings.max_amount_minor,
             currencies=["THB"],

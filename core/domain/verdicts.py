@@ -155,7 +155,7 @@ def _succeeded(case: Case, result: Result) -> Decision:
 
 
 def _returned(case: Case, result: Result) -> Decision:
-    """A payment comes back once: another return of it is for a person to look at."""
+    """What came back in all may grow; where a provider tells single returns, a second one is for a person."""
     job, amount_minor = case.job, result.amount_minor or case.job.amount_minor
     if not case.attempts:
         return Decision(Step.QUARANTINE, "return_without_attempt")
@@ -163,15 +163,23 @@ def _returned(case: Case, result: Result) -> Decision:
         return Decision(Step.QUARANTINE, "currency_differs")
     if result.reference and result.reference != job.reference:
         return Decision(Step.QUARANTINE, "reference_differs")
-    if case.returned_minor:
-        same = amount_minor == case.returned_minor
-        return Decision(Step.IGNORE) if same else Decision(Step.QUARANTINE, "second_return")
     if amount_minor > job.amount_minor:
         return Decision(Step.QUARANTINE, "amount_differs")
+    if case.returned_minor:
+        in_all = case.capabilities.returns_in_all
+        if amount_minor == case.returned_minor or (in_all and amount_minor < case.returned_minor):
+            return Decision(Step.IGNORE)
+        if not in_all:
+            return Decision(Step.QUARANTINE, "second_return")
     if case.decided and case.intent.decision != "POST":
-        # Paid and back after its void: the wallet has its money, and the provider has given up what it took.
-        return Decision(Step.QUARANTINE, "returned_after_void")
+        # Paid and back after its void: the wallet has its money, and the provider gives back what it took.
+        return Decision(Step.SUSPEND, "returned_after_void")
     return Decision(Step.RETURN, "returned")
+
+
+def grows(case: Case, result: Result) -> bool:
+    """Whether a return of another amount than before is the same fact, further on, and no contradiction of it."""
+    return result.verdict is Verdict.RETURNED and case.capabilities.returns_in_all and case.returned_minor > 0
 
 
 def negative(case: Case, result: Result) -> Decision:

@@ -59,8 +59,11 @@ class ReturnPorts(Protocol):
 
 async def returned_before(uow: Any, ports: ReturnPorts, originals: Sequence[UUID]) -> dict[UUID, int]:
     """Return what was given back of payments by their providers, in minor units; those without a return are absent."""
-    found = await ports.intents.refunds_of(uow, originals)
-    return {row.original_intent_id: row.amount_minor for row in found}
+    back: Counter[UUID] = Counter()
+    for row in await ports.intents.refunds_of(uow, originals):
+        if row.direction in (Direction.RETURN, Direction.SUSPENSE):
+            back[row.original_intent_id] += row.amount_minor
+    return dict(back)
 
 
 async def make_refunds(

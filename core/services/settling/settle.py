@@ -19,6 +19,7 @@ from core.domain.verdicts import (
     decide_lookup,
     decide_payment,
     fact_key,
+    grows,
     money_hash,
 )
 from core.services.money_in.collection_port import CollectionPorts, Taken
@@ -223,7 +224,7 @@ async def _take(uow: Any, ports: SettlePorts, batch: Batch, delivery: Delivery) 
     # A lookup has no fence that would tell its rounds apart; asked again, it may be NOT_SENT again.
     if hashed in known and not (delivery.again or result.further or _asked_again(job, result)):
         return
-    if known - {hashed}:
+    if known - {hashed} and not grows(case, result):
         decision = Decision(Step.QUARANTINE, "same_fact_other_money")
     elif job.kind is JobKind.LOOKUP:
         holds = await auto_confirm_holds(uow, ports, case.intent, result)
@@ -321,8 +322,7 @@ def _effects(batch: Batch, case: Case, decision: Decision, result: Result) -> No
         case Step.CONFIRM:
             _confirm(batch, case, decision, result)
         case Step.SUSPEND:
-            _suspend(batch, intent, result)
-            batch.alert(case, "page", decision.reason)
+            _suspend(batch, case, decision, result)
         case Step.QUARANTINE:
             if result.verdict in PAID:
                 batch.positives.add(intent.id)
@@ -339,17 +339,26 @@ def _post(batch: Batch, intent: IntentRow, result: Result) -> None:
     batch.end(intent, move, result.verdict)
 
 
-def _suspend(batch: Batch, intent: IntentRow, result: Result) -> None:
+def _suspend(batch: Batch, case: Case, decision: Decision, result: Result) -> None:
+    intent = case.intent
     batch.suspended.append(intent)
     if intent.provider_reference is None and result.provider_tx_id is not None:
         batch.late[intent.id] = intent.provider_reference = result.provider_tx_id
+    if result.verdict is Verdict.RETURNED:
+        batch.back_to_suspense[intent.id] = result.amount_minor or case.job.amount_minor
+    if batch.back_to_suspense.get(intent.id, 0) < intent.received_minor:
+        batch.alert(case, "page", decision.reason)
 
 
 def _return(batch: Batch, case: Case, result: Result) -> None:
     job, intent = case.job, case.intent
     if not case.decided:
         _post(batch, intent, result)
-    amount_minor = batch.returned_minor[intent.id] = result.amount_minor or job.amount_minor
+    in_all_minor = result.amount_minor or job.amount_minor
+    before_minor, earlier = batch.returned_minor.get(intent.id, 0), batch.returned.get(intent.id)
+    batch.returned_minor[intent.id] = in_all_minor
+    # One refund for what a batch tells, of what came back beyond what was booked before it.
+    amount_minor = in_all_minor - before_minor + (earlier.amount_minor if earlier is not None else 0)
     batch.returned[intent.id] = Returned(intent, amount_minor, result.provider_tx_id, job.id, case.now)
 
 
@@ -386,6 +395,9 @@ async def _apply(uow: Any, ports: SettlePorts, batch: Batch) -> None:
     await ports.jobs.wait_jobs(uow, waits)
     await ports.jobs.requeue_jobs(uow, retries)
     await ports.facts.raise_alerts(uow, batch.alerts)
+    whole = [each.id for each in batch.suspended if batch.back_to_suspense.get(each.id) == each.received_minor]
+    if whole:
+        await ports.facts.close_alerts(uow, whole, "success_after_void")
     for delivery, error in batch.unusable:
         await ports.letters.keep_result(uow, delivery, error)
     if batch.confirmed:
@@ -394,7 +406,7 @@ async def _apply(uow: Any, ports: SettlePorts, batch: Batch) -> None:
         await authorize(uow, ports, batch.authorized)
     # What moves money comes last, and at once: it locks accounts that every other transaction wants.
     refunds, transfers = await make_refunds(uow, ports, list(batch.returned.values()))
-    transfers += await paid_after_void(uow, ports.ledger, batch.suspended)
+    transfers += await paid_after_void(uow, ports.ledger, batch.suspended, batch.back_to_suspense)
     transfers += taken.transfers
     if batch.shown:
         await ports.collections.show(uow, batch.shown)

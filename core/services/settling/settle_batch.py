@@ -62,6 +62,8 @@ class Batch:
     closes: list[tuple[Any, str]] = field(default_factory=list)
     alerts: list[Alert] = field(default_factory=list)
     suspended: list[IntentRow] = field(default_factory=list)
+    back_to_suspense: dict[Any, int] = field(default_factory=dict)
+    """What came back of what was suspended, in minor units."""
     late: dict[Any, str] = field(default_factory=dict)
     returned: dict[Any, Returned] = field(default_factory=dict)
     collected: dict[Any, list[tuple[int, ProviderPayment]]] = field(default_factory=dict)

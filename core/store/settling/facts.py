@@ -168,3 +168,13 @@ async def raise_alerts(uow: UnitOfWork, alerts: Sequence[Alert]) -> None:
         [alert.job_id for alert in alerts],
         [alert.detail for alert in alerts],
     )
+
+
+async def close_alerts(uow: UnitOfWork, intent_ids: Sequence[UUID], kind: str) -> None:
+    """Close the alerts of a kind about payments: what they told of is made good."""
+    await uow.connection.execute(
+        "UPDATE fleet.alerts SET closed_at = now() WHERE intent_id = ANY ($1::uuid[]) AND kind = $2"
+        " AND closed_at IS NULL",
+        intent_ids,
+        kind,
+    )
