@@ -6,8 +6,6 @@ What is not listed here is UNKNOWN: the money stays held and the status is asked
 from collections.abc import Iterator, Mapping
 from typing import Final
 
-import httpx
-
 from adapters.promptpay.models import QrStatus, TransferStatus
 from adapters.runtime import errors
 from adapters.runtime.references import ReferenceTaken, ReferenceUnknown
@@ -72,8 +70,10 @@ NOT_FOUND: Final = (
     (404, "register_not_found"),
 )
 TAKEN: Final = (409, "duplicate_reference")
-THROTTLED: Final = int(httpx.codes.TOO_MANY_REQUESTS)
-MISCONFIGURED: Final = (int(httpx.codes.UNAUTHORIZED), int(httpx.codes.FORBIDDEN))
+THROTTLED: Final = (429, "throttled")
+MISCONFIGURED: Final = (401, "signature_invalid")
+"""With their codes alone: what stands between us and the provider answers 401, 403 and 429, too, and may have passed the
+request on before."""
 NOT_CANCELABLE: Final = (409, "not_cancelable")
 """The refusal to cancel carries the transfer itself: its status is the answer."""
 
@@ -103,9 +103,9 @@ def refusal(http_status: int, code: str, evidence: str, after_s: int) -> Excepti
         return ReferenceUnknown(evidence)
     if answer == TAKEN:
         return ReferenceTaken()
-    if http_status == THROTTLED:
+    if answer == THROTTLED:
         return errors.Throttled("throttled", after_s=after_s, evidence=evidence)
-    if http_status in MISCONFIGURED:
+    if answer == MISCONFIGURED:
         return errors.Misconfigured(f"the provider refuses our credentials: {http_status}", evidence=evidence)
     return errors.Indeterminate(f"HTTP {http_status}", reason="provider_error", evidence=evidence)
 
@@ -136,8 +136,8 @@ def tables() -> Iterator[str]:
         yield f"| {http_status} `{code}` | {Verdict.NOT_FOUND}, to an inquiry | |"
     yield f"| {TAKEN[0]} `{TAKEN[1]}` | the status of the reference is asked for | |"
     yield f"| {NOT_CANCELABLE[0]} `{NOT_CANCELABLE[1]}` | the status beside it counts | |"
-    yield f"| {THROTTLED}, any code | {Verdict.NOT_SENT}, later | `throttled` |"
-    for http_status in MISCONFIGURED:
-        yield f"| {http_status}, any code | {Verdict.NOT_SENT}, later; the adapter is not ready | `misconfigured` |"
+    yield f"| {THROTTLED[0]} `{THROTTLED[1]}` | {Verdict.NOT_SENT}, later | `throttled` |"
+    text = f"{Verdict.NOT_SENT}, later; the adapter is not ready"
+    yield f"| {MISCONFIGURED[0]} `{MISCONFIGURED[1]}` | {text} | `misconfigured` |"
     yield f"| any other code and status | {Verdict.UNKNOWN} | `provider_error` |"
     yield f"| success whose body is not the contract's | {Verdict.UNKNOWN} | `protocol_violation` |"

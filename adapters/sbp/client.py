@@ -141,8 +141,6 @@ class QpClient:
 def _refused(response: httpx.Response, code: str, evidence: str) -> Exception:
     told = response.headers.get("Retry-After", "")
     after_s = int(told) if told.isascii() and told.isdigit() and len(told) < 6 else 5
-    if not code and response.status_code in (httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN):
-        code = "ERROR.UNAUTHORIZED"
     return verdicts.refusal(response.status_code, code, evidence, after_s)
 
 
