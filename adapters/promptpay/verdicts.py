@@ -72,7 +72,7 @@ NOT_FOUND: Final = (
 TAKEN: Final = (409, "duplicate_reference")
 THROTTLED: Final = (429, "throttled")
 MISCONFIGURED: Final = (401, "signature_invalid")
-"""With their codes alone: what stands between us and the provider answers 401, 403 and 429, too, and may have passed the
+"""With their codes alone: what stands between us and the provider answers 401, 403 and 429 too, and may have passed the
 request on before."""
 NOT_CANCELABLE: Final = (409, "not_cancelable")
 """The refusal to cancel carries the transfer itself: its status is the answer."""

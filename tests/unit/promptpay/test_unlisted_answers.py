@@ -46,7 +46,7 @@ TABLE: dict[str, tuple[Any, Any, dict[str, Any]]] = {
 }
 OPEN = {Verdict.UNKNOWN, Verdict.PENDING, Verdict.NOT_SENT}
 NOT_NOW = {verdicts.THROTTLED, verdicts.MISCONFIGURED}
-"""Answers that say that the request was not taken: with their codes, since a gateway answers so under the status alone."""
+"""Answers that say that the request was not taken, with their codes: a gateway answers so under the status alone."""
 LISTED = {
     *verdicts.REFUSED, *verdicts.NOT_TAKEN, *verdicts.NOT_FOUND, verdicts.TAKEN, verdicts.NOT_CANCELABLE, *NOT_NOW,
 }  # fmt: skip
