@@ -31,9 +31,11 @@ class MessageFate(StrEnum):
 
 
 class MessageStored(Contract):
-    """The answer to it."""
+    """The answer: `stored` is false where the very same was kept before."""
 
-    fate: MessageFate
+    stored: bool
+    fate: MessageFate = MessageFate.STORED
+    """Left out by a core that compares nothing."""
 
 
 class MessagesAsked(Contract):

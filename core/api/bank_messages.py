@@ -13,7 +13,7 @@ from core.services.access.keys import Caller
 from core.services.problems import Refusal
 from core.store.database import UnitOfWork
 from core.store.settling.messages import MessageStore
-from schemas.bank_messages import MessagesAsked, MessagesKept, MessageStored, MessageToKeep
+from schemas.bank_messages import MessageFate, MessagesAsked, MessagesKept, MessageStored, MessageToKeep
 
 _PATH: Final = "/internal/v1/messages"
 
@@ -33,7 +33,8 @@ def message_routes(
         asked = parse(MessageToKeep, body)
         async with unit_of_work(rail) as uow:
             await _require_served(uow, caller, asked.provider_account, asked.environment)
-            return json_answer(MessageStored(fate=await store.keep(uow, rail, asked)))
+            fate = await store.keep(uow, rail, asked)
+            return json_answer(MessageStored(stored=fate is not MessageFate.SAME, fate=fate))
 
     async def kept_messages(request: Request) -> Response:
         """Return what is kept from a number on, a page at a time."""
