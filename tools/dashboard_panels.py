@@ -42,9 +42,17 @@ def _figure(title: str, says: str, query: str, unit: Unit = "short", red_from: f
     return Panel(title, says, ((query, ""),), unit, single=True, red_from=red_from)
 
 
+_NONE: Final = " or vector(0)"
+
+
 def _or_none(query: str) -> str:
     """What was never counted is none, and not unknown."""
-    return f"({query}) or vector(0)"
+    return f"({query}){_NONE}"
+
+
+def bare(query: str) -> str:
+    """Return a panel's query without the nought that stands for nothing counted: with that none is ever empty."""
+    return query.removesuffix(_NONE)
 
 
 def _quantiles(metric: str, by: str, where: str = "") -> tuple[tuple[str, str], ...]:

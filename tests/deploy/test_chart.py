@@ -286,6 +286,60 @@ def test_a_standby_and_a_direct_way_are_addresses_of_the_cores_secret() -> None:
 
 
 @every_values
+def test_the_api_is_scaled_by_what_it_computes_unless_that_is_off(values: str | None) -> None:
+    api = next(each for each in of_kind(values, "Deployment") if each["metadata"]["name"] == "fleet-api")
+    scalers = of_kind(values, "HorizontalPodAutoscaler")
+    assert bool(scalers) == (values != "values-small.yaml") == ("replicas" not in api["spec"])
+    for each in scalers:
+        spec = each["spec"]
+        assert spec["scaleTargetRef"] == {"apiVersion": "apps/v1", "kind": "Deployment", "name": "fleet-api"}
+        assert 2 <= spec["minReplicas"] < spec["maxReplicas"]
+        (metric,) = spec["metrics"]
+        assert metric["resource"]["name"] == "cpu"
+        assert 0 < metric["resource"]["target"]["averageUtilization"] <= 90
+        # A share of what is requested: without a request there is nothing to divide by.
+        assert api["spec"]["template"]["spec"]["containers"][0]["resources"]["requests"]["cpu"]
+
+
+@every_values
+def test_pods_of_a_deployment_are_spread_over_zones_and_machines(values: str | None) -> None:
+    for each in of_kind(values, "Deployment"):
+        template = each["spec"]["template"]
+        spread = template["spec"]["topologySpreadConstraints"]
+        assert [rule["topologyKey"] for rule in spread] == ["topology.kubernetes.io/zone", "kubernetes.io/hostname"]
+        for rule in spread:
+            assert matches(rule["labelSelector"], template["metadata"]["labels"])
+            assert rule["labelSelector"]["matchLabels"]["app.kubernetes.io/component"], "a component of its own"
+            assert (rule["maxSkew"], rule["whenUnsatisfiable"]) == (1, "ScheduleAnyway")
+
+
+def test_the_migration_runs_before_new_code_and_after_its_secrets() -> None:
+    (job,) = of_kind("values-production.yaml", "Job")
+    hooks = job["metadata"]["annotations"]
+    assert hooks["helm.sh/hook"] == "pre-install,pre-upgrade"
+    assert set(hooks["helm.sh/hook-delete-policy"].split(",")) == {"before-hook-creation", "hook-succeeded"}
+    assert job["spec"]["template"]["spec"]["containers"][0]["command"][2:] == ["fleet.deploy", "migrate"]
+    for secret in of_kind("values-production.yaml", "ExternalSecret"):
+        before = secret["metadata"]["annotations"]
+        assert before["helm.sh/hook"] == hooks["helm.sh/hook"]
+        assert int(before["helm.sh/hook-weight"]) < int(hooks.get("helm.sh/hook-weight", "0"))
+
+
+@every_values
+def test_every_process_that_stays_is_scraped_where_it_shows_its_figures(values: str | None) -> None:
+    for monitor in of_kind(values, "PodMonitor"):
+        (endpoint,) = monitor["spec"]["podMetricsEndpoints"]
+        for each in of_kind(values, "Deployment"):
+            template = each["spec"]["template"]
+            assert matches(monitor["spec"]["selector"], template["metadata"]["labels"])
+            ports = {port["name"]: port["containerPort"] for port in template["spec"]["containers"][0]["ports"]}
+            told = _variables([each], each["metadata"]["name"])
+            expected = told.get("FLEET_METRICS_PORT") or told.get("FLEET_HEALTH_PORT") or "8081"
+            assert str(ports[endpoint["port"]]) == expected
+            assert endpoint["path"] == "/metrics"
+
+
+@every_values
 def test_a_rail_is_scaled_by_what_waits_and_by_what_a_crash_left(values: str | None) -> None:
     deployments = {each["metadata"]["name"]: each for each in of_kind(values, "Deployment")}
     scaled = of_kind(values, "ScaledObject")
@@ -413,7 +467,9 @@ def test_an_overlay_builds_valid_objects_and_changes_what_it_says(overlay: str) 
         assert images == {"psp-fleet:dev"}
         assert set(replicas.values()) == {1}
     else:
-        assert all("@sha256:" in image for image in images)
+        jobs = {each["spec"]["template"]["spec"]["containers"][0]["image"] for each in made if each["kind"] == "Job"}
+        (named,) = yaml.safe_load((ROOT / "k8s/overlays/production/kustomization.yaml").read_text())["images"]
+        assert images | jobs == {f"{named['newName']}@{named['digest']}"}
         assert replicas["fleet-settler"] == 3
         for rail in ("promptpay", "sbp", "bank"):
             assert _variables(made, f"fleet-rail-{rail}")[f"{rail.upper()}_ENVIRONMENT"] == "production"

@@ -14,8 +14,11 @@ from schemas.streams import ADAPTERS_GROUP, CORE_GROUP
 from tests.deploy.queries import grouping_labels, selectors
 from tests.support.tools import run_tool
 from tools import alerts, dashboards
-from tools.dashboard_panels import DASHBOARDS
+from tools.dashboard_panels import DASHBOARDS, bare
 from tools.metrics import series
+from tools.observe import rails_of
+from tools.observed import BY_PROMTOOL, MAY_BE_EMPTY
+from tools.observed import SCENARIOS as SCENARIOS_OF_OBSERVE
 
 ROOT = Path(__file__).parents[2]
 RULES = [rule for group in yaml.safe_load(alerts.rules())["groups"] for rule in group["rules"]]
@@ -119,6 +122,34 @@ def test_every_alert_has_a_scenario() -> None:
 @pytest.mark.needs("promtool")
 def test_prometheus_takes_its_configuration() -> None:
     run_tool("promtool", "check", "config", "--syntax-only", str(ROOT / "deploy/prometheus/prometheus.yml"))
+
+
+@pytest.mark.needs("amtool")
+@pytest.mark.parametrize(("severity", "receiver"), [("page", "pages"), ("ticket", "tickets")])
+def test_an_alert_goes_to_whom_its_severity_names(severity: str, receiver: str) -> None:
+    assert severity in {alert.severity for alert in alerts.ALERTS}
+    file = str(ROOT / "deploy/alertmanager/alertmanager.yml")
+    labels = [f"severity={severity}", "alertname=Any", "rail=promptpay"]
+    run_tool("amtool", "config", "routes", "test", f"--config.file={file}", f"--verify.receivers={receiver}", *labels)
+
+
+def test_every_alert_is_caused_by_a_scenario_of_observe_or_says_why_not() -> None:
+    driven = {name for scenario in SCENARIOS_OF_OBSERVE for name in scenario.alerts}
+    assert driven | BY_PROMTOOL.keys() == {alert.name for alert in alerts.ALERTS}
+    assert driven & BY_PROMTOOL.keys() == set()
+
+
+def test_only_panels_that_would_say_none_may_have_nothing_to_show() -> None:
+    nought = {
+        f"{panel.title} {rail}".strip()
+        for board in DASHBOARDS
+        for rail in rails_of(board)
+        for row in board.rows
+        for panel in row.panels
+        if any(bare(query) != query for query, _ in panel.queries)
+    }
+    assert MAY_BE_EMPTY.keys() <= nought
+    assert all(MAY_BE_EMPTY.values())
 
 
 @pytest.mark.needs("amtool")
