@@ -34,7 +34,8 @@ CLOSED = {
     "action": {action.value for action in Action},
     "outcome": {verdict.value for verdict in Verdict}
     | {"settled", "failed", "expired", "unresolved"}
-    | {"found", "finished", "parked", "moved"},
+    | {"found", "finished", "parked", "moved"}
+    | {"refused"},
     "group": {ADAPTERS_GROUP, CORE_GROUP},
     "listener": {"public", "internal"},
     "severity": {"page", "ticket"},
