@@ -13,7 +13,7 @@ from adapters.runtime.execution import Executed
 from adapters.runtime.messages import plain_result, result_of
 from adapters.runtime.port import Outcome
 from adapters.runtime.verdicts import Action
-from schemas.collections import TRANSACTION_LENGTH_MAX, Received
+from schemas.collections import TRANSACTION_LENGTH_MAX, NextAction, NextActionKind, Received
 from schemas.money import MAX_AMOUNT_MINOR
 from schemas.operations import JobKind
 from schemas.permits import Granted, Instruction, LookupBinding, PermitMode
@@ -34,6 +34,9 @@ _fair = st.builds(
     lookup=st.none(),
     payee_name=st.none(),
     evidence=st.just(""),
+    next_action=st.one_of(
+        st.none(), st.builds(NextAction, kind=st.sampled_from(NextActionKind), payload=st.text(min_size=1, max_size=9))
+    ),
     further=st.just(()),
 )
 _odd: dict[str, st.SearchStrategy[Any]] = {
