@@ -16,6 +16,8 @@ _ONE_REDRIVE: Final = "/v1/redrives/{redrive_id}"
 _ONE_BREAK: Final = "/v1/breaks/{break_id}"
 _ONE_REGISTER: Final = "/v1/registers/{register_id}"
 _ONE_ITEM: Final = "/v1/suspense/{item_id}"
+_ONE_RAIL: Final = "/v1/rails/{rail}"
+_STREAMS: Final = "/v1/streams/{rail}"
 
 PEOPLE_ROUTES: Final[dict[tuple[str, str], Role]] = {
     ("GET", "/v1/intents"): Role.VIEWER,
@@ -40,6 +42,19 @@ PEOPLE_ROUTES: Final[dict[tuple[str, str], Role]] = {
     ("GET", "/v1/audit"): Role.VIEWER,
     ("GET", "/v1/audit/proof"): Role.VIEWER,
     ("GET", "/v1/audit/export"): Role.VIEWER,
+    ("GET", "/v1/rails"): Role.VIEWER,
+    ("GET", f"{_ONE_RAIL}/events"): Role.VIEWER,
+    ("GET", "/v1/streams"): Role.VIEWER,
+    ("GET", f"{_STREAMS}/held"): Role.VIEWER,
+    ("GET", f"{_STREAMS}/difference"): Role.VIEWER,
+    ("POST", f"{_ONE_RAIL}/pause"): Role.OPERATOR,
+    ("POST", f"{_ONE_RAIL}/resume"): Role.OPERATOR,
+    ("POST", f"{_STREAMS}/release"): Role.OPERATOR,
+    ("POST", f"{_STREAMS}/claim"): Role.OPERATOR,
+    ("POST", f"{_STREAMS}/rebuild"): Role.OPERATOR,
+    ("POST", f"{_STREAMS}/janitor"): Role.OPERATOR,
+    ("POST", "/v1/intents/{intent_id}/reveal"): Role.OPERATOR,
+    ("POST", "/v1/intents/{intent_id}/ask"): Role.OPERATOR,
     ("POST", "/v1/redrives"): Role.OPERATOR,
     ("POST", f"{_ONE_REDRIVE}/cancel"): Role.OPERATOR,
     ("POST", "/v1/hand-settlements"): Role.OPERATOR,

@@ -23,6 +23,7 @@ from core.api.mandates import MandateRoutes
 from core.api.metrics import TRACEPARENT
 from core.api.openapi import Described, install_document, tells
 from core.api.quotes import QuoteRoutes
+from core.api.rail_desk import RailDeskRoutes
 from core.api.rates import RateRoutes
 from core.api.recon import ReconRoutes
 from core.api.recon_days import ReconDayRoutes
@@ -37,6 +38,7 @@ from core.api.wallets import WalletRoutes
 from core.api.webhooks import WebhookRoutes
 from core.bootstrap import PASSING_FAULTS, Core
 from core.services.access.keys import Caller, HeldNonce
+from core.services.on_call.stream_repair import RepairedStreams
 from core.services.payments.accept import Accepted
 from core.services.payments.cancel import cancel
 from core.services.payments.confirm import confirm
@@ -68,8 +70,8 @@ class _IntentQuery(Page):
     created_before: AwareDatetime | None = None
 
 
-def public_app(core: Core) -> ASGIApp:
-    """Return the application of the public listener."""
+def public_app(core: Core, streams: RepairedStreams | None = None) -> ASGIApp:
+    """Return the application of the public listener; `streams` lets people on call see and repair them."""
     app = FastAPI(title="psp-fleet", version="1", docs_url=None, redoc_url=None)
     install_problems(app, PASSING_FAULTS)
     install_health(app, core)
@@ -96,6 +98,7 @@ def public_app(core: Core) -> ASGIApp:
         *TenantRoutes(core).table(),
         *DeadLetterRoutes(core).table(),
         *RedriveRoutes(core).table(),
+        *RailDeskRoutes(core, streams).table(),
         *ReconRoutes(core).table(),
         *ReconDayRoutes(core).table(),
         *AuditRoutes(core).table(),

@@ -12,9 +12,11 @@ from core.api.metrics import Measured, install_metrics
 from core.api.public import public_app
 from core.bootstrap import PASSING_FAULTS, Core
 from core.bus.gate import GateBounds
+from core.bus.stream_repair import StreamRepair
 from core.bus.throttle import ResultsThrottle
 from core.services.settling.permits import Throttle
 from core.settings import Settings
+from core.store.settling.dispatch import PostgresDispatch
 from wire.client import StreamServers
 from wire.listener import listener, serve_until
 
@@ -36,7 +38,8 @@ async def serve_api(core: Core, stopping: asyncio.Event) -> None:
     await throttle.look()
     watching = asyncio.create_task(throttle.watch())
     try:
-        await _serve(core, internal_app(core, throttle), stopping)
+        streams = StreamRepair(servers, settings.rail_parts, PostgresDispatch(core.worker_database))
+        await _serve(core, public_app(core, streams), internal_app(core, throttle), stopping)
     finally:
         watching.cancel()
         await asyncio.gather(watching, return_exceptions=True)
@@ -48,11 +51,10 @@ def _results_bounds(settings: Settings) -> GateBounds:
     return GateBounds(high, high * 3 // 4, settings.stream_length_max, settings.redis_memory_max_bytes)
 
 
-async def _serve(core: Core, internal: ASGIApp, stopping: asyncio.Event) -> None:
+async def _serve(core: Core, public: ASGIApp, internal: ASGIApp, stopping: asyncio.Event) -> None:
     settings = core.settings
-    public = Measured(public_app(core), "public")
     servers = [
-        listener(public, settings.host, settings.public_port, settings.drain_s),
+        listener(Measured(public, "public"), settings.host, settings.public_port, settings.drain_s),
         listener(internal, settings.host, settings.internal_port, settings.drain_s),
     ]
     # Streams of events would not end by themselves.

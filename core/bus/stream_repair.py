@@ -10,8 +10,9 @@ from redis.exceptions import RedisError, ResponseError
 from core.bus.janitor import drop_idle_consumers, trim_stream
 from core.bus.stream_diff import compare_streams
 from core.bus.stream_overview import StreamOverview
-from core.services.on_call.stream_repair import HeldEntry, StreamDiff, Tidied
+from core.services.on_call.stream_repair import SETTLED_S, HeldEntry, StreamDiff, Tidied
 from core.services.settling.bus_ports import DispatchStore
+from schemas.rail_desk import StreamConsumerView, StreamStatusView
 from schemas.streams import Part, groups_of
 from wire import functions
 from wire.client import StreamServers
@@ -20,8 +21,6 @@ _PAGE: Final = 1000
 _CLAIMABLE_MS: Final = 86_400_000
 _IDLE_MS: Final = 3_600_000
 _BLOCKING_MS: Final = 600_000
-_SETTLED_S: Final = 30.0
-"""A job that was queued this moment may be between its stream and its outbox."""
 
 
 class StreamRepair(StreamOverview):
@@ -35,6 +34,12 @@ class StreamRepair(StreamOverview):
     def rails(self) -> list[str]:
         """The rails whose streams these are."""
         return list(dict.fromkeys(rail for rail, _ in self._parts))
+
+    async def status(self) -> list[StreamStatusView]:
+        """Return what waits in each stream, what is held, and by whom."""
+        async with _in_words():
+            shards = [part.shard(rail) for rail, part in self._parts]
+            return [each for shard in shards for each in await status_in(self._of(shard), shard)]
 
     async def held(self, rail: str, consumer: str | None = None) -> list[HeldEntry]:
         """Return what is held, the oldest entries first; at most 1,000 of a stream."""
@@ -53,18 +58,18 @@ class StreamRepair(StreamOverview):
         async with _in_words():
             return sum([await claim_in(self._of(each), each, consumer, to, idle_s) for each in self._shards_of(rail)])
 
-    async def compare(self, rail: str) -> StreamDiff:
+    async def compare(self, rail: str, age_s: float = SETTLED_S) -> StreamDiff:
         """Return what the streams and PostgreSQL disagree about."""
         async with _in_words():
             diff = StreamDiff(rail)
             for part in (part for name, part in self._parts if name == rail):
                 client = self._of(part.shard(rail))
-                diff.add(await compare_streams(client, self._store, rail, _SETTLED_S, part))
+                diff.add(await compare_streams(client, self._store, rail, age_s, part))
             return diff
 
-    async def rebuild(self, rail: str) -> int:
+    async def rebuild(self, rail: str, age_s: float = SETTLED_S) -> int:
         """Put every job that lacks an entry back into the outbox, under its own id; return how many."""
-        diff = await self.compare(rail)
+        diff = await self.compare(rail, age_s)
         return await self._store.requeue([*diff.lost, *diff.acked]) if diff.lost or diff.acked else 0
 
     async def tidy(self, rail: str) -> list[Tidied]:
@@ -77,6 +82,48 @@ class StreamRepair(StreamOverview):
 
     def _of(self, shard: str) -> Redis:
         return self._servers.of(shard)
+
+
+async def status_in(client: Redis, shard: str) -> list[StreamStatusView]:
+    """Return what waits in each stream of one shard, what is held, and by whom."""
+    return [await _status(client, shard, stream, group) for stream, group in groups_of(shard)]
+
+
+async def _status(client: Redis, shard: str, stream: str, group: str) -> StreamStatusView:
+    absent = StreamStatusView(
+        rail=shard, stream=stream, group=group, group_exists=False, length=0, lag=None, pending=0,
+        oldest_idle_s=None, consumers=(),
+    )  # fmt: skip
+    try:
+        groups: list[dict[str, Any]] = await client.xinfo_groups(stream)
+        found = next((entry for entry in groups if _text(entry["name"]) == group), None)
+        if found is None:
+            return absent.model_copy(update={"length": await client.xlen(stream)})
+        consumers = await client.xinfo_consumers(stream, group)
+        oldest = await client.xpending_range(stream, group, min="-", max="+", count=1)
+    except ResponseError as error:
+        # The stream does not exist, or stream and group went with a server that was wiped this moment.
+        if not str(error).startswith(("no such key", "NOGROUP")):
+            raise
+        return absent
+    return StreamStatusView(
+        rail=shard,
+        stream=stream,
+        group=group,
+        group_exists=True,
+        length=await client.xlen(stream),
+        lag=found["lag"],
+        pending=found["pending"],
+        oldest_idle_s=int(oldest[0]["time_since_delivered"]) // 1000 if oldest else None,
+        consumers=tuple(
+            StreamConsumerView(name=_text(each["name"]), pending=each["pending"], idle_s=each["idle"] // 1000)
+            for each in consumers
+        ),
+    )
+
+
+def _text(value: bytes | str) -> str:
+    return value.decode() if isinstance(value, bytes) else value
 
 
 async def held_in(client: Redis, shard: str, consumer: str | None) -> list[HeldEntry]:

@@ -121,6 +121,12 @@ def by_api() -> bool:
     return bool(read_variable("FLEET_TOKEN")) or not find_connection().database_url
 
 
+def core_is_known() -> bool:
+    """Whether something says how the core is reached: a person's token, or its address and a key."""
+    known = find_connection().of_operator()
+    return bool(known.public_url and (read_variable("FLEET_TOKEN") or (known.key_id and known.key_secret)))
+
+
 def with_operator(work: Callable[[FleetClient], Awaitable[T]], *, timeout_s: int = ANSWERS_WITHIN_S) -> T:
     """Run `work` as `with_client` does, for people on call: a running stack has a key for them beside the client's.
 

@@ -6,17 +6,17 @@ from uuid import UUID, uuid4
 import typer
 from pydantic import TypeAdapter, ValidationError
 
-from core.domain.context import Context
-from core.store.database import Database
-from core.store.settling.jobs import ask_now
-from fleet.cli.connection import Connection, with_client
-from fleet.cli.operator import ACTOR, with_database
+from core.services.on_call.rail_desk import ask_provider
+from fleet.cli.connection import with_client, with_operator
 from fleet.cli.output import CommandError, ExitCode, JsonFlag, invalid_field, print_fields, print_json, print_table
+from fleet.cli.rails import DESK, at_desk
+from fleet.client import FleetClient
 from schemas.api import AutoConfirm, ConfirmRequest, IdempotencyKey, IntentRequest, IntentView, OnBehalfOf, ScannedPayee
 from schemas.events import IntentState
 from schemas.money import AmountError, currency_of, money_text, to_minor
 from schemas.operations import COLLECTED, Direction, OperationType
 from schemas.permits import Payee
+from schemas.rail_desk import ProviderAsked, RevealAsked, RevealedView
 
 _KEY: TypeAdapter[str] = TypeAdapter(IdempotencyKey)
 
@@ -125,14 +125,35 @@ def cancel(intent_id: UUID, as_json: JsonFlag = False) -> None:
 def ask(intent_id: UUID) -> None:
     """Ask the provider now what became of a payment, whatever callback or statement was missed."""
 
-    async def work(database: Database, _: Connection) -> int:
-        async with database.unit_of_work(Context(None, ACTOR)) as uow:
-            return await ask_now(uow, intent_id)
+    path = f"/v1/intents/{intent_id}/ask"
 
-    if not with_database(work):
+    async def over(client: FleetClient) -> int:
+        return (await client.call("POST", path, ProviderAsked)).asked
+
+    if not at_desk(over, lambda ports: ask_provider(ports, DESK, intent_id)):
         text = "nothing of this payment waits for an answer: `fleet intents show` says where it stands"
         raise CommandError("nothing_to_ask", text, ExitCode.REFUSED)
     typer.echo("the provider is asked")
+
+
+@app.command()
+def reveal(
+    intent_id: UUID,
+    reason: Annotated[str, typer.Option(help="Why; the journal keeps it with who looked.")],
+    as_json: JsonFlag = False,
+) -> None:
+    """Show payee and message in the clear. Who looked and why is in the audit journal before they are shown."""
+    try:
+        asked = RevealAsked(reason=reason)
+    except ValidationError as error:
+        raise invalid_field(error) from error
+    path = f"/v1/intents/{intent_id}/reveal"
+    shown = with_operator(lambda client: client.call("POST", path, RevealedView, body=asked))
+    document = shown.model_dump(mode="json")
+    if as_json:
+        print_json(document)
+    else:
+        print_fields("revealed", {**(document["payee"] or {}), "message": shown.message})
 
 
 @app.command()

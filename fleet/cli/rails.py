@@ -1,21 +1,29 @@
 """`fleet rails`: what has registered, what is paused or waits, and a new rail's folder."""
 
-import json
+from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
-import asyncpg
 import typer
+from pydantic import ValidationError
 
-from core.services.settling.rails import pause as pause_rail
-from core.services.settling.rails import resume as resume_rail
-from core.store.database import UnitOfWork
-from core.store.settling import rails as store
-from fleet.cli.operator import in_tenant
-from fleet.cli.output import CommandError, JsonFlag, print_fields, print_json, print_table
+from core.services.access.keys import DEAD_LETTERS_SCOPE, RAILS_SCOPE, Caller
+from core.services.access.people import SYSTEM_TENANT
+from core.services.on_call import rail_desk
+from core.store.database import Database
+from core.store.on_call.audit import AuditStore
+from core.store.payments.intents import IntentStore
+from core.store.settling import jobs, rails
+from fleet.cli.connection import Connection, core_is_known, with_operator
+from fleet.cli.operator import ACTOR, with_database
+from fleet.cli.output import CommandError, JsonFlag, invalid_field, print_fields, print_json, print_table
+from fleet.client import FleetClient
 from fleet.scaffold.new_rail import FolderExistsError, write_rail
 from schemas.operations import OperationType
+from schemas.rail_desk import RailChanged, RailEventList, RailList, RailPause, RailResume, RailView
 from schemas.streams import RAIL_PATTERN
+
+T = TypeVar("T")
 
 app = typer.Typer(help="Rails: what is registered, pause, resume, events.", no_args_is_help=True)
 
@@ -23,17 +31,45 @@ Rail = Annotated[str, typer.Argument(help="The rail's name, such as promptpay.")
 Operation = Annotated[
     OperationType | None, typer.Option(help="Only this operation; left out, the whole rail.", case_sensitive=False)
 ]
+DESK = Caller(ACTOR, SYSTEM_TENANT, "person", None, frozenset({RAILS_SCOPE, DEAD_LETTERS_SCOPE}), None)
+"""Who holds the database's password works as one of the system's people."""
+
+
+class DeskPorts:
+    """What these use cases work with beside the core, under the worker role."""
+
+    def __init__(self, database: Database) -> None:
+        self.unit_of_work = database.unit_of_work
+        self.rails: Any = rails
+        self.jobs: Any = jobs
+        self.intents = IntentStore()
+        self.journal = AuditStore()
+
+
+def at_desk(over: Callable[[FleetClient], Awaitable[T]], beside: Callable[[DeskPorts], Awaitable[T]]) -> T:
+    """Do it `over` the API; `beside` the core, under the worker role, where nothing says how it is reached."""
+    if core_is_known():
+        return with_operator(over)
+
+    async def work(database: Database, _: Connection) -> T:
+        return await beside(DeskPorts(database))
+
+    return with_database(work)
 
 
 @app.command("list")
 def list_(as_json: JsonFlag = False) -> None:
     """Show every rail that has registered, what of it is paused, and what waits for streams or for the provider."""
-    found = [_document(row) for row in in_tenant(None, store.overview)]
+
+    async def beside(ports: DeskPorts) -> RailList:
+        return RailList(items=await rail_desk.list_rails(ports, DESK))
+
+    found = at_desk(lambda client: client.call("GET", "/v1/rails", RailList), beside).items
     if as_json:
-        print_json(found)
+        print_json([each.model_dump(mode="json") for each in found])
     elif found:
         columns = ("rail", "provider", "version", "paused", "waits")
-        print_table("rails", columns, [[str(row[column]) for column in columns[:3]] + _states(row) for row in found])
+        print_table("rails", columns, [[each.rail, each.provider, each.version, *_states(each)] for each in found])
     else:
         typer.echo("no rail has registered: start an adapter")
 
@@ -49,27 +85,27 @@ def pause(
     _checked(rail)
     if not reason.strip():
         raise CommandError("reason_missing", "say why, such as --reason 'the provider announced maintenance'")
-
-    async def work(uow: UnitOfWork) -> bool:
-        await _known(uow, rail)
-        return await pause_rail(uow, store, rail, _name(operation), reason=reason.strip())
-
-    changed = in_tenant(None, work)
-    document = {"rail": rail, "operation": _name(operation), "paused": True, "changed": changed}
-    _show(document, as_json)
+    try:
+        asked = RailPause(reason=reason.strip(), operation=operation)
+    except ValidationError as error:
+        raise invalid_field(error) from error
+    changed = at_desk(
+        lambda client: client.call("POST", f"/v1/rails/{rail}/pause", RailChanged, body=asked),
+        lambda ports: rail_desk.pause_rail(ports, DESK, rail, operation or "*", asked.reason),
+    )
+    _show(changed, as_json)
 
 
 @app.command()
 def resume(rail: Rail, operation: Operation = None, as_json: JsonFlag = False) -> None:
     """Give first permits again; what waited unsent gets the pause added to its deadline."""
     _checked(rail)
-
-    async def work(uow: UnitOfWork) -> int:
-        await _known(uow, rail)
-        return await resume_rail(uow, store, rail, _name(operation))
-
-    moved = in_tenant(None, work)
-    _show({"rail": rail, "operation": _name(operation), "paused": False, "deadlines_moved": moved}, as_json)
+    asked = RailResume(operation=operation)
+    changed = at_desk(
+        lambda client: client.call("POST", f"/v1/rails/{rail}/resume", RailChanged, body=asked),
+        lambda ports: rail_desk.resume_rail(ports, DESK, rail, operation or "*"),
+    )
+    _show(changed, as_json)
 
 
 @app.command()
@@ -81,16 +117,16 @@ def events(
     """Show who paused and resumed a rail and why, and when it had to wait."""
     _checked(rail)
 
-    async def work(uow: UnitOfWork) -> list[asyncpg.Record]:
-        await _known(uow, rail)
-        return await store.events_of(uow, rail, limit)
+    async def beside(ports: DeskPorts) -> RailEventList:
+        return RailEventList(items=await rail_desk.rail_events(ports, DESK, rail, limit))
 
-    columns = ("at", "type", "operation", "actor", "reason", "moved")
-    found = [{**row, "at": row["at"].isoformat(timespec="seconds")} for row in in_tenant(None, work)]
+    path, query = f"/v1/rails/{rail}/events", {"limit": str(limit)}
+    found = at_desk(lambda client: client.call("GET", path, RailEventList, query=query), beside).items
     if as_json:
-        print_json(found)
-    else:
-        print_table("events", columns, [[str(row[column]) for column in columns] for row in found])
+        print_json([each.model_dump(mode="json") for each in found])
+        return
+    columns = ("at", "type", "operation", "actor", "reason", "moved")
+    print_table("events", columns, [[getattr(each, column) for column in columns] for each in found])
 
 
 @app.command()
@@ -120,35 +156,14 @@ def _checked(rail: str) -> None:
         raise CommandError("rail_malformed", f"{rail[:40]!r} is no rail's name, such as promptpay")
 
 
-async def _known(uow: UnitOfWork, rail: str) -> None:
-    if rail not in (known := await store.known_rails(uow)):
-        raise CommandError("rail_unknown", f"{rail} has never registered; known: {', '.join(known) or 'none'}")
-
-
-def _name(operation: OperationType | None) -> str:
-    return "*" if operation is None else operation.value
-
-
-def _document(row: asyncpg.Record) -> dict[str, Any]:
-    return {
-        "rail": row["rail"],
-        "provider": row["provider"],
-        "provider_account": row["provider_account"],
-        "version": row["version"],
-        "registered_at": row["registered_at"].isoformat(timespec="seconds"),
-        "pauses": json.loads(row["pauses"]),
-        "waits": json.loads(row["waits"]),
-    }
-
-
-def _states(row: dict[str, Any]) -> list[str]:
-    paused = ", ".join(f"{each['operation']} ({each['reason']})" for each in row["pauses"])
-    waits = ", ".join(f"{each['operation']} ({each['cause']})" for each in row["waits"])
+def _states(rail: RailView) -> list[str]:
+    paused = ", ".join(f"{each.operation} ({each.reason})" for each in rail.pauses)
+    waits = ", ".join(f"{each.operation} ({each.cause})" for each in rail.waits)
     return [paused, waits]
 
 
-def _show(document: dict[str, Any], as_json: bool) -> None:
+def _show(changed: RailChanged, as_json: bool) -> None:
     if as_json:
-        print_json(document)
+        print_json(changed.model_dump(mode="json"))
     else:
-        print_fields("rail", document)
+        print_fields("rail", changed.model_dump())

@@ -3,17 +3,17 @@
 from typing import Annotated, Any
 
 import typer
-from redis.asyncio import Redis
-from redis.exceptions import ResponseError
 
+from core.bus.stream_repair import status_in
 from core.domain.context import Context
 from core.store.database import Database
 from core.store.settling.rails import known_rails, known_shards
 from fleet.cli import stream_repair
-from fleet.cli.connection import Connection
+from fleet.cli.connection import Connection, core_is_known, with_operator
 from fleet.cli.operator import with_database, with_redis
 from fleet.cli.output import CommandError, JsonFlag, print_json, print_table
-from schemas.streams import RAIL_PATTERN, groups_of
+from schemas.rail_desk import StreamStatusList, StreamStatusView
+from schemas.streams import RAIL_PATTERN
 from wire.client import StreamServers
 
 app = typer.Typer(help="Redis Streams between the core and the adapters.", no_args_is_help=True)
@@ -35,17 +35,16 @@ def status(
     for name in rail or ():
         if RAIL_PATTERN.fullmatch(name) is None:
             raise CommandError("rail_malformed", f"{name[:40]!r} is no rail's name, such as promptpay")
-    # Given by name, the rails of a core whose database is away can be looked at too.
-    chosen = list(dict.fromkeys(rail)) if rail else with_database(_registered)
+    if core_is_known():
+        rows = _over_the_api(rail)
+    else:
+        # Given by name, the rails of a core whose database is away can be looked at too.
+        chosen = list(dict.fromkeys(rail)) if rail else with_database(_registered)
 
-    async def work(servers: StreamServers, _: Connection) -> list[dict[str, Any]]:
-        return [
-            await _stream_status(servers.of(name), name, key, group)
-            for name in chosen
-            for key, group in groups_of(name)
-        ]
+        async def work(servers: StreamServers, _: Connection) -> list[StreamStatusView]:
+            return [each for name in chosen for each in await status_in(servers.of(name), name)]
 
-    rows = with_redis(work)
+        rows = [each.model_dump() for each in with_redis(work)]
     if as_json:
         print_json(rows)
     elif rows:
@@ -61,31 +60,11 @@ async def _registered(database: Database, _: Connection) -> list[str]:
         return [*await known_rails(uow), *await known_shards(uow)]
 
 
-async def _stream_status(client: Redis, rail: str, key: str, group: str) -> dict[str, Any]:
-    row: dict[str, Any] = {"rail": rail, "stream": key, "group": group}
-    try:
-        found = next((entry for entry in await client.xinfo_groups(key) if _text(entry["name"]) == group), None)
-        if found is None:
-            return {**row, **_ABSENT, "length": await client.xlen(key)}
-        consumers = await client.xinfo_consumers(key, group)
-        oldest = await client.xpending_range(key, group, min="-", max="+", count=1)
-    except ResponseError as error:
-        # The stream does not exist, or stream and group went with a server that was wiped this moment.
-        if not str(error).startswith(("no such key", "NOGROUP")):
-            raise
-        return {**row, **_ABSENT}
-    return {
-        **row,
-        "group_exists": True,
-        "length": await client.xlen(key),
-        "lag": found["lag"],
-        "pending": found["pending"],
-        "oldest_idle_s": int(oldest[0]["time_since_delivered"]) // 1000 if oldest else None,
-        "consumers": [
-            {"name": _text(entry["name"]), "pending": entry["pending"], "idle_s": entry["idle"] // 1000}
-            for entry in consumers
-        ],
-    }
+def _over_the_api(rails: list[str] | None) -> list[dict[str, Any]]:
+    found = with_operator(lambda client: client.call("GET", "/v1/streams", StreamStatusList)).items
+    # Named is a rail with all its shards, or one shard.
+    wanted = set(rails or ())
+    return [each.model_dump() for each in found if not wanted or {each.rail, each.rail.partition(".")[0]} & wanted]
 
 
 for _verb in (
@@ -99,21 +78,7 @@ for _verb in (
     app.command()(_verb)
 
 
-_ABSENT: dict[str, Any] = {
-    "group_exists": False,
-    "length": 0,
-    "lag": None,
-    "pending": 0,
-    "oldest_idle_s": None,
-    "consumers": [],
-}
-
-
 def _who(row: dict[str, Any]) -> str:
     if not row["group_exists"]:
         return "group missing"
     return ", ".join(f"{each['name']}={each['pending']}" for each in row["consumers"])
-
-
-def _text(value: bytes | str) -> str:
-    return value.decode() if isinstance(value, bytes) else value

@@ -15,8 +15,10 @@ from core.services.access.keys import (
     ANY,
     AUDIT_SCOPE,
     DEAD_LETTERS_SCOPE,
+    RAILS_SCOPE,
     RECONCILIATION_SCOPE,
     REDRIVE_APPROVAL_SCOPE,
+    REVEAL_SCOPE,
     KeyService,
 )
 from core.services.access.people import SYSTEM_TENANT
@@ -33,7 +35,14 @@ from schemas.operations import OperationType
 # It funds wallets for trying things out, and nobody waits for a second person then.
 _CLIENT_OPERATIONS = (ANY, OperationType.MANUAL_ADJUSTMENT, ADJUSTMENT_ALONE_SCOPE)
 # What people on call do. It is a key of the system's tenant: some dead letters are no tenant's.
-_OPERATOR_OPERATIONS = (DEAD_LETTERS_SCOPE, REDRIVE_APPROVAL_SCOPE, AUDIT_SCOPE, RECONCILIATION_SCOPE)
+_OPERATOR_OPERATIONS = (
+    DEAD_LETTERS_SCOPE,
+    REDRIVE_APPROVAL_SCOPE,
+    AUDIT_SCOPE,
+    RECONCILIATION_SCOPE,
+    RAILS_SCOPE,
+    REVEAL_SCOPE,
+)
 
 
 @dataclass(frozen=True, slots=True)

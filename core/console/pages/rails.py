@@ -1,15 +1,12 @@
 """Rails: what they can do, whether their provider's breaker is open, pause and resume with a reason."""
 
 import json
-from contextlib import AbstractAsyncContextManager
-from typing import Any, Final
+from typing import Final
 
 from core.console.visit import Answer, Page, Redirect, Screen, Visit
-from core.domain.context import Context
 from core.domain.roles import Role
-from core.services.access.people import SYSTEM_TENANT
+from core.services.on_call import rail_desk
 from core.services.problems import Refusal
-from core.services.settling.rails import pause, resume
 from schemas.operations import OperationType
 
 _EVENTS: Final = 50
@@ -37,34 +34,15 @@ async def show_rail(visit: Visit) -> Answer:
 async def pause_rail(visit: Visit) -> Answer:
     """Give no first permits any more; what was sent goes on to its end."""
     rail, reason = str(visit.request.path_params["rail"]), visit.form.get("reason", "")
-    if not 3 <= len(reason) <= 500:
-        raise Refusal("invalid_request", "say why in 3 to 500 characters", field="reason")
-    async with _acting(visit) as uow:
-        await _require_known(visit, uow, rail)
-        await pause(uow, visit.core.worker_ports.rails, rail, _operation(visit), reason=reason)
+    await rail_desk.pause_rail(visit.core.worker_ports, visit.caller, rail, _operation(visit), reason)
     return Redirect(f"/rails/{rail}", "paused")
 
 
 async def resume_rail(visit: Visit) -> Answer:
     """Give first permits again."""
     rail = str(visit.request.path_params["rail"])
-    async with _acting(visit) as uow:
-        await _require_known(visit, uow, rail)
-        await resume(uow, visit.core.worker_ports.rails, rail, _operation(visit))
+    await rail_desk.resume_rail(visit.core.worker_ports, visit.caller, rail, _operation(visit))
     return Redirect(f"/rails/{rail}", "resumed")
-
-
-def _acting(visit: Visit) -> AbstractAsyncContextManager[Any]:
-    """Open a transaction whose changes the journal notes under the person's name; rails serve every tenant."""
-    if not visit.person.everywhere:
-        raise Refusal("operation_not_permitted", "a rail serves every tenant: only the system's people pause it")
-    context = Context(SYSTEM_TENANT, visit.caller.context().actor)
-    return visit.core.worker_ports.unit_of_work(context)
-
-
-async def _require_known(visit: Visit, uow: Any, rail: str) -> None:
-    if rail not in await visit.core.worker_ports.rails.known_rails(uow):
-        raise Refusal("not_found", "no such rail has registered")
 
 
 def _operation(visit: Visit) -> str:

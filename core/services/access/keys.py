@@ -58,6 +58,10 @@ AUDIT_SCOPE: Final = "AUDIT"
 """What a key must carry to read the audit journal."""
 RECONCILIATION_SCOPE: Final = "RECONCILIATION"
 """What a key must carry to see breaks and to put them right."""
+RAILS_SCOPE: Final = "RAILS"
+"""What a key of the system's tenant must carry to see rails and streams, to pause and to repair them."""
+REVEAL_SCOPE: Final = "REVEAL"
+"""What a key must carry to see a payment's personal data in the clear."""
 NAMED_ONLY: Final[frozenset[str]] = frozenset(
     {
         *(operation.type for operation in OPERATIONS.values() if operation.named_only),
@@ -75,6 +79,8 @@ NAMED_ONLY: Final[frozenset[str]] = frozenset(
         REDRIVE_APPROVAL_SCOPE,
         AUDIT_SCOPE,
         RECONCILIATION_SCOPE,
+        RAILS_SCOPE,
+        REVEAL_SCOPE,
     }
 )
 """What makes money out of equity, takes from another's wallet, or sets what others pay or may pay, is carried by a key

@@ -19,8 +19,10 @@ from core.domain.roles import Role
 from core.services.access.keys import (
     AUDIT_SCOPE,
     DEAD_LETTERS_SCOPE,
+    RAILS_SCOPE,
     RECONCILIATION_SCOPE,
     REDRIVE_APPROVAL_SCOPE,
+    REVEAL_SCOPE,
     REVIEW_SCOPE,
     SUSPENSE_SCOPE,
     Caller,
@@ -39,13 +41,15 @@ _LONGEST_WAIT_S: Final = 300
 _SEEN_EVERY: Final = timedelta(seconds=30)
 """A session in use is marked so at most this often."""
 
-_READS: Final = frozenset({DEAD_LETTERS_SCOPE, RECONCILIATION_SCOPE, SUSPENSE_SCOPE, REVIEW_SCOPE, AUDIT_SCOPE})
+_READS: Final = frozenset(
+    {DEAD_LETTERS_SCOPE, RECONCILIATION_SCOPE, SUSPENSE_SCOPE, REVIEW_SCOPE, AUDIT_SCOPE, RAILS_SCOPE}
+)
 # Scopes say what is reached; whether it may be changed is the role that each screen and route demands.
 _SCOPES: Final = {
     Role.VIEWER: _READS,
-    Role.OPERATOR: _READS,
-    Role.APPROVER: _READS | {REDRIVE_APPROVAL_SCOPE},
-    Role.ADMIN: _READS | {REDRIVE_APPROVAL_SCOPE},
+    Role.OPERATOR: _READS | {REVEAL_SCOPE},
+    Role.APPROVER: _READS | {REDRIVE_APPROVAL_SCOPE, REVEAL_SCOPE},
+    Role.ADMIN: _READS | {REDRIVE_APPROVAL_SCOPE, REVEAL_SCOPE},
 }
 
 

@@ -11,9 +11,12 @@ from core.services.on_call.audit import Act, Journal
 from core.services.on_call.overview import Streams
 from core.services.problems import Refusal
 from core.services.settling.bus_ports import QueuedJob
+from schemas.rail_desk import JobWithoutEntry, StaleEntry, StreamDifference, StreamStatusView
 
 STUCK_S: Final = 60.0
 """What is held untouched for longer is stuck."""
+SETTLED_S: Final = 30.0
+"""A job that was queued this moment may be between its stream and its outbox."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +64,23 @@ class StreamDiff:
         self.stale += other.stale
 
 
+def told_of(diff: StreamDiff, requeued: int | None) -> StreamDifference:
+    """Return a difference as people see it; `requeued` is None where nothing was to be changed."""
+    return StreamDifference(
+        rail=diff.rail,
+        queued=diff.queued,
+        entries=diff.entries,
+        lost=_named(diff.lost),
+        acked=_named(diff.acked),
+        stale=tuple(StaleEntry(stream=stream, id=entry, job=job) for stream, entry, job in diff.stale),
+        requeued=requeued,
+    )
+
+
+def _named(jobs: Sequence[QueuedJob]) -> tuple[JobWithoutEntry, ...]:
+    return tuple(JobWithoutEntry(job_id=str(job.job_id), stream=job.stream, entry_id=job.entry_id) for job in jobs)
+
+
 class RepairedStreams(Streams, Protocol):
     """Streams that a hand reaches. Each raises OSError where their server is away."""
 
@@ -69,8 +89,9 @@ class RepairedStreams(Streams, Protocol):
     async def held(self, rail: str, consumer: str | None = None) -> list[HeldEntry]: ...
     async def release(self, rail: str, consumer: str, idle_s: float) -> int: ...
     async def claim(self, rail: str, consumer: str, to: str, idle_s: float) -> int: ...
-    async def compare(self, rail: str) -> StreamDiff: ...
-    async def rebuild(self, rail: str) -> int: ...
+    async def status(self) -> list[StreamStatusView]: ...
+    async def compare(self, rail: str, age_s: float = SETTLED_S) -> StreamDiff: ...
+    async def rebuild(self, rail: str, age_s: float = SETTLED_S) -> int: ...
     async def tidy(self, rail: str) -> list[Tidied]: ...
 
 

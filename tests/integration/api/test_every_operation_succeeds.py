@@ -23,6 +23,18 @@ NEVER: dict[str, str] = {
     " tests/integration/oncall/test_reconciliation.py plants one and lets two people give it back",
     "POST /v1/registers/{register_id}/original": "asks for a file, and the walk's register is a planted row without:"
     " tests/integration/api/test_recon_days.py reads one back",
+    **dict.fromkeys(
+        (
+            "GET /v1/streams",
+            "GET /v1/streams/{rail}/held",
+            "GET /v1/streams/{rail}/difference",
+            "POST /v1/streams/{rail}/release",
+            "POST /v1/streams/{rail}/claim",
+            "POST /v1/streams/{rail}/rebuild",
+            "POST /v1/streams/{rail}/janitor",
+        ),
+        "asks for streams, of which this core has none: tests/integration/cli/test_on_call_over_the_api.py has them",
+    ),
 }
 """Operations that this walk cannot let succeed, each with the reason."""
 PAIR = {"base": "USD", "counter": "THB"}

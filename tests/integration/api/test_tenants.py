@@ -148,7 +148,7 @@ async def things_of(world: World) -> Things:
     await owner.post(f"/v1/webhook-endpoints/{endpoint['id']}/test", {})
     ids = {"intent_id": held["id"], "wallet_id": wallet, "rule_id": rule["id"], "limit_id": limit["id"],
            "quote_id": quoted["id"], "mandate_id": "M-1", "owner": OWNER, "letter_id": letter, "story_id": died["id"],
-           "redrive_id": discard, "endpoint_id": endpoint["id"], "item_id": item,
+           "redrive_id": discard, "rail": "noop", "endpoint_id": endpoint["id"], "item_id": item,
            "break_id": await broken(world), **await reconciled(world)}  # fmt: skip
     bodies = {
         "/v1/intents": refund,
@@ -158,6 +158,12 @@ async def things_of(world: World) -> Things:
         ]},
         "/v1/intents/{intent_id}/confirm": {"amount_minor": 100, "fee_minor": 0},
         "/v1/intents/{intent_id}/review": {"decision": "APPROVE"},
+        "/v1/intents/{intent_id}/reveal": {"reason": "the payee called"},
+        "/v1/rails/{rail}/pause": {"reason": "maintenance"},
+        "/v1/streams/{rail}/release": {"reason": "it is gone", "consumer": "a"},
+        "/v1/streams/{rail}/claim": {"reason": "it is gone", "consumer": "a", "to": "b"},
+        "/v1/streams/{rail}/rebuild": {"reason": "jobs are lost"},
+        "/v1/streams/{rail}/janitor": {"reason": "it is full"},
         "/v1/fee-rules": share,
         "/v1/quotes": quote,
         "/v1/mandates": mandate,
@@ -260,7 +266,7 @@ OWNER = "anna"
 OWN = {"/v1/wallets", "/v1/limits", "/v1/fees:dry-run", "/v1/webhook-endpoints", "/v1/collection-tolerances",
        "/v1/exchange-pairs", "/v1/rates", "/v1/liquidity"}  # fmt: skip
 """What makes or tries something of the caller's own, whatever the first tenant has."""
-OF_THE_SYSTEM = ("/v1/registers", "/v1/recon/")
+OF_THE_SYSTEM = ("/v1/registers", "/v1/recon/", "/v1/rails", "/v1/streams")
 """What speaks of every tenant, and is the system's own keys': a tenant's is refused, the owner's too."""
 REFUSED_AS = {
     "/v1/fee-rules": "fee_account_unknown",

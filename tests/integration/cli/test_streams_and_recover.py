@@ -17,6 +17,8 @@ from tests.support.commands import Fleet
 from wire.client import connect_redis
 from wire.functions import ensure_groups, load_functions
 
+WHY = ("--reason", "its host is gone")
+
 
 @pytest.fixture(autouse=True)
 def servers(fleet: Fleet, fresh_database: RoleUrls, fresh_redis: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -101,15 +103,18 @@ async def test_what_a_stuck_consumer_holds_is_shown_given_back_and_handed_over(f
     release = ("streams", "release", "sbp", "--consumer", "gone", "--idle-s", "0", "--json")
     dry = (await fleet(*release)).document
     assert (dry["held"], dry["released"], dry["dry_run"]) == (3, 0, True)
-    assert (await fleet(*release, "--yes")).document["released"] == 3
+    (await fleet(*release, "--yes")).must_fail(2, "reason_missing")
+    assert (await fleet(*release, *WHY, "--yes")).document["released"] == 3
     again = (await fleet("streams", "pending", "sbp", "--json")).document
     assert {(row["stuck"], row["deliveries"]) for row in again} == {(True, 0)}
     claim = ("streams", "claim", "sbp", "--from", "gone", "--to", "new", "--json")
     assert (await fleet(*claim)).document["claimed"] == 0
-    assert (await fleet(*claim, "--yes")).document["claimed"] == 3
+    assert (await fleet(*claim, *WHY, "--yes")).document["claimed"] == 3
     assert {row["consumer"] for row in (await fleet("streams", "pending", "sbp", "--json")).document} == {"new"}
     await client.xack(jobs, ADAPTERS_GROUP, *[row["id"] for row in again])
-    trimmed = {row["stream"]: row["trimmed"] for row in (await fleet("streams", "janitor", "sbp", "--json")).document}
+    trimmed = {
+        row["stream"]: row["trimmed"] for row in (await fleet("streams", "janitor", "sbp", *WHY, "--json")).document
+    }
     assert trimmed[jobs] == 2
     await client.aclose()
 
@@ -146,7 +151,7 @@ async def test_a_lost_job_is_found_and_rebuilt_from_postgresql_and_an_entry_too_
     assert (found.document["queued"], found.document["entries"]) == (3, 2)
     assert (await fleet("streams", "rebuild", "sbp", "--json")).document["requeued"] is None
     assert await admin_connection.fetchval("SELECT count(*) FROM fleet.outbox") == 0
-    assert (await fleet("streams", "rebuild", "sbp", "--yes", "--json")).document["requeued"] == 2
+    assert (await fleet("streams", "rebuild", "sbp", *WHY, "--yes", "--json")).document["requeued"] == 2
     rebuilt = await admin_connection.fetch("SELECT job_id FROM fleet.outbox")
     assert {row["job_id"] for row in rebuilt} == {gone, acked}
     assert (await fleet("streams", "lost", "sbp")).code == 0
