@@ -8,6 +8,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from core.services.on_call.rail_desk import ask_provider
 from fleet.cli.connection import with_client, with_operator
+from fleet.cli.dry_run import Yes, show_dry_run
 from fleet.cli.output import CommandError, ExitCode, JsonFlag, invalid_field, print_fields, print_json, print_table
 from fleet.cli.rails import DESK, at_desk
 from fleet.client import FleetClient
@@ -162,6 +163,7 @@ def refund(
     amount: Annotated[str, typer.Option(help="Decimal major units; left out, all that was received.")] = "",
     reference: str = "",
     key: Annotated[str, typer.Option(help="Idempotency key; a new one is minted where it is left out.")] = "",
+    yes: Yes = False,
     as_json: JsonFlag = False,
 ) -> None:
     """Give a settled payment back, in part or whole, out of the wallet that received it.
@@ -183,7 +185,11 @@ def refund(
         raise CommandError(error.code, str(error)) from error
     except ValidationError as error:
         raise invalid_field(error) from error
-    create_once(request, key, as_json)
+    if yes:
+        create_once(request, key, as_json)
+        return
+    told = {"payment": intent_id, "state": original.state, "amount": money_text(request.amount_minor, request.currency)}
+    show_dry_run("give back", told | {"out of wallet": request.wallet_id}, as_json)
 
 
 def _paid_minor(original: IntentView) -> int:

@@ -14,13 +14,14 @@ from core.store.database import Database
 from core.store.ledger.ledger import PostgresLedger
 from core.store.terms.liquidity import PostgresLiquidity
 from fleet.cli.connection import Connection, with_client
+from fleet.cli.dry_run import Yes, show_dry_run
 from fleet.cli.intents import create_once
 from fleet.cli.operator import ACTOR, Tenant, in_tenant, require_tenant, with_database
 from fleet.cli.output import CommandError, JsonFlag, invalid_field, print_json, print_table
 from fleet.stack.tenant import TENANT
 from schemas.api import IntentRequest
 from schemas.exchange import ExposureView
-from schemas.money import AmountError, currency_of, to_minor
+from schemas.money import AmountError, currency_of, money_text, to_minor
 from schemas.operations import Direction, OperationType
 
 app = typer.Typer(help="What exchanges are paid from.", no_args_is_help=True)
@@ -32,15 +33,15 @@ Key = Annotated[str, typer.Option(help="Idempotency key; a new one is minted whe
 
 
 @app.command()
-def put(wallet: Wallet, amount: Amount, key: Key = "", as_json: JsonFlag = False) -> None:
+def put(wallet: Wallet, amount: Amount, key: Key = "", yes: Yes = False, as_json: JsonFlag = False) -> None:
     """Put money of a wallet into the liquidity of its currency."""
-    _move(wallet, amount, Direction.TO_LIQUIDITY, key, as_json)
+    _move(wallet, amount, Direction.TO_LIQUIDITY, key, yes, as_json)
 
 
 @app.command()
-def take(wallet: Wallet, amount: Amount, key: Key = "", as_json: JsonFlag = False) -> None:
+def take(wallet: Wallet, amount: Amount, key: Key = "", yes: Yes = False, as_json: JsonFlag = False) -> None:
     """Take money out of liquidity, into a wallet of its currency."""
-    _move(wallet, amount, Direction.FROM_LIQUIDITY, key, as_json)
+    _move(wallet, amount, Direction.FROM_LIQUIDITY, key, yes, as_json)
 
 
 @app.command()
@@ -72,7 +73,7 @@ def exposure_(
     _show(in_tenant(tenant, lambda uow: exposure(uow, PostgresLiquidity(), tenant, moment), must_exist=True), as_json)
 
 
-def _move(wallet: UUID, amount: str, direction: Direction, key: str, as_json: bool) -> None:
+def _move(wallet: UUID, amount: str, direction: Direction, key: str, yes: bool, as_json: bool) -> None:
     currency = with_client(lambda client: client.get_wallet(wallet)).currency
     try:
         request = IntentRequest.model_validate(
@@ -88,7 +89,12 @@ def _move(wallet: UUID, amount: str, direction: Direction, key: str, as_json: bo
         raise CommandError(error.code, str(error)) from error
     except ValidationError as error:
         raise invalid_field(error) from error
-    create_once(request, key, as_json)
+    if yes:
+        create_once(request, key, as_json)
+    else:
+        would = "put into liquidity" if direction is Direction.TO_LIQUIDITY else "take out of liquidity"
+        about = {"wallet": wallet, "amount": money_text(request.amount_minor, currency)}
+        show_dry_run(would, about, as_json)
 
 
 def _show(view: ExposureView, as_json: bool) -> None:

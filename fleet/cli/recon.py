@@ -14,6 +14,7 @@ from core.services.recon.recon import list_breaks
 from core.services.recon.recon_report import WRITERS, week_days
 from fleet.cli import recon_registers
 from fleet.cli.connection import with_operator
+from fleet.cli.dry_run import Yes, show_dry_run
 from fleet.cli.output import CommandError, ExitCode, JsonFlag, invalid_field, print_fields, print_json, print_table
 from fleet.cli.recon_registers import COMPARING_S, DESK, ReconCommandPorts, either
 from fleet.cli.redrives import utc
@@ -122,15 +123,22 @@ def resolve(
     break_id: UUID,
     reason: Annotated[str, typer.Option(help="Why this puts it right.")],
     entry: Annotated[UUID | None, typer.Option(help="The settled payment that was made to put it right.")] = None,
+    yes: Yes = False,
     as_json: JsonFlag = False,
 ) -> None:
     """Put a break right by a new entry; an orphan hold is voided once a second person approves."""
+    if not yes:
+        show_dry_run("put the break right", {"id": break_id, "reason": reason, "entry": entry}, as_json)
+        return
     _change(break_id, "resolve", BreakResolution, {"reason": reason, "entry_intent_id": entry}, as_json)
 
 
 @app.command()
-def approve(break_id: UUID, as_json: JsonFlag = False) -> None:
+def approve(break_id: UUID, yes: Yes = False, as_json: JsonFlag = False) -> None:
     """Agree with how another person puts a break right."""
+    if not yes:
+        show_dry_run("agree with how another person puts the break right", {"id": break_id}, as_json)
+        return
     view = with_operator(lambda client: client.call("POST", f"/v1/breaks/{break_id}/approve", BreakView))
     _show(view, as_json)
 
@@ -163,4 +171,4 @@ def _show(view: BreakView, as_json: bool) -> None:
         return
     print_fields("break", view.model_dump())
     if view.state is BreakState.PROPOSED:
-        typer.echo(f"it waits for another person: fleet recon approve {view.id}")
+        typer.echo(f"it waits for another person: fleet recon approve {view.id} --yes")

@@ -9,6 +9,7 @@ import typer
 from pydantic import BaseModel, ValidationError
 
 from fleet.cli.connection import with_operator
+from fleet.cli.dry_run import Yes, show_dry_run
 from fleet.cli.operator import Model, text_of
 from fleet.cli.output import ExitCode, JsonFlag, invalid_field, print_fields, print_json, print_table
 from fleet.client import FleetClient
@@ -22,6 +23,7 @@ from schemas.on_call import (
     RedriveRequest,
     RedriveState,
     RedriveView,
+    Story,
 )
 
 app = typer.Typer(help="Redrives, discards and settlements by hand.", no_args_is_help=True)
@@ -40,7 +42,6 @@ After = Annotated[datetime | None, typer.Option(help="Received at or after this 
 Before = Annotated[datetime | None, typer.Option(help="Received before this time, UTC.")]
 Reason = Annotated[str, typer.Option(help="Why; kept in the audit journal.")]
 Incident = Annotated[str, typer.Option(help="The incident's name, such as INC-1742.")]
-Yes = Annotated[bool, typer.Option("--yes", help="Do it; without this only what would happen is shown.")]
 
 
 def redrive(
@@ -110,12 +111,18 @@ def settle(
     reason: Reason,
     incident: Incident,
     transaction: Annotated[str | None, typer.Option(help="The provider's transaction; demanded for PAID.")] = None,
+    yes: Yes = False,
     as_json: JsonFlag = False,
 ) -> None:
     """Settle one payment by what a person has seen at the provider. Takes effect when a second person approves."""
     asked = {"intent_id": intent_id, "outcome": outcome, "provider_tx_id": transaction, "reason": reason}
     body = _checked(HandSettlementRequest, asked | {"evidence": text_of(evidence), "incident": incident})
-    _show(_ask("/v1/hand-settlements", body), as_json)
+    if yes:
+        _show(_ask("/v1/hand-settlements", body), as_json)
+        return
+    story = with_operator(lambda client: client.call("GET", f"/v1/stories/{intent_id}", Story))
+    told = {"intent": intent_id, "state": story.state, "known so far": story.summary, "transaction": transaction}
+    show_dry_run(f"settle the payment as {outcome.value}", told | {"reason": reason}, as_json)
 
 
 @app.command("list")
@@ -190,8 +197,13 @@ def letters(redrive_id: UUID, cursor: str | None = None, as_json: JsonFlag = Fal
 
 
 @app.command()
-def approve(redrive_id: UUID, reason: Reason = "", as_json: JsonFlag = False) -> None:
+def approve(redrive_id: UUID, reason: Reason = "", yes: Yes = False, as_json: JsonFlag = False) -> None:
     """Let it happen. The key must be another one than that which asked."""
+    if not yes:
+        view = _get(redrive_id)
+        told = {"id": view.id, "state": view.state, "letters": view.total, "asked by": view.asked_by}
+        show_dry_run(f"let the {view.action.value.lower()} happen", told | {"incident": view.incident}, as_json)
+        return
     _decide(redrive_id, "approve", reason, as_json)
 
 
@@ -277,4 +289,4 @@ def _show(view: RedriveView, as_json: bool) -> None:
     if view.state == "DRY_RUN":
         typer.echo("nothing was changed: add --yes to do it")
     elif view.state == RedriveState.AWAITING_APPROVAL:
-        typer.echo(f"it waits for another person: fleet redrives approve {view.id}")
+        typer.echo(f"it waits for another person: fleet redrives approve {view.id} --yes")

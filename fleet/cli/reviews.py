@@ -7,6 +7,7 @@ import typer
 from pydantic import ValidationError
 
 from fleet.cli.connection import with_client
+from fleet.cli.dry_run import Yes, show_dry_run
 from fleet.cli.intents import money_of, show_intent
 from fleet.cli.output import JsonFlag, invalid_field, print_json, print_table
 from schemas.api import ReviewDecision, ReviewRequest
@@ -34,9 +35,15 @@ def list_(cursor: str | None = None, as_json: JsonFlag = False) -> None:
 def approve(
     intent_id: UUID,
     reason: Annotated[str, typer.Option(help="Why; kept with the decision.")] = "",
+    yes: Yes = False,
     as_json: JsonFlag = False,
 ) -> None:
     """Let a payment go on. The key must be another one than the payment's."""
+    if not yes:
+        intent = with_client(lambda client: client.get_intent(intent_id))
+        told = {"id": intent.id, "operation": intent.operation, "state": intent.state, "amount": money_of(intent)}
+        show_dry_run("let the payment go on", told | {"payee": intent.payee_masked, "reason": reason}, as_json)
+        return
     _decide(intent_id, ReviewDecision.APPROVE, reason, as_json)
 
 

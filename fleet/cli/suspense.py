@@ -7,6 +7,7 @@ import typer
 from pydantic import ValidationError
 
 from fleet.cli.connection import with_client
+from fleet.cli.dry_run import Yes, show_dry_run
 from fleet.cli.output import JsonFlag, invalid_field, print_fields, print_json, print_table
 from schemas.money import currency_of, to_major_text
 from schemas.suspense import AssignRequest, ReturnRequest, SuspenseDecided, SuspenseDetail, SuspenseItem, SuspenseState
@@ -48,6 +49,7 @@ def assign(
     item_id: UUID,
     wallet: Annotated[UUID, typer.Option(help="Whose the money is.")],
     reason: Why,
+    yes: Yes = False,
     as_json: JsonFlag = False,
 ) -> None:
     """Give the money to a wallet of its currency; what one key may not do alone waits under `fleet reviews`."""
@@ -55,17 +57,29 @@ def assign(
         request = AssignRequest(wallet_id=wallet, reason=reason)
     except ValidationError as error:
         raise invalid_field(error) from error
+    if not yes:
+        _would(item_id, f"give to wallet {wallet}", reason, as_json)
+        return
     _show(with_client(lambda client: client.assign_suspense(item_id, request)), as_json)
 
 
 @app.command("return")
-def return_(item_id: UUID, reason: Why, as_json: JsonFlag = False) -> None:
+def return_(item_id: UUID, reason: Why, yes: Yes = False, as_json: JsonFlag = False) -> None:
     """Pay the money back to who paid it. Where the provider, or the second key, refuses, the item is open again."""
     try:
         request = ReturnRequest(reason=reason)
     except ValidationError as error:
         raise invalid_field(error) from error
+    if not yes:
+        _would(item_id, "pay back to who paid it", reason, as_json)
+        return
     _show(with_client(lambda client: client.return_suspense(item_id, request)), as_json)
+
+
+def _would(item_id: UUID, act: str, reason: str, as_json: bool) -> None:
+    item = with_client(lambda client: client.get_suspense(item_id))
+    told = {"id": item.id, "state": item.state, "amount": _money(item), "transaction": item.transaction_id}
+    show_dry_run(act, told | {"reason": reason}, as_json)
 
 
 def _show(item: SuspenseDetail, as_json: bool) -> None:

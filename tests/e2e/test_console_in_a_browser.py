@@ -162,10 +162,10 @@ async def test_the_same_by_commands_alone(
     dry = (await fleet(*asked)).document
     assert (dry["state"], dry["total"], dry["needs_approval"]) == ("DRY_RUN", OF_ONE_KIND, True)
     redrive = (await fleet(*asked, "--yes")).document["id"]
-    (await fleet("redrives", "approve", redrive)).must_fail(3, "operation_not_permitted")
+    (await fleet("redrives", "approve", redrive, "--yes")).must_fail(3, "operation_not_permitted")
     for name, value in approver.items():
         monkeypatch.setenv(name, value)
-    assert (await fleet("redrives", "approve", redrive, "--json")).code == 0
+    assert (await fleet("redrives", "approve", redrive, "--yes", "--json")).code == 0
     assert (await fleet("redrives", "watch", redrive)).code == 0
     assert await settled(night, kind) == OF_ONE_KIND
     for name in operator:

@@ -76,7 +76,7 @@ async def test_the_transcript_runs_as_it_is_written(stack: Stack, fleet: Fleet, 
     (await fleet("quotes", "show", names["USD_WALLET"])).must_fail(3, "not_found")
     forbidden = await fleet("liquidity", "overdraft", "THB", "--forbid", "--json")
     assert forbidden.document["currencies"] == [thb, usd]
-    taken = await fleet("liquidity", "take", "--wallet", names["HOUSE"], "--amount", "1.00", "--json")
+    taken = await fleet("liquidity", "take", "--wallet", names["HOUSE"], "--amount", "1.00", "--yes", "--json")
     assert (taken.document["state"], taken.document["direction"]) == ("SETTLED", "FROM_LIQUIDITY")
 
 

@@ -10,13 +10,13 @@ async def test_a_transfer_is_refunded_in_part_and_then_whole_by_command(fleet: F
     payer, payee = await funded_wallet(fleet), await funded_wallet(fleet)
     move = ("--operation", "INTERNAL_P2P", "--wallet", payer, "--to", payee, "--amount", "10.00", "--json")
     paid = (await fleet("intents", "create", *move)).document["id"]
-    part = ("intents", "refund", paid, "--amount", "4.00", "--key", f"part-{paid}", "--json")
+    part = ("intents", "refund", paid, "--amount", "4.00", "--key", f"part-{paid}", "--yes", "--json")
     first = (await fleet(*part)).document
     assert (first["state"], first["original_intent_id"], first["amount_minor"]) == ("SETTLED", paid, 400)
     assert (await fleet(*part)).document["id"] == first["id"]
-    (await fleet("intents", "refund", paid)).must_fail(3, "refund_exceeds_original")
-    assert (await fleet("intents", "refund", paid, "--amount", "6.00")).code == 0
-    (await fleet("intents", "refund", paid, "--amount", "0.01")).must_fail(3, "refund_exceeds_original")
+    (await fleet("intents", "refund", paid, "--yes")).must_fail(3, "refund_exceeds_original")
+    assert (await fleet("intents", "refund", paid, "--amount", "6.00", "--yes")).code == 0
+    (await fleet("intents", "refund", paid, "--amount", "0.01", "--yes")).must_fail(3, "refund_exceeds_original")
     (await fleet("intents", "refund", paid, "--amount", "0.001")).must_fail(2, "amount_over_precise")
     assert (await fleet("wallets", "show", payer, "--json")).document["available_minor"] == 10_000
     debit = ("--operation", "MANUAL_ADJUSTMENT", "--debit", "--wallet", payer, "--amount", "1.00")
@@ -40,12 +40,12 @@ async def test_a_payment_waits_until_another_key_decides_by_command(
     assert {first["id"], second["id"]} <= {each["id"] for each in waiting}
     assert first["id"] in (await fleet("reviews", "list")).out
     for _ in range(2):
-        assert (await fleet("reviews", "approve", first["id"], "--json")).document["state"] == "SETTLED"
+        assert (await fleet("reviews", "approve", first["id"], "--yes", "--json")).document["state"] == "SETTLED"
     (await fleet("reviews", "reject", second["id"])).must_fail(2, "usage")
     (await fleet("reviews", "reject", second["id"], "--reason", " ")).must_fail(2, "invalid_field")
     rejected = (await fleet("reviews", "reject", second["id"], "--reason", "stolen phone", "--json")).document
     assert (rejected["state"], rejected["failure"]["message"]) == ("FAILED", "stolen phone")
-    (await fleet("reviews", "approve", second["id"])).must_fail(3, "wrong_state")
+    (await fleet("reviews", "approve", second["id"], "--yes")).must_fail(3, "wrong_state")
     monkeypatch.delenv("FLEET_KEY_ID")
     monkeypatch.delenv("FLEET_KEY_SECRET")
     assert (await fleet("wallets", "show", payer, "--json")).document["available_minor"] == 9_000

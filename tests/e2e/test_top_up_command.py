@@ -50,12 +50,12 @@ async def test_a_top_up_is_shown_paid_and_credited_and_a_wrong_one_is_decided_ab
     assert (await shown(fleet, right, "state", "SETTLED"))["provider_reference"]
     assert (await shown(fleet, wrong, "state", "FAILED"))["failure"]["code"] == "amount_differs"
     assert (await fleet("wallets", "show", wallet, "--json")).document["available_minor"] == 12_000
-    part = ("intents", "refund", right, "--amount", "5.00", "--key", f"part-{right}", "--json")
+    part = ("intents", "refund", right, "--amount", "5.00", "--key", f"part-{right}", "--yes", "--json")
     refund = (await fleet(*part)).document
     assert (refund["direction"], refund["original_intent_id"], (await fleet(*part)).document["id"]) == (
         "OUT", right, refund["id"],
     )  # fmt: skip
-    (await fleet("intents", "refund", right)).must_fail(3, "refund_exceeds_original")
+    (await fleet("intents", "refund", right, "--yes")).must_fail(3, "refund_exceeds_original")
     assert (await shown(fleet, refund["id"], "state", "SETTLED"))["provider_reference"]
     assert (await fleet("wallets", "show", wallet, "--json")).document["available_minor"] == 11_500
     (await fleet("suspense", "list")).must_fail(3, "operation_not_permitted")
@@ -65,13 +65,17 @@ async def test_a_top_up_is_shown_paid_and_credited_and_a_wrong_one_is_decided_ab
     assert item["id"] in (await fleet("suspense", "list")).out
     assert "amount_differs" in (await fleet("suspense", "show", item["id"])).out
     (await fleet("suspense", "return", item["id"], "--reason", " ")).must_fail(2, "invalid_field")
-    back = (await fleet("suspense", "return", item["id"], "--reason", "the payer asked", "--json")).document
+    give_back = ("suspense", "return", item["id"], "--reason", "the payer asked", "--json")
+    would = (await fleet(*give_back)).document
+    assert (would["dry_run"], would["state"]) == (True, "OPEN"), "without --yes nothing moves"
+    back = (await fleet(*give_back, "--yes")).document
     assert back["state"] == "IN_REVIEW"
-    (await fleet("suspense", "assign", item["id"], "--wallet", wallet, "--reason", "x")).must_fail(3, "suspense_taken")
+    assign = ("suspense", "assign", item["id"], "--wallet", wallet, "--reason", "x", "--yes")
+    (await fleet(*assign)).must_fail(3, "suspense_taken")
     desk, second = key, (await fleet("keys", "create", "--name", "second", "--operations", "REVIEW", "--json")).document
     sign_as(monkeypatch, second)
     assert back["taken_by"] in (await fleet("reviews", "list")).out
-    assert (await fleet("reviews", "approve", back["taken_by"])).code == 0
+    assert (await fleet("reviews", "approve", back["taken_by"], "--yes")).code == 0
     sign_as(monkeypatch, desk)
     async with asyncio.timeout(15):
         while back["state"] != "RETURNED":
