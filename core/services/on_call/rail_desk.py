@@ -95,7 +95,8 @@ async def resume_rail(ports: RailPorts, caller: Caller, rail: str, operation: st
     require_everywhere(caller)
     async with ports.unit_of_work(_acting(caller)) as uow:
         await _require_known(uow, ports.rails, rail)
-        held = operation in (await ports.rails.rail_state(uow, rail)).paused
+        shown = next(row for row in await ports.rails.overview(uow) if row["rail"] == rail)
+        held = any(each.operation == operation for each in rail_view(shown).pauses)
         moved = await resume(uow, ports.rails, rail, operation)
     return RailChanged(rail=rail, operation=operation, paused=False, changed=held, deadlines_moved=moved)
 

@@ -65,6 +65,7 @@ async def run_redrives(ports: RunPorts, unit_of_work: UnitOfWorkFactory) -> int:
 async def _step(uow: Any, ports: RunPorts, row: RedriveRow) -> tuple[int, Sequence[Item]]:
     """Act on the jobs whose turn it is; return how many, and the results that want a transaction each."""
     await ports.redrives.observe(uow, row.id)
+    failpoint("redrive.observed")
     tally = await ports.redrives.tally(uow, row.id)
     in_canary = row.ramp_began_at is None
     failed, succeeded = tally.of("FAILED"), tally.of("SUCCEEDED")
@@ -124,9 +125,11 @@ async def _act(uow: Any, ports: RunPorts, row: RedriveRow, items: Sequence[Item]
     acted = [letter for letter, state, _, _ in ends if state != "SKIPPED"]
     closed = "CLOSED" if row.action is RedriveAction.DISCARD else "REDRIVEN"
     await ports.redrives.close_letters(uow, acted, closed, f"{row.action.lower()} for {row.incident}: {row.reason}")
+    failpoint("redrive.letters_closed")
     await ports.redrives.finish(uow, row.id, ends)
     failpoint("redrive.finished")
     await _journal(uow, ports, row, items, ends)
+    failpoint("redrive.journalled")
 
 
 def _traced(row: RedriveRow, jobs: Sequence[JobRow]) -> list[str]:
