@@ -11,7 +11,7 @@ from schemas.operations import OperationType
 from schemas.permits import Payee
 
 ConsumerName = Annotated[str, Field(min_length=1, max_length=128, pattern=r"^[!-~]+$")]
-Idle = Annotated[float, Field(ge=0, le=10**9, allow_inf_nan=False)]
+Seconds = Annotated[float, Field(ge=0, le=10**9, allow_inf_nan=False)]
 
 
 class RailPausedView(Contract):
@@ -171,7 +171,7 @@ class StreamRelease(Contract):
 
     reason: Reason
     consumer: ConsumerName
-    idle_s: Idle = 60
+    idle_s: Seconds = 60
 
 
 class StreamClaim(Contract):
@@ -180,14 +180,14 @@ class StreamClaim(Contract):
     reason: Reason
     consumer: ConsumerName
     to: ConsumerName
-    idle_s: Idle = 60
+    idle_s: Seconds = 60
 
 
 class StreamRepairAsked(Contract):
     """Rebuild or trim a rail's streams; of a rebuild, only what has been so for longer than `age_s`."""
 
     reason: Reason
-    age_s: Idle = 30
+    age_s: Seconds = 30
 
 
 class StreamMoved(Contract):

@@ -23,7 +23,6 @@ from schemas.base import Contract
 from schemas.rail_desk import (
     ConsumerName,
     HeldEntryList,
-    Idle,
     ProviderAsked,
     RailChanged,
     RailEventList,
@@ -32,6 +31,7 @@ from schemas.rail_desk import (
     RailResume,
     RevealAsked,
     RevealedView,
+    Seconds,
     StreamClaim,
     StreamDifference,
     StreamMoved,
@@ -54,7 +54,7 @@ class _HeldQuery(Contract):
 
 
 class _DifferenceQuery(Contract):
-    age_s: Idle = 30
+    age_s: Seconds = 30
 
 
 class RailDeskRoutes(SignedRoutes):

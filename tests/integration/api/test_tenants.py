@@ -158,12 +158,6 @@ async def things_of(world: World) -> Things:
         ]},
         "/v1/intents/{intent_id}/confirm": {"amount_minor": 100, "fee_minor": 0},
         "/v1/intents/{intent_id}/review": {"decision": "APPROVE"},
-        "/v1/intents/{intent_id}/reveal": {"reason": "the payee called"},
-        "/v1/rails/{rail}/pause": {"reason": "maintenance"},
-        "/v1/streams/{rail}/release": {"reason": "it is gone", "consumer": "a"},
-        "/v1/streams/{rail}/claim": {"reason": "it is gone", "consumer": "a", "to": "b"},
-        "/v1/streams/{rail}/rebuild": {"reason": "jobs are lost"},
-        "/v1/streams/{rail}/janitor": {"reason": "it is full"},
         "/v1/fee-rules": share,
         "/v1/quotes": quote,
         "/v1/mandates": mandate,
@@ -180,9 +174,18 @@ async def things_of(world: World) -> Things:
         "/v1/wallets/{wallet_id}/external-id": {"external_id": "mine"},
         **{f"/v1/wallets/{{wallet_id}}/{change}": {"reason": "x"} for change in AccountChange},
     }  # fmt: skip
-    return Things(ids, bodies | RECONCILING)
+    return Things(ids, bodies | RECONCILING | ON_CALL)
 
 
+ON_CALL: dict[str, Any] = {
+    "/v1/intents/{intent_id}/reveal": {"reason": "the payee called"},
+    "/v1/rails/{rail}/pause": {"reason": "maintenance"},
+    "/v1/streams/{rail}/release": {"reason": "it is gone", "consumer": "a"},
+    "/v1/streams/{rail}/claim": {"reason": "it is gone", "consumer": "a", "to": "b"},
+    "/v1/streams/{rail}/rebuild": {"reason": "jobs are lost"},
+    "/v1/streams/{rail}/janitor": {"reason": "it is full"},
+}
+"""A valid body for each route of a person on call that stops, repairs or looks."""
 RECONCILING: dict[str, Any] = {
     "/v1/registers": {
         "content": "",
