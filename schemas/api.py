@@ -80,11 +80,18 @@ class IntentRequest(Contract):
     """Where the payment came from, such as app or web; fees may depend on it."""
     original_intent_id: UUID | None = None
     """Of REFUND: the settled payment to give back, in part or whole. `wallet_id` is the wallet that received it."""
-    direction: Literal[Direction.CREDIT, Direction.DEBIT, Direction.TO_LIQUIDITY, Direction.FROM_LIQUIDITY] | None = (
-        None
-    )
+    direction: (
+        Literal[
+            Direction.CREDIT,
+            Direction.DEBIT,
+            Direction.TO_LIQUIDITY,
+            Direction.FROM_LIQUIDITY,
+            Direction.TO_SUSPENSE,
+        ]
+        | None
+    ) = None
     """Of MANUAL_ADJUSTMENT: whether the wallet gets the amount (left out, too) or gives it, to or from equity or the
-    liquidity of its currency."""
+    liquidity of its currency, or to suspense."""
     quote_id: UUID | None = None
     """Of EXCHANGE: the quote to use; wallets, amount and currency are those that it says."""
     requires_monitoring: bool = False

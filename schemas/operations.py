@@ -26,13 +26,15 @@ COLLECTED: Final = frozenset({OperationType.TOPUP, OperationType.DEPOSIT, Operat
 
 
 class Direction(StrEnum):
-    """Which way an operation moves its money that knows several. A client chooses among the first four."""
+    """Which way an operation moves its money that knows several. A client chooses among the first five."""
 
     CREDIT = "CREDIT"
     DEBIT = "DEBIT"
     TO_LIQUIDITY = "TO_LIQUIDITY"
     """Out of a wallet, into what exchanges of its currency are paid from."""
     FROM_LIQUIDITY = "FROM_LIQUIDITY"
+    TO_SUSPENSE = "TO_SUSPENSE"
+    """Out of a wallet, into suspense, which is short of what nobody else was charged for."""
     RETURN = "RETURN"
     """A provider gave a payment back: to the wallet that paid it."""
     SUSPENSE = "SUSPENSE"

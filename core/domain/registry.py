@@ -277,8 +277,18 @@ _MANUAL_ADJUSTMENT: Final = Operation(
         Direction.DEBIT: _by_hand(Role.WALLET, Role.EQUITY, "ADJUSTMENT_DEBIT"),
         Direction.TO_LIQUIDITY: _by_hand(Role.WALLET, Role.LIQUIDITY, "LIQUIDITY"),
         Direction.FROM_LIQUIDITY: _by_hand(Role.LIQUIDITY, Role.WALLET, "LIQUIDITY"),
+        # What suspense is short of: who was served pays it, or a wallet of the house does.
+        Direction.TO_SUSPENSE: _by_hand(Role.WALLET, Role.SUSPENSE, "SUSPENSE"),
     },
-    offers=frozenset({Direction.CREDIT, Direction.DEBIT, Direction.TO_LIQUIDITY, Direction.FROM_LIQUIDITY}),
+    offers=frozenset(
+        {
+            Direction.CREDIT,
+            Direction.DEBIT,
+            Direction.TO_LIQUIDITY,
+            Direction.FROM_LIQUIDITY,
+            Direction.TO_SUSPENSE,
+        }
+    ),
     # It makes money out of equity.
     named_only=True,
 )

@@ -32,6 +32,9 @@ def create(
     qr: Annotated[str, typer.Option(help="Instead of a payee: the text of a PromptPay or bill code.")] = "",
     to: Annotated[UUID | None, typer.Option(help="The other wallet, of an operation between two.")] = None,
     debit: Annotated[bool, typer.Option("--debit", help="Of an adjustment: out of the wallet, not into it.")] = False,
+    to_suspense: Annotated[
+        bool, typer.Option("--to-suspense", help="Of an adjustment: out of the wallet, into suspense.")
+    ] = False,
     review: Annotated[bool, typer.Option("--review", help="Hold it until another key approves it.")] = False,
     user: Annotated[str, typer.Option(help="Whom it is made for: the wallet's owner.")] = "",
     agent: Annotated[str, typer.Option(help="Who acts for --user in the house.")] = "",
@@ -53,7 +56,7 @@ def create(
             currency=currency,
             payee=_payee(payee, qr),
             counterparty_wallet_id=to,
-            direction=Direction.DEBIT if debit else None,
+            direction=Direction.TO_SUSPENSE if to_suspense else Direction.DEBIT if debit else None,
             requires_monitoring=review,
             on_behalf_of=OnBehalfOf(user=user, agent=agent or None) if user or agent else None,
             message=message,

@@ -10,13 +10,14 @@ import pytest
 from core.domain.ledger import AccountFlags
 from core.domain.operations import AccountCode, system_account
 from core.services.payments.read_intents import IntentFilter
+from core.services.payments.reviews import decide_review
 from core.services.problems import Refusal
 from core.services.terms.set_limits import set_limit
-from schemas.api import IntentRequest
+from schemas.api import IntentRequest, ReviewDecision, ReviewRequest
 from schemas.limits import LimitRequest
 from tests.integration.permits.conftest import World, pay_job
 from tests.integration.permits.test_fees import income, put
-from tests.integration.permits.test_internal_operations import move
+from tests.integration.permits.test_internal_operations import adjust, move
 
 
 async def paid(world: World, wallet: UUID, amount_minor: int = 100) -> UUID:
@@ -249,6 +250,25 @@ async def test_what_came_back_in_part_after_a_void_leaves_the_rest_in_suspense_w
     assert await clearing_and_suspense(world) == (30, -30)
     rows = await world.admin.fetch("SELECT kind FROM fleet.alerts WHERE closed_at IS NULL")
     assert {row["kind"] for row in rows} == {"success_after_void", "returned_after_void"}
+    await world.prove()
+
+
+async def test_what_suspense_stays_short_of_is_charged_to_who_was_served_by_two_keys(world: World) -> None:
+    await world.register()
+    wallet = await world.wallet(1000)
+    intent = await voided(world, wallet)
+    await world.tell(pay_job(intent), "SUCCEEDED", amount_minor=100, currency="THB", provider_tx_id="R1")
+    for operations in ({"MANUAL_ADJUSTMENT"}, {"SUSPENSE"}):
+        with pytest.raises(Refusal) as caught:
+            await adjust(world, wallet, 100, "TO_SUSPENSE", replace(world.caller, operations=frozenset(operations)))
+        assert caught.value.code == "operation_not_permitted"
+    one = replace(world.caller, operations=frozenset({"MANUAL_ADJUSTMENT", "SUSPENSE", "REVIEW"}))
+    waits = await adjust(world, wallet, 100, "TO_SUSPENSE", one)
+    assert (waits.state, await world.money(wallet)) == ("REVIEW", (1000, 100))
+    approval = ReviewRequest(decision=ReviewDecision.APPROVE)
+    second = replace(one, key_id="second")
+    assert (await decide_review(world.core.ports, second, waits.id, approval)).state == "SETTLED"
+    assert (await world.money(wallet), await clearing_and_suspense(world)) == ((900, 0), (100, 0))
     await world.prove()
 
 

@@ -102,8 +102,10 @@ def test_the_payer_loses_amount_and_fee_and_everybody_else_gets_it(intent: Inten
         return
     if intent.operation == OperationType.MANUAL_ADJUSTMENT:
         by_liquidity = intent.direction in (Direction.TO_LIQUIDITY, Direction.FROM_LIQUIDITY)
-        other = system_account(TENANT, intent.currency, AccountCode.LIQUIDITY if by_liquidity else AccountCode.EQUITY)
-        sign = -1 if intent.direction in (Direction.DEBIT, Direction.TO_LIQUIDITY) else 1
+        code = AccountCode.LIQUIDITY if by_liquidity else AccountCode.EQUITY
+        to_suspense = intent.direction == Direction.TO_SUSPENSE
+        other = system_account(TENANT, intent.currency, AccountCode.SUSPENSE if to_suspense else code)
+        sign = -1 if intent.direction in (Direction.DEBIT, Direction.TO_LIQUIDITY, Direction.TO_SUSPENSE) else 1
         assert changes == {WALLET: sign * paid_minor, other.id: -sign * paid_minor}
     elif intent.is_collected:
         # All of it comes in, and every fee leaves the wallet behind it.
