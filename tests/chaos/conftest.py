@@ -138,20 +138,31 @@ async def fleet() -> AsyncIterator[Fleet]:
 async def kill_adapters(fleet: Fleet, times: int, choices: random.Random) -> Counter[str]:
     """Kill this many adapters, the rails in turn; then it ends, so that what was interrupted can end too.
 
-    One is chosen only while payments of its rail are in flight. Returns how many were killed of each rail.
+    One is killed only while payments of its rail are in flight, the first of each rail as soon as some are. Returns
+    how many were killed of each rail.
     """
-    rails, killed = list(fleet.stack.plan.rails.items()), Counter[str]()
-    for turn in range(times):
-        rail, count = rails[turn % len(rails)]
-        await asyncio.sleep(choices.uniform(0.1, 0.5))
-        if not await _in_flight(fleet, rail, timeout_s=1 if killed[rail] else 10):
-            continue
-        pid = fleet.stack.supervisor.pids().get(f"{rail}-{choices.randint(1, count)}")
-        if pid is not None:
-            with contextlib.suppress(ProcessLookupError):  # it died of the last kill, and is being started again
-                os.kill(pid, signal.SIGKILL)
-                killed[rail] += 1
+    turns = [rail for rail, _ in zip(itertools.cycle(fleet.stack.plan.rails), range(times), strict=False)]
+    first = len(fleet.stack.plan.rails)
+    struck = await asyncio.gather(*(_kill_one(fleet, rail, choices, 20) for rail in turns[:first]))
+    killed = Counter(rail for rail, died in zip(turns, struck, strict=False) if died)
+    for rail in turns[first:]:
+        await asyncio.sleep(choices.uniform(0.3, 1.0))
+        killed[rail] += await _kill_one(fleet, rail, choices, 1)
     return killed
+
+
+async def _kill_one(fleet: Fleet, rail: str, choices: random.Random, timeout_s: float) -> bool:
+    number = choices.randint(1, fleet.stack.plan.rails[rail])
+    if not await _in_flight(fleet, rail, timeout_s):
+        return False
+    pid = fleet.stack.supervisor.pids().get(f"{rail}-{number}")
+    if pid is None:
+        return False
+    try:
+        os.kill(pid, signal.SIGKILL)
+    except ProcessLookupError:  # it died of the last kill, and is being started again
+        return False
+    return True
 
 
 async def _in_flight(fleet: Fleet, rail: str, timeout_s: float) -> bool:

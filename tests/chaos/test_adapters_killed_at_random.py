@@ -48,9 +48,9 @@ async def test_ten_adapters_killed_at_random_pay_everything_once_on_every_rails_
                 finally:
                     killing.cancel()
                 await check(fleet, run, PAYMENTS)
-                assert set(killed) == set(RAILS), "adapters of each rail died with payments in their hands"
+                assert all(killed[rail] for rail in RAILS), "adapters of each rail died with payments in their hands"
                 restarted = restarts_by_rail(fleet)
-                assert all(restarted[rail] >= times for rail, times in killed.items()), restarted
+                assert all(restarted[rail] >= times for rail, times in killed.items()), (killed, restarted)
                 books = (await fleet.proof()).by_rail
                 assert {rail: book.payments for rail, book in books.items()} == {
                     "promptpay": third,

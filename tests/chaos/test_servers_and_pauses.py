@@ -70,10 +70,12 @@ async def test_adapters_killed_one_after_another_pay_everything_once(fleet: Flee
     task = asyncio.create_task(fleet.send(lines))
     before = restarts_by_rail(fleet)
     killed = await kill_adapters(fleet, 4, random.Random(4))
-    assert set(killed) == {"promptpay", "sbp"}, "adapters of both rails died with payments in their hands"
+    assert all(killed[rail] for rail in ("promptpay", "sbp")), (
+        "adapters of both rails died with payments in their hands"
+    )
     await check(fleet, await task, 40)
     restarted = restarts_by_rail(fleet) - before
-    assert all(restarted[rail] >= times for rail, times in killed.items()), restarted
+    assert all(restarted[rail] >= times for rail, times in killed.items()), (killed, restarted)
 
 
 @pytest.mark.timeout(150)
