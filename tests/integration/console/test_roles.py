@@ -11,7 +11,14 @@ from core.console.app import roles_by_route
 from core.console.pages import SCREENS
 from core.domain.roles import Role
 from tests.integration.console.conftest import ConsoleWorld
+from tests.integration.console.test_pages import looking
+from tests.integration.oncall.conftest import bury
+from tests.integration.permits.conftest import RAIL
+from tests.integration.permits.test_collections import opened
+from tests.integration.permits.test_suspense import parked
 
+ELSEWHERE = ("/streams", "/reconciliation/")
+"""Pages that need a server of streams, or a register: their rows are those of test_streams and test_reconciliation."""
 _FILLED = {"name": "console.css", "rail": "testrail"}
 
 
@@ -43,6 +50,38 @@ async def test_every_address_answers_to_its_role_and_to_no_lesser_one(console: C
         if least is not None:
             answer = await _asked(stranger.http, method, _address(path), "")
             assert (answer.status_code, answer.headers["location"]) == (303, "/sign-in"), (method, path)
+
+
+async def test_every_page_opens_on_a_real_row_for_whoever_may_see_it(console: ConsoleWorld) -> None:
+    world = console.world
+    await opened(world)
+    item = await parked(world)
+    payments = [await world.pay(await world.wallet(10_000)) for _ in range(2)]
+    letters = await bury(world, *payments)
+    await world.admin.execute(
+        "INSERT INTO fleet.breaks (id, tenant_id, kind, detail) VALUES ($1, $1, 'projection_drift', 'planted')",
+        world.caller.tenant_id,
+    )
+    people = {role: await looking(console, role) for role in Role}
+    olga = people[Role.OPERATOR]
+    asked = {"error_class": "poison", "action": "DISCARD", "reason": "rubbish", "incident": "INC-1"}
+    await olga.open("/redrives/new", **asked)
+    await olga.send("/redrives")
+    rows = {
+        "intent_id": payments[0], "letter_id": letters[0], "redrive_id": olga.page.url.path.rpartition("/")[2],
+        "break_id": world.caller.tenant_id, "item_id": item, "rail": RAIL, "name": "console.css",
+    }  # fmt: skip
+    seen = set()
+    for (method, path), least in roles_by_route(console.app).items():
+        if method != "GET" or path.startswith(("/sign-in", *ELSEWHERE)):
+            continue
+        address = re.sub(r"{(\w+)}", lambda part: str(rows[part[1]]), path)
+        for role, browser in people.items():
+            answer = await browser.http.get(address, params=asked if path == "/redrives/new" else {})
+            allowed = least is None or role.covers(least)
+            assert answer.status_code == (200 if allowed else 403), (path, role, answer.text[-300:])
+        seen.add(path)
+    assert {"/intents/{intent_id}", "/redrives/{redrive_id}", "/suspense/{item_id}", "/breaks/{break_id}"} < seen
 
 
 async def test_what_changes_something_is_asked_for_by_post_and_takes_more_than_a_viewer(console: ConsoleWorld) -> None:
