@@ -84,6 +84,7 @@ async def scene_of(fleet: Fleet, stack: Stack, owner: asyncpg.Connection) -> Sce
     names = {
         "ENDPOINT": hook["endpoint"]["id"],
         "INTENT": intent,
+        "WALLET": wallet,
         "LETTER": str(letter["id"]),
         "FINGERPRINT": letter["fingerprint"],
     }
