@@ -132,7 +132,7 @@ class Planted:
 
 
 PLANTED: Final = (
-    Planted("a permit always says SEND", _patched(core__services__permits__decide_permit=_always_send)),
+    Planted("a permit always says SEND", _patched(core__services__settling__permits__decide_permit=_always_send)),
     Planted(
         "the dedup window is ignored",
         _patched(core__domain__permits___resend_is_deduplicated=_window_ignored),
@@ -140,7 +140,7 @@ PLANTED: Final = (
     ),
     Planted(
         "a cancel skips the door",
-        _patched(core__services__cancel__close_if_unsent=_unsent_whatever_was_sent),
+        _patched(core__services__payments__cancel__close_if_unsent=_unsent_whatever_was_sent),
         fault="cancel",
     ),
     Planted("H is ignored", _patched(core__domain__verdicts__horizon_passed=_anything), frozenset({"no_cancel"})),
@@ -154,7 +154,10 @@ PLANTED: Final = (
         "a refusal speaks for every fence",
         _patched(core__domain__verdicts__all_negative=_anything, core__domain__resolution__all_negative=_anything),
     ),
-    Planted("a reference is minted per attempt", _patched(core__services__permits___granted=_reference_per_attempt)),
+    Planted(
+        "a reference is minted per attempt",
+        _patched(core__services__settling__permits___granted=_reference_per_attempt),
+    ),
     Planted("a time-out counts as not sent", _patched(adapters__runtime__verdicts__of_error=_doubt_is_not_sent)),
     Planted(
         "any adapter serves any account",
@@ -164,7 +167,7 @@ PLANTED: Final = (
     ),
     Planted(
         "a late success is dropped",
-        _patched(core__services__settle__paid_after_void=_nothing_in_suspense),
+        _patched(core__services__settling__settle__paid_after_void=_nothing_in_suspense),
         fault="lies",
     ),
     Planted(
@@ -174,19 +177,19 @@ PLANTED: Final = (
     ),
     Planted(
         "a paused rail fails what waits",
-        _patched(core__services__resolve__ResolverMemory__waits=_never),
+        _patched(core__services__settling__resolve__ResolverMemory__waits=_never),
         fault="rail_pause",
         breaks=WAITING,
     ),
     Planted(
         "a tombstone is asked for once",
-        _patched(core__services__resolve__decide_due=_one_cancel),
+        _patched(core__services__settling__resolve__decide_due=_one_cancel),
         frozenset({"forgetful", "no_dedup", "fickle"}),
         breaks="I5",
     ),
     Planted(
         "a job asked for twice is sent twice",
-        _patched(core__services__permits___each_once=_every_time),
+        _patched(core__services__settling__permits___each_once=_every_time),
         frozenset({"no_dedup", "blind"}),
         "entry_doubled",
     ),

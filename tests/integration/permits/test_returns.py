@@ -182,7 +182,7 @@ async def test_what_rests_in_suspense_is_released_once_by_a_key_that_names_it(wo
         caller = replace(world.caller, operations=operations)
         return (await world.core.accept.accept(caller, f"release-{next(world.numbers)}", request)).intent
 
-    desk = frozenset({"REFUND", "SUSPENSE"})
+    desk = frozenset({"REFUND", "SUSPENSE", "ADJUSTMENT_ALONE"})
     for operations in (frozenset({"*"}), frozenset({"SUSPENSE"})):
         with pytest.raises(Refusal) as caught:
             await release(100, wallet, operations)
