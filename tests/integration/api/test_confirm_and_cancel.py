@@ -17,6 +17,7 @@ from schemas.events import IntentState
 from schemas.operations import JobKind
 from schemas.permits import PermitRequest
 from tests.integration.api.conftest import World, payout
+from tests.support.waiting import until_async
 
 YES = {"amount_minor": 100, "fee_minor": 5, "payee_name_masked": "So*** K."}
 
@@ -178,9 +179,13 @@ async def test_a_cancel_raced_against_the_permit_gives_one_of_them(world: World)
 async def until_waiting(world: World, sessions: int) -> None:
     """Return once so many sessions of the database wait for a lock."""
     text = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
-    async with asyncio.timeout(5):
-        while await world.admin.fetchval(text) < sessions:  # noqa: ASYNC110 - the server sets no event
-            await asyncio.sleep(0.01)
+
+    async def enough() -> bool:
+        # A transaction keeps its first look at what sessions do.
+        await world.admin.execute("SELECT pg_stat_clear_snapshot()")
+        return bool(await world.admin.fetchval(text) >= sessions)
+
+    await until_async(enough)
 
 
 async def test_cancels_at_once_are_one_cancel_and_all_are_told_so(world: World) -> None:

@@ -346,7 +346,7 @@ async def test_a_key_of_its_own_tenant_finds_all_of_it_on_the_same_walk_and_writ
     things = await things_of(world)
     owner = await world.other(operations=SCOPES)
     root = Context(UUID(int=0), "test")
-    key = await world.core.keys.create(root, tenant_id=UUID(int=0), name="clerk", operations=["RECONCILIATION"])
+    key = await world.core.keys.create(root, tenant_id=UUID(int=0), name="clerk", operations=["RECONCILIATION", "RAILS"])
     clerk, walked = Signed(world.api.http, key.id, key.secret), set[str]()
     count = "SELECT count(*) FROM fleet.request_nonces"
     before, nonces = await world.contents(), await world.admin.fetchval(count)
@@ -354,7 +354,8 @@ async def test_a_key_of_its_own_tenant_finds_all_of_it_on_the_same_walk_and_writ
         if method == "GET" and named.startswith(OF_THE_SYSTEM):
             query = {"day": "2026-11-20"} if named == "/v1/recon/report" else {}
             answer = await clerk.get(things.path(named), **query)
-            assert answer.status_code == 200, (named, answer.text)
+            # This core was given no streams: it says so, and writes nothing either.
+            assert answer.status_code == (404 if named.startswith("/v1/streams") else 200), (named, answer.text)
             walked.add(named)
         elif method == "GET" and named != "/v1/tenants":
             answer = await owner.get(things.path(named))

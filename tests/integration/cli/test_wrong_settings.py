@@ -16,8 +16,6 @@ from tests.support.commands import Fleet
         ("DATABASE_WORKER_URL", "mysql://localhost/x", ("keys", "list"), 2, "address_malformed"),
         ("DATABASE_WORKER_URL", "postgresql://h:notaport/x", ("keys", "list"), 2, "address_malformed"),
         ("DATABASE_WORKER_URL", "postgresql://nowhere.invalid/x", ("keys", "list"), 4, "server_unreachable"),
-        ("REDIS_URL", "nonsense", ("streams", "status", "--rail", "noop"), 2, "address_malformed"),
-        ("REDIS_URL", "redis://h:notaport/0", ("streams", "status", "--rail", "noop"), 2, "address_malformed"),
         ("FLEET_URL", "localhost:8080", ("intents", "list"), 2, "address_malformed"),
         ("FLEET_URL", "http://", ("intents", "list"), 2, "address_malformed"),
         ("FLEET_URL", "http://h:notaport", ("intents", "list"), 2, "address_malformed"),
@@ -55,6 +53,15 @@ async def test_nothing_configured_names_the_setting_that_is_missing(
 ) -> None:
     assert "DATABASE_WORKER_URL" in (await fleet(*arguments)).must_fail(4, "not_configured")
     assert "REDIS_URL" in (await fleet("streams", "status", "--rail", "noop")).must_fail(4, "not_configured")
+
+
+@pytest.mark.parametrize("value", ["nonsense", "redis://h:notaport/0"])
+async def test_beside_the_servers_an_address_of_streams_that_cannot_be_right_is_named(
+    fleet: Fleet, fresh_database: RoleUrls, value: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DATABASE_WORKER_URL", fresh_database.worker)
+    monkeypatch.setenv("REDIS_URL", value)
+    assert "REDIS_URL" in (await fleet("streams", "status", "--rail", "noop")).must_fail(2, "address_malformed")
 
 
 async def test_a_wrong_password_is_told_apart_from_a_server_that_is_away(

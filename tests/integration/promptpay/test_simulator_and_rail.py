@@ -237,8 +237,11 @@ async def test_scripts_are_cleared_and_nonsense_is_refused_by_name(tmp_path: Pat
         async with httpx.AsyncClient(base_url=running.url) as control:
             refused = await control.post("/_control/faults", json={"fault": "no_such"})
             assert (refused.status_code, refused.json()["code"]) == (422, "fault_invalid")
-            assert (await control.get("/_control/faults")).json()["scripts"]
-            assert (await control.delete("/_control/faults")).json() == {"scripts": []}
+            built_in = (await control.get("/_control/faults")).json()
+            assert built_in["scripts"]
+            await control.post("/_control/faults", json={"fault": "timeout_after", "payee": "0066812345678"})
+            assert (await control.get("/_control/faults")).json() != built_in
+            assert (await control.delete("/_control/faults")).json() == built_in
 
 
 @pytest.mark.parametrize("fee", ["", ".", "0.000", "-0", "free"])
