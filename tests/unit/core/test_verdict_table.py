@@ -113,8 +113,9 @@ def test_every_fact_voids_exactly_where_the_protocol_proves_it(verdict: Verdict,
         assert (decision.step is Step.VOID) == _may_void(state, permits, rail, result), where
         paid_may_post = verdict is Verdict.SUCCEEDED and STATES[state] is None
         assert (decision.step is Step.POST) == paid_may_post, where
-        assert (decision.step is Step.SUSPEND) == (verdict is Verdict.SUCCEEDED and STATES[state] == "VOID"), where
-        # What was paid and came back: once more than that, or after a void, it is looked at.
+        # Money that proves paid after a void rests in suspense; what comes back of it makes suspense whole.
+        after_void = verdict in (Verdict.SUCCEEDED, Verdict.RETURNED) and STATES[state] == "VOID"
+        assert (decision.step is Step.SUSPEND) == after_void, where
         back = verdict is Verdict.RETURNED and STATES[state] != "VOID"
         assert (decision.step is Step.RETURN) == back, where
         if STATES[state] is not None:
