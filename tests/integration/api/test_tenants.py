@@ -346,7 +346,9 @@ async def test_a_key_of_its_own_tenant_finds_all_of_it_on_the_same_walk_and_writ
     things = await things_of(world)
     owner = await world.other(operations=SCOPES)
     root = Context(UUID(int=0), "test")
-    key = await world.core.keys.create(root, tenant_id=UUID(int=0), name="clerk", operations=["RECONCILIATION", "RAILS"])
+    key = await world.core.keys.create(
+        root, tenant_id=UUID(int=0), name="clerk", operations=["RECONCILIATION", "RAILS"]
+    )
     clerk, walked = Signed(world.api.http, key.id, key.secret), set[str]()
     count = "SELECT count(*) FROM fleet.request_nonces"
     before, nonces = await world.contents(), await world.admin.fetchval(count)
