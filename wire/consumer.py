@@ -28,6 +28,8 @@ REDELIVERIES: Final = Counter(
     "fleet_redeliveries_total", "Entries that came again: their consumer died or let go.", ["stream", "group"]
 )
 BACKOFF_CAP_S = 5.0
+_FULL_S: Final = 0.01
+"""How long who finds no room waits before it looks again."""
 PARK_AFTER_IDLES = 10
 """Claim idle times after which an entry of an unknown schema version is kept in PostgreSQL instead."""
 
@@ -106,6 +108,7 @@ class StreamConsumer:
         self._handling = asyncio.Lock()
         self._claiming = asyncio.Lock()
         self._stopping = False
+        self._claims_first = False
         self._took_back = False
         self._take_back_after = "0"
         own = settings
@@ -190,8 +193,8 @@ class StreamConsumer:
         if self._stopping:
             return
         room = min(self._settings.max_records, self._capacity())
-        if room <= 0:
-            await asyncio.sleep(0.01)
+        if room <= 0 or self._claims_first:
+            await asyncio.sleep(_FULL_S)
             return
         own, since = self._settings, ">" if self._took_back else self._take_back_after
         try:
@@ -220,8 +223,20 @@ class StreamConsumer:
                 await self._claim_all()
 
     async def _claim_all(self) -> None:
+        # The older go first: were new ones to take the room that this walk waits for, it would end with the stream.
+        self._claims_first = True
+        try:
+            await self._walk_claimable()
+        finally:
+            self._claims_first = False
+
+    async def _walk_claimable(self) -> None:
         own, cursor = self._settings, b"0-0"
-        while not self._stopping and self._reading.is_set() and (room := min(own.max_records, self._capacity())) > 0:
+        while not self._stopping and self._reading.is_set():
+            room = min(own.max_records, self._capacity())
+            if room <= 0:
+                await asyncio.sleep(_FULL_S)
+                continue
             try:
                 cursor, entries, deleted = await self._client.xautoclaim(
                     own.stream, own.group, own.consumer, int(own.claim_idle_s * 1000), cursor, count=room

@@ -197,7 +197,7 @@ class Lane:
         return chosen
 
     def _put_off(self, helds: Sequence[Held]) -> None:
-        """The provider's rate leaves no room for these now: they wait here, unstarted."""
+        """Provider or core leave no room for these now: they wait here, unstarted."""
         if not helds:
             return
         for held in helds:
@@ -215,6 +215,7 @@ class Lane:
         failpoint("adapter.after_permit")
         self._core_failures = 0
         released: list[Held] = []
+        throttled: list[Held] = []
         closed: list[Held] = []
         together: list[Permitted] = []
         slow_s = 0.0
@@ -231,13 +232,16 @@ class Lane:
             elif isinstance(answer, NotFound):
                 self._freed([held])
                 await self._bury(held.delivery, held.job.job_id, "permit_not_found", "the core has no such job")
+            elif answer.answer == "THROTTLED":
+                # What holds back this rail holds back whoever would claim it: given back, it only travels.
+                throttled.append(held)
+                self._be_quiet(float(answer.after_s))
             else:
                 released.append(held)
                 slow_s = max(slow_s, _slowing_s(answer))
-                if answer.answer == "THROTTLED":
-                    self._be_quiet(float(answer.after_s))
         if together:
             self._spawn(self._work_together(together, reply.sent_at_s))
+        self._put_off(throttled)
         await self._acknowledge(closed)
         await self._release(released)
         if slow_s:
@@ -394,5 +398,5 @@ def kept_but(kept: Sequence[Held], one: Held) -> list[Held]:
 
 
 def _slowing_s(answer: Wait) -> float:
-    """A busy job says nothing about the others; a paused or throttled rail does."""
+    """A busy job says nothing about the others; a paused rail does."""
     return 0.0 if answer.answer == "BUSY" else float(answer.after_s)

@@ -1,6 +1,5 @@
 """Rails and streams over HTTP for people on call; and one payment revealed, or asked about at the provider."""
 
-from collections.abc import Awaitable
 from dataclasses import asdict, replace
 from typing import Annotated, Any, TypeVar
 
@@ -17,7 +16,7 @@ from core.services.access.keys import DEAD_LETTERS_SCOPE, RAILS_SCOPE, REVEAL_SC
 from core.services.on_call import rail_desk
 from core.services.on_call.redrives import background_context
 from core.services.on_call.reveal import reveal
-from core.services.on_call.stream_repair import RepairedStreams, note, told_of
+from core.services.on_call.stream_repair import RepairedStreams, note, reached, streams_of, told_of
 from core.services.problems import Refusal
 from schemas.base import Contract
 from schemas.rail_desk import (
@@ -41,7 +40,6 @@ from schemas.rail_desk import (
     TidiedList,
 )
 
-_T = TypeVar("_T")
 _Asked = TypeVar("_Asked", bound=BaseModel)
 
 
@@ -111,14 +109,16 @@ class RailDeskRoutes(SignedRoutes):
         """List what waits in the streams of every rail, and who holds what."""
         caller, _ = await self._operator(request, RAILS_SCOPE)
         rail_desk.require_everywhere(caller)
-        return json_answer(StreamStatusList(items=tuple(await _reached(self._reach().status()))))
+        if self._streams is None:
+            raise Refusal("not_found", "this core was given no streams")
+        return json_answer(StreamStatusList(items=tuple(await reached(self._streams.status()))))
 
     @tells(query=_HeldQuery)
     async def list_held(self, request: Request) -> Response:
         """List what consumers of a rail's streams hold."""
         _, rail = await self._looking(request)
         query = query_of(_HeldQuery, request)
-        held = await _reached(self._of(rail).held(rail, query.consumer))
+        held = await reached(self._of(rail).held(rail, query.consumer))
         return json_answer({"items": [asdict(entry) for entry in held]})
 
     @tells(query=_DifferenceQuery)
@@ -126,14 +126,14 @@ class RailDeskRoutes(SignedRoutes):
         """Compare a rail's streams with PostgreSQL."""
         _, rail = await self._looking(request)
         query = query_of(_DifferenceQuery, request)
-        return json_answer(told_of(await _reached(self._of(rail).compare(rail, query.age_s)), None))
+        return json_answer(told_of(await reached(self._of(rail).compare(rail, query.age_s)), None))
 
     async def release(self, request: Request) -> Response:
         """Give back what a stuck consumer holds."""
         caller, rail, asked = await self._asked(request, StreamRelease)
         streams = self._of(rail)
         await self._note(caller, "stream_release", rail, asked)
-        moved = await _reached(streams.release(rail, asked.consumer, asked.idle_s))
+        moved = await reached(streams.release(rail, asked.consumer, asked.idle_s))
         return json_answer(StreamMoved(rail=rail, entries=moved))
 
     async def claim(self, request: Request) -> Response:
@@ -141,23 +141,23 @@ class RailDeskRoutes(SignedRoutes):
         caller, rail, asked = await self._asked(request, StreamClaim)
         streams = self._of(rail)
         await self._note(caller, "stream_claim", rail, asked)
-        moved = await _reached(streams.claim(rail, asked.consumer, asked.to, asked.idle_s))
+        moved = await reached(streams.claim(rail, asked.consumer, asked.to, asked.idle_s))
         return json_answer(StreamMoved(rail=rail, entries=moved))
 
     async def rebuild(self, request: Request) -> Response:
         """Queue jobs without an entry again, from PostgreSQL."""
         caller, rail, asked = await self._asked(request, StreamRepairAsked)
         streams = self._of(rail)
-        diff = await _reached(streams.compare(rail, asked.age_s))
+        diff = await reached(streams.compare(rail, asked.age_s))
         await self._note(caller, "stream_rebuild", rail, asked)
-        return json_answer(told_of(diff, await _reached(streams.rebuild(rail, asked.age_s))))
+        return json_answer(told_of(diff, await reached(streams.queue_again(diff))))
 
     async def tidy(self, request: Request) -> Response:
         """Trim what is finished, and drop silent consumers."""
         caller, rail, asked = await self._asked(request, StreamRepairAsked)
         streams = self._of(rail)
         await self._note(caller, "stream_janitor", rail, asked)
-        return json_answer({"items": [asdict(each) for each in await _reached(streams.tidy(rail))]})
+        return json_answer({"items": [asdict(each) for each in await reached(streams.tidy(rail))]})
 
     async def reveal(self, request: Request) -> Response:
         """Show a payment's payee and message in the clear; the journal has who looked and why before they are shown."""
@@ -187,23 +187,9 @@ class RailDeskRoutes(SignedRoutes):
         rail_desk.require_everywhere(caller)
         return caller, str(request.path_params["rail"]), parse(model, body, request.headers.get("content-type"))
 
-    def _reach(self) -> RepairedStreams:
-        if self._streams is None:
-            raise Refusal("not_found", "this core was given no streams")
-        return self._streams
-
     def _of(self, rail: str) -> RepairedStreams:
-        if rail not in (streams := self._reach()).rails:
-            raise Refusal("not_found", "the core serves no such rail")
-        return streams
+        return streams_of(self._streams, rail)
 
     async def _note(self, caller: Caller, action: str, rail: str, asked: Any) -> None:
         told = asked.model_dump(exclude={"reason"})
         await note(self._core.worker_ports, caller, action, rail, asked.reason, **told)
-
-
-async def _reached(answer: Awaitable[_T]) -> _T:
-    try:
-        return await answer
-    except OSError as error:
-        raise Refusal("unavailable", f"{error}: try again in a moment") from error

@@ -67,9 +67,8 @@ class StreamRepair(StreamOverview):
                 diff.add(await compare_streams(client, self._store, rail, age_s, part))
             return diff
 
-    async def rebuild(self, rail: str, age_s: float = SETTLED_S) -> int:
+    async def queue_again(self, diff: StreamDiff) -> int:
         """Put every job that lacks an entry back into the outbox, under its own id; return how many."""
-        diff = await self.compare(rail, age_s)
         return await self._store.requeue([*diff.lost, *diff.acked]) if diff.lost or diff.acked else 0
 
     async def tidy(self, rail: str) -> list[Tidied]:

@@ -16,9 +16,8 @@ from core.store.terms.limits import stored_quotas
 from core.store.vault import PostgresVault
 from fleet.cli.connection import Connection
 from fleet.cli.operator import ACTOR, Tenant, require_tenant, with_database
-from fleet.cli.output import CommandError, JsonFlag, print_fields, print_json, print_table
+from fleet.cli.output import CommandError, JsonFlag, print_fields, print_json, print_table, require_rail
 from fleet.stack.tenant import TENANT
-from schemas.streams import RAIL_PATTERN
 
 T = TypeVar("T")
 
@@ -48,8 +47,8 @@ def create(
     chosen = [part.strip() for part in operations.split(",") if part.strip()]
     if not name.strip():
         raise CommandError("name_missing", "say whose key it is, such as --name shop")
-    if rail is not None and RAIL_PATTERN.fullmatch(rail) is None:
-        raise CommandError("rail_malformed", f"{rail[:40]!r} is no rail's name, such as promptpay")
+    if rail is not None:
+        require_rail(rail)
     if serves and rail is None:
         raise CommandError("serves_without_rail", "only the key of a rail's adapter serves tenants: give --rail too")
     if acts_for_users and rail is not None:

@@ -14,6 +14,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from schemas.api import PAYEE_TAGS
+from schemas.streams import RAIL_PATTERN
 
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 
@@ -52,6 +53,12 @@ def invalid_field(error: ValidationError) -> CommandError:
     first = error.errors(include_url=False, include_context=False, include_input=False)[0]
     field = ".".join(str(part) for part in first["loc"] if part not in PAYEE_TAGS)
     return CommandError("invalid_field", f"{field}: {first['msg']}".removeprefix(": "))
+
+
+def require_rail(rail: str) -> None:
+    """Raise CommandError `rail_malformed` unless this can be a rail's name, or that of a part of one."""
+    if RAIL_PATTERN.fullmatch(rail) is None:
+        raise CommandError("rail_malformed", f"{rail[:40]!r} is no rail's name, such as promptpay")
 
 
 def print_json(value: Any) -> None:

@@ -16,12 +16,11 @@ from core.store.payments.intents import IntentStore
 from core.store.settling import jobs, rails
 from fleet.cli.connection import Connection, core_is_known, with_operator
 from fleet.cli.operator import ACTOR, with_database
-from fleet.cli.output import CommandError, JsonFlag, invalid_field, print_fields, print_json, print_table
+from fleet.cli.output import CommandError, JsonFlag, invalid_field, print_fields, print_json, print_table, require_rail
 from fleet.client import FleetClient
 from fleet.scaffold.new_rail import FolderExistsError, write_rail
 from schemas.operations import OperationType
 from schemas.rail_desk import RailChanged, RailEventList, RailList, RailPause, RailResume, RailView
-from schemas.streams import RAIL_PATTERN
 
 T = TypeVar("T")
 
@@ -82,7 +81,7 @@ def pause(
     as_json: JsonFlag = False,
 ) -> None:
     """Give no first permits any more. What was sent is still asked about, cancelled and settled; nothing expires."""
-    _checked(rail)
+    require_rail(rail)
     if not reason.strip():
         raise CommandError("reason_missing", "say why, such as --reason 'the provider announced maintenance'")
     try:
@@ -99,7 +98,7 @@ def pause(
 @app.command()
 def resume(rail: Rail, operation: Operation = None, as_json: JsonFlag = False) -> None:
     """Give first permits again; what waited unsent gets the pause added to its deadline."""
-    _checked(rail)
+    require_rail(rail)
     asked = RailResume(operation=operation)
     changed = at_desk(
         lambda client: client.call("POST", f"/v1/rails/{rail}/resume", RailChanged, body=asked),
@@ -115,7 +114,7 @@ def events(
     as_json: JsonFlag = False,
 ) -> None:
     """Show who paused and resumed a rail and why, and when it had to wait."""
-    _checked(rail)
+    require_rail(rail)
 
     async def beside(ports: DeskPorts) -> RailEventList:
         return RailEventList(items=await rail_desk.rail_events(ports, DESK, rail, limit))
@@ -136,7 +135,7 @@ def new(
     as_json: JsonFlag = False,
 ) -> None:
     """Write a new rail: a running adapter for an example provider, its simulator, certificate and page."""
-    _checked(rail)
+    require_rail(rail)
     if not (root / "adapters" / "runtime").is_dir():
         raise CommandError("not_a_work_tree", f"{root} has no adapters/runtime: give --root, or go there")
     try:
@@ -149,11 +148,6 @@ def new(
     for path in written:
         typer.echo(str(path))
     typer.echo(f"next: pytest tests/conformance/test_{rail}.py, then docs/adding-a-rail.md")
-
-
-def _checked(rail: str) -> None:
-    if RAIL_PATTERN.fullmatch(rail) is None:
-        raise CommandError("rail_malformed", f"{rail[:40]!r} is no rail's name, such as promptpay")
 
 
 def _states(rail: RailView) -> list[str]:

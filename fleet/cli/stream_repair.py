@@ -16,7 +16,16 @@ from core.store.database import Database
 from core.store.settling.dispatch import PostgresDispatch
 from fleet.cli.connection import Connection, core_is_known, with_operator
 from fleet.cli.operator import open_redis, with_database, with_redis
-from fleet.cli.output import CommandError, ExitCode, JsonFlag, invalid_field, print_fields, print_json, print_table
+from fleet.cli.output import (
+    CommandError,
+    ExitCode,
+    JsonFlag,
+    invalid_field,
+    print_fields,
+    print_json,
+    print_table,
+    require_rail,
+)
 from fleet.client import FleetClient
 from schemas.rail_desk import (
     HeldEntryList,
@@ -28,7 +37,7 @@ from schemas.rail_desk import (
     StreamRepairAsked,
     TidiedList,
 )
-from schemas.streams import RAIL_PATTERN, SHARDS_MAX, parts_of
+from schemas.streams import SHARDS_MAX, parts_of
 from wire.client import StreamServers
 
 T = TypeVar("T")
@@ -54,7 +63,7 @@ def pending(
     as_json: JsonFlag = False,
 ) -> None:
     """List what is held, by whom, for how long, and which consumers are stuck. At most 1,000 entries a stream."""
-    _checked(rail)
+    require_rail(rail)
     rows = [entry.model_dump() | {"stuck": entry.idle_s > stuck_s} for entry in _held(rail, consumer)]
     if as_json:
         print_json(rows)
@@ -72,7 +81,7 @@ def release(
     as_json: JsonFlag = False,
 ) -> None:
     """Give back what a stuck consumer holds, so that any other takes it at once; the delivery does not count."""
-    _checked(rail)
+    require_rail(rail)
     held, released = _count(rail, consumer, idle_s), 0
     if yes:
         asked = _asked(StreamRelease, reason=reason, consumer=consumer, idle_s=idle_s)
@@ -93,7 +102,7 @@ def claim(
     as_json: JsonFlag = False,
 ) -> None:
     """Hand what one consumer holds to another by name, such as from a host that is gone to the one that replaces it."""
-    _checked(rail)
+    require_rail(rail)
     held, claimed = _count(rail, consumer, idle_s), 0
     if yes:
         asked = _asked(StreamClaim, reason=reason, consumer=consumer, to=to, idle_s=idle_s)
@@ -124,7 +133,7 @@ def rebuild(
 
 def janitor(rail: Rail, reason: Why = "", as_json: JsonFlag = False) -> None:
     """Trim what is finished from the rail's streams and drop consumers that hold nothing and are silent."""
-    _checked(rail)
+    require_rail(rail)
     asked = _asked(StreamRepairAsked, reason=reason)
 
     async def over(client: FleetClient) -> list[dict[str, Any]]:
@@ -179,7 +188,7 @@ def _move(
 
 
 def _compare(rail: str, age_s: float, shards: int, repair: StreamRepairAsked | None) -> StreamDifference:
-    _checked(rail)
+    require_rail(rail)
     if core_is_known():
         path, query = f"/v1/streams/{rail}", {"age_s": str(age_s)}
         if repair is None:
@@ -213,11 +222,6 @@ def _asked(model: type[Model], *, reason: str, **fields: Any) -> Model:
         return model(reason=reason, **fields)
     except ValidationError as error:
         raise invalid_field(error) from error
-
-
-def _checked(rail: str) -> None:
-    if RAIL_PATTERN.fullmatch(rail) is None:
-        raise CommandError("rail_malformed", f"{rail[:40]!r} is no rail's name, such as promptpay")
 
 
 def _show(document: dict[str, Any], as_json: bool) -> None:

@@ -11,9 +11,8 @@ from core.store.settling.rails import known_rails, known_shards
 from fleet.cli import stream_repair
 from fleet.cli.connection import Connection, core_is_known, with_operator
 from fleet.cli.operator import with_database, with_redis
-from fleet.cli.output import CommandError, JsonFlag, print_json, print_table
+from fleet.cli.output import JsonFlag, print_json, print_table, require_rail
 from schemas.rail_desk import StreamStatusList, StreamStatusView
-from schemas.streams import RAIL_PATTERN
 from wire.client import StreamServers
 
 app = typer.Typer(help="Redis Streams between the core and the adapters.", no_args_is_help=True)
@@ -33,8 +32,7 @@ def status(
 ) -> None:
     """Show length, lag, pending entries, consumers and the oldest pending entry's idle time of each stream."""
     for name in rail or ():
-        if RAIL_PATTERN.fullmatch(name) is None:
-            raise CommandError("rail_malformed", f"{name[:40]!r} is no rail's name, such as promptpay")
+        require_rail(name)
     if core_is_known():
         rows = _over_the_api(rail)
     else:

@@ -1,16 +1,14 @@
 """Streams between the core and the adapters: what waits, who holds what, and what is done where they stand still."""
 
-from collections.abc import Awaitable
 from dataclasses import dataclass
 from itertools import groupby
-from typing import Final, TypeVar
+from typing import Final
 
 from core.console.visit import Answer, Page, Redirect, Screen, Visit
 from core.domain.roles import Role
-from core.services.on_call.stream_repair import STUCK_S, HeldEntry, RepairedStreams, note
+from core.services.on_call.stream_repair import STUCK_S, HeldEntry, RepairedStreams, note, reached, streams_of
 from core.services.problems import Refusal
 
-_T = TypeVar("_T")
 _SHOWN: Final = 200
 """Rows of a long list; the counts above it tell of all."""
 _NAME_LONGEST: Final = 128
@@ -35,15 +33,15 @@ class Holder:
 async def list_streams(visit: Visit) -> Answer:
     """Show every stream's length, lag, pending entries and the oldest of them."""
     streams = visit.streams
-    lines = [] if streams is None else await _reached(streams.look())
+    lines = [] if streams is None else await reached(streams.look())
     return Page("streams.html", {"lines": lines, "rails": [] if streams is None else streams.rails})
 
 
 async def show_rail(visit: Visit) -> Answer:
     """Show one rail's streams and who holds what; below it, what may be done."""
     streams, rail = _streams(visit), _rail(visit)
-    held = await _reached(streams.held(rail))
-    lines = await _reached(streams.look())
+    held = await reached(streams.held(rail))
+    lines = await reached(streams.look())
     async with visit.background() as uow:
         state = await visit.core.worker_ports.rails.rail_state(uow, rail)
     values = {
@@ -60,14 +58,14 @@ async def show_held(visit: Visit) -> Answer:
     """Show what of a consumer would be given back or handed over: nothing is changed."""
     streams, rail = _streams(visit), _rail(visit)
     consumer, idle_s = _consumer(visit, "consumer"), _idle_s(visit)
-    held = [x for x in await _reached(streams.held(rail, consumer)) if x.idle_s >= idle_s]
+    held = [x for x in await reached(streams.held(rail, consumer)) if x.idle_s >= idle_s]
     values = {"rail": rail, "consumer": consumer, "idle_s": idle_s, "count": len(held), "held": held[:_SHOWN]}
     return Page("stream_held.html", values)
 
 
 async def compare(visit: Visit) -> Answer:
     """Compare a rail's streams with PostgreSQL: which jobs have no entry, which entries serve no job."""
-    diff = await _reached(_streams(visit).compare(_rail(visit)))
+    diff = await reached(_streams(visit).compare(_rail(visit)))
     return Page("stream_diff.html", {"rail": diff.rail, "diff": diff, "shown": _SHOWN})
 
 
@@ -76,7 +74,7 @@ async def release(visit: Visit) -> Answer:
     streams, rail = _streams(visit), _rail(visit)
     consumer, idle_s = _consumer(visit, "consumer"), _idle_s(visit)
     await _note(visit, "stream_release", rail, consumer=consumer, idle_s=idle_s)
-    await _reached(streams.release(rail, consumer, idle_s))
+    await reached(streams.release(rail, consumer, idle_s))
     return Redirect(f"/streams/{rail}", "released")
 
 
@@ -85,15 +83,16 @@ async def claim(visit: Visit) -> Answer:
     streams, rail = _streams(visit), _rail(visit)
     consumer, to, idle_s = _consumer(visit, "consumer"), _consumer(visit, "to"), _idle_s(visit)
     await _note(visit, "stream_claim", rail, consumer=consumer, to=to, idle_s=idle_s)
-    await _reached(streams.claim(rail, consumer, to, idle_s))
+    await reached(streams.claim(rail, consumer, to, idle_s))
     return Redirect(f"/streams/{rail}", "claimed")
 
 
 async def rebuild(visit: Visit) -> Answer:
     """Queue jobs without an entry again, from PostgreSQL."""
     streams, rail = _streams(visit), _rail(visit)
+    diff = await reached(streams.compare(rail))
     await _note(visit, "stream_rebuild", rail)
-    await _reached(streams.rebuild(rail))
+    await reached(streams.queue_again(diff))
     return Redirect(f"/streams/{rail}/diff", "rebuilt")
 
 
@@ -101,21 +100,16 @@ async def janitor(visit: Visit) -> Answer:
     """Trim what is finished, and drop silent consumers."""
     streams, rail = _streams(visit), _rail(visit)
     await _note(visit, "stream_janitor", rail)
-    await _reached(streams.tidy(rail))
+    await reached(streams.tidy(rail))
     return Redirect(f"/streams/{rail}", "tidied")
 
 
 def _streams(visit: Visit) -> RepairedStreams:
-    if visit.streams is None:
-        raise Refusal("not_found", "this console was given no streams")
-    return visit.streams
+    return streams_of(visit.streams, _rail(visit))
 
 
 def _rail(visit: Visit) -> str:
-    rail = str(visit.request.path_params["rail"])
-    if rail not in _streams(visit).rails:
-        raise Refusal("not_found", "the core serves no such rail")
-    return rail
+    return str(visit.request.path_params["rail"])
 
 
 def _consumer(visit: Visit, name: str) -> str:
@@ -134,13 +128,6 @@ def _idle_s(visit: Visit) -> float:
 
 async def _note(visit: Visit, action: str, rail: str, **data: object) -> None:
     await note(visit.core.worker_ports, visit.caller, action, rail, visit.form.get("reason", ""), **data)
-
-
-async def _reached(answer: Awaitable[_T]) -> _T:
-    try:
-        return await answer
-    except OSError as error:
-        raise Refusal("unavailable", f"{error}: try again in a moment") from error
 
 
 def _holders(held: list[HeldEntry]) -> list[Holder]:

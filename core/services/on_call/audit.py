@@ -10,6 +10,13 @@ import orjson
 
 from core.domain.audit import AuditEntry, entry_hash
 from core.domain.context import Context
+from core.services.problems import Refusal
+
+
+def require_reason(reason: str) -> None:
+    """Raise Refusal `invalid_request` unless the journal can say why something was done by hand."""
+    if not 3 <= len(reason) <= 500:
+        raise Refusal("invalid_request", "say why in 3 to 500 characters", field="reason")
 
 
 @dataclass(frozen=True, slots=True)

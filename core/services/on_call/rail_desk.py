@@ -10,7 +10,7 @@ import orjson
 from core.domain.context import Context
 from core.services.access.keys import DEAD_LETTERS_SCOPE, RAILS_SCOPE, Caller
 from core.services.access.people import SYSTEM_TENANT
-from core.services.on_call.audit import Act, Journal
+from core.services.on_call.audit import Act, Journal, require_reason
 from core.services.on_call.redrives import background_context, reach
 from core.services.payments.read_intents import IntentReader
 from core.services.problems import Refusal
@@ -79,8 +79,7 @@ async def pause_rail(ports: RailPorts, caller: Caller, rail: str, operation: str
     Raises Refusal: operation_not_permitted, invalid_request (no reason), not_found.
     """
     require_everywhere(caller)
-    if not 3 <= len(reason) <= 500:
-        raise Refusal("invalid_request", "say why in 3 to 500 characters", field="reason")
+    require_reason(reason)
     async with ports.unit_of_work(_acting(caller)) as uow:
         await _require_known(uow, ports.rails, rail)
         changed = await pause(uow, ports.rails, rail, operation, reason=reason)

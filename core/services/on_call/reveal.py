@@ -8,7 +8,7 @@ from uuid import UUID
 
 from core.domain.context import Context
 from core.services.access.keys import Caller
-from core.services.on_call.audit import Act, Journal
+from core.services.on_call.audit import Act, Journal, require_reason
 from core.services.payments.read_intents import IntentReader, visible
 from core.services.problems import Refusal
 from core.services.vault_port import Sealed, Vault, VaultError
@@ -49,8 +49,7 @@ async def reveal(ports: RevealPorts, caller: Caller, intent_id: UUID, reason: st
 
     Raises Refusal: invalid_request (no reason), not_found (also where the subject was erased).
     """
-    if not 3 <= len(reason) <= 500:
-        raise Refusal("invalid_request", "say why in 3 to 500 characters", field="reason")
+    require_reason(reason)
     async with ports.unit_of_work(caller.context()) as uow:
         intent = visible(await ports.intents.load_intents(uow, [intent_id]), intent_id, caller)
         if intent.subject_id is None or intent.instruction is None:

@@ -1,18 +1,19 @@
 """What people do about streams that stand still: give back, hand over, rebuild, trim. The journal tells of each act."""
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, TypeVar
 
 from core.domain.context import Context
 from core.services.access.keys import Caller
 from core.services.access.people import SYSTEM_TENANT
-from core.services.on_call.audit import Act, Journal
+from core.services.on_call.audit import Act, Journal, require_reason
 from core.services.on_call.overview import Streams
 from core.services.problems import Refusal
 from core.services.settling.bus_ports import QueuedJob
 from schemas.rail_desk import JobWithoutEntry, StaleEntry, StreamDifference, StreamStatusView
 
+_T = TypeVar("_T")
 STUCK_S: Final = 60.0
 """What is held untouched for longer is stuck."""
 SETTLED_S: Final = 30.0
@@ -91,8 +92,25 @@ class RepairedStreams(Streams, Protocol):
     async def claim(self, rail: str, consumer: str, to: str, idle_s: float) -> int: ...
     async def status(self) -> list[StreamStatusView]: ...
     async def compare(self, rail: str, age_s: float = SETTLED_S) -> StreamDiff: ...
-    async def rebuild(self, rail: str, age_s: float = SETTLED_S) -> int: ...
+    async def queue_again(self, diff: StreamDiff) -> int: ...
     async def tidy(self, rail: str) -> list[Tidied]: ...
+
+
+def streams_of(streams: RepairedStreams | None, rail: str) -> RepairedStreams:
+    """Return what reaches the streams of a rail. Raises Refusal `not_found`."""
+    if streams is None:
+        raise Refusal("not_found", "this core was given no streams")
+    if rail not in streams.rails:
+        raise Refusal("not_found", "the core serves no such rail")
+    return streams
+
+
+async def reached(answer: Awaitable[_T]) -> _T:
+    """Return what streams answer. Raises Refusal `unavailable` where their server is away."""
+    try:
+        return await answer
+    except OSError as error:
+        raise Refusal("unavailable", f"{error}: try again in a moment") from error
 
 
 class RepairPorts(Protocol):
@@ -111,8 +129,7 @@ async def note(ports: RepairPorts, caller: Caller, action: str, rail: str, reaso
     """
     if caller.tenant_id != SYSTEM_TENANT:
         raise Refusal("operation_not_permitted", "streams serve every tenant: only the system's people act upon them")
-    if not 3 <= len(reason) <= 500:
-        raise Refusal("invalid_request", "say why in 3 to 500 characters", field="reason")
+    require_reason(reason)
     actor = caller.context().actor
     async with ports.unit_of_work(Context(None, actor)) as uow:
         act = Act(SYSTEM_TENANT, actor, action, f"stream:{rail}", {"reason": reason, **data})
