@@ -65,7 +65,7 @@ def own_cpu_s() -> float:
     total = sum(me.cpu_times()[:4])
     for child in me.children(recursive=True):
         try:
-            total += sum(child.cpu_times()[:2])
+            total += sum(child.cpu_times()[:4])
         except psutil.NoSuchProcess:
             continue
     return float(total)
