@@ -12,7 +12,6 @@ from core.domain.registry import OPERATIONS, Counted
 from schemas.limits import LimitKind, LimitRequest, LimitSubject
 from schemas.operations import OperationType
 
-"""Operations that a limit counts only where it names them."""
 _PRECEDENCE: Final = {kind: place for place, kind in enumerate(LimitKind)}
 _LONGEST: Final = {LimitKind.DAY: timedelta(days=3), LimitKind.MONTH: timedelta(days=33)}
 

@@ -166,3 +166,26 @@ async def test_a_limit_of_every_operation_has_one_day_whatever_rail_carries_the_
         assert refused["failure"]["limit"]["remaining_minor"] == 1
         assert datetime.fromisoformat(refused["failure"]["limit"]["renews_at"]) == utc(2027, 3, 16, 4)
         assert (await asked.pay(wallet, 1, utc(2027, 3, 15, 17)))["state"] == "SETTLED"
+
+
+async def test_a_limit_of_every_operation_ends_a_short_month_once_for_rails_and_transfers(
+    fresh_database: RoleUrls, admin_connection: asyncpg.Connection
+) -> None:
+    async with calendar(fresh_database, admin_connection, "Asia/Bangkok") as asked:
+        # Its own zone goes before the tenant's; there the month ends by summer time, having begun by winter time.
+        await asked.limit("MONTH", operation=None, timezone="America/New_York")
+        wallet, ends = await asked.world.funded_wallet(10_000), utc(2027, 4, 1, 4)
+        other = await asked.world.funded_wallet(1)
+        # April in Bangkok and by UTC, March yet where the limit counts: whatever carries it, it is March's.
+        for to, at, amount, state in (
+            (None, utc(2027, 3, 1, 5), ROOM - 3, "AUTHORIZED"),
+            (other, utc(2027, 3, 31, 17), 1, "SETTLED"),
+            (None, utc(2027, 4, 1, 0), 1, "AUTHORIZED"),
+        ):
+            asked.to = to
+            assert (await asked.pay(wallet, amount, at))["state"] == state
+        for asked.to in (None, other):
+            refused = await asked.pay(wallet, 2, ends - timedelta(seconds=1))
+            told = refused["failure"]["limit"]
+            assert (told["remaining_minor"], datetime.fromisoformat(told["renews_at"])) == (1, ends)
+        assert (await asked.pay(wallet, ROOM, ends))["state"] == "SETTLED"

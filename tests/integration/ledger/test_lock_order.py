@@ -11,6 +11,7 @@ from core.store.database import Database
 from core.store.ledger.ledger import PostgresLedger
 from fleet.stack.provision import RoleUrls
 from tests.support.ledger_world import LedgerWorld, fresh_id, linked
+from tests.support.lock_waits import somebody_waits
 
 
 async def test_ids_holds_and_accounts_that_cross_never_meet_in_a_deadlock(
@@ -61,7 +62,7 @@ async def test_a_writer_that_waits_for_an_account_holds_no_id_yet(
     async with patient.unit_of_work(context) as holder:
         await holder.connection.execute("SELECT FROM fleet.accounts WHERE id = $1 FOR NO KEY UPDATE", world.wallet)
         waiting = asyncio.create_task(ledger.apply(None, [raced]))
-        await _until_somebody_waits(patient)
+        await somebody_waits(patient)
         # Were the id taken already, this would wait for the waiting one, that waits for us.
         async with asyncio.timeout(5):
             assert await ledger.apply(holder, [raced]) == ["ok"]
@@ -82,19 +83,10 @@ async def test_release_of_an_expired_hold_that_waits_has_resolved_nothing_yet(
             "UPDATE fleet.transfers SET expires_at = clock_timestamp() WHERE id = $1", hold.id
         )
         releasing = asyncio.create_task(ledger.expire(None, 10))
-        await _until_somebody_waits(patient)
+        await somebody_waits(patient)
         async with asyncio.timeout(5):
             assert await ledger.apply(holder, [world.post(hold)]) == ["ok"]
     assert await releasing == 0
     report = await ledger.verify(None)
     assert report.holds
     assert report.pending_minor == 0
-
-
-async def _until_somebody_waits(app: Database) -> None:
-    """Return when a statement waits for a lock: the server tells nobody when one begins to."""
-    async with asyncio.timeout(10), app.acquire() as watcher:
-        while not await watcher.fetchval(
-            "SELECT pg_sleep(0.01) IS NULL OR count(*) > 0 FROM pg_locks WHERE NOT granted"
-        ):
-            pass

@@ -1,0 +1,100 @@
+"""What the locks of limits' counters are there for: each is shown by what goes wrong where it is taken out."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from datetime import date
+from typing import Final
+from uuid import UUID, uuid4
+
+import asyncpg
+import pytest
+
+from core.domain.context import Context
+from core.domain.limits import Limit, Usage, UsageKey
+from core.services.terms.limits import Take, UsageMove
+from core.store.database import Database, UnitOfWork
+from core.store.terms.limits import LimitStore
+from fleet.stack.provision import RoleUrls
+from schemas.limits import LimitRequest
+from tests.support.lock_waits import somebody_waits, without
+
+TENANT, DAY = uuid4(), date(2026, 3, 1)
+LIMIT: Final = Limit.of(
+    UUID(int=1), 1, LimitRequest.model_validate({"name": "l", "kind": "DAY", "currency": "THB", "max_amount_minor": 99})
+)
+LOW, HIGH = (UsageKey(LIMIT.id, subject, DAY) for subject in ("a", "b"))
+STORE = LimitStore()
+ORDER = {
+    "fleet.take_limit_usage": 'ORDER BY p_limits[k.place], k.subject COLLATE "C", p_periods[k.place]',
+    "fleet.lock_limit_usage": 'ORDER BY k.limit_id, k.subject COLLATE "C", k.period',
+    "fleet.move_limit_usage": "ORDER BY u.limit_id, u.subject, u.period FOR NO KEY UPDATE",
+}
+
+
+async def _take(uow: UnitOfWork) -> None:
+    assert await STORE.take_usage(uow, {key: Take(TENANT, LIMIT, UsageMove(used_minor=1)) for key in (HIGH, LOW)})
+
+
+async def _lock(uow: UnitOfWork) -> None:
+    assert len(await STORE.lock_usage(uow, [(TENANT, HIGH), (TENANT, LOW)])) == 2
+
+
+async def _move(uow: UnitOfWork) -> None:
+    assert await STORE.move_usage(uow, {key: UsageMove(used_minor=1) for key in (HIGH, LOW)}, locked=False)
+
+
+WRITERS = dict(zip(ORDER, (_take, _lock, _move), strict=True))
+
+
+@pytest.fixture
+async def pair(fresh_database: RoleUrls) -> AsyncIterator[Database]:
+    """As many connections as two writers need; both counters exist."""
+    database = await Database.connect(fresh_database.app, max_size=3)
+    async with database.unit_of_work(Context(TENANT, "test")) as uow:
+        for key in (HIGH, LOW):  # Rows lie where they were made, which is not in the order of their keys.
+            await STORE.lock_usage(uow, [(TENANT, key)])
+    yield database
+    await database.close()
+
+
+async def _leaves_the_later_one(pair: Database, write: Callable[[UnitOfWork], Awaitable[None]]) -> bool:
+    """Whether a writer that waits for the first of two counters has the second one still to lock."""
+
+    async def written() -> None:
+        async with pair.unit_of_work(Context(TENANT, "test")) as uow:
+            await write(uow)
+
+    lock = "SELECT FROM fleet.limit_usage WHERE subject = $1 FOR NO KEY UPDATE"
+    async with pair.unit_of_work(Context(TENANT, "test")) as holder:
+        await holder.connection.fetch(lock, LOW.subject)
+        waiting = asyncio.create_task(written())
+        await somebody_waits(pair)
+        free = await holder.connection.fetch(f"{lock} SKIP LOCKED", HIGH.subject)
+    await waiting
+    return bool(free)
+
+
+async def test_counters_are_locked_in_the_one_order_however_they_are_asked_for(pair: Database) -> None:
+    for function, write in WRITERS.items():
+        assert await _leaves_the_later_one(pair, write), function
+
+
+async def test_without_that_order_counters_are_locked_as_they_are_asked_for(
+    pair: Database, admin_connection: asyncpg.Connection
+) -> None:
+    for function, write in WRITERS.items():
+        await without(admin_connection, function, ORDER[function])
+        assert not await _leaves_the_later_one(pair, write), function
+
+
+async def test_who_decides_by_a_counter_waits_for_who_looked_before_and_sees_what_that_one_took(pair: Database) -> None:
+    async def look() -> dict[UsageKey, Usage]:
+        async with pair.unit_of_work(Context(TENANT, "test")) as uow:
+            return await STORE.lock_usage(uow, [(TENANT, LOW)])
+
+    async with pair.unit_of_work(Context(TENANT, "test")) as first:
+        assert await STORE.lock_usage(first, [(TENANT, LOW)]) == {LOW: Usage(0, 0)}
+        second = asyncio.create_task(look())
+        await somebody_waits(pair)
+        assert await STORE.move_usage(first, {LOW: UsageMove(used_minor=90, used_count=2)}, locked=True)
+    assert await second == {LOW: Usage(90, 2)}
