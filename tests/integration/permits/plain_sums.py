@@ -6,15 +6,16 @@ from uuid import UUID
 from schemas.api import IntentRequest
 
 FUNDS, LIMIT, WALLETS = 300, 400, 3
-ON_TRANSFER, ON_PAYOUT = 3, 5
-"""Fees on top, which go back with a refund."""
+ON_TRANSFER, ON_PAYOUT, ON_TOP_UP = 3, 5, 2
+"""Fees on top, or out of what comes in, which go back with a refund."""
 ENDS = ("SUCCEEDED", "DECLINED", "RETURNED", "LATE")
 REACHED = frozenset({
     "transfer settled", "transfer held", "refund settled", "refund held", "refund of a part after another",
     "approved", "rejected", "cancelled", "expired", "payout SUCCEEDED", "payout DECLINED", "payout RETURNED",
     "payout LATE", "payout held", "returned in part", "credit by hand", "debit by hand", "by hand held", "exchanged",
     "frozen", "unfrozen", "repeated", "given out of suspense", "suspense held", "paid back out of suspense",
-    "limit_exceeded", "account_frozen", "insufficient_funds",
+    "limit_exceeded", "account_frozen", "insufficient_funds", "top-up credited", "top-up out of suspense", "paid back",
+    "not paid back", "a part paid back after another",
 })  # fmt: skip
 """What the rules are there for: a rule that only ever refuses would prove nothing."""
 

@@ -8,11 +8,10 @@ from dataclasses import replace
 from typing import Any
 from uuid import UUID
 
-import asyncpg
 import pytest
 from hypothesis import HealthCheck, event, settings, target
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
+from hypothesis.stateful import invariant, rule, run_state_machine_as_test
 
 from core.domain.ledger import AccountChange
 from core.services.access.keys import WALLET_STATES_SCOPE, Caller
@@ -20,21 +19,18 @@ from core.services.money_in.suspense import assign_item, return_item, show_item
 from core.services.payments.cancel import cancel
 from core.services.payments.reviews import expire_reviews
 from core.services.problems import Refusal
-from core.services.terms.exposure import allow_overdraft
 from core.services.terms.quotes import make_quote
-from core.services.terms.rates import record_rates, set_pair
-from core.services.terms.set_limits import set_limit
 from core.services.wallets.wallet_states import change_wallet
 from fleet.stack.provision import RoleUrls
 from schemas.api import IntentRequest, WalletRequest
-from schemas.exchange import PairRequest, QuoteRequest, QuoteView, RateRequest
-from schemas.limits import LimitRequest
+from schemas.exchange import QuoteRequest, QuoteView
 from schemas.suspense import AssignRequest, ReturnRequest
-from tests.integration.permits.conftest import World, open_world, pay_job
+from tests.integration.permits.collected_steps import CollectedSteps, walk_collected
+from tests.integration.permits.conftest import World, pay_job
+from tests.integration.permits.money_terms import open_terms
 from tests.integration.permits.plain_sums import (
     ENDS,
     FUNDS,
-    LIMIT,
     ON_PAYOUT,
     ON_TRANSFER,
     REACHED,
@@ -42,7 +38,6 @@ from tests.integration.permits.plain_sums import (
     Paid,
     Wallet,
 )
-from tests.integration.permits.test_fees import put
 from tests.integration.permits.test_reviews import decide
 from tests.integration.permits.test_suspense import answer_refund, by_two, decider, parked
 
@@ -51,7 +46,7 @@ AMOUNTS, PICKS = st.integers(1, 150), st.integers(0, 1000)
 OFTEN_NOT = st.sampled_from([False, False, False, True])
 
 
-class Payments(RuleBasedStateMachine):
+class Payments(CollectedSteps):
     """Draws steps against the real service; `world` and `loop` are set by the test, the wallets are each run's own."""
 
     world: World
@@ -411,6 +406,7 @@ def walk(machine: Payments) -> None:
             machine.decide_about_suspense(0, True)
     machine.park(0, 40, False, True)
     machine.decide_about_suspense(0, False)
+    walk_collected(machine)
     machine.exchange(1, 30)
     machine.freeze_or_unfreeze(0)
     machine.transfer(0, 0, 5, False)
@@ -431,41 +427,12 @@ async def _proven(world: World) -> None:
         assert await world.core.worker_ports.limit_store.verify(uow) == []
 
 
-async def _opened(stack: AsyncExitStack, urls: RoleUrls) -> World:
-    admin = await asyncpg.connect(urls.admin)
-    stack.push_async_callback(admin.close)
-    world = await stack.enter_async_context(open_world(urls, admin))
-    world.caller = replace(world.caller, operations=world.caller.operations | {"ADJUSTMENT_DEBIT"})
-    await world.register(also=("DEPOSIT", "REFUND"))
-    fee = {"kind": "RATE", "fixed_minor": ON_TRANSFER}
-    await put(world, operation="INTERNAL_P2P", fee=fee, on_refund="RETURNED")
-    tenth = {"kind": "RATE", "basis_points": 1000}
-    await put(world, operation="INTERNAL_P2P", name="tenth", phase="POST", fee=tenth)
-    await put(world, name="out", fee={"kind": "RATE", "fixed_minor": ON_PAYOUT}, on_refund="RETURNED")
-    body = {"name": "monthly", "kind": "MONTH", "currency": "THB", "max_amount_minor": LIMIT, "refund_gives_back": True}
-    async with world.uow() as uow:
-        request = LimitRequest.model_validate(body)
-        await set_limit(uow, world.core.worker_ports.limit_store, world.caller.tenant_id, "test", request)
-        await offer_dollars(uow, world)
-    return world
-
-
-async def offer_dollars(uow: Any, world: World) -> None:
-    """Exchange dollars for three baht, out of liquidity that may be overdrawn."""
-    ports, tenant = world.core.worker_ports, world.caller.tenant_id
-    terms = PairRequest(base="USD", counter="THB", spread_basis_points=100, rate_max_age_s=86_400)
-    await set_pair(uow, ports.exchange_rates, tenant, "test", terms)
-    rate = RateRequest(base="USD", counter="THB", rate="3", source="test")
-    await record_rates(uow, ports.exchange_rates, tenant, "test", [rate])
-    await allow_overdraft(uow, ports.liquidity, ports.ledger, tenant, "USD", True)
-
-
 @pytest.fixture
 def drawn(fresh_database: RoleUrls) -> Iterator[type[Payments]]:
     """The machine over a world of its own."""
     loop, stack = asyncio.new_event_loop(), AsyncExitStack()
     try:
-        world = loop.run_until_complete(_opened(stack, fresh_database))
+        world = loop.run_until_complete(open_terms(stack, fresh_database))
         yield type("Machine", (Payments,), {"world": world, "loop": loop, "reached": Counter()})
         # Once, for all runs together: a run that failed would make the proof of each later one fail too.
         loop.run_until_complete(_proven(world))

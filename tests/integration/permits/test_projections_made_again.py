@@ -13,10 +13,10 @@ from core.services.wallets.wallet_states import change_wallet
 from core.store.wallets.projections import ProjectionStore
 from schemas.api import IntentRequest, WalletRequest
 from tests.integration.permits.conftest import World, pay_job
+from tests.integration.permits.money_terms import offer_dollars
 from tests.integration.permits.test_collections import opened
 from tests.integration.permits.test_fees import put_both
 from tests.integration.permits.test_internal_operations import move
-from tests.integration.permits.test_money_machine import offer_dollars
 from tests.integration.permits.test_projections import everything, run
 from tests.integration.permits.test_suspense import parked
 

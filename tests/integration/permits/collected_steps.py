@@ -1,0 +1,186 @@
+"""Steps of the money machine that bring money in through a rail and pay it back in parts, held against plain sums."""
+
+from dataclasses import dataclass, field
+from itertools import count
+from typing import Any
+from uuid import UUID
+
+import pytest
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, rule
+
+from core.services.money_in.suspense import list_items
+from core.services.problems import Refusal
+from schemas.suspense import SuspenseState
+from tests.integration.permits.conftest import World
+from tests.integration.permits.plain_sums import LIMIT, ON_TOP_UP, WALLETS, Wallet
+from tests.integration.permits.test_collections import reference, shown, told
+from tests.integration.permits.test_refunds_by_rail import answered
+from tests.integration.permits.test_reviews import decide
+from tests.integration.permits.test_suspense import assign, decider
+
+AMOUNTS, PICKS = st.integers(5, 150), st.integers(0, 1000)
+
+
+@dataclass(eq=False)
+class Collected:
+    """What a payer outside paid in, and its refunds; minor units."""
+
+    id: UUID
+    wallet: Wallet
+    amount: int
+    refunds: "list[PaidBack]" = field(default_factory=list)
+
+    def standing(self) -> "list[PaidBack]":
+        """The refunds that count."""
+        return [each for each in self.refunds if each.state != "FAILED"]
+
+
+@dataclass(eq=False)
+class PaidBack:
+    """A refund of a payment in; `back` is what of it the returned fee pays."""
+
+    id: UUID
+    original: Collected
+    amount: int
+    back: int
+    state: str
+
+    @property
+    def debit(self) -> int:
+        return self.amount - self.back
+
+
+class CollectedSteps(RuleBasedStateMachine):
+    """A fee leaves the wallet behind each top-up, and comes back with its refund."""
+
+    world: World
+    wallets: list[Wallet]
+    transactions: Any = count()
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.collections: list[Collected] = []
+        self.paying_back: list[PaidBack] = []
+
+    def _run(self, work: Any) -> Any:
+        raise NotImplementedError
+
+    def _ask(self, **asked: Any) -> tuple[Any, Any, str]:
+        raise NotImplementedError
+
+    def _reach(self, what: str) -> None:
+        raise NotImplementedError
+
+    @rule(pick=PICKS, amount=AMOUNTS, more=st.sampled_from([0, 0, 0, 1]))
+    def top_up(self, pick: int, amount: int, more: int) -> None:
+        """Let a payer be shown what to pay, and pay that, or one more than was asked for."""
+        wallet = self.wallets[pick % WALLETS]
+        if wallet.claimed + wallet.used + amount > LIMIT:
+            accepted, _, _ = self._ask(operation="TOPUP", wallet_id=wallet.id, amount_minor=amount)
+            assert (accepted.intent.state, accepted.intent.failure_code) == ("FAILED", "limit_exceeded")
+            return
+        intent = self._run(shown(self.world, wallet.id, amount))
+        fact = {"transaction_id": f"C{next(self.transactions)}", "amount_minor": amount + more}
+        fact["reference"] = self._run(reference(self.world, intent))
+        # A frozen wallet gives nothing, and so not the fee of what it gets.
+        rests = bool(more) or wallet.frozen
+        assert self._run(told(self.world, fact)) == ["SUSPENDED" if rests else "CREDITED"]
+        assert self._run(told(self.world, fact)) == ["KNOWN"]
+        if rests:
+            (item,) = self._run(self._items(intent))
+            self._run(assign(self.world, item.id, wallet.id))
+            wallet.posted += amount + more
+            self._reach("top-up out of suspense")
+            return
+        wallet.posted += amount - ON_TOP_UP
+        wallet.used += amount
+        self.collections.append(Collected(intent, wallet, amount))
+        self._reach("top-up credited")
+
+    async def _items(self, intent: UUID) -> Any:
+        desk = decider(self.world)
+        page = await list_items(
+            self.world.core.ports, desk, state=SuspenseState.OPEN, intent_id=intent, cursor=None, limit=2
+        )
+        return page.items
+
+    @rule(pick=PICKS, amount=AMOUNTS, aim=st.sampled_from(["part", "rest", "one too much"]), review=st.booleans())
+    def pay_back(self, pick: int, amount: int, aim: str, review: bool) -> None:
+        """Ask the rail to pay back what it collected, or a part of it."""
+        if not self.collections:
+            return
+        original = self.collections[pick % len(self.collections)]
+        standing, wallet = original.standing(), original.wallet
+        before = sum(each.amount for each in standing)
+        if aim != "part":
+            amount = max(1, original.amount - before + (aim == "one too much"))
+        asked: dict[str, Any] = {
+            "operation": "REFUND", "original_intent_id": original.id, "wallet_id": wallet.id, "amount_minor": amount,
+            "requires_monitoring": review,
+        }  # fmt: skip
+        if before + amount > original.amount:
+            with pytest.raises(Refusal) as caught:
+                self._ask(**asked)
+            assert caught.value.code == "refund_exceeds_original"
+            return
+        earned = ON_TOP_UP * (before + amount) // original.amount
+        back = min(max(0, earned - sum(each.back for each in standing)), amount - 1)
+        accepted, _, _ = self._ask(**asked)
+        refund = PaidBack(accepted.intent.id, original, amount, back, "REVIEW" if review else "AUTHORIZED")
+        code = wallet.refusal(refund.debit)
+        assert (accepted.intent.state, accepted.intent.failure_code) == ("FAILED" if code else refund.state, code)
+        if code is None:
+            wallet.held += refund.debit
+            original.refunds.append(refund)
+            self.paying_back.append(refund)
+            if standing:
+                self._reach("a part paid back after another")
+
+    @rule(pick=PICKS, paid=st.booleans())
+    def go_on_paying_back(self, pick: int, paid: bool) -> None:
+        """Decide about a refund that waits for a decision, or let the provider answer."""
+        if not self.paying_back:
+            return
+        refund = self.paying_back[pick % len(self.paying_back)]
+        wallet = refund.original.wallet
+        if refund.state == "REVIEW" and paid:
+            if wallet.frozen:
+                with pytest.raises(Refusal) as caught:
+                    self._run(decide(self.world, refund.id, "APPROVE"))
+                assert caught.value.code == "account_frozen"
+                return
+            refund.state = self._run(decide(self.world, refund.id, "APPROVE")).state
+            assert refund.state == "AUTHORIZED"
+            return
+        self.paying_back.remove(refund)
+        wallet.held -= refund.debit
+        if refund.state == "REVIEW":
+            refund.state = self._run(decide(self.world, refund.id, "REJECT")).state
+            assert refund.state == "FAILED"
+            return
+        money = {"amount_minor": refund.amount, "currency": "THB", "provider_tx_id": f"B{next(self.transactions)}"}
+        verdict, more = ("SUCCEEDED", money) if paid else ("DECLINED", {})
+        self._run(answered(self.world, refund.id, verdict, **more))
+        refund.state = self._run(self.world.state(refund.id))[0]
+        assert refund.state == ("SETTLED" if paid else "FAILED")
+        self._reach("paid back" if paid else "not paid back")
+        if paid:
+            wallet.posted -= refund.debit
+            # The month of the payment gets back what left it; a rule of fees says what of them.
+            wallet.used -= refund.amount
+
+
+def walk_collected(machine: CollectedSteps) -> None:
+    """Take each of these rules to what it is there for, once."""
+    machine.top_up(0, 60, 0)
+    machine.top_up(0, 20, 1)
+    machine.pay_back(0, 20, "part", False)
+    machine.go_on_paying_back(0, False)
+    for review in (False, True):
+        machine.pay_back(0, 20, "part", review)
+        machine.go_on_paying_back(0, True)
+    machine.go_on_paying_back(0, True)
+    machine.pay_back(0, 0, "one too much", False)
+    machine.pay_back(0, 0, "rest", False)
+    machine.go_on_paying_back(0, True)
