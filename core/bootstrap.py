@@ -54,6 +54,7 @@ from core.store.ledger.ledger import PostgresLedger
 from core.store.migrate import load_migrations
 from core.store.money_in.collections import CollectionStore
 from core.store.money_in.suspense import SuspenseStore
+from core.store.on_call.alerts import AlertStore
 from core.store.on_call.audit import AuditStore
 from core.store.on_call.dead_letters import DeadLetterStore
 from core.store.on_call.explain import StoryStore
@@ -131,6 +132,7 @@ class Ports:
     rails: Any
     letters: DeadLetterStore
     redrives: RedriveStore
+    alerts: AlertStore
     journal: AuditStore
     stories: StoryStore
     overview: StoredFigures
@@ -310,6 +312,7 @@ def _ports(database: Database, vault: PostgresVault, pace: Pace, settings: Setti
         rails=rails,
         letters=DeadLetterStore(vault),
         redrives=RedriveStore(),
+        alerts=AlertStore(),
         journal=AuditStore(),
         stories=StoryStore(),
         overview=StoredFigures(),

@@ -45,6 +45,8 @@ class Settings(EnvironmentSettings):
     console_url: str = ""
     """The console's address as browsers write it, such as https://console.example.org: cookies are bound to it, and
     to TLS where it is https. Empty: http on loopback."""
+    trace_url: Annotated[str, Field(pattern=r"^(https?://[^\s{}]+\{trace_id\}[^\s{}]*)?$")] = ""
+    """Where people look at traces, with `{trace_id}` in it; empty: a trace is told by its number alone."""
     console_idle_s: Seconds = 1800
     """A session ends when nobody used it for so long."""
     console_session_s: Seconds = 43_200

@@ -13,6 +13,8 @@ Reason = Annotated[str, Field(min_length=3, max_length=500, pattern=r"^[^\x00]*\
 Incident = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[!-~]+$")]
 """The name of the incident in whatever keeps them, such as INC-1742."""
 Word = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[!-~]+$")]
+TraceId = Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
+"""The trace's number, as a `traceparent` has it in the middle."""
 
 
 class RedriveAction(StrEnum):
@@ -53,8 +55,13 @@ class LetterFields(Contract):
     provider: Word | None = None
     intent_id: UUID | None = None
     job_id: UUID | None = None
+    trace_id: TraceId | None = None
+    evidence_id: UUID | None = None
+    """Letters of the job that this evidence is about."""
+    permits: Annotated[int, Field(ge=0, le=2**31 - 1)] | None = None
+    """So many permits had been given when it died; 0: nothing was ever sent."""
     text: Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[^\x00]*$")] | None = None
-    """Words of the message, the class or the provider's reference."""
+    """Words of the message, the class, the provider's reference or the masked payload."""
     received_after: AwareDatetime | None = None
     received_before: AwareDatetime | None = None
 
@@ -225,12 +232,67 @@ class LetterDocument(Contract):
     intent_id: UUID | None
     intent_state: str | None
     reference: str
+    permits: int = 0
+    """How many permits had been given when it died; `fence` is how many there are now."""
     stream: str
     entry_id: str
     traceparent: str | None
     payload: dict[str, Any]
     closed_at: datetime | None
     closed_because: str = ""
+
+
+class AttemptFact(Contract):
+    """What an adapter reported under a permit; `quarantine` says why it was not applied."""
+
+    verdict: str
+    received_at: datetime
+    applied_at: datetime | None
+    quarantine: str | None
+    evidence_id: UUID | None
+    provider_tx_id: str | None
+    reason: str | None
+
+
+class LetterAttempt(Contract):
+    """One permit of the letter's job, and what was reported under it. Nothing personal is among it."""
+
+    fence: int
+    mode: str
+    reference: str
+    provider_account: str
+    environment: str
+    granted_at: datetime
+    negative_at: datetime | None
+    """When it was proven that nothing was paid under it."""
+    facts: list[AttemptFact]
+
+
+class LetterEvidence(Contract):
+    """Raw evidence about the letter's job, kept sealed."""
+
+    id: UUID
+    kind: str
+    received_at: datetime
+
+
+class LetterLinks(Contract):
+    """Where more is told: addresses of this API, and of the traces' own pages where the core knows them."""
+
+    intent: str | None
+    history: str | None
+    same_kind: str
+    journal: str | None
+    trace: str | None
+
+
+class LetterDetail(LetterDocument):
+    """One dead letter with every attempt at it, the evidence, and where more is told."""
+
+    trace_id: str | None
+    attempts: list[LetterAttempt]
+    evidence: list[LetterEvidence]
+    links: LetterLinks
 
 
 class LetterPage(Contract):

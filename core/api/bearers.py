@@ -13,6 +13,7 @@ from core.services.problems import Refusal
 
 _SCHEME: Final = "bearer "
 _ONE_REDRIVE: Final = "/v1/redrives/{redrive_id}"
+_ONE_ALERT: Final = "/v1/alerts/{alert_id}"
 _ONE_BREAK: Final = "/v1/breaks/{break_id}"
 _ONE_REGISTER: Final = "/v1/registers/{register_id}"
 _ONE_ITEM: Final = "/v1/suspense/{item_id}"
@@ -30,6 +31,7 @@ PEOPLE_ROUTES: Final[dict[tuple[str, str], Role]] = {
     ("GET", "/v1/redrives"): Role.VIEWER,
     ("GET", _ONE_REDRIVE): Role.VIEWER,
     ("GET", f"{_ONE_REDRIVE}/letters"): Role.VIEWER,
+    ("GET", "/v1/alerts"): Role.VIEWER,
     ("GET", "/v1/breaks"): Role.VIEWER,
     ("GET", "/v1/registers"): Role.VIEWER,
     ("GET", _ONE_REGISTER): Role.VIEWER,
@@ -57,6 +59,8 @@ PEOPLE_ROUTES: Final[dict[tuple[str, str], Role]] = {
     ("POST", "/v1/intents/{intent_id}/ask"): Role.OPERATOR,
     ("POST", "/v1/redrives"): Role.OPERATOR,
     ("POST", f"{_ONE_REDRIVE}/cancel"): Role.OPERATOR,
+    ("POST", f"{_ONE_ALERT}/close"): Role.OPERATOR,
+    ("POST", f"{_ONE_ALERT}/reopen"): Role.OPERATOR,
     ("POST", "/v1/hand-settlements"): Role.OPERATOR,
     ("POST", f"{_ONE_REGISTER}/original"): Role.OPERATOR,
     ("POST", "/v1/registers"): Role.OPERATOR,
@@ -69,6 +73,7 @@ PEOPLE_ROUTES: Final[dict[tuple[str, str], Role]] = {
     ("POST", f"{_ONE_ITEM}/return"): Role.OPERATOR,
     ("POST", f"{_ONE_REDRIVE}/approve"): Role.APPROVER,
     ("POST", f"{_ONE_REDRIVE}/reject"): Role.APPROVER,
+    ("POST", f"{_ONE_ALERT}/approve"): Role.APPROVER,
     ("POST", f"{_ONE_BREAK}/approve"): Role.APPROVER,
     ("POST", "/v1/intents/{intent_id}/review"): Role.APPROVER,
 }

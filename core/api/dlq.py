@@ -11,11 +11,11 @@ from core.api.requests import path_id, query_of
 from core.api.signed_routes import Route, SignedRoutes
 from core.services.access.keys import DEAD_LETTERS_SCOPE
 from core.services.cursors import decode_cursor, encode_cursor, id_of
-from core.services.on_call.dead_letters import cursor_behind, group_before, letter_document
+from core.services.on_call.dead_letters import cursor_behind, group_before, letter_detail, letter_document
 from core.services.on_call.explain import explain
 from core.services.on_call.redrives import background_context, filter_of, reach
 from core.services.problems import Refusal
-from schemas.on_call import LetterDocument, LetterGroups, LetterGroupView, LetterPage, LetterQuery, Story
+from schemas.on_call import LetterDetail, LetterGroups, LetterGroupView, LetterPage, LetterQuery, Story
 
 
 class DeadLetterRoutes(SignedRoutes):
@@ -26,7 +26,7 @@ class DeadLetterRoutes(SignedRoutes):
         return (
             ("GET", "/v1/dead-letters", self.list_letters, LetterPage, 200, None),
             ("GET", "/v1/dead-letters/groups", self.list_groups, LetterGroups, 200, None),
-            ("GET", "/v1/dead-letters/{letter_id}", self.show_letter, LetterDocument, 200, None),
+            ("GET", "/v1/dead-letters/{letter_id}", self.show_letter, LetterDetail, 200, None),
             ("GET", "/v1/stories/{story_id}", self.tell_story, Story, 200, None),
         )
 
@@ -55,14 +55,15 @@ class DeadLetterRoutes(SignedRoutes):
         return json_answer({"items": shown, "next_cursor": following})
 
     async def show_letter(self, request: Request) -> Response:
-        """Show one letter."""
+        """Show one letter with every attempt at it, the evidence, and where more is told."""
         caller, _ = await self._operator(request, DEAD_LETTERS_SCOPE)
         ports, letter_id = self._core.worker_ports, path_id(request, "letter_id")
         async with ports.unit_of_work(background_context(caller)) as uow:
             letter = await ports.letters.find_letter(uow, letter_id, reach(caller))
-        if letter is None:
-            raise Refusal("not_found", "there is no such dead letter")
-        return json_answer(letter_document(letter))
+            if letter is None:
+                raise Refusal("not_found", "there is no such dead letter")
+            tried = await ports.letters.tried(uow, letter)
+        return json_answer(letter_detail(letter, tried, self._core.settings.trace_url))
 
     async def tell_story(self, request: Request) -> Response:
         """Tell everything that happened to the payment that an id names: its own, its job's or its dead letter's."""

@@ -10,6 +10,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp
 
+from core.api.alerts import AlertRoutes
 from core.api.answers import fault_refusal, install_problems, json_answer
 from core.api.audit import AuditRoutes
 from core.api.dlq import DeadLetterRoutes
@@ -98,6 +99,7 @@ def public_app(core: Core, streams: RepairedStreams | None = None) -> ASGIApp:
         *TenantRoutes(core).table(),
         *DeadLetterRoutes(core).table(),
         *RedriveRoutes(core).table(),
+        *AlertRoutes(core).table(),
         *RailDeskRoutes(core, streams).table(),
         *ReconRoutes(core).table(),
         *ReconDayRoutes(core).table(),

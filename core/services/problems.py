@@ -132,6 +132,8 @@ PROBLEMS: Final = {
     "permit_running": ProblemType(409, "The payment may be on its way to the provider at this moment"),
     "suspense_taken": ProblemType(409, "The item was decided about already"),
     "suspense_taken_back": ProblemType(409, "The item's provider took the payment back"),
+    "alert_stands": ProblemType(409, "What the alert tells of is still so"),
+    "wrong_alert_state": ProblemType(409, "The alert's state does not allow this"),
     "wrong_break_state": ProblemType(409, "The break's state does not allow this"),
     "entry_missing": ProblemType(422, "A break of money is put right by a new entry"),
     "day_missing": ProblemType(422, "The lines speak of several days, and none was named"),

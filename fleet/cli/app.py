@@ -24,6 +24,7 @@ COMMANDS: Final = (
     ("streams", "streams", "Redis Streams between the core and the adapters."),
     ("dlq", "dlq", "Dead letters."),
     ("redrives", "redrives", "Redrives, discards and settlements by hand."),
+    ("alerts", "alerts", "Alerts about payments: listed, and closed with a reason."),
     ("recon", "recon", "Reconciliation and its breaks."),
     ("audit", "audit", "The audit journal."),
     ("console", "console", "The console: who may sign in."),

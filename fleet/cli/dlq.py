@@ -11,7 +11,7 @@ from fleet.cli import redrives
 from fleet.cli.connection import with_operator
 from fleet.cli.output import JsonFlag, invalid_field, print_fields, print_json, print_table
 from fleet.cli.redrives import utc
-from schemas.on_call import LetterDocument, LetterGroups, LetterPage, LetterQuery, LetterState, Story
+from schemas.on_call import LetterDetail, LetterGroups, LetterPage, LetterQuery, LetterState, Story
 
 app = typer.Typer(help="Dead letters.", no_args_is_help=True)
 
@@ -24,7 +24,12 @@ Provider = Annotated[str | None, typer.Option(help="Only this provider.")]
 Tenant = Annotated[UUID | None, typer.Option(help="Only this tenant's; for keys of the system's tenant.")]
 Intent = Annotated[UUID | None, typer.Option(help="Only this payment's.")]
 Job = Annotated[UUID | None, typer.Option(help="Only this job's.")]
-Text = Annotated[str | None, typer.Option(help="Words of the message, the class or the provider's reference.")]
+Trace = Annotated[str | None, typer.Option(help="Only of this trace: its 32 digits.")]
+Evidence = Annotated[UUID | None, typer.Option(help="Only of the job that this evidence is about.")]
+Permits = Annotated[int | None, typer.Option(help="Only with so many permits when it died; 0: never sent.")]
+Text = Annotated[
+    str | None, typer.Option(help="Words of the message, the class, the provider's reference or the masked payload.")
+]
 After = Annotated[datetime | None, typer.Option(help="Received at or after this time, UTC.")]
 Before = Annotated[datetime | None, typer.Option(help="Received before this time, UTC.")]
 Limit = Annotated[int, typer.Option(min=1, max=500, help="How many a page.")]
@@ -42,6 +47,9 @@ def list_(
     tenant: Tenant = None,
     intent: Intent = None,
     job: Job = None,
+    trace: Trace = None,
+    evidence: Evidence = None,
+    permits: Permits = None,
     text: Text = None,
     after: After = None,
     before: Before = None,
@@ -52,8 +60,8 @@ def list_(
     """List dead letters, newest first, each with the verdict SAFE, INQUIRE_FIRST or REFUSED."""
     query = _query(
         rail=rail, error_class=error_class, fingerprint=fingerprint, state=state, operation=operation,
-        provider=provider, tenant_id=tenant, intent_id=intent, job_id=job, text=text, received_after=utc(after),
-        received_before=utc(before), limit=limit, cursor=cursor,
+        provider=provider, tenant_id=tenant, intent_id=intent, job_id=job, trace_id=trace, evidence_id=evidence,
+        permits=permits, text=text, received_after=utc(after), received_before=utc(before), limit=limit, cursor=cursor,
     )  # fmt: skip
     page = with_operator(lambda client: client.call("GET", "/v1/dead-letters", LetterPage, query=query))
     if as_json:
@@ -104,11 +112,27 @@ def groups(
 @app.command()
 def show(letter_id: Annotated[UUID, typer.Argument(help="The letter's id.")], as_json: JsonFlag = False) -> None:
     """Show one dead letter, whether it may be sent again, and why. Its body stays sealed."""
-    letter = with_operator(lambda client: client.call("GET", f"/v1/dead-letters/{letter_id}", LetterDocument))
+    letter = with_operator(lambda client: client.call("GET", f"/v1/dead-letters/{letter_id}", LetterDetail))
     if as_json:
         print_json(letter.model_dump(mode="json", by_alias=True))
     else:
-        print_fields("dead letter", letter.model_dump(by_alias=True))
+        told = letter.model_dump(by_alias=True, exclude={"attempts", "evidence", "links"})
+        print_fields("dead letter", told | {"trace_page": letter.links.trace})
+        _print_attempts(letter)
+
+
+def _print_attempts(letter: LetterDetail) -> None:
+    rows = []
+    for attempt in letter.attempts:
+        told = [
+            f"{fact.verdict}{f', not applied: {fact.quarantine}' if fact.quarantine else ''}" for fact in attempt.facts
+        ]
+        proven = ["proven unpaid"] if attempt.negative_at else []
+        evidence = ", ".join(str(fact.evidence_id) for fact in attempt.facts if fact.evidence_id)
+        rows.append((attempt.fence, attempt.mode, attempt.granted_at, "; ".join(told + proven) or "nothing", evidence))
+    print_table("attempts", ("permit", "mode", "given", "reported", "evidence"), rows)
+    kept = [(each.id, each.kind, each.received_at) for each in letter.evidence]
+    print_table("sealed evidence", ("id", "kind", "received"), kept)
 
 
 @app.command("explain")

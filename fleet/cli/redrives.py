@@ -37,7 +37,12 @@ Fingerprint = Annotated[str | None, typer.Option(help="Only letters with this fi
 Operation = Annotated[str | None, typer.Option(help="Only this operation.")]
 Provider = Annotated[str | None, typer.Option(help="Only this provider.")]
 Intent = Annotated[UUID | None, typer.Option(help="Only this payment's.")]
-Text = Annotated[str | None, typer.Option(help="Words of the message, the class or the provider's reference.")]
+Job = Annotated[UUID | None, typer.Option(help="Only this job's.")]
+Trace = Annotated[str | None, typer.Option(help="Only of this trace: its 32 digits.")]
+Permits = Annotated[int | None, typer.Option(help="Only with so many permits when it died; 0: never sent.")]
+Text = Annotated[
+    str | None, typer.Option(help="Words of the message, the class, the provider's reference or the masked payload.")
+]
 After = Annotated[datetime | None, typer.Option(help="Received at or after this time, UTC.")]
 Before = Annotated[datetime | None, typer.Option(help="Received before this time, UTC.")]
 Reason = Annotated[str, typer.Option(help="Why; kept in the audit journal.")]
@@ -55,6 +60,9 @@ def redrive(
     operation: Operation = None,
     provider: Provider = None,
     intent: Intent = None,
+    job: Job = None,
+    trace: Trace = None,
+    permits: Permits = None,
     text: Text = None,
     after: After = None,
     before: Before = None,
@@ -67,7 +75,10 @@ def redrive(
     as_json: JsonFlag = False,
 ) -> int:
     """Send all matching dead letters again. A dry run without --yes; a doubt or a large number waits for approval."""
-    selection = _selection(ids, rail, error_class, fingerprint, operation, provider, intent, text, after, before)
+    selection = _selection(
+        ids, after, before, rail=rail, error_class=error_class, fingerprint=fingerprint, operation=operation,
+        provider=provider, intent_id=intent, job_id=job, trace_id=trace, permits=permits, text=text,
+    )  # fmt: skip
     pace = {"canary": canary, "rate_per_s": rate, "ramp_s": ramp, "stop_at_percent": stop_at}
     asked = {"selection": selection, "reason": reason, "incident": incident, "dry_run": not yes} | pace
     view = _ask("/v1/redrives", _checked(RedriveRequest, asked))
@@ -88,6 +99,9 @@ def discard(
     operation: Operation = None,
     provider: Provider = None,
     intent: Intent = None,
+    job: Job = None,
+    trace: Trace = None,
+    permits: Permits = None,
     text: Text = None,
     after: After = None,
     before: Before = None,
@@ -95,7 +109,10 @@ def discard(
     as_json: JsonFlag = False,
 ) -> None:
     """Close all matching dead letters without sending them; their payments go on by themselves. Needs approval."""
-    selection = _selection(ids, rail, error_class, fingerprint, operation, provider, intent, text, after, before)
+    selection = _selection(
+        ids, after, before, rail=rail, error_class=error_class, fingerprint=fingerprint, operation=operation,
+        provider=provider, intent_id=intent, job_id=job, trace_id=trace, permits=permits, text=text,
+    )  # fmt: skip
     asked: dict[str, Any] = {"action": RedriveAction.DISCARD, "selection": selection, "reason": reason}
     pace = {"canary": 0, "rate_per_s": 5000, "ramp_s": 0}
     _show(
@@ -219,24 +236,9 @@ def cancel(redrive_id: UUID, reason: Reason = "", as_json: JsonFlag = False) -> 
     _decide(redrive_id, "cancel", reason, as_json)
 
 
-def _selection(
-    ids: list[UUID] | None,
-    rail: str | None,
-    error_class: str | None,
-    fingerprint: str | None,
-    operation: str | None,
-    provider: str | None,
-    intent: UUID | None,
-    text: str | None,
-    after: datetime | None,
-    before: datetime | None,
-) -> dict[str, Any]:
-    given = {
-        "ids": ids or None, "rail": rail, "error_class": error_class, "fingerprint": fingerprint,
-        "operation": operation, "provider": provider, "intent_id": intent, "text": text,
-        "received_after": utc(after), "received_before": utc(before),
-    }  # fmt: skip
-    return {name: value for name, value in given.items() if value is not None}
+def _selection(ids: list[UUID] | None, after: datetime | None, before: datetime | None, **given: Any) -> dict[str, Any]:
+    named = given | {"ids": ids or None, "received_after": utc(after), "received_before": utc(before)}
+    return {name: value for name, value in named.items() if value is not None}
 
 
 def utc(moment: datetime | None) -> datetime | None:

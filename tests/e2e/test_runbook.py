@@ -93,7 +93,12 @@ async def scene_of(fleet: Fleet, stack: Stack, owner: asyncpg.Connection) -> Sce
 
 async def set_stage(owner: asyncpg.Connection, scene: Scene, line: str) -> dict[str, str]:
     """Let the command meet an open letter, a break and a redrive of its own; return the names of these."""
-    names = {"BREAK": str(uuid4()), "REDRIVE": str(uuid4())}
+    names = {"BREAK": str(uuid4()), "REDRIVE": str(uuid4()), "ALERT": str(uuid4())}
+    await owner.execute(
+        "INSERT INTO fleet.alerts (id, tenant_id, severity, kind, detail, proposed_by, closed_because)"
+        " VALUES ($1, $2, 'page', 'success_after_void', 'planted', $3, 'seen')",
+        names["ALERT"], scene.tenant, None if "alerts close" in line else "key:other",
+    )  # fmt: skip
     await owner.execute(
         "INSERT INTO fleet.breaks (id, tenant_id, kind, detail, state, proposed_by)"
         " VALUES ($1, $2, 'projection_drift', 'planted', $3, 'key:other')",

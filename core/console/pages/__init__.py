@@ -3,6 +3,7 @@
 from typing import Final
 
 from core.console.pages import (
+    alerts,
     audit,
     breaks,
     intents,
@@ -32,6 +33,7 @@ SCREENS: Final[tuple[Screen, ...]] = (
     *suspense.SCREENS,
     *rails.SCREENS,
     *streams.SCREENS,
+    *alerts.SCREENS,
     *breaks.SCREENS,
     *reconciliation.SCREENS,
     *audit.SCREENS,

@@ -6,15 +6,15 @@ from typing import Final
 from core.console.visit import PAGE, Answer, Page, Screen, Visit
 from core.domain.roles import Role
 from core.services.cursors import decode_cursor, encode_cursor, id_of
-from core.services.on_call.dead_letters import cursor_behind, group_before
+from core.services.on_call.dead_letters import cursor_behind, group_before, trace_page
 from core.services.on_call.explain import explain
 from core.services.on_call.redrives import filter_of, reach
 from core.services.problems import Refusal
 from schemas.on_call import LetterQuery, LetterSelection, LetterState
 
 FIELDS: Final = (
-    "rail", "error_class", "fingerprint", "operation", "provider", "text", "intent_id", "job_id", "received_after",
-    "received_before",
+    "rail", "error_class", "fingerprint", "operation", "provider", "text", "intent_id", "job_id", "trace_id",
+    "evidence_id", "permits", "received_after", "received_before",
 )  # fmt: skip
 """What a search of letters may be narrowed by; a redrive of all that match takes the same."""
 _TIMES: Final = ("received_after", "received_before")
@@ -74,10 +74,11 @@ async def show_letter(visit: Visit) -> Answer:
         letter = await ports.letters.find_letter(uow, visit.path_id("letter_id"), reach(visit.caller))
         if letter is None:
             raise Refusal("not_found", "there is no such dead letter")
-        story = None
+        tried, story = await ports.letters.tried(uow, letter), None
         if letter.intent_id is not None:
             story = await explain(uow, ports.stories, visit.caller, letter.intent_id)
-    return Page("letter.html", {"letter": letter, "story": story})
+    trace = trace_page(letter.trace_id, visit.core.settings.trace_url)
+    return Page("letter.html", {"letter": letter, "tried": tried, "trace_page": trace, "story": story})
 
 
 SCREENS = (

@@ -5,12 +5,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final, Protocol
+from urllib.parse import quote
 from uuid import UUID
 
 from core.domain.redrive import Judgement, Redrive, Standing, judge
 from core.services.cursors import BIGINT_MAX, decode_cursor, encode_cursor, number_of
 from schemas.dead_letters import DeadLetter
-from schemas.on_call import LetterState
+from schemas.on_call import LetterAttempt, LetterEvidence, LetterState
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,8 +27,12 @@ class LetterFilter:
     provider: str | None = None
     job_id: UUID | None = None
     intent_id: UUID | None = None
+    trace_id: str | None = None
+    evidence_id: UUID | None = None
+    permits: int | None = None
+    """So many permits had been given when it died."""
     text: str | None = None
-    """Words of the message, the class or the provider's reference."""
+    """Words of the message, the class, the provider's reference or the masked payload."""
     received_after: datetime | None = None
     received_before: datetime | None = None
     ids: Sequence[UUID] | None = None
@@ -52,6 +57,7 @@ class LetterView:
     fingerprint: str
     message: str
     deliveries: int
+    permits: int
     fence: int
     intent_state: str | None
     state: str
@@ -72,6 +78,25 @@ class LetterView:
     def verdict(self) -> tuple[Redrive, str]:
         """What a redrive would be, and why."""
         return self.judgement.verdict, self.judgement.reason
+
+    @property
+    def trace_id(self) -> str | None:
+        """The number of the trace in which its job began."""
+        return trace_id_of(self.traceparent)
+
+
+def trace_id_of(traceparent: str | None) -> str | None:
+    """Return the trace's number in a `traceparent`; None where there is none."""
+    parts = (traceparent or "").split("-")
+    return parts[1] if len(parts) > 1 else None
+
+
+@dataclass(frozen=True, slots=True)
+class Tried:
+    """What was tried for a letter's job: each permit with what was reported under it, and the sealed evidence."""
+
+    attempts: Sequence[LetterAttempt] = ()
+    evidence: Sequence[LetterEvidence] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +148,10 @@ class Letters(Protocol):
         ...
 
     async def find_letter(self, uow: Any, letter_id: UUID, tenant_id: UUID | None = None) -> LetterView | None: ...
+
+    async def tried(self, uow: Any, letter: LetterView) -> Tried:
+        """Return what was tried for its job, in the order of time."""
+        ...
 
 
 async def receive(uow: Any, store: Letters, letters: Sequence[DeadLetter]) -> None:
@@ -197,6 +226,7 @@ def letter_document(letter: LetterView) -> dict[str, Any]:
         "intent_id": letter.intent_id,
         "intent_state": letter.intent_state,
         "reference": letter.reference,
+        "permits": letter.permits,
         "stream": letter.stream,
         "entry_id": letter.entry_id,
         "traceparent": letter.traceparent,
@@ -204,3 +234,25 @@ def letter_document(letter: LetterView) -> dict[str, Any]:
         "closed_at": letter.closed_at,
         "closed_because": letter.closed_because,
     }
+
+
+def letter_detail(letter: LetterView, tried: Tried, trace_url: str = "") -> dict[str, Any]:
+    """Return a letter in `schemas.on_call.LetterDetail`; `trace_url` has `{trace_id}` in it or is empty."""
+    payment = letter.intent_id
+    return letter_document(letter) | {
+        "trace_id": letter.trace_id,
+        "attempts": [attempt.model_dump() for attempt in tried.attempts],
+        "evidence": [each.model_dump() for each in tried.evidence],
+        "links": {
+            "intent": payment and f"/v1/intents/{payment}",
+            "history": payment and f"/v1/stories/{payment}",
+            "same_kind": f"/v1/dead-letters?fingerprint={quote(letter.fingerprint, safe='')}",
+            "journal": payment and f"/v1/audit?subject=intent:{payment}",
+            "trace": trace_page(letter.trace_id, trace_url),
+        },
+    }
+
+
+def trace_page(trace_id: str | None, trace_url: str) -> str | None:
+    """Return where a trace is shown; None where nobody said where traces are, or there is none."""
+    return trace_url.replace("{trace_id}", trace_id) if trace_id and trace_url else None

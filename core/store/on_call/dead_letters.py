@@ -8,7 +8,7 @@ from uuid import UUID
 
 import orjson
 
-from core.services.on_call.dead_letters import LetterFilter, LetterGroup, LetterView, shown_payload
+from core.services.on_call.dead_letters import LetterFilter, LetterGroup, LetterView, Tried, shown_payload
 from core.services.settling.settle import Delivery
 from core.services.vault_port import Vault
 from core.store.database import UnitOfWork
@@ -22,15 +22,16 @@ from core.store.on_call.letter_queries import (
     standing_of,
 )
 from schemas.dead_letters import DeadLetter
+from schemas.on_call import LetterAttempt, LetterEvidence
 
 _NO_TENANT: Final = "'00000000-0000-0000-0000-000000000000'::uuid"
 
 _KEEP: Final = f"""
 INSERT INTO fleet.dead_letters (id, tenant_id, stream, entry_id, rail, job_id, intent_id, error_class, fingerprint,
-    message, deliveries, body, payload, operation, kind, provider, reference, traceparent)
+    message, deliveries, body, payload, operation, kind, provider, reference, traceparent, permits)
 SELECT l.id, coalesce(j.tenant_id, {_NO_TENANT}), l.stream, l.entry_id, l.rail, l.job_id, j.intent_id, l.error_class,
     l.fingerprint, l.message, l.deliveries, l.body, l.payload, j.operation, j.kind, j.provider,
-    coalesce(j.reference, ''), j.traceparent
+    coalesce(j.reference, ''), j.traceparent, coalesce(j.fence, 0)
 FROM unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::uuid[], $6::text[], $7::text[], $8::text[], $9::int[],
     $10::bytea[], $11::jsonb[])
     AS l(id, stream, entry_id, rail, job_id, error_class, fingerprint, message, deliveries, body, payload)
@@ -57,8 +58,8 @@ _END_LATE: Final = "SELECT fleet.close_letters_of($1::uuid[])"
 
 _COLUMNS: Final = (
     "id", "tenant_id", "stream", "entry_id", "rail", "operation", "kind", "provider", "reference", "job_id",
-    "intent_id", "error_class", "fingerprint", "message", "deliveries", "state", "traceparent", "received_at",
-    "closed_at", "closed_because",
+    "intent_id", "error_class", "fingerprint", "message", "deliveries", "permits", "state", "traceparent",
+    "received_at", "closed_at", "closed_because",
 )  # fmt: skip
 
 # The page first, along an index; only its rows are joined to what is known about them.
@@ -87,6 +88,20 @@ FROM counted c CROSS JOIN LATERAL (
     WHERE d.fingerprint = c.fingerprint AND d.received_at = c.last_at AND {} LIMIT 1
 ) n
 ORDER BY c.letters DESC, c.fingerprint
+"""
+
+
+# A job of another rail is none of the letter's: its entry only named it.
+_ATTEMPTS: Final = """
+SELECT a.fence, a.mode, a.reference, a.provider_account, a.environment, a.granted_at, a.negative_at, coalesce((
+    SELECT jsonb_agg(jsonb_build_object('verdict', f.verdict, 'received_at', f.received_at, 'applied_at', f.applied_at,
+        'quarantine', f.quarantine, 'evidence_id', f.evidence_id, 'provider_tx_id', f.body->'provider_tx_id',
+        'reason', f.body->'reason') ORDER BY f.received_at)
+    FROM fleet.facts f WHERE f.job_id = a.job_id AND f.fence = a.fence), '[]')::text AS facts
+FROM fleet.jobs j JOIN fleet.attempts a ON a.job_id = j.id WHERE j.id = $1 AND j.rail = $2 ORDER BY a.fence
+"""
+_EVIDENCE: Final = """
+SELECT id, kind, received_at FROM fleet.evidence WHERE job_id = $1 AND rail = $2 ORDER BY received_at, id
 """
 
 
@@ -165,6 +180,17 @@ class DeadLetterStore:
         condition = "d.id = $1 AND ($2::uuid IS NULL OR d.tenant_id = $2)"
         row = await uow.connection.fetchrow(_VIEW.format(condition), letter_id, tenant_id)
         return None if row is None else _view(row)
+
+    async def tried(self, uow: UnitOfWork, letter: LetterView) -> Tried:
+        """Return the permits of the letter's job, what was reported under each, and the evidence about it."""
+        if letter.job_id is None:
+            return Tried()
+        attempts = await uow.connection.fetch(_ATTEMPTS, letter.job_id, letter.rail)
+        evidence = await uow.connection.fetch(_EVIDENCE, letter.job_id, letter.rail)
+        return Tried(
+            [LetterAttempt(**dict(row) | {"facts": orjson.loads(row["facts"])}) for row in attempts],
+            [LetterEvidence(**dict(row)) for row in evidence],
+        )
 
     def open_body(self, stream: str, entry_id: str, sealed: bytes) -> str:
         """Return a body as it came. Raises VaultError."""

@@ -8,6 +8,7 @@ from core.services.on_call.dead_letters import LetterFilter
 
 _EQUAL: Final = (
     "state", "tenant_id", "rail", "error_class", "fingerprint", "operation", "provider", "job_id", "intent_id",
+    "permits",
 )  # fmt: skip
 
 CAPS: Final = """
@@ -93,8 +94,8 @@ def newest_conditions_of(wanted: LetterFilter, newest: int) -> Conditions:
     inner = f"{found.where} ORDER BY d.received_at DESC, d.id DESC LIMIT {newest:d}"
     found.texts.clear()
     found.add(
-        f"d.id = ANY (ARRAY(SELECT n.id FROM (SELECT d.id, d.words FROM fleet.dead_letters d WHERE {inner}) n"  # noqa: S608
-        " WHERE n.words @@ websearch_to_tsquery('simple', {})))",
+        f"d.id = ANY (ARRAY(SELECT n.id FROM (SELECT d.id, d.searched FROM fleet.dead_letters d WHERE {inner}) n"  # noqa: S608
+        " WHERE n.searched @@ websearch_to_tsquery('simple', {})))",
         wanted.text,
     )
     return found
@@ -106,11 +107,20 @@ def conditions_of(wanted: LetterFilter) -> Conditions:
     for name in _EQUAL:
         if (value := getattr(wanted, name)) is not None:
             found.add(f"d.{name} = {{}}", value)
+    if wanted.trace_id is not None:
+        # Few letters are of one trace: along the time's index it would walk every letter.
+        found.add(
+            "d.id = ANY (ARRAY(SELECT t.id FROM fleet.dead_letters t"
+            " WHERE split_part(t.traceparent, '-', 2) = {} AND t.traceparent IS NOT NULL))",
+            wanted.trace_id,
+        )
+    if wanted.evidence_id is not None:
+        found.add("d.job_id = (SELECT e.job_id FROM fleet.evidence e WHERE e.id = {})", wanted.evidence_id)
     if wanted.text is not None:
         # As ids, so that the words' own index answers: along the time's, a rare word would walk every letter.
         found.add(
             "d.id = ANY (ARRAY(SELECT g.id FROM fleet.dead_letters g"
-            " WHERE g.words @@ websearch_to_tsquery('simple', {})))",
+            " WHERE g.searched @@ websearch_to_tsquery('simple', {})))",
             wanted.text,
         )
     if wanted.received_after is not None:

@@ -50,11 +50,12 @@ WITH kept AS (
     ON CONFLICT (id) DO UPDATE SET last_seen_at = now(), detail = excluded.detail, amount_minor = excluded.amount_minor,
         state = CASE b.state WHEN 'GONE' THEN 'OPEN' ELSE b.state END,
         ended_at = CASE b.state WHEN 'GONE' THEN NULL ELSE b.ended_at END
-    RETURNING id, tenant_id, kind, detail, xmax = 0 AS is_new
+    RETURNING id, tenant_id, kind, detail, state, xmax = 0 AS is_new
 ), told AS (
     INSERT INTO fleet.alerts (id, tenant_id, severity, kind, detail)
-    SELECT id, tenant_id, 'page', 'reconciliation_break', kind || ': ' || detail FROM kept WHERE is_new
-    ON CONFLICT (id) DO NOTHING
+    SELECT id, tenant_id, 'page', 'reconciliation_break', kind || ': ' || detail FROM kept WHERE state = 'OPEN'
+    ON CONFLICT (id) DO UPDATE SET closed_at = NULL, closed_by = NULL, closed_because = '', proposed_by = NULL,
+        proposed_at = NULL WHERE alerts.closed_at IS NOT NULL
 )
 SELECT count(*) FILTER (WHERE is_new) FROM kept
 """

@@ -14,7 +14,16 @@ from core.domain.context import Context
 from core.services.access.keys import KNOWN_SCOPES
 from tests.integration.api.conftest import REGISTRATION, World, payout
 from tests.integration.api.test_confirm_and_cancel import YES
-from tests.integration.api.test_tenants import FEE_RULE, LIMIT, OF_THE_SYSTEM, RECONCILING, Things, died_too, things_of
+from tests.integration.api.test_tenants import (
+    FEE_RULE,
+    LIMIT,
+    OF_THE_SYSTEM,
+    RECONCILING,
+    Things,
+    alerted,
+    died_too,
+    things_of,
+)
 from tests.support.drawn_requests import CHECKS
 from tests.support.signed import Signed
 
@@ -93,6 +102,16 @@ class Walk:
         assert answer.json().get("state") == "AWAITING_APPROVAL", answer.text
         return {"redrive_id": answer.json()["id"]}
 
+    async def proposed(self) -> dict[str, str]:
+        """An alert that another person wants to close."""
+        return {"alert_id": await alerted(self.world)}
+
+    async def raised(self) -> dict[str, str]:
+        """An alert that nobody has looked after."""
+        alert_id = await alerted(self.world)
+        await self.world.admin.execute("UPDATE fleet.alerts SET proposed_by = NULL WHERE id::text = $1", alert_id)
+        return {"alert_id": alert_id}
+
     async def returnable(self) -> dict[str, str]:
         """Money in suspense whose rail pays back."""
         operations = REGISTRATION["operations"] | {"REFUND": REGISTRATION["operations"]["PAYOUT"]}
@@ -115,6 +134,9 @@ MAKERS: dict[str, Callable[[Walk], Awaitable[dict[str, str]]]] = {
     "POST /v1/intents/{intent_id}/review": Walk.held,
     "POST /v1/intents/{intent_id}/confirm": Walk.looked_up,
     "POST /v1/wallets/{wallet_id}/close": Walk.empty,
+    "POST /v1/alerts/{alert_id}/close": Walk.raised,
+    "POST /v1/alerts/{alert_id}/approve": Walk.proposed,
+    "POST /v1/alerts/{alert_id}/reopen": Walk.proposed,
     "POST /v1/redrives/{redrive_id}/approve": Walk.asked_for,
     "POST /v1/redrives/{redrive_id}/reject": Walk.asked_for,
     "POST /v1/redrives/{redrive_id}/cancel": Walk.asked_for,

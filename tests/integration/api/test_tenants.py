@@ -149,7 +149,7 @@ async def things_of(world: World) -> Things:
     ids = {"intent_id": held["id"], "wallet_id": wallet, "rule_id": rule["id"], "limit_id": limit["id"],
            "quote_id": quoted["id"], "mandate_id": "M-1", "owner": OWNER, "letter_id": letter, "story_id": died["id"],
            "redrive_id": discard, "rail": "noop", "endpoint_id": endpoint["id"], "item_id": item,
-           "break_id": await broken(world), **await reconciled(world)}  # fmt: skip
+           "break_id": await broken(world), "alert_id": await alerted(world), **await reconciled(world)}  # fmt: skip
     bodies = {
         "/v1/intents": refund,
         "/v1/intents:batch": {"items": [
@@ -178,6 +178,7 @@ async def things_of(world: World) -> Things:
 
 
 ON_CALL: dict[str, Any] = {
+    **{f"/v1/alerts/{{alert_id}}/{step}": {"reason": "looked after"} for step in ("close", "approve", "reopen")},
     "/v1/intents/{intent_id}/reveal": {"reason": "the payee called"},
     "/v1/rails/{rail}/pause": {"reason": "maintenance"},
     "/v1/streams/{rail}/release": {"reason": "it is gone", "consumer": "a"},
@@ -226,6 +227,17 @@ async def suspended(world: World) -> str:
         world.tenant_id,
     )
     return str(item)
+
+
+async def alerted(world: World) -> str:
+    """Keep an alert of the first tenant's that another person wants to close; return its id."""
+    text = (
+        "INSERT INTO fleet.alerts (id, tenant_id, severity, kind, detail, proposed_by, closed_because)"
+        " VALUES ($1, $2, 'page', 'success_after_void', 'x', 'key:other', 'seen')"
+    )
+    alert_id = uuid4()
+    await world.admin.execute(text, alert_id, world.tenant_id)
+    return str(alert_id)
 
 
 async def broken(world: World) -> str:

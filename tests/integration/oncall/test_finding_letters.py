@@ -8,11 +8,13 @@ from uuid import uuid4
 import pytest
 
 from core.domain import redrive
-from core.services.on_call.dead_letters import LetterFilter, LetterView, cursor_behind, group_before
+from core.services.on_call.dead_letters import LetterFilter, LetterView, cursor_behind, group_before, letter_detail
 from core.store.on_call.letter_queries import conditions_of
-from schemas.on_call import LetterState
+from schemas.on_call import LetterDetail, LetterState
 from tests.integration.oncall.conftest import bury, fill
 from tests.integration.permits.conftest import RAIL, World, pay_job
+
+TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
 
 
 async def found(world: World, limit: int = 50, **wanted: Any) -> list[LetterView]:
@@ -23,11 +25,24 @@ async def found(world: World, limit: int = 50, **wanted: Any) -> list[LetterView
 async def test_a_letter_is_found_by_everything_that_is_known_of_it(world: World) -> None:
     wallet = await world.wallet(1000)
     intent, other = await world.pay(wallet), await world.pay(wallet)
+    await world.sent(intent)
+    await world.admin.execute(
+        "UPDATE fleet.jobs SET traceparent = $2 WHERE id = $1", pay_job(intent), f"00-{TRACE}-00f067aa0ba902b7-01"
+    )
     (letter,) = await bury(world, intent, message="gateway rejected the envelope")
     await bury(world, other, error_class="deliveries_exhausted", message="three times")
     job = await world.job(pay_job(intent))
+    evidence = uuid4()
+    await world.admin.execute(
+        "INSERT INTO fleet.evidence (id, tenant_id, rail, job_id, kind, ciphertext)"
+        " VALUES ($1, $2, $3, $4, 'answer', '')",
+        evidence, world.caller.tenant_id, RAIL, job["id"],
+    )  # fmt: skip
     narrow: list[dict[str, Any]] = [
         {"error_class": "poison"},
+        {"evidence_id": evidence},
+        {"trace_id": TRACE},
+        {"permits": 1},
         {"fingerprint": "poison-print"},
         {"job_id": pay_job(intent)},
         {"intent_id": intent},
@@ -42,6 +57,8 @@ async def test_a_letter_is_found_by_everything_that_is_known_of_it(world: World)
         {"rail": RAIL},
         {"operation": "PAYOUT"},
         {"provider": "p"},
+        {"text": "08"},
+        {"text": "THB 100"},
         {"tenant_id": world.caller.tenant_id},
         {"received_after": datetime.now(UTC) - timedelta(hours=1)},
     ]
@@ -50,6 +67,10 @@ async def test_a_letter_is_found_by_everything_that_is_known_of_it(world: World)
     nothing: list[dict[str, Any]] = [
         {"tenant_id": uuid4()},
         {"text": "rejected elsewhere"},
+        {"text": "0812345678"},
+        {"trace_id": "0" * 32},
+        {"evidence_id": uuid4()},
+        {"permits": 2},
         {"state": LetterState.CLOSED},
         {"received_before": datetime.now(UTC) - timedelta(hours=1)},
     ]
@@ -62,6 +83,28 @@ async def test_a_letter_shows_masked_fields_and_never_its_body(world: World) -> 
     (view,) = await found(world, ids=[letter])
     assert view.payload == {"amount_minor": 100, "currency": "THB", "payee_masked": "08*"}
     assert "0812345678" not in str(view)
+
+
+async def test_a_letter_carries_every_attempt_with_what_was_reported_and_its_evidence(world: World) -> None:
+    intent = await world.pay(await world.wallet(1000))
+    await world.sent(intent)
+    await world.tell(pay_job(intent), "UNKNOWN", reason="timed_out")
+    (letter,) = await bury(world, intent)
+    await world.admin.execute("UPDATE fleet.dead_letters SET traceparent = $1", f"00-{TRACE}-00f067aa0ba902b7-01")
+    letters = world.core.worker_ports.letters
+    async with world.uow() as uow:
+        view = await letters.find_letter(uow, letter)
+        assert view is not None
+        told = LetterDetail(
+            **letter_detail(view, await letters.tried(uow, view), "https://traces.example/t/{trace_id}")
+        )
+    (attempt,) = told.attempts
+    assert (attempt.fence, attempt.mode, attempt.negative_at) == (1, "SEND", None)
+    assert attempt.reference == told.reference != ""
+    assert [(fact.verdict, fact.reason, fact.quarantine) for fact in attempt.facts] == [("UNKNOWN", "timed_out", None)]
+    assert (told.permits, told.fence, told.trace_id) == (1, 1, TRACE)
+    assert (told.links.intent, told.links.history) == (f"/v1/intents/{intent}", f"/v1/stories/{intent}")
+    assert told.links.trace == f"https://traces.example/t/{TRACE}"
 
 
 async def test_a_letter_is_judged_by_permits_facts_and_the_clock(world: World) -> None:
@@ -138,8 +181,12 @@ async def test_groups_count_all_that_match_and_say_whether_it_gets_worse(world: 
         ({"fingerprint": "kind7"}, "dead_letters_by_fingerprint"),
         ({"error_class": "class_3"}, "dead_letters_by_class"),
         ({}, "dead_letters_by_time"),
-        ({"text": "REF4711"}, "dead_letters_by_words"),
+        ({"text": "REF4711"}, "dead_letters_by_searched"),
+        ({"text": "4711"}, "dead_letters_by_searched"),
         ({"intent_id": uuid4()}, "dead_letters_by_intent"),
+        ({"trace_id": "ab" * 16}, "dead_letters_by_trace"),
+        ({"permits": 2}, "dead_letters_by_permits"),
+        ({"evidence_id": uuid4()}, "dead_letters_by_job"),
     ],
 )
 async def test_a_search_walks_an_index(world: World, wanted: dict[str, Any], index: str) -> None:
