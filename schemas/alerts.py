@@ -22,6 +22,17 @@ class AlertState(StrEnum):
     CLOSED = "CLOSED"
 
 
+class AlertsWanted(StrEnum):
+    """Which alerts a list has."""
+
+    WAITING = "WAITING"
+    """Open ones, and those that somebody proposed to close."""
+    OPEN = "OPEN"
+    PROPOSED = "PROPOSED"
+    CLOSED = "CLOSED"
+    ALL = "ALL"
+
+
 class AlertView(Contract):
     """One alert about a payment, or about the core's own work."""
 

@@ -13,13 +13,13 @@ from core.api.requests import Page, parse, path_id, query_of
 from core.api.signed_routes import Route, SignedRoutes
 from core.services.access.keys import DEAD_LETTERS_SCOPE, REDRIVE_APPROVAL_SCOPE, Caller
 from core.services.on_call.alerts import AlertFilter, approve_alert, close_alert, list_alerts, reopen_alert
-from schemas.alerts import AlertClosing, AlertKind, AlertList, AlertState, AlertView
+from schemas.alerts import AlertClosing, AlertKind, AlertList, AlertsWanted, AlertView
 
 _Change = Callable[[Any, Caller, UUID, str], Awaitable[AlertView]]
 
 
 class _AlertQuery(Page):
-    state: AlertState | Literal["ALL"] = AlertState.OPEN
+    state: AlertsWanted = AlertsWanted.WAITING
     severity: Literal["ticket", "page"] | None = None
     kind: AlertKind | None = None
     intent_id: UUID | None = None
@@ -43,8 +43,7 @@ class AlertRoutes(SignedRoutes):
         """List alerts, the oldest first."""
         caller, _ = await self._operator(request, DEAD_LETTERS_SCOPE)
         query = query_of(_AlertQuery, request)
-        state = query.state if isinstance(query.state, AlertState) else None
-        wanted = AlertFilter(state, query.severity, query.kind, query.intent_id)
+        wanted = AlertFilter(query.state, query.severity, query.kind, query.intent_id)
         ports = self._core.worker_ports
         return json_answer(await list_alerts(ports, caller, wanted, cursor=query.cursor, limit=query.limit))
 

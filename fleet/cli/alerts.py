@@ -10,9 +10,9 @@ from pydantic import ValidationError
 from fleet.cli.connection import with_operator
 from fleet.cli.dry_run import Yes, show_dry_run
 from fleet.cli.output import JsonFlag, invalid_field, print_fields, print_json, print_table
-from schemas.alerts import AlertClosing, AlertList, AlertState, AlertView
+from schemas.alerts import AlertClosing, AlertList, AlertState, AlertsWanted, AlertView
 
-app = typer.Typer(help="Alerts about payments.", no_args_is_help=True)
+app = typer.Typer(help="Alerts about payments: listed, and closed with a reason.", no_args_is_help=True)
 
 Alert = Annotated[UUID, typer.Argument(help="The alert.")]
 Reason = Annotated[str, typer.Option(help="Why; kept with the alert and in the audit journal.")]
@@ -20,33 +20,29 @@ Reason = Annotated[str, typer.Option(help="Why; kept with the alert and in the a
 
 @app.command("list")
 def list_(
-    state: Annotated[AlertState | None, typer.Option(help="Only these; left out: open and proposed ones.")] = None,
+    state: Annotated[AlertsWanted, typer.Option(help="WAITING are open and proposed ones.")] = AlertsWanted.WAITING,
     severity: Annotated[str | None, typer.Option(help="page, which is about money, or ticket.")] = None,
     kind: Annotated[str | None, typer.Option(help="Only this kind, such as success_after_void.")] = None,
     intent: Annotated[UUID | None, typer.Option(help="Only this payment's.")] = None,
-    limit: Annotated[int, typer.Option(min=1, max=500, help="How many a page, of each state.")] = 100,
-    cursor: Annotated[str | None, typer.Option(help="Where the page before ended; with --state.")] = None,
+    limit: Annotated[int, typer.Option(min=1, max=500, help="How many a page.")] = 100,
+    cursor: Annotated[str | None, typer.Option(help="Where the page before ended.")] = None,
     as_json: JsonFlag = False,
 ) -> None:
     """List alerts about payments, the oldest first, and whether what they tell of still stands."""
     given = {"severity": severity, "kind": kind, "intent_id": intent, "limit": limit, "cursor": cursor}
-    narrowed = {name: str(value) for name, value in given.items() if value is not None}
-    found, following = list[AlertView](), None
-    for each in [state] if state else [AlertState.OPEN, AlertState.PROPOSED]:
-        page = _page(narrowed | {"state": each.value})
-        found += page.items
-        following = page.next_cursor or following
+    query = {name: str(value) for name, value in given.items() if value is not None} | {"state": state.value}
+    page = with_operator(lambda client: client.call("GET", "/v1/alerts", AlertList, query=query))
     if as_json:
-        print_json([each.model_dump(mode="json") for each in found])
+        print_json(page.model_dump(mode="json"))
         return
     rows = [
         (x.id, x.severity, x.kind, x.intent_id, x.detail, timedelta(seconds=x.age_s), x.state, x.proposed_by, x.stands)
-        for x in found
+        for x in page.items
     ]
     columns = ("id", "severity", "kind", "payment", "detail", "age", "state", "proposed by", "stands because")
     print_table("alerts", columns, rows)
-    if following:
-        typer.echo(f"more: --cursor {following}" if state else "more: name --state to page")
+    if page.next_cursor:
+        typer.echo(f"more: --cursor {page.next_cursor}")
 
 
 @app.command()
@@ -65,10 +61,6 @@ def approve(alert_id: Alert, *, reason: Reason, yes: Yes = False, as_json: JsonF
 def reopen(alert_id: Alert, *, reason: Reason, as_json: JsonFlag = False) -> None:
     """Leave open what you, or with approval another person, proposed to close."""
     _change("reopen", "leave the alert open", alert_id, reason, yes=True, as_json=as_json)
-
-
-def _page(query: dict[str, str]) -> AlertList:
-    return with_operator(lambda client: client.call("GET", "/v1/alerts", AlertList, query=query))
 
 
 def _change(step: str, told: str, alert_id: UUID, reason: str, *, yes: bool, as_json: bool) -> None:

@@ -4,19 +4,19 @@ from core.console.visit import PAGE, Answer, Page, Redirect, Screen, Visit
 from core.domain.roles import Role
 from core.services.on_call.alerts import AlertFilter, approve_alert, close_alert, list_alerts, reopen_alert
 from core.services.problems import Refusal
-from schemas.alerts import AlertClosing, AlertState
+from schemas.alerts import AlertClosing, AlertState, AlertsWanted
 
 
 async def list_page(visit: Visit) -> Answer:
     """List alerts, the oldest first."""
-    text = visit.form.get("state", AlertState.OPEN)
-    if text not in AlertState.__members__:
-        raise Refusal("invalid_request", f"a state is one of {', '.join(AlertState)}", field="state")
+    text = visit.form.get("state", AlertsWanted.WAITING)
+    if text not in AlertsWanted.__members__:
+        raise Refusal("invalid_request", f"a state is one of {', '.join(AlertsWanted)}", field="state")
     kept = {name: visit.form[name] for name in ("kind",) if name in visit.form}
-    wanted = AlertFilter(AlertState(text), kind=kept.get("kind"))
+    wanted = AlertFilter(AlertsWanted(text), kind=kept.get("kind"))
     cursor = visit.form.get("cursor")
     page = await list_alerts(visit.core.worker_ports, visit.caller, wanted, cursor=cursor, limit=PAGE)
-    values = {"alerts": page.items, "following": page.next_cursor, "state": text, "states": list(AlertState)}
+    values = {"alerts": page.items, "following": page.next_cursor, "state": text, "states": list(AlertsWanted)}
     return Page("alerts.html", values | {"kept": kept, "actor": visit.caller.context().actor})
 
 

@@ -12,14 +12,14 @@ from core.services.cursors import decode_cursor, encode_cursor, id_of
 from core.services.on_call.audit import Act, Journal
 from core.services.on_call.redrives import background_context, reach
 from core.services.problems import Refusal
-from schemas.alerts import AlertList, AlertState, AlertView
+from schemas.alerts import AlertList, AlertState, AlertsWanted, AlertView
 
 
 @dataclass(frozen=True, slots=True)
 class AlertFilter:
     """Which alerts are meant; None takes any."""
 
-    state: AlertState | None = AlertState.OPEN
+    state: AlertsWanted = AlertsWanted.WAITING
     severity: str | None = None
     kind: str | None = None
     intent_id: UUID | None = None

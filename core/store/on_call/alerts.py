@@ -26,6 +26,8 @@ FROM fleet.alerts a
 """
 _AFTER: Final = "(a.raised_at, a.id) > (SELECT raised_at, id FROM fleet.alerts WHERE id = ${:d})"
 _STATES: Final = {
+    "WAITING": "a.closed_at IS NULL",
+    "ALL": "true",
     "OPEN": "a.closed_at IS NULL AND a.proposed_by IS NULL",
     "PROPOSED": "a.closed_at IS NULL AND a.proposed_by IS NOT NULL",
     "CLOSED": "a.closed_at IS NOT NULL",
@@ -39,7 +41,7 @@ class AlertStore:
         self, uow: UnitOfWork, tenant_id: UUID | None, wanted: AlertFilter, after: UUID | None, limit: int
     ) -> list[AlertView]:
         """Return alerts, the oldest first; `after` is the last one of the page before."""
-        texts = ["true"] if wanted.state is None else [_STATES[wanted.state]]
+        texts = [_STATES[wanted.state]]
         arguments: list[Any] = []
         given = {
             "tenant_id": tenant_id,

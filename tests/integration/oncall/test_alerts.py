@@ -13,7 +13,7 @@ from core.services.access.keys import Caller
 from core.services.on_call.alerts import AlertFilter, approve_alert, close_alert, list_alerts, reopen_alert
 from core.services.problems import Refusal
 from core.store.recon.recon import ReconStore
-from schemas.alerts import AlertState, AlertView
+from schemas.alerts import AlertState, AlertsWanted, AlertView
 from tests.integration.oncall.conftest import bury
 from tests.integration.permits.conftest import World, pay_job
 
@@ -35,7 +35,7 @@ async def raised(world: World, severity: str = "page", kind: str = "success_afte
     return UUID(str(values["id"]))
 
 
-async def listed(world: World, state: AlertState | None = AlertState.OPEN, **narrowed: Any) -> list[AlertView]:
+async def listed(world: World, state: AlertsWanted = AlertsWanted.WAITING, **narrowed: Any) -> list[AlertView]:
     anna, _ = people(world)
     wanted = AlertFilter(state, **narrowed)
     return (await list_alerts(world.core.worker_ports, anna, wanted, cursor=None, limit=50)).items
@@ -66,7 +66,7 @@ async def test_an_alert_about_money_is_closed_by_two_people_and_the_journal_name
     assert (closed.state, closed.closed_by) == (AlertState.CLOSED, ben.context().actor)
     assert (closed.closed_because, closed.proposed_by) == ("the provider returned it", anna.context().actor)
     assert await listed(world) == []
-    assert [each.id for each in await listed(world, AlertState.CLOSED)] == [alert]
+    assert [each.id for each in await listed(world, AlertsWanted.CLOSED)] == [alert]
     assert await acts(world) == [
         ("alert_close_proposed", anna.context().actor),
         ("alert_closed", ben.context().actor),
