@@ -108,7 +108,9 @@ async def test_what_still_stands_cannot_be_closed(world: World) -> None:
     assert (await close_alert(ports, anna, unresolved, "it goes on")).state is AlertState.PROPOSED
     (letter,) = await bury(world, await world.pay(wallet))
     unusable = await raised(world, kind="unusable_result", id=letter)
-    assert [each.stands for each in await listed(world, AlertsWanted.OPEN)] == ["the dead letter of the result is still OPEN"]
+    assert [each.stands for each in await listed(world, AlertsWanted.OPEN)] == [
+        "the dead letter of the result is still OPEN"
+    ]
     assert await refused(close_alert(ports, anna, unusable, "enough")) == "alert_stands"
 
 
