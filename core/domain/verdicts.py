@@ -116,21 +116,34 @@ def decide_payment(case: Case, result: Result) -> Decision:
     of_reference = result.basis is Basis.REFERENCE_STATUS
     if verdict is Verdict.NOT_FOUND and of_reference and not_found_is_final(case):
         return _void(case, result.reason or "not_found")
-    if verdict is Verdict.NOT_FOUND and of_reference and _may_refund_anew(case):
-        return Decision(Step.RETRY, "not_found", after_s=_BACKOFF_FIRST_S)
+    if verdict is Verdict.NOT_FOUND and of_reference and _may_send_anew(case):
+        return Decision(Step.RETRY, "not_found", after_s=_backoff_s(case.job))
     return Decision(Step.WAIT, verdict.lower())
 
 
-def _may_refund_anew(case: Case) -> bool:
-    """Nothing buries a refund and none expires: one that never arrived is sent again, where its reference is once."""
+def _may_send_anew(case: Case) -> bool:
+    """Whether what never arrived is sent again, under its reference: where the provider takes that once, and no
+    tombstone could end it. The permit decides once more, in its own transaction, whether it may be sent.
+    """
+    job, able, expires_at = case.job, case.capabilities, lookup_expiry(case.intent)
+    window_ends_at = None
+    if job.first_granted_at is not None and able.dedup_window_s is not None:
+        window_ends_at = job.first_granted_at + timedelta(seconds=able.dedup_window_s)
+    ends = (job.deadline, expires_at if job.kind is JobKind.PAY else None, window_ends_at)
     return (
-        case.job.kind is JobKind.REFUND
-        and case.capabilities.deduplicates_reference
-        and not case.capabilities.cancel_by_reference
+        job.kind in (JobKind.PAY, JobKind.REFUND)
+        and able.deduplicates_reference
+        and not able.cancel_by_reference
         and not case.unapplied_positive
+        and not case.epoch_doubted
         and IntentState(case.intent.state) is not IntentState.UNRESOLVED
-        and case.now < case.job.deadline
+        and all(case.now < end for end in ends if end is not None)
     )
+
+
+def _backoff_s(job: JobRow) -> float:
+    """Return how long a job that failed so often rests before it is sent again."""
+    return min(_BACKOFF_LONGEST_S, _BACKOFF_FIRST_S * 2 ** min(job.failures, 10))
 
 
 def _succeeded(case: Case, result: Result) -> Decision:
@@ -210,8 +223,8 @@ def not_sent(case: Case, result: Result) -> Decision:
         return _own_fence(case, result.fence, "deadline_unsent")
     if case.unapplied_positive:
         return Decision(Step.WAIT, "unapplied_positive_fact", negative_fence=result.fence)
-    waited_s = min(_BACKOFF_LONGEST_S, _BACKOFF_FIRST_S * 2 ** min(case.job.failures, 10))
-    return Decision(Step.RETRY, reason, max(float(result.retry_after_s), waited_s), negative_fence=result.fence)
+    after_s = max(float(result.retry_after_s), _backoff_s(case.job))
+    return Decision(Step.RETRY, reason, after_s, negative_fence=result.fence)
 
 
 def _own_fence(case: Case, fence: int, reason: str) -> Decision:

@@ -14,6 +14,8 @@ class Profile:
     """The contract's latest settlement and skew: H = I + this, which is above S + T_psp + this."""
     inquiry_first_s: float
     sweeper_age_s: float
+    breaker_window_s: float
+    breaker_open_most_s: float
 
     def core_env(self) -> dict[str, str]:
         """Return the core's variables."""
@@ -29,11 +31,31 @@ class Profile:
             "FLEET_SEND_BY_S": str(self.send_by_s),
             "FLEET_CALL_TOTAL_S": str(self.call_total_s),
             "FLEET_CLAIM_IDLE_S": str(self.claim_idle_s),
+            "FLEET_BREAKER_WINDOW_S": str(self.breaker_window_s),
+            "FLEET_BREAKER_OPEN_MOST_S": str(self.breaker_open_most_s),
         }
 
 
-STANDARD = Profile(send_by_s=5, call_total_s=10, claim_idle_s=60, settlement_s=60, inquiry_first_s=5, sweeper_age_s=30)
+STANDARD = Profile(
+    send_by_s=5,
+    call_total_s=10,
+    claim_idle_s=60,
+    settlement_s=60,
+    inquiry_first_s=5,
+    sweeper_age_s=30,
+    breaker_window_s=10,
+    breaker_open_most_s=60,
+)
 """The protocol's defaults."""
 
-SCALED = Profile(send_by_s=1, call_total_s=1.5, claim_idle_s=4, settlement_s=3, inquiry_first_s=1, sweeper_age_s=3)
+SCALED = Profile(
+    send_by_s=1,
+    call_total_s=1.5,
+    claim_idle_s=4,
+    settlement_s=3,
+    inquiry_first_s=1,
+    sweeper_age_s=3,
+    breaker_window_s=3,
+    breaker_open_most_s=4,
+)
 """For the demo and the tests: the same inequality, some twenty times faster."""

@@ -14,7 +14,7 @@ from core.domain.intents import IntentRow
 from core.domain.jobs import JobRow, JobState
 from core.domain.permits import Gates, Grant, Refusal, Refused, decide_permit
 from core.domain.resolution import Due, decide_due
-from core.domain.verdicts import AttemptView, Case, Step, decide_payment
+from core.domain.verdicts import AttemptView, Case, Decision, Step, decide_payment
 from schemas.events import IntentState
 from schemas.operations import JobKind, OperationType
 from schemas.permits import PermitMode
@@ -128,6 +128,52 @@ def test_not_found_counts_only_once_the_payments_lookup_has_expired() -> None:
     assert decide_payment(case, fact).step is Step.WAIT
     case.asked_at = NOW + timedelta(seconds=300)
     assert decide_payment(case, fact).step is Step.VOID
+
+
+def _never_arrived(**capabilities: object) -> tuple[Case, Result]:
+    """A payment that its provider does not know, at a provider that takes a reference once."""
+    case = _case(1, deduplicates_reference=True, **capabilities)
+    case.job.first_granted_at = case.asked_at = NOW
+    return case, _result(Verdict.NOT_FOUND, 0, Basis.REFERENCE_STATUS, kind=JobKind.INQUIRE)
+
+
+def test_what_never_arrived_is_sent_again_where_its_provider_takes_a_reference_once() -> None:
+    case, fact = _never_arrived()
+    assert decide_payment(case, fact) == Decision(Step.RETRY, "not_found", after_s=1)
+    case.job.failures = 3
+    assert decide_payment(case, fact).after_s == 8
+    assert decide_payment(*_never_arrived(dedup_window_s=60)).step is Step.RETRY
+    again, refund = _never_arrived()
+    again.job.kind = JobKind.REFUND
+    assert decide_payment(again, refund).step is Step.RETRY
+
+
+@pytest.mark.parametrize(
+    ("changed", "capabilities"),
+    [
+        ({"now": NOW + timedelta(hours=1)}, {}),
+        ({"now": NOW + timedelta(seconds=60)}, {"dedup_window_s": 60}),
+        ({"unapplied_positive": True}, {}),
+        ({"epoch_doubted": True}, {}),
+        ({}, {"cancel_by_reference": True}),
+        ({}, {"deduplicates_reference": False}),
+    ],
+)
+def test_what_never_arrived_waits_where_sending_again_could_pay_twice_or_come_too_late(
+    changed: dict[str, Any], capabilities: dict[str, object]
+) -> None:
+    case, fact = _never_arrived()
+    able = _capabilities(**({"deduplicates_reference": True} | capabilities))
+    assert decide_payment(replace(case, capabilities=able, **changed), fact).step is Step.WAIT
+
+
+def test_what_never_arrived_waits_once_it_is_parked_or_its_lookup_has_expired() -> None:
+    parked, fact = _never_arrived()
+    parked.intent.state = "UNRESOLVED"
+    assert decide_payment(parked, fact).step is Step.WAIT
+    expired, fact = _never_arrived()
+    expired.intent.lookup = {"expires_at": NOW.isoformat()}
+    assert decide_payment(expired, fact).step is Step.WAIT
 
 
 def test_an_unapplied_success_blocks_every_void() -> None:
