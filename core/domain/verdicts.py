@@ -143,7 +143,7 @@ def _may_send_anew(case: Case) -> bool:
 
 def _backoff_s(job: JobRow) -> float:
     """Return how long a job that failed so often rests before it is sent again."""
-    return min(_BACKOFF_LONGEST_S, _BACKOFF_FIRST_S * 2 ** min(job.failures, 10))
+    return min(_BACKOFF_LONGEST_S, _BACKOFF_FIRST_S * 2.0 ** min(job.failures, 10))
 
 
 def _succeeded(case: Case, result: Result) -> Decision:
