@@ -36,6 +36,11 @@ _ALL: Final = tuple(role for role in _ROLES if role != "console")
 """The console is a process of its own: what people do there takes nothing from payments."""
 
 
+def _name_of(roles: tuple[str, ...]) -> str:
+    """Return what logs and traces call the process: all that works by itself together is the worker."""
+    return "core-worker" if roles == tuple(_BACKGROUND) else "core-" + "-".join(roles)
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Run until SIGTERM or SIGINT; return the exit code."""
     parser = argparse.ArgumentParser(prog="python -m core", description=__doc__)
@@ -44,7 +49,7 @@ def main(arguments: list[str] | None = None) -> int:
     if unknown := sorted(set(asked) - {"all", *_ROLES}):
         parser.error(f"unknown role {', '.join(unknown)}: use all, {', '.join(_ROLES)}")
     roles = tuple(role for role in _ROLES if role in asked or ("all" in asked and role in _ALL))
-    log_json_lines("core-" + "-".join(roles))
+    log_json_lines(_name_of(roles))
     try:
         settings = Settings()
     except ValidationError as error:

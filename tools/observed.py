@@ -330,7 +330,7 @@ SCENARIOS: Final = (
         _stop_adapters,
         _go_on_adapters,
     ),
-    Scenario("the worker stands still", ("ObserverSilent", "ProcessDown"), _stop_worker, _go_on_worker),
+    Scenario("core-worker stands still", ("ObserverSilent", "ProcessDown"), _stop_worker, _go_on_worker),
     Scenario(
         "jobs wait for a stream that nobody relays",
         ("OutboxStuck",),

@@ -28,6 +28,8 @@ REDELIVERIES: Final = Counter(
     "fleet_redeliveries_total", "Entries that came again: their consumer died or let go.", ["stream", "group"]
 )
 BACKOFF_CAP_S = 5.0
+START_GRACE_S = 30.0
+"""So long a consumer that has read nothing yet waits in silence for groups and functions: the core starts beside it."""
 _FULL_S: Final = 0.01
 """How long who finds no room waits before it looks again."""
 PARK_AFTER_IDLES = 10
@@ -173,16 +175,18 @@ class StreamConsumer:
         await self._feed.close()
 
     async def _forever(self, step: Callable[[], Awaitable[None]], pause_s: float) -> None:
-        failures = 0
+        failures, told, grace_until = 0, False, time.monotonic() + START_GRACE_S
         while not self._stopping or step == self._beat:
             try:
                 await step()
-                failures = 0
+                failures, told, grace_until = 0, False, 0.0
                 await asyncio.sleep(pause_s)
             except Exception as error:
                 failures += 1
                 known = isinstance(error, functions.ServerUnpreparedError | RedisError | OSError)
-                if failures == 1:
+                expected = isinstance(error, functions.ServerUnpreparedError) and time.monotonic() < grace_until
+                if not (told or expected):
+                    told = True
                     # What nobody foresaw must not end a loop in silence: it is shown whole, and tried again.
                     log.warning("stream %s: %s", self._settings.stream, type(error).__name__, exc_info=not known)
                 ceiling_s = min(BACKOFF_CAP_S, 0.05 * 2.0 ** min(failures, 8))

@@ -18,6 +18,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from adapters.testkit.durable import DurableStore
 from adapters.testkit.faults import Fault, FaultScripts, Script
+from schemas.faults import first_fault
 from wire.environment import read_variable
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -94,8 +95,8 @@ def parsed(model: type[Model], document: Any) -> Model | str:
     try:
         return model.model_validate(document)
     except ValidationError as error:
-        first = error.errors()[0]
-        return f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
+        fault = first_fault(error)
+        return f"{fault.field}: {fault.words}"
 
 
 def simulator_arguments(name: str, about: str | None) -> argparse.ArgumentParser:

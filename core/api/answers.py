@@ -13,6 +13,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from core.services.problems import Refusal
+from schemas.faults import fault_of
 
 _log = logging.getLogger(__name__)
 _DISK_FULL = "53100"
@@ -58,8 +59,9 @@ def answer_to(error: Exception, path: str, passing: tuple[type[Exception], ...])
         return answer
     if isinstance(error, RequestValidationError):
         # Bodies and queries are parsed by hand: what the framework reads is what stands in the path.
-        wrong = error.errors()[0]
-        return problem_answer(Refusal("invalid_request", str(wrong["msg"]), field=str(wrong["loc"][-1])), path)
+        fault = fault_of(error.errors()[0])
+        name = fault.field.rpartition(".")[2]
+        return problem_answer(Refusal("invalid_request", f"{name}: {fault.words}", field=name), path)
     if isinstance(error, passing):
         _log.warning("a request found the database away: %s", type(error).__name__)
         return problem_answer(fault_refusal(error), path)

@@ -1,6 +1,8 @@
 """How a request is read: bounded body, signature, trace. Nothing of a body is ever logged."""
 
+import json
 import re
+from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Annotated, Any, Final, TypeVar
@@ -12,7 +14,7 @@ from starlette.requests import Request
 
 from core.services.access.keys import Authenticator, Caller, HeldNonce, SignedRequest, acting_of
 from core.services.problems import Refusal
-from schemas.api import PAYEE_TAGS
+from schemas.faults import first_fault
 from wire.signing import KEY_HEADER, NONCE_HEADER, ON_BEHALF_OF_HEADER, SIGNATURE_HEADER, TIMESTAMP_HEADER
 
 BODY_MAX_BYTES: Final = 64 * 1024
@@ -101,10 +103,11 @@ def parse(
 ) -> Model:
     """Return the model in the body; what is `sealed` may have U+0000, which PostgreSQL stores in no text.
 
-    Raises Refusal: unsupported_media_type, malformed_json, invalid_request.
+    Raises Refusal: unsupported_media_type, malformed_json, duplicate_field, invalid_request.
     """
     if content_type is not None and content_type.partition(";")[0].strip().lower() not in ("application/json", ""):
         raise Refusal("unsupported_media_type", "send application/json")
+    _require_each_name_once(body)
     try:
         made = model.model_validate_json(body)
     except ValidationError as error:
@@ -113,6 +116,36 @@ def parse(
         field = _place_of_nul(orjson.loads(body))
         raise Refusal("invalid_request", f"{field or 'body'}: the character U+0000 cannot be stored", field=field)
     return made
+
+
+class _NamedTwiceError(Exception):
+    """An object of a body has two members of one name."""
+
+
+def _names_once(members: list[tuple[str, Any]]) -> None:
+    if len(dict(members)) != len(members):
+        counted = Counter(name for name, _ in members)
+        raise _NamedTwiceError(next(name for name, count in counted.items() if count > 1))
+
+
+# Some microseconds a payment: what is built is thrown away as it is read.
+_READ_NAMES: Final = json.JSONDecoder(object_pairs_hook=_names_once, parse_int=len, parse_float=len).decode
+
+
+def _require_each_name_once(body: bytes) -> None:
+    """Raise Refusal `duplicate_field`: of two amounts in one body, readers would not agree on which one is meant."""
+    try:
+        _READ_NAMES(body.decode())
+    except _NamedTwiceError as twice:
+        try:
+            orjson.loads(body)
+        except orjson.JSONDecodeError:
+            return
+        name = str(twice)[:64]
+        raise Refusal("duplicate_field", f"{name!r} stands twice in one object: send it once", field=name) from twice
+    except (ValueError, RecursionError):
+        # What is no JSON is refused by whoever reads it next.
+        return
 
 
 def _place_of_nul(value: Any, at: str = "") -> str | None:
@@ -125,11 +158,10 @@ def _place_of_nul(value: Any, at: str = "") -> str | None:
 
 def refusal_of(error: ValidationError) -> Refusal:
     """Return the refusal of the first fault. The value at fault stays out of the text: it may be a payee."""
-    fault = error.errors(include_url=False, include_context=False, include_input=False)[0]
-    if fault["type"] == "json_invalid":
+    fault = first_fault(error)
+    if fault.kind == "json_invalid":
         return Refusal("malformed_json", "the body is not JSON: check quotes and commas")
-    field = ".".join(str(part) for part in fault["loc"] if part not in PAYEE_TAGS)
-    return Refusal("invalid_request", f"{field or 'body'}: {fault['msg']}", field=field or None)
+    return Refusal("invalid_request", f"{fault.field or 'body'}: {fault.words}", field=fault.field or None)
 
 
 def query_of(model: type[Model], request: Request) -> Model:

@@ -22,16 +22,18 @@ async def heal_rail(client: Redis, store: DispatchStore, rail: str) -> bool:
     The epoch rises before the token is written: a crash between the two raises it once more, which only makes
     the sweeper look again.
     """
+    known = await store.stream_token(rail)
+    # A rail that was never there lacks everything, and nobody has to know; one that lost it does.
+    level = logging.INFO if known is None else logging.WARNING
     if await functions.load_functions(client):
-        log.warning("functions loaded")
+        log.log(level, "functions loaded")
     created = await functions.ensure_groups(client, rail)
     if created:
-        log.warning("groups created on %s", ", ".join(created))
+        log.log(level, "groups created on %s", ", ".join(created))
     held: bytes | None = await client.get(epoch_key(rail))  # type: ignore[assignment] # answers are bytes
-    known = await store.stream_token(rail)
     if held is not None and known is not None and held.decode() == known:
         return False
     token = await store.raise_stream_epoch(rail, known, secrets.token_hex(8))
     await client.set(epoch_key(rail), token)
-    log.warning("stream epoch of %s raised", rail)
+    log.log(level, "stream epoch of %s raised", rail)
     return True

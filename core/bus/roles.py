@@ -1,6 +1,7 @@
 """The background roles, each a coroutine that runs until it is cancelled. Several of each may run at once."""
 
 import asyncio
+import contextlib
 import logging
 import random
 import time
@@ -96,6 +97,7 @@ async def settler_role(deps: BusDeps) -> None:
         receivers = ((results_stream(shard), deps.settle), (jobs_dlq_stream(shard), deps.receive_dead_letters))
         for stream, receive in receivers:
             inboxes.append(Inbox(deps.servers.of(shard), rail, stream, deps.instance, receive, batch=own.results_batch))
+    await _prepare(deps)
     for inbox in inboxes:
         inbox.start()
     try:
@@ -109,6 +111,7 @@ async def resolver_role(deps: BusDeps) -> None:
 
     The healer runs here too: with every relay away, adapters and settlers still need their groups.
     """
+    await _prepare(deps)
     async with asyncio.TaskGroup() as tasks:
         tasks.create_task(forever("the resolver", lambda: _then(deps.resolve, deps.settings.resolver_every_s)))
         tasks.create_task(forever("redrives", lambda: _then(deps.redrive, deps.settings.resolver_every_s)))
@@ -126,6 +129,14 @@ async def resolver_role(deps: BusDeps) -> None:
             tasks.create_task(_heal(deps, part.shard(rail)))
             tasks.create_task(_sweep(deps, rail, part))
             tasks.create_task(_clean(deps, part.shard(rail)))
+
+
+async def _prepare(deps: BusDeps) -> None:
+    """Put what a new server lacks there before anybody reads; where that fails, the loops tell of it."""
+    with contextlib.suppress(Exception):
+        for rail, part in deps.settings.rail_parts:
+            shard = part.shard(rail)
+            await heal_rail(deps.servers.of(shard), deps.store, shard)
 
 
 def _bounds(deps: BusDeps) -> GateBounds:

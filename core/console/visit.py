@@ -17,6 +17,7 @@ from core.services.access.people import Person, Session
 from core.services.on_call.redrives import background_context
 from core.services.on_call.stream_repair import RepairedStreams
 from core.services.problems import Refusal
+from schemas.faults import first_fault
 from schemas.tenants import TenantView
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -152,6 +153,5 @@ def id_in(text: str) -> UUID:
 
 def refusal_of(error: ValidationError) -> Refusal:
     """Return the refusal of the first fault. The value at fault stays out of the text: it may be a payee."""
-    fault = error.errors(include_url=False, include_context=False, include_input=False)[0]
-    at = ".".join(str(part) for part in fault["loc"])
-    return Refusal("invalid_request", f"{at or 'form'}: {fault['msg']}", field=at or None)
+    fault = first_fault(error)
+    return Refusal("invalid_request", f"{fault.field or 'form'}: {fault.words}", field=fault.field or None)

@@ -12,6 +12,7 @@ from typing import Any, Final
 from pydantic import ValidationError
 
 from core.domain.register_records import PlainLines, Record, moment_of, record_of
+from schemas.faults import first_fault
 from schemas.money import AmountError, currency_of, to_minor
 from schemas.register_mapping import MappedAmount, MappedValue, RegisterMapping
 from schemas.registers import RegisterDirection, RegisterLine, RegisterOperation, RegisterStatus
@@ -77,8 +78,8 @@ def looked_at(mapping: RegisterMapping, header: list[str], number: int, cells: l
     try:
         return record_of(_line(mapping, number, dict(zip(header, (cell.strip() for cell in cells), strict=True))))
     except ValidationError as error:
-        first = error.errors(include_url=False, include_context=False)[0]
-        return RefusedLine(number, f"{'.'.join(map(str, first['loc']))}: {first['msg']}")
+        fault = first_fault(error)
+        return RefusedLine(number, f"{fault.field}: {fault.words}")
     except (ValueError, KeyError) as error:
         return RefusedLine(number, str(error)[:300])
 

@@ -25,6 +25,7 @@ PROBLEMS: Final = {
     "idempotency_key_missing": ProblemType(422, "A money request needs an Idempotency-Key"),
     "unsupported_media_type": ProblemType(415, "The body is not JSON"),
     "malformed_json": ProblemType(400, "The body is not JSON"),
+    "duplicate_field": ProblemType(400, "The body names a field twice"),
     "invalid_request": ProblemType(422, "A field is not valid"),
     "operation_not_permitted": ProblemType(403, "The key may not do this"),
     "account_not_permitted": ProblemType(403, "The key may not use this account"),

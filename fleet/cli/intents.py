@@ -242,13 +242,16 @@ def show_intent(view: IntentView, as_json: bool, *, everything: bool = False, **
     if as_json:
         print_json(document)
         return
-    amounts = {"amount": view.amount_minor, "fee": view.fee_minor, "received": view.received_minor,
+    # What the recipient gets is received once it is settled, and no payment before says so.
+    received = view.received_minor if view.state is IntentState.SETTLED else None
+    amounts = {"amount": view.amount_minor, "fee": view.fee_minor, "received": received,
                "confirmed": view.confirmed_minor}  # fmt: skip
     told = {name: value for name, value in document.items() if not name.endswith("_minor")}
     told |= {name: money_text(minor, view.currency) if minor else None for name, minor in amounts.items()}
     told |= {
         "fees": _fees(view),
         "exchange": _bought(view),
+        "lookup": _looked_up(view),
         "next_action": view.next_action.payload if view.next_action else None,
         "failure": _failure(view),
         "created_at": view.created_at,
@@ -276,6 +279,25 @@ def _bought(view: IntentView) -> str | None:
     if view.exchange is None:
         return None
     return money_text(view.exchange.to_minor, view.exchange.currency)
+
+
+def _looked_up(view: IntentView) -> str | None:
+    if view.lookup is None:
+        return None
+    found, qr = view.lookup, view.lookup.qr
+    parts = [
+        found.payee_name_masked or "no name told",
+        f"fee {money_text(found.fee_minor, view.currency)}",
+        f"until {found.expires_at:%Y-%m-%d %H:%M:%S}" if found.expires_at else "",
+    ]
+    if qr is not None:
+        asked = "any amount" if qr.amount_minor is None else money_text(qr.amount_minor, qr.currency)
+        parts += [
+            f"code: {qr.kind.value} of {asked}{', for one payment' if qr.one_time else ''}",
+            *(f"{name} {text}" for name, text in (("merchant", qr.merchant_name), ("biller", qr.biller_id),
+                                                  ("ref1", qr.ref1_masked), ("ref2", qr.ref2_masked)) if text),
+        ]  # fmt: skip
+    return "; ".join(part for part in parts if part)
 
 
 def _failure(view: IntentView) -> str | None:

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from schemas.api import PAYEE_TAGS
+from schemas.faults import first_fault
 from schemas.streams import RAIL_PATTERN
 
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
@@ -50,9 +50,8 @@ class CommandError(Exception):
 
 def invalid_field(error: ValidationError) -> CommandError:
     """Return the first fault of a value that the contract does not take."""
-    first = error.errors(include_url=False, include_context=False, include_input=False)[0]
-    field = ".".join(str(part) for part in first["loc"] if part not in PAYEE_TAGS)
-    return CommandError("invalid_field", f"{field}: {first['msg']}".removeprefix(": "))
+    fault = first_fault(error)
+    return CommandError("invalid_field", f"{fault.field}: {fault.words}".removeprefix(": "))
 
 
 def require_rail(rail: str) -> None:

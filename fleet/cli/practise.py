@@ -53,7 +53,7 @@ def give_up(
             async def kept() -> Sequence[Any]:
                 return jobs if await reader.fetchval(_KEPT, jobs) >= len(jobs) else ()
 
-            await _in_time(kept, "the core has not taken the letters yet: does its worker run?")
+            await _in_time(kept, "the core has not taken the letters yet: does core-worker run?")
         return jobs
 
     jobs = with_database(work, "redis_url")

@@ -187,10 +187,10 @@ def watch_redrive(redrive_id: UUID, as_json: JsonFlag = False) -> int:
     async def follow(client: FleetClient) -> RedriveView:
         while True:
             view = await client.call("GET", f"/v1/redrives/{redrive_id}", RedriveView)
-            if view.state in _ENDED:
-                return view
             if not as_json:
                 typer.echo(_bar(view), err=True)
+            if view.state in _ENDED:
+                return view
             await asyncio.sleep(1)
 
     view = with_operator(follow)

@@ -18,6 +18,7 @@ from core.store.database import AWAY, Database
 from fleet.client import FleetClient, FleetError
 from fleet.demo.example import payments
 from fleet.demo.payments_file import FileRefusedError, PaymentLine, RefusedLine, read_payments
+from fleet.demo.progress import lines_of_progress
 from fleet.demo.report import as_object, print_report
 from fleet.demo.runner import Run, WaitedTooLongError, run_payments
 from fleet.proof import Proof, prove
@@ -140,13 +141,19 @@ async def _demo(
     balance: str,
     console: Console,
 ) -> Proof:
-    with (
-        interruptible(),
-        console.status("starting PostgreSQL, Valkey, the core, the adapters and their providers …") as busy,
-    ):
-        async with running(plan) as stack:
+    doing = "starting PostgreSQL, Valkey, the core, the adapters and their providers …"
+    with interruptible(), console.status(doing) as busy:
+        async with (
+            lines_of_progress(console, lambda: _note(run) if run.accepted else doing),
+            running(plan) as stack,
+        ):
             busy.stop()
             return await _pay(stack, run, lines, total, balance, console)
+
+
+def _note(run: Run) -> str:
+    ended = f"{run.ended} of {len(run.accepted)} accepted payments have ended"
+    return f"{ended}: {run.ends['SETTLED']} settled, {sum(run.failed.values())} failed"
 
 
 async def _pay(

@@ -65,20 +65,21 @@ def print_report(console: Console, run: Run, proof: Proof) -> None:
     checks.add_column("result", justify="right")
     checks.add_row("ledger: every transfer sums to zero", _yes(proof.balanced))
     checks.add_row("ledger: holds = pending payments", _yes(proof.holds_match_pending))
-    checks.add_row("provider's book: paid out", str(proof.booked))
+    checks.add_row("providers' books: paid out", str(proof.booked))
     for rail, book in proof.by_rail.items():
         checks.add_row(f"  of them by {rail}", str(book.payments))
-    checks.add_row("provider's book: paid twice", str(len(proof.paid_twice)))
-    checks.add_row("provider's book: paid, not settled", str(len(proof.paid_not_settled)))
-    checks.add_row("provider's book: settled, not paid", str(len(proof.settled_not_paid)))
-    checks.add_row("provider's book: payments in", str(proof.received))
-    checks.add_row("provider's book: in, not credited", str(len(proof.received_not_credited)))
-    checks.add_row("provider's book: credited, not in", str(len(proof.credited_not_received)))
+    checks.add_row("providers' books: paid twice", str(len(proof.paid_twice)))
+    checks.add_row("providers' books: paid, not settled", str(len(proof.paid_not_settled)))
+    checks.add_row("providers' books: settled, not paid", str(len(proof.settled_not_paid)))
+    checks.add_row("providers' books: payments in", str(proof.received))
+    checks.add_row("providers' books: in, not credited", str(len(proof.received_not_credited)))
+    checks.add_row("providers' books: credited, not in", str(len(proof.credited_not_received)))
     console.print(checks)
     culprits = (*proof.paid_twice, *proof.paid_not_settled, *proof.settled_not_paid, *proof.discrepancies)
     for culprit in (*culprits, *proof.received_not_credited, *proof.credited_not_received):
         console.print(f"  [red]{escape(str(culprit))}[/red]")
-    console.print(f"{len(run.accepted)} payments in {run.seconds:.1f} s, after the start of the system")
+    count = len(run.accepted)
+    console.print(f"{count} payment{'' if count == 1 else 's'} in {run.seconds:.1f} s, after the start of the system")
 
 
 def _yes(holds: bool) -> str:

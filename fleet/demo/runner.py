@@ -18,6 +18,7 @@ from fleet.client import FleetClient
 from fleet.demo.money_in import COLLECTIONS, REFUND, Collected, MoneyIn, PayIn
 from fleet.demo.payments_file import PaymentLine, RefusedLine
 from schemas.api import AutoConfirm, BatchItem, IntentRequest, WalletRequest
+from schemas.faults import first_fault
 from schemas.money import currency_of, to_minor
 from schemas.operations import OperationType
 from schemas.permits import Payee
@@ -154,10 +155,10 @@ def _plainly(error: ValueError) -> str:
     """Return the first fault of a line as a sentence."""
     if not isinstance(error, ValidationError):
         return str(error)
-    first = error.errors(include_url=False, include_context=False, include_input=False)[0]
-    if first["loc"][-1:] == ("type",):
+    fault = first_fault(error)
+    if fault.field.rpartition(".")[2] == "type":
         return "payee_type is a name of lower-case letters, digits and underscores, such as national_id"
-    return f"{'.'.join(map(str, first['loc']))}: {first['msg']}".removeprefix(": ")
+    return f"{fault.field}: {fault.words}".removeprefix(": ")
 
 
 def _key(line: PaymentLine) -> str:

@@ -12,7 +12,7 @@ from fleet.stack.stack import StackPlan, running
 from tests.support.otlp import Span, collecting
 
 PAYEE, MESSAGE = "0812345678", "canary rent of Somchai"
-API, WORKER, ADAPTER = "core-api", "core-relay-settler-resolver", "promptpay-1"
+API, WORKER, ADAPTER = "core-api", "core-worker", "promptpay-1"
 
 
 def shape_of(spans: list[Span]) -> set[tuple[str, str, str]]:

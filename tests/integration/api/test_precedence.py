@@ -59,6 +59,7 @@ async def test_of_two_faults_in_what_is_sent_the_first_is_answered(world: World)
         "idempotency_key_missing": {"key": ""},
         "unsupported_media_type": {"media": "text/plain"},
         "malformed_json": {"text": lambda raw: raw[:-1]},
+        "duplicate_field": {"text": lambda raw: raw[:-1] + b',"currency":"THB"}'},
         "invalid_request": {"body": payout(wallet, surprise=1)},
         "operation_not_permitted": {"client": other_work},
         "account_not_permitted": {"client": elsewhere},
