@@ -35,6 +35,7 @@ from core.services.recon.recon import reconcile_intents, reconcile_ledger_alone
 from core.services.recon.registers import RegisterPace, compare_lately, want_registers
 from core.services.recon.rounds import LATELY, Rounds
 from core.services.settling.completer import Completer
+from core.services.settling.doubted_ends import ask_about_ends
 from core.services.settling.resolve import ResolverMemory, resolve_due
 from core.services.terms.fees import FeeBook
 from core.services.terms.limits import LimitBook
@@ -71,6 +72,7 @@ from core.store.recon.registers import RegisterStore
 from core.store.replica import Replica
 from core.store.settling import attempts, facts, jobs, rails
 from core.store.settling.dispatch import PostgresDispatch, PostgresUpkeep
+from core.store.settling.doubted_ends import DoubtedEndStore
 from core.store.settling.evidence import EvidenceStore
 from core.store.settling.outbox import OUTBOX_CHANNEL
 from core.store.settling.parking import PostgresParking
@@ -124,6 +126,7 @@ class Ports:
     liquidity: PostgresLiquidity
     tenants: TenantStore
     collections: CollectionStore
+    doubts: DoubtedEndStore
     suspense: SuspenseStore
     vault: PostgresVault
     jobs: Any
@@ -304,6 +307,7 @@ def _ports(database: Database, vault: PostgresVault, pace: Pace, settings: Setti
         liquidity=PostgresLiquidity(),
         tenants=TenantStore(),
         collections=CollectionStore(),
+        doubts=DoubtedEndStore(),
         suspense=SuspenseStore(),
         vault=vault,
         jobs=jobs,
@@ -346,6 +350,7 @@ def background(core: Core, servers: StreamServers) -> BusDeps:
         while await expire_reviews(ports, unit_of_work, _RESOLVE_BATCH) == _RESOLVE_BATCH:
             pass
         await tell_again(ports, unit_of_work, _RESOLVE_BATCH)
+        await ask_about_ends(ports, unit_of_work, _RESOLVE_BATCH)
 
     async def observe() -> None:
         show_figures(await read_figures(database))

@@ -15,6 +15,7 @@ from adapters.promptpay.models import (
     QrStatus,
     RefundRequest,
     TransferAnswer,
+    TransferStatus,
     Webhook,
 )
 from adapters.promptpay.settings import PromptPaySettings
@@ -39,6 +40,8 @@ _THB: Final = currency_of("THB")
 # Nobody paid, says the code: where payments are listed all the same, they are what counts.
 _UNPAID: Final = frozenset({Verdict.AWAITING_PAYMENT, Verdict.EXPIRED, Verdict.CANCELLED})
 # Webhooks that tell of money in; any other is about a transfer or a refund of ours, whose status is then asked for.
+_BOOKED: Final = (QrStatus.PAID, QrStatus.RETURNED)
+_PAID_OUT: Final = (TransferStatus.SUCCEEDED, TransferStatus.REFUNDED)
 _KINDS: Final = {"qr.paid": PaymentKind.PAYMENT, "qr.returned": PaymentKind.RETURN}
 
 
@@ -116,7 +119,7 @@ class PromptPayCollections:
 
     def _fact(self, told: Webhook) -> ProviderPayment:
         kind = _KINDS.get(told.type, PaymentKind.OUT)
-        booked = told.status in (QrStatus.PAID, QrStatus.RETURNED)
+        booked = told.status in (_PAID_OUT if kind is PaymentKind.OUT else _BOOKED)
         return ProviderPayment(
             provider_account=self._settings.provider_account,
             environment=self._settings.environment,

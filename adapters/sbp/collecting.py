@@ -14,7 +14,7 @@ from adapters.runtime.references import ReferenceTaken, ReferenceUnknown, status
 from adapters.sbp import signing, verdicts
 from adapters.sbp.client import QpClient, read_json
 from adapters.sbp.kopecks import RUB, kopecks
-from adapters.sbp.models import OrderAnswer, PaymentAnswer, QrRequest, QrType, RefundAnswer, RefundRequest
+from adapters.sbp.models import OrderAnswer, PaymentAnswer, PayoutStatus, QrRequest, QrType, RefundAnswer, RefundRequest
 from adapters.sbp.settings import SbpSettings
 from schemas.codes.nspk_link import LinkError, verify_link
 from schemas.collections import (
@@ -37,6 +37,12 @@ _FACTS: Final = {
     Verdict.PAID: PaymentStatus.SUCCEEDED,
     Verdict.PENDING: PaymentStatus.PENDING,
     Verdict.DECLINED: PaymentStatus.FAILED,
+}
+
+# Of a payout it decides nothing: a success only makes the core ask about one that ended unpaid.
+_OUT: Final[Mapping[str, PaymentStatus]] = {
+    PayoutStatus.COMPLETED: PaymentStatus.SUCCEEDED,
+    PayoutStatus.DECLINED: PaymentStatus.FAILED,
 }
 
 
@@ -155,7 +161,7 @@ class CollectsByQr:
                     "environment": self._settings.environment,
                     "transaction_id": payout["transactionId"],
                     "kind": PaymentKind.OUT,
-                    "status": PaymentStatus.PENDING,
+                    "status": _OUT.get(str(payout["status"]["value"]), PaymentStatus.PENDING),
                     "amount_minor": to_minor(str(payout["amount"]), RUB),
                     "currency": RUB.code,
                     "reference": payout["id"],

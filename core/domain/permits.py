@@ -6,6 +6,7 @@ from enum import StrEnum
 
 from core.domain.jobs import JobRow, JobState
 from schemas.events import IntentState
+from schemas.operations import JobKind
 from schemas.permits import PermitMode
 from schemas.rails import Capabilities, Timing
 
@@ -95,7 +96,8 @@ def _in_time(job: JobRow, gates: Gates) -> bool:
 
 
 def _refused(job: JobRow, intent_state: IntentState, gates: Gates) -> Refused | None:
-    if job.closed_at is not None or intent_state.is_terminal:
+    # What has ended may be asked about: whoever ends a payment closes every job of it that is open.
+    if job.closed_at is not None or (intent_state.is_terminal and job.kind is not JobKind.INQUIRE):
         return Refused(Refusal.CLOSED, reason=job.outcome or "intent_decided")
     if job.state is JobState.DEAD:
         return Refused(Refusal.CLOSED, reason="dead_letter")

@@ -72,6 +72,7 @@ class Ports:
     quotes: Any = None
     tenants: Any = None
     collections: Any = None
+    doubts: Any = None
     limits: LimitBook = field(default_factory=lambda: LimitBook(Limits()))
     throttle: Any = field(default_factory=Open)
     shared_faults: tuple[type[Exception], ...] = (DatabaseError,)

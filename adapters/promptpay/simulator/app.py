@@ -43,10 +43,12 @@ _BOOK: Final[Mapping[str, Shown]] = {
     "transfers": ("SELECT * FROM transfers ORDER BY created_at", as_json),
 }
 _FORCED = {
-    "settle": TransferStatus.SUCCEEDED,
-    "decline": TransferStatus.FAILED,
-    "return": TransferStatus.REFUNDED,
+    "settle": (TransferStatus.PROCESSING, TransferStatus.SUCCEEDED),
+    "decline": (TransferStatus.PROCESSING, TransferStatus.FAILED),
+    "return": (TransferStatus.SUCCEEDED, TransferStatus.REFUNDED),
+    "overturn": (TransferStatus.FAILED, TransferStatus.SUCCEEDED),
 }
+"""From which status a script takes a transfer to which. Overturned, it is paid though it was called failed."""
 
 
 class ForceTransfer(BaseModel):
@@ -167,7 +169,7 @@ class _Http:
         return respond(await register(self._ipps.store, self.registers, self._ipps.fee_minor, day, after))
 
     async def force(self, request: Request) -> Response:
-        """Settle or decline an open transfer, return a paid one, or tell of one; then it is told as `manner` says."""
+        """Take a transfer to another status, or tell of it as it is; then it is told as `manner` says."""
         reference, verb = request.path_params["reference"], request.path_params["verb"]
         asked = parsed_body(ForceTransfer, await request.body() or b"{}")
         if isinstance(asked, Answer):
@@ -175,7 +177,7 @@ class _Http:
         if verb == "callback":
             answer = await self._ipps.inquire(reference)
         elif verb in _FORCED:
-            answer = await self._ipps.force(reference, _FORCED[verb], asked.reason)
+            answer = await self._ipps.force(reference, *_FORCED[verb], asked.reason)
         else:
             return respond(refusal(404, "verb_unknown", f"{', '.join(_FORCED)} or callback"))
         if answer.status == 200:

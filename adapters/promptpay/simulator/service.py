@@ -119,12 +119,11 @@ class Ipps:
             return Answer(200, as_json(row))
         return Answer(409, {**as_json(row), "code": "not_cancelable"})
 
-    async def force(self, reference: str, status: TransferStatus, reason: str = "") -> Answer:
-        """Settle or decline an open transfer now, or take a paid one back: for scripts."""
+    async def force(self, reference: str, needed: TransferStatus, status: TransferStatus, reason: str = "") -> Answer:
+        """Take a transfer from the status that it must have to another, with its money: for scripts."""
 
         def write(book: sqlite3.Connection) -> Answer:
             row = books.find_transfer(book, reference)
-            needed = TransferStatus.SUCCEEDED if status is TransferStatus.REFUNDED else TransferStatus.PROCESSING
             if row is None:
                 return refusal(404, "transfer_not_found", "")
             if row["status"] != needed:

@@ -160,22 +160,23 @@ class _Http:
         return respond(self._payouts.banks())
 
     async def force(self, request: Request) -> Response:
-        """Settle or decline an open payout now, or call back about one."""
+        """Settle or decline an open payout now, pay a declined one after all, or call back about one."""
         reference, verb = request.path_params["reference"], request.path_params["verb"]
         body = await request.body() or b"{}"
-        if verb == "settle":
-            settled = await self._payouts.force(reference, PayoutStatus.COMPLETED)
+        if verb in ("settle", "overturn"):
+            settle = self._payouts.overturn if verb == "overturn" else self._payouts.settle_now
+            settled = await settle(reference)
             self._call_back(settled)
             return respond(settled)
         if verb == "decline":
             reason = str(dict(read_json(body)).get("reason", "SYSTEM_ERROR"))
-            return respond(await self._payouts.force(reference, PayoutStatus.DECLINED, reason))
+            return respond(await self._payouts.decline(reference, reason))
         if verb == "callback":
             answer = await self._payouts.inquire(reference)
             if answer.status == 200:
                 self._callbacks.payout(answer.body, _DELIVERY.validate_json(body))
             return respond(answer)
-        return respond(Answer(404, {"code": "verb_unknown", "message": "settle, decline or callback"}))
+        return respond(Answer(404, {"code": "verb_unknown", "message": "settle, decline, overturn or callback"}))
 
     async def settle_forever(self) -> None:
         while True:

@@ -105,9 +105,18 @@ class Payouts:
         """End what is due; return the ids that were paid."""
         return await self.store.run(self._settle)
 
-    async def force(self, reference: str, status: str, reason: str = "") -> Answer:
-        """Settle or decline an open payout now, whatever it waits for: for scripts."""
-        return await self.store.run(lambda book: self._force(book, reference, status, reason))
+    async def settle_now(self, reference: str) -> Answer:
+        """Pay an open payout now, whatever it waits for: for scripts."""
+        return await self.store.run(lambda book: self._force(book, reference, PayoutStatus.COMPLETED, "", _OPEN))
+
+    async def decline(self, reference: str, reason: str) -> Answer:
+        """Decline an open payout now: for scripts."""
+        return await self.store.run(lambda book: self._force(book, reference, PayoutStatus.DECLINED, reason, _OPEN))
+
+    async def overturn(self, reference: str) -> Answer:
+        """Pay what was declined before, as no honest provider does: for scripts."""
+        among = frozenset({PayoutStatus.DECLINED})
+        return await self.store.run(lambda book: self._force(book, reference, PayoutStatus.COMPLETED, "", among))
 
     def _amount_minor(self, account: str, amount: str) -> int | Answer:
         if self.account and account != self.account:
@@ -180,11 +189,13 @@ class Payouts:
                 books.move(book, row["id"], PayoutStatus.DECLINED, date_text(now_s), row["ends_as"])
         return paid
 
-    def _force(self, book: sqlite3.Connection, reference: str, status: str, reason: str) -> Answer:
+    def _force(
+        self, book: sqlite3.Connection, reference: str, status: str, reason: str, among: frozenset[PayoutStatus]
+    ) -> Answer:
         row, now_s = books.find_payout(book, reference), time.time()
         if row is None:
             return refusal(verdicts.PAYOUT_NOT_FOUND, 404)
-        if row["status"] not in _OPEN:
+        if row["status"] not in among:
             return refusal("ERROR.NOT_OPEN", 409)
         if status == PayoutStatus.COMPLETED:
             books.execute(book, reference, date_text(now_s), now_s)

@@ -14,7 +14,7 @@ from core.domain.ledger import Transfer
 from core.domain.reconciliation import Break
 from core.services.payments.refunds import FeeRules
 from core.services.settling.close_job import ClosePorts, Ending, ResolutionRefusedError
-from core.services.settling.facts import Alert
+from core.services.settling.facts import Alert, DoubtedEnds
 from schemas.collections import PaymentFate, ProviderPayment
 from schemas.suspense import SuspenseState
 
@@ -103,6 +103,8 @@ class CollectionPorts(ClosePorts, Protocol):
 
     @property
     def collections(self) -> Collections: ...
+    @property
+    def doubts(self) -> DoubtedEnds: ...
     @property
     def intents(self) -> Any: ...
     @property

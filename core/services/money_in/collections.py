@@ -35,7 +35,7 @@ from core.services.money_in.collection_port import (
     reference_of,
 )
 from core.services.payments.refunds import refundable
-from schemas.collections import PaymentFate, PaymentKind, PaymentSource, ProviderPayment
+from schemas.collections import PaymentFate, PaymentKind, PaymentSource, PaymentStatus, ProviderPayment
 from schemas.events import IntentState
 from schemas.suspense import SuspenseState
 
@@ -100,6 +100,7 @@ class _Desk:
         self._returned: list[Payment] = []
         self._jobs: set[UUID] = set()
         self._references: set[str] = set()
+        self._called_paid: list[ProviderPayment] = []
 
     @property
     def taken(self) -> Taken:
@@ -140,6 +141,8 @@ class _Desk:
         if fact.kind is PaymentKind.OUT:
             # About a payment of ours: its own status, asked for by its reference, decides.
             self._references.add(fact.reference)
+            if fact.status is PaymentStatus.SUCCEEDED:
+                self._called_paid.append(fact)
             judged = Judgement(PaymentFate.NOTED)
         elif fact.kind is PaymentKind.RETURN:
             judged = await self._take_return(fact)
@@ -341,6 +344,8 @@ class _Desk:
         await store.hurry(uow, self._rail, sorted(self._jobs), sorted(self._references))
         await store.end_breaks(uow, booking.righted)
         await store.record_breaks(uow, booking.breaks)
+        doubted = await self._ports.doubts.doubt(uow, self._rail, self._called_paid)
+        self.taken.alerts += [each.alert(self._rail) for each in doubted]
         await self._ports.facts.raise_alerts(uow, self.taken.alerts)
         if self.taken.made:
             await self._ports.intents.insert_intents(uow, self.taken.made)

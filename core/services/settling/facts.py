@@ -1,14 +1,19 @@
-"""What settlement and resolution keep: facts and alerts, and the ports to their store."""
+"""What settlement and resolution keep: facts, alerts and doubted ends, and the ports to their stores."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Final, Literal, NamedTuple, Protocol
 from uuid import UUID
 
 from core.domain.ids import derive_id
+from core.domain.jobs import JobRow
 from core.domain.verdicts import AttemptView, FactKey
 from core.services.settling.rails import RailState
+from schemas.collections import ProviderPayment
 from schemas.results import Result
+
+END_DOUBTED: Final = "end_doubted"
+"""The alert of a payment that ended unpaid here and that its provider calls paid."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,3 +75,46 @@ class Facts(Protocol):
     async def raise_alerts(self, uow: Any, alerts: Sequence[Alert]) -> None: ...
 
     async def close_alerts(self, uow: Any, intent_ids: Sequence[UUID], kind: str) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Doubted:
+    """A payment that ended unpaid and was told of as paid."""
+
+    job_id: UUID
+    tenant_id: UUID
+    intent_id: UUID
+    reference: str
+
+    def alert(self, rail: str) -> Alert:
+        """Return what a person is told at once."""
+        detail = f"{rail} calls {self.reference} paid, which ended unpaid: it is asked about"
+        return Alert(self.tenant_id, "ticket", END_DOUBTED, self.intent_id, self.job_id, detail)
+
+
+@dataclass(frozen=True, slots=True)
+class Doubt:
+    """One of them as it is looked at: how often it was asked about, and what the last question brought."""
+
+    job: JobRow
+    asks: int
+    answer: str | None
+    asked: bool
+    """Whether the last question is still on its way."""
+
+
+class NextAsk(NamedTuple):
+    """What becomes of a doubt: a question, if any, and when it is looked at again; `after_s` None where it ended."""
+
+    job_id: UUID
+    question_id: UUID | None
+    after_s: float | None
+    answer: str | None
+
+
+class DoubtedEnds(Protocol):
+    """Where they are kept."""
+
+    async def doubt(self, uow: Any, rail: str, told: Sequence[ProviderPayment]) -> list[Doubted]: ...
+    async def due(self, uow: Any, limit: int) -> list[Doubt]: ...
+    async def note(self, uow: Any, asks: Sequence[NextAsk]) -> None: ...

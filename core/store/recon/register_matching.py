@@ -200,6 +200,17 @@ SELECT row_number() OVER () AS place, x.* FROM (
 ) x;
 CREATE UNIQUE INDEX ON found (place)
 """
+# What a line calls paid and ended unpaid here is asked about by its reference; the line itself moves nothing. Where a
+# fact says that it was paid, that is booked or quarantined already.
+_DOUBT: Final = """
+INSERT INTO fleet.doubted_ends (job_id, tenant_id, intent_id, rail, told_by, next_ask_at)
+SELECT DISTINCT ON (o.subject_id) o.subject_id, o.tenant_id, o.intent_id, $1, 'REGISTER', now()
+FROM judged j JOIN ours o ON o.item = j.item
+WHERE j.match = 'status' AND j.status = 'SETTLED' AND o.state = 'FAILED' AND j.key LIKE 'O:%'
+    AND NOT EXISTS (SELECT FROM fleet.jobs q JOIN fleet.facts f ON f.job_id = q.id
+        WHERE q.intent_id = o.intent_id AND f.verdict IN ('SUCCEEDED', 'RETURNED'))
+ON CONFLICT DO NOTHING
+"""
 _PAGE: Final = "SELECT * FROM found WHERE place > $1 ORDER BY place LIMIT $2"
 _COUNT_LEFT: Final = "SELECT count(*), coalesce(sum(amount_minor), 0)::bigint FROM left_over WHERE match = $1"
 _RECORD: Final = """
@@ -289,6 +300,10 @@ class RegisterMatching:
     async def write_found(self, uow: UnitOfWork) -> None:
         """Put what does not fit in order, to be read in pages."""
         await uow.connection.execute(_FOUND)
+
+    async def doubt_ends(self, uow: UnitOfWork, account: Account) -> None:
+        """Let the resolver ask about payments that ended unpaid here and that the day's register calls paid."""
+        await uow.connection.execute(_DOUBT, account.rail)
 
     async def page(
         self, uow: UnitOfWork, account: Account, day: date, after: int, limit: int

@@ -29,7 +29,9 @@ SELECT i.id, i.tenant_id, i.operation, i.state, i.decision IS NOT NULL AS decide
         WHERE d.intent_id = i.id AND m.cancelled_at <= now() - $3 * interval '1 second') ELSE false END AS withdrawn
 FROM fleet.intents i CROSS JOIN LATERAL (
     SELECT count(*) AS jobs, max(j.fence) AS fences,
-        coalesce(array_agg(j.id) FILTER (WHERE j.closed_at IS NULL), '{}') AS open_jobs,
+        coalesce(array_agg(j.id) FILTER (WHERE j.closed_at IS NULL AND CASE j.kind WHEN 'inquire' THEN NOT EXISTS (
+            SELECT FROM fleet.doubted_ends d WHERE d.question_id = j.id AND d.next_ask_at IS NOT NULL)
+            ELSE true END), '{}') AS open_jobs,
         coalesce(array_agg(j.id) FILTER (WHERE j.closed_at IS NULL AND j.state = 'READY'
             AND NOT EXISTS (SELECT FROM fleet.outbox o WHERE o.job_id = j.id)), '{}') AS unqueued,
         coalesce(array_agg(j.id) FILTER (WHERE j.closed_at IS NULL AND j.state = 'WAITING'

@@ -233,7 +233,7 @@ async def test_a_callback_about_a_payout_only_makes_the_core_ask(world: World) -
     await world.qp.script("late_callback", reference=paid.reference)
     await world.rail.pay(paid)
     [fact] = (await world.rail.verify(await world.callback())).facts
-    assert (fact.kind, fact.status, fact.reference) == (PaymentKind.OUT, PaymentStatus.PENDING, paid.reference)
+    assert (fact.kind, fact.status, fact.reference) == (PaymentKind.OUT, PaymentStatus.SUCCEEDED, paid.reference)
     assert not fact.confirmed
 
 

@@ -82,7 +82,8 @@ def _job(kind: JobKind, state: JobState, rail: Rail, past: Past) -> JobRow:
 def _told(kind: JobKind, intent: IntentState, state: JobState, rail: Rail, past: Past, shut: Shut) -> str:
     """The protocol, section 3 "Permit to send", and decision 9, sentence by sentence."""
     money = kind is JobKind.PAY
-    if intent.is_terminal or state in (JobState.DEAD, JobState.WAITING):
+    decided = intent.is_terminal and kind is not JobKind.INQUIRE  # what has ended may still be asked about
+    if decided or state in (JobState.DEAD, JobState.WAITING):
         return "CLOSED"  # "the intent is decided"; what is the resolver's or a dead letter is nobody's to send
     if shut.throttled:
         return "THROTTLED"  # "above its high-water, permits answer THROTTLED"
