@@ -36,6 +36,8 @@ class Capabilities(Contract):
     """Of operations that collect: what of a collected payment the provider pays back, by the rail's REFUND."""
     collection_lives_s: Seconds | None = None
     """Of operations that collect: how long the payer may take; the time that `expires_at` of a permit allows."""
+    collection_reusable: bool = False
+    """Of operations that collect: what the payer is shown may be paid again and again, each payment for itself."""
     min_amount_minor: AmountMinor = 1
     max_amount_minor: AmountMinor
     currencies: Annotated[list[CurrencyCode], Field(min_length=1)]
@@ -78,6 +80,11 @@ class RailRegistration(Contract):
     timing: Timing
     schema_versions: Annotated[tuple[int, ...], Field(min_length=1)] = (ENVELOPE_VERSION,)
     """Envelope versions that this adapter reads."""
+
+    @property
+    def reusable(self) -> frozenset[str]:
+        """The operations whose codes may be paid again and again."""
+        return frozenset(name for name, each in self.operations.items() if each.collection_reusable)
 
 
 class RailRegistered(Contract):

@@ -83,7 +83,7 @@ class BankRail:
             update={"collection_lives_s": settings.deposit_lives_s, "reference_length": LENGTH, "refunds": "parts"}
         )
         # What a payer transfers cannot be refused: a deposit that is not expected any more rests in suspense.
-        deposit = collects.model_copy(update={"cancel_by_reference": False})
+        deposit = collects.model_copy(update={"cancel_by_reference": False, "collection_reusable": True})
         return RailRegistration(
             rail=RAIL,
             provider=settings.provider,

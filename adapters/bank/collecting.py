@@ -67,7 +67,7 @@ class Collecting:
     def _deposit(self, order: Order) -> Outcome:
         booked = self._mailbox.paid_in(order.reference)
         if booked:
-            # A second payment under the reference is told by the statement, and rests in suspense.
+            # Further payments under the reference are told by the statement, each for itself.
             return received(booked[0])
         if order.expires_at is not None and order.expires_at <= datetime.now(UTC):
             return Outcome(Verdict.EXPIRED, basis=Basis.REFERENCE_STATUS)

@@ -64,6 +64,15 @@ class PromptPayRail(PromptPayCollections):
             currencies=["THB"],
             business_timezone="Asia/Bangkok",
         )
+        collects = capabilities.model_copy(
+            update={
+                "lookup": False,
+                "callbacks": True,
+                "refunds": "parts",
+                "collection_lives_s": self._settings.qr_lives_s,
+                "max_amount_minor": self._settings.qr_max_amount_minor,
+            }
+        )
         return RailRegistration(
             rail=RAIL,
             provider=PROVIDER,
@@ -72,14 +81,9 @@ class PromptPayRail(PromptPayCollections):
             operations={
                 OperationType.PAYOUT: capabilities,
                 OperationType.BILL_PAYMENT: capabilities,
-                OperationType.TOPUP: capabilities.model_copy(
-                    update={
-                        "lookup": False,
-                        "callbacks": True,
-                        "refunds": "parts",
-                        "collection_lives_s": self._settings.qr_lives_s,
-                        "max_amount_minor": self._settings.qr_max_amount_minor,
-                    }
+                OperationType.TOPUP: collects,
+                OperationType.DEPOSIT: collects.model_copy(
+                    update={"collection_lives_s": self._settings.static_qr_lives_s, "collection_reusable": True}
                 ),
                 # A refund is known by its reference for good, nothing takes one back, and its request has no expiry.
                 OperationType.REFUND: capabilities.model_copy(

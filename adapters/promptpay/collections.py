@@ -33,6 +33,7 @@ from schemas.collections import (
     Received,
 )
 from schemas.money import AmountError, currency_of, to_major_text, to_minor
+from schemas.operations import OperationType
 from schemas.results import Basis, Verdict
 
 _THB: Final = currency_of("THB")
@@ -52,14 +53,15 @@ class PromptPayCollections:
         self._client, self._settings, self._now_s = client, settings, now_s
 
     async def collect(self, order: Order) -> Outcome:
-        """Ask for a code of the order's amount, payable once until the order expires."""
+        """Ask for a code of the order's amount: payable once until the order expires, a deposit's again and again."""
+        static = order.operation is OperationType.DEPOSIT
         if order.expires_at is None:
             raise errors.Rejected("expiry_missing", "a code is payable until a time that the permit names")
         request = QrRequest(
             client_ref=order.reference,
             amount=to_major_text(order.amount_minor, _THB),
             ref1=order.reference[:20],
-            expires_at=order.expires_at,
+            expires_at=None if static else order.expires_at,
         )
         try:
             answer, evidence = await self._client.make_qr(request)

@@ -88,12 +88,13 @@ class QrStatus(StrEnum):
 
 
 class QrRequest(Payload):
-    """A code that is payable once, until it expires. `client_ref` is the idempotency key."""
+    """A code that is payable once, until it expires, or a static one. `client_ref` is the idempotency key."""
 
     client_ref: str
     amount: str
     ref1: str
-    expires_at: datetime
+    expires_at: datetime | None = None
+    """None makes a static code: payable again and again, until it is cancelled."""
 
 
 class QrPayment(Payload):

@@ -25,6 +25,8 @@ class PromptPaySettings(EnvironmentSettings):
     """2,000,000 THB, as SCB documents; it differs by provider."""
     qr_lives_s: Annotated[float, Field(gt=0)] = 600
     """How long a payer may take for a code: ten minutes, as KBank documents."""
+    static_qr_lives_s: Annotated[float, Field(gt=0)] = 86_400
+    """How long the first payment of a static code is waited for; the code itself never ends."""
     qr_max_amount_minor: Annotated[int, Field(gt=0)] = 70_000_000
     """700,000 THB; it differs by provider."""
     connect_s: Annotated[float, Field(gt=0)] = 2

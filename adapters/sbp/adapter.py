@@ -78,7 +78,9 @@ class SbpRail(CollectsByQr):
                     update={"lookup": False, "dedup_window_s": None, "request_expiry": False}
                 ),
                 OperationType.TOPUP: self._collection(self._settings.qr_lives_s),
-                OperationType.DEPOSIT: self._collection(self._settings.static_qr_lives_s),
+                OperationType.DEPOSIT: self._collection(self._settings.static_qr_lives_s).model_copy(
+                    update={"collection_reusable": True}
+                ),
             },
             payee_types=PAYEE_TYPES,
             timing=self._timing,

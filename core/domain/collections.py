@@ -3,7 +3,7 @@
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Final
 from uuid import UUID
 
@@ -141,6 +141,8 @@ class Judgement:
     """Whether the collection that it names is asked about at once."""
 
 
+FURTHER: Final = "further_payment"
+"""Why a payment goes by way of suspense to its wallet: its code was paid before, and may be paid again and again."""
 RETURN_TO_APPLY: Final = frozenset({"return_of_unknown_payment", "refund_running"})
 """Why a return waits that surely happened: it is applied once its payment is there to be taken back."""
 NAME_OF_ANOTHER: Final = "name_of_another_transaction"
@@ -169,12 +171,14 @@ def judge(
     tolerance: Tolerance,
     *,
     shares_name: bool = False,
+    reusable: bool = False,
 ) -> Judgement:
     """Return what becomes of a PAYMENT fact, the rows being locked.
 
     `intent` is the collection whose reference the payment carried. Only a payment that was confirmed credits; a line of
     a register or statement confirms what is known, and parks what nothing open expects. `shares_name`: a name of it is
-    another transaction's, so that a person looks before money moves.
+    another transaction's, so that a person looks before money moves. `reusable`: what the payer was shown may be paid
+    again and again; of what follows the first payment a statement tells for sure, too.
     """
     if shares_name and (known is None or known.state == "NOTED"):
         return Judgement(PaymentFate.QUARANTINED, NAME_OF_ANOTHER, asks=True)
@@ -191,14 +195,26 @@ def judge(
         return Judgement(PaymentFate.NOTED, asks=True)
     if intent is None:
         return Judgement(PaymentFate.SUSPENDED, "unknown_reference")
-    if not open_:
-        settled = intent.state == IntentState.SETTLED
-        return Judgement(PaymentFate.SUSPENDED, "second_payment" if settled else "late_payment")
+    if not open_ and (closed := _closed_to(fact, intent, reusable=reusable)):
+        return Judgement(PaymentFate.SUSPENDED, closed)
     if fact.currency != intent.currency:
         return Judgement(PaymentFate.SUSPENDED, "currency_differs")
     if not tolerance.takes(intent.amount_minor, fact.amount_minor):
         return Judgement(PaymentFate.SUSPENDED, "amount_differs")
-    return Judgement(PaymentFate.CREDITED)
+    return Judgement(PaymentFate.CREDITED) if open_ else Judgement(PaymentFate.SUSPENDED, FURTHER)
+
+
+def _closed_to(fact: ProviderPayment, intent: IntentRow, *, reusable: bool) -> str:
+    """Return why a payment for a collection that has ended is none of its wallet's; empty where it is a further one.
+
+    What the payer was shown may name until when it is payable; where it names no time, it always is.
+    """
+    if intent.state != IntentState.SETTLED:
+        return "late_payment"
+    if not reusable or fact.source is PaymentSource.REGISTER:
+        return "second_payment"
+    until = (intent.next_action or {}).get("expires_at")
+    return "late_payment" if until is not None and fact.occurred_at > datetime.fromisoformat(until) else ""
 
 
 def judge_return(

@@ -11,7 +11,7 @@ from typing import NoReturn
 
 from fleet.stack.interrupt import interruptible
 from fleet.stack.profile import SCALED, STANDARD
-from fleet.stack.rails import EVERY_RAIL
+from fleet.stack.rails import EVERY_RAIL, rail_of
 from fleet.stack.stack import REDIS_KINDS, StackError, StackPlan, running
 
 _DEFAULT_HOME = Path(".fleet/up")
@@ -59,6 +59,14 @@ def _port(text: str) -> int:
     return int(text)
 
 
+def _written_rail(text: str) -> str:
+    try:
+        rail_of(text)
+    except LookupError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+    return text
+
+
 def main() -> int:
     """Run until told to stop. Exit code 0: told to stop; 2: wrong usage; 3: the stack did not come up."""
     parser = _OneLineParser(prog="./dev up", description=__doc__)
@@ -69,15 +77,17 @@ def main() -> int:
     parser.add_argument(
         "--redis", choices=REDIS_KINDS, default="single", help="one server, a cluster of six, or two under Sentinels"
     )
+    parser.add_argument(
+        "--rail", type=_written_rail, action="append", default=[], help="also run the rail of this folder of adapters/"
+    )
     chosen = parser.parse_args()
+    rails = {**EVERY_RAIL, **dict.fromkeys(chosen.rail, 1)}
     profile = SCALED if chosen.timing == "scaled" else STANDARD
     try:
         with tempfile.TemporaryDirectory(prefix="psp-fleet-") as fresh:
             home = chosen.data or Path(fresh)
             with _announced(home):
-                asyncio.run(
-                    _up(StackPlan(home, profile, EVERY_RAIL, chosen.port, chosen.console_port, redis=chosen.redis))
-                )
+                asyncio.run(_up(StackPlan(home, profile, rails, chosen.port, chosen.console_port, redis=chosen.redis)))
     except (StackError, OSError) as error:
         return _fail(f"stack_failed: {error}", 3)
     except (asyncio.CancelledError, KeyboardInterrupt):

@@ -27,7 +27,7 @@ from core.store.database import Database
 from core.store.terms.limits import stored_quotas
 from core.store.vault import PostgresVault
 from fleet.stack.provision import RoleUrls
-from fleet.stack.rails import RAILS
+from fleet.stack.rails import rail_of
 from fleet.stack.tenant import TENANT
 from schemas.operations import OperationType
 
@@ -102,9 +102,9 @@ async def _tenant_and_routes(admin_url: str, rails: Sequence[str]) -> None:
                 " SELECT $1, $2, $3, $4, $5, $6 WHERE NOT EXISTS (SELECT FROM fleet.routes"
                 " WHERE tenant_id = $1 AND operation = $2 AND currency = $3 AND rail = $4)",
                 [
-                    (TENANT, operation, currency, rail, RAILS[rail].provider, RAILS[rail].account)
+                    (TENANT, operation, currency, rail, rail_of(rail).provider, rail_of(rail).account)
                     for rail in rails
-                    for operation, currency in RAILS[rail].routes
+                    for operation, currency in rail_of(rail).routes
                 ],
             )
     finally:

@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Final
 
@@ -159,6 +160,37 @@ RAILS: Final[Mapping[str, StackRail]] = {
     ),
     "noop": StackRail("noop", "noop", ((OperationType.PAYOUT, "THB"),)),
 }
+
+
+def rail_of(name: str) -> StackRail:
+    """Return the rail of this name: one of those above, or a folder as `fleet rails new` writes it.
+
+    Such a one has no route of its own: `fleet routes` gives it payments. Raises LookupError where there is no folder.
+    """
+    if name in RAILS:
+        return RAILS[name]
+    if find_spec("adapters") is None or find_spec(f"adapters.{name}") is None:
+        raise LookupError(f"there is no rail {name}: no folder adapters/{name}")
+    return StackRail(name, f"{name}-1", (), Provider(_written, _told_of_written, _written_payments))
+
+
+def _written(place: Place) -> ChildSpec:
+    module, delay_s = f"adapters.{place.rail}.simulator", str(place.profile.call_total_s * 2)
+    argv = (sys.executable, "-m", module, "--port", str(place.port), "--db", str(place.book))
+    return ChildSpec(f"{place.rail}-simulator", (*argv, "--timeout-delay-s", delay_s), {SECRET_VARIABLE: place.secret})
+
+
+def _told_of_written(place: Place) -> dict[str, str]:
+    prefix, settlement_s = place.rail.upper(), str(place.profile.settlement_s)
+    told = {"BASE_URL": place.url, "TOKEN": place.secret, "SETTLEMENT_S": settlement_s}
+    return {f"{prefix}_{name}": value for name, value in told.items()}
+
+
+async def _written_payments(place: Place) -> list[BookPayment]:
+    async with httpx.AsyncClient(base_url=place.url, timeout=10, trust_env=False) as http:
+        rows = (await http.get("/_control/book")).raise_for_status().json()["executed"]
+    return [BookPayment(row["reference"], row["amount_minor"], place.rail) for row in rows]
+
 
 SIMULATED: Final = ("promptpay", "sbp")
 """Rails whose provider is a simulator of ours, with faults and a control API."""

@@ -26,7 +26,7 @@ from fleet.stack.postgres import EmbeddedPostgres
 from fleet.stack.processes import free_port
 from fleet.stack.profile import SCALED, Profile
 from fleet.stack.provision import RoleUrls, Secrets, create_database, provision
-from fleet.stack.rails import RAILS, Place, Provider
+from fleet.stack.rails import Place, Provider, rail_of
 from fleet.stack.supervisor import ChildSpec, Supervisor
 from fleet.stack.valkey import EmbeddedValkey
 from schemas.streams import shards_of
@@ -304,7 +304,7 @@ class Stack:
         return specs
 
     def _providers(self) -> list[tuple[Provider, Place]]:
-        return [(played, place) for place in self._places if (played := RAILS[place.rail].played_by) is not None]
+        return [(played, place) for place in self._places if (played := rail_of(place.rail).played_by) is not None]
 
     def _failpoints_env(self) -> dict[str, str]:
         return {"FLEET_FAILPOINTS_DIR": str(self.failpoints_dir)} if self.plan.failpoints else {}

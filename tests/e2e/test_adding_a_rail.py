@@ -1,10 +1,16 @@
 """docs/adding-a-rail.md, done: a new rail in a copy of the work tree passes its certificate as it was written."""
 
+import json
 import os
+import shlex
 import shutil
+import signal
 import subprocess
 import sys
+import time
+import urllib.request
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -26,11 +32,19 @@ def work_tree(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def _run(tree: Path, *command: str) -> None:
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
-    environment = {**kept, "PYTHONPATH": str(tree), "PYTHONDONTWRITEBYTECODE": "1"}
-    done = subprocess.run(command, check=False, cwd=tree, env=environment, capture_output=True, text=True)
+def _environment(tree: Path) -> dict[str, str]:
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("PYTEST_", "FLEET_"))}
+    return {**kept, "PYTHONPATH": str(tree), "PYTHONDONTWRITEBYTECODE": "1"}
+
+
+def _run(tree: Path, *command: str) -> str:
+    done = subprocess.run(command, check=False, cwd=tree, env=_environment(tree), capture_output=True, text=True)
     assert done.returncode == 0, f"{' '.join(command)}\n{done.stdout[-4000:]}\n{done.stderr[-2000:]}"
+    return done.stdout
+
+
+def _fleet(tree: Path, *arguments: str) -> Any:
+    return json.loads(_run(tree, sys.executable, "-m", "fleet.cli", *arguments))
 
 
 def _commands_of(page: str) -> list[str]:
@@ -63,6 +77,41 @@ def test_a_rail_that_was_just_written_passes_every_static_check(work_tree: Path)
     _run(work_tree, python, "-m", "mypy", "--cache-dir", str(work_tree / ".mypy"), "-p", f"adapters.{NAME}")
     _run(work_tree, str(Path(python).parent / "lint-imports"))
     _run(work_tree, python, "-m", "tools.tidy")
+
+
+@pytest.mark.long
+@pytest.mark.timeout(300)
+def test_a_payment_goes_through_the_core_by_a_rail_that_was_just_written(work_tree: Path) -> None:
+    """Section 4 of the page, command by command, on a stack of its own."""
+    _run(work_tree, sys.executable, "-m", "fleet.cli", "rails", "new", NAME)
+    documented = _commands_of("adding-a-rail.md")
+    assert f"./dev up --rail {NAME}" in documented
+    up = [sys.executable, "-m", "fleet.stack", "--rail", NAME, "--port", "0", "--console-port", "0"]
+    stack = subprocess.Popen(up, cwd=work_tree, env=_environment(work_tree), stdout=subprocess.PIPE, text=True)
+    assert stack.stdout is not None
+    try:
+        assert any(line.startswith("Ctrl-C") for line in stack.stdout), "it never came up"
+        known: dict[str, str] = {}
+        for command in documented[documented.index("fleet wallets create anna") :]:
+            words = [known.get(word, word) for word in shlex.split(command)]
+            if words[:3] == ["fleet", "intents", "show"]:
+                break
+            answer = _fleet(work_tree, *words[1:])
+            if words[1] == "wallets":
+                known["WALLET"] = answer["id"]
+            if words[1] == "intents":
+                known["INTENT"] = answer["id"]
+        shown: dict[str, Any] = {}
+        deadline = time.monotonic() + 60
+        while shown.get("state") != "SETTLED" and time.monotonic() < deadline:
+            shown = _fleet(work_tree, "intents", "show", known["INTENT"])
+        assert (shown["state"], shown["rail"]) == ("SETTLED", NAME)
+        info = json.loads((work_tree / ".fleet/up/stack.json").read_text())
+        with urllib.request.urlopen(f"{info['providers'][NAME]}/_control/book") as book:
+            assert [row["amount_minor"] for row in json.load(book)["executed"]] == [1_050]
+    finally:
+        stack.send_signal(signal.SIGINT)
+        stack.wait(60)
 
 
 def test_what_is_there_already_is_never_written_over(work_tree: Path) -> None:

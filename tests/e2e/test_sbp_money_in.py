@@ -11,6 +11,7 @@ from schemas.api import IntentRequest, IntentView, WalletRequest
 from schemas.codes.nspk_link import verify_link
 from schemas.events import IntentState
 from schemas.operations import OperationType
+from tests.support.waiting import until_async
 
 
 async def until(client: FleetClient, intent_id: UUID, *states: IntentState) -> IntentView:
@@ -68,3 +69,22 @@ async def test_a_forged_callback_credits_nothing_and_another_amount_rests_in_sus
         assert open_still.state not in (IntentState.SETTLED, IntentState.FAILED)
         for each in (forged, differs):
             assert (await client.get_wallet(each.wallet_id)).posted_minor == 0
+
+
+async def test_each_payment_of_a_static_code_is_a_credit_of_its_own_and_a_callback_told_twice_is_one(
+    stack: Stack,
+) -> None:
+    info = stack.info
+    async with FleetClient(info.public_url, info.key_id, info.key_secret) as client:
+        shown = await topup(client, OperationType.DEPOSIT)
+        # The first one's callback comes last, the second one's twice: of one amount, all three.
+        await pay(stack, shown, delay_s=1.0)
+        await pay(stack, shown, times=2)
+        await pay(stack, shown)
+
+        async def all_are_there() -> bool:
+            return (await client.get_wallet(shown.wallet_id)).posted_minor >= 6_000
+
+        await until_async(all_are_there)
+        await asyncio.sleep(1.2)  # for the callback that comes last
+        assert (await client.get_wallet(shown.wallet_id)).posted_minor == 6_000

@@ -8,6 +8,7 @@ from typing import Final
 
 import pytest
 
+from core.domain.collections import FURTHER
 from core.domain.reconciliation import BreakKind
 from core.domain.registers import ABSENT_KIND, PREFIX
 from core.domain.stranded import StrandedKind
@@ -81,9 +82,11 @@ def alert_kinds() -> set[str]:
         kinds |= set(re.findall(r"'(?:page|ticket)', '(\w+)'", text)) | set(re.findall(r'"alert", "(\w+)"', text))
     booking = ast.parse((ROOT / "core/services/money_in/collection_booking.py").read_text())
     unusable = ast.parse((ROOT / "core/domain/collections.py").read_text())
-    kinds |= {f"suspense_{kind}" for kind in (*answers(booking, "refused"), "returned_before")}
+    resting = (*answers(booking, "refused"), *answers(unusable, "_closed_to"), "returned_before")
+    kinds |= {f"suspense_{kind}" for kind in resting}
     kinds |= set(answers(unusable, "_unusable"))
-    return kinds - {"page", "ticket"}
+    # A further payment of a code goes on to its wallet at once: nobody is told.
+    return kinds - {"page", "ticket", f"suspense_{FURTHER}"}
 
 
 def answers(tree: ast.Module, function: str) -> Iterator[str]:

@@ -66,7 +66,10 @@ def pay_own_code(book: sqlite3.Connection, payee: str, amount_minor: int, now_s:
     code = _own_code(book, references.partition(":")[0]) if biller == OWN_BILLER else None
     if code is None:
         return
-    book.execute("UPDATE codes SET status = 'PAID' WHERE client_ref = ? AND status = 'ACTIVE'", (code["client_ref"],))
+    book.execute(
+        "UPDATE codes SET status = 'PAID' WHERE client_ref = ? AND status = 'ACTIVE' AND expires_at IS NOT NULL",
+        (code["client_ref"],),
+    )
     book.execute(
         "INSERT INTO received (client_ref, psp_txid, bank_ref, amount_minor, status, received_at)"
         " VALUES (?, ?, ?, ?, 'PAID', ?)",
@@ -86,7 +89,7 @@ def _own_code_refused(book: sqlite3.Connection, ref1: str, amount_minor: int, no
     if code is None:
         return refusal(422, "bill_reference_refused", "no code has this reference")
     status = QrStatus(code["status"])
-    if status is QrStatus.ACTIVE and code["expires_at"] <= now_s:
+    if status is QrStatus.ACTIVE and code["expires_at"] is not None and code["expires_at"] <= now_s:
         status = QrStatus.EXPIRED
     if status in _NOT_TAKEN:
         return refusal(*_NOT_TAKEN[status], "")

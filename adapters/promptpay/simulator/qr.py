@@ -61,17 +61,18 @@ class Codes:
             amount_minor = to_minor(request.amount, _THB)
         except AmountError as error:
             return refusal(422, "amount_invalid", str(error))
-        if request.expires_at.timestamp() <= time.time():
+        until = None if request.expires_at is None else request.expires_at.timestamp()
+        if until is not None and until <= time.time():
             return refusal(422, "field_invalid", "expires_at: it has passed")
         hashed = hashlib.sha256(request.model_dump_json().encode()).hexdigest()
-        payload = encode_bill_payment(OWN_BILLER, request.ref1, amount_minor=amount_minor, dynamic=True)
+        payload = encode_bill_payment(OWN_BILLER, request.ref1, amount_minor=amount_minor, dynamic=until is not None)
 
         def write(book: sqlite3.Connection) -> Answer:
             known = _code(book, request.client_ref)
             if known is None:
                 book.execute(
                     "INSERT INTO codes VALUES (?, ?, ?, ?, 'ACTIVE', ?, ?)",
-                    (request.client_ref, hashed, payload, amount_minor, request.expires_at.timestamp(), time.time()),
+                    (request.client_ref, hashed, payload, amount_minor, until, time.time()),
                 )
             elif known["body_hash"] not in (None, hashed):  # a tombstone has no body
                 return refusal(409, "duplicate_reference", "")
@@ -95,7 +96,7 @@ class Codes:
             book.execute(
                 "INSERT INTO codes (client_ref, status, created_at) VALUES (?, 'CANCELED', ?)"
                 " ON CONFLICT (client_ref) DO UPDATE SET status = 'CANCELED' WHERE codes.status = 'ACTIVE'"
-                " AND codes.expires_at > excluded.created_at",
+                " AND coalesce(codes.expires_at > excluded.created_at, true)",
                 (reference, time.time()),
             )
             answer = _answer(book, reference)
@@ -118,7 +119,8 @@ class Codes:
                 amount_minor or code["amount_minor"],
                 QrStatus.PAID,
             )
-            if code["status"] == QrStatus.ACTIVE and code["expires_at"] > time.time():
+            once = code["expires_at"] is not None
+            if once and code["status"] == QrStatus.ACTIVE and code["expires_at"] > time.time():
                 book.execute("UPDATE codes SET status = 'PAID' WHERE client_ref = ?", (reference,))
             book.execute(
                 "INSERT INTO received (client_ref, psp_txid, bank_ref, amount_minor, status, received_at)"
@@ -137,7 +139,9 @@ class Codes:
             if row is None:
                 return None
             book.execute("UPDATE received SET status = 'RETURNED' WHERE psp_txid = ?", (psp_txid,))
-            book.execute("UPDATE codes SET status = 'RETURNED' WHERE client_ref = ?", (row["client_ref"],))
+            # A static code is payable as before.
+            once = "UPDATE codes SET status = 'RETURNED' WHERE client_ref = ? AND expires_at IS NOT NULL"
+            book.execute(once, (row["client_ref"],))
             return Paid(psp_txid, row["bank_ref"], row["client_ref"], row["amount_minor"], QrStatus.RETURNED)
 
         return await self.store.run(write)
@@ -199,7 +203,8 @@ def _answer(book: sqlite3.Connection, reference: str) -> Answer:
     code = _code(book, reference)
     if code is None:
         return refusal(404, "qr_not_found", "")
-    expired = code["status"] == QrStatus.ACTIVE and code["expires_at"] <= time.time()
+    once = code["expires_at"] is not None
+    expired = once and code["status"] == QrStatus.ACTIVE and code["expires_at"] <= time.time()
     rows = book.execute("SELECT * FROM received WHERE client_ref = ? ORDER BY seq", (reference,)).fetchall()
     until = None if code["expires_at"] is None else datetime.fromtimestamp(code["expires_at"], UTC).isoformat()
     payments = [

@@ -77,6 +77,42 @@ class Booking:
         if intent is not None:
             self.fail(fact, intent, reason)
 
+    def pass_on(self, fact: ProviderPayment, payment: Payment, intent: IntentRow) -> IntentRow:
+        """Let a further payment of a collection's code go by way of suspense to its wallet, and return the deposit.
+
+        It is priced as the collection was, and told under the client's reference of it.
+        """
+        self._rest(fact, payment, intent)
+        fees_minor = sum(leg.amount_minor for leg in intent.fee_legs)
+        self._given[intent.wallet_id] += max(0, fees_minor - fact.amount_minor)
+        made = IntentRow(
+            id=derive_id(payment.id, "further"),
+            tenant_id=intent.tenant_id,
+            service_key_id=intent.service_key_id,
+            operation=OperationType.DEPOSIT,
+            state=IntentState.SETTLED,
+            accept_state=IntentState.SETTLED,
+            wallet_id=intent.wallet_id,
+            amount_minor=fact.amount_minor,
+            currency=fact.currency,
+            client_reference=intent.client_reference,
+            rail=self._rail,
+            provider=self._provider,
+            provider_account=fact.provider_account,
+            environment=fact.environment,
+            provider_reference=fact.transaction_id,
+            decision="POST",
+            direction=Direction.RELEASE,
+            fee_minor=intent.fee_minor,
+            fee_legs=intent.fee_legs,
+            comment=f"a further payment of {intent.id}",
+            created_at=self._now,
+            updated_at=self._now,
+        )
+        payment.consumed_by = self.consumed[payment.id] = made.id
+        self._make(made)
+        return made
+
     def release(self, fact: ProviderPayment, payment: Payment) -> None:
         """Take a payment out of suspense again: its collection, which still waits, gets it."""
         self._rest(fact, payment, None, back=True)

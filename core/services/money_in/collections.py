@@ -11,6 +11,7 @@ from uuid import UUID
 
 from core.domain.collections import (
     EXACT,
+    FURTHER,
     RETURN_TO_APPLY,
     Judgement,
     Payment,
@@ -54,15 +55,17 @@ async def take_money(
     intents: Mapping[UUID, IntentRow],
     now: datetime,
     *,
+    reusable: frozenset[str] = frozenset(),
     refused: bool = False,
 ) -> Taken:
     """Judge the facts in order and keep them; return what moves for them, which the caller applies last.
 
     `intents` are locked: every collection that the facts' references or transactions name. Amounts are minor units;
-    `now` is the database's time. `refused`: the ledger refuses what the facts would move, so that nothing does, and a
+    `now` is the database's time. `reusable` operations' codes may be paid again and again.
+    `refused`: the ledger refuses what the facts would move, so that nothing does, and a
     person is told. Raises CollectionMovedError.
     """
-    desk = _Desk(uow, ports, (rail, provider), intents, refused=refused)
+    desk = _Desk(uow, ports, (rail, provider), intents, reusable=reusable, refused=refused)
     await desk.load(facts, now)
     for fact in facts:
         await desk.take(fact)
@@ -82,9 +85,10 @@ class _Desk:
         rail: tuple[str, str],
         intents: Mapping[UUID, IntentRow],
         *,
+        reusable: frozenset[str],
         refused: bool,
     ) -> None:
-        self._uow, self._ports, self._refused = uow, ports, refused
+        self._uow, self._ports, self._reusable, self._refused = uow, ports, reusable, refused
         self._rail, self._provider = rail
         self._intents = dict(intents)
         self._by_reference: dict[Reference, Collection] = {}
@@ -165,7 +169,10 @@ class _Desk:
         if judged.fate is PaymentFate.CREDITED and intent is not None:
             self._booking.credit(fact, intent)
         elif judged.fate is PaymentFate.SUSPENDED:
-            self._booking.suspend(fact, payment, judged.reason, intent)
+            if judged.reason == FURTHER and intent is not None:
+                self._pass_on(fact, payment, intent)
+            else:
+                self._booking.suspend(fact, payment, judged.reason, intent)
             self._take_back_at_once(fact, payment)
         elif judged.fate is PaymentFate.QUARANTINED:
             self._booking.quarantine(judged.reason, payment, fact)
@@ -174,6 +181,11 @@ class _Desk:
         if shares_name and judged.fate is PaymentFate.KNOWN:
             self._booking.alert("page", "name_of_another_transaction", payment, fact)
         return judged
+
+    def _pass_on(self, fact: ProviderPayment, payment: Payment, intent: IntentRow) -> None:
+        """Give a further payment of a code to its wallet, by a deposit of its own, as a person would assign it."""
+        made = self._booking.pass_on(fact, payment, intent)
+        self._takers[made.id], self._standing[payment.id] = made, SuspenseState.ASSIGNED
 
     def _known(self, fact: ProviderPayment, kind: PaymentKind) -> tuple[Payment | None, bool]:
         found = [self._named[kind, name] for name in names_of(fact) if (kind, name) in self._named]
@@ -185,7 +197,7 @@ class _Desk:
         judged = await self._judge_money(fact, known, shares_name, intent)
         if judged.fate is PaymentFate.KNOWN and known is not None and intent is not None:
             judged = await self._judge_elsewhere(fact, known, intent)
-        if judged.fate is PaymentFate.CREDITED and intent is not None:
+        if (judged.fate is PaymentFate.CREDITED or judged.reason == FURTHER) and intent is not None:
             # What was taken back before we heard that it was paid is not given to anybody.
             back = "returned_before" if self._known(fact, PaymentKind.RETURN)[0] else ""
             if refused := back or self._booking.refused(intent, fact.amount_minor):
@@ -196,13 +208,14 @@ class _Desk:
     async def _judge_money(
         self, fact: ProviderPayment, known: Payment | None, shares_name: bool, intent: IntentRow | None
     ) -> Judgement:
-        judged = judge(fact, known, intent, EXACT, shares_name=shares_name)
+        reusable = intent is not None and intent.operation in self._reusable
+        judged = judge(fact, known, intent, EXACT, shares_name=shares_name, reusable=reusable)
         if judged.reason == "amount_differs" and intent is not None:
             if self._tolerances is None:
                 tenants = sorted({each.tenant_id for each in self._intents.values()})
                 self._tolerances = await self._ports.collections.tolerances_of(self._uow, tenants)
             allowed = self._tolerances.get((intent.tenant_id, intent.operation, intent.currency), EXACT)
-            judged = judge(fact, known, intent, allowed, shares_name=shares_name)
+            judged = judge(fact, known, intent, allowed, shares_name=shares_name, reusable=reusable)
         return judged
 
     async def _judge_elsewhere(self, fact: ProviderPayment, known: Payment, intent: IntentRow) -> Judgement:

@@ -124,7 +124,8 @@ async def _take(
     state = await ports.rails.rail_state(uow, rail)
     if state.registration is None:
         raise RailUnknownError(rail)
-    taken = await take_money(uow, ports, rail, state.registration.provider, facts, intents, state.now, refused=refused)
+    provider, reusable = state.registration.provider, state.registration.reusable
+    taken = await take_money(uow, ports, rail, provider, facts, intents, state.now, reusable=reusable, refused=refused)
     if serves is not None and not taken.tenants <= serves:
         # What was written for the batch by now is undone with the transaction.
         _log.warning("audit: a key of rail %s for some tenants told of money that is not theirs", rail)

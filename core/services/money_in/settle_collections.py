@@ -61,8 +61,9 @@ async def take_collected(uow: Any, ports: CollectionPorts, batch: Batch) -> Take
     intents = {job.intent_id: batch.intents[job.intent_id] for job, _, _ in told}
     first = told[0][0]
     facts = [fact for _, _, fact in told]
-    now = batch.states[first.rail].now
-    taken = await take_money(uow, ports, first.rail, first.provider, facts, intents, now)
+    state = batch.states[first.rail]
+    reusable = state.registration.reusable if state.registration is not None else frozenset()
+    taken = await take_money(uow, ports, first.rail, first.provider, facts, intents, state.now, reusable=reusable)
     seen: set[int] = set()
     for (job, place, _), fate, reason in zip(told, taken.fates, taken.reasons, strict=True):
         # Of a result its own payment decides; another one beside it that a person must look at has a break of its own.
