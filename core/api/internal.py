@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from fastapi import FastAPI, Request, Response
 
-from core.api.answers import json_answer
+from core.api.answers import contracts_answer, json_answer
 from core.api.bank_messages import message_routes
 from core.api.files import file_routes
 from core.api.hot_paths import HotPaths
@@ -32,8 +32,6 @@ from core.telemetry.catalogue import PERMITS
 from schemas.permits import PermitAnswer, PermitRequest, PermitResponse
 from schemas.rails import EvidenceBatch, EvidenceKept
 from wire.failpoints import failpoint
-
-_JSON = "application/json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +60,7 @@ def install_internal(app: FastAPI, core: Core, throttle: Throttle) -> HotPaths:
             answers = await _permits(_of_a_rail(caller), parse(PermitRequest, body), nonce)
         for answer, count in Counter(answer.answer for answer in answers).items():
             PERMITS.labels(caller.rail or "", answer).inc(count)
-        return Response(PermitResponse.model_construct(answers=answers).model_dump_json(), media_type=_JSON)
+        return contracts_answer({"answers": answers})
 
     async def _permits(caller: Caller, asked: PermitRequest, nonce: HeldNonce) -> list[PermitAnswer]:
         rail = caller.rail or ""

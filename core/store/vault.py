@@ -75,7 +75,7 @@ class PostgresVault:
             key = self._opened(item.subject_id, item.wrapped_key)
             body = orjson.loads(_open(key, item.ciphertext, item.intent_id.bytes))
             # Validated before it was sealed, and proven unchanged by its tag.
-            opened[item.intent_id] = (Payee.model_construct(**body["payee"]), body["message"])
+            opened[item.intent_id] = (Payee.of_ours(**body["payee"]), body["message"])
         return opened
 
     def seal_bytes(self, plain: bytes, *, bound_to: str) -> bytes:

@@ -317,7 +317,7 @@ def _granted(item: LockedJob, grant: Grant, fence: int, send_by_s: float, plain:
     """Return the grant; built without validation, since every field comes from our own tables."""
     job = item.job
     payee, message = plain
-    return Granted.model_construct(
+    return Granted.of_ours(
         answer="GRANTED",
         job_id=job.id,
         kind=job.kind,
@@ -330,7 +330,7 @@ def _granted(item: LockedJob, grant: Grant, fence: int, send_by_s: float, plain:
         currency=job.currency,
         provider_account=item.target_account or job.provider_account,
         environment=job.environment,
-        instruction=Instruction.model_construct(
+        instruction=Instruction.of_ours(
             payee=payee,
             message=message,
             lookup=_binding(item.lookup),
