@@ -111,6 +111,7 @@ def _worker_settings(settings: RuntimeSettings, core: CoreClient) -> WorkerSetti
         control_concurrency=settings.control_concurrency,
         evidence_within_s=min(2.0, settings.call_total_s),
         least_concurrency=settings.least_concurrency,
+        evidence_waiting_most=settings.evidence_waiting_most,
         breaker=settings.breaker(),
         rate=settings.rate(),
         parts=settings.parts,

@@ -51,6 +51,8 @@ class RuntimeSettings(EnvironmentSettings):
     breaker_open_s: float = Field(2.0, gt=0, alias="FLEET_BREAKER_OPEN_S")
     breaker_open_most_s: float = Field(60.0, gt=0, alias="FLEET_BREAKER_OPEN_MOST_S")
     drain_s: float = Field(20.0, gt=0, alias="FLEET_DRAIN_S")
+    evidence_waiting_most: int = Field(5_000, gt=0, alias="FLEET_EVIDENCE_WAITING_MOST")
+    """So many pieces of evidence wait for a core that does not take them; what comes then is given up and counted."""
     health_port: int = Field(0, ge=0, alias="FLEET_HEALTH_PORT")
     """0 turns the health and metrics listener off."""
     health_host: str = Field("127.0.0.1", alias="FLEET_HEALTH_HOST")

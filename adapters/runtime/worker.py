@@ -30,6 +30,7 @@ class WorkerSettings:
     control_concurrency: int = 20
     block_ms: int = 2_000
     evidence_within_s: float = 2.0
+    evidence_waiting_most: int = 5_000
     least_concurrency: int = 4
     """What the lane of jobs keeps of its concurrency, however much the provider strains."""
     breaker: BreakerSettings = field(default_factory=BreakerSettings)
@@ -53,7 +54,9 @@ class Worker:
             check_timing(registration, batch=batch, concurrency=concurrency)
         name, timing = registration.rail, registration.timing
         self._executor = Executor(rail, name, timing.call_total_s)
-        self._evidence = EvidenceKeeper(learned, name, within_s=settings.evidence_within_s)
+        self._evidence = EvidenceKeeper(
+            learned, name, within_s=settings.evidence_within_s, bound=settings.evidence_waiting_most
+        )
 
         def lane(stream: str, batch: int, guard: Guard) -> Lane:
             own = LaneSettings(

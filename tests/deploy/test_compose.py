@@ -86,7 +86,7 @@ def test_a_service_is_confined(name: str) -> None:
 
 @pytest.mark.parametrize("name", [name for name, service in SERVICES.items() if "build" not in service])
 def test_a_foreign_image_is_pinned(name: str) -> None:
-    assert re.fullmatch(r"[a-z/]+:v?\d+\.\d+(\.\d+)?(-[a-z]+)?", SERVICES[name]["image"])
+    assert re.fullmatch(r"[a-z/-]+:v?\d+\.\d+(\.\d+)?(-[a-z]+)?", SERVICES[name]["image"])
 
 
 @pytest.mark.parametrize("name", OURS)
@@ -171,6 +171,17 @@ def test_every_rail_is_served_by_default_and_every_role_runs() -> None:
 def test_every_target_is_a_stage_of_the_dockerfile() -> None:
     stages = set(re.findall(r"^FROM \S+ AS (\S+)$", (ROOT / "Dockerfile").read_text(), re.MULTILINE))
     assert {SERVICES[name]["build"]["target"] for name in OURS} <= stages
+
+
+def test_every_process_sends_spans_to_a_collector_that_is_named_and_one_of_compose_can_be_reached_by_all() -> None:
+    processes = [name for name in OURS if module_of(SERVICES[name]) in ("core", *(f"adapters.{name}" for name in OURS))]
+    assert len(processes) == 8
+    for name in processes:
+        assert SERVICES[name]["environment"]["OTEL_EXPORTER_OTLP_ENDPOINT"] == "${OTEL_EXPORTER_OTLP_ENDPOINT:-}"
+        assert set(SERVICES[name]["networks"]) & set(SERVICES["jaeger"]["networks"])
+    page = (ROOT / "docs" / "tracing.md").read_text()
+    assert "OTEL_EXPORTER_OTLP_ENDPOINT=http://jaeger:4318 docker compose --profile tracing up" in page
+    assert SERVICES["jaeger"]["profiles"] == ["tracing"]
 
 
 def test_what_the_image_runs_needs_nothing_of_the_embedded_servers() -> None:
