@@ -16,7 +16,11 @@ log = logging.getLogger(__name__)
 
 
 class Inbox:
-    """Consumes one stream of one rail into `receive`. Started by `start`, ended by `stop`."""
+    """Consumes one stream of one rail into `receive`. Started by `start`, ended by `stop`.
+
+    Its `relief`, another consumer of the same stream, reads along while whole batches wait: one parses what it read
+    while the database is busy with what the other did. Where less waits, one alone makes the larger batches.
+    """
 
     def __init__(
         self,
@@ -28,7 +32,9 @@ class Inbox:
         *,
         batch: int = 500,
         claim_idle_s: float = 60.0,
+        relief: "Inbox | None" = None,
     ) -> None:
+        self._batch, self._relief = batch, relief
         self._client, self._rail, self._stream, self._name = client, rail, stream, consumer
         self._receive, self._claim_idle_s = receive, claim_idle_s
         settings = ConsumerSettings(stream, CORE_GROUP, consumer, claim_idle_s=claim_idle_s, max_records=batch)
@@ -42,7 +48,13 @@ class Inbox:
         """Finish the batch in hand and give the rest back."""
         await self._consumer.drain(timeout_s)
 
+    def read_along(self, *, wanted: bool) -> None:
+        """Read, or read no more. What is in hand is finished."""
+        (self._consumer.resume if wanted else self._consumer.pause)()
+
     async def _handle(self, batch: list[Delivery]) -> None:
+        if self._relief is not None:
+            self._relief.read_along(wanted=len(batch) >= self._batch)
         newer = [each.entry_id for each in batch if each.waits_for_newer(self._claim_idle_s)]
         known = [each for each in batch if not each.waits_for_newer(self._claim_idle_s)]
         if newer:

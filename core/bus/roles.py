@@ -94,9 +94,12 @@ async def settler_role(deps: BusDeps) -> None:
     begin_at_zero(own.rail_names)
     for rail, part in own.rail_parts:
         shard = part.shard(rail)
-        receivers = ((results_stream(shard), deps.settle), (jobs_dlq_stream(shard), deps.receive_dead_letters))
-        for stream, receive in receivers:
-            inboxes.append(Inbox(deps.servers.of(shard), rail, stream, deps.instance, receive, batch=own.results_batch))
+        client, results, letters = deps.servers.of(shard), results_stream(shard), jobs_dlq_stream(shard)
+        batch, name = own.results_batch, deps.instance
+        relief = Inbox(client, rail, results, f"{name}-relief", deps.settle, batch=batch)
+        inboxes.append(relief)
+        inboxes.append(Inbox(client, rail, results, name, deps.settle, batch=batch, relief=relief))
+        inboxes.append(Inbox(client, rail, letters, name, deps.receive_dead_letters, batch=batch))
     await _prepare(deps)
     for inbox in inboxes:
         inbox.start()

@@ -12,7 +12,7 @@ from uuid import UUID
 
 from core.domain.context import Context
 from core.domain.fees import FREE, Pricing
-from core.domain.ids import mint_id
+from core.domain.ids import mint_ids
 from core.domain.intents import IntentRow
 from core.domain.registry import OPERATIONS
 from core.services.access.acting import made_for
@@ -201,8 +201,8 @@ class AcceptService:
         """Accept many requests, each under its key. An answer that is a Refusal, or a fault, changed nothing."""
         answers: dict[int, Accepted | Exception] = {}
         asked: dict[int, Asked] = {}
-        now_ms = time.time_ns() // 1_000_000
-        for place, (key, request) in enumerate(requests):
+        minted = mint_ids(time.time_ns() // 1_000_000, len(requests))
+        for place, ((key, request), intent_id) in enumerate(zip(requests, minted, strict=True)):
             try:
                 require_operation(caller, request)
                 caller.require_account(asking_wallet(request))
@@ -211,7 +211,7 @@ class AcceptService:
             except Refusal as refusal:
                 answers[place] = refusal
                 continue
-            asked[place] = Asked(caller, key, asking, request_hash(asking), mint_id(now_ms), traceparent, nonce)
+            asked[place] = Asked(caller, key, asking, request_hash(asking), intent_id, traceparent, nonce)
         try:
             answers |= zip(asked, await self._door(caller).submit_all(list(asked.values())), strict=True)
         finally:

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import lru_cache
 from typing import Any, Final, Protocol
@@ -42,6 +42,8 @@ class Route:
     terms: RouteTerms = ANY_PAYMENT
     waits: bool = False
     """The rail, or this operation of it, is paused, or its streams or its provider are away."""
+    offers: dict[str, "Offer"] = field(default_factory=dict, compare=False, repr=False)
+    """What was worked out for an operation already: the same for every payment of a batch."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +80,16 @@ class Chosen:
     route: Route
     capabilities: Capabilities
     terms: RailTerms
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """What a route takes of one operation, whatever the payment."""
+
+    chosen: Chosen
+    least_minor: int
+    most_minor: int
+    payee_types: Mapping[str, PayeeType]
 
 
 def terms(registration: RailRegistration, operation: str) -> RailTerms:
@@ -141,19 +153,29 @@ _NEARNESS: Final = (
 
 
 def _taken(route: Route, request: IntentRequest, *, needs_payee: bool) -> Chosen:
-    if route.registration is None:
-        raise _unavailable()
-    capabilities = capabilities_of(route.registration, request.operation)
-    if request.currency not in capabilities.currencies:
+    offer = route.offers.get(request.operation) or _offer(route, request.operation)
+    if request.currency not in offer.chosen.capabilities.currencies:
         raise Refusal("no_route", f"rail {route.rail} does not pay in {request.currency}", field="currency")
-    least = max(capabilities.min_amount_minor, route.terms.min_amount_minor or 0)
-    most = min(capabilities.max_amount_minor, route.terms.max_amount_minor or capabilities.max_amount_minor)
+    least, most = offer.least_minor, offer.most_minor
     if not least <= request.amount_minor <= most:
         text = f"rail {route.rail} takes {money_text(least, request.currency)} to {money_text(most, request.currency)}"
         raise Refusal("amount_out_of_bounds", text, field="amount_minor")
     if needs_payee:
-        _check_payee(_payee_types(route, request.operation), request)
-    return Chosen(route, capabilities, _terms(route.registration, capabilities))
+        _check_payee(offer.payee_types, request)
+    return offer.chosen
+
+
+def _offer(route: Route, operation: str) -> Offer:
+    if route.registration is None:
+        raise _unavailable()
+    capabilities = capabilities_of(route.registration, operation)
+    offer = route.offers[operation] = Offer(
+        Chosen(route, capabilities, _terms(route.registration, capabilities)),
+        max(capabilities.min_amount_minor, route.terms.min_amount_minor or 0),
+        min(capabilities.max_amount_minor, route.terms.max_amount_minor or capabilities.max_amount_minor),
+        _payee_types(route, operation),
+    )
+    return offer
 
 
 def payee_types_of(registration: RailRegistration, operation: str) -> Mapping[str, PayeeType]:

@@ -33,10 +33,11 @@ WITH RECURSIVE tenants AS (
         ORDER BY o.not_before LIMIT 2 * $3) waiting
     ORDER BY waiting.turn, waiting.not_before LIMIT 2 * $3
 )
-SELECT o.job_id, o.round, o.body, coalesce(o.traceparent, '') AS traceparent,
+SELECT o.job_id, o.place, o.round, o.body, coalesce(o.traceparent, '') AS traceparent,
     coalesce((SELECT epoch FROM fleet.stream_epochs WHERE rail = $2), 0) AS epoch
 FROM due, LATERAL (
-    SELECT * FROM fleet.outbox o WHERE o.job_id = due.job_id AND o.round = due.round FOR UPDATE SKIP LOCKED) o
+    SELECT o.*, o.ctid AS place FROM fleet.outbox o WHERE o.job_id = due.job_id AND o.round = due.round
+    FOR UPDATE SKIP LOCKED) o
 LIMIT $3
 """
 
@@ -46,19 +47,18 @@ _PART: Final = "(('x' || right({id}::text, 4))::bit(16)::int % {of} = {number})"
 # A result may have settled the job, or put it into its next round, before this runs: only what is still READY in the
 # round that was taken is queued. What an entry of a relay that died has brought to the resolver stays there, but its
 # intent was dispatched.
-# Each table is met by ANY of the ids within the bounds of their partitions, and joined to nothing that the planner
-# believes to be one row: what it plans while a partition is empty would else walk the whole range for every row.
-# The ids come sorted, so that jobs are locked in id order, as settlement does.
+# The rows of the outbox are locked by this transaction, so the places where they lie are theirs still.
+# Jobs are met by ANY of the ids within the bounds of their partitions, and joined to nothing: the planner believes an
+# array to be ten rows, and a partition that was just made to be one, and would compare each with each. What belongs to
+# a job is found by bisection: the ids come sorted, which also locks jobs in id order, as settlement does.
 _MARK: Final = f"""
 WITH gone AS (
-    DELETE FROM fleet.outbox o USING unnest($1::uuid[], $7::int[]) AS e(id, round)
-    WHERE o.job_id = ANY ($1::uuid[]) AND o.job_id = e.id AND o.round = e.round
+    DELETE FROM fleet.outbox WHERE ctid = ANY ($10::tid[])
 ), sent AS (
     UPDATE fleet.jobs j SET state = CASE j.state WHEN 'READY' THEN 'QUEUED' ELSE j.state END,
-        entry_id = e.entry_id, stream_epoch = $3, queued_at = now()
-    FROM unnest($1::uuid[], $2::text[], $7::int[]) AS e(id, entry_id, round)
-    WHERE j.id = ANY ($1::uuid[]) AND j.id BETWEEN $4 AND $5 AND j.id = e.id AND j.rounds = e.round
-        AND j.closed_at IS NULL
+        entry_id = ($2::text[])[width_bucket(j.id, $1::uuid[])], stream_epoch = $3, queued_at = now()
+    WHERE j.id = ANY ($1::uuid[]) AND j.id BETWEEN $4 AND $5
+        AND j.rounds = ($7::int[])[width_bucket(j.id, $1::uuid[])] AND j.state <> 'CLOSED'
     RETURNING j.intent_id, j.kind
 ), moved AS (
     UPDATE fleet.intents i SET state = 'DISPATCHED', version = i.version + 1, updated_at = now()
@@ -118,8 +118,8 @@ def _of(statement: str, id_column: str, part: Part) -> str:
 class TakenBatch:
     """Rows that are locked by this transaction; see `core.services.settling.bus_ports.DueBatch`."""
 
-    def __init__(self, uow: UnitOfWork, rows: list[Due], epoch: int) -> None:
-        self._uow, self._rows, self._epoch = uow, rows, epoch
+    def __init__(self, uow: UnitOfWork, rows: list[Due], places: list[tuple[int, int]], epoch: int) -> None:
+        self._uow, self._rows, self._places, self._epoch = uow, rows, places, epoch
 
     @property
     def rows(self) -> Sequence[Due]:
@@ -140,6 +140,7 @@ class TakenBatch:
             self._uow.context.actor,
             [row.round for row, _ in marked],
             *ids_of_that_time(ids),
+            self._places,
         )
 
 
@@ -155,7 +156,8 @@ class PostgresDispatch:
         async with self._database.unit_of_work(_CONTEXT, durable=False) as uow:
             found = await uow.connection.fetch(_of(_TAKE, "o.job_id", part), stream, part.shard(rail), limit)
             rows = [Due(row["job_id"], row["round"], row["body"], row["traceparent"]) for row in found]
-            yield TakenBatch(uow, rows, found[0]["epoch"] if found else 0)
+            places = [row["place"] for row in found]
+            yield TakenBatch(uow, rows, places, found[0]["epoch"] if found else 0)
 
     async def queued_jobs(
         self, rail: str, older_than_s: float, after: UUID | None, limit: int, part: Part = WHOLE

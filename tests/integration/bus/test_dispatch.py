@@ -138,7 +138,7 @@ async def test_a_retry_that_is_settled_before_the_relay_commits_is_dispatched_ag
 ) -> None:
     (job_id,) = await world.queue(1)
     async with world.store.take_due(RAIL, JOBS, 10) as batch:
-        async with asyncio.timeout(0.5), world.database.unit_of_work(Context(None, "settle")) as uow:
+        async with asyncio.timeout(5), world.database.unit_of_work(Context(None, "settle")) as uow:
             found = await lock_jobs(uow, [job_id])
             await requeue_jobs(uow, [(found[job_id], 0.0)])
             # The relay's note now waits for this transaction, and this one for nobody.

@@ -127,6 +127,51 @@ async def test_a_database_that_is_away_costs_time_and_never_an_entry(
     assert await kept(admin_connection) == [entry]
 
 
+async def test_while_whole_batches_wait_a_second_one_is_received_beside_the_first_and_none_twice(world: World) -> None:
+    at_once, both, seen = 0, asyncio.Event(), list[str]()
+
+    async def receive(rail: str, batch: Sequence[Delivery]) -> Sequence[str]:
+        nonlocal at_once
+        at_once += 1
+        if at_once == 2:
+            both.set()
+        if len(seen) < 8:
+            # Nobody goes on alone: without a second reader this is where it ends.
+            async with asyncio.timeout(10):
+                await both.wait()
+        seen.extend(each.entry_id for each in batch)
+        at_once -= 1
+        return [each.entry_id for each in batch]
+
+    entries = [(await world.redis.xadd(DLQ, GARBAGE)).decode() for _ in range(40)]
+    relief = Inbox(world.redis, RAIL, DLQ, "c-relief", receive, batch=4)
+    relief.read_along(wanted=False)
+    async with running(relief), running(Inbox(world.redis, RAIL, DLQ, "c", receive, batch=4, relief=relief)):
+        await until(lambda: _nothing_left(world))
+        consumers = await world.redis.xinfo_consumers(DLQ, CORE_GROUP)
+    assert sorted(seen) == sorted(entries)
+    assert {each["name"] for each in consumers} == {b"c", b"c-relief"}
+
+
+async def test_where_less_than_a_batch_waits_the_relief_reads_no_more(world: World) -> None:
+    names: list[str] = []
+
+    def receiving(name: str) -> Callable[[str, Sequence[Delivery]], Any]:
+        async def receive(rail: str, batch: Sequence[Delivery]) -> Sequence[str]:
+            names.append(name)
+            return [each.entry_id for each in batch]
+
+        return receive
+
+    relief = Inbox(world.redis, RAIL, DLQ, "c-relief", receiving("relief"), batch=4)
+    relief.read_along(wanted=False)
+    async with running(relief), running(Inbox(world.redis, RAIL, DLQ, "c", receiving("own"), batch=4, relief=relief)):
+        for _ in range(10):
+            await world.redis.xadd(DLQ, GARBAGE)
+            await until(lambda: _nothing_left(world))
+    assert names == ["own"] * 10
+
+
 async def _nothing_left(world: World) -> bool:
     (group,) = [each for each in await world.redis.xinfo_groups(DLQ) if each["name"].decode() == CORE_GROUP]
     return not group["lag"] and not group["pending"]
