@@ -128,6 +128,8 @@ def allowed_by(elapsed_ms: int, rate_per_s: int, ramp_s: int) -> int:
     return rate_per_s * (2 * elapsed_ms - ramp_ms) // 2000
 
 
+RECENT: Final = 50
+"""So many of the newest known outcomes are a rate of their own: what fails now is not outweighed by the past."""
 _ENOUGH: Final = 5
 """Fewer outcomes than this say nothing about a rate, but in a canary, where each one counts."""
 

@@ -128,6 +128,7 @@ PROBLEMS: Final = {
     "route_terms_empty": ProblemType(422, "No payment can take the route"),
     # On call:
     "nothing_selected": ProblemType(422, "No letter is left to act upon"),
+    "redrive_changed": ProblemType(409, "More letters are in doubt than when the redrive was asked for"),
     "redrive_own": ProblemType(403, "Another person must decide about this redrive"),
     "wrong_redrive_state": ProblemType(409, "The redrive's state does not allow this"),
     "permit_running": ProblemType(409, "The payment may be on its way to the provider at this moment"),

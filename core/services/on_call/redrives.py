@@ -74,6 +74,8 @@ class Item:
     letter_id: UUID
     tenant_id: UUID
     job_id: UUID | None
+    doubted: bool
+    """It was in doubt when the redrive was asked for: who approved that approved an inquiry first."""
     kept: Kept | None
 
 
@@ -83,6 +85,9 @@ class Tally:
 
     states: Mapping[str, int]
     ramped_ms: int | None
+    recent_failed: int = 0
+    recent_known: int = 0
+    """The newest known outcomes, `core.domain.redrive.RECENT` at most."""
 
     def of(self, state: str) -> int:
         """Return how many are in a state."""
@@ -92,6 +97,11 @@ class Tally:
     def acted(self) -> int:
         """How many had their turn."""
         return sum(self.states.values()) - self.of("WAITING")
+
+    @property
+    def tried(self) -> int:
+        """How many were acted upon: what was skipped tells nothing about the rail."""
+        return self.acted - self.of("SKIPPED")
 
 
 class Redrives(Protocol):
@@ -113,6 +123,9 @@ class Redrives(Protocol):
     async def change(self, uow: Any, redrive_id: UUID, **changed: Any) -> None: ...
     async def tally(self, uow: Any, redrive_id: UUID) -> Tally: ...
     async def observe(self, uow: Any, redrive_id: UUID) -> None: ...
+    async def observe_ended(self, uow: Any) -> None: ...
+    async def mark_doubted(self, uow: Any, redrive_id: UUID, standings: Sequence[Standing]) -> None: ...
+    async def unapproved(self, uow: Any, actor: str) -> int: ...
     async def next_items(self, uow: Any, redrive_id: UUID, limit: int) -> list[Item]: ...
     async def standings(self, uow: Any, letters: Sequence[UUID]) -> dict[UUID, Standing]: ...
     async def put_back(self, uow: Any, jobs: Sequence[UUID], traceparents: Sequence[str] = ()) -> None: ...
@@ -166,20 +179,26 @@ class _Counts:
     verdicts: dict[str, int]
     reasons: dict[str, int]
     total: int
+    doubted: Sequence[Standing] = ()
 
-    def needs_approval(self, action: RedriveAction, above: int) -> bool:
-        doubtful = self.verdicts.get(Redrive.INQUIRE_FIRST, 0) > 0
-        return action is RedriveAction.DISCARD or doubtful or self.total > above
+    @property
+    def doubtful(self) -> int:
+        return self.verdicts.get(Redrive.INQUIRE_FIRST, 0)
+
+    def needs_approval(self, action: RedriveAction, above: int, alone: int) -> bool:
+        """Whether a second person agrees; `alone` is what the first redrove without one within the hour."""
+        return action is RedriveAction.DISCARD or self.doubtful > 0 or self.total + alone > above
 
 
 def _counted(standings: Sequence[tuple[Standing, int]]) -> _Counts:
     verdicts: dict[str, int] = {}
     reasons: dict[str, int] = {}
+    doubted = [standing for standing, _ in standings if judge(standing).verdict is Redrive.INQUIRE_FIRST]
     for standing, letters in standings:
         judged = judge(standing)
         verdicts[judged.verdict.value] = verdicts.get(judged.verdict.value, 0) + letters
         reasons[judged.reason] = reasons.get(judged.reason, 0) + letters
-    return _Counts(verdicts, reasons, sum(verdicts.values()))
+    return _Counts(verdicts, reasons, sum(verdicts.values()), doubted)
 
 
 async def ask_redrive(ports: OnCallPorts, caller: Caller, request: RedriveRequest) -> RedriveView:
@@ -194,9 +213,11 @@ async def ask_redrive(ports: OnCallPorts, caller: Caller, request: RedriveReques
         if known is not None:
             return view_of(known, await ports.redrives.tally(uow, known.id))
         taken = await ports.redrives.count_taken(uow, wanted)
+        alone = await ports.redrives.unapproved(uow, caller.context().actor)
         if request.dry_run:
             counts = _counted(await ports.redrives.count_standings(uow, wanted))
-            return _dry(request, caller, counts, counts.needs_approval(request.action, ports.approval_above), taken)
+            waits = counts.needs_approval(request.action, ports.approval_above, alone)
+            return _dry(request, caller, counts, waits, taken)
         row = _row(request, caller)
         if not await ports.redrives.insert(uow, row):
             raise Refusal("not_found", "this id is another tenant's redrive: choose a new one", field="id")
@@ -205,7 +226,8 @@ async def ask_redrive(ports: OnCallPorts, caller: Caller, request: RedriveReques
             text = f"no open letter matches, but {taken} that are in another redrive" if taken else "no letter matches"
             raise Refusal("nothing_selected", text, field="selection")
         counts = _counted(await ports.redrives.count_standings(uow, None, row.id))
-        waits = counts.needs_approval(request.action, ports.approval_above)
+        await ports.redrives.mark_doubted(uow, row.id, counts.doubted)
+        waits = counts.needs_approval(request.action, ports.approval_above, alone)
         told = {"verdicts": counts.verdicts, "reasons": counts.reasons, "needs_approval": waits, "taken": taken}
         await ports.redrives.change(uow, row.id, total=total, counts=told)
         if not waits:
@@ -221,7 +243,8 @@ async def ask_redrive(ports: OnCallPorts, caller: Caller, request: RedriveReques
 async def approve_redrive(uow: Any, ports: OnCallPorts, caller: Caller, redrive_id: UUID, reason: str) -> RedriveRow:
     """Let a redrive run whose snapshot waits; approving it again changes nothing. Not by who asked for it.
 
-    Raises Refusal: operation_not_permitted, not_found, redrive_own, wrong_redrive_state.
+    What is approved is what was counted when it was asked for: where more is in doubt by now, it is asked for anew.
+    Raises Refusal: operation_not_permitted, not_found, redrive_own, wrong_redrive_state, redrive_changed.
     """
     caller.require_operation(REDRIVE_APPROVAL_SCOPE)
     row = await _locked(uow, ports, caller, redrive_id)
@@ -231,6 +254,11 @@ async def approve_redrive(uow: Any, ports: OnCallPorts, caller: Caller, redrive_
     if row.decided_by == actor and row.state not in (RedriveState.AWAITING_APPROVAL, RedriveState.REJECTED):
         return row
     _require_state(row, RedriveState.AWAITING_APPROVAL)
+    doubtful = _counted(await ports.redrives.count_standings(uow, None, row.id)).doubtful
+    told = row.counts.get("verdicts", {}).get(Redrive.INQUIRE_FIRST, 0)
+    if doubtful > told:
+        text = f"{doubtful} letters may have been sent by now, and {told} when it was asked for: cancel it and ask anew"
+        raise Refusal("redrive_changed", text)
     await ports.redrives.change(uow, row.id, state=RedriveState.RUNNING, decided_by=actor, started_at="now")
     await _note(uow, ports, row, caller, "approved", {"reason": reason})
     return row

@@ -47,6 +47,8 @@ async def run_redrives(ports: RunPorts, unit_of_work: UnitOfWorkFactory) -> int:
     Safe with several at once: a redrive is one process's at a time. Raises the ports' shared faults.
     """
     done, seen = 0, list[UUID]()
+    async with unit_of_work() as uow:
+        await ports.redrives.observe_ended(uow)
     while True:
         async with unit_of_work() as uow:
             row = await ports.redrives.take_running(uow, seen)
@@ -69,15 +71,23 @@ async def _step(uow: Any, ports: RunPorts, row: RedriveRow) -> tuple[int, Sequen
     tally = await ports.redrives.tally(uow, row.id)
     in_canary = row.ramp_began_at is None
     failed, succeeded = tally.of("FAILED"), tally.of("SUCCEEDED")
+    newest = tally.recent_known - tally.recent_failed
     if failing(failed, succeeded, row.stop_at_percent, canary=in_canary):
         because = f"{failed} of {failed + succeeded} known outcomes failed: the bound is {row.stop_at_percent} %"
+    elif failing(tally.recent_failed, newest, row.stop_at_percent, canary=in_canary):
+        because = (
+            f"{tally.recent_failed} of the newest {tally.recent_known} failed: the bound is {row.stop_at_percent} %"
+        )
+    else:
+        because = ""
+    if because:
         await _end(uow, ports, row, RedriveState.STOPPED, because)
         return 0, ()
     if tally.of("WAITING") == 0:
         if tally.of("SENT") == 0:
             await _end(uow, ports, row, RedriveState.DONE, "every letter had its turn")
         return 0, ()
-    if in_canary and tally.acted >= row.canary:
+    if in_canary and tally.tried >= row.canary:
         if tally.of("SENT") == 0:
             await ports.redrives.change(uow, row.id, ramp_began_at="now")
             await _note(uow, ports, row, "redrive_canary_passed", {"succeeded": succeeded, "failed": failed})
@@ -90,13 +100,13 @@ async def _step(uow: Any, ports: RunPorts, row: RedriveRow) -> tuple[int, Sequen
     failpoint("redrive.taken")
     jobs = [item for item in items if item.kept is None or row.action is RedriveAction.DISCARD]
     await _act(uow, ports, row, jobs)
-    return len(jobs), [item for item in items if item not in jobs]
+    return len(jobs), [] if row.action is RedriveAction.DISCARD else [item for item in items if item.kept is not None]
 
 
 def _room(row: RedriveRow, tally: Tally) -> int:
     if tally.ramped_ms is None:
-        return row.canary - tally.acted
-    return row.canary + allowed_by(tally.ramped_ms, row.rate_per_s, row.ramp_s) - tally.acted
+        return row.canary - tally.tried
+    return row.canary + allowed_by(tally.ramped_ms, row.rate_per_s, row.ramp_s) - tally.tried
 
 
 async def _act(uow: Any, ports: RunPorts, row: RedriveRow, items: Sequence[Item]) -> None:
@@ -113,7 +123,9 @@ async def _act(uow: Any, ports: RunPorts, row: RedriveRow, items: Sequence[Item]
             ends.append((item.letter_id, "SKIPPED", judged.verdict, judged.reason))
         elif row.action is RedriveAction.DISCARD:
             ends.append((item.letter_id, "SUCCEEDED", judged.verdict, "discarded"))
-        elif judged.verdict is Redrive.SAFE or (judged.verdict is Redrive.INQUIRE_FIRST and row.decided_by is not None):
+        elif judged.verdict is Redrive.SAFE or (
+            judged.verdict is Redrive.INQUIRE_FIRST and row.decided_by is not None and item.doubted
+        ):
             ends.append((item.letter_id, "SENT", judged.verdict, judged.reason))
             if item.job_id is not None:
                 jobs.add(item.job_id)

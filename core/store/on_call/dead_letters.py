@@ -16,9 +16,8 @@ from core.store.on_call.letter_queries import (
     CAPS,
     JOINED,
     STANDING,
-    Conditions,
     conditions_of,
-    newest_conditions_of,
+    pages_of,
     standing_of,
 )
 from schemas.dead_letters import DeadLetter
@@ -70,9 +69,6 @@ SELECT {", ".join(f"d.{name}" for name in _COLUMNS)}, d.payload::text AS payload
 FROM page d {JOINED}
 ORDER BY d.received_at DESC, d.id DESC
 """  # noqa: S608 - constants
-
-_NEWEST: Final = 10_000
-"""So many letters are read for a frequent word before the words' own index is asked."""
 
 _GROUPS: Final = """
 WITH counted AS (
@@ -146,21 +142,21 @@ class DeadLetterStore:
         self, uow: UnitOfWork, wanted: LetterFilter, limit: int, after: UUID | None = None
     ) -> list[LetterView]:
         """Return letters, newest first; `after` is the last one of the page before."""
-        if wanted.text is not None and after is None:
-            found = await self._page(uow, newest_conditions_of(wanted, _NEWEST), limit)
-            if len(found) == limit:
-                return found
-        conditions = conditions_of(wanted)
+        # What is asked for decides the way: a plan for any value would walk every letter for a rare one.
+        await uow.connection.execute("SET LOCAL plan_cache_mode = force_custom_plan")
+        behind = None
         if after is not None:
             last = await uow.connection.fetchrow("SELECT received_at, id FROM fleet.dead_letters WHERE id = $1", after)
             if last is None:
                 return []
-            conditions.add("(d.received_at, d.id) < ({}, {})", last["received_at"], last["id"])
-        return await self._page(uow, conditions, limit)
-
-    async def _page(self, uow: UnitOfWork, conditions: Conditions, limit: int) -> list[LetterView]:
-        page = f"{conditions.where} ORDER BY d.received_at DESC, d.id DESC LIMIT {limit:d}"
-        return [_view(row) for row in await uow.connection.fetch(_VIEW.format(page), *conditions.arguments)]
+            behind = (last["received_at"], last["id"])
+        found: list[LetterView] = []
+        for conditions in pages_of(wanted, limit, behind):
+            rows = await uow.connection.fetch(_VIEW.format(conditions.where), *conditions.arguments)
+            found = [_view(row) for row in rows]
+            if len(found) == limit:
+                break
+        return found
 
     async def group_letters(
         self, uow: UnitOfWork, wanted: LetterFilter, limit: int, after: tuple[int, str] | None = None

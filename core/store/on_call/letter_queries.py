@@ -1,5 +1,6 @@
 """The SQL of dead letters: which are meant, and what is known of each. Only what is narrowed is asked."""
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
@@ -55,6 +56,8 @@ LEFT JOIN caps c ON c.rail = j.rail AND c.operation = j.operation
 CROSS JOIN epoch e
 """
 
+_NEWEST: Final = 3_000
+"""So many letters of one narrowing are looked through for the others, before all indexes are asked."""
 STANDING_COLUMNS: Final = tuple(name for name in Standing.__dataclass_fields__ if name != "source")
 
 
@@ -62,6 +65,12 @@ def standing_of(row: Any) -> Standing:
     """Return the standing in a record that has STANDING's columns."""
     source = Source.RESULT if row["is_result"] else Source.JOB
     return Standing(source, **{name: row[name] for name in STANDING_COLUMNS})
+
+
+def row_text(standing: Standing) -> str:
+    """Return a standing as PostgreSQL writes the row of its columns, the source first."""
+    values = [standing.source is Source.RESULT, *(getattr(standing, name) for name in STANDING_COLUMNS)]
+    return f"({','.join('t' if value else 'f' for value in values)})"
 
 
 @dataclass(slots=True)
@@ -85,20 +94,10 @@ class Conditions:
         return " AND ".join(self.texts) or "true"
 
 
-def newest_conditions_of(wanted: LetterFilter, newest: int) -> Conditions:
-    """Return what the filter's text asks for among the newest letters that match the rest of it.
-
-    A page that this fills is the page of all: frequent words are at hand, and only rare ones need their index.
-    """
-    found = conditions_of(replace(wanted, text=None))
-    inner = f"{found.where} ORDER BY d.received_at DESC, d.id DESC LIMIT {newest:d}"
-    found.texts.clear()
-    found.add(
-        f"d.id = ANY (ARRAY(SELECT n.id FROM (SELECT d.id, d.searched FROM fleet.dead_letters d WHERE {inner}) n"  # noqa: S608
-        " WHERE n.searched @@ websearch_to_tsquery('simple', {})))",
-        wanted.text,
-    )
-    return found
+_NARROWEST: Final = ("fingerprint", "error_class", "permits", "provider", "rail", "operation", "tenant_id")
+"""Each has an index in the order of time; the first that is given is walked."""
+_FEW: Final = ("job_id", "intent_id", "trace_id", "evidence_id", "ids")
+"""What so few letters have in common that an index tells all of them."""
 
 
 def conditions_of(wanted: LetterFilter) -> Conditions:
@@ -108,25 +107,72 @@ def conditions_of(wanted: LetterFilter) -> Conditions:
         if (value := getattr(wanted, name)) is not None:
             found.add(f"d.{name} = {{}}", value)
     if wanted.trace_id is not None:
-        # Few letters are of one trace: along the time's index it would walk every letter.
-        found.add(
-            "d.id = ANY (ARRAY(SELECT t.id FROM fleet.dead_letters t"
-            " WHERE split_part(t.traceparent, '-', 2) = {} AND t.traceparent IS NOT NULL))",
-            wanted.trace_id,
-        )
+        found.add("d.traceparent IS NOT NULL AND split_part(d.traceparent, '-', 2) = {}", wanted.trace_id)
     if wanted.evidence_id is not None:
         found.add("d.job_id = (SELECT e.job_id FROM fleet.evidence e WHERE e.id = {})", wanted.evidence_id)
     if wanted.text is not None:
-        # As ids, so that the words' own index answers: along the time's, a rare word would walk every letter.
-        found.add(
-            "d.id = ANY (ARRAY(SELECT g.id FROM fleet.dead_letters g"
-            " WHERE g.searched @@ websearch_to_tsquery('simple', {})))",
-            wanted.text,
-        )
+        found.add("d.searched @@ websearch_to_tsquery('simple', {})", wanted.text)
     if wanted.received_after is not None:
         found.add("d.received_at >= {}", wanted.received_after)
     if wanted.received_before is not None:
         found.add("d.received_at < {}", wanted.received_before)
     if wanted.ids is not None:
         found.add("d.id = ANY ({}::uuid[])", list(wanted.ids))
+    return found
+
+
+_AFTER: Final = "(d.received_at, d.id) < ({}, {})"
+_ORDER: Final = "ORDER BY received_at DESC, id DESC"
+
+
+def pages_of(wanted: LetterFilter, limit: int, after: tuple[Any, Any] | None = None) -> Iterator[Conditions]:
+    """Yield where a page is to be looked for, one after the other: the first that fills the page is the page of all.
+
+    Along the index of one narrowing the newest letters are at hand, and what many of them have is found among a few.
+    What is rare, or meets nowhere, would walk every letter there: it is found by all of its indexes at once, whatever
+    their order. The last one yielded is true in any case.
+    """
+    if any(getattr(wanted, name) is not None for name in _FEW):
+        yield _all_of(wanted, limit, after)
+        return
+    walked = next((name for name in _NARROWEST if getattr(wanted, name) is not None), None)
+    others = [name for name in (*_NARROWEST, "text") if name != walked and getattr(wanted, name) is not None]
+    if not others:
+        found = conditions_of(wanted)
+        if after is not None:
+            found.add(_AFTER, *after)
+        found.texts[-1] += f" {_ORDER} LIMIT {limit:d}"
+        yield found
+        return
+    yield _newest_of(wanted, others, limit, after)
+    yield _all_of(wanted, limit, after)
+
+
+def _newest_of(wanted: LetterFilter, others: Sequence[str], limit: int, after: tuple[Any, Any] | None) -> Conditions:
+    """Return the page among the newest letters of one narrowing that match the others too."""
+    without: dict[str, Any] = dict.fromkeys(others)
+    found = conditions_of(replace(wanted, **without))
+    if after is not None:
+        found.add(_AFTER, *after)
+    newest = f"SELECT d.* FROM fleet.dead_letters d WHERE {found.where} {_ORDER} LIMIT {_NEWEST:d}"  # noqa: S608
+    found.texts.clear()
+    for name in others:
+        if name == "text":
+            found.add("d.searched @@ websearch_to_tsquery('simple', {})", wanted.text)
+        else:
+            found.add(f"d.{name} = {{}}", getattr(wanted, name))
+    return _by_ids(found, f"SELECT d.id FROM ({newest}) d WHERE {found.where} {_ORDER} LIMIT {limit:d}")  # noqa: S608
+
+
+def _all_of(wanted: LetterFilter, limit: int, after: tuple[Any, Any] | None) -> Conditions:
+    """Return the page among all that match: `OFFSET 0` keeps the order out of how they are found."""
+    found = conditions_of(wanted)
+    if after is not None:
+        found.add(_AFTER, *after)
+    every = f"SELECT d.id, d.received_at FROM fleet.dead_letters d WHERE {found.where} OFFSET 0"  # noqa: S608
+    return _by_ids(found, f"SELECT id FROM ({every}) m {_ORDER} LIMIT {limit:d}")  # noqa: S608
+
+
+def _by_ids(found: Conditions, ids: str) -> Conditions:
+    found.texts[:] = [f"d.id = ANY (ARRAY({ids}))"]
     return found

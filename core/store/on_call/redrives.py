@@ -6,11 +6,19 @@ from uuid import UUID
 
 import orjson
 
-from core.domain.redrive import Standing
+from core.domain.redrive import RECENT, Standing
 from core.services.on_call.dead_letters import LetterFilter
 from core.services.on_call.redrives import Item, Kept, RedriveRow, Tally
 from core.store.database import UnitOfWork
-from core.store.on_call.letter_queries import CAPS, JOINED, STANDING, STANDING_COLUMNS, conditions_of, standing_of
+from core.store.on_call.letter_queries import (
+    CAPS,
+    JOINED,
+    STANDING,
+    STANDING_COLUMNS,
+    conditions_of,
+    row_text,
+    standing_of,
+)
 from core.store.settling.outbox import BODY_OF_ROW, NOTIFY_OUTBOX
 from schemas.on_call import RedriveAction, RedriveState
 
@@ -27,8 +35,8 @@ ON CONFLICT (id) DO NOTHING
 
 # A letter that another redrive holds is left to it: the unique index decides, whoever clicks first.
 _SNAPSHOT: Final = """
-INSERT INTO fleet.redrive_items (redrive_id, letter_id, tenant_id, place)
-SELECT ${}, d.id, d.tenant_id, row_number() OVER (ORDER BY d.received_at, d.id)
+INSERT INTO fleet.redrive_items (redrive_id, letter_id, tenant_id, place, doubted)
+SELECT ${}, d.id, d.tenant_id, row_number() OVER (ORDER BY d.received_at, d.id), false
 FROM fleet.dead_letters d WHERE {}
 ON CONFLICT (letter_id) WHERE state IN ('WAITING', 'SENT') DO NOTHING
 """
@@ -45,9 +53,27 @@ SELECT is_result, {", ".join(STANDING_COLUMNS)}, count(*) AS letters FROM standi
 GROUP BY is_result, {", ".join(STANDING_COLUMNS)}
 """  # noqa: S608 - constants
 
+# A standing is a row of booleans: those that the rule calls doubtful are named by their text.
+_MARK: Final = f"""
+WITH {CAPS}, standings AS (
+    SELECT d.id, {STANDING} FROM fleet.redrive_items x JOIN fleet.dead_letters d ON d.id = x.letter_id {JOINED}
+    WHERE x.redrive_id = $1
+)
+UPDATE fleet.redrive_items x SET doubted = true FROM standings s
+WHERE x.redrive_id = $1 AND x.letter_id = s.id
+    AND ROW(s.is_result, {", ".join(f"s.{name}" for name in STANDING_COLUMNS)})::text = ANY ($2::text[])
+"""  # noqa: S608 - constants
+
+_ONE_AT_A_TIME: Final = "SELECT pg_advisory_xact_lock(hashtextextended('fleet.redrives:' || $1, 0))"
+_UNAPPROVED: Final = """
+SELECT coalesce(sum(total), 0) FROM fleet.redrives
+WHERE asked_by = $1 AND decided_by IS NULL AND action = 'REDRIVE' AND started_at IS NOT NULL
+    AND created_at > now() - interval '1 hour'
+"""
+
 _TURN: Final = """
-SELECT x.letter_id, x.tenant_id, d.stream LIKE '%:results' AS is_result, d.rail, d.stream, d.entry_id, d.deliveries,
-    j.id AS job_id, CASE WHEN d.stream LIKE '%:results' THEN d.body END AS body
+SELECT x.letter_id, x.tenant_id, x.doubted, d.stream LIKE '%:results' AS is_result, d.rail, d.stream, d.entry_id,
+    d.deliveries, j.id AS job_id, CASE WHEN d.stream LIKE '%:results' THEN d.body END AS body
 FROM fleet.redrive_items x JOIN fleet.dead_letters d ON d.id = x.letter_id
 LEFT JOIN fleet.jobs j ON j.id = d.job_id AND j.rail = d.rail
 WHERE x.redrive_id = $1 AND x.state = 'WAITING' ORDER BY x.place LIMIT $2 FOR UPDATE OF x
@@ -75,19 +101,36 @@ SELECT id, stream FROM ready
 _FINISH: Final = """
 UPDATE fleet.redrive_items x SET state = f.state, verdict = f.verdict, detail = f.detail, acted_at = clock_timestamp()
 FROM unnest($2::uuid[], $3::text[], $4::text[], $5::text[]) AS f(letter_id, state, verdict, detail)
-WHERE x.redrive_id = $1 AND x.letter_id = f.letter_id
+WHERE x.redrive_id = $1 AND x.letter_id = f.letter_id AND x.state = 'WAITING'
 """
 
-# A job that any answer came for was redriven well, also where the answer is no; one that died again was not.
+# A job that any answer came for was redriven well, also where the answer is no; one that died again was not, nor one
+# whose provider let the call hang: more of that would only be more payments in doubt. What was sent before a redrive
+# was cancelled or stopped has its outcome too.
 _OBSERVE: Final = """
 WITH seen AS (
-    SELECT x.letter_id, CASE WHEN j.closed_at IS NOT NULL THEN 'closed: ' || coalesce(j.outcome, '')
-        WHEN j.state = 'DEAD' THEN 'it died again' ELSE 'answered, in doubt' END AS detail, j.state = 'DEAD' AS failed
+    SELECT x.redrive_id, x.letter_id, j.state = 'DEAD' OR (j.closed_at IS NULL AND last.verdict = 'UNKNOWN') AS failed,
+        CASE WHEN j.closed_at IS NOT NULL THEN 'closed: ' || coalesce(j.outcome, '')
+            WHEN j.state = 'DEAD' THEN 'it died again'
+            WHEN last.verdict = 'UNKNOWN' THEN 'no answer came: it is asked about'
+            ELSE 'answered, in doubt' END AS detail
     FROM fleet.redrive_items x JOIN fleet.dead_letters d ON d.id = x.letter_id JOIN fleet.jobs j ON j.id = d.job_id
-    WHERE x.redrive_id = $1 AND x.state = 'SENT' AND (j.closed_at IS NOT NULL OR j.state IN ('DEAD', 'WAITING'))
+    LEFT JOIN LATERAL (
+        SELECT f.verdict FROM fleet.facts f WHERE f.job_id = j.id AND f.received_at >= x.acted_at
+        ORDER BY f.received_at DESC LIMIT 1
+    ) last ON j.closed_at IS NULL AND j.state = 'WAITING'
+    WHERE x.state = 'SENT' AND {} AND (j.closed_at IS NOT NULL OR j.state IN ('DEAD', 'WAITING'))
 )
 UPDATE fleet.redrive_items x SET state = CASE WHEN s.failed THEN 'FAILED' ELSE 'SUCCEEDED' END, detail = s.detail
-FROM seen s WHERE x.redrive_id = $1 AND x.letter_id = s.letter_id AND x.state = 'SENT'
+FROM seen s WHERE x.redrive_id = s.redrive_id AND x.letter_id = s.letter_id AND x.state = 'SENT'
+"""
+_OF_ONE: Final = "x.redrive_id = $1"
+_OF_ENDED: Final = """x.redrive_id IN (SELECT y.redrive_id FROM fleet.redrive_items y JOIN fleet.redrives r
+    ON r.id = y.redrive_id AND r.state IN ('CANCELLED', 'STOPPED') WHERE y.state = 'SENT')"""
+
+_RECENT: Final = """
+SELECT state FROM fleet.redrive_items WHERE redrive_id = $1 AND state IN ('SUCCEEDED', 'FAILED')
+ORDER BY place DESC LIMIT $2
 """
 
 
@@ -187,17 +230,35 @@ class RedriveStore:
             " WHERE id = $1",
             redrive_id,
         )
-        return Tally({row["state"]: row["letters"] for row in rows}, ramped)
+        newest = await uow.connection.fetch(_RECENT, redrive_id, RECENT)
+        failed = sum(row["state"] == "FAILED" for row in newest)
+        return Tally({row["state"]: row["letters"] for row in rows}, ramped, failed, len(newest))
 
     async def observe(self, uow: UnitOfWork, redrive_id: UUID) -> None:
         """Note the outcomes that are known by now."""
-        await uow.connection.execute(_OBSERVE, redrive_id)
+        await uow.connection.execute(_OBSERVE.format(_OF_ONE), redrive_id)
+
+    async def observe_ended(self, uow: UnitOfWork) -> None:
+        """Note the outcomes of what was sent before a redrive was cancelled or stopped."""
+        await uow.connection.execute(_OBSERVE.format(_OF_ENDED))
+
+    async def mark_doubted(self, uow: UnitOfWork, redrive_id: UUID, standings: Sequence[Standing]) -> None:
+        """Note of each letter of a snapshot whether it has one of these standings, which are those in doubt."""
+        if standings:
+            await uow.connection.execute(_MARK, redrive_id, [row_text(standing) for standing in standings])
+
+    async def unapproved(self, uow: UnitOfWork, actor: str) -> int:
+        """Return how many letters somebody redrove alone within the hour; their next question waits for this one."""
+        await uow.connection.execute(
+            "SELECT pg_advisory_xact_lock(hashtextextended('fleet.redrives:' || $1, 0))", actor
+        )
+        return int(await uow.connection.fetchval(_UNAPPROVED, actor))
 
     async def next_items(self, uow: UnitOfWork, redrive_id: UUID, limit: int) -> list[Item]:
         """Lock the letters whose turn it is."""
         rows = await uow.connection.fetch(_TURN, redrive_id, limit)
         return [
-            Item(row["letter_id"], row["tenant_id"], row["job_id"],
+            Item(row["letter_id"], row["tenant_id"], row["job_id"], row["doubted"],
                  Kept(row["rail"], row["stream"], row["entry_id"], row["deliveries"], row["body"])
                  if row["is_result"] else None)
             for row in rows

@@ -9,7 +9,7 @@ import pytest
 
 from core.domain import redrive
 from core.services.on_call.dead_letters import LetterFilter, LetterView, cursor_behind, group_before, letter_detail
-from core.store.on_call.letter_queries import conditions_of
+from core.store.on_call.letter_queries import conditions_of, pages_of
 from schemas.on_call import LetterDetail, LetterState
 from tests.integration.oncall.conftest import bury, fill
 from tests.integration.permits.conftest import RAIL, World, pay_job
@@ -191,10 +191,32 @@ async def test_groups_count_all_that_match_and_say_whether_it_gets_worse(world: 
 )
 async def test_a_search_walks_an_index(world: World, wanted: dict[str, Any], index: str) -> None:
     await fill(world.admin, world.caller.tenant_id, 5_000)
-    conditions = conditions_of(LetterFilter(**wanted))
-    query = (
-        f"SELECT d.id FROM fleet.dead_letters d WHERE {conditions.where} ORDER BY received_at DESC, id DESC LIMIT 50"
-    )
-    plan = await world.admin.fetchval("EXPLAIN (FORMAT JSON) " + query, *conditions.arguments)
+    *_, last = pages_of(LetterFilter(**wanted), 50)
+    query = f"EXPLAIN (FORMAT JSON) SELECT d.id FROM fleet.dead_letters d WHERE {last.where}"
+    plan = await world.admin.fetchval(query, *last.arguments)
     assert index in plan, json.loads(plan)
     assert "Seq Scan" not in plan
+
+
+async def test_a_page_is_the_same_whichever_way_it_is_found(world: World) -> None:
+    await fill(world.admin, world.caller.tenant_id, 10_000)
+    cases: list[dict[str, Any]] = [
+        {"rail": "rail1", "error_class": "class_3"},
+        {"rail": "rail1", "provider": "q"},
+        {"text": "provider", "rail": "rail2"},
+        {"text": "number", "fingerprint": "kind7", "error_class": "class_0"},
+        {"text": "9999"},
+        {"tenant_id": uuid4()},
+        {"tenant_id": world.caller.tenant_id, "error_class": "class_3", "rail": "rail0", "operation": "PAYOUT"},
+    ]
+    for wanted in cases:
+        chosen = conditions_of(LetterFilter(**wanted))
+        query = f"SELECT d.id FROM fleet.dead_letters d WHERE {chosen.where} ORDER BY d.received_at DESC, d.id DESC"
+        every = [row["id"] for row in await world.admin.fetch(query, *chosen.arguments)]
+        first = [each.id for each in await found(world, limit=40, **wanted)]
+        assert first == every[:40], wanted
+        if first:
+            async with world.uow() as uow:
+                letters = world.core.worker_ports.letters
+                second = await letters.list_letters(uow, LetterFilter(**wanted), 40, first[-1])
+            assert [each.id for each in second] == every[40:80], wanted
