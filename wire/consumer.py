@@ -63,6 +63,8 @@ class Delivery:
     deliveries: int
     first_seen_monotonic: float = field(default_factory=time.monotonic)
     started: bool = False
+    counted: bool = True
+    """False while it is set aside: then the server does not count this delivery."""
     raw: str = ""
     """The fields as they came (`schemas.envelope.raw_text`), where they are no envelope that we can read."""
 
@@ -140,11 +142,31 @@ class StreamConsumer:
         for entry_id in entry_ids:
             self.held.pop(entry_id, None)
 
+    async def set_aside(self, deliveries: Sequence[Delivery]) -> None:
+        """Keep these without counting them until they begin: what waits its turn did not fail when we die."""
+        own, ids = self._settings, [delivery.entry_id for delivery in deliveries]
+        for delivery in deliveries:
+            delivery.counted = False
+        if ids:
+            await functions.release(self._client, own.stream, own.group, own.consumer, 0, ids)
+
+    async def count_again(self, deliveries: Sequence[Delivery]) -> None:
+        """Count deliveries that were set aside: they begin, or are given back as they came."""
+        own = self._settings
+        for delivery in deliveries:
+            if not delivery.counted:
+                await self._client.xclaim(
+                    own.stream, own.group, own.consumer, 0, [delivery.entry_id],
+                    retrycount=delivery.deliveries, justid=True,
+                )  # fmt: skip
+                delivery.counted = True
+
     async def release(self, entry_ids: Sequence[str]) -> None:
         """Give entries back, claimable at once; the delivery does not count."""
         if not entry_ids:
             return
         own = self._settings
+        await self.count_again([self.held[entry] for entry in entry_ids if entry in self.held])
         idle_ms = int(own.claim_idle_s * 1000)
         await functions.release(self._client, own.stream, own.group, own.consumer, idle_ms, entry_ids)
         self.forget(entry_ids)

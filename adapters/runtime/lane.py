@@ -140,6 +140,11 @@ class Lane:
                 await self._bury(delivery, None, UNKNOWN_VERSION if unknown else "poison", str(delivery.error))
             else:
                 await self._sort(delivery, delivery.envelope.body)
+        # Those behind the one that runs alone did nothing: were it to take us along, they must not be buried with it.
+        came = {delivery.entry_id for delivery in batch if delivery.must_run_alone}
+        await self.consumer.set_aside(
+            [held.delivery for held in self._queue if held.delivery.entry_id in came and not held.delivery.started]
+        )
         self._changed.set()
 
     async def _sort(self, delivery: Delivery, body: str) -> None:
@@ -189,12 +194,20 @@ class Lane:
             self.guard.open_again(self._changed)
         self._queue = [*kept_but(kept, alone[0]), *waiting] if alone else waiting
         self.guard.begun(chosen)
+        if self._solo_runs:
+            await self._count(chosen[0].delivery)
         if blocked:
             await self._give_back([held.delivery for held in blocked])
             if not chosen and not self._queue:
                 self._rest_reading(self.guard.pause_s())
             self._changed.set()
         return chosen
+
+    async def _count(self, delivery: Delivery) -> None:
+        try:
+            await self.consumer.count_again([delivery])
+        except (RedisError, OSError) as error:
+            log.warning("a delivery of %s is not counted: %s", self._own.stream, type(error).__name__)
 
     def _put_off(self, helds: Sequence[Held]) -> None:
         """Provider or core leave no room for these now: they wait here, unstarted."""

@@ -237,6 +237,36 @@ async def test_second_deliveries_run_one_at_a_time(bench: Bench) -> None:
     assert rail.most_running == 1
 
 
+async def test_what_waits_behind_a_second_delivery_is_not_counted_so_that_a_crash_buries_the_running_one_alone(
+    bench: Bench,
+) -> None:
+    may_end = asyncio.Event()
+
+    async def hangs(_: Order) -> Outcome:
+        await may_end.wait()
+        return PAID
+
+    jobs, rail = [a_job() for _ in range(3)], ScriptedRail(hangs)
+    for job in jobs:
+        bench.core.know(job)
+    await bench.send(*jobs)
+    stream = jobs_stream(RAIL)
+    read: Any = await bench.admin.xreadgroup(ADAPTERS_GROUP, "dead", {stream: ">"})
+    ids = [entry for entry, _ in read[0][1]]
+    # Delivered twice already: counted once more each, the next death but one of the adapter would bury all three.
+    await bench.admin.xclaim(stream, ADAPTERS_GROUP, "dead", 0, ids, idle=60_000, retrycount=2, justid=True)
+    await bench.work(rail)
+    async with asyncio.timeout(8):
+        while True:
+            pending = await bench.admin.xpending_range(stream, ADAPTERS_GROUP, "-", "+", 10)
+            if rail.most_running == 1 and sorted(each["times_delivered"] for each in pending) == [2, 2, 3]:
+                break
+            await asyncio.sleep(0.02)
+    may_end.set()
+    assert len(await bench.results(3)) == 3
+    assert rail.most_running == 1
+
+
 async def test_a_redelivered_payment_is_asked_about_before_it_is_sent(bench: Bench) -> None:
     job, rail = a_job(), ScriptedRail(pays)
     bench.core.know(job)
