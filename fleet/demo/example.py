@@ -17,6 +17,7 @@ from schemas.money import currency_of, to_major_text, to_minor
 
 SHIPPED_PAYMENTS = 204
 ROUBLE_PAYMENTS = 36
+BILLS = 8
 _WALLETS = ("alice", "bob", "chai", "dao")
 _MESSAGES = ("lunch", "rent", "coffee", "invoice 17", "thank you", "")
 _OVER_BALANCE = "1500000.00"
@@ -91,19 +92,43 @@ def rouble_payments() -> Iterator[PaymentLine]:
         )
 
 
+def bills() -> Iterator[PaymentLine]:
+    """Yield the shipped bills: three that are paid, and one for each thing that a biller says no to."""
+    payees = [
+        "099400000000017:INV2026001:CUST7",
+        "099400000000025:WATER17",
+        "099999990000104:PHONE2026",
+        *(f"0999999900001{number:02d}:INV2026001" for number in (1, 2, 3, 5, 6)),
+    ]
+    for number, payee in enumerate(payees):
+        yield PaymentLine(
+            line=SHIPPED_PAYMENTS + ROUBLE_PAYMENTS + number + 2,
+            reference=f"demo-bill-{number + 1:04d}",
+            wallet=_WALLETS[number % len(_WALLETS)],
+            payee_type="bill",
+            payee=payee,
+            amount_minor=50_000,
+            currency="THB",
+            message="light",
+        )
+
+
 def money_in() -> Iterator[PaymentLine]:
     """Yield the shipped payments in over every rail, then a refund in part of one of each rail that pays back."""
     lines = [
         *(("topup", "a payer", "THB", 10_000 + 4_321 * n) for n in range(3)),
         *(("topup", "a payer", "RUB", 20_000 + 1_234 * n) for n in range(2)),
         ("deposit", "a payer", "THB", 55_555),
+        ("direct_debit", "004-0123456789;Somchai Jaidee", "THB", 77_700),
+        ("direct_debit", "014-9876543210;Malee Srisai", "THB", 12_345),
+        ("deposit", "a payer", "RUB", 66_600),
         ("refund", "demo-in-0001", "THB", 2_500),
         ("refund", "demo-in-0004", "RUB", 20_000),
         ("refund", "demo-in-0006", "THB", 5_555),
     ]
     for number, (kind, payee, currency, amount_minor) in enumerate(lines):
         yield PaymentLine(
-            line=SHIPPED_PAYMENTS + ROUBLE_PAYMENTS + number + 2,
+            line=SHIPPED_PAYMENTS + ROUBLE_PAYMENTS + BILLS + number + 2,
             reference=f"demo-in-{number + 1:04d}",
             wallet=_WALLETS[number % len(_WALLETS)],
             payee_type=kind,
@@ -120,6 +145,7 @@ def rows() -> Iterator[tuple[str, ...]]:
     shipped = [_row(payment) for payment in islice(payments(), SHIPPED_PAYMENTS)]
     yield from shipped
     yield from (_row(payment) for payment in rouble_payments())
+    yield from (_row(payment) for payment in bills())
     yield from (_row(payment) for payment in money_in())
     yield shipped[4]
     yield ("demo-malformed", "alice", "mobile")

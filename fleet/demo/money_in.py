@@ -11,19 +11,26 @@ from fleet.demo.payments_file import PaymentLine, RefusedLine
 from schemas.events import TERMINAL_STATES
 from schemas.operations import OperationType
 
-COLLECTIONS: Final = {"topup": OperationType.TOPUP, "deposit": OperationType.DEPOSIT}
-"""Payee type -> operation, of lines whose money comes in; the payee is whoever pays, in any words."""
+DIRECT_DEBIT: Final = "direct_debit"
+"""The payee type of a line that is pulled under a mandate; the payee is the debtor's account, a semicolon, a name."""
+COLLECTIONS: Final = {
+    "topup": OperationType.TOPUP,
+    "deposit": OperationType.DEPOSIT,
+    DIRECT_DEBIT: OperationType.DIRECT_DEBIT,
+}
+"""Payee type -> operation, of lines whose money comes in; of the first two the payee is whoever pays, in any words."""
 REFUND: Final = "refund"
 """The payee type of a line that gives a line before it back; the payee is that line's reference."""
 _SHOWN: Final = """
 SELECT i.id, j.rail, j.reference, i.amount_minor FROM fleet.intents i
 JOIN fleet.jobs j ON j.intent_id = i.id AND j.kind = 'collect'
-WHERE i.id = ANY ($1::uuid[]) AND i.next_action IS NOT NULL AND i.state IN ('AUTHORIZED', 'DISPATCHED')
+WHERE i.id = ANY ($1::uuid[]) AND i.state IN ('AUTHORIZED', 'DISPATCHED')
+    AND (i.next_action IS NOT NULL OR i.operation = 'DIRECT_DEBIT' AND j.state = 'WAITING')
 """
 _STATES: Final = "SELECT id, state FROM fleet.intents WHERE id = ANY ($1::uuid[])"
 
 PayIn = Callable[[str, str, int], Awaitable[None]]
-"""Pays a collection at its provider: rail, reference, amount in minor units."""
+"""Pays a collection at its provider: rail, reference, amount in minor units. A direct debit's day comes."""
 
 
 @dataclass(frozen=True, slots=True)

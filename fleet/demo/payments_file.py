@@ -1,7 +1,8 @@
 """Reads a file of payments, CSV or NDJSON: a bad line is refused by number and code, the rest go on.
 
 Columns: reference, wallet, payee_type, payee, amount (decimal major units), currency, message. Money comes in by the
-payee types `topup` and `deposit` (the payee is whoever pays), and goes back by `refund` (the payee is the reference of
+payee types `topup` and `deposit` (the payee is whoever pays) and `direct_debit` (the payee is account and name of who
+signed a mandate: `004-0123456789;Somchai Jaidee`), and goes back by `refund` (the payee is the reference of
 the line that it gives back).
 """
 

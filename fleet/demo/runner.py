@@ -7,6 +7,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from datetime import date
 from itertools import islice
 from uuid import UUID
 
@@ -14,11 +15,12 @@ from pydantic import ValidationError
 
 from core.domain.context import Context
 from core.store.database import AWAY, Database
-from fleet.client import FleetClient
-from fleet.demo.money_in import COLLECTIONS, REFUND, Collected, MoneyIn, PayIn
+from fleet.client import FleetClient, Refused
+from fleet.demo.money_in import COLLECTIONS, DIRECT_DEBIT, REFUND, Collected, MoneyIn, PayIn
 from fleet.demo.payments_file import PaymentLine, RefusedLine
 from schemas.api import AutoConfirm, BatchItem, IntentRequest, WalletRequest
 from schemas.faults import first_fault
+from schemas.mandates import MANDATE_PAYEE, MandateDetail, MandateRequest
 from schemas.money import currency_of, to_minor
 from schemas.operations import OperationType
 from schemas.permits import Payee
@@ -28,6 +30,7 @@ _POLL_S = 0.25
 _PARKED_S = 10.0
 """How long a parked payment is waited for: the core goes on asking, and the answer may be near."""
 _MAX_FEE_MINOR = 5_000
+_SIGNED_ON = date(2026, 1, 5)
 _OPERATIONS = {
     "bank_account": OperationType.WITHDRAWAL,
     "iban": OperationType.WITHDRAWAL,
@@ -126,6 +129,8 @@ class _Sender:
             try:
                 items.append(await _item(line, self._wallets))
                 sent.append(line)
+            except Refused as error:
+                self.run.refused.append(RefusedLine(line.line, error.problem.code, error.problem.detail))
             except ValueError as error:
                 self.run.refused.append(RefusedLine(line.line, "invalid_field", _plainly(error)))
         await self._create(sent, items)
@@ -167,6 +172,9 @@ def _key(line: PaymentLine) -> str:
 
 async def _item(payment: PaymentLine, wallets: "_Wallets") -> BatchItem:
     wallet_id, collects = await wallets.open(payment.wallet, payment.currency), payment.payee_type in COLLECTIONS
+    payee = None if collects else Payee(type=payment.payee_type, value=payment.payee)
+    if payment.payee_type == DIRECT_DEBIT:
+        payee = await wallets.sign(payment, wallet_id)
     operations = _OPERATIONS | COLLECTIONS
     return BatchItem(
         idempotency_key=_key(payment),
@@ -175,7 +183,7 @@ async def _item(payment: PaymentLine, wallets: "_Wallets") -> BatchItem:
             wallet_id=wallet_id,
             amount_minor=payment.amount_minor,
             currency=payment.currency,
-            payee=None if collects else Payee(type=payment.payee_type, value=payment.payee),
+            payee=payee,
             message=payment.message,
             reference=payment.reference,
             auto_confirm=None if collects else AutoConfirm(max_fee_minor=_MAX_FEE_MINOR),
@@ -226,6 +234,20 @@ class _Wallets:
         )
         self._known[(name, currency)] = wallet.id
         return wallet.id
+
+    async def sign(self, line: PaymentLine, wallet_id: UUID) -> Payee:
+        """Register the mandate that a line is pulled under, as its debtor signed it; again, it is the same one."""
+        account, _, name = line.payee.partition(";")
+        digest = hashlib.sha256(line.reference.encode()).hexdigest()[:20].upper()
+        mandate = MandateRequest(
+            mandate_id=f"DEMO-{digest}",
+            wallet_id=wallet_id,
+            signed_on=_SIGNED_ON,
+            debtor_account=account,
+            debtor_name=name,
+        )
+        await self._client.call("POST", "/v1/mandates", MandateDetail, body=mandate)
+        return Payee(type=MANDATE_PAYEE, value=mandate.mandate_id)
 
 
 async def _wait(database: Database, sender: _Sender, wait_s: int, progress: Callable[[Run], None]) -> None:

@@ -21,6 +21,8 @@ OWN_ACCOUNT_ID: Final = "FLEET"
 """How mock-bank names our account."""
 _BALANCE_MINOR: Final = 10**14
 _UP_WITHIN_S: Final = 30
+_DAYS_OF_A_DEBIT: Final = 7
+"""After so many days a debit that was handed in is booked, whatever holidays there are."""
 _PAYER: Final = {"name": "Anong P.", "iban": "NL14MOCK0000000002"}
 
 
@@ -63,6 +65,16 @@ async def open_account(url: str) -> None:
                 continue
             return
     raise TimeoutError(f"the bank did not answer within {_UP_WITHIN_S} s")
+
+
+async def pay_in(url: str, reference: str, amount_minor: int) -> None:
+    """Play a payer who transfers to our account and names the reference; what was handed in as a debit has its day."""
+    async with httpx.AsyncClient(base_url=url, timeout=10, trust_env=False) as http:
+        debits: list[dict[str, Any]] = (await http.get("/_mock/collections")).raise_for_status().json()
+        if all(each["end_to_end_id"] != reference for each in debits):
+            await transfer_in(url, reference, amount_minor)
+        if any(each["end_to_end_id"] == reference and not each["booked_at"] for each in debits):
+            (await http.post("/_mock/advance", params={"days": _DAYS_OF_A_DEBIT})).raise_for_status()
 
 
 async def transfer_in(url: str, reference: str, amount_minor: int) -> None:

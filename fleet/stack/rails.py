@@ -17,7 +17,7 @@ from adapters.sbp.simulator.book import read_received as read_qp_received
 from adapters.sbp.simulator.book import read_refunds as read_qp_refunds
 from adapters.testkit.serving import SECRET_VARIABLE
 from fleet.proof import BookPayment
-from fleet.stack.bank import bank_process, bank_settings, open_account, read_bank_book, read_bank_received, transfer_in
+from fleet.stack.bank import bank_process, bank_settings, open_account, pay_in, read_bank_book, read_bank_received
 from fleet.stack.profile import Profile
 from fleet.stack.supervisor import ChildSpec
 from schemas.money import currency_of, to_major_text
@@ -131,7 +131,7 @@ _MOCK_BANK: Final = Provider(
     adapter_env=lambda place: bank_settings(place.url, place.profile),
     read_book=lambda place: read_bank_book(place.url),
     prepare=open_account,
-    pay_in=lambda place, reference, amount_minor: transfer_in(place.url, reference, amount_minor),
+    pay_in=lambda place, reference, amount_minor: pay_in(place.url, reference, amount_minor),
     read_received=lambda place: read_bank_received(place.url),
 )
 

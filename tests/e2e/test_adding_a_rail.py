@@ -44,7 +44,7 @@ def _run(tree: Path, *command: str) -> str:
 
 
 def _fleet(tree: Path, *arguments: str) -> Any:
-    return json.loads(_run(tree, sys.executable, "-m", "fleet.cli", *arguments))
+    return json.loads(_run(tree, sys.executable, "-m", "fleet.cli", *arguments, "--json"))
 
 
 def _commands_of(page: str) -> list[str]:
@@ -97,10 +97,7 @@ def test_a_payment_goes_through_the_core_by_a_rail_that_was_just_written(work_tr
             if words[:3] == ["fleet", "intents", "show"]:
                 break
             answer = _fleet(work_tree, *words[1:])
-            if words[1] == "wallets":
-                known["WALLET"] = answer["id"]
-            if words[1] == "intents":
-                known["INTENT"] = answer["id"]
+            known["WALLET" if words[1] == "wallets" else "INTENT"] = answer.get("id", "")
         shown: dict[str, Any] = {}
         deadline = time.monotonic() + 60
         while shown.get("state") != "SETTLED" and time.monotonic() < deadline:

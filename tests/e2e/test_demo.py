@@ -69,6 +69,8 @@ def test_the_demo_pays_a_file_and_proves_it(tmp_path: Path) -> None:
                 "broken,line",
                 "a7,alice,mobile,0812345678,0,THB,",
                 "c1,alice,bill,099400000000017:INV2026001:CUST7,55.00,THB,light",
+                "d1,bob,direct_debit,004-0123456789;Somchai Jaidee,90.00,THB,",
+                "d2,bob,direct_debit,somebody,90.00,THB,no account",
                 "c2,alice,bill,099999990000101:INV2026001,65.00,THB,no such biller",
             )
         )
@@ -76,8 +78,8 @@ def test_the_demo_pays_a_file_and_proves_it(tmp_path: Path) -> None:
     done = demo("--file", str(path), "--json")
     assert done.returncode == 0, done.stderr
     report: dict[str, Any] = json.loads(done.stdout)
-    assert report["accepted"] == 19
-    assert report["settled"] == 13
+    assert report["accepted"] == 20
+    assert report["settled"] == 14
     assert report["failed"] == {
         "account_closed": 1,
         "biller_not_found": 1,
@@ -93,6 +95,7 @@ def test_the_demo_pays_a_file_and_proves_it(tmp_path: Path) -> None:
         (21, "duplicate_reference"),
         (22, "malformed_line"),
         (23, "amount_not_positive"),
+        (26, "invalid_field"),
     ]
     assert report["ledger"] == {"balanced": True, "holds_match_pending": True}
     agreed = {"paid_twice": 0, "paid_not_settled": 0, "settled_not_paid": 0}
@@ -102,7 +105,7 @@ def test_the_demo_pays_a_file_and_proves_it(tmp_path: Path) -> None:
         "sbp": {"payments": 2, **agreed},
     }
     assert report["provider_book"] == {**agreed, "by_rail": by_rail}
-    assert report["money_in"] == {"received": 3, "received_not_credited": 0, "credited_not_received": 0}
+    assert report["money_in"] == {"received": 4, "received_not_credited": 0, "credited_not_received": 0}
 
 
 @pytest.mark.long

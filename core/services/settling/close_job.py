@@ -9,11 +9,13 @@ from core.domain.intents import IntentRow, Move, may_move
 from core.domain.jobs import JobRow, Waiting
 from core.domain.ledger import Transfer, TransferResult
 from core.domain.operations import post_transfers, posting_transfers, void_transfers
+from core.domain.verdicts import all_negative
 from core.services.ledger_port import Ledger
 from core.services.settling.facts import Facts
 from core.services.settling.rails import Rails
 from core.services.terms.limits import LimitBook
 from schemas.events import IntentState
+from schemas.operations import JobKind
 
 _HELD = frozenset({IntentState.REVIEW, IntentState.AUTHORIZED, IntentState.DISPATCHED, IntentState.UNRESOLVED})
 _DONE = frozenset({TransferResult.OK, TransferResult.EXISTS})
@@ -176,17 +178,22 @@ async def unsent_endings(
 ) -> list[Ending]:
     """Return the endings, for `end_intents`, of the intents whose jobs no permit was ever given for.
 
+    A collection, for which nothing is held, ends by its permits' negatives too, where every one has its own.
+
     What was sent, is decided, has an unapplied "paid" fact, or is older than an uncleared ledger epoch is left
     as it is. Locks the jobs, then the intents: a permit and this door never both win.
     """
     jobs, intents = await ports.jobs.lock_jobs_and_intents(uow, job_ids, [])
     positives = await ports.facts.unapplied_positives(uow, sorted(intents))
     states = {rail: await ports.rails.rail_state(uow, rail) for rail in sorted({job.rail for job in jobs.values()})}
+    collects = [job.id for job in jobs.values() if job.fence > 0 and job.kind is JobKind.COLLECT]
+    attempts = await ports.facts.attempts_of(uow, collects) if collects else {}
+    refused = {job_id for job_id, views in attempts.items() if views and all_negative(views.values())}
     endings: dict[UUID, Ending] = {}
     for job in jobs.values():
         intent, state = intents[job.intent_id], states[job.rail]
         doubted = job.ledger_epoch < state.ledger_epoch and not state.epoch_cleared
-        if job.fence > 0 or job.closed_at is not None or doubted or intent.id in positives:
+        if (job.fence > 0 and job.id not in refused) or job.closed_at is not None or doubted or intent.id in positives:
             continue
         if IntentState(intent.state).is_terminal or (is_held(intent) and not job.kind.moves_money):
             continue

@@ -186,8 +186,8 @@ def _decide(item: LockedJob, registration: RailRegistration, gates: Gates, *, un
         # The adapter speaks for another account or environment now; only the one that was chosen may be used.
         return Refused(Refusal.PAUSED, after_s=5)
     decision = decide_permit(item.job, item.intent_state, capabilities, gates, unsent)
-    if item.withdrawn and item.job.fence == 0 and item.job.kind.moves_money and isinstance(decision, Grant):
-        # Whoever cancelled the mandate died before this debit was; the completer cancels it.
+    if item.withdrawn and (item.job.fence == 0 or unsent) and item.job.kind.moves_money and isinstance(decision, Grant):
+        # Whoever cancelled the mandate died before this debit was; the completer cancels it. Nothing was sent.
         return Refused(Refusal.CLOSED, reason="mandate_cancelled")
     return decision
 

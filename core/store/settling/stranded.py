@@ -24,11 +24,13 @@ SELECT i.id, i.tenant_id, i.operation, i.state, i.decision IS NOT NULL AS decide
     coalesce(i.deadline <= now(), false) AS late, i.direction, i.review_until IS NOT NULL AS review_ends,
     i.updated_at > now() - $3 * interval '1 second' AS fresh, j.jobs, j.open_jobs, j.unqueued, j.unchecked,
     i.state <> 'UNRESOLVED' OR EXISTS (SELECT FROM fleet.alerts a WHERE a.intent_id = i.id) AS alerted,
-    CASE WHEN i.operation = 'DIRECT_DEBIT' AND j.fences = 0 THEN EXISTS (SELECT FROM fleet.mandate_debits d
+    CASE WHEN i.operation = 'DIRECT_DEBIT' AND NOT EXISTS (SELECT FROM fleet.attempts a
+        WHERE a.job_id = ANY (j.open_jobs) AND a.mode = 'SEND' AND a.negative_at IS NULL)
+        THEN EXISTS (SELECT FROM fleet.mandate_debits d
         JOIN fleet.mandates m ON m.tenant_id = d.tenant_id AND m.mandate_id = d.mandate_id
         WHERE d.intent_id = i.id AND m.cancelled_at <= now() - $3 * interval '1 second') ELSE false END AS withdrawn
 FROM fleet.intents i CROSS JOIN LATERAL (
-    SELECT count(*) AS jobs, max(j.fence) AS fences,
+    SELECT count(*) AS jobs,
         coalesce(array_agg(j.id) FILTER (WHERE j.closed_at IS NULL AND CASE j.kind WHEN 'inquire' THEN NOT EXISTS (
             SELECT FROM fleet.doubted_ends d WHERE d.question_id = j.id AND d.next_ask_at IS NOT NULL)
             ELSE true END), '{}') AS open_jobs,

@@ -1,6 +1,7 @@
 """Direct debits under mandates, on a real database: what may be drawn, as which debit, and what a cancel ends."""
 
 import asyncio
+from contextlib import suppress
 from datetime import date
 from typing import Any
 from uuid import UUID
@@ -189,6 +190,30 @@ async def test_no_debit_of_a_cancelled_mandate_is_sent_though_whoever_cancelled_
     await completed(world, StrandedKind.UNCANCELLED, waiting)
     after = await shown(world)
     assert {each.intent_id: each.state for each in after.debits} == {waiting: "CANCELLED", sent: "AUTHORIZED"}
+
+
+@pytest.mark.parametrize("dying", [False, True])
+async def test_a_debit_that_provably_did_not_leave_is_not_sent_again_once_its_mandate_is_cancelled(
+    world: World, monkeypatch: pytest.MonkeyPatch, dying: bool
+) -> None:
+    wallet = await opened(world, cancel_by_reference=False)
+    await signed(world, wallet)
+    refused = await debit(world, wallet)
+    await instructed(world, refused)
+    await world.tell(collect_job(refused), "NOT_SENT", kind="collect", reason="bank_away", retry_after_s=1)
+    await world.admin.execute("UPDATE fleet.jobs SET not_before = now(), busy_until = now()")
+    with monkeypatch.context() as process:
+        if dying:
+            process.setattr(MandateStore, "open_debits", dies)
+        with suppress(ConnectionError):
+            await cancel_mandate(world.core.ports, world.caller, "MANDATE-17", "the customer asked")
+    (answer,) = await world.ask([collect_job(refused)])
+    assert answer.answer == "CLOSED"
+    if dying:
+        await completed(world, StrandedKind.UNCANCELLED, refused)
+    assert (await world.state(refused))[0] == "CANCELLED"
+    assert await world.admin.fetchval("SELECT count(*) FROM fleet.attempts") == 1
+    await world.prove()
 
 
 async def test_the_same_mandate_again_is_the_same_and_another_under_its_id_is_refused(world: World) -> None:
