@@ -3,9 +3,8 @@
 import os
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, timedelta
-from itertools import islice
 from pathlib import Path
 from typing import Self
 from zoneinfo import ZoneInfo
@@ -13,18 +12,16 @@ from zoneinfo import ZoneInfo
 import asyncpg
 import psutil
 
-from bench.databases import bench_database
+from bench.databases import BenchDatabase, bench_database
 from bench.measurement import Measurement, at_most, own_cpu_s, shown
 from core.domain.context import Context
-from core.domain.register_files import RefusedLine, read_register
 from core.domain.registers import Account
-from core.services.recon.registers import close_register, compare_day
+from core.services.recon.import_register import import_register
+from core.services.recon.registers import compare_day
 from core.store.database import Database
 from fleet.cli.connection import find_connection
 from fleet.cli.recon_registers import ReconCommandPorts
-from fleet.stack.provision import RoleUrls
 from schemas.register_mapping import RegisterMapping
-from schemas.registers import RegisterClosed, RegisterOpened
 
 LINES = int(os.environ.get("FLEET_BENCH_RECON_LINES", "1000000"))
 _GOAL_S = 120
@@ -65,25 +62,28 @@ ANALYZE fleet.intents; ANALYZE fleet.jobs; ANALYZE fleet.transfers;
 async def run(lines: int = LINES) -> list[Measurement]:
     """Fill a database of its own with a day of payments, write the provider's file of it, and reconcile the two."""
     async with bench_database("fleet_bench_recon") as made:
-        return await _measure(made.urls, made.home / "register.csv", lines)
+        return await _measure(made, made.home / "register.csv", lines)
 
 
-async def _measure(urls: RoleUrls, file: Path, lines: int) -> list[Measurement]:
+async def _measure(made: BenchDatabase, file: Path, lines: int) -> list[Measurement]:
     at = datetime.now(UTC).replace(hour=12, minute=0, second=0, microsecond=0) - timedelta(days=1)
-    admin = await asyncpg.connect(urls.admin, command_timeout=1800)
+    admin = await asyncpg.connect(made.urls.admin, command_timeout=1800)
     names = {"tenant": _uuid(1), "clearing": _uuid(2), "wallet": _uuid(3)}
     prefix = f"{int(at.timestamp() * 1000):012x}"
     await admin.execute(_FILL.format(lines=lines, at=at.isoformat(), prefix=prefix, **names))
     await admin.close()
+    few = file.with_name("few.csv")
+    _write(few, min(lines, 20_000), at)
     _write(file, lines, at)
-    database = await Database.connect(urls.worker, max_size=2, application_name="bench")
-    ports = ReconCommandPorts(database, find_connection())
+    database = await Database.connect(made.urls.worker, max_size=2, application_name="bench")
+    connection = replace(find_connection(), master_key=made.secrets.master_key)
+    ports = ReconCommandPorts(database, connection)
     process = psutil.Process()
     try:
-        await _take(ports, file, min(lines, 20_000), date(2020, 1, 1))  # everything that is made once is there
+        await _take(ports, few, date(2020, 1, 1))  # everything that is made once is there
         before = process.memory_info().rss
         began = _Clocks.read(process)
-        await _take(ports, file, lines, at.date())
+        await _take(ports, file, at.date())
         taken = _Clocks.read(process)
         done = await compare_day(ports, _CONTEXT, _ACCOUNT, at.date())
         ended, grown = _Clocks.read(process), (process.memory_info().rss - before) / (1 << 20)
@@ -123,15 +123,11 @@ class _Clocks:
         ]
 
 
-async def _take(ports: ReconCommandPorts, file: Path, lines: int, day: date) -> None:
-    with file.open(newline="") as text:
-        records = (x for x in islice(read_register(_MAPPING, text), lines) if not isinstance(x, RefusedLine))
-        async with ports.unit_of_work(_CONTEXT) as uow:
-            asked = RegisterOpened(provider_account="ipps-1", environment="sandbox", business_day=day)
-            file_id = await ports.registers.open(uow, "promptpay", asked, "IMPORTED")
-            taken = await ports.registers.take(uow, file_id, records)
-            closed = RegisterClosed(lines=taken, file_hash=f"{day.toordinal():064x}")
-            await close_register(uow, ports, "promptpay", file_id, closed)
+async def _take(ports: ReconCommandPorts, file: Path, day: date) -> None:
+    with file.open("rb") as source:
+        reading = await import_register(ports, _CONTEXT, _MAPPING, day, file.name, source)
+    if reading.kept is None:
+        raise AssertionError(reading.refused[:3])
 
 
 def _write(file: Path, lines: int, at: datetime) -> None:

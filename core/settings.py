@@ -122,6 +122,8 @@ class Settings(EnvironmentSettings):
     """How often a resolver proves the whole ledger from its transfers; the first time soon after its start."""
     books_longest_s: Annotated[int, Field(ge=1)] = 1800
     """A proof that takes longer is given up, and tried again the next time."""
+    register_file_max_bytes: Annotated[int, Field(ge=1)] = 268_435_456
+    """The largest file of a register that is taken over the API or in the console; it waits on disk, not in memory."""
     register_days_back: Annotated[int, Field(ge=1, le=31)] = 3
     """For how many days that have ended a register is asked for, and compared when it comes."""
     register_edge_s: Seconds = 7200

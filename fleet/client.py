@@ -8,6 +8,8 @@ the first answer. Reads ignore fields that this version does not know.
 """
 
 import asyncio
+import hashlib
+import os
 import secrets
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
@@ -15,7 +17,7 @@ from copy import copy
 from dataclasses import dataclass
 from datetime import datetime
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import IO, Any, Self, TypeVar, cast
 from urllib.parse import quote
 from uuid import UUID
 
@@ -60,6 +62,7 @@ from schemas.suspense import (
 from schemas.wallets import ExternalIdRequest, WalletBalanceAt, WalletChangeRequest, WalletEventList
 from wire.signing import signed_headers
 
+_PIECE_BYTES = 256 * 1024
 Model = TypeVar("Model", bound=BaseModel)
 
 BATCH_LIMIT = 1000
@@ -321,6 +324,30 @@ class FleetClient(WebhookCalls):
         except (httpx.TransportError, httpx.InvalidURL) as error:
             raise Unreachable(f"{method} {path}: {type(error).__name__} {error}".strip()) from error
 
+    async def upload(self, path: str, model: type[Model], file: IO[bytes], query: Mapping[str, str]) -> Model:
+        """Send a file of any length as the body, in pieces, once; it is read twice, the first time for its SHA-256.
+
+        Raises Refused or Unreachable.
+        """
+        file.seek(0)
+        digest = await asyncio.to_thread(lambda: hashlib.file_digest(cast("Any", file), "sha256").hexdigest())
+        length = file.seek(0, os.SEEK_END)
+        url, headers = self._signed("POST", path, b"", query, digest)
+        headers |= {"Content-Type": "application/octet-stream", "Content-Length": str(length)}
+
+        async def pieces() -> AsyncIterator[bytes]:
+            file.seek(0)
+            while piece := await asyncio.to_thread(file.read, _PIECE_BYTES):
+                yield piece
+
+        try:
+            answer = await self._http.post(url, content=pieces(), headers=headers)
+        except (httpx.TransportError, httpx.InvalidURL) as error:
+            raise Unreachable(f"POST {path}: {type(error).__name__} {error}".strip()) from error
+        if not answer.is_success:
+            raise Refused(_problem(answer), _retry_after_s(answer))
+        return model.model_validate_json(answer.content)
+
     async def wallet_history(self, wallet_id: UUID, *, cursor: str | None = None, **filters: str) -> WalletHistory:
         """Return one page of a wallet's entries, newest first.
 
@@ -425,7 +452,9 @@ class FleetClient(WebhookCalls):
             return answer.content
         raise Refused(_problem(answer), _retry_after_s(answer))
 
-    def _signed(self, method: str, path: str, raw: bytes, query: Mapping[str, str]) -> tuple[str, dict[str, str]]:
+    def _signed(
+        self, method: str, path: str, raw: bytes, query: Mapping[str, str], digest: str | None = None
+    ) -> tuple[str, dict[str, str]]:
         # Written as the HTTP library sends it, which undoes needless escapes: what is signed is what is sent.
         query_text = URL.build(query=sorted(query.items())).raw_query_string
         url = f"{path}?{query_text}" if query_text else path
@@ -441,6 +470,7 @@ class FleetClient(WebhookCalls):
             timestamp=int(self._clock()),
             nonce=secrets.token_urlsafe(16),
             on_behalf_of=self._on_behalf_of,
+            digest=digest,
         )
         return url, headers
 

@@ -2,7 +2,7 @@
 
 from datetime import date, datetime
 from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, Literal
 from uuid import UUID
 
 from pydantic import AwareDatetime, Field
@@ -52,6 +52,25 @@ class BreakView(Contract):
     """The payment of ours that it is about, where there is one."""
 
 
+class BreakEntry(Contract):
+    """One transfer that puts a break right: booked by the payment that is named, or a void that is to be booked."""
+
+    transfer_id: UUID
+    what: Literal["booked", "void"]
+    debit_account_id: UUID
+    credit_account_id: UUID
+    amount_minor: int
+    """Of a void, what was held from the debit account and is given back to it."""
+    currency: str
+
+
+class BreakShown(BreakView):
+    """One break, what putting it right books, and whether a second person has to agree."""
+
+    entries: list[BreakEntry]
+    needs_approval: bool
+
+
 class BreakList(Contract):
     """Breaks, the oldest first."""
 
@@ -69,6 +88,12 @@ class BreakResolution(Contract):
     """How a break is put right: by the entry that was made for it; books are never edited."""
 
     reason: Reason
+    entry_intent_id: UUID | None = None
+
+
+class BreakPreview(Contract):
+    """The body of `POST /v1/breaks/{break_id}/preview`."""
+
     entry_intent_id: UUID | None = None
 
 

@@ -12,6 +12,8 @@ KEY_HEADER = "Fleet-Key"
 TIMESTAMP_HEADER = "Fleet-Timestamp"
 NONCE_HEADER = "Fleet-Nonce"
 SIGNATURE_HEADER = "Fleet-Signature"
+BODY_DIGEST_HEADER = "Fleet-Body-SHA256"
+"""Of a body that is sent in pieces: its SHA-256, in hexadecimal, which the signature is over."""
 ON_BEHALF_OF_HEADER = "Fleet-On-Behalf-Of"
 """A user, and after a space who acts for that user; left out where the key acts for itself."""
 
@@ -29,13 +31,15 @@ def canonical(
     timestamp: str,
     nonce: str,
     on_behalf_of: str | None = None,
+    digest: str | None = None,
 ) -> bytes:
     """Return the text that is signed. `path` and `query` are as they stand in the request line, percent-encoded.
 
     The query's `name=value` parts are sorted by their bytes, so that a proxy that reorders them does no harm.
+    `digest` is the SHA-256 of a body whose bytes are not at hand.
     """
     sorted_query = "&".join(sorted(part for part in query.split("&") if part))
-    digest = hashlib.sha256(body).hexdigest()
+    digest = digest or hashlib.sha256(body).hexdigest()
     told = "" if on_behalf_of is None else f"\n{on_behalf_of}"
     return f"{method.upper()}\n{path}\n{sorted_query}\n{key_id}\n{timestamp}\n{nonce}\n{digest}{told}".encode()
 
@@ -65,8 +69,12 @@ def signed_headers(
     timestamp: int,
     nonce: str,
     on_behalf_of: str | None = None,
+    digest: str | None = None,
 ) -> dict[str, str]:
-    """Return the four headers of a signed request, five where it is made for a user. A repeat needs a new nonce."""
+    """Return the four headers of a signed request, one more where it is made for a user or its body's `digest` is told.
+
+    A repeat needs a new nonce.
+    """
     text = canonical(
         method=method,
         path=path,
@@ -76,11 +84,17 @@ def signed_headers(
         timestamp=str(timestamp),
         nonce=nonce,
         on_behalf_of=on_behalf_of,
+        digest=digest,
     )
+    told = {} if digest is None else {BODY_DIGEST_HEADER: digest}
     acting = {} if on_behalf_of is None else {ON_BEHALF_OF_HEADER: on_behalf_of}
-    return acting | {
-        KEY_HEADER: key_id,
-        TIMESTAMP_HEADER: str(timestamp),
-        NONCE_HEADER: nonce,
-        SIGNATURE_HEADER: sign(secret, text),
-    }
+    return (
+        acting
+        | told
+        | {
+            KEY_HEADER: key_id,
+            TIMESTAMP_HEADER: str(timestamp),
+            NONCE_HEADER: nonce,
+            SIGNATURE_HEADER: sign(secret, text),
+        }
+    )

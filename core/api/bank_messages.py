@@ -8,9 +8,9 @@ from fastapi import Request, Response
 
 from core.api.answers import json_answer
 from core.api.requests import BATCH_BODY_MAX_BYTES, parse, read_body
+from core.api.served import require_served
 from core.api.signed_routes import Route
 from core.services.access.keys import Caller
-from core.services.problems import Refusal
 from core.store.database import UnitOfWork
 from core.store.settling.messages import MessageStore
 from schemas.bank_messages import MessageFate, MessagesAsked, MessagesKept, MessageStored, MessageToKeep
@@ -32,7 +32,7 @@ def message_routes(
         rail = caller.rail or ""
         asked = parse(MessageToKeep, body)
         async with unit_of_work(rail) as uow:
-            await _require_served(uow, caller, asked.provider_account, asked.environment)
+            await require_served(uow, caller, asked.provider_account, asked.environment)
             fate = await store.keep(uow, rail, asked)
             return json_answer(MessageStored(stored=fate is not MessageFate.SAME, fate=fate))
 
@@ -43,19 +43,10 @@ def message_routes(
         rail = caller.rail or ""
         asked = parse(MessagesAsked, body)
         async with unit_of_work(rail) as uow:
-            await _require_served(uow, caller, asked.provider_account, asked.environment)
+            await require_served(uow, caller, asked.provider_account, asked.environment)
             items = await store.kept(uow, rail, asked)
         # Straight to JSON, which writes the bytes in base 64.
         return Response(MessagesKept.model_construct(items=items).model_dump_json(), media_type="application/json")
-
-    async def _require_served(uow: UnitOfWork, caller: Caller, account: str, environment: str) -> None:
-        """Refuse an account that pays for a tenant that the key does not serve: its messages tell of all of them."""
-        if caller.serves is None:
-            return
-        tenants = await store.tenants_of(uow, caller.rail or "", account, environment)
-        if not tenants or not tenants <= caller.serves:
-            text = "this key does not serve every tenant whose money the account moves"
-            raise Refusal("operation_not_permitted", text, field="provider_account")
 
     return [
         ("POST", _PATH, keep_message, MessageStored, 200, MessageToKeep),

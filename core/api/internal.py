@@ -98,7 +98,7 @@ def install_internal(app: FastAPI, core: Core, throttle: Throttle) -> HotPaths:
         *rail_routes(ports.rails, unit_of_work, _rail_of),
         *file_routes(FileStore(vault), unit_of_work, _caller_of),
         *message_routes(MessageStore(vault), unit_of_work, _caller_of),
-        *register_routes(core.worker_ports, unit_of_work, _rail_of),
+        *register_routes(core.worker_ports, unit_of_work, _caller_of),
         *payment_routes(core.worker_ports, unit_of_work, _caller_of),
     ]
     for method, path, handler, _, _, _ in table:

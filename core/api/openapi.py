@@ -11,7 +11,14 @@ from pydantic import BaseModel
 from pydantic.json_schema import JsonSchemaMode, models_json_schema
 
 from schemas.api import Problem
-from wire.signing import KEY_HEADER, NONCE_HEADER, ON_BEHALF_OF_HEADER, SIGNATURE_HEADER, TIMESTAMP_HEADER
+from wire.signing import (
+    BODY_DIGEST_HEADER,
+    KEY_HEADER,
+    NONCE_HEADER,
+    ON_BEHALF_OF_HEADER,
+    SIGNATURE_HEADER,
+    TIMESTAMP_HEADER,
+)
 
 _JSON: Final = "application/json"
 _REFUSED: Final = {
@@ -40,6 +47,13 @@ _ON_BEHALF_OF: Final = {
     "required": False,
     "description": "A user, and after a space who acts: it reaches that user's wallets alone (docs/acting.md).",
     "schema": {"type": "string", "pattern": "^[\\x21-\\x7e]{1,64}( [\\x21-\\x7e]{1,64})?$"},
+}
+_BODY_DIGEST: Final = {
+    "name": BODY_DIGEST_HEADER,
+    "in": "header",
+    "required": True,
+    "description": "The SHA-256 of the body, in hexadecimal, which the signature is over; a bearer token needs none.",
+    "schema": {"type": "string", "pattern": "^[0-9a-f]{64}$"},
 }
 _LAST_EVENT_ID: Final = {
     "name": "Last-Event-ID",
@@ -78,6 +92,8 @@ class Told:
     """Whether `Accept: text/event-stream` gets a stream of events."""
     ends: bool = False
     """Whether 204 tells that nothing will come any more."""
+    takes: str = ""
+    """The media type of a body that is no JSON, and of any length."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,11 +123,12 @@ def tells(
     bare: bool = False,
     streams: bool = False,
     ends: bool = False,
+    takes: str = "",
 ) -> Callable[[_Handler], _Handler]:
     """Note beside a handler what it reads and answers, for the document; see `Told`."""
 
     def mark(handler: _Handler) -> _Handler:
-        handler.__dict__["told"] = Told(query, repeats, idempotency_key, media, bare, streams, ends)
+        handler.__dict__["told"] = Told(query, repeats, idempotency_key, media, bare, streams, ends, takes)
         return handler
 
     return mark
@@ -164,6 +181,9 @@ def _operation(route: Described, found: Any, queries: dict[type[BaseModel], Any]
     if route.body is not None:
         schema = found[route.body, "validation"]
         told["requestBody"] = {"required": True, "content": {_JSON: {"schema": schema}}}
+    elif route.told.takes:
+        content = {route.told.takes: {"schema": {"type": "string", "format": "binary"}}}
+        told["requestBody"] = {"required": True, "content": content}
     return told
 
 
@@ -177,6 +197,8 @@ def _parameters(route: Described, queries: dict[type[BaseModel], Any]) -> Iterat
             yield {"name": name, "in": "query", "required": name in asked.get("required", ()), "schema": schema}
     if route.told.idempotency_key:
         yield _KEY
+    if route.told.takes:
+        yield _BODY_DIGEST
     if route.told.streams:
         yield _LAST_EVENT_ID
     if route.path.startswith("/v1/"):

@@ -4,7 +4,7 @@ import asyncio
 from datetime import date
 from typing import Annotated, Final
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, Json
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -12,14 +12,17 @@ from core.api.answers import json_answer
 from core.api.openapi import tells
 from core.api.requests import Page, parse, path_id, query_of
 from core.api.signed_routes import Route, SignedRoutes
+from core.api.uploads import uploaded
 from core.bootstrap import Core
 from core.services.access.keys import RECONCILIATION_SCOPE
+from core.services.problems import Refusal
 from core.services.recon import register_desk as desk
+from core.services.recon.mappings import shipped_mapping
 from core.services.recon.recon_report import WRITERS
 from schemas.jobs import RailName
 from schemas.recon import BooksAsked, ReconReport
 from schemas.recon_report import ReconPeriod, ReportFormat
-from schemas.register_mapping import RegisterImport
+from schemas.register_mapping import RegisterImport, RegisterMapping
 from schemas.registers import (
     DayAsked,
     RegisterFileList,
@@ -31,7 +34,7 @@ from schemas.registers import (
 )
 
 IMPORT_BODY_MAX_BYTES: Final = 8 * 1024 * 1024
-"""The largest body with a register's file in it; a larger file goes in by `fleet recon import` beside the database."""
+"""The largest JSON body with a register's file in it; a larger file is the body of `POST /v1/registers:upload`."""
 _BYTES: Final = "application/octet-stream"
 _MEDIA: Final = {
     ReportFormat.CSV: "text/csv; charset=utf-8",
@@ -45,6 +48,19 @@ _HTML_HEADERS: Final = {"Content-Security-Policy": "default-src 'none'; style-sr
 class _RegisterQuery(Page):
     rail: RailName | None = None
     day: date | None = None
+
+
+class _UploadQuery(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+    provider: Annotated[str, Field(max_length=30)] = ""
+    """Whose shipped mapping reads the file: bank, ipps or qp. Give this or `mapping`."""
+    mapping: Json[RegisterMapping] | None = None
+    """A mapping of your own, as JSON."""
+    name: Annotated[str, Field(max_length=200)] = ""
+    business_day: date | None = None
+    """Needed where the lines speak of several days."""
+    apply: bool = False
+    """Keep it; without this it is only read."""
 
 
 class _RunQuery(BaseModel):
@@ -75,6 +91,7 @@ class ReconDayRoutes(SignedRoutes):
         return (
             ("GET", "/v1/registers", self.list_registers, RegisterFileList, 200, None),
             ("POST", "/v1/registers", self.take_file, RegisterReading, 200, RegisterImport),
+            ("POST", "/v1/registers:upload", self.upload, RegisterReading, 200, None),
             ("POST", "/v1/registers:fetch", self.fetch, RegistersAsked, 200, DayAsked),
             ("GET", one, self.show_register, RegisterFileShown, 200, None),
             ("POST", f"{one}/original", self.original, RegisterFileShown, 200, None),
@@ -97,6 +114,18 @@ class ReconDayRoutes(SignedRoutes):
         caller, body = await self._operator(request, RECONCILIATION_SCOPE, IMPORT_BODY_MAX_BYTES)
         asked = parse(RegisterImport, body, request.headers.get("content-type"))
         return json_answer(await desk.take_file(self._core.worker_ports, caller, asked))
+
+    @tells(query=_UploadQuery, takes=_BYTES)
+    async def upload(self, request: Request) -> Response:
+        """Take a provider's file of any length, which is the body as it came; its SHA-256 is in `Fleet-Body-SHA256`."""
+        limit_bytes = self._core.settings.register_file_max_bytes
+        async with uploaded(self._core, request, desk.require_everywhere, limit_bytes) as (caller, file):
+            query = query_of(_UploadQuery, request)
+            if (query.mapping is None) == (query.provider == ""):
+                raise Refusal("invalid_request", "give mapping or provider", field="mapping")
+            mapping = query.mapping or shipped_mapping(query.provider)
+            ports, day = self._core.worker_ports, query.business_day
+            return json_answer(await desk.take_upload(ports, caller, mapping, file, query.name, day, apply=query.apply))
 
     async def fetch(self, request: Request) -> Response:
         """Ask a rail's adapter for a day's register, also where one came before."""

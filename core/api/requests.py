@@ -38,21 +38,29 @@ class Page(BaseModel):
 
 async def read_body(request: Request, limit_bytes: int = BODY_MAX_BYTES) -> bytes:
     """Return the body. Raises Refusal `body_too_large` without reading on."""
-    told = request.headers.get("content-length", "0")
+    return b"".join([part async for part in parts_of(request, limit_bytes)])
+
+
+async def parts_of(request: Request, limit_bytes: int) -> AsyncIterator[bytes]:
+    """Yield the body as it comes. Raises Refusal `body_too_large` without reading on."""
+    told, size = request.headers.get("content-length", "0"), 0
     if told.isdigit() and int(told) > limit_bytes:
         raise _too_large(limit_bytes)
-    parts, size = [], 0
     async for part in request.stream():
         size += len(part)
         if size > limit_bytes:
             raise _too_large(limit_bytes)
-        parts.append(part)
-    return b"".join(parts)
+        yield part
 
 
-async def signed_by(request: Request, body: bytes, authenticator: Authenticator, kind: str) -> Caller:
-    """Return who signed the request with a key of this kind. Raises Refusal, one of the 401s."""
-    return _of_kind(await authenticator.authenticate(_signed(request, body)), kind)
+async def signed_by(
+    request: Request, body: bytes, authenticator: Authenticator, kind: str, digest: str | None = None
+) -> Caller:
+    """Return who signed the request with a key of this kind. Raises Refusal, one of the 401s.
+
+    `digest` is the SHA-256 of a body that has not been read yet.
+    """
+    return _of_kind(await authenticator.authenticate(_signed(request, body, digest)), kind)
 
 
 @asynccontextmanager
@@ -74,7 +82,7 @@ async def signed_and_unspent(
     await authenticator.spend(nonce)
 
 
-def _signed(request: Request, body: bytes) -> SignedRequest:
+def _signed(request: Request, body: bytes, digest: str | None = None) -> SignedRequest:
     headers = request.headers
     signed = SignedRequest(
         method=request.method,
@@ -86,6 +94,7 @@ def _signed(request: Request, body: bytes) -> SignedRequest:
         nonce=headers.get(NONCE_HEADER, ""),
         signature=headers.get(SIGNATURE_HEADER, ""),
         on_behalf_of=headers.get(ON_BEHALF_OF_HEADER),
+        digest=digest,
     )
     if not (signed.key_id and signed.signature):
         raise Refusal("unauthenticated", "sign the request: see docs/signing.md")

@@ -3,7 +3,8 @@
 import logging
 import secrets
 import traceback
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
 from typing import Any, Final
 from urllib.parse import parse_qsl, urlsplit
 
@@ -16,8 +17,9 @@ from starlette.responses import RedirectResponse, Response
 from core.bootstrap import PASSING_FAULTS, Core
 from core.console.cookies import DOOR, SESSION, Cookies, form_token, is_form_token
 from core.console.pages import SCREENS
+from core.console.uploads import form_with_file
 from core.console.views import TOLD, environment
-from core.console.visit import Answer, Asset, Page, Redirect, Screen, Visit
+from core.console.visit import Answer, Asset, Page, Redirect, Screen, Upload, Visit
 from core.domain.roles import Role
 from core.services.access.people import Session
 from core.services.on_call.stream_repair import RepairedStreams
@@ -66,10 +68,10 @@ class _Door:
                 if not session.person.role.covers(screen.role):
                     text = f"this takes the role {screen.role}: yours is {session.person.role}"
                     raise Refusal("role_missing", text)
-            form = await self._form(request, session)
-            tenants = await self._tenants(session)
-            visit = Visit(self._core, request, session, form, tenants, self._streams)
-            return self._answered(visit, await screen.handler(visit))
+            async with self._filled_in(request, session, screen) as (form, upload):
+                tenants = await self._tenants(session)
+                visit = Visit(self._core, request, session, form, tenants, self._streams, upload)
+                return self._answered(visit, await screen.handler(visit))
 
         return endpoint
 
@@ -112,11 +114,22 @@ class _Door:
         async with ports.unit_of_work(session.person.caller().context()) as uow:
             return list(await ports.tenants.list_tenants(uow))
 
-    async def _form(self, request: Request, session: Session | None) -> dict[str, str]:
-        """Return the fields; of a POST, once it is known to come from a page of this session."""
+    @asynccontextmanager
+    async def _filled_in(
+        self, request: Request, session: Session | None, screen: Screen
+    ) -> AsyncIterator[tuple[dict[str, str], Upload | None]]:
+        """Lend the fields and the file; of a POST, once it is known to come from a page of this session."""
         if request.method == "GET":
-            return {name: text.strip() for name, text in request.query_params.items() if text.strip()}
+            yield {name: text.strip() for name, text in request.query_params.items() if text.strip()}, None
+            return
         self._require_own_page(request)
+        if not screen.uploads:
+            yield self._form(request, session, await self._fields(request)), None
+            return
+        async with form_with_file(request, self._core.settings.register_file_max_bytes) as (fields, upload):
+            yield self._form(request, session, fields), upload
+
+    async def _fields(self, request: Request) -> list[tuple[str, str]]:
         if request.headers.get("content-type", "").partition(";")[0] != _FORM:
             raise Refusal("unsupported_media_type", "send a form")
         body = bytearray()
@@ -124,7 +137,9 @@ class _Door:
             body += part
             if len(body) > _FORM_MAX_BYTES:
                 raise Refusal("body_too_large", f"a form has at most {_FORM_MAX_BYTES} bytes")
-        fields = parse_qsl(body.decode("utf-8", "replace"), max_num_fields=1000)
+        return parse_qsl(body.decode("utf-8", "replace"), max_num_fields=1000)
+
+    def _form(self, request: Request, session: Session | None, fields: list[tuple[str, str]]) -> dict[str, str]:
         form = {name: text.strip() for name, text in fields if text.strip()}
         if any("\0" in text for text in form.values()):
             raise Refusal("invalid_request", "the character U+0000 cannot be stored")

@@ -31,6 +31,7 @@ TOLD: Final = {
     "alert_waits": "Noted: the alert is closed once a second person agrees.",
     "alert_open": "The alert stays open.",
     "resolved": "The break's way out is noted.",
+    "register_kept": "The file is kept as the register of its day. Compare the day to see what fits.",
     "compared": "Compared. What does not fit is below.",
     "wanted": "The adapter is asked for the register; it is listed below once it has come.",
     "person_added": "The person may sign in now.",

@@ -3,7 +3,7 @@
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
-from typing import Any, Final, Literal, TypeVar
+from typing import IO, Any, Final, Literal, TypeVar
 from urllib.parse import urlencode
 from uuid import UUID
 
@@ -64,6 +64,14 @@ Answer = Page | Redirect | Asset
 
 
 @dataclass(frozen=True, slots=True)
+class Upload:
+    """A file that a form brought; it waits on disk and goes when the click is answered."""
+
+    name: str
+    file: IO[bytes]
+
+
+@dataclass(frozen=True, slots=True)
 class Visit:
     """A request that came this far: its session is in force, its role covers the screen, its form is ours."""
 
@@ -75,6 +83,8 @@ class Visit:
     tenants: list[TenantView]
     """Of the system's people: whom they can look at."""
     streams: RepairedStreams | None = None
+    upload: Upload | None = None
+    """The file of the form, where one was chosen."""
 
     @property
     def person(self) -> Person:
@@ -141,6 +151,8 @@ class Screen:
     path: str
     handler: Handler
     role: Role | None
+    uploads: bool = False
+    """Whether its form brings a file."""
 
 
 def id_in(text: str) -> UUID:

@@ -24,7 +24,9 @@ from schemas.recon import (
     BooksCompared,
     BreakList,
     BreakOwner,
+    BreakPreview,
     BreakResolution,
+    BreakShown,
     BreakState,
     BreakView,
     ReconReport,
@@ -128,7 +130,9 @@ def resolve(
 ) -> None:
     """Put a break right by a new entry; an orphan hold is voided once a second person approves."""
     if not yes:
-        show_dry_run("put the break right", {"id": break_id, "reason": reason, "entry": entry}, as_json)
+        path, body = f"/v1/breaks/{break_id}/preview", BreakPreview(entry_intent_id=entry)
+        found = with_operator(lambda client: client.call("POST", path, BreakShown, body=body))
+        _show_first("put the break right", found, {"reason": reason, "entry": entry}, as_json)
         return
     _change(break_id, "resolve", BreakResolution, {"reason": reason, "entry_intent_id": entry}, as_json)
 
@@ -137,7 +141,8 @@ def resolve(
 def approve(break_id: UUID, yes: Yes = False, as_json: JsonFlag = False) -> None:
     """Agree with how another person puts a break right."""
     if not yes:
-        show_dry_run("agree with how another person puts the break right", {"id": break_id}, as_json)
+        found = with_operator(lambda client: client.call("GET", f"/v1/breaks/{break_id}", BreakShown))
+        _show_first("agree with how another person puts the break right", found, {}, as_json)
         return
     view = with_operator(lambda client: client.call("POST", f"/v1/breaks/{break_id}/approve", BreakView))
     _show(view, as_json)
@@ -163,6 +168,26 @@ def _change(break_id: UUID, change: str, model: Any, asked: dict[str, Any], as_j
         raise invalid_field(error) from error
     path = f"/v1/breaks/{break_id}/{change}"
     _show(with_operator(lambda client: client.call("POST", path, BreakView, body=body)), as_json)
+
+
+def _show_first(would: str, found: BreakShown, asked: dict[str, Any], as_json: bool) -> None:
+    """Tell what the break is, and which entries put it right: amounts and accounts."""
+    if as_json:
+        given = {name: None if value is None else str(value) for name, value in asked.items()}
+        show_dry_run(would, {"break": found.model_dump(mode="json"), **given}, as_json)
+        return
+    two = "yes" if found.needs_approval else "no"
+    rows = [
+        (x.what, x.amount_minor, x.currency, x.debit_account_id, x.credit_account_id, x.transfer_id)
+        for x in found.entries
+    ]
+    if rows:
+        columns = ("what", "minor units", "currency", "debit", "credit", "transfer")
+        print_table("entries that put it right", columns, rows)
+    else:
+        typer.echo("no entry puts it right: the explanation alone does")
+    about = found.model_dump(exclude={"entries", "needs_approval"}) | {"needs a second person": two}
+    show_dry_run(would, about | {name: value for name, value in asked.items() if value is not None}, as_json)
 
 
 def _show(view: BreakView, as_json: bool) -> None:

@@ -1,26 +1,23 @@
 """`fleet recon run | fetch | import | registers | register | original | show`: what providers say, against ours."""
 
-import tomllib
-from base64 import b64encode
-from collections.abc import Awaitable, Callable, Iterator
-from datetime import datetime, timedelta
-from importlib.resources import files
+from collections.abc import Awaitable, Callable
+from datetime import date, datetime, timedelta
 from pathlib import Path
-from typing import Annotated, Any, TypeVar, cast
+from typing import IO, Annotated, Any, TypeVar, cast
 from uuid import UUID
 
 import typer
 from pydantic import ValidationError
 
 from core.domain.context import Context
-from core.domain.register_files import FileRefusedError, RefusedLine, read_register
-from core.domain.register_records import Record
+from core.domain.register_files import FileRefusedError
 from core.domain.registers import SYSTEM_TENANT
 from core.services.access.keys import RECONCILIATION_SCOPE, Caller
 from core.services.ledger_port import Ledger
 from core.services.problems import Refusal
 from core.services.recon import register_desk as desk
-from core.services.recon.import_register import PIECE_BYTES, day_of, import_register, read_through
+from core.services.recon.import_register import read_through
+from core.services.recon.mappings import mapping_in, shipped_mapping, shipped_names
 from core.services.recon.registers import RegisterPace
 from core.store.database import Database
 from core.store.ledger.ledger import PostgresLedger
@@ -36,12 +33,11 @@ from fleet.cli.keys import master_key
 from fleet.cli.operator import ACTOR, with_database
 from fleet.cli.output import CommandError, ExitCode, JsonFlag, invalid_field, print_fields, print_json, print_table
 from fleet.client import FleetClient
-from schemas.register_mapping import RegisterImport, RegisterMapping
+from schemas.register_mapping import RegisterMapping
 from schemas.registers import (
     DayAsked,
     RegisterFileList,
     RegisterFileShown,
-    RegisterFileView,
     RegisterReading,
     RegisterRun,
     RegisterRunList,
@@ -142,26 +138,12 @@ def import_file(
 ) -> int:
     """Take a register out of a CSV file; every wrong line is refused by its number, and then none is kept."""
     chosen = _mapping(provider, mapping)
-    reading = read_through(chosen, _lines(chosen, file))
-    if reading.refused or not apply:
+    business_day = day.date() if day else None
+    with file.open("rb") as source:
+        reading = _taken(chosen, source, file.name, business_day) if apply else _read(chosen, source)
+    if reading.kept is None:
         return _print_reading(reading, as_json)
-    try:
-        business_day = day_of(day.date() if day else None, reading)
-    except Refusal as refused:
-        raise CommandError(refused.code, refused.detail) from refused
-
-    async def beside(ports: ReconCommandPorts) -> RegisterFileView | None:
-        records = (line for line in _lines(chosen, file) if not isinstance(line, RefusedLine))
-        return await import_register(ports, DESK.context(), chosen, business_day, file.name, records, _pieces(file))
-
-    async def over(client: FleetClient) -> RegisterFileView | None:
-        content = b64encode(file.read_bytes()).decode()
-        asked = RegisterImport(mapping=chosen, content=content, name=file.name, business_day=business_day, apply=True)
-        return (await client.call("POST", "/v1/registers", RegisterReading, body=asked)).kept
-
-    view = either(beside, over, "master_key", timeout_s=COMPARING_S)
-    if view is None:
-        raise CommandError("file_refused", "the core refuses lines that are read here: is its version ours?")
+    view = reading.kept
     if as_json:
         print_json(view.model_dump(mode="json"))
     else:
@@ -280,32 +262,34 @@ def _print_runs(runs: list[RegisterRun], as_json: bool) -> None:
 
 
 def _mapping(provider: str, own: Path | None) -> RegisterMapping:
-    shipped = {each.name.removesuffix(".toml"): each for each in files("fleet").joinpath("registers").iterdir()}
+    known = ", ".join(shipped_names())
     if (own is None) == (provider == ""):
-        raise CommandError("mapping_missing", f"give --mapping, or --provider: {', '.join(sorted(shipped))}")
-    if own is None and provider not in shipped:
-        raise CommandError("mapping_missing", f"no mapping is shipped for {provider}: {', '.join(sorted(shipped))}")
-    source = own if own is not None else shipped[provider]
+        raise CommandError("mapping_missing", f"give --mapping, or --provider: {known}")
+    if own is None and provider not in shipped_names():
+        raise CommandError("mapping_missing", f"no mapping is shipped for {provider}: {known}")
     try:
-        return RegisterMapping.model_validate(tomllib.loads(source.read_text(encoding="utf-8")))
-    except ValidationError as error:
-        raise invalid_field(error) from error
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise CommandError("mapping_malformed", f"{source}: {error}") from error
+        return shipped_mapping(provider) if own is None else mapping_in(own.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise CommandError("mapping_malformed", f"{own}: {error}") from error
+    except Refusal as refused:
+        raise CommandError("mapping_malformed", f"{own}: {refused.detail}") from refused
 
 
-def _lines(mapping: RegisterMapping, file: Path) -> Iterator[Record | RefusedLine]:
+def _read(mapping: RegisterMapping, source: IO[bytes]) -> RegisterReading:
     try:
-        with file.open(encoding=mapping.encoding, newline="") as text:
-            yield from read_register(mapping, text)
-    except (OSError, UnicodeDecodeError, FileRefusedError) as error:
-        raise CommandError("file_unreadable", f"{file}: {error}") from error
+        return read_through(mapping, source)
+    except (OSError, UnicodeError, FileRefusedError) as error:
+        raise CommandError("file_unreadable", f"{source.name}: {error}") from error
 
 
-def _pieces(file: Path) -> Iterator[bytes]:
-    with file.open("rb") as source:
-        while piece := source.read(PIECE_BYTES):
-            yield piece
+def _taken(mapping: RegisterMapping, source: IO[bytes], name: str, day: date | None) -> RegisterReading:
+    query = _query(mapping=mapping.model_dump_json(exclude_defaults=True), name=name, business_day=day, apply="true")
+    return either(
+        lambda ports: desk.take_upload(ports, DESK, mapping, source, name, day, apply=True),
+        lambda client: client.upload("/v1/registers:upload", RegisterReading, source, query),
+        "master_key",
+        timeout_s=COMPARING_S,
+    )
 
 
 def _print_reading(reading: RegisterReading, as_json: bool) -> int:

@@ -1,5 +1,6 @@
 """A signing client for tests: what a service would send, and what it should not."""
 
+import hashlib
 import secrets
 import time
 from typing import Any
@@ -8,7 +9,7 @@ from urllib.parse import urlencode
 import httpx
 import orjson
 
-from wire.signing import signed_headers
+from wire.signing import BODY_DIGEST_HEADER, signed_headers
 
 
 class Signed:
@@ -21,6 +22,8 @@ class Signed:
         """POST a body: JSON of it, or its bytes as they are."""
         raw = body if isinstance(body, bytes) else orjson.dumps(body)
         headers = {"Content-Type": "application/json"} | ({} if key is None else {"Idempotency-Key": key})
+        # A body of any length is signed by what the header tells of it; no other route looks at it.
+        headers |= {BODY_DIGEST_HEADER: hashlib.sha256(raw).hexdigest()}
         return await self.http.post(path, content=raw, headers=headers | self.headers("POST", path, raw, **changed))
 
     async def put(self, path: str, body: Any) -> httpx.Response:

@@ -9,17 +9,14 @@ from typing import Final
 import pytest
 
 from core.domain.collections import FURTHER
-from core.domain.reconciliation import BreakKind
-from core.domain.registers import ABSENT_KIND, PREFIX
 from core.domain.stranded import StrandedKind
 from fleet.cli.app import COMMANDS
 from fleet.cli.later import Later
-from schemas.registers import MatchClass
+from tests.support.break_kinds import break_kinds
 from tools.alerts import ALERTS
 
 ROOT: Final = Path(__file__).parents[2]
 PARTS: Final = ("Means", "Can not mean", "Commands", "Wake")
-FINE: Final = {MatchClass.MATCHED, MatchClass.CARRIED, MatchClass.FOUND_ELSEWHERE}
 RAISING: Final = {"Alert", "alert", "_alert", "quarantine"}
 """What the calls are called that raise an alert; the kind is among their arguments, beside the severity."""
 
@@ -96,21 +93,6 @@ def answers(tree: ast.Module, function: str) -> Iterator[str]:
         if isinstance(node, ast.Return) and node.value is not None:
             parts = (node.value.body, node.value.orelse) if isinstance(node.value, ast.IfExp) else (node.value,)
             yield from (each for part in parts for each in strings(part, {}))
-
-
-def break_kinds() -> set[str]:
-    """Return every kind of break."""
-    proof = (ROOT / "core/store/ledger/ledger_proof.py").read_text()
-    counted = {"accounts", "transfers", "pending_minor"}
-    return (
-        {kind.value for kind in BreakKind}
-        | {f"ledger_{kind}" for kind in re.findall(r"SELECT '(\w+)'", proof) if kind not in counted}
-        | {f"{PREFIX}{kind}" for kind in MatchClass if kind not in FINE}
-        | {ABSENT_KIND}
-        | set(
-            re.findall(r'_QUARANTINED = "(\w+)"', (ROOT / "core/services/money_in/collection_booking.py").read_text())
-        )
-    )
 
 
 WANTED: Final = {alert.name for alert in ALERTS} | alert_kinds() | break_kinds()

@@ -3,9 +3,8 @@
 from core.console.visit import PAGE, Answer, Page, Redirect, Screen, Visit
 from core.domain.context import Context
 from core.domain.roles import Role
-from core.services.access.keys import RECONCILIATION_SCOPE
-from core.services.on_call.redrives import reach
 from core.services.problems import Refusal
+from core.services.recon import break_desk
 from core.services.recon.recon import (
     approve_break,
     assign_break,
@@ -38,11 +37,7 @@ async def list_page(visit: Visit) -> Answer:
 
 async def show_break(visit: Visit) -> Answer:
     """Show one break and its ways out."""
-    visit.caller.require_operation(RECONCILIATION_SCOPE)
-    async with visit.background() as uow:
-        found = await visit.core.worker_ports.recon.find(uow, visit.path_id("break_id"), reach(visit.caller))
-    if found is None:
-        raise Refusal("not_found", "there is no such break")
+    found = await break_desk.show_break(visit.core.worker_ports, visit.caller, visit.path_id("break_id"))
     own = found.proposed_by == visit.caller.context().actor
     return Page("break.html", {"each": found, "own": own})
 

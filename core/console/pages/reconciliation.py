@@ -7,12 +7,15 @@ from core.console.visit import PAGE, Answer, Asset, Page, Redirect, Screen, Visi
 from core.domain.roles import Role
 from core.services.problems import Refusal
 from core.services.recon import register_desk as desk
+from core.services.recon.mappings import mapping_in, shipped_mapping, shipped_names
 from core.services.recon.recon import list_breaks
 from core.services.recon.recon_report import WRITERS
 from schemas.recon_report import ReportFormat
 from schemas.registers import DayAsked
 
 _MEDIA: Final = {ReportFormat.CSV: "text/csv", ReportFormat.JSON: "application/json", ReportFormat.HTML: "text/html"}
+
+_REFUSED_SHOWN: Final = 100
 
 
 async def list_days(visit: Visit) -> Answer:
@@ -25,7 +28,7 @@ async def list_days(visit: Visit) -> Answer:
     )
     newest = sorted(runs.items, key=lambda run: (run.business_day, run.rail, run.provider_account), reverse=True)
     values = {"runs": newest, "registers": registers.items, "following": registers.next_cursor, "kept": visit.form}
-    values |= {"awaited": registers.awaited}
+    values |= {"awaited": registers.awaited, "providers": shipped_names()}
     return Page("reconciliation.html", values | {"formats": list(ReportFormat), "today": datetime.now(UTC).date()})
 
 
@@ -63,6 +66,19 @@ async def compare(visit: Visit) -> Answer:
     return Redirect(f"/reconciliation/runs/{runs[0].id}" if len(runs) == 1 else "/reconciliation", "compared")
 
 
+async def take_file(visit: Visit) -> Answer:
+    """Read a provider's file and tell what is in it, or keep it; a wrong line is told by its number."""
+    if visit.upload is None:
+        raise Refusal("invalid_request", "choose a file", field="file")
+    own, provider = visit.form.get("mapping", ""), visit.form.get("provider", "")
+    mapping, day = mapping_in(own) if own else shipped_mapping(provider), _day(visit, "business_day")
+    name, file, keep = visit.upload.name[:200], visit.upload.file, "keep" in visit.form
+    reading = await desk.take_upload(visit.core.worker_ports, visit.caller, mapping, file, name, day, apply=keep)
+    if reading.kept is not None:
+        return Redirect(f"/reconciliation/registers/{reading.kept.id}", "register_kept")
+    return Page("register_reading.html", {"reading": reading, "name": name, "shown": reading.refused[:_REFUSED_SHOWN]})
+
+
 async def fetch(visit: Visit) -> Answer:
     """Ask a rail's adapter for a day's register anew."""
     asked = visit.asked(DayAsked)
@@ -92,6 +108,7 @@ def _day(visit: Visit, name: str) -> date | None:
 SCREENS = (
     Screen("GET", "/reconciliation", list_days, Role.VIEWER),
     Screen("POST", "/reconciliation", compare, Role.OPERATOR),
+    Screen("POST", "/reconciliation/import", take_file, Role.OPERATOR, uploads=True),
     Screen("POST", "/reconciliation/fetch", fetch, Role.OPERATOR),
     Screen("GET", "/reconciliation/report", report, Role.VIEWER),
     Screen("GET", "/reconciliation/runs/{run_id}", show_day, Role.VIEWER),

@@ -176,6 +176,8 @@ class SignedRequest:
     nonce: str
     signature: str
     on_behalf_of: str | None = None
+    digest: str | None = None
+    """The SHA-256 of a body that has not been read yet, as the request tells it."""
 
 
 @dataclass(slots=True)
@@ -289,6 +291,7 @@ class Authenticator:
             timestamp=request.timestamp,
             nonce=request.nonce,
             on_behalf_of=request.on_behalf_of,
+            digest=request.digest,
         )
         came_at_s = time.monotonic()
         for since_s in (came_at_s - self._fresh_s, came_at_s):

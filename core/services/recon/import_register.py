@@ -1,15 +1,18 @@
 """Takes a register that came as a file: its lines, and the file itself, sealed, in one transaction."""
 
+import asyncio
 import hashlib
+import io
 import zlib
 from collections import Counter
-from collections.abc import AsyncIterable, Iterable
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from datetime import date
-from typing import Any, Final, Protocol
+from itertools import islice
+from typing import IO, Any, Final, Protocol
 from uuid import UUID
 
 from core.domain.context import Context
-from core.domain.register_files import RefusedLine
+from core.domain.register_files import RefusedLine, read_register
 from core.domain.register_records import COLUMNS, Record
 from core.domain.registers import SYSTEM_TENANT
 from core.services.on_call.audit import Act
@@ -17,11 +20,13 @@ from core.services.problems import Refusal
 from core.services.recon.registers import RegisterPorts, Registers, close_register
 from core.services.vault_port import Vault
 from schemas.register_mapping import RegisterMapping
-from schemas.registers import RefusedLineView, RegisterClosed, RegisterFileView, RegisterOpened, RegisterReading
+from schemas.registers import RefusedLineView, RegisterClosed, RegisterOpened, RegisterReading
 
-PIECE_BYTES: Final = 1 << 20
 REFUSED_MAX: Final = 1000
 """How many wrong lines are told."""
+_PIECE_BYTES: Final = 1 << 20
+_BATCH: Final = 1_000
+"""Lines that are read in a thread at once: requests beside it wait for no more than these."""
 _AMOUNT, _CURRENCY, _DIRECTION, _AT = map(COLUMNS.index, ("amount_minor", "currency", "direction", "at"))
 
 
@@ -41,26 +46,58 @@ class ImportPorts(RegisterPorts, Protocol):
     def vault(self) -> Vault: ...
 
 
-def read_through(mapping: RegisterMapping, lines: Iterable[Record | RefusedLine]) -> RegisterReading:
-    """Return what a file says as a whole, and which of its lines are refused; nothing is kept."""
-    count, days, refused, sums = 0, set[date](), list[RefusedLineView](), Counter[str]()
-    for each in lines:
-        if isinstance(each, RefusedLine):
-            if len(refused) < REFUSED_MAX:
-                refused.append(RefusedLineView(line=each.number, why=each.reason))
-            continue
-        count += 1
-        days.add(each[_AT].date())
-        sums[f"{each[_DIRECTION].lower()}_{each[_CURRENCY]}"] += each[_AMOUNT]
-    return RegisterReading(
-        rail=mapping.rail,
-        provider_account=mapping.provider_account,
-        section=mapping.section,
-        lines=count,
-        days=sorted(days),
-        sums_minor=dict(sums),
-        refused=refused,
-    )
+class Reading:
+    """What a file says as a whole, and which of its lines are refused, while it is read."""
+
+    def __init__(self, mapping: RegisterMapping) -> None:
+        self._mapping = mapping
+        self._lines = 0
+        self._days = set[date]()
+        self._sums = Counter[tuple[str, str]]()
+        self.refused = list[RefusedLineView]()
+
+    def add(self, lines: Iterable[Record | RefusedLine]) -> list[Record]:
+        """Count lines; return those that are records."""
+        records, sums, days = list[Record](), self._sums, self._days
+        for each in lines:
+            if not isinstance(each, RefusedLine):
+                records.append(each)
+                days.add(each[_AT].date())
+                sums[each[_DIRECTION], each[_CURRENCY]] += each[_AMOUNT]
+            elif len(self.refused) < REFUSED_MAX:
+                self.refused.append(RefusedLineView(line=each.number, why=each.reason))
+        self._lines += len(records)
+        return records
+
+    def view(self) -> RegisterReading:
+        """Return what was read until now."""
+        return RegisterReading(
+            rail=self._mapping.rail,
+            provider_account=self._mapping.provider_account,
+            section=self._mapping.section,
+            lines=self._lines,
+            days=sorted(self._days),
+            sums_minor={f"{direction.lower()}_{currency}": sum_ for (direction, currency), sum_ in self._sums.items()},
+            refused=self.refused,
+        )
+
+
+def read_through(mapping: RegisterMapping, file: IO[bytes]) -> RegisterReading:
+    """Return what a file says; nothing is kept, and the memory is a batch's. Raises FileRefusedError, UnicodeError."""
+    reading, lines = Reading(mapping), lines_of(mapping, file)
+    while batch := list(islice(lines, _BATCH)):
+        reading.add(batch)
+    return reading.view()
+
+
+def lines_of(mapping: RegisterMapping, file: IO[bytes]) -> Iterator[Record | RefusedLine]:
+    """Yield the lines of a file from its beginning. Raises FileRefusedError, UnicodeError."""
+    file.seek(0)
+    text = io.TextIOWrapper(file, mapping.encoding, newline="")
+    try:
+        yield from read_register(mapping, text)
+    finally:
+        text.detach()
 
 
 def day_of(day: date | None, reading: RegisterReading) -> date:
@@ -73,36 +110,66 @@ def day_of(day: date | None, reading: RegisterReading) -> date:
     return reading.days[0]
 
 
-async def import_register(
-    ports: ImportPorts,
-    context: Context,
-    mapping: RegisterMapping,
-    day: date,
-    name: str,
-    records: Iterable[Record] | AsyncIterable[Record],
-    pieces: Iterable[bytes],
-) -> RegisterFileView:
-    """Keep a file and its lines as the register of a day; the same file again is the same register.
+class _LinesRefusedError(Exception):
+    """Lines of the file are wrong: what came of the others goes with the transaction."""
 
-    `records` are its lines as the store takes them, `pieces` its bytes, at most PIECE_BYTES each; both are read once,
-    and the memory is a piece's.
+
+async def import_register(
+    ports: ImportPorts, context: Context, mapping: RegisterMapping, day: date, name: str, file: IO[bytes]
+) -> RegisterReading:
+    """Keep a file and its lines as the register of a day, or nothing where a line is refused.
+
+    The file is read once for its lines and once for its bytes, and the memory is a piece's; the same file again is the
+    same register. Raises FileRefusedError, UnicodeError.
     """
-    digest = hashlib.sha256()
-    async with ports.unit_of_work(context) as uow:
-        asked = RegisterOpened(
-            provider_account=mapping.provider_account,
-            environment=mapping.environment,
-            business_day=day,
-            section=mapping.section,
-            name=name,
-        )
-        file_id = await ports.registers.open(uow, mapping.rail, asked, "IMPORTED")
-        taken = await ports.registers.take(uow, file_id, records)
-        for place, piece in enumerate(pieces):
-            digest.update(piece)
-            await ports.registers.keep_piece(uow, ports.vault, file_id, place, zlib.compress(piece))
-        closed = RegisterClosed(lines=taken, file_hash=digest.hexdigest())
-        return await close_register(uow, ports, mapping.rail, file_id, closed)
+    reading = Reading(mapping)
+    asked = RegisterOpened(
+        provider_account=mapping.provider_account,
+        environment=mapping.environment,
+        business_day=day,
+        section=mapping.section,
+        name=name,
+    )
+    try:
+        async with ports.unit_of_work(context) as uow:
+            file_id = await ports.registers.open(uow, mapping.rail, asked, "IMPORTED")
+            taken = await ports.registers.take(uow, file_id, _records(reading, lines_of(mapping, file)))
+            _require_right(reading)
+            closed = RegisterClosed(lines=taken, file_hash=await _keep_bytes(uow, ports, file_id, file))
+            kept = await close_register(uow, ports, mapping.rail, file_id, closed)
+    except _LinesRefusedError:
+        return reading.view()
+    return reading.view().model_copy(update={"kept": kept})
+
+
+def _require_right(reading: Reading) -> None:
+    if reading.refused:
+        raise _LinesRefusedError
+
+
+async def _keep_bytes(uow: Any, ports: ImportPorts, file_id: UUID, file: IO[bytes]) -> str:
+    """Keep the file as it came, sealed in pieces; return its SHA-256."""
+    digest, place = hashlib.sha256(), 0
+    file.seek(0)
+    while piece := await asyncio.to_thread(file.read, _PIECE_BYTES):
+        digest.update(piece)
+        packed = await asyncio.to_thread(zlib.compress, piece)
+        await ports.registers.keep_piece(uow, ports.vault, file_id, place, packed)
+        place += 1
+    return digest.hexdigest()
+
+
+async def _records(reading: Reading, lines: Iterator[Record | RefusedLine]) -> AsyncIterator[Record]:
+    """Yield the records of a file, read in a thread some at a time; after a refused line none, but it is read on."""
+
+    def some() -> Sequence[Record] | None:
+        batch = list(islice(lines, _BATCH))
+        return reading.add(batch) if batch else None
+
+    while (records := await asyncio.to_thread(some)) is not None:
+        if not reading.refused:
+            for each in records:
+                yield each
 
 
 async def original_of(ports: ImportPorts, context: Context, file_id: UUID) -> bytes:

@@ -196,10 +196,10 @@ async def assign_break(ports: ReconPorts, caller: Caller, break_id: UUID, owner:
     """Say who looks after a break. Raises Refusal: operation_not_permitted, not_found."""
     caller.require_operation(RECONCILIATION_SCOPE)
     async with ports.unit_of_work(background_context(caller)) as uow:
-        row = await _found(uow, ports, caller, break_id)
+        row = await found_break(uow, ports, caller, break_id)
         await ports.recon.change(uow, row.id, owner=owner)
         await _note(uow, ports, caller, row, "break_assigned", {"owner": owner})
-        return await _found(uow, ports, caller, break_id)
+        return await found_break(uow, ports, caller, break_id)
 
 
 async def resolve_break(ports: ReconPorts, caller: Caller, break_id: UUID, asked: BreakResolution) -> BreakView:
@@ -212,21 +212,12 @@ async def resolve_break(ports: ReconPorts, caller: Caller, break_id: UUID, asked
     caller.require_operation(RECONCILIATION_SCOPE)
     actor = caller.context().actor
     async with ports.unit_of_work(background_context(caller)) as uow:
-        row = await _found(uow, ports, caller, break_id)
+        row = await found_break(uow, ports, caller, break_id)
         _require_state(row, BreakState.OPEN)
         entry = asked.entry_intent_id
-        if entry is not None:
-            made = (await ports.intents.load_intents(uow, [entry])).get(entry)
-            # A line that no payment of ours is about has no tenant: whoever it is put right for has the entry.
-            owners = (row.tenant_id,) if row.tenant_id != SYSTEM_TENANT or made is None else (made.tenant_id,)
-            if made is None or made.tenant_id not in owners or made.state != IntentState.SETTLED:
-                raise Refusal("entry_missing", "no settled payment of the tenant has this id", field="entry_intent_id")
-        elif row.amount_minor > 0 and row.kind != BreakKind.ORPHAN_HOLD and not _is_theirs(row):
-            text = "money is at stake: make the entry that puts it right, and name it"
-            raise Refusal("entry_missing", text, field="entry_intent_id")
+        await require_entry(uow, ports, row, entry)
         changed = {"reason": asked.reason, "entry_intent_id": entry, "proposed_by": actor}
-        small = row.amount_minor <= ports.break_approval_above_minor and row.kind != BreakKind.ORPHAN_HOLD
-        alone = small and not (entry is None and row.amount_minor > 0)
+        alone = not needs_approval(ports, row, entry)
         if alone:
             end = {"state": BreakState.RESOLVED, "resolved_by": actor, "ended_at": "now"}
             await ports.recon.change(uow, row.id, **changed, **end)
@@ -234,7 +225,27 @@ async def resolve_break(ports: ReconPorts, caller: Caller, break_id: UUID, asked
             await ports.recon.change(uow, row.id, **changed, state=BreakState.PROPOSED)
         data = {"reason": asked.reason, "entry_intent_id": entry}
         await _note(uow, ports, caller, row, "break_resolved" if alone else "break_proposed", data)
-        return await _found(uow, ports, caller, break_id)
+        return await found_break(uow, ports, caller, break_id)
+
+
+async def require_entry(uow: Any, ports: ReconPorts, row: BreakView, entry: UUID | None) -> IntentRow | None:
+    """Return the payment that puts a break right, None where none has to. Raises Refusal `entry_missing`."""
+    if entry is None:
+        if row.amount_minor > 0 and row.kind != BreakKind.ORPHAN_HOLD and not _is_theirs(row):
+            text = "money is at stake: make the entry that puts it right, and name it"
+            raise Refusal("entry_missing", text, field="entry_intent_id")
+        return None
+    made: IntentRow | None = (await ports.intents.load_intents(uow, [entry])).get(entry)
+    # A line that no payment of ours is about has no tenant: whoever it is put right for has the entry.
+    if made is None or row.tenant_id not in (SYSTEM_TENANT, made.tenant_id) or made.state != IntentState.SETTLED:
+        raise Refusal("entry_missing", "no settled payment of the tenant has this id", field="entry_intent_id")
+    return made
+
+
+def needs_approval(ports: ReconPorts, row: BreakView, entry: UUID | None) -> bool:
+    """Whether a second person has to agree with how a break is put right."""
+    small = row.amount_minor <= ports.break_approval_above_minor and row.kind != BreakKind.ORPHAN_HOLD
+    return not small or (entry is None and row.amount_minor > 0)
 
 
 async def approve_break(ports: ReconPorts, caller: Caller, break_id: UUID) -> BreakView:
@@ -245,7 +256,7 @@ async def approve_break(ports: ReconPorts, caller: Caller, break_id: UUID) -> Br
     caller.require_operation(RECONCILIATION_SCOPE)
     actor = caller.context().actor
     async with ports.unit_of_work(background_context(caller)) as uow:
-        row = await _found(uow, ports, caller, break_id)
+        row = await found_break(uow, ports, caller, break_id)
         _require_state(row, BreakState.PROPOSED)
         if row.proposed_by == actor:
             raise Refusal("redrive_own", "who proposed how to put a break right may not approve it")
@@ -254,24 +265,32 @@ async def approve_break(ports: ReconPorts, caller: Caller, break_id: UUID) -> Br
         await _note(uow, ports, caller, row, "break_approved", {"proposed_by": row.proposed_by})
         if row.kind == BreakKind.ORPHAN_HOLD and row.subject_id is not None:
             await _release(uow, ports, row.subject_id)
-        return await _found(uow, ports, caller, break_id)
+        return await found_break(uow, ports, caller, break_id)
 
 
 async def _release(uow: Any, ports: ReconPorts, subject_id: UUID) -> None:
     """Void what is still held of an intent that ended, or a hold that no intent knows."""
-    intent: IntentRow | None = (await ports.intents.load_intents(uow, [subject_id], lock=True)).get(subject_id)
-    if intent is not None:
-        if not IntentState(intent.state).is_terminal or intent.state == IntentState.SETTLED:
-            raise Refusal("wrong_state", f"the intent is {intent.state}: its holds are not orphans")
-        books = await ports.recon.books(uow, [intent.id], [hold.id for hold in hold_transfers(intent)])
-        held = books.booked.keys() - books.resolved
-        voids = [_alone(void) for void in void_transfers(intent) if void.pending_id in held]
-    else:
-        hold = (await ports.ledger.lookup_transfers(uow, [subject_id]))[subject_id]
-        voids = [_voiding(hold)]
-    answers = await ports.ledger.apply(uow, voids)
+    answers = await ports.ledger.apply(uow, await voids_of(uow, ports, subject_id))
     if any(answer not in (TransferResult.OK, TransferResult.EXISTS) for answer in answers):
         raise Refusal("wrong_state", f"the ledger answered {', '.join(sorted(set(answers)))}")
+
+
+async def voids_of(uow: Any, ports: ReconPorts, subject_id: UUID) -> list[Transfer]:
+    """Return what gives back what is still held of an intent that ended, or a hold that no intent knows.
+
+    The intent is locked. Raises Refusal: wrong_state, not_found.
+    """
+    intent: IntentRow | None = (await ports.intents.load_intents(uow, [subject_id], lock=True)).get(subject_id)
+    if intent is None:
+        hold = (await ports.ledger.lookup_transfers(uow, [subject_id])).get(subject_id)
+        if hold is None:
+            raise Refusal("not_found", "neither a payment nor a hold has this id")
+        return [_voiding(hold)]
+    if not IntentState(intent.state).is_terminal or intent.state == IntentState.SETTLED:
+        raise Refusal("wrong_state", f"the intent is {intent.state}: its holds are not orphans")
+    books = await ports.recon.books(uow, [intent.id], [hold.id for hold in hold_transfers(intent)])
+    held = books.booked.keys() - books.resolved
+    return [_alone(void) for void in void_transfers(intent) if void.pending_id in held]
 
 
 def _is_theirs(row: BreakView) -> bool:
@@ -289,7 +308,8 @@ def _voiding(hold: Transfer) -> Transfer:
     )
 
 
-async def _found(uow: Any, ports: ReconPorts, caller: Caller, break_id: UUID) -> BreakView:
+async def found_break(uow: Any, ports: ReconPorts, caller: Caller, break_id: UUID) -> BreakView:
+    """Return one break, locked. Raises Refusal `not_found`."""
     row = await ports.recon.find(uow, break_id, reach(caller))
     if row is None:
         raise Refusal("not_found", "there is no such break")

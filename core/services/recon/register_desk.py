@@ -8,15 +8,12 @@ import asyncio
 import base64
 import binascii
 import io
-from collections.abc import AsyncIterator, Iterator, Sequence
 from datetime import UTC, date, datetime, timedelta
-from itertools import islice
-from typing import Final, Protocol
+from typing import IO, Final, Protocol
 from uuid import UUID
 
 from core.domain.context import Context
-from core.domain.register_files import FileRefusedError, RefusedLine, read_register
-from core.domain.register_records import Record
+from core.domain.register_files import FileRefusedError
 from core.domain.registers import SYSTEM_TENANT
 from core.services.access.keys import RECONCILIATION_SCOPE, Caller
 from core.services.cursors import decode_cursor, encode_cursor, id_of
@@ -24,7 +21,6 @@ from core.services.on_call.audit import Act
 from core.services.on_call.redrives import background_context, reach
 from core.services.problems import Refusal
 from core.services.recon.import_register import (
-    PIECE_BYTES,
     ImportPorts,
     day_of,
     import_register,
@@ -46,8 +42,6 @@ from schemas.registers import (
     RegisterRunView,
 )
 
-_BATCH: Final = 1_000
-"""Lines that are read in a thread at once: requests beside it wait for no more than these."""
 _DAYS_MOST: Final = 92
 
 
@@ -104,23 +98,38 @@ async def original_for(ports: ImportPorts, caller: Caller, file_id: UUID) -> byt
 
 
 async def take_file(ports: ImportPorts, caller: Caller, asked: RegisterImport) -> RegisterReading:
-    """Read a provider's file, and keep it where that is asked for and no line is refused.
+    """Take the file in a body as `take_upload` does, with its refusals."""
+    try:
+        file = io.BytesIO(base64.b64decode(asked.content, validate=True))
+    except binascii.Error as error:
+        raise Refusal("file_refused", str(error)[:300], field="content") from error
+    return await take_upload(ports, caller, asked.mapping, file, asked.name, asked.business_day, apply=asked.apply)
+
+
+async def take_upload(
+    ports: ImportPorts,
+    caller: Caller,
+    mapping: RegisterMapping,
+    file: IO[bytes],
+    name: str,
+    business_day: date | None,
+    *,
+    apply: bool,
+) -> RegisterReading:
+    """Read a provider's file, and keep it where that is asked for and no line is refused; memory does not grow by it.
 
     Raises Refusal: operation_not_permitted, file_refused, day_missing.
     """
-    context, mapping = require_everywhere(caller), asked.mapping
+    context = require_everywhere(caller)
     try:
-        content = base64.b64decode(asked.content, validate=True)
-        text = content.decode(mapping.encoding)
-        reading = await asyncio.to_thread(lambda: read_through(mapping, _lines(mapping, text)))
-    except (binascii.Error, UnicodeDecodeError, FileRefusedError) as error:
+        if not apply or business_day is None:
+            reading = await asyncio.to_thread(read_through, mapping, file)
+            if reading.refused or not apply:
+                return reading
+            business_day = day_of(None, reading)
+        return await import_register(ports, context, mapping, business_day, name, file)
+    except (UnicodeError, FileRefusedError) as error:
         raise Refusal("file_refused", str(error)[:300], field="content") from error
-    if reading.refused or not asked.apply:
-        return reading
-    pieces = (content[at : at + PIECE_BYTES] for at in range(0, len(content), PIECE_BYTES))
-    day = day_of(asked.business_day, reading)
-    kept = await import_register(ports, context, mapping, day, asked.name, _records(mapping, text), pieces)
-    return reading.model_copy(update={"kept": kept})
 
 
 async def want_again(ports: RegisterPorts, caller: Caller, rail: str, day: date) -> int:
@@ -197,20 +206,3 @@ async def report(ports: DeskPorts, caller: Caller, day: date | None, week: str) 
         raise Refusal("invalid_request", str(error), field="week") from error
     async with ports.unit_of_work(context) as uow:
         return await report_of(uow, ports.registers, ports.recon, first, last, now)
-
-
-def _lines(mapping: RegisterMapping, text: str) -> Iterator[Record | RefusedLine]:
-    return read_register(mapping, io.StringIO(text, newline=""))
-
-
-async def _records(mapping: RegisterMapping, text: str) -> AsyncIterator[Record]:
-    """Yield the lines of a file of which none is refused, read in a thread some at a time."""
-    lines = _lines(mapping, text)
-
-    def some() -> Sequence[Record | RefusedLine]:
-        return list(islice(lines, _BATCH))
-
-    while batch := await asyncio.to_thread(some):
-        for each in batch:
-            if not isinstance(each, RefusedLine):
-                yield each

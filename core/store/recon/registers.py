@@ -74,6 +74,8 @@ _WANTED: Final = f"""
 WITH free AS (
     SELECT provider_account, environment, business_day FROM fleet.register_days
     WHERE rail = $1 AND (fetched_at IS NULL OR fetched_at < wanted_at) AND coalesce(leased_until <= now(), true)
+        AND ($2::text[] IS NULL
+            OR (provider_account, environment) IN (SELECT * FROM unnest($2::text[], $3::text[])))
     ORDER BY business_day LIMIT 31 FOR NO KEY UPDATE SKIP LOCKED
 ), leased AS (
     UPDATE fleet.register_days d SET leased_until = {_LEASE} FROM free f
@@ -137,9 +139,14 @@ class RegisterStore:
         """Ask adapters for the registers of these days; `again` also where one was fetched before."""
         await uow.connection.execute(_WANT, *_named(account), list(days), again)
 
-    async def wanted(self, uow: UnitOfWork, rail: str) -> list[RegisterWanted]:
-        """Return what an adapter shall fetch now, the oldest day first; nobody else is asked for it meanwhile."""
-        return [RegisterWanted(**row) for row in await uow.connection.fetch(_WANTED, rail)]
+    async def wanted(self, uow: UnitOfWork, rail: str, only: Sequence[Account] | None = None) -> list[RegisterWanted]:
+        """Return what an adapter shall fetch now, the oldest day first; nobody else is asked for it meanwhile.
+
+        `only` are the accounts that the asker may know of, None for all.
+        """
+        names = None if only is None else [each.provider_account for each in only]
+        environments = None if only is None else [each.environment for each in only]
+        return [RegisterWanted(**row) for row in await uow.connection.fetch(_WANTED, rail, names, environments)]
 
     async def awaited(self, uow: UnitOfWork, rail: str | None, day: date | None) -> list[RegisterAwaited]:
         """Return what was asked for in the last two weeks and has not come, the oldest day first."""

@@ -1,7 +1,6 @@
 """What banks have sent, in PostgreSQL, sealed and never changed."""
 
 from typing import Final
-from uuid import UUID
 
 from core.services.vault_port import Vault
 from core.store.database import UnitOfWork
@@ -32,10 +31,6 @@ SELECT number, ciphertext FROM (
     ) weighed
 WHERE bytes <= $6 OR bytes = octet_length(ciphertext) ORDER BY number
 """  # noqa: S608 - constants
-# Routes stay, disabled ones too: these are all whose money the account ever moved.
-_TENANTS: Final = """
-SELECT DISTINCT tenant_id FROM fleet.routes WHERE (rail, provider_account, environment) = ($1, $2, $3)
-"""
 
 
 class MessageStore:
@@ -73,11 +68,6 @@ class MessageStore:
             )
             for row in rows
         ]
-
-    async def tenants_of(self, uow: UnitOfWork, rail: str, account: str, environment: str) -> frozenset[UUID]:
-        """Return the tenants whose money moves through an account of the provider."""
-        rows = await uow.connection.fetch(_TENANTS, rail, account, environment)
-        return frozenset(row["tenant_id"] for row in rows)
 
 
 def _place(rail: str, provider_account: str, environment: str, number: int) -> str:

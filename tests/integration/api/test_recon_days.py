@@ -1,24 +1,32 @@
 """Registers, comparisons, reports and breaks over HTTP, under a key of the system's own and under a tenant's."""
 
-import tomllib
+import hashlib
+import secrets
+import time
+import tracemalloc
 from base64 import b64encode
+from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode
 from uuid import UUID, uuid4
 
+import httpx
+import orjson
 import pytest
 
 from core.domain.context import Context
+from core.services.recon.mappings import shipped_mapping
 from fleet.cli.output import ExitCode
 from tests.integration.api.conftest import World
 from tests.support.commands import SETTINGS, fleet_command
 from tests.support.live_api import serving
 from tests.support.signed import Signed
+from wire.signing import signed_headers
 
 DAY = "2026-11-20"
-MAPPING = tomllib.loads(files("fleet").joinpath("registers/ipps.toml").read_text(encoding="utf-8"))
+MAPPING = shipped_mapping("ipps").model_dump(mode="json")
 HEADER = "PSP Transaction Id,Client Reference,Type,Amount,Fee,Status,Transaction Time\n"
 FILE = (
     HEADER + 'PX1,=cmd(),TRANSFER,"1,234.56",0.00,SUCCEEDED,20/11/2026 10:00:00\n'
@@ -132,6 +140,71 @@ async def test_a_wrong_line_is_told_by_its_number_and_nothing_is_kept(clerk: Sig
     assert (await clerk.post("/v1/recon/runs", ASKED)).json()["code"] == "not_found"
 
 
+UPLOAD = "/v1/registers:upload"
+
+
+async def upload(clerk: Signed, content: bytes, told: str | None = None, **query: str) -> httpx.Response:
+    """Send a file as the body, in pieces, signed over its SHA-256."""
+    text = urlencode(sorted(query.items()))
+    digest = told or hashlib.sha256(content).hexdigest()
+    headers = signed_headers(
+        method="POST", path=UPLOAD, query=text, key_id=clerk.key_id, secret=clerk.secret,
+        timestamp=int(time.time()), nonce=secrets.token_urlsafe(16), digest=digest,
+    )  # fmt: skip
+
+    async def pieces() -> AsyncIterator[bytes]:
+        for at in range(0, len(content), 65_536):
+            yield content[at : at + 65_536]
+
+    return await clerk.http.post(f"{UPLOAD}?{text}", content=pieces(), headers=headers)
+
+
+async def test_a_file_of_more_than_eight_mebibytes_is_taken_as_it_comes_in_flat_memory(clerk: Signed) -> None:
+    note = "n" * 600
+    rows = (f"PX{n},REF-{n},TRANSFER,1.00,0.00,SUCCEEDED,20/11/2026 10:00:00,{note}" for n in range(15_000))
+    content = "\n".join((HEADER.strip() + ",Note", *rows)).encode()
+    assert len(content) > 9 << 20
+    asked = {"provider": "ipps", "business_day": DAY, "name": "long.csv"}
+    dry = (await upload(clerk, content, **asked)).json()
+    assert (dry["lines"], dry["sums_minor"], dry["kept"]) == (15_000, {"out_THB": 1_500_000}, None)
+    tracemalloc.start()
+    try:
+        kept = (await upload(clerk, content, apply="true", **asked)).json()["kept"]
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert (kept["state"], kept["lines"], kept["file_hash"]) == (
+        "COMPLETE", 15_000, hashlib.sha256(content).hexdigest(),
+    )  # fmt: skip
+    assert peak < 6 << 20, peak
+    original = await clerk.post(f"/v1/registers/{kept['id']}/original", {})
+    assert original.content == content
+
+
+async def test_an_upload_is_refused_where_its_bytes_its_mapping_or_its_length_are_not_as_they_should_be(
+    world: World, clerk: Signed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    content, asked = FILE.encode(), {"provider": "ipps", "apply": "true"}
+    refusals = [
+        (await upload(clerk, content + b"x", hashlib.sha256(content).hexdigest(), **asked), "unauthenticated"),
+        (await clerk.http.post(UPLOAD, content=content), "unauthenticated"),
+        (await clerk.post(UPLOAD, brought()), "invalid_request"),
+        (await upload(clerk, content, apply="true"), "invalid_request"),
+        (await upload(clerk, content, provider="nobody"), "invalid_request"),
+        (await upload(clerk, content, mapping="{}"), "invalid_request"),
+        (await upload(clerk, b"\xff\xfe", **asked), "file_refused"),
+        (await upload(clerk, HEADER.encode(), **asked), "day_missing"),
+        (await upload(await world.other(operations=["RECONCILIATION"]), content, **asked), "operation_not_permitted"),
+    ]
+    monkeypatch.setitem(world.core.settings.__dict__, "register_file_max_bytes", len(content) - 1)
+    refusals.append((await upload(clerk, content, **asked), "body_too_large"))
+    assert [answer.json()["code"] for answer, _ in refusals] == [code for _, code in refusals]
+    assert (await clerk.get("/v1/registers")).json()["items"] == []
+    monkeypatch.setitem(world.core.settings.__dict__, "register_file_max_bytes", len(content))
+    mapping = orjson.dumps(MAPPING).decode()
+    assert (await upload(clerk, content, mapping=mapping, apply="true")).json()["kept"]["lines"] == 3
+
+
 async def test_registers_are_no_tenants_and_no_other_keys(world: World, clerk: Signed) -> None:
     some = str(uuid4())
     tenants, nameless = await world.other(operations=["RECONCILIATION"]), world.api
@@ -174,7 +247,20 @@ async def test_the_commands_go_over_the_api_where_no_database_is_named(
         assert (ran.code, ran.document[0]["breaks"]) == (ExitCode.CHECK_FAILED, 3)
         (view,) = (await fleet("recon", "show", "--day", DAY, "--json")).document
         assert (view["run"]["id"], view["run"]["run_by"]) == (ran.document[0]["id"], f"key:{clerk.key_id}")
-        assert len((await fleet("recon", "breaks", "--rail", "promptpay", "--json")).document) == 3
+        found = (await fleet("recon", "breaks", "--rail", "promptpay", "--json")).document
+        assert len(found) == 3
+        dry = await fleet("recon", "resolve", found[0]["id"], "--reason", "the provider's mistake", "--json")
+        about = dry.document["break"]
+        assert (dry.document["dry_run"], about["kind"], about["amount_minor"]) == (
+            True, found[0]["kind"], found[0]["amount_minor"],
+        )  # fmt: skip
+        assert (about["state"], about["entries"], about["needs_approval"]) == ("OPEN", [], True)
+        shown = await fleet("recon", "resolve", found[0]["id"], "--reason", "the provider's mistake")
+        assert "no entry puts it right" in shown.out
+        assert found[0]["detail"].split(":")[0] in shown.out
+        assert "nothing was changed" in shown.out
+        unproposed = await fleet("recon", "approve", found[0]["id"], "--json")
+        assert unproposed.document["break"]["state"] == "OPEN"
         written = await fleet("recon", "report", "--format", "html", "--week", "2026-W47", "--out", str(page))
         assert (written.code, page.read_text()[:15]) == (ExitCode.DONE, "<!doctype html>")
         for what in ("ledger", "intents"):

@@ -164,6 +164,7 @@ async def things_of(world: World) -> Things:
         "/v1/mandates/{mandate_id}/cancel": {"reason": "x"},
         "/v1/breaks/{break_id}/assign": {"owner": "eve"},
         "/v1/breaks/{break_id}/resolve": {"reason": "seen"},
+        "/v1/breaks/{break_id}/preview": {},
         "/v1/redrives": discarded | {"id": str(uuid4()), "selection": {"ids": [await died_too(world, wallet)]}},
         "/v1/hand-settlements": {"intent_id": died["id"], "outcome": "UNPAID", "evidence": "line 7 of the register",
                                  "reason": "seen", "incident": "I-1"},

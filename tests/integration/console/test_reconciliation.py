@@ -94,6 +94,45 @@ async def test_a_register_is_shown_and_its_file_is_taken_with_an_entry_in_the_jo
     assert "Compare now" not in lena.text
 
 
+async def test_an_operator_brings_a_file_reads_it_first_and_keeps_it(console: ConsoleWorld) -> None:
+    olga = await console.person(Role.OPERATOR)
+    await olga.open("/reconciliation")
+    where, header = (
+        "/reconciliation/import",
+        "PSP Transaction Id,Client Reference,Type,Amount,Fee,Status,Transaction Time\n",
+    )
+    form = olga.form(where).fields
+    right = header + "PX1,REF-1,TRANSFER,20.00,0.00,SUCCEEDED,20/11/2026 10:00:00\n"
+
+    async def send(text: str, **fields: str) -> str:
+        given = {"form_token": form["form_token"], "provider": "ipps"} | fields
+        files = {"file": ("settlement.csv", text.encode(), "text/csv")}
+        olga.page = await olga.http.post(where, data=given, files=files, follow_redirects=True)
+        return olga.text
+
+    assert "Lines 1 Days 2026-11-20 Out 20.00 THB" in await send(right, read="yes")
+    wrong = right + "PX2,REF-2,TRANSFER,1.005,0.00,SUCCEEDED,20/11/2026 10:00:00\n"
+    assert "Lines are refused, so nothing was kept" in await send(wrong, keep="yes")
+    assert "Line Why 3 amount: &#39;1.005&#39; is no amount of THB" in olga.text
+    assert "no mapping is shipped for nobody" in await send(right, provider="nobody")
+    assert "the mapping is not TOML" in await send(right, mapping="{")
+    assert await console.world.admin.fetchval("SELECT count(*) FROM fleet.register_files") == 0
+    assert "The file is kept as the register of its day" in await send(right, keep="yes")
+    assert "settlement.csv" in olga.text
+    assert "out settled 1 20.00 THB" in olga.text
+    kept = "SELECT actor FROM fleet.audit_entries WHERE action = 'register_received'"
+    assert await console.world.admin.fetchval(kept) == "person:operator"
+
+    files = {"file": ("settlement.csv", right.encode(), "text/csv")}
+    forged = await olga.http.post(where, data={"form_token": "x", "provider": "ipps", "keep": "yes"}, files=files)
+    assert "open the page again" in forged.text
+    assert (await olga.http.post(where, data=form)).status_code == 415
+    lena = await console.person(Role.VIEWER)
+    await lena.open("/reconciliation")
+    assert where not in lena.page.text
+    assert (await lena.http.post(where, data=form, files=files)).status_code == 403
+
+
 async def test_who_belongs_to_a_tenant_sees_its_breaks_and_no_registers(console: ConsoleWorld) -> None:
     world = console.world
     await world.core.people.add(

@@ -11,6 +11,7 @@ import pytest
 from core.domain.context import Context
 from core.services.access.keys import Caller
 from core.services.problems import Refusal
+from core.services.recon.break_desk import preview_break, show_break
 from core.services.recon.recon import (
     approve_break,
     assign_break,
@@ -114,14 +115,20 @@ async def test_a_hold_of_no_intent_is_found_and_given_back_by_two_people(world: 
     assert (await compare(world)).found == {"orphan_hold": 1}
     (found,) = await breaks(world)
     ports = world.core.worker_ports
+    shown = await preview_break(ports, clerk(world), found.id, None)
+    told = [(each.what, each.amount_minor, each.debit_account_id) for each in shown.entries]
+    assert (told, shown.needs_approval, shown.state) == ([("void", 100, wallet)], True, BreakState.OPEN)
     asked = BreakResolution(reason="the intent was lost with the restore")
     assert (await resolve_break(ports, clerk(world), found.id, asked)).state is BreakState.PROPOSED
     with pytest.raises(Refusal) as own:
         await approve_break(ports, clerk(world), found.id)
     assert own.value.code == "redrive_own"
     assert await world.money(wallet) == (1000, 100)
+    shown = await show_break(ports, clerk(world, "ben"), found.id)
+    assert [each.what for each in shown.entries] == ["void"]
     assert (await approve_break(ports, clerk(world, "ben"), found.id)).state is BreakState.RESOLVED
     assert await world.money(wallet) == (1000, 0)
+    assert (await show_break(ports, clerk(world), found.id)).entries == [], "nothing is left to be booked"
     assert (await compare(world)).clean
     assert (await reconcile_ledger(ports, CONTEXT)).clean
 
@@ -148,8 +155,13 @@ async def test_a_break_of_money_is_put_right_by_a_new_entry_alone(world: World) 
         with pytest.raises(Refusal) as refused:
             await resolve_break(ports, clerk(world), found.id, BreakResolution(reason="seen", entry_intent_id=entry))
         assert refused.value.code == "entry_missing"
+        with pytest.raises(Refusal, match="entry"):
+            await preview_break(ports, clerk(world), found.id, entry)
     wallet = await world.wallet(100)
     entry = await world.admin.fetchval("SELECT id FROM fleet.intents WHERE wallet_id = $1", wallet)
+    shown = await preview_break(ports, clerk(world), found.id, entry)
+    told = [(each.what, each.amount_minor, each.currency, each.credit_account_id) for each in shown.entries]
+    assert (told, shown.needs_approval) == ([("booked", 100, "THB", wallet)], False)
     asked = BreakResolution(reason="booked back", entry_intent_id=entry)
     done = await resolve_break(ports, clerk(world), found.id, asked)
     assert (done.state, done.resolved_by, done.entry_intent_id) == (BreakState.RESOLVED, "key:anna", entry)

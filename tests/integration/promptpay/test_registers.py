@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator
 from datetime import UTC, date, datetime
+from uuid import uuid4
 from zoneinfo import ZoneInfo
 
 import orjson
@@ -13,12 +14,24 @@ from core.api.serve import internal_app
 from core.domain.context import Context
 from core.domain.registers import Account
 from core.services.recon.registers import compare_day
-from schemas.registers import RegisterRun, RegisterState, RegistersWanted, RegisterWanted
+from schemas.registers import (
+    RegisterClosed,
+    RegisterFile,
+    RegisterOpened,
+    RegisterRun,
+    RegisterState,
+    RegistersWanted,
+    RegisterWanted,
+)
 from tests.integration.permits.conftest import NeverThrottled
 from tests.integration.promptpay.conftest import RAIL, Street
 from tests.support.live_api import serving
 
 ACCOUNT = Account(RAIL, "ipps-1", "sandbox")
+LINE = {
+    "line": 1, "provider_ref": "TX", "our_ref": "", "operation": "PAYMENT", "direction": "IN", "amount_minor": 1,
+    "currency": "THB", "status": "SETTLED", "at": datetime.now(UTC).isoformat(),
+}  # fmt: skip
 
 
 @pytest.fixture
@@ -96,11 +109,42 @@ async def test_a_day_that_has_not_come_has_no_register(street: Street, core: Cor
     assert (view.state, view.lines) == (RegisterState.ABSENT, 0)
 
 
+async def test_a_key_for_some_tenants_is_asked_for_no_register_of_an_account_that_is_anothers_too_and_brings_none(
+    street: Street, core: CoreClient
+) -> None:
+    world, today = street.world, datetime.now(UTC).date()
+    ours, theirs = world.caller.tenant_id, uuid4()
+    for tenant in (ours, theirs):
+        await world.admin.execute(
+            "INSERT INTO fleet.routes (tenant_id, operation, currency, rail, provider, provider_account, environment)"
+            " VALUES ($1, 'PAYOUT', 'THB', $2, 'p', 'ipps-1', 'sandbox') ON CONFLICT DO NOTHING", tenant, RAIL
+        )  # fmt: skip
+    made = {
+        name: await world.core.keys.create(Context(None, "test"), tenant_id=ours, name=name, rail=RAIL, serves=serves)
+        for name, serves in (("ours", [ours]), ("both", [ours, theirs]))
+    }
+    async with world.uow() as uow:
+        await world.core.worker_ports.registers.want(uow, ACCOUNT, [today], again=True)
+    opening = RegisterOpened(provider_account="ipps-1", environment="sandbox", business_day=today)
+    path, whole = "/internal/v1/registers", RegisterClosed(lines=0, file_hash="0" * 64)
+    async with serving(world.core, internal_app(world.core, NeverThrottled())) as url:
+        limited, both = (CoreClient(url, key_id=key.id, secret=key.secret) for key in made.values())
+        assert not RegistersWanted.model_validate_json(await limited.ask(f"{path}/wanted", b"{}")).days
+        with pytest.raises(CoreRefusedError, match="operation_not_permitted"):
+            await limited.ask(path, opening.model_dump_json().encode())
+        (wanted,) = RegistersWanted.model_validate_json(await both.ask(f"{path}/wanted", b"{}")).days
+        assert wanted.business_day == today
+        opened = RegisterFile.model_validate_json(await both.ask(path, opening.model_dump_json().encode()))
+        for step, body in (("lines", orjson.dumps({"lines": [LINE]})), ("complete", whole.model_dump_json().encode())):
+            with pytest.raises(CoreRefusedError) as refused:
+                await limited.ask(f"{path}/{opened.file_id}/{step}", body)
+            assert refused.value.status == 404
+        await both.ask(f"{path}/{opened.file_id}/complete", whole.model_dump_json().encode())
+        await limited.close()
+        await both.close()
+
+
 async def test_lines_come_only_under_an_id_that_was_opened(street: Street, core: CoreClient) -> None:
-    line = {
-        "line": 1, "provider_ref": "TX", "our_ref": "", "operation": "PAYMENT", "direction": "IN", "amount_minor": 1,
-        "currency": "THB", "status": "SETTLED", "at": datetime.now(UTC).isoformat(),
-    }  # fmt: skip
     with pytest.raises(CoreRefusedError) as refused:
-        await core.ask(f"/internal/v1/registers/{street.wallet}/lines", orjson.dumps({"lines": [line]}))
+        await core.ask(f"/internal/v1/registers/{street.wallet}/lines", orjson.dumps({"lines": [LINE]}))
     assert refused.value.status == 404

@@ -1,0 +1,24 @@
+"""What an adapter may see that tells of every tenant of an account: all of it, or nothing."""
+
+from core.services.access.keys import Caller
+from core.services.problems import Refusal
+from core.store.database import UnitOfWork
+from core.store.settling.served import tenants_of
+
+
+async def serves_account(uow: UnitOfWork, caller: Caller, account: str, environment: str) -> bool:
+    """Whether a rail's key is for every tenant whose money an account of the rail's provider moves."""
+    if caller.serves is None:
+        return True
+    tenants = await tenants_of(uow, caller.rail or "", account, environment)
+    return bool(tenants) and tenants <= caller.serves
+
+
+async def require_served(uow: UnitOfWork, caller: Caller, account: str, environment: str) -> None:
+    """Refuse an account that moves money of a tenant that the key does not serve.
+
+    Raises Refusal `operation_not_permitted`.
+    """
+    if not await serves_account(uow, caller, account, environment):
+        text = "this key does not serve every tenant whose money the account moves"
+        raise Refusal("operation_not_permitted", text, field="provider_account")
