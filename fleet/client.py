@@ -8,8 +8,6 @@ the first answer. Reads ignore fields that this version does not know.
 """
 
 import asyncio
-import hashlib
-import os
 import secrets
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
@@ -17,7 +15,7 @@ from copy import copy
 from dataclasses import dataclass
 from datetime import datetime
 from types import TracebackType
-from typing import IO, Any, Self, TypeVar, cast
+from typing import IO, Any, Self, TypeVar
 from urllib.parse import quote
 from uuid import UUID
 
@@ -29,6 +27,7 @@ from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, stop_aft
 from tenacity.wait import wait_base, wait_exponential, wait_random
 from yarl import URL
 
+from fleet.transport import measured, pieces_of, problem_of, retry_after_s_of
 from fleet.webhooks import WebhookCalls
 from schemas.api import (
     AutoConfirm,
@@ -62,7 +61,6 @@ from schemas.suspense import (
 from schemas.wallets import ExternalIdRequest, WalletBalanceAt, WalletChangeRequest, WalletEventList
 from wire.signing import signed_headers
 
-_PIECE_BYTES = 256 * 1024
 Model = TypeVar("Model", bound=BaseModel)
 
 BATCH_LIMIT = 1000
@@ -268,7 +266,7 @@ class FleetClient(WebhookCalls):
         async with self._http.stream("GET", url, headers=headers, timeout=httpx.Timeout(10, read=45)) as answer:
             if not answer.is_success:
                 await answer.aread()
-                raise Refused(_problem(answer), _retry_after_s(answer))
+                raise Refused(problem_of(answer), retry_after_s_of(answer))
             frame: dict[str, str] = {}
             async for line in answer.aiter_lines():
                 name, _, value = line.partition(": ")
@@ -318,7 +316,7 @@ class FleetClient(WebhookCalls):
             async with self._http.stream(method, url, headers=headers) as answer:
                 if not answer.is_success:
                     await answer.aread()
-                    raise Refused(_problem(answer), _retry_after_s(answer))
+                    raise Refused(problem_of(answer), retry_after_s_of(answer))
                 async for part in answer.aiter_bytes():
                     yield part
         except (httpx.TransportError, httpx.InvalidURL) as error:
@@ -329,24 +327,13 @@ class FleetClient(WebhookCalls):
 
         Raises Refused or Unreachable.
         """
-        file.seek(0)
-        digest = await asyncio.to_thread(lambda: hashlib.file_digest(cast("Any", file), "sha256").hexdigest())
-        length = file.seek(0, os.SEEK_END)
+        digest, length = await asyncio.to_thread(measured, file)
         url, headers = self._signed("POST", path, b"", query, digest)
         headers |= {"Content-Type": "application/octet-stream", "Content-Length": str(length)}
-
-        async def pieces() -> AsyncIterator[bytes]:
-            file.seek(0)
-            while piece := await asyncio.to_thread(file.read, _PIECE_BYTES):
-                yield piece
-
         try:
-            answer = await self._http.post(url, content=pieces(), headers=headers)
+            return model.model_validate_json(await self._answer("POST", url, pieces_of(file), headers))
         except (httpx.TransportError, httpx.InvalidURL) as error:
             raise Unreachable(f"POST {path}: {type(error).__name__} {error}".strip()) from error
-        if not answer.is_success:
-            raise Refused(_problem(answer), _retry_after_s(answer))
-        return model.model_validate_json(answer.content)
 
     async def wallet_history(self, wallet_id: UUID, *, cursor: str | None = None, **filters: str) -> WalletHistory:
         """Return one page of a wallet's entries, newest first.
@@ -447,10 +434,15 @@ class FleetClient(WebhookCalls):
             headers["Content-Type"] = "application/json"
         if idempotency_key is not None:
             headers["Idempotency-Key"] = idempotency_key
-        answer = await self._http.request(method, url, content=raw, headers=headers)
+        return await self._answer(method, url, raw, headers)
+
+    async def _answer(
+        self, method: str, url: str, content: bytes | AsyncIterator[bytes], headers: Mapping[str, str]
+    ) -> bytes:
+        answer = await self._http.request(method, url, content=content, headers=headers)
         if answer.is_success:
             return answer.content
-        raise Refused(_problem(answer), _retry_after_s(answer))
+        raise Refused(problem_of(answer), retry_after_s_of(answer))
 
     def _signed(
         self, method: str, path: str, raw: bytes, query: Mapping[str, str], digest: str | None = None
@@ -504,21 +496,3 @@ def _encode(body: BaseModel | Mapping[str, Any] | None) -> bytes:
     if body is None:
         return b""
     return orjson.dumps(body.model_dump(mode="json", exclude_none=True) if isinstance(body, BaseModel) else body)
-
-
-def _problem(answer: httpx.Response) -> Problem:
-    try:
-        return Problem.model_validate_json(answer.content, extra="ignore")
-    except ValueError:
-        return Problem(
-            type="about:blank",
-            title=answer.reason_phrase or "error",
-            status=answer.status_code,
-            code="not_a_problem",
-            detail=f"the core answered {answer.status_code} without problem details: is this the core's address?",
-        )
-
-
-def _retry_after_s(answer: httpx.Response) -> int | None:
-    told = answer.headers.get("Retry-After", "")
-    return min(int(told), 60) if told.isascii() and told.isdigit() else None

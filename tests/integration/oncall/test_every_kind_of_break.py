@@ -28,7 +28,7 @@ from tests.support.break_kinds import break_kinds
 
 RAILS: Final = ("promptpay", "sbp", "bank")
 """What the bank brings as its register is what its statement booked."""
-IN_THE_REGISTER: Final = {
+IN_THE_REGISTER: Final[dict[str, dict[str, object]]] = {
     "register_amount": {"amount_minor": 70},
     "register_fee": {"fee_minor": 7},
     "register_status": {"status": RegisterStatus.SETTLED},
