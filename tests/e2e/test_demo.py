@@ -156,7 +156,7 @@ def wait_until(look: Callable[[], bool], running: "subprocess.Popen[bytes]", wit
     [
         ({"DATABASE_URL": "postgresql://nobody@127.0.0.1:1/x"}, "fleet.demo", [], "demo: stack_failed: "),
         ({"REDIS_URL": "redis://127.0.0.1:1/0"}, "fleet.demo", [], "demo: stack_failed: "),
-        ({}, "fleet.demo", ["--data", "/dev/null/x"], "demo: stack_failed: "),
+        pytest.param({}, "fleet.demo", ["--data", "/dev/null/x"], "demo: stack_failed: ", marks=pytest.mark.long),
         ({}, "fleet.stack", ["--data", "/dev/null/x"], "up: stack_failed: "),
         ({}, "fleet.stack", ["--port", "TAKEN"], "up: stack_failed: port "),
     ],

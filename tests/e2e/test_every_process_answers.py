@@ -67,7 +67,7 @@ def check(process: str, found: Mapping[str, httpx.Response]) -> None:
                 assert sample.name in known, f"{process} shows {sample.name}, which no catalogue has"
 
 
-@pytest.mark.parametrize("role", mostly_long(_ROLES, "console", "resolver"))
+@pytest.mark.parametrize("role", mostly_long(_ROLES, "console"))
 async def test_a_role_of_the_core_answers_the_three_paths(stack: Stack, role: str) -> None:
     async with alone(stack, role) as base_url:
         check(role, await answers(base_url))

@@ -3,7 +3,7 @@
 import asyncpg
 import pytest
 
-from tests.support.databases import Databases
+from tests.support.databases import SHAPE, Databases
 
 TABLES = "SELECT oid::regclass::text FROM pg_class WHERE relnamespace = 'fleet'::regnamespace AND relkind = 'r'"
 
@@ -38,26 +38,54 @@ async def test_a_database_is_lent_again_as_the_migrations_left_it(databases: Dat
     await databases.take_back(again)
 
 
-@pytest.mark.parametrize(
-    "change",
-    [
-        "CREATE TABLE fleet.added (id int)",
-        "ALTER TABLE fleet.tenants DISABLE ROW LEVEL SECURITY",
-        "GRANT DELETE ON fleet.tenants TO fleet_app",
-        "GRANT UPDATE (name) ON fleet.tenants TO fleet_app",
-        "ALTER TABLE fleet.transfers DISABLE TRIGGER ALL",
-        "ALTER TABLE fleet.tenants ALTER COLUMN name SET DEFAULT 'x'",
-        "CREATE FUNCTION fleet.added() RETURNS int LANGUAGE sql AS 'SELECT 1'",
-        "DO $$ BEGIN EXECUTE format('ALTER DATABASE %I SET work_mem = 65', current_database()); END $$",
-    ],
-)
-async def test_a_database_whose_schema_was_changed_is_not_lent_again(databases: Databases, change: str) -> None:
+CHANGES = [
+    "CREATE TABLE fleet.added (id int)",
+    "ALTER TABLE fleet.tenants DISABLE ROW LEVEL SECURITY",
+    "GRANT DELETE ON fleet.tenants TO fleet_app",
+    "GRANT UPDATE (name) ON fleet.tenants TO fleet_app",
+    "ALTER TABLE fleet.transfers DISABLE TRIGGER ALL",
+    "ALTER TABLE fleet.tenants ALTER COLUMN name SET DEFAULT 'x'",
+    "CREATE FUNCTION fleet.added() RETURNS int LANGUAGE sql AS 'SELECT 1'",
+    "DO $$ BEGIN EXECUTE format('ALTER DATABASE %I SET work_mem = 65', current_database()); END $$",
+]
+
+
+async def test_every_change_of_the_schema_is_seen(databases: Databases) -> None:
     name, urls = await databases.lend()
     connection = await asyncpg.connect(urls.admin)
-    await connection.execute(change)
+    for change in CHANGES:
+        transaction = connection.transaction()
+        await transaction.start()
+        await connection.execute(change)
+        assert await connection.fetchval(SHAPE) != databases.template.shape, change
+        await transaction.rollback()
+        assert await connection.fetchval(SHAPE) == databases.template.shape, change
+    await connection.close()
+    await databases.take_back(name)
+    assert name in databases.free
+
+
+async def test_a_database_whose_schema_was_changed_is_not_lent_again(databases: Databases) -> None:
+    name, urls = await databases.lend()
+    connection = await asyncpg.connect(urls.admin)
+    await connection.execute(CHANGES[0])
     await connection.close()
     await databases.take_back(name)
     assert name not in databases.free
+
+
+async def test_many_rows_are_gone_like_few(databases: Databases) -> None:
+    name, urls = await databases.lend()
+    before = await contents(urls.admin)
+    connection = await asyncpg.connect(urls.admin)
+    await connection.execute(
+        "INSERT INTO fleet.ledger_epochs (epoch, reason) SELECT n, repeat('x', 600) FROM generate_series(2, 3000) n"
+    )
+    await connection.close()
+    await databases.take_back(name)
+    again, urls = await databases.lend()
+    assert (again, await contents(urls.admin)) == (name, before)
+    await databases.take_back(again)
 
 
 async def test_a_database_whose_every_session_was_ended_is_emptied_and_lent_again(databases: Databases) -> None:

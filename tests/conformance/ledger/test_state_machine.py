@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import Any
 from uuid import UUID, uuid4
 
+import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
@@ -163,14 +164,16 @@ class LedgerMachine(RuleBasedStateMachine):
         return replace(made, flags=made.flags | TransferFlags.LINKED) if link else made
 
 
-def test_the_engine_and_the_reference_never_differ(ledger_urls: RoleUrls, joins: bool) -> None:
+def test_the_engine_and_the_reference_never_differ(
+    request: pytest.FixtureRequest, ledger_urls: RoleUrls, joins: bool
+) -> None:
     loop = asyncio.new_event_loop()
     machine = type("Machine", (LedgerMachine,), {"urls": ledger_urls, "joins": joins, "loop": loop})
     try:
         run_state_machine_as_test(
             machine,
             settings=settings(
-                max_examples=40,
+                max_examples=request.config.getoption("--examples") or 20,
                 stateful_step_count=12,
                 deadline=None,
                 suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
