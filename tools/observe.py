@@ -28,7 +28,7 @@ from fleet.stack.stack import Stack, StackPlan, running
 from tools.alerts import ALERTS, rules
 from tools.dashboard_panels import DASHBOARDS, Board, bare
 from tools.observed import SCENARIOS
-from tools.observed_world import Scenario, World, pay, pay_roubles, wallet_with
+from tools.observed_world import Scenario, World, patience_s, pay, pay_roubles, wallet_with
 
 _RAILS = {"promptpay": 2, "sbp": 1, "bank": 1}
 _SHOWN = ("promptpay", "sbp")
@@ -54,6 +54,8 @@ _PLAN: Mapping[str, str] = {
     "FLEET_COMPLETER_GRACE_S": "10",
     "FLEET_COMPLETER_EVERY_S": "1",
     "FLEET_BOOKS_EVERY_S": "4",
+    # However long the provider was away, it is asked again soon after it has come back.
+    "FLEET_INQUIRY_LONGEST_S": "8",
 }
 _ADAPTERS: Mapping[str, str] = {
     "FLEET_REGISTERS_EVERY_S": "2",
@@ -134,7 +136,7 @@ async def _prometheus(stack: Stack, home: Path) -> AsyncIterator[Prometheus]:
         )
     server = Prometheus(port)
     try:
-        async with asyncio.timeout(_WITHIN_S):
+        async with asyncio.timeout(patience_s(_WITHIN_S)):
             while not await server.is_ready():  # noqa: ASYNC110  bounded by the time-out
                 await asyncio.sleep(0.5)
         yield server
@@ -179,7 +181,7 @@ async def _wait(server: Prometheus, names: Iterable[str], *, firing: bool) -> se
     """Wait until each of the names has fired, or none of them does; return those that do not obey."""
     left = set(names)
     try:
-        async with asyncio.timeout(_WITHIN_S):
+        async with asyncio.timeout(patience_s(_WITHIN_S)):
             while left:
                 now = await server.firing()
                 # One alert may be over before another begins; that all are over has to be so at once.

@@ -1,6 +1,8 @@
 """Every service of docker-compose.yml of ours is started by its own command, on real servers, and passes its own check.
 
 Without an engine: a host's name becomes loopback, a port one that is free, a volume a folder. All else is the file's.
+Where IMAGE_ROOT_OF_FLEET names the files of a built image (docs/deployment.md), every process but the sandbox's bank
+runs from them, as the file confines it: as its user, without a capability, on a root that is read-only.
 """
 
 import asyncio
@@ -28,7 +30,7 @@ from fleet.stack.supervisor import ChildSpec, Supervisor
 from tests.deploy.test_compose import OURS, ROOT, SERVICES
 from tests.support.waiting import until_async
 
-pytestmark = [pytest.mark.long, pytest.mark.timeout(420)]
+pytestmark = [pytest.mark.long, pytest.mark.timeout(600)]
 
 _PORTS: Final = {
     "api": {"FLEET_PUBLIC_PORT": 8080, "FLEET_INTERNAL_PORT": 8081},
@@ -36,6 +38,16 @@ _PORTS: Final = {
 }
 """Ports that a process has by default, and the variable that moves each: here, all services share one machine."""
 _RAILS: Final = ("promptpay", "sbp", "bank")
+_IMAGE: Final = os.environ.get("IMAGE_ROOT_OF_FLEET", "")
+_INSIDE: Final = """
+root=$1 home=$2 user=$3; shift 3
+mount --make-rprivate / && mount --bind "$root" "$root" && mount -o remount,bind,ro "$root"
+mount -t proc proc "$root/proc" && mount --rbind /dev "$root/dev" && mount -t tmpfs -o mode=1777 tmpfs "$root/tmp"
+mkdir -p "$root$home" && mount --bind "$home" "$root$home"
+exec chroot "$root" setpriv --reuid "$user" --regid "$user" --clear-groups --no-new-privs --inh-caps=-all \
+  --bounding-set=-all -- "$@"
+"""
+"""Runs a command as an engine would run it with `read_only`, `cap_drop`, `user` and `no-new-privileges`."""
 
 
 class OneMachine:
@@ -84,13 +96,25 @@ class OneMachine:
             str(self.port(service, int(word))) if before == "--port" else self.told(service, word)
             for before, word in zip(["", *given], given, strict=False)
         ]
-        return (sys.executable, *words[1:])
+        return self.run_by(service, *words[1:])
+
+    def run_by(self, service: str, *arguments: str) -> tuple[str, ...]:
+        """Return the command that lets the service's Python run: the image's, if there is one, else ours."""
+        if not _IMAGE or SERVICES[service]["build"]["target"] != "fleet":
+            return (sys.executable, *arguments)
+        user = SERVICES[service]["user"].partition(":")[0]
+        inside = ("unshare", "--mount", "sh", "-ec", _INSIDE, "sh", _IMAGE, str(self.home), user)
+        return (*inside, "env", "-i", *self._told_inside(service), "/opt/fleet/bin/python", *arguments)
+
+    def _told_inside(self, service: str) -> list[str]:
+        """Nothing of this machine's environment: the image's path, and what the file says."""
+        return ["PATH=/opt/fleet/bin:/usr/bin:/bin", *(f"{k}={v}" for k, v in self.environment(service).items())]
 
     def is_well(self, service: str) -> bool:
         """Whether the service passes the check of its own."""
         test: list[str] = SERVICES[service]["healthcheck"]["test"]
         assert test[:2] == ["CMD", "python"], test
-        command = [sys.executable, *(self.told(service, word) for word in test[2:])]
+        command = self.run_by(service, *(self.told(service, word) for word in test[2:]))
         return subprocess.run(command, capture_output=True, check=False, timeout=30).returncode == 0
 
 
@@ -111,6 +135,7 @@ def run_job(machine: OneMachine, service: str, *more: str) -> None:
 @contextmanager
 def servers(home: Path) -> Iterator[OneMachine]:
     """PostgreSQL, and Valkey with the configuration and the users that compose gives it, once `secrets` has run."""
+    home.chmod(0o755)
     postgres, redis_port = EmbeddedPostgres(home / "server", max_connections="200"), free_port()
     postgres.start()
     port = int(re.search(r"port=(\d+)", postgres.admin_url)[1])  # type: ignore[index]  # every address of it has one
@@ -118,7 +143,9 @@ def servers(home: Path) -> Iterator[OneMachine]:
     places = ("--home", str(home), "--postgres", f"127.0.0.1:{port}", "--redis", f"127.0.0.1:{redis_port}")
     for mount in (mount for name in OURS for mount in SERVICES[name].get("volumes", [])):
         if not mount.startswith("secrets-"):
-            (home / mount.split(":")[0]).mkdir(exist_ok=True)
+            book = home / mount.split(":")[0]
+            book.mkdir(exist_ok=True)
+            book.chmod(0o777)  # an engine gives a volume the owner that the image's directory has
     for mount in SERVICES["secrets"]["volumes"]:
         source, target = mount.split(":")
         (home / target.removeprefix("/secrets/")).mkdir()
@@ -199,7 +226,13 @@ async def test_every_service_starts_by_its_own_command_passes_its_check_and_paym
                     payment(1, "RUB", "phone_bank", "79000000001@100000000004"),
                 ]
                 run = await run_payments(
-                    client, database, lines, opening_balance="100.00", wait_s=60, progress=lambda _: None, pay_in=nobody
+                    client,
+                    database,
+                    lines,
+                    opening_balance="100.00",
+                    wait_s=150,
+                    progress=lambda _: None,
+                    pay_in=nobody,
                 )
             await database.close()
             assert run.ends["SETTLED"] == len(lines), run
