@@ -1,6 +1,7 @@
 """The bad scenarios of `./dev observe`: how each begins, which alerts it causes, how it ends."""
 # ruff: noqa: S608  the statements hold one constant of ours
 
+import asyncio
 import contextlib
 import signal
 from collections.abc import Sequence
@@ -65,11 +66,15 @@ async def _looked_up(world: World, count: int) -> list[IntentView]:
 
 
 async def _confirm(world: World, asked: Sequence[IntentView]) -> None:
-    for intent in asked:
+    """Confirm all at once: a breaker counts the failures of some seconds alone, however busy this machine is."""
+
+    async def confirm(intent: IntentView) -> None:
         found = await world.client.get_intent(intent.id)
         await world.client.confirm_intent(
             intent.id, ConfirmRequest(amount_minor=found.amount_minor, fee_minor=found.fee_minor)
         )
+
+    await asyncio.gather(*(confirm(intent) for intent in asked))
 
 
 async def _stop_adapters(world: World) -> None:
