@@ -133,5 +133,5 @@ def test_every_internal_operation_answers_as_its_document_says(opened: Any, chos
     paid = opened.run(world.api.post("/v1/intents", payout(wallet), key="paid")).json()["id"]
     job = str(derive_id(UUID(paid), "job", JobKind.PAY))
     known = {"rail": "noop", "job_id": job, "job_ids": [job], "operations": REGISTRATION["operations"]}
-    fuzz = Fuzz(document, opened.sender(Signed(http, key.id, key.secret)), known, chosen or 12, not chosen)
+    fuzz = Fuzz(document, opened.sender(Signed(http, key.id, key.secret)), known, chosen or 6, not chosen)
     assert min(fuzz.try_out(operation) for operation in fuzz.operations()) > 0
