@@ -1,5 +1,6 @@
 """The outbox: jobs on their way into a stream, written in the transaction that made them due."""
 
+from datetime import UTC
 from typing import Final
 
 import orjson
@@ -12,7 +13,7 @@ NOTIFY_OUTBOX: Final = "SELECT pg_notify('fleet_outbox', stream) FROM unnest($1:
 BODY_OF_ROW: Final = """jsonb_build_object('job_id', r.id, 'tenant_id', r.tenant_id, 'intent_id', r.intent_id,
         'rail', r.rail, 'provider', r.provider, 'operation', r.operation, 'kind', r.kind,
         'amount_minor', r.amount_minor, 'currency', r.currency, 'payee_masked', r.payee_masked,
-        'deadline', r.deadline)::text"""
+        'deadline', to_char(r.deadline AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"+00:00"'))::text"""
 """What `job_body` writes, of a row `r` of jobs, for statements that queue what they have just made ready."""
 
 
@@ -30,7 +31,8 @@ def job_body(job: JobRow) -> str:
             "amount_minor": job.amount_minor,
             "currency": job.currency,
             "payee_masked": job.payee_masked,
-            "deadline": job.deadline,
+            # All six places, as the statement above writes them: the same job has the same body whoever queues it.
+            "deadline": job.deadline.astimezone(UTC).isoformat(timespec="microseconds"),
         },
         default=str,  # ids that asyncpg read are of a UUID class of its own, which orjson does not know
     ).decode()

@@ -3,12 +3,15 @@
 import asyncio
 from uuid import UUID, uuid4
 
+import orjson
 import pytest
 
 from core.domain.ids import derive_id
 from core.domain.operations import hold_id
 from core.domain.stranded import StrandedKind
 from core.services.settling.completer import Completer, look
+from core.store.settling.jobs import JOB_COLUMNS, job_of
+from core.store.settling.outbox import BODY_OF_ROW, job_body
 from core.store.settling.stranded import StrandedStore
 from tests.integration.permits.conftest import World, lookup_job, pay_job
 from tests.support.unguarded import without_guards
@@ -110,6 +113,22 @@ async def test_a_ready_job_without_an_outbox_row_gets_it_again(world: World) -> 
     await world.admin.execute("DELETE FROM fleet.outbox")
     await completed(world, StrandedKind.UNQUEUED, intent)
     assert await world.admin.fetchrow("SELECT job_id, rail, stream, body::jsonb FROM fleet.outbox") == before
+
+
+@pytest.mark.parametrize("microseconds", [0, 120_000, 123_456])
+async def test_a_job_has_the_same_body_whoever_queues_it(world: World, microseconds: int) -> None:
+    await world.register()
+    job_id = pay_job(await world.pay(await world.wallet(1000)))
+    await world.admin.execute(
+        "UPDATE fleet.jobs SET deadline = date_trunc('second', deadline) + $2 * interval '1 microsecond' WHERE id = $1",
+        job_id,
+        microseconds,
+    )
+    row = await world.admin.fetchrow(
+        f"SELECT {JOB_COLUMNS}, {BODY_OF_ROW} AS body FROM fleet.jobs j JOIN fleet.jobs r USING (id) WHERE j.id = $1",  # noqa: S608
+        job_id,
+    )
+    assert orjson.loads(job_body(job_of(row))) == orjson.loads(row["body"])
 
 
 async def test_a_waiting_job_that_the_resolver_was_never_told_of_is_looked_at_now(world: World) -> None:
