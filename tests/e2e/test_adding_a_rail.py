@@ -108,7 +108,7 @@ def test_a_payment_goes_through_the_core_by_a_rail_that_was_just_written(work_tr
             assert [row["amount_minor"] for row in json.load(book)["executed"]] == [1_050]
     finally:
         stack.send_signal(signal.SIGINT)
-        stack.wait(60)
+        stack.communicate(timeout=60)  # reads what it says to its end, and closes the pipe
 
 
 def test_what_is_there_already_is_never_written_over(work_tree: Path) -> None:
