@@ -128,6 +128,7 @@ async def test_a_job_has_the_same_body_whoever_queues_it(world: World, microseco
         f"SELECT {JOB_COLUMNS}, {BODY_OF_ROW} AS body FROM fleet.jobs j JOIN fleet.jobs r USING (id) WHERE j.id = $1",
         job_id,
     )
+    assert row is not None
     assert orjson.loads(job_body(job_of(row))) == orjson.loads(row["body"])
 
 
