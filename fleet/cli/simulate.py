@@ -76,9 +76,21 @@ def bank_commands() -> typer.Typer:
     def fault(
         name: Annotated[str, typer.Argument(help="A behaviour of mock-bank's, such as silent or return-later.")],
         payee: Annotated[str, typer.Option(help="Of this account, an IBAN; left out, of our own.")] = "",
+        reference: Annotated[str | None, typer.Option(help="Only of this reference of ours.")] = None,
+        amount_minor: Annotated[int | None, typer.Option(help="Only of this amount, in minor units.")] = None,
+        probability: Annotated[float | None, typer.Option(min=0, max=1, help="Drawn from the bank's seed.")] = None,
+        times: Annotated[int | None, typer.Option(min=1, help="How often in all; without end where left out.")] = None,
         url: Url = "",
     ) -> None:
-        """Let an account behave so."""
+        """Let an account behave so; with an amount, a reference, a probability or times: the payments they are true of.
+
+        An account keeps its behaviour until it is told otherwise, a script until it is cleared or the bank ends.
+        """
+        rule = {"reference": reference, "amount_minor": amount_minor, "probability": probability, "times": times}
+        given = {key: value for key, value in rule.items() if value is not None}
+        if given:
+            _show("bank", url, "POST", "faults", {"fault": name, **given, **({"payee": payee} if payee else {})})
+            return
         if not payee:
             _show("bank", url, "PATCH", f"accounts/{OWN_ACCOUNT_ID}", {"behaviour": name})
             return
@@ -91,12 +103,14 @@ def bank_commands() -> typer.Typer:
 
     @group.command()
     def faults(
-        clear: Annotated[bool, typer.Option("--clear", help="Let every account accept.")] = False, url: Url = ""
+        clear: Annotated[bool, typer.Option("--clear", help="Let every account accept, without scripts.")] = False,
+        url: Url = "",
     ) -> None:
-        """Show the accounts and how they behave."""
+        """Show the accounts, how they behave, and the scripts in force."""
+        scripts = _ask("bank", url, "DELETE" if clear else "GET", "faults")
         for account in _ask("bank", url, "GET", "accounts") if clear else ():
             _ask("bank", url, "PATCH", f"accounts/{account['id']}", {"behaviour": "accept"})
-        _show("bank", url, "GET", "accounts")
+        print_json({"accounts": _ask("bank", url, "GET", "accounts"), **scripts})
 
     @group.command()
     def book(url: Url = "") -> None:

@@ -34,7 +34,16 @@ def bank_process(port: int, home: Path, now: datetime | None = None) -> ChildSpe
     """
     calendar = BankCalendar()
     day = calendar.after(calendar.value_date(now or datetime.now(UTC)))
-    argv = (sys.executable, "-m", "mockbank", "-q", "--port", str(port), "--db", str(home / "bank-book.sqlite"))
+    argv = (
+        sys.executable,
+        "-m",
+        "fleet.stack.scripted_bank",
+        "-q",
+        "--port",
+        str(port),
+        "--db",
+        str(home / "bank-book.sqlite"),
+    )
     times = ("--timezone", calendar.timezone, "--cutoff", "23:59", "--clock", f"{day.isoformat()}T09:00")
     return ChildSpec(BANK, (*argv, *times))
 

@@ -31,12 +31,27 @@ async def test_the_banks_accounts_behave_as_they_are_told_and_its_book_and_days_
     iban = "NL41MOCK0000000001"  # an account that mock-bank has from its start
     for behaviour in ("closed-account", "return-later"):
         assert (await fleet("simulate", "bank", "fault", behaviour, "--payee", iban)).code == 0
-        accounts = {each["iban"]: each["behaviour"] for each in (await fleet("simulate", "bank", "faults")).document}
+        told = (await fleet("simulate", "bank", "faults")).document["accounts"]
+        accounts = {each["iban"]: each["behaviour"] for each in told}
         assert (accounts[iban], accounts[OWN_ACCOUNT]) == (behaviour, "accept")
     assert (await fleet("simulate", "bank", "fault", "silent")).document["behaviour"] == "silent"
+    rule = ("--amount-minor", "1050", "--probability", "0.5", "--times", "1", "--reference", "R1")
+    added = (await fleet("simulate", "bank", "fault", "return-later", "--payee", iban, *rule)).document["scripts"]
+    assert added == [
+        {
+            "fault": "return-later",
+            "payee": iban,
+            "amount_minor": 1050,
+            "probability": 0.5,
+            "times": 1,
+            "reference": "R1",
+        }
+    ]
     cleared = (await fleet("simulate", "bank", "faults", "--clear")).document
-    assert {each["behaviour"] for each in cleared} == {"accept"}
+    assert {each["behaviour"] for each in cleared["accounts"]} == {"accept"}
+    assert cleared["scripts"] == []
     assert isinstance((await fleet("simulate", "bank", "book")).document, list)
     later = (await fleet("simulate", "bank", "control", "advance?days=1")).document
     assert isinstance(later, dict)
     (await fleet("simulate", "bank", "fault", "no-such")).must_fail(3, "simulator_refused")
+    (await fleet("simulate", "bank", "fault", "no-such", "--times", "1")).must_fail(3, "simulator_refused")

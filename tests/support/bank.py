@@ -34,6 +34,10 @@ class RunningBank:
         """Give an account one of the bank's behaviours."""
         self.ask("PATCH", f"/_mock/accounts/{account}", behaviour=behaviour, parameters=parameters)
 
+    def script(self, fault: str, **rule: Any) -> None:
+        """Give one of the behaviours to the payments that a rule is about."""
+        self.ask("POST", "/_mock/faults", fault=fault, **rule)
+
     def advance(self, days: int) -> None:
         """Let the bank's clock run."""
         self.ask("POST", f"/_mock/advance?days={days}")
@@ -41,6 +45,7 @@ class RunningBank:
     def reset(self) -> None:
         """Make it a new bank, with our account and two that cannot be paid."""
         self.ask("POST", "/_mock/reset")
+        self.ask("DELETE", "/_mock/faults")
         accounts = "/_mock/accounts"
         own = {"name": "psp-fleet", "currency": "THB", "balance": 10**11, "account_number": "1234567890"}
         self.ask("POST", accounts, id="FLEET", iban=OWN_ACCOUNT, **own)
@@ -66,7 +71,7 @@ class RunningBank:
 def running_bank(*options: str) -> Iterator[RunningBank]:
     """Run a bank whose Monday it is."""
     port = free_port()
-    argv = [sys.executable, "-m", "mockbank", "--port", str(port), "-q", "--timezone", "Asia/Bangkok"]
+    argv = [sys.executable, "-m", "fleet.stack.scripted_bank", "--port", str(port), "-q", "--timezone", "Asia/Bangkok"]
     process = subprocess.Popen([*argv, "--clock", CLOCK, *options])
     try:
         bank = RunningBank(f"http://127.0.0.1:{port}")

@@ -1,0 +1,97 @@
+"""What befalls payments by payee, amount, reference or chance at the bank of the stack, over real sockets."""
+
+from collections.abc import AsyncIterator, Iterator
+
+import httpx
+import pytest
+
+from adapters.bank.adapter import BankRail
+from adapters.testkit.files import FilesInMemory
+from schemas.permits import Payee
+from schemas.results import Verdict
+from tests.integration.bank.test_behaviours import order, paid, rail_at
+from tests.support.bank import RunningBank, running_bank
+
+CHANCE = 0.5
+
+
+@pytest.fixture(scope="module")
+def running() -> Iterator[RunningBank]:
+    with running_bank() as bank:
+        yield bank
+
+
+@pytest.fixture
+def bank(running: RunningBank) -> RunningBank:
+    running.reset()
+    return running
+
+
+@pytest.fixture
+async def rail(bank: RunningBank) -> AsyncIterator[BankRail]:
+    rail = rail_at(bank.url, bank, FilesInMemory())
+    yield rail
+    await rail.close()
+
+
+@pytest.mark.parametrize(
+    ("fault", "reason"),
+    [
+        ("closed-account", "account_closed"),
+        ("bad-bank-id", "bank_unknown"),
+        ("insufficient-funds", "insufficient_provider_funds"),
+    ],
+)
+async def test_a_script_declines_by_amount_by_reference_and_by_payee_and_so_often_as_it_says(
+    bank: RunningBank, rail: BankRail, fault: str, reason: str
+) -> None:
+    others = Payee(type="iban", value="NL30MOCK0000000005")
+    asked = [order(100), order(200), order(300), order(400)._replace(payee=others), order(400)._replace(payee=others)]
+    bank.script(fault, amount_minor=100)
+    bank.script(fault, reference=asked[1].reference)
+    bank.script(fault, payee=others.value, times=1)
+    answers = await paid(rail, *asked)
+    expected = [Verdict.DECLINED, Verdict.DECLINED, Verdict.SUCCEEDED, Verdict.DECLINED, Verdict.SUCCEEDED]
+    assert [each.verdict for each in answers] == expected
+    assert {each.reason for each in answers if each.verdict is Verdict.DECLINED} == {reason}
+    assert [bank.booked(each.reference) for each in asked] == [[], [], [300], [], [400]]
+
+
+async def test_a_scripted_return_comes_back_alone(bank: RunningBank, rail: BankRail) -> None:
+    back, stays = order(100), order(200)
+    bank.script("return-later", amount_minor=100)
+    assert [each.verdict for each in await paid(rail, back, stays)] == [Verdict.SUCCEEDED] * 2
+    bank.advance(4)
+    told = await rail.inquire(back)
+    assert (told.verdict, told.amount_minor, told.reason) == (Verdict.RETURNED, 100, "account_closed")
+    assert (await rail.inquire(stays)).verdict is Verdict.SUCCEEDED
+
+
+async def test_a_script_refuses_the_file_or_leaves_it_unreported(bank: RunningBank, rail: BankRail) -> None:
+    bank.script("reject-file", amount_minor=100)
+    refused = [order(100), order(200)]
+    assert [each.reason for each in await paid(rail, *refused)] == ["file_invalid"] * 2
+    bank.script("silent", amount_minor=300)
+    bank.ask("POST", "/_mock/advance?to=2026-11-28")  # a Saturday: nothing is booked before Monday
+    [answer] = await paid(rail, order(300))
+    assert (answer.verdict, answer.reason) == (Verdict.PENDING, "no_report_yet")
+
+
+async def test_the_same_seed_draws_the_same_payments_and_another_seed_others() -> None:
+    async def declined(seed: str) -> list[bool]:
+        with running_bank("--seed", seed) as bank:
+            bank.script("closed-account", probability=CHANCE)
+            rail = rail_at(bank.url, bank, FilesInMemory())
+            answers = await paid(rail, *(order(100 + number) for number in range(40)))
+            await rail.close()
+        return [each.verdict is Verdict.DECLINED for each in answers]
+
+    first = await declined("7")
+    assert first == await declined("7") != await declined("8")
+    assert 5 < sum(first) < 35
+
+
+def test_a_script_that_is_none_is_refused(bank: RunningBank) -> None:
+    for wrong in ({"fault": "no-such"}, {"fault": "silent", "probability": 2}, {"fault": "silent", "unknown": 1}, {}):
+        assert httpx.post(f"{bank.url}/_mock/faults", json=wrong).status_code == 422
+    assert bank.ask("GET", "/_mock/faults") == {"scripts": []}
