@@ -29,8 +29,10 @@ def decide_collection(case: Case, result: Result) -> Decision:
         if fault := _unusable(case, result):
             return Decision(Step.QUARANTINE, fault)
         return Decision(Step.REVERSE if verdict is Verdict.RETURNED else Step.COLLECT)
-    if case.decided:
-        contradicts = case.intent.decision == "POST" and verdict in NEGATIVE
+    if not case.intent.expects_payment:
+        # One in review was paid as well.
+        paid = case.intent.decision == "POST" or case.intent.state == IntentState.REVIEW
+        contradicts = paid and verdict in NEGATIVE
         return Decision(Step.ALERT, "failure_after_success") if contradicts else Decision(Step.IGNORE)
     if verdict is Verdict.AWAITING_PAYMENT:
         return Decision(Step.AWAIT)
@@ -105,6 +107,8 @@ class Tolerance:
 
 
 EXACT: Final = Tolerance()
+MONITORED: Final = "monitored"
+"""Why money rests that came as it was asked for: a person decides about it first."""
 
 
 @dataclass(slots=True)
@@ -190,7 +194,7 @@ def judge(
         return Judgement(PaymentFate.NOTED, asks=True)
     sure = fact.source is PaymentSource.POLL or (fact.source is PaymentSource.CALLBACK and fact.confirmed)
     booked = fact.source in (PaymentSource.REGISTER, PaymentSource.STATEMENT)
-    open_ = intent is not None and intent.decision is None and not IntentState(intent.state).is_terminal
+    open_ = intent is not None and intent.expects_payment
     if not sure and (open_ or not booked):
         return Judgement(PaymentFate.NOTED, asks=True)
     if intent is None:
@@ -209,6 +213,8 @@ def _closed_to(fact: ProviderPayment, intent: IntentRow, *, reusable: bool) -> s
 
     What the payer was shown may name until when it is payable; where it names no time, it always is.
     """
+    if intent.state == IntentState.REVIEW:
+        return "second_payment"
     if intent.state != IntentState.SETTLED:
         return "late_payment"
     if not reusable or fact.source is PaymentSource.REGISTER:

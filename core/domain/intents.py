@@ -18,7 +18,16 @@ ALLOWED: Final[Mapping[IntentState, frozenset[IntentState]]] = {
     IntentState.CREATED: frozenset(),
     IntentState.VALIDATED: frozenset({IntentState.CREATED}),
     IntentState.AWAITING_CONFIRMATION: frozenset({IntentState.VALIDATED}),
-    IntentState.REVIEW: frozenset({IntentState.VALIDATED, IntentState.AWAITING_CONFIRMATION}),
+    # Money in is looked at once it is there.
+    IntentState.REVIEW: frozenset(
+        {
+            IntentState.VALIDATED,
+            IntentState.AWAITING_CONFIRMATION,
+            IntentState.AUTHORIZED,
+            IntentState.DISPATCHED,
+            IntentState.UNRESOLVED,
+        }
+    ),
     IntentState.AUTHORIZED: frozenset({IntentState.VALIDATED, IntentState.AWAITING_CONFIRMATION, IntentState.REVIEW}),
     IntentState.DISPATCHED: frozenset({IntentState.AUTHORIZED}),
     IntentState.SETTLED: frozenset(
@@ -143,6 +152,11 @@ class IntentRow:
     def awaits_money(self) -> bool:
         """Whether its money has yet to come in: a deposit out of suspense holds what rests there."""
         return self.is_collected and self.direction != Direction.RELEASE
+
+    @property
+    def expects_payment(self) -> bool:
+        """Whether it is a collection that nobody has paid yet: one in review was paid, and its money rests."""
+        return self.decision is None and IntentState(self.state) in _OPEN - {IntentState.REVIEW}
 
     @property
     def is_refund(self) -> bool:

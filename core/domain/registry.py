@@ -110,7 +110,8 @@ _COLLECTED: Final = Steps(
     "hold limits and no money, queue a `collect` job; show the payer what the provider answers in `next_action`",
     "AUTHORIZED, or FAILED with nothing held",
     "the payer pays, or the mandate is pulled; what the provider confirms counts",
-    "SETTLED and credited; FAILED, CANCELLED or EXPIRED, and what comes all the same rests in suspense",
+    "SETTLED and credited; REVIEW where it is monitored, and what came rests in suspense until a person decides; "
+    "FAILED, CANCELLED or EXPIRED, and what comes all the same rests in suspense",
 )
 
 

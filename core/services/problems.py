@@ -54,7 +54,6 @@ PROBLEMS: Final = {
     "quote_expired": ProblemType(409, "The quote has expired"),
     "direction_not_expected": ProblemType(422, "The operation has one direction"),
     "payee_not_expected": ProblemType(422, "The operation has no payee"),
-    "monitoring_not_expected": ProblemType(422, "The operation holds nothing to decide about"),
     "qr_malformed": ProblemType(422, "The payment code cannot be read"),
     "qr_not_payable": ProblemType(422, "The code asks for no payment that is made here"),
     "qr_currency_differs": ProblemType(422, "The payment code asks for another currency"),

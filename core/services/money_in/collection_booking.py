@@ -25,6 +25,23 @@ from schemas.suspense import SuspenseState
 _QUARANTINED = "payment_quarantined"
 
 
+def rest_transfer(payment: Payment, qualifier: str, intent_id: UUID | None, *, back: bool = False) -> Transfer:
+    """Return what takes a payment from its provider's clearing account to suspense, or `back`; each once."""
+    suspense = system_account(payment.tenant_id, payment.currency, AccountCode.SUSPENSE).id
+    clearing = system_account(payment.tenant_id, payment.currency, AccountCode.CLEARING, qualifier).id
+    debit, credit = (suspense, clearing) if back else (clearing, suspense)
+    return Transfer(
+        id=derive_id(payment.id, "release" if back else "suspense"),
+        tenant_id=payment.tenant_id,
+        debit_account_id=debit,
+        credit_account_id=credit,
+        amount_minor=payment.amount_minor,
+        ledger=currency_of(payment.currency).numeric,
+        code=TransferCode.SUSPENSE,
+        user_data=intent_id,
+    )
+
+
 class Booking:
     """What the facts of one rail's batch book; `wallets` are as they were read, and what is given of them counts."""
 
@@ -113,33 +130,38 @@ class Booking:
         self._make(made)
         return made
 
+    def let_wait(
+        self, fact: ProviderPayment, payment: Payment, intent: IntentRow, until: datetime, *, rests: bool
+    ) -> None:
+        """Let a payment that came as asked rest in suspense, taken by its collection, which waits for a decision.
+
+        `rests`: it does so already, since a statement told of it first.
+        """
+        if not rests:
+            self._rest(fact, payment, intent)
+        if fact.amount_minor != intent.amount_minor:
+            intent.confirmed_minor = self.confirmed[intent.id] = fact.amount_minor
+        self.consumed[payment.id] = intent.id
+        data = {"confirmed_minor": fact.amount_minor}
+        move = Move(intent.id, IntentState.REVIEW, "review", data=data, parked=False, deadline=until,
+                    provider_reference=fact.transaction_id)  # fmt: skip
+        self._end(intent, move, "paid")
+
     def release(self, fact: ProviderPayment, payment: Payment) -> None:
         """Take a payment out of suspense again: its collection, which still waits, gets it."""
         self._rest(fact, payment, None, back=True)
 
     def _rest(self, fact: ProviderPayment, payment: Payment, intent: IntentRow | None, *, back: bool = False) -> None:
-        tenant_id = payment.tenant_id
-        suspense = system_account(tenant_id, fact.currency, AccountCode.SUSPENSE)
         qualifier = f"{self._provider}:{fact.provider_account}:{fact.environment}"
-        clearing = system_account(tenant_id, fact.currency, AccountCode.CLEARING, qualifier)
+        suspense = system_account(payment.tenant_id, fact.currency, AccountCode.SUSPENSE)
+        clearing = system_account(payment.tenant_id, fact.currency, AccountCode.CLEARING, qualifier)
         self._add_accounts([suspense, clearing])
-        debit, credit = (suspense, clearing) if back else (clearing, suspense)
-        self.taken.transfers.append(
-            Transfer(
-                id=derive_id(payment.id, "release" if back else "suspense"),
-                tenant_id=tenant_id,
-                debit_account_id=debit.id,
-                credit_account_id=credit.id,
-                amount_minor=fact.amount_minor,
-                ledger=currency_of(fact.currency).numeric,
-                code=TransferCode.SUSPENSE,
-                user_data=intent.id if intent is not None else None,
-            )
-        )
+        intent_id = intent.id if intent is not None else None
+        self.taken.transfers.append(rest_transfer(payment, qualifier, intent_id, back=back))
 
     def fail(self, fact: ProviderPayment, intent: IntentRow, reason: str) -> None:
         """End a collection that still waits: it was paid, and the money is elsewhere."""
-        if intent.decision is None and not IntentState(intent.state).is_terminal:
+        if intent.expects_payment:
             text = f"{money_text(fact.amount_minor, fact.currency)} were paid and rest in suspense: {reason}"
             move = Move(intent.id, IntentState.FAILED, "failed", data={"reason": reason}, parked=False,
                         failure_code=reason, failure_message=text, provider_reference=fact.transaction_id)  # fmt: skip

@@ -3,7 +3,7 @@
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import date
+from datetime import date, timedelta
 from typing import Any, Protocol
 from uuid import UUID
 
@@ -109,6 +109,8 @@ class CollectionPorts(ClosePorts, Protocol):
     def intents(self) -> Any: ...
     @property
     def fee_rules(self) -> FeeRules: ...
+    @property
+    def review_within(self) -> timedelta: ...
 
 
 @dataclass(slots=True)

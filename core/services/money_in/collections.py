@@ -12,6 +12,7 @@ from uuid import UUID
 from core.domain.collections import (
     EXACT,
     FURTHER,
+    MONITORED,
     RETURN_TO_APPLY,
     Judgement,
     Payment,
@@ -37,7 +38,6 @@ from core.services.money_in.collection_port import (
 )
 from core.services.payments.refunds import refundable
 from schemas.collections import PaymentFate, PaymentKind, PaymentSource, PaymentStatus, ProviderPayment
-from schemas.events import IntentState
 from schemas.suspense import SuspenseState
 
 LEDGER_REFUSED = "ledger_refused"
@@ -163,11 +163,15 @@ class _Desk:
         if judged.asks and collection is not None:
             self._jobs.add(collection.job_id)
         rested = known is not None and known.state == "SUSPENDED"
+        waits = judged.fate is PaymentFate.SUSPENDED and judged.reason == MONITORED
         if rested and known is not None and judged.fate is PaymentFate.CREDITED:
             self._booking.release(fact, known)
         payment = await self._keep(fact, known, judged, intent)
         if judged.fate is PaymentFate.CREDITED and intent is not None:
             self._booking.credit(fact, intent)
+        elif waits and intent is not None:
+            until = self._now + self._ports.review_within
+            self._booking.let_wait(fact, payment, intent, until, rests=rested)
         elif judged.fate is PaymentFate.SUSPENDED:
             if judged.reason == FURTHER and intent is not None:
                 self._pass_on(fact, payment, intent)
@@ -203,12 +207,15 @@ class _Desk:
             if refused := back or self._booking.refused(intent, fact.amount_minor):
                 rests = known is not None and known.state == "SUSPENDED"
                 return Judgement(PaymentFate.KNOWN if rests else PaymentFate.SUSPENDED, refused)
+            if intent.requires_monitoring:
+                return Judgement(PaymentFate.SUSPENDED, MONITORED)
         return judged
 
     async def _judge_money(
         self, fact: ProviderPayment, known: Payment | None, shares_name: bool, intent: IntentRow | None
     ) -> Judgement:
-        reusable = intent is not None and intent.operation in self._reusable
+        # Of one that a person looks at, no further payment goes by unseen.
+        reusable = intent is not None and intent.operation in self._reusable and not intent.requires_monitoring
         judged = judge(fact, known, intent, EXACT, shares_name=shares_name, reusable=reusable)
         if judged.reason == "amount_differs" and intent is not None:
             if self._tolerances is None:
@@ -220,11 +227,10 @@ class _Desk:
 
     async def _judge_elsewhere(self, fact: ProviderPayment, known: Payment, intent: IntentRow) -> Judgement:
         """Judge a payment that was accounted for, and now names a collection: another's money, or this one's late."""
-        waits = intent.decision is None and not IntentState(intent.state).is_terminal
         if known.intent_id is not None and known.intent_id != intent.id:
             return Judgement(PaymentFate.QUARANTINED, "transaction_of_another_collection")
         anew = await self._judge_money(fact, None, False, intent)
-        if not waits or anew.fate not in _MOVING:
+        if not intent.expects_payment or anew.fate not in _MOVING:
             return Judgement(PaymentFate.KNOWN)
         is_open = self._standing.get(known.id, SuspenseState.OPEN) is SuspenseState.OPEN
         if not is_open or known.returned_by is not None:

@@ -70,6 +70,6 @@ async def take_collected(uow: Any, ports: CollectionPorts, batch: Batch) -> Take
         if fate is PaymentFate.QUARANTINED and place not in seen:
             batch.facts[place] = replace(batch.facts[place], quarantine=reason)
         seen.add(place)
-        if job.intent_id not in taken.endings and not IntentState(intents[job.intent_id].state).is_terminal:
+        if job.intent_id not in taken.endings and intents[job.intent_id].expects_payment:
             batch.wait(job, reason or fate.lower())
     return taken

@@ -142,7 +142,8 @@ async def place_holds(
         if failure is not None:
             outcomes[intent.id] = Outcome(intent.id, IntentState.FAILED, None, *failure)
             continue
-        if intent.requires_monitoring:
+        if intent.requires_monitoring and not intent.is_collected:
+            # What is collected waits once it is there, and not before.
             outcomes[intent.id] = Outcome(intent.id, IntentState.REVIEW, moment.now + ports.review_within)
             continue
         kind = OPERATIONS[OperationType(intent.operation)].job_kind_of(intent.direction)

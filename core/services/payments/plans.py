@@ -142,9 +142,6 @@ def plan_payment(
         return Plan(request.operation, refund_by_rail(refunds, request, rails), refunds=refunds)
     if not operation.needs_rail:
         return Plan(request.operation, None, refunds=refunds, quote=quote)
-    if request.requires_monitoring and operation.collects:
-        text = f"{request.operation} holds nothing that could wait for a decision: leave requires_monitoring out"
-        raise Refusal("monitoring_not_expected", text, field="requires_monitoring")
     named, code = read_scanned(request)
     named, drawn = draw_on(named, signed)
     chosen = choose_route(routes, named, needs_payee=operation.needs_payee)

@@ -5,18 +5,21 @@ from contextlib import AbstractAsyncContextManager
 from typing import Any, Final, Protocol
 from uuid import UUID
 
+from core.domain.collections import Payment
 from core.domain.context import Context
 from core.domain.ids import derive_id
 from core.domain.intents import IntentRow, Move
+from core.domain.jobs import JobRow
 from core.domain.ledger import AccountFlags
-from core.domain.operations import legs_of
+from core.domain.operations import accounts_of, legs_of
 from core.domain.registry import OPERATIONS
 from core.services.access.keys import REVIEW_SCOPE, Caller
+from core.services.money_in.collection_booking import Booking, rest_transfer
 from core.services.on_call.audit import Act, Journal
 from core.services.payments.authorize import AuthorizePorts, Moment, new_job
 from core.services.payments.read_intents import visible
 from core.services.problems import Refusal
-from core.services.settling.close_job import ClosePorts, Ending, end_intents
+from core.services.settling.close_job import ClosePorts, Ending, end_intents, is_held
 from core.services.settling.settle import UnitOfWorkFactory
 from schemas.api import ReviewDecision, ReviewRequest
 from schemas.events import IntentState
@@ -25,6 +28,13 @@ from wire.failpoints import failpoint
 
 _APPROVED: Final = "review_approved"
 _REJECTED: Final = "review_rejected"
+_REFUSED: Final = {
+    "wallet_closed": ("account_closed", "the wallet is closed"),
+    "fee_wallet_closed": ("account_closed", "a wallet that a fee goes to is closed"),
+    "wallet_frozen": ("account_frozen", "the wallet is frozen, and a fee would leave it"),
+    "fees_not_covered": ("fee_exceeds_amount", "the fees are more than what came and what the wallet has"),
+}
+"""Why money that came cannot be given to its wallet now; it rests until it can, or goes to suspense by a rejection."""
 _OUT_OF_SUSPENSE: Final = frozenset({Direction.PAYBACK, Direction.RELEASE})
 _EVENTS: Final = {ReviewDecision.APPROVE: _APPROVED, ReviewDecision.REJECT: _REJECTED}
 
@@ -48,6 +58,13 @@ class Taken(Protocol):
     async def taken_back(self, uow: Any, intent_id: UUID) -> bool: ...
 
 
+class Paid(Protocol):
+    """Where payments in are kept."""
+
+    async def open(self, uow: Any, jobs: Sequence[JobRow]) -> None: ...
+    async def reviewed(self, uow: Any, intent_id: UUID) -> Payment | None: ...
+
+
 class ReviewPorts(AuthorizePorts, ClosePorts, Protocol):
     """What reviewing works with."""
 
@@ -60,14 +77,18 @@ class ReviewPorts(AuthorizePorts, ClosePorts, Protocol):
     @property
     def suspense(self) -> Taken: ...
     @property
+    def collections(self) -> Paid: ...
+    @property
     def unit_of_work(self) -> Callable[[Context], AbstractAsyncContextManager[Any]]: ...
 
 
 async def decide_review(ports: ReviewPorts, caller: Caller, intent_id: UUID, request: ReviewRequest) -> IntentRow:
     """Approve, which dispatches or settles, or reject, which voids; the same decision again returns the intent.
 
+    A collection that waits was paid: approved, its wallet gets the money; rejected, that is open in suspense.
+
     Raises Refusal: operation_not_permitted, not_found, review_own_intent, wrong_state, already_sent, account_frozen,
-    suspense_taken_back.
+    account_closed, fee_exceeds_amount, suspense_taken_back.
     """
     caller.require_operation(REVIEW_SCOPE)
     async with ports.unit_of_work(caller.context()) as uow:
@@ -120,12 +141,34 @@ async def _require_thawed(uow: Any, ports: ReviewPorts, intent: IntentRow) -> No
 
 async def _require_there(uow: Any, ports: ReviewPorts, intent: IntentRow) -> None:
     # Nothing is on its way before a second key says so: what the provider took back is given to nobody.
-    if intent.direction in _OUT_OF_SUSPENSE and await ports.suspense.taken_back(uow, intent.id):
+    rests = intent.awaits_money or intent.direction in _OUT_OF_SUSPENSE
+    if rests and await ports.suspense.taken_back(uow, intent.id):
         text = "the provider took the payment back meanwhile: reject this, and the money leaves suspense as it did"
         raise Refusal("suspense_taken_back", text)
 
 
+async def _credit(uow: Any, ports: ReviewPorts, intent: IntentRow, moment: Moment, data: dict[str, str]) -> None:
+    """Give the wallet what came for its collection, out of suspense, with the fees in the same chain."""
+    payment = await ports.collections.reviewed(uow, intent.id)
+    if payment is None:
+        raise Refusal("wrong_state", "no payment waits for the decision")
+    receivers = {leg.account.wallet_id for leg in intent.fee_legs if leg.account.wallet_id is not None}
+    wallets = await ports.ledger.lookup_accounts(uow, sorted({intent.wallet_id} | receivers))
+    booking = Booking(intent.rail or "", intent.provider or "", moment.now, wallets)
+    if reason := booking.refused(intent, payment.amount_minor):
+        code, text = _REFUSED[reason]
+        raise Refusal(code, f"{text}: put that right first, or reject the payment")
+    await ports.ledger.create_accounts(uow, sorted(accounts_of(intent), key=lambda account: account.id))
+    qualifier = f"{intent.provider}:{intent.provider_account}:{intent.environment}"
+    move = Move(intent.id, IntentState.SETTLED, _APPROVED, data=data, decision="POST")
+    released = rest_transfer(payment, qualifier, None, back=True)
+    await end_intents(uow, ports, [Ending.of(intent, move, _APPROVED)], [released])
+
+
 async def _approve(uow: Any, ports: ReviewPorts, intent: IntentRow, moment: Moment, data: dict[str, str]) -> None:
+    if intent.awaits_money:
+        await _credit(uow, ports, intent, moment, data)
+        return
     kind = OPERATIONS[OperationType(intent.operation)].job_kind_of(intent.direction)
     if kind is None or intent.rail is None:
         move = Move(intent.id, IntentState.SETTLED, _APPROVED, data=data, decision="POST")
@@ -148,7 +191,7 @@ def _rejected(intent: IntentRow, reason: str, data: dict[str, str]) -> Ending:
         data=data,
         failure_code=_REJECTED,
         failure_message=reason,
-        decision="VOID",
+        decision="VOID" if is_held(intent) else None,
     )
     return Ending.of(intent, move, _REJECTED)
 
@@ -173,6 +216,6 @@ def _expired(intent: IntentRow) -> Ending:
         data={"reason": "review_expired"},
         failure_code="review_expired",
         failure_message="nobody decided about the payment in time",
-        decision="VOID",
+        decision="VOID" if is_held(intent) else None,
     )
     return Ending.of(intent, move, "review_expired")

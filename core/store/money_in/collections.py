@@ -406,6 +406,16 @@ class CollectionStore:
         rows = await uow.connection.fetch(_STANDING_OF, payments)
         return {row["id"]: SuspenseState(row["state"]) for row in rows}
 
+    async def reviewed(self, uow: UnitOfWork, intent_id: UUID) -> Payment | None:
+        """Return the payment that a collection in review has taken, locked; None where nothing waits for it."""
+        row = await uow.connection.fetchrow(
+            "SELECT id, tenant_id, state, amount_minor, currency, intent_id, consumed_by, reason"
+            " FROM fleet.provider_payments WHERE consumed_by = $1 AND intent_id = $1 AND state = 'SUSPENDED'"
+            " FOR NO KEY UPDATE",
+            intent_id,
+        )
+        return None if row is None else Payment(**dict(row))
+
     async def note_returns(self, uow: UnitOfWork, payments: Sequence[Payment]) -> None:
         """Keep what was taken back of payments, and by which return."""
         if payments:

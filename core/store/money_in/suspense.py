@@ -16,6 +16,7 @@ from schemas.suspense import (
     ToleranceView,
 )
 
+# A deposit gives an item to a wallet, and so does the collection that it came for, once a review approves it.
 # What took an item and failed has let go of it, unless a fact says that it was paid: then the money has left, and
 # where that fact is not applied, a person looks at it first. Only a failed taker's facts are read.
 STANDING: Final = """
@@ -24,9 +25,9 @@ CASE WHEN p.consumed_by IS NULL THEN 'OPEN'
          SELECT CASE bool_or(f.applied_at IS NOT NULL)
              WHEN true THEN 'RETURNED' WHEN false THEN 'RETURNING' ELSE 'OPEN' END
          FROM fleet.jobs q JOIN fleet.facts f ON f.job_id = q.id
-         WHERE q.intent_id = c.id AND f.verdict IN ('SUCCEEDED', 'PAID', 'RETURNED'))
+         WHERE q.intent_id = c.id AND c.operation = 'REFUND' AND f.verdict IN ('SUCCEEDED', 'PAID', 'RETURNED'))
      WHEN c.state = 'REVIEW' THEN 'IN_REVIEW'
-     WHEN c.operation = 'DEPOSIT' THEN 'ASSIGNED'
+     WHEN c.operation <> 'REFUND' THEN 'ASSIGNED'
      WHEN c.state = 'SETTLED' THEN 'RETURNED' ELSE 'RETURNING' END
 """
 """Of a payment `p` in suspense and the intent `c` that took it."""

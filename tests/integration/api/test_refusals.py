@@ -33,7 +33,7 @@ async def test_a_batch_of_bad_items_answers_each_with_its_code_and_changes_nothi
         (payout(wallet, **adjustment), "payee_not_expected"),
         (payout(wallet, operation="TOPUP"), "payee_not_expected"),
         (payout(wallet, operation="TOPUP", payee=None), "no_route"),
-        (payout(wallet, operation="DEPOSIT", payee=None, requires_monitoring=True), "monitoring_not_expected"),
+        (payout(wallet, operation="DEPOSIT", payee=None, requires_monitoring=True), "no_route"),
         (payout(wallet, operation="EXCHANGE"), "counterparty_missing"),
         (payout(wallet, message="x" * 141), "invalid_request"),
         (payout(wallet, reference="\n"), "invalid_request"),

@@ -72,22 +72,31 @@ class CollectedSteps(RuleBasedStateMachine):
     def _reach(self, what: str) -> None:
         raise NotImplementedError
 
-    @rule(pick=PICKS, amount=AMOUNTS, more=st.sampled_from([0, 0, 0, 1]))
-    def top_up(self, pick: int, amount: int, more: int) -> None:
-        """Let a payer be shown what to pay, and pay that, or one more than was asked for."""
+    @rule(
+        pick=PICKS,
+        amount=AMOUNTS,
+        more=st.sampled_from([0, 0, 0, 1]),
+        review=st.sampled_from(["", "", "APPROVE", "REJECT"]),
+    )
+    def top_up(self, pick: int, amount: int, more: int, review: str) -> None:
+        """Let a payer be shown what to pay, and pay that, or one more than was asked for; a person may look at it."""
         wallet = self.wallets[pick % WALLETS]
         if wallet.claimed + wallet.used + amount > LIMIT:
             accepted, _, _ = self._ask(operation="TOPUP", wallet_id=wallet.id, amount_minor=amount)
             assert (accepted.intent.state, accepted.intent.failure_code) == ("FAILED", "limit_exceeded")
             return
-        intent = self._run(shown(self.world, wallet.id, amount))
+        intent = self._run(shown(self.world, wallet.id, amount, requires_monitoring=bool(review)))
         fact = {"transaction_id": f"C{next(self.transactions)}", "amount_minor": amount + more}
         fact["reference"] = self._run(reference(self.world, intent))
         # A frozen wallet gives nothing, and so not the fee of what it gets.
         rests = bool(more) or wallet.frozen
-        assert self._run(told(self.world, fact)) == ["SUSPENDED" if rests else "CREDITED"]
+        assert self._run(told(self.world, fact)) == ["SUSPENDED" if rests or review else "CREDITED"]
         assert self._run(told(self.world, fact)) == ["KNOWN"]
-        if rests:
+        if review and not rests:
+            ended = self._run(decide(self.world, intent, review)).state
+            assert ended == ("SETTLED" if review == "APPROVE" else "FAILED")
+            self._reach("top-up approved" if review == "APPROVE" else "top-up rejected")
+        if rests or review == "REJECT":
             (item,) = self._run(self._items(intent))
             self._run(assign(self.world, item.id, wallet.id))
             wallet.posted += amount + more
@@ -173,8 +182,10 @@ class CollectedSteps(RuleBasedStateMachine):
 
 def walk_collected(machine: CollectedSteps) -> None:
     """Take each of these rules to what it is there for, once."""
-    machine.top_up(0, 60, 0)
-    machine.top_up(0, 20, 1)
+    machine.top_up(0, 60, 0, "")
+    machine.top_up(0, 20, 1, "")
+    for answer in ("APPROVE", "REJECT"):
+        machine.top_up(1, 10, 0, answer)
     machine.pay_back(0, 20, "part", False)
     machine.go_on_paying_back(0, False)
     for review in (False, True):

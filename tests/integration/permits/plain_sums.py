@@ -15,7 +15,7 @@ REACHED = frozenset({
     "payout LATE", "payout held", "returned in part", "credit by hand", "debit by hand", "by hand held", "exchanged",
     "frozen", "unfrozen", "repeated", "given out of suspense", "suspense held", "paid back out of suspense",
     "limit_exceeded", "account_frozen", "insufficient_funds", "top-up credited", "top-up out of suspense", "paid back",
-    "not paid back", "a part paid back after another",
+    "top-up approved", "top-up rejected", "not paid back", "a part paid back after another",
 })  # fmt: skip
 """What the rules are there for: a rule that only ever refuses would prove nothing."""
 
