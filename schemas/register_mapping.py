@@ -52,7 +52,7 @@ class MappedMoment(Contract):
 
 
 class RegisterMapping(Contract):
-    """How one provider writes its register; `fleet/registers` has one for each that is known."""
+    """How one provider writes its register; `core/services/recon/mappings` has one for each that is known."""
 
     rail: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{1,30}$")]
     provider_account: str

@@ -147,6 +147,13 @@ class Booking:
                     provider_reference=fact.transaction_id)  # fmt: skip
         self._end(intent, move, "paid")
 
+    def end_review(self, fact: ProviderPayment, intent: IntentRow) -> None:
+        """End a collection that waits for a decision: its provider took back what there was to decide about."""
+        text = f"the provider took {money_text(fact.amount_minor, fact.currency)} back before anybody decided"
+        move = Move(intent.id, IntentState.FAILED, "failed", data={"reason": "returned_in_review"}, parked=False,
+                    failure_code="returned_in_review", failure_message=text)  # fmt: skip
+        self._end(intent, move, "returned_in_review")
+
     def release(self, fact: ProviderPayment, payment: Payment) -> None:
         """Take a payment out of suspense again: its collection, which still waits, gets it."""
         self._rest(fact, payment, None, back=True)

@@ -38,6 +38,7 @@ from core.services.money_in.collection_port import (
 )
 from core.services.payments.refunds import refundable
 from schemas.collections import PaymentFate, PaymentKind, PaymentSource, PaymentStatus, ProviderPayment
+from schemas.events import IntentState
 from schemas.suspense import SuspenseState
 
 LEDGER_REFUSED = "ledger_refused"
@@ -309,7 +310,7 @@ class _Desk:
             return Judgement(PaymentFate.QUARANTINED, "transaction_of_another_collection")
         # Until a second key has decided, it is not known either whose the money will be.
         undecided = (SuspenseState.RETURNING, SuspenseState.IN_REVIEW)
-        runs = paid is not None and self._standing.get(paid.id) in undecided
+        runs = paid is not None and self._standing.get(paid.id) in undecided and self._reviewed(paid) is None
         return self._unless_refused(judge_return(fact, known, paid, refund_runs=runs))
 
     def _collection_of(self, paid: Payment | None) -> IntentRow | None:
@@ -319,6 +320,13 @@ class _Desk:
             raise CollectionMovedError(f"collection {paid.intent_id} was paid meanwhile")
         return self._intents[paid.intent_id]
 
+    def _reviewed(self, paid: Payment) -> IntentRow | None:
+        """Return the collection that took a payment and waits for a decision: nothing else is to come of it."""
+        intent = self._collection_of(paid)
+        if intent is None or intent.state != IntentState.REVIEW:
+            return None
+        return intent if self._booking.consumed.get(paid.id, paid.consumed_by) == intent.id else None
+
     def _note_return(self, fact: ProviderPayment, told: Payment, paid: Payment, judged: Judgement) -> None:
         """Tie a return to its payment, whose tenant's it is, and book it unless a refund is on its way."""
         told.tenant_id = paid.tenant_id
@@ -326,6 +334,9 @@ class _Desk:
         self._returned.append(paid)
         if judged.fate is PaymentFate.REVERSED:
             standing = self._standing.get(paid.id, SuspenseState.OPEN) if paid.state == "SUSPENDED" else None
+            if (reviewed := self._reviewed(paid)) is not None:
+                self._booking.end_review(fact, reviewed)
+                standing = SuspenseState.OPEN
             taker = self._takers.get(paid.consumed_by) if paid.consumed_by is not None else None
             owner = taker if standing is SuspenseState.ASSIGNED else self._collection_of(paid)
             self._booking.take_back(fact, told, paid, standing, owner)

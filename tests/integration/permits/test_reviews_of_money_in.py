@@ -6,7 +6,6 @@ import pytest
 
 from core.domain.ledger import AccountChange
 from core.domain.operations import AccountCode
-from core.services.money_in.provider_payments import tell_again
 from core.services.money_in.suspense import show_item
 from core.services.payments.cancel import cancel
 from core.services.terms.set_limits import set_limit
@@ -104,14 +103,31 @@ async def test_money_in_that_nobody_approves_is_open_in_suspense_and_gives_its_l
     await world.prove()
 
 
-async def test_what_the_provider_takes_back_while_it_waits_cannot_be_approved(world: World) -> None:
+@pytest.mark.parametrize(("back_minor", "at_once"), [(2_000, False), (2_000, True), (500, False)])
+async def test_what_the_provider_takes_back_while_it_waits_ends_the_review(
+    world: World, back_minor: int, at_once: bool
+) -> None:
     wallet = await opened(world)
-    intent = await watched(world, wallet)
-    assert await told(world, {"kind": "RETURN", "source": "STATEMENT"}) == ["NOTED"]
-    assert await refused(world, intent, "APPROVE") == "suspense_taken_back"
-    await decide(world, intent, "REJECT")
-    assert await tell_again(world.core.worker_ports, world.uow, 10) == 1
-    assert (await world.money(wallet), await suspense(world)) == ((1, 0), 0)
+    intent = await shown(world, wallet, requires_monitoring=True)
+    facts = [{"reference": await reference(world, intent)}]
+    back = {"kind": "RETURN", "source": "STATEMENT", "amount_minor": back_minor}
+    if at_once:
+        assert await told(world, *facts, back) == ["SUSPENDED", "REVERSED"]
+    else:
+        assert await told(world, *facts) == ["SUSPENDED"]
+        # Another one on the same code that goes back is not the one that is decided about.
+        other = {"transaction_id": "T2"}
+        assert await told(world, facts[0] | other) == ["SUSPENDED"]
+        assert await told(world, back | other | {"amount_minor": 2_000}) == ["REVERSED"]
+        assert (await world.state(intent))[0] == "REVIEW"
+        assert await told(world, back) == ["REVERSED"]
+    assert (await world.state(intent))[0] == "FAILED"
+    code = await world.admin.fetchval("SELECT failure_code FROM fleet.intents WHERE id = $1", intent)
+    assert code == "returned_in_review"
+    assert await refused(world, intent, "APPROVE") == "wrong_state"
+    assert (await world.money(wallet), await suspense(world)) == ((1, 0), 2_000 - back_minor)
+    assert len(await open_items(world)) == (1 if back_minor < 2_000 else 0)
+    assert await told(world, back) == ["KNOWN"]
     await world.prove()
 
 

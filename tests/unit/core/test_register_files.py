@@ -18,7 +18,7 @@ from schemas.registers import RegisterLine
 
 
 def shipped(provider: str) -> RegisterMapping:
-    text = files("fleet").joinpath(f"registers/{provider}.toml").read_text(encoding="utf-8")
+    text = files("core.services.recon").joinpath(f"mappings/{provider}.toml").read_text(encoding="utf-8")
     return RegisterMapping.model_validate(tomllib.loads(text))
 
 
