@@ -95,3 +95,34 @@ def test_a_script_that_is_none_is_refused(bank: RunningBank) -> None:
     for wrong in ({"fault": "no-such"}, {"fault": "silent", "probability": 2}, {"fault": "silent", "unknown": 1}, {}):
         assert httpx.post(f"{bank.url}/_mock/faults", json=wrong).status_code == 422
     assert bank.ask("GET", "/_mock/faults") == {"scripts": []}
+
+
+async def test_a_walk_submit_settle_decline_return_twice_late_and_read_again_from_the_start(bank: RunningBank) -> None:
+    """The bank calls nobody back: what is repeated is a file or a message, and nothing forged can come in."""
+    files = FilesInMemory()
+    rail = rail_at(bank.url, bank, files)
+    settled, declined, returned = order(100), order(200), order(300)
+    bank.script("closed-account", reference=declined.reference)
+    bank.script("return-later", reference=returned.reference)
+    answers = await paid(rail, settled, declined, returned)
+    assert [each.verdict for each in answers] == [Verdict.SUCCEEDED, Verdict.DECLINED, Verdict.SUCCEEDED]
+    again = await paid(rail, settled, declined, returned)  # the same file, handed in twice
+    assert [each.verdict for each in again] == [each.verdict for each in answers]
+    assert [bank.booked(each.reference) for each in (settled, declined, returned)] == [[100], [], [300]]
+    bank.advance(4)
+    assert (await rail.inquire(returned)).verdict is Verdict.RETURNED
+    # Late: nothing is told when it is taken, and the booking alone tells of it days after.
+    bank.ask("POST", "/_mock/advance?to=2026-12-05")  # a Saturday
+    late = order(400)
+    bank.script("silent", reference=late.reference)
+    assert (await paid(rail, late))[0].verdict is Verdict.PENDING
+    assert (await rail.inquire(late)).reason == "no_report_yet"
+    bank.advance(2)
+    assert (await rail.inquire(late)).verdict is Verdict.SUCCEEDED
+    assert bank.booked(late.reference) == [400]
+    # Whoever reads the whole mailbox from its start afterwards finds the same ends.
+    fresh = rail_at(bank.url, bank, files)
+    ends = [(await fresh.inquire(each)).verdict for each in (late, returned, declined, settled)]
+    assert ends == [Verdict.SUCCEEDED, Verdict.RETURNED, Verdict.DECLINED, Verdict.SUCCEEDED]
+    await fresh.close()
+    await rail.close()
