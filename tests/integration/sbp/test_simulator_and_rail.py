@@ -285,6 +285,36 @@ async def test_what_is_paid_is_called_back_signed_by_a_few_fields_and_a_decline_
     await rail.close()
 
 
+async def test_a_payout_is_told_of_twice_late_forged_and_with_an_older_status_and_knows_no_return(
+    scripted: Scripted,
+) -> None:
+    rail = rail_at(scripted.qp.url)
+    asked = await looked_up(rail)
+    await scripted.qp.script("slow_settle", reference=asked.reference)
+    assert (await rail.pay(asked)).verdict is Verdict.PENDING
+
+    async def told() -> tuple[bool, str, bytes]:
+        signature, body = await asyncio.wait_for(scripted.received.get(), 5)
+        payout = read_json(body)["payout"]
+        genuine = signing.is_signed(SECRET, signing.payout_text(payout), signature)
+        return genuine, payout["status"]["value"], body
+
+    assert await scripted.control(asked, "settle") == 200
+    assert (await told())[:2] == (True, "COMPLETED")
+    await scripted.control(asked, "callback", times=2)
+    first, again = await told(), await told()
+    assert (first, first[:2]) == (again, (True, "COMPLETED"))
+    await scripted.control(asked, "callback", delay_s=0.3)
+    older = {"value": "IN_PROGRESS", "date": "2026-01-01T00:00:00+00:00"}  # signed are both, so both are told
+    await scripted.control(asked, "callback", changed={"status": older})
+    assert [(await told())[1], (await told())[1]] == ["IN_PROGRESS", "COMPLETED"]
+    await scripted.control(asked, "callback", forged=True)
+    assert (await told())[0] is False
+    assert await scripted.control(asked, "return") == 404
+    assert (await rail.inquire(asked)).verdict is Verdict.SUCCEEDED
+    await rail.close()
+
+
 async def test_the_list_of_banks_is_asked_for_at_run_time_and_an_old_one_serves(scripted: Scripted) -> None:
     rail = rail_at(scripted.qp.url, banks_retry_s=0.01)
     async with httpx.AsyncClient(base_url=scripted.qp.url) as control:
