@@ -61,6 +61,10 @@ _ADAPTERS: Mapping[str, str] = {
     "FLEET_REGISTERS_EVERY_S": "2",
     # More than ever waits while the core keeps it: no more than the gate lets into a stream, and inquiries.
     "FLEET_EVIDENCE_WAITING_MOST": "80",
+    # As shipped: the profile's breaker is open for less time than a rule waits.
+    "FLEET_BREAKER_WINDOW_S": "10",
+    "FLEET_BREAKER_OPEN_S": "2",
+    "FLEET_BREAKER_OPEN_MOST_S": "60",
 }
 
 

@@ -8,7 +8,7 @@ from enum import StrEnum
 from uuid import UUID
 
 from core.domain.intents import IntentRow, lookup_expiry
-from core.domain.jobs import JobRow
+from core.domain.jobs import JobRow, JobState
 from schemas.events import IntentState
 from schemas.operations import JobKind
 from schemas.permits import PermitMode
@@ -132,6 +132,8 @@ def _may_send_anew(case: Case) -> bool:
     ends = (job.deadline, expires_at if job.kind is JobKind.PAY else None, window_ends_at)
     return (
         job.kind in (JobKind.PAY, JobKind.REFUND)
+        # What died is redriven by people alone: sent again by itself, a payment that kills adapters would go round.
+        and job.state is not JobState.DEAD
         and able.deduplicates_reference
         and not able.cancel_by_reference
         and not case.unapplied_positive

@@ -193,6 +193,7 @@ async def _read_again(ports: RunPorts, unit_of_work: UnitOfWorkFactory, row: Red
         async with unit_of_work() as uow:
             failed = (item.letter_id, "FAILED", Redrive.SAFE.value, f"it cannot be settled: {type(error).__name__}")
             await ports.redrives.finish(uow, row.id, [failed])
+            await _journal(uow, ports, row, [item], [failed])
 
 
 async def _settle_again(uow: Any, ports: RunPorts, row: RedriveRow, item: Item) -> None:

@@ -36,6 +36,7 @@ async def preview_break(ports: ReconPorts, caller: Caller, break_id: UUID, entry
 
 async def _shown(uow: Any, ports: ReconPorts, row: BreakView, entry: UUID | None) -> BreakShown:
     entries = []
+    made = None if entry is None else (await ports.intents.load_intents(uow, [entry])).get(entry)
     if row.kind == BreakKind.ORPHAN_HOLD and row.subject_id is not None and row.state in _OPEN:
         try:
             voids = await voids_of(uow, ports, row.subject_id)
@@ -43,7 +44,7 @@ async def _shown(uow: Any, ports: ReconPorts, row: BreakView, entry: UUID | None
             voids = []  # what was held is no orphan any more: to agree is refused, with the reason
         holds = await ports.ledger.lookup_transfers(uow, [each.pending_id for each in voids if each.pending_id])
         entries = [_void(each, holds, row.currency) for each in voids]
-    elif entry is not None and (made := (await ports.intents.load_intents(uow, [entry])).get(entry)) is not None:
+    elif made is not None:
         booked = (await ports.recon.books(uow, [made.id], transfers_of(made))).booked
         entries = [
             BreakEntry(
@@ -52,7 +53,7 @@ async def _shown(uow: Any, ports: ReconPorts, row: BreakView, entry: UUID | None
             )
             for each in booked.values() if not each.flags & (TransferFlags.PENDING | TransferFlags.VOID_PENDING)
         ]  # fmt: skip
-    return BreakShown(**dict(row), entries=entries, needs_approval=needs_approval(ports, row, entry))
+    return BreakShown(**dict(row), entries=entries, needs_approval=needs_approval(ports, row, made))
 
 
 def _void(void: Transfer, holds: dict[UUID, Transfer], currency: str) -> BreakEntry:

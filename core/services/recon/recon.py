@@ -14,7 +14,7 @@ from core.domain.ledger import Transfer, TransferFlags, TransferResult
 from core.domain.operations import hold_transfers, void_transfers
 from core.domain.reconciliation import Booked, Break, BreakKind, Told, breaks_of, is_judged, transfers_of
 from core.domain.registers import PREFIX as REGISTER_PREFIX
-from core.services.access.keys import RECONCILIATION_SCOPE, Caller
+from core.services.access.keys import RECONCILIATION_SCOPE, REDRIVE_APPROVAL_SCOPE, Caller
 from core.services.cursors import decode_cursor, encode_cursor, id_of, malformed_cursor
 from core.services.ledger_port import Ledger, LedgerReport
 from core.services.on_call.audit import Act, Journal
@@ -66,6 +66,7 @@ class Reconciler(Protocol):
     ) -> list[BreakView]: ...
     async def between(self, uow: Any, begin: datetime, end: datetime, limit: int) -> list[BreakView]: ...
     async def find(self, uow: Any, break_id: UUID, tenant_id: UUID | None) -> BreakView | None: ...
+    async def puts_another_right(self, uow: Any, entry: UUID, break_id: UUID) -> bool: ...
     async def change(self, uow: Any, break_id: UUID, **changed: Any) -> None: ...
 
 
@@ -215,9 +216,9 @@ async def resolve_break(ports: ReconPorts, caller: Caller, break_id: UUID, asked
         row = await found_break(uow, ports, caller, break_id)
         _require_state(row, BreakState.OPEN)
         entry = asked.entry_intent_id
-        await require_entry(uow, ports, row, entry)
+        made = await require_entry(uow, ports, row, entry)
         changed = {"reason": asked.reason, "entry_intent_id": entry, "proposed_by": actor}
-        alone = not needs_approval(ports, row, entry)
+        alone = not needs_approval(ports, row, made)
         if alone:
             end = {"state": BreakState.RESOLVED, "resolved_by": actor, "ended_at": "now"}
             await ports.recon.change(uow, row.id, **changed, **end)
@@ -239,13 +240,26 @@ async def require_entry(uow: Any, ports: ReconPorts, row: BreakView, entry: UUID
     # A line that no payment of ours is about has no tenant: whoever it is put right for has the entry.
     if made is None or row.tenant_id not in (SYSTEM_TENANT, made.tenant_id) or made.state != IntentState.SETTLED:
         raise Refusal("entry_missing", "no settled payment of the tenant has this id", field="entry_intent_id")
+    if row.currency and made.currency != row.currency:
+        text = f"the payment is in {made.currency}, the break in {row.currency}: name the entry that puts it right"
+        raise Refusal("entry_missing", text, field="entry_intent_id")
+    if await ports.recon.puts_another_right(uow, entry, row.id):
+        text = "the payment puts another break right already: each has an entry of its own"
+        raise Refusal("entry_missing", text, field="entry_intent_id")
     return made
 
 
-def needs_approval(ports: ReconPorts, row: BreakView, entry: UUID | None) -> bool:
+def needs_approval(ports: ReconPorts, row: BreakView, entry: IntentRow | None) -> bool:
     """Whether a second person has to agree with how a break is put right."""
-    small = row.amount_minor <= ports.break_approval_above_minor and row.kind != BreakKind.ORPHAN_HOLD
-    return not small or (entry is None and row.amount_minor > 0)
+    if row.kind.startswith("ledger_") or row.kind in (BreakKind.PROJECTION_DRIFT, BreakKind.ORPHAN_HOLD):
+        # What contradicts itself in the books has no amount that would tell how grave it is.
+        return True
+    if row.amount_minor > ports.break_approval_above_minor:
+        return True
+    if entry is None:
+        return row.amount_minor > 0
+    # Another sum, or a payment of before, may be the entry all the same: two people say so.
+    return entry.received_minor != row.amount_minor or entry.created_at is None or entry.created_at < row.first_seen_at
 
 
 async def approve_break(ports: ReconPorts, caller: Caller, break_id: UUID) -> BreakView:
@@ -254,6 +268,7 @@ async def approve_break(ports: ReconPorts, caller: Caller, break_id: UUID) -> Br
     Raises Refusal: operation_not_permitted, not_found, wrong_break_state, redrive_own, wrong_state.
     """
     caller.require_operation(RECONCILIATION_SCOPE)
+    caller.require_operation(REDRIVE_APPROVAL_SCOPE)
     actor = caller.context().actor
     async with ports.unit_of_work(background_context(caller)) as uow:
         row = await found_break(uow, ports, caller, break_id)

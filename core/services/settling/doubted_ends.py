@@ -73,7 +73,9 @@ def _next(doubt: Doubt, pace: Pace, *, inquiry: bool) -> tuple[NextAsk, list[Job
         return NextAsk(job.id, None, None, doubt.answer), []
     if doubt.asked:
         return NextAsk(job.id, None, after_s, None), []
-    if not inquiry or doubt.asks >= MOST_ASKS:
+    # Each time it is told of anew it is asked about as often again.
+    spent = doubt.asks > 0 and doubt.asks % MOST_ASKS == 0 and not doubt.anew
+    if not inquiry or spent:
         return NextAsk(job.id, None, None, _UNANSWERED), []
     asked = replace(question(job, JobKind.INQUIRE), id=derive_id(job.id, END_DOUBTED, str(doubt.asks + 1)))
     return NextAsk(job.id, asked.id, after_s, None), [asked]

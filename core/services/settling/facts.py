@@ -101,6 +101,8 @@ class Doubt:
     answer: str | None
     asked: bool
     """Whether the last question is still on its way."""
+    anew: bool
+    """Whether it was told of since it was asked about last."""
 
 
 class NextAsk(NamedTuple):

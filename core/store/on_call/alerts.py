@@ -15,12 +15,16 @@ SELECT a.id, a.tenant_id, a.severity, a.kind, a.detail, a.intent_id, a.job_id, a
         AS state,
     floor(extract(epoch FROM coalesce(a.closed_at, now()) - a.raised_at))::bigint AS age_s,
     CASE WHEN a.closed_at IS NOT NULL THEN ''
-        WHEN a.kind = 'unresolved' AND EXISTS (SELECT FROM fleet.intents i
-            WHERE i.id = a.intent_id AND i.state = 'UNRESOLVED') THEN 'the payment is still UNRESOLVED'
+        WHEN EXISTS (SELECT FROM fleet.intents i WHERE i.id = a.intent_id AND i.state = 'UNRESOLVED') THEN 'the payment is still UNRESOLVED'
         WHEN a.kind = 'unusable_result' AND EXISTS (SELECT FROM fleet.dead_letters d
             WHERE d.id = a.id AND d.state = 'OPEN') THEN 'the dead letter of the result is still OPEN'
         WHEN a.kind = 'reconciliation_break' AND EXISTS (SELECT FROM fleet.breaks b
             WHERE b.id = a.id AND b.state IN ('OPEN', 'PROPOSED')) THEN 'the break is not resolved'
+        WHEN a.kind = 'reconciliation_break' AND EXISTS (SELECT FROM fleet.register_runs r
+            JOIN fleet.breaks b USING (rail, provider_account, environment, business_day)
+            WHERE r.id = a.id AND b.state IN ('OPEN', 'PROPOSED')) THEN 'breaks of that day are not resolved'
+        WHEN a.kind = 'end_doubted' AND EXISTS (SELECT FROM fleet.doubted_ends d
+            WHERE d.intent_id = a.intent_id AND d.next_ask_at IS NOT NULL) THEN 'the provider is still being asked'
         ELSE '' END AS stands
 FROM fleet.alerts a
 """
@@ -63,9 +67,10 @@ class AlertStore:
         self, uow: UnitOfWork, alert_id: UUID, tenant_id: UUID | None, *, lock: bool = False
     ) -> AlertView | None:
         """Return an alert, locked if asked; None where there is none of this tenant."""
-        query = f"{_VIEW} WHERE a.id = $1 AND ($2::uuid IS NULL OR a.tenant_id = $2)" + (
-            " FOR UPDATE OF a" if lock else ""
-        )
+        if lock:
+            # In a statement of its own: what stands is read once nobody else is at it any more.
+            await uow.connection.execute("SELECT FROM fleet.alerts WHERE id = $1 FOR UPDATE", alert_id)
+        query = f"{_VIEW} WHERE a.id = $1 AND ($2::uuid IS NULL OR a.tenant_id = $2)"
         row = await uow.connection.fetchrow(query, alert_id, tenant_id)
         return None if row is None else AlertView(**dict(row))
 

@@ -43,13 +43,16 @@ WHERE t.flags & 2 = 2 AND t.expires_at IS NULL AND r.pending_id IS NULL AND i.id
     AND ($1::timestamptz IS NULL OR t.id >= fleet.first_id_at($1))
     AND ($2::timestamptz IS NULL OR t.id < fleet.first_id_at($2))
 """
-_RECORD: Final = """
+OPEN_AGAIN: Final = """(b.state = 'GONE'
+            OR b.state = 'RESOLVED' AND (b.amount_minor, b.detail) <> (excluded.amount_minor, excluded.detail))"""
+"""A break that came back, or that was put right as something else than it is now."""
+_RECORD: Final = f"""
 WITH kept AS (
     INSERT INTO fleet.breaks AS b (id, tenant_id, kind, subject_id, amount_minor, currency, detail)
     SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::text[], $4::uuid[], $5::bigint[], $6::text[], $7::text[])
     ON CONFLICT (id) DO UPDATE SET last_seen_at = now(), detail = excluded.detail, amount_minor = excluded.amount_minor,
-        state = CASE b.state WHEN 'GONE' THEN 'OPEN' ELSE b.state END,
-        ended_at = CASE b.state WHEN 'GONE' THEN NULL ELSE b.ended_at END
+        state = CASE WHEN {OPEN_AGAIN} THEN 'OPEN' ELSE b.state END,
+        ended_at = CASE WHEN {OPEN_AGAIN} THEN NULL ELSE b.ended_at END
     RETURNING id, tenant_id, kind, detail, state, xmax = 0 AS is_new
 ), told AS (
     INSERT INTO fleet.alerts (id, tenant_id, severity, kind, detail)
@@ -58,7 +61,7 @@ WITH kept AS (
         proposed_at = NULL WHERE alerts.closed_at IS NOT NULL
 )
 SELECT count(*) FILTER (WHERE is_new) FROM kept
-"""
+"""  # noqa: S608 - a constant
 _END: Final = """
 UPDATE fleet.breaks SET state = 'GONE', ended_at = now()
 WHERE state IN ('OPEN', 'PROPOSED') AND id <> ALL ($1::uuid[])
@@ -175,6 +178,16 @@ class ReconStore:
             _VIEW + " WHERE id = $1 AND ($2::uuid IS NULL OR tenant_id = $2) FOR UPDATE", break_id, tenant_id
         )
         return None if row is None else BreakView(**dict(row))
+
+    async def puts_another_right(self, uow: UnitOfWork, entry: UUID, break_id: UUID) -> bool:
+        """Whether a payment is already the entry of another break than this one."""
+        found: bool = await uow.connection.fetchval(
+            "SELECT EXISTS (SELECT FROM fleet.breaks"
+            " WHERE entry_intent_id = $1 AND id <> $2 AND state IN ('PROPOSED', 'RESOLVED'))",
+            entry,
+            break_id,
+        )
+        return found
 
     async def change(self, uow: UnitOfWork, break_id: UUID, **changed: Any) -> None:
         """Set fields; `now` for a time is the database's."""

@@ -15,6 +15,7 @@ import orjson
 
 from core.domain.registers import Account, DayFiles, RegisterBreak, Span
 from core.store.database import UnitOfWork
+from core.store.recon.recon import OPEN_AGAIN
 from schemas.registers import MatchClass, RegisterRun, Tally
 
 _GROUP: Final = """CASE WHEN l.operation = 'RETURN' THEN CASE l.direction WHEN 'IN' THEN 'B' ELSE 'T' END
@@ -208,13 +209,17 @@ SELECT DISTINCT ON (o.subject_id) o.subject_id, o.tenant_id, o.intent_id, $1, 'R
 FROM judged j JOIN ours o ON o.item = j.item
 WHERE j.match = 'status' AND j.status = 'SETTLED' AND o.state = 'FAILED' AND j.key LIKE 'O:%'
     AND NOT EXISTS (SELECT FROM fleet.jobs q JOIN fleet.facts f ON f.job_id = q.id
-        WHERE q.intent_id = o.intent_id AND f.verdict IN ('SUCCEEDED', 'RETURNED'))
-ON CONFLICT DO NOTHING
+        WHERE q.intent_id = o.intent_id AND f.verdict IN ('SUCCEEDED', 'RETURNED') AND f.quarantine IS NULL)
+ON CONFLICT (job_id) DO UPDATE SET told_by = excluded.told_by, told_at = now(), next_ask_at = now(), answer = NULL,
+        question_id = NULL
+    WHERE doubted_ends.next_ask_at IS NULL AND doubted_ends.answer NOT IN ('SUCCEEDED', 'RETURNED')
 """
 _PAGE: Final = "SELECT * FROM found WHERE place > $1 ORDER BY place LIMIT $2"
 _COUNT_LEFT: Final = "SELECT count(*), coalesce(sum(amount_minor), 0)::bigint FROM left_over WHERE match = $1"
-_RECORD: Final = """
-WITH kept AS (
+_RECORD: Final = f"""
+WITH standing AS (
+    SELECT id FROM fleet.breaks WHERE id = ANY ($1::uuid[]) AND state IN ('OPEN', 'PROPOSED')
+), kept AS (
     INSERT INTO fleet.breaks AS b (id, tenant_id, kind, subject_id, amount_minor, currency, detail, rail,
         provider_account, environment, business_day, reference, intent_id)
     SELECT f.id, f.tenant_id, f.kind, f.subject_id, f.amount_minor, f.currency, f.detail, $8, $9, $10, $11,
@@ -222,12 +227,12 @@ WITH kept AS (
     FROM unnest($1::uuid[], $2::uuid[], $3::text[], $4::uuid[], $5::bigint[], $6::text[], $7::text[], $12::text[],
         $13::uuid[]) AS f(id, tenant_id, kind, subject_id, amount_minor, currency, detail, reference, intent_id)
     ON CONFLICT (id) DO UPDATE SET last_seen_at = now(), detail = excluded.detail, amount_minor = excluded.amount_minor,
-        state = CASE b.state WHEN 'GONE' THEN 'OPEN' ELSE b.state END,
-        ended_at = CASE b.state WHEN 'GONE' THEN NULL ELSE b.ended_at END
-    RETURNING xmax = 0 AS is_new
+        state = CASE WHEN {OPEN_AGAIN} THEN 'OPEN' ELSE b.state END,
+        ended_at = CASE WHEN {OPEN_AGAIN} THEN NULL ELSE b.ended_at END
+    RETURNING id, state
 )
-SELECT count(*) FILTER (WHERE is_new) FROM kept
-"""
+SELECT count(*) FROM kept WHERE state = 'OPEN' AND id NOT IN (SELECT id FROM standing)
+"""  # noqa: S608 - a constant
 _END: Final = """
 UPDATE fleet.breaks SET state = 'GONE', ended_at = now()
 WHERE business_day = $4 AND rail = $1 AND provider_account = $2 AND environment = $3

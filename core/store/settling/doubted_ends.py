@@ -30,7 +30,8 @@ RETURNING job_id, tenant_id, intent_id, (SELECT reference FROM fleet.jobs WHERE 
 
 # What it was asked last is read with it: an answer, where there is one, is the outcome of the question.
 _DUE: Final = f"""
-SELECT {JOB_COLUMNS}, d.asks, q.outcome AS answer, q.closed_at IS NULL AND q.state <> 'DEAD' AS asked
+SELECT {JOB_COLUMNS}, d.asks, q.outcome AS answer, q.closed_at IS NULL AND q.state <> 'DEAD' AS asked,
+    d.question_id IS NULL AS anew
 FROM fleet.doubted_ends d JOIN fleet.jobs j ON j.id = d.job_id LEFT JOIN fleet.jobs q ON q.id = d.question_id
 WHERE d.next_ask_at <= now() ORDER BY d.next_ask_at LIMIT $1 FOR UPDATE OF d SKIP LOCKED
 """  # noqa: S608 - a constant list of columns
@@ -64,7 +65,7 @@ class DoubtedEndStore:
     async def due(self, uow: UnitOfWork, limit: int) -> list[Doubt]:
         """Lock and return what is to be looked at now; what another resolver holds is left to it."""
         rows = await uow.connection.fetch(_DUE, limit)
-        return [Doubt(job_of(row), row["asks"], row["answer"], bool(row["asked"])) for row in rows]
+        return [Doubt(job_of(row), row["asks"], row["answer"], bool(row["asked"]), row["anew"]) for row in rows]
 
     async def note(self, uow: UnitOfWork, asks: Sequence[NextAsk]) -> None:
         """Keep what was asked, when it is looked at again, and what ended."""

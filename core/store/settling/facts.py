@@ -72,8 +72,10 @@ made_facts AS (
 _ALERT: Final = """
 INSERT INTO fleet.alerts (id, tenant_id, severity, kind, intent_id, job_id, detail)
 SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::text[], $4::text[], $5::uuid[], $6::uuid[], $7::text[])
-ON CONFLICT (id) DO NOTHING
+ON CONFLICT (id) DO UPDATE SET closed_at = NULL, closed_by = NULL, closed_because = '', proposed_by = NULL,
+    proposed_at = NULL WHERE alerts.closed_at IS NOT NULL
 """
+"""What is told again after somebody closed it is open again: no later fact about money goes by in silence."""
 
 
 async def attempts_of(uow: UnitOfWork, job_ids: Sequence[UUID]) -> dict[UUID, dict[int, AttemptView]]:

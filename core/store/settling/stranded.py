@@ -23,7 +23,8 @@ _STANDING: Final = """
 SELECT i.id, i.tenant_id, i.operation, i.state, i.decision IS NOT NULL AS decided, i.parked_at IS NOT NULL AS marked,
     coalesce(i.deadline <= now(), false) AS late, i.direction, i.review_until IS NOT NULL AS review_ends,
     i.updated_at > now() - $3 * interval '1 second' AS fresh, j.jobs, j.open_jobs, j.unqueued, j.unchecked,
-    i.state <> 'UNRESOLVED' OR EXISTS (SELECT FROM fleet.alerts a WHERE a.intent_id = i.id) AS alerted,
+    i.state <> 'UNRESOLVED' OR EXISTS (SELECT FROM fleet.alerts a
+        WHERE a.intent_id = i.id AND a.closed_at IS NULL) AS alerted,
     CASE WHEN i.operation = 'DIRECT_DEBIT' AND NOT EXISTS (SELECT FROM fleet.attempts a
         WHERE a.job_id = ANY (j.open_jobs) AND a.mode = 'SEND' AND a.negative_at IS NULL)
         THEN EXISTS (SELECT FROM fleet.mandate_debits d

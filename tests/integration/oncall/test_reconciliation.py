@@ -28,7 +28,7 @@ CONTEXT = Context(None, "test")
 
 
 def clerk(world: World, name: str = "anna") -> Caller:
-    return replace(world.caller, key_id=name, operations=frozenset({"RECONCILIATION"}))
+    return replace(world.caller, key_id=name, operations=frozenset({"RECONCILIATION", "REDRIVE_APPROVAL"}))
 
 
 async def compare(world: World) -> ReconReport:
@@ -126,6 +126,9 @@ async def test_a_hold_of_no_intent_is_found_and_given_back_by_two_people(world: 
     assert await world.money(wallet) == (1000, 100)
     shown = await show_break(ports, clerk(world, "ben"), found.id)
     assert [each.what for each in shown.entries] == ["void"]
+    plain = replace(clerk(world, "ben"), operations=frozenset({"RECONCILIATION"}))
+    with pytest.raises(Refusal, match="REDRIVE_APPROVAL"):
+        await approve_break(ports, plain, found.id)
     assert (await approve_break(ports, clerk(world, "ben"), found.id)).state is BreakState.RESOLVED
     assert await world.money(wallet) == (1000, 0)
     assert (await show_break(ports, clerk(world), found.id)).entries == [], "nothing is left to be booked"
@@ -155,18 +158,25 @@ async def test_a_break_of_money_is_put_right_by_a_new_entry_alone(world: World) 
         with pytest.raises(Refusal) as refused:
             await resolve_break(ports, clerk(world), found.id, BreakResolution(reason="seen", entry_intent_id=entry))
         assert refused.value.code == "entry_missing"
-        with pytest.raises(Refusal, match="entry"):
+        with pytest.raises(Refusal, match="entry|no settled payment"):
             await preview_break(ports, clerk(world), found.id, entry)
-    wallet = await world.wallet(100)
+    other = await world.wallet(found.amount_minor + 1)
+    unlike = await world.admin.fetchval("SELECT id FROM fleet.intents WHERE wallet_id = $1", other)
+    assert (await preview_break(ports, clerk(world), found.id, unlike)).needs_approval, "another sum"
+    wallet = await world.wallet(found.amount_minor)
     entry = await world.admin.fetchval("SELECT id FROM fleet.intents WHERE wallet_id = $1", wallet)
     shown = await preview_break(ports, clerk(world), found.id, entry)
     told = [(each.what, each.amount_minor, each.currency, each.credit_account_id) for each in shown.entries]
-    assert (told, shown.needs_approval) == ([("booked", 100, "THB", wallet)], False)
+    assert (told, shown.needs_approval) == ([("booked", found.amount_minor, "THB", wallet)], False)
     asked = BreakResolution(reason="booked back", entry_intent_id=entry)
     done = await resolve_break(ports, clerk(world), found.id, asked)
     assert (done.state, done.resolved_by, done.entry_intent_id) == (BreakState.RESOLVED, "key:anna", entry)
     await compare(world)
     assert [each.state for each in await breaks(world, None) if each.id == found.id] == [BreakState.RESOLVED]
+    await plant(world, f"UPDATE fleet.breaks SET amount_minor = amount_minor - 1 WHERE id = '{found.id}'")
+    await compare(world)
+    (again,) = [each for each in await breaks(world, None) if each.id == found.id]
+    assert (again.state, again.ended_at) == (BreakState.OPEN, None), "what was put right was another sum"
     stranger = replace(clerk(world), tenant_id=uuid4())
     with pytest.raises(Refusal) as unseen:
         await assign_break(ports, stranger, found.id, "eve")

@@ -38,7 +38,7 @@ ACCOUNT = Account(RAIL, "main", "sandbox")
 
 
 def clerk(world: World, name: str = "anna") -> Caller:
-    return replace(world.caller, key_id=name, operations=frozenset({"RECONCILIATION"}))
+    return replace(world.caller, key_id=name, operations=frozenset({"RECONCILIATION", "REDRIVE_APPROVAL"}))
 
 
 @dataclass(slots=True)

@@ -104,6 +104,15 @@ async def test_what_says_nothing_for_long_is_left_to_a_person_and_so_is_a_rail_t
     await world.admin.execute("UPDATE fleet.doubted_ends SET asks = $1", MOST_ASKS)
     await ask(world)
     assert await ends(world) == [("CALLBACK", MOST_ASKS, "unanswered", True)]
+    await world.admin.execute("UPDATE fleet.alerts SET closed_at = now()")
+    await called(world, intent)
+    await ask(world)
+    assert await ends(world) == [("CALLBACK", MOST_ASKS + 1, None, False)], "told of anew, it is asked about anew"
+    assert await open_alerts(world) == ["end_doubted"], "and whoever closed its ticket has it again"
+    await world.answer_question(intent, "UNKNOWN")
+    await world.admin.execute("UPDATE fleet.doubted_ends SET asks = $1", 2 * MOST_ASKS)
+    await ask(world)
+    assert await ends(world) == [("CALLBACK", 2 * MOST_ASKS, "unanswered", True)]
     mute = await ended_unpaid(world, inquiry=False)
     await called(world, mute)
     await ask(world)

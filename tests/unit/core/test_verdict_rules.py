@@ -137,6 +137,13 @@ def _never_arrived(**capabilities: object) -> tuple[Case, Result]:
     return case, _result(Verdict.NOT_FOUND, 0, Basis.REFERENCE_STATUS, kind=JobKind.INQUIRE)
 
 
+def test_what_died_is_not_sent_again_by_itself_though_it_never_arrived() -> None:
+    case, fact = _never_arrived()
+    assert decide_payment(case, fact).step is Step.RETRY
+    case.job.state = JobState.DEAD
+    assert decide_payment(case, fact).step is Step.WAIT
+
+
 def test_what_never_arrived_is_sent_again_where_its_provider_takes_a_reference_once() -> None:
     case, fact = _never_arrived()
     assert decide_payment(case, fact) == Decision(Step.RETRY, "not_found", after_s=1)
