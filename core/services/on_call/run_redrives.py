@@ -188,7 +188,7 @@ async def _read_again(ports: RunPorts, unit_of_work: UnitOfWorkFactory, row: Red
             failpoint("redrive.before_result_commit")
     except ports.shared_faults:
         raise
-    except Exception as error:  # noqa: BLE001 - a result that still breaks the settler is told, the rest goes on
+    except Exception as error:
         _log.exception("the result of letter %s cannot be settled again", item.letter_id)
         async with unit_of_work() as uow:
             failed = (item.letter_id, "FAILED", Redrive.SAFE.value, f"it cannot be settled: {type(error).__name__}")

@@ -15,7 +15,8 @@ SELECT a.id, a.tenant_id, a.severity, a.kind, a.detail, a.intent_id, a.job_id, a
         AS state,
     floor(extract(epoch FROM coalesce(a.closed_at, now()) - a.raised_at))::bigint AS age_s,
     CASE WHEN a.closed_at IS NOT NULL THEN ''
-        WHEN EXISTS (SELECT FROM fleet.intents i WHERE i.id = a.intent_id AND i.state = 'UNRESOLVED') THEN 'the payment is still UNRESOLVED'
+        WHEN EXISTS (SELECT FROM fleet.intents i WHERE i.id = a.intent_id AND i.state = 'UNRESOLVED')
+            THEN 'the payment is still UNRESOLVED'
         WHEN a.kind = 'unusable_result' AND EXISTS (SELECT FROM fleet.dead_letters d
             WHERE d.id = a.id AND d.state = 'OPEN') THEN 'the dead letter of the result is still OPEN'
         WHEN a.kind = 'reconciliation_break' AND EXISTS (SELECT FROM fleet.breaks b

@@ -158,7 +158,7 @@ async def test_a_break_of_money_is_put_right_by_a_new_entry_alone(world: World) 
         with pytest.raises(Refusal) as refused:
             await resolve_break(ports, clerk(world), found.id, BreakResolution(reason="seen", entry_intent_id=entry))
         assert refused.value.code == "entry_missing"
-        with pytest.raises(Refusal, match="entry|no settled payment"):
+        with pytest.raises(Refusal, match=r"entry|no settled payment"):
             await preview_break(ports, clerk(world), found.id, entry)
     other = await world.wallet(found.amount_minor + 1)
     unlike = await world.admin.fetchval("SELECT id FROM fleet.intents WHERE wallet_id = $1", other)
