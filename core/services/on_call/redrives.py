@@ -56,6 +56,12 @@ class RedriveRow:
     ended_at: datetime | None = None
 
 
+_TERMS: Final = (
+    "action", "selection", "reason", "incident", "canary", "rate_per_s", "ramp_s", "stop_at_percent",
+)  # fmt: skip
+"""What is asked for; who asks is not of it."""
+
+
 @dataclass(frozen=True, slots=True)
 class Kept:
     """A result that could not be used, sealed as it was kept."""
@@ -204,13 +210,15 @@ def _counted(standings: Sequence[tuple[Standing, int]]) -> _Counts:
 async def ask_redrive(ports: OnCallPorts, caller: Caller, request: RedriveRequest) -> RedriveView:
     """Count what a redrive would do, or take the snapshot and start it, or let it wait for a second person.
 
-    The same id again returns the redrive. Raises Refusal: operation_not_permitted, nothing_selected.
+    The same request again returns the redrive. Raises Refusal: operation_not_permitted, nothing_selected,
+    idempotency_conflict.
     """
     caller.require_operation(DEAD_LETTERS_SCOPE)
     wanted = filter_of(request.selection, caller)
     async with ports.unit_of_work(background_context(caller)) as uow:
         known = await ports.redrives.find(uow, request.id, reach(caller))
         if known is not None:
+            require_same(known, _row(request, caller))
             return view_of(known, await ports.redrives.tally(uow, known.id))
         taken = await ports.redrives.count_taken(uow, wanted)
         alone = await ports.redrives.unapproved(uow, caller.context().actor)
@@ -238,6 +246,17 @@ async def ask_redrive(ports: OnCallPorts, caller: Caller, request: RedriveReques
         if made is None:
             raise Refusal("not_found", "there is no such redrive")
         return view_of(made, await ports.redrives.tally(uow, row.id))
+
+
+def require_same(known: RedriveRow, asked: RedriveRow) -> None:
+    """Refuse a known id with other terms: who asks would take another redrive's progress for that of this one.
+
+    Raises Refusal `idempotency_conflict`.
+    """
+    differs = [name for name in _TERMS if getattr(known, name) != getattr(asked, name)]
+    if differs:
+        text = f"this id is a redrive with another {differs[0]}: choose a new one, or repeat what was asked"
+        raise Refusal("idempotency_conflict", text, field="id")
 
 
 async def approve_redrive(uow: Any, ports: OnCallPorts, caller: Caller, redrive_id: UUID, reason: str) -> RedriveRow:

@@ -191,6 +191,8 @@ async def _read_again(ports: RunPorts, unit_of_work: UnitOfWorkFactory, row: Red
     except Exception as error:
         _log.exception("the result of letter %s cannot be settled again", item.letter_id)
         async with unit_of_work() as uow:
+            # The redrive before its letters, everywhere: their counts are kept with it.
+            await ports.redrives.find(uow, row.id, None, lock=True)
             failed = (item.letter_id, "FAILED", Redrive.SAFE.value, f"it cannot be settled: {type(error).__name__}")
             await ports.redrives.finish(uow, row.id, [failed])
             await _journal(uow, ports, row, [item], [failed])

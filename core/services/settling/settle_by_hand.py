@@ -16,6 +16,7 @@ from core.services.on_call.redrives import (
     approve_redrive,
     background_context,
     reach,
+    require_same,
     view_of,
 )
 from core.services.problems import Refusal
@@ -39,12 +40,13 @@ class HandPorts(ClosePorts, OnCallPorts, Protocol):
 async def ask_settlement(ports: HandPorts, caller: Caller, request: HandSettlementRequest) -> RedriveView:
     """Keep the evidence, encrypted, and wait for a second person. The same id again returns what was asked.
 
-    Raises Refusal: operation_not_permitted, not_found, wrong_state, nothing_selected.
+    Raises Refusal: operation_not_permitted, not_found, wrong_state, nothing_selected, idempotency_conflict.
     """
     caller.require_operation(DEAD_LETTERS_SCOPE)
     async with ports.unit_of_work(background_context(caller)) as uow:
         known = await ports.redrives.find(uow, request.id, reach(caller))
         if known is not None:
+            require_same(known, _row(request, caller, known.evidence_id))
             return view_of(known, Tally({}, None))
         intent = await _reached(uow, ports, caller, request.intent_id, lock=True)
         _require_open(intent)
@@ -130,7 +132,7 @@ def _require_open(intent: IntentRow) -> None:
         raise Refusal("wrong_state", f"the intent is {intent.state}: only a payment on its way is settled by hand")
 
 
-def _row(request: HandSettlementRequest, caller: Caller, evidence_id: UUID) -> RedriveRow:
+def _row(request: HandSettlementRequest, caller: Caller, evidence_id: UUID | None) -> RedriveRow:
     return RedriveRow(
         id=request.id,
         tenant_id=caller.tenant_id,

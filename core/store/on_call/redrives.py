@@ -128,6 +128,13 @@ _OF_ONE: Final = "x.redrive_id = $1"
 _OF_ENDED: Final = """x.redrive_id IN (SELECT y.redrive_id FROM fleet.redrive_items y JOIN fleet.redrives r
     ON r.id = y.redrive_id AND r.state IN ('CANCELLED', 'STOPPED') WHERE y.state = 'SENT')"""
 
+# The counts are kept with the redrive, by what changes its letters: 0128_redrives_keep_their_counts.sql.
+_COUNTED: Final = ("waiting", "sent", "succeeded", "failed", "skipped", "released")
+_TALLY: Final = f"""
+SELECT {", ".join(_COUNTED)}, (extract(epoch FROM clock_timestamp() - ramp_began_at) * 1000)::bigint AS ramped_ms
+FROM fleet.redrives WHERE id = $1
+"""  # noqa: S608 - constants
+
 _RECENT: Final = """
 SELECT state FROM fleet.redrive_items WHERE redrive_id = $1 AND state IN ('SUCCEEDED', 'FAILED')
 ORDER BY place DESC LIMIT $2
@@ -221,18 +228,11 @@ class RedriveStore:
 
     async def tally(self, uow: UnitOfWork, redrive_id: UUID) -> Tally:
         """Return how many letters are where, and the milliseconds since the ramp began."""
-        rows = await uow.connection.fetch(
-            "SELECT state, count(*) AS letters FROM fleet.redrive_items WHERE redrive_id = $1 GROUP BY state",
-            redrive_id,
-        )
-        ramped = await uow.connection.fetchval(
-            "SELECT (extract(epoch FROM clock_timestamp() - ramp_began_at) * 1000)::bigint FROM fleet.redrives"
-            " WHERE id = $1",
-            redrive_id,
-        )
+        row = await uow.connection.fetchrow(_TALLY, redrive_id)
         newest = await uow.connection.fetch(_RECENT, redrive_id, RECENT)
         failed = sum(row["state"] == "FAILED" for row in newest)
-        return Tally({row["state"]: row["letters"] for row in rows}, ramped, failed, len(newest))
+        states = {} if row is None else {name.upper(): row[name] for name in _COUNTED}
+        return Tally(states, None if row is None else row["ramped_ms"], failed, len(newest))
 
     async def observe(self, uow: UnitOfWork, redrive_id: UUID) -> None:
         """Note the outcomes that are known by now."""

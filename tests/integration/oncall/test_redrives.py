@@ -144,6 +144,47 @@ async def test_a_repeated_request_is_the_same_redrive(world: World) -> None:
     assert await world.admin.fetchval("SELECT count(*) FROM fleet.redrives") == 1
 
 
+@pytest.mark.parametrize(
+    "other",
+    [{"selection": {"error_class": "timeouts"}}, {"action": "DISCARD"}, {"canary": 3}, {"incident": "INC-2"}],
+    ids=lambda other: next(iter(other)),
+)
+async def test_a_known_id_with_other_terms_is_refused_and_changes_nothing(world: World, other: dict[str, Any]) -> None:
+    (intent,) = await dead(world, 1)
+    name = str(uuid4())
+    await ask(world, id=name, **FAST)
+    before = dict(await world.admin.fetchrow("SELECT * FROM fleet.redrives") or {})
+    for dry_run in (True, False):
+        with pytest.raises(Refusal, match=next(iter(other))) as refused:
+            await ask(world, id=name, **FAST | other | {"dry_run": dry_run})
+        assert (refused.value.code, refused.value.field) == ("idempotency_conflict", "id")
+    settlement = HandSettlementRequest.model_validate(
+        {"id": name, "intent_id": str(intent), "outcome": "UNPAID", "evidence": "the register of today: nothing"}
+        | {"reason": "never sent", "incident": "INC-1"}
+    )
+    with pytest.raises(Refusal, match="another action"):
+        await ask_settlement(world.core.worker_ports, person(world, "anna"), settlement)
+    assert dict(await world.admin.fetchrow("SELECT * FROM fleet.redrives") or {}) == before
+
+
+async def test_the_counts_of_a_redrive_are_those_of_its_letters_whoever_changes_them(world: World) -> None:
+    await dead(world, 5)
+    view = await ask(world, **FAST | {"canary": 2})
+    await run(world)
+    assert (view.progress.waiting, (await shown(world, view.id)).progress.sent) == (5, 2)
+    for state in ("SUCCEEDED", "FAILED", "SKIPPED", "RELEASED"):
+        await world.admin.execute(
+            "UPDATE fleet.redrive_items SET state = $1 WHERE letter_id ="
+            " (SELECT letter_id FROM fleet.redrive_items WHERE state IN ('WAITING', 'SENT') ORDER BY place LIMIT 1)",
+            state,
+        )
+        counted = await world.admin.fetch(
+            "SELECT lower(state) AS state, count(*) AS n FROM fleet.redrive_items GROUP BY 1"
+        )
+        kept = (await shown(world, view.id)).progress.model_dump()
+        assert {name: n for name, n in kept.items() if n} == {row["state"]: row["n"] for row in counted}
+
+
 async def test_the_verdict_is_taken_again_where_it_is_acted_upon(world: World) -> None:
     ended, sent = await dead(world, 2)
     view = await ask(world, **FAST)

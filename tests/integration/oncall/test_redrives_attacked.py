@@ -91,10 +91,13 @@ async def test_small_redrives_asked_for_at_once_do_not_pass_each_other(world: Wo
 
 
 async def test_a_canary_of_skipped_letters_proves_nothing_and_goes_on_to_the_next(world: World) -> None:
-    intents = await dead(world, 6)
+    await dead(world, 6)
     view = await ask(world, **FAST | {"canary": 2})
-    ended = [pay_job(intent) for intent in intents[:2]]
-    await world.admin.execute("UPDATE fleet.jobs SET state = 'QUEUED' WHERE id = ANY ($1)", ended)
+    # Letters of one moment have their places by chance.
+    await world.admin.execute(
+        "UPDATE fleet.jobs j SET state = 'QUEUED' FROM fleet.redrive_items x JOIN fleet.dead_letters d"
+        " ON d.id = x.letter_id WHERE x.place <= 2 AND j.id = d.job_id"
+    )
     await run(world)
     await run(world)
     progress = (await shown(world, view.id)).progress
