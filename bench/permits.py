@@ -77,7 +77,7 @@ class ReadyPermits:
 class Unthrottled:
     """Nothing is throttled: the results stream is empty where permits are granted ahead."""
 
-    def throttled(self, rail: str) -> bool:
+    def throttled(self, rail: str) -> bool:  # noqa: ARG002 - the port's
         """Return False."""
         return False
 

@@ -78,7 +78,7 @@ class FleetError(Exception):
     """
 
 
-class Refused(FleetError):
+class Refused(FleetError):  # noqa: N818 - named by outcome, as the errors of the adapters are
     """The core's problem details (RFC 9457): `problem.code` is stable, `problem.detail` names the remedy."""
 
     def __init__(self, problem: Problem, retry_after_s: int | None = None) -> None:
@@ -87,7 +87,7 @@ class Refused(FleetError):
         self.retry_after_s = retry_after_s
 
 
-class Unreachable(FleetError):
+class Unreachable(FleetError):  # noqa: N818 - named by outcome
     """The core gave no usable answer: the request may have been taken."""
 
 

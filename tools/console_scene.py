@@ -44,7 +44,7 @@ KINDS: Final = {
 }
 """Kinds of dead letters that can be redriven, 12 of each, by their fingerprints."""
 OF_ONE_KIND: Final = 12
-PASSWORD: Final = "correct horse battery staple"
+PASSWORD: Final = "correct horse battery staple"  # noqa: S105 - of people who live as long as this system does
 PEOPLE: Final = {"olga": Role.OPERATOR, "petra": Role.APPROVER, "victor": Role.VIEWER}
 
 _OTHERS: Final = """

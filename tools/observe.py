@@ -127,7 +127,7 @@ async def _prometheus(stack: Stack, home: Path) -> AsyncIterator[Prometheus]:
     (home / "prometheus.yml").write_text(yaml.safe_dump(configuration))
     port = free_port()
     with (home / "prometheus.log").open("wb") as log:
-        process = subprocess.Popen(
+        process = subprocess.Popen(  # noqa: ASYNC220  it returns at once
             [
                 "prometheus",
                 f"--config.file={home / 'prometheus.yml'}",
@@ -136,12 +136,12 @@ async def _prometheus(stack: Stack, home: Path) -> AsyncIterator[Prometheus]:
             ],
             stdout=log,
             stderr=log,
-            preexec_fn=die_with_parent(signal.SIGKILL),
+            preexec_fn=die_with_parent(signal.SIGKILL),  # noqa: PLW1509  one prctl call, resolved before the fork
         )
     server = Prometheus(port)
     try:
         async with asyncio.timeout(patience_s(_WITHIN_S)):
-            while not await server.is_ready():
+            while not await server.is_ready():  # noqa: ASYNC110  bounded by the time-out
                 await asyncio.sleep(0.5)
         yield server
     finally:

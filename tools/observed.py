@@ -1,4 +1,5 @@
 """The bad scenarios of `./dev observe`: how each begins, which alerts it causes, how it ends."""
+# ruff: noqa: S608  the statements hold one constant of ours
 
 import asyncio
 import contextlib

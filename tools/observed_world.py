@@ -104,7 +104,7 @@ async def until(is_so: Callable[[], Awaitable[bool]], what: str) -> None:
     longest_s = patience_s(_LONGEST_S)
     try:
         async with asyncio.timeout(longest_s):
-            while not await is_so():
+            while not await is_so():  # noqa: ASYNC110  bounded by the time-out
                 await asyncio.sleep(0.2)
     except TimeoutError as error:
         raise TimeoutError(f"within {longest_s:.0f} s there was no {what}") from error

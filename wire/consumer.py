@@ -189,7 +189,7 @@ class StreamConsumer:
             # They stay pending and are claimed after I: a drain must end although the server is down.
             log.warning("stream %s: unstarted entries not released: %s", self._settings.stream, type(error).__name__)
             self.forget([entry for entry, held in self.held.items() if not held.started])
-        while self.held and time.monotonic() < deadline:
+        while self.held and time.monotonic() < deadline:  # noqa: ASYNC110 - bounded by the deadline
             await asyncio.sleep(0.01)
         for task in self._tasks[2:]:
             task.cancel()
@@ -212,7 +212,7 @@ class StreamConsumer:
                     # What nobody foresaw must not end a loop in silence: it is shown whole, and tried again.
                     log.warning("stream %s: %s", self._settings.stream, type(error).__name__, exc_info=not known)
                 ceiling_s = min(BACKOFF_CAP_S, 0.05 * 2.0 ** min(failures, 8))
-                await asyncio.sleep(random.uniform(ceiling_s / 2, ceiling_s))
+                await asyncio.sleep(random.uniform(ceiling_s / 2, ceiling_s))  # noqa: S311 - jitter
 
     async def _read(self) -> None:
         await self._reading.wait()

@@ -57,8 +57,8 @@ class EnvironmentSettings(BaseSettings):
         settings_cls: type[BaseSettings],
         init_settings: PydanticBaseSettingsSource,
         env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,
-        file_secret_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003  the signature is the base class's
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003  the signature is the base class's
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Return the sources in the order in which they count."""
         return init_settings, env_settings, _Files(settings_cls)

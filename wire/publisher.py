@@ -52,7 +52,7 @@ class Publisher:
         """Publish what waits, then end. What could not be published stays owned and is claimed later."""
         try:
             async with asyncio.timeout(timeout_s):
-                while self._waiting:
+                while self._waiting:  # noqa: ASYNC110 - bounded by the time-out
                     await asyncio.sleep(0.005)
         except TimeoutError:
             log.warning("%s completions of %s not published in time", len(self._waiting), self._rail)

@@ -100,7 +100,7 @@ class Breaker:
         wait_s = min(own.open_most_s, own.open_s * 2.0 ** min(self._opened, 16))
         self._opened += 1
         # Instances that saw the same failure must not probe in the same instant.
-        self._closes_at_s = self._clock() + wait_s * random.uniform(0.9, 1.1)
+        self._closes_at_s = self._clock() + wait_s * random.uniform(0.9, 1.1)  # noqa: S311 - jitter
         self._turn(BreakerState.OPEN)
 
     def _turn(self, state: BreakerState) -> None:

@@ -32,7 +32,7 @@ _SEEN: Final = 10_000
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
-class CallbackRefused(Exception):
+class CallbackRefused(Exception):  # noqa: N818 - named by outcome
     """Not the provider's, or not fit to be taken; `status` is what the sender is answered."""
 
     def __init__(self, code: str, status: int = 401) -> None:

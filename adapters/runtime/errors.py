@@ -27,7 +27,7 @@ class AdapterError(Exception):
         self.evidence = evidence
 
 
-class Rejected(AdapterError):
+class Rejected(AdapterError):  # noqa: N818 - named by outcome
     """The provider refused for good; `code` is a stable code of ours, such as `payee_not_found`."""
 
     def __init__(self, code: str, message: str = "", *, evidence: str = "") -> None:
@@ -35,7 +35,7 @@ class Rejected(AdapterError):
         self.code = code
 
 
-class NotSent(AdapterError):
+class NotSent(AdapterError):  # noqa: N818 - named by outcome
     """Provably nothing left us, or nothing was taken: the same reference may be sent later."""
 
     def __init__(
@@ -53,7 +53,7 @@ class Throttled(NotSent):
         super().__init__(message, reason="throttled", after_s=after_s, evidence=evidence)
 
 
-class Indeterminate(AdapterError):
+class Indeterminate(AdapterError):  # noqa: N818 - named by outcome
     """It may have been executed; `reason` is a stable code of ours."""
 
     def __init__(self, message: str, *, reason: str = "indeterminate", evidence: str = "") -> None:
@@ -68,7 +68,7 @@ class ProtocolViolation(Indeterminate):
         super().__init__(message, reason="protocol_violation", evidence=evidence)
 
 
-class Misconfigured(AdapterError):
+class Misconfigured(AdapterError):  # noqa: N818 - named by outcome
     """Our credentials or addresses are wrong: nothing can work until a person mends them."""
 
 

@@ -43,7 +43,7 @@ class EvidenceKeeper:
     async def stop(self, timeout_s: float) -> None:
         """Post what waits, for at most `timeout_s`; the rest is counted as dropped."""
         deadline = asyncio.get_running_loop().time() + timeout_s
-        while self._waiting and asyncio.get_running_loop().time() < deadline:
+        while self._waiting and asyncio.get_running_loop().time() < deadline:  # noqa: ASYNC110 - bounded
             await asyncio.sleep(0.01)
         if self._task is not None:
             self._task.cancel()
@@ -65,7 +65,7 @@ class EvidenceKeeper:
                 backoff_s = min(backoff_s * 2, 5.0)
                 continue
             except CoreRefusedError as error:
-                log.error("the core refused evidence: %s", error.status)
+                log.error("the core refused evidence: %s", error.status)  # noqa: TRY400 - the text may hold payees
                 metrics.EVIDENCE_DROPPED.labels(self._rail).inc(len(batch))
                 taken = False
             backoff_s = 0.1

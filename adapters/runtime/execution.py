@@ -120,7 +120,7 @@ class Executor:
         try:
             outcome = verdicts.checked(action, await self._bounded(self._call(action, granted)))
             self.misconfigured = False
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - whatever a rail raises is a fact about money
             failure, outcome = error, self._learn(action, error)
         elapsed_s = time.monotonic() - begun_s
         _seconds(self._name, action).observe(elapsed_s)
@@ -144,13 +144,13 @@ class Executor:
         return [next(told) if no is None else Executed(Action.SUBMIT, no) for no in refused]
 
     async def _submit(self, orders: Sequence[Order]) -> list[Executed]:
-        assert self._pays_many is not None
+        assert self._pays_many is not None  # noqa: S101 - `pays_together` was asked first
         begun_s, failure = time.monotonic(), None
         try:
             answers = await self._bounded(self._pays_many.pay_many(orders))
             self.misconfigured = False
             outcomes = [self._judged(answer) for _, answer in zip(orders, answers, strict=True)]
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - whatever a rail raises is a fact about money
             failure, outcomes = error, [self._learn(Action.SUBMIT, error)] * len(orders)
         call = call_of(time.monotonic() - begun_s, failure)
         _seconds(self._name, Action.SUBMIT).observe(call.elapsed_s)
@@ -163,7 +163,7 @@ class Executor:
             return self._learn(Action.SUBMIT, answer)
         try:
             return verdicts.checked(Action.SUBMIT, answer)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - an answer that is none may stand for a payment that was made
             return self._learn(Action.SUBMIT, error)
 
     def _refused(self, action: Action, granted: Granted, age_s: float) -> Outcome | None:

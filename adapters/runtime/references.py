@@ -10,7 +10,7 @@ from schemas.results import Basis, Verdict
 T = TypeVar("T")
 
 
-class ReferenceUnknown(Exception):
+class ReferenceUnknown(Exception):  # noqa: N818 - an answer, not a failure
     """The provider has never seen the reference. It says nothing about a request that is still on its way."""
 
     def __init__(self, evidence: str) -> None:
@@ -22,7 +22,7 @@ class ReferenceUnknown(Exception):
         return Outcome(Verdict.NOT_FOUND, evidence=self.evidence, basis=Basis.REFERENCE_STATUS)
 
 
-class ReferenceTaken(Exception):
+class ReferenceTaken(Exception):  # noqa: N818 - an answer, not a failure
     """The reference exists already: the first request arrived. Ask for its status."""
 
 

@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 _PATH: Final = "/internal/v1/registers"
 
 
-class RegisterAbsent(Exception):
+class RegisterAbsent(Exception):  # noqa: N818 - it is an answer, not a failure
     """The provider has no register of the day."""
 
 

@@ -89,7 +89,7 @@ class BankList:
     async def _replace(self) -> None:
         try:
             banks = await self._fetch()
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - whatever a fetch raises, the list from before stays
             log.warning("the list of banks was not fetched, its age is %s s: %s", self.age_s, error)
             return
         if not banks:

@@ -1,5 +1,7 @@
 """The part of the conformance suite about callbacks: genuine ones are understood, all others have no effect."""
 
+# ruff: noqa: S101 - a suite asserts
+
 import time
 from collections.abc import Sequence
 from typing import Any, Final, Protocol, runtime_checkable
@@ -121,7 +123,7 @@ async def _deliver(rail: ReceivesCallbacks, core: _Core, callback: Callback, now
     receiver = CallbackReceiver(rail, core, own, time.time if now_s is None else lambda: now_s)
     await receiver.start("127.0.0.1", 0)
     try:
-        runner = receiver._runner
+        runner = receiver._runner  # noqa: SLF001 - the port that the system chose
         assert runner is not None
         port = runner.addresses[0][1]
         async with httpx.AsyncClient(trust_env=False) as provider:

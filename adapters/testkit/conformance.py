@@ -5,6 +5,8 @@ runtime's own executor, so what it certifies is the verdict that the core would 
 registration is put to the test; callbacks and the end of the process are in modules of their own beside this one.
 """
 
+# ruff: noqa: S101 - a suite asserts
+
 import logging
 import re
 import uuid

@@ -75,7 +75,7 @@ def _commit(connection: sqlite3.Connection, batch: list[_Work]) -> None:
         connection.execute("SAVEPOINT item")
         try:
             outcomes.append((work(connection), None))
-        except Exception as failure:
+        except Exception as failure:  # noqa: BLE001 - it is handed to the caller
             connection.execute("ROLLBACK TO item")
             outcomes.append((None, failure))
         connection.execute("RELEASE item")

@@ -112,7 +112,7 @@ class FaultScripts:
     _built_in: list[Script] = field(init=False)
 
     def __post_init__(self) -> None:
-        self._random = random.Random(self.seed)
+        self._random = random.Random(self.seed)  # noqa: S311 - repeatable on purpose
         self._built_in = [replace(script) for script in self.scripts]
 
     def clear(self) -> None:

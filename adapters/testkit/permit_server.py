@@ -1,5 +1,7 @@
 """A small core for tests of adapters: permits, registration and evidence over real sockets, scripted per job."""
 
+# ruff: noqa: S101 - it asserts
+
 import uuid
 from collections import Counter
 from typing import Any

@@ -24,7 +24,7 @@ from wire.environment import read_variable
 Model = TypeVar("Model", bound=BaseModel)
 Endpoint = Callable[[Request], Awaitable[Response]]
 
-SECRET_VARIABLE: Final = "SIMULATOR_SECRET"
+SECRET_VARIABLE: Final = "SIMULATOR_SECRET"  # noqa: S105 - the name of it
 """The variable of a simulator's environment that holds what it shares with its client."""
 
 BEFORE = frozenset({Fault.TIMEOUT_BEFORE, Fault.ERROR_BEFORE, Fault.RESET_BEFORE, Fault.THROTTLED})

@@ -32,6 +32,6 @@ class HotPaths:
         scope["hot_path"] = scope["path"]
         try:
             answer = await handler(Request(scope, receive))
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - each failure has its problem, as in the application
             answer = answer_to(error, scope["path"], self._passing)
         await answer(scope, receive, send)

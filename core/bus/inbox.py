@@ -75,10 +75,10 @@ class Inbox:
         while True:
             try:
                 return list(await self._receive(self._rail, batch))
-            except Exception as error:
+            except Exception as error:  # noqa: BLE001 - the entries are kept, whatever failed
                 # The entries stay ours and alive: a database that is away costs time, never a verdict.
                 failures += 1
                 if failures == 1:
                     log.warning("%s cannot be received: %s: %s", self._stream, type(error).__name__, error)
                 ceiling_s = min(5.0, 0.1 * 2 ** min(failures, 6))
-                await asyncio.sleep(random.uniform(ceiling_s / 2, ceiling_s))
+                await asyncio.sleep(random.uniform(ceiling_s / 2, ceiling_s))  # noqa: S311 - jitter

@@ -35,11 +35,11 @@ async def _turn(name: str, step: Callable[[], Awaitable[float]], beat: Beat) -> 
         beat.beat()
         try:
             wait_s = await step()
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - it is logged, and the loop must outlive it
             failures += 1
             if failures == 1:
                 log.warning("%s fails: %s: %s", name, type(error).__name__, error)
-            wait_s = random.uniform(0.5, 1.0) * min(5.0, 0.1 * 2 ** min(failures, 6))
+            wait_s = random.uniform(0.5, 1.0) * min(5.0, 0.1 * 2 ** min(failures, 6))  # noqa: S311 - jitter
         else:
             if failures:
                 log.warning("%s works again after %d failures", name, failures)

@@ -220,12 +220,12 @@ async def _prove_books(deps: BusDeps) -> None:
     every_s = deps.settings.books_every_s
     BOOKS_PROVEN.set_to_current_time()
     # A start has other work first, and several resolvers that start together shall not prove together.
-    await asyncio.sleep(random.uniform(0.5, 1.0) * min(_BOOKS_AFTER_S, every_s))
+    await asyncio.sleep(random.uniform(0.5, 1.0) * min(_BOOKS_AFTER_S, every_s))  # noqa: S311 - jitter
 
     async def step() -> float:
         try:
             await deps.prove_books()
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - what read for half an hour is not repeated in a second
             _log.warning("the books could not be proven: %s: %s", type(error).__name__, error)
         return every_s
 

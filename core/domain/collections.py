@@ -250,7 +250,7 @@ def judge_return(
 
 def received(result: Result, job: JobRow) -> list[ProviderPayment]:
     """Return a collection's PAID or RETURNED as the facts that it is: asked by us, so they may credit."""
-    assert result.amount_minor is not None and result.currency is not None
+    assert result.amount_minor is not None and result.currency is not None  # noqa: S101, PT018 - it was decided on
     returned = result.verdict is Verdict.RETURNED
     first = ProviderPayment(
         provider_account=job.provider_account,

@@ -300,7 +300,7 @@ def fee_of(rule: FeeRule, amount_minor: int, context: "cel.Context | None") -> i
     if isinstance(rule.fee, FeeRate):
         fee_minor = rate(amount_minor, rule.fee.fixed_minor, rule.fee.basis_points, rule.fee.rounding)
     else:
-        assert context is not None
+        assert context is not None  # noqa: S101 - a defect, and no payment's fault
         fee_minor = rule.fee.value(context)
         # A truth value is an integer to Python, and no fee.
         if type(fee_minor) is not int or fee_minor < 0:

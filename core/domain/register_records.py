@@ -34,7 +34,7 @@ def record_of(line: RegisterLine) -> Record:
 def moment_of(source: MappedMoment, told: str) -> datetime:
     """Return the time that a cell tells. Raises ValueError."""
     try:
-        at = datetime.strptime(told, source.format) if source.format else datetime.fromisoformat(told)
+        at = datetime.strptime(told, source.format) if source.format else datetime.fromisoformat(told)  # noqa: DTZ007
     except ValueError as error:
         raise ValueError(f"at: {told[:_TOLD_CHARACTERS]!r} is no time of the format") from error
     return at if at.tzinfo is not None else at.replace(tzinfo=ZoneInfo(source.timezone))

@@ -152,7 +152,7 @@ PROBLEMS: Final = {
 }
 
 
-class Refusal(Exception):
+class Refusal(Exception):  # noqa: N818 - named by outcome
     """A request is refused and nothing was changed. `code` is a key of PROBLEMS; the text names the remedy."""
 
     def __init__(self, code: str, detail: str, *, field: str | None = None, limit: LimitExceeded | None = None) -> None:

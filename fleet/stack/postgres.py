@@ -96,7 +96,7 @@ class EmbeddedPostgres:
                 cwd=self._home,
                 # Ctrl-C in a terminal reaches the whole foreground group; the supervisor alone decides the order.
                 start_new_session=True,
-                preexec_fn=die_with_parent(signal.SIGINT),
+                preexec_fn=die_with_parent(signal.SIGINT),  # noqa: PLW1509  one prctl call, resolved before the fork
             )
         self._wait_until_ready(timeout_s)
 

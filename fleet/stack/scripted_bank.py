@@ -47,7 +47,7 @@ class BankScripts:
     def __init__(self, seed: int = 0) -> None:
         self.scripts: list[BankScript] = []
         self.returning: set[str] = set()
-        self._random = random.Random(seed)
+        self._random = random.Random(seed)  # noqa: S311 - repeatable on purpose
 
     def due(self, payee: str, reference: str, amount_minor: int) -> str | None:
         """Return what befalls this payment, if anything, and count it."""

@@ -79,7 +79,7 @@ class EmbeddedValkey:
                 stdin=subprocess.DEVNULL,
                 cwd=self._home,
                 start_new_session=True,
-                preexec_fn=die_with_parent(signal.SIGTERM),
+                preexec_fn=die_with_parent(signal.SIGTERM),  # noqa: PLW1509  one prctl call, resolved before the fork
             )
         self._wait_until_ready(timeout_s)
 

@@ -183,7 +183,7 @@ async def _in_flight(fleet: Fleet, rail: str, timeout_s: float) -> bool:
     client = connect_redis(fleet.stack.info.redis_url, "chaos")
     try:
         async with asyncio.timeout(timeout_s):
-            while not (await client.xpending(jobs_stream(rail), ADAPTERS_GROUP))["pending"]:
+            while not (await client.xpending(jobs_stream(rail), ADAPTERS_GROUP))["pending"]:  # noqa: ASYNC110 - bounded
                 await asyncio.sleep(0.02)
     except TimeoutError:
         return False

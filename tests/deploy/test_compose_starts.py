@@ -158,7 +158,7 @@ def servers(home: Path) -> Iterator[OneMachine]:
     with (home / "valkey.log").open("wb") as log:
         valkey = subprocess.Popen(
             [str(get_binary_path()), str(home / "valkey.conf"), *options],
-            stdout=log, stderr=log, preexec_fn=die_with_parent(),
+            stdout=log, stderr=log, preexec_fn=die_with_parent(),  # noqa: PLW1509  one prctl call
         )  # fmt: skip
     try:
         yield machine

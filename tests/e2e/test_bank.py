@@ -55,7 +55,7 @@ Look = Callable[[], Awaitable[Any]]
 
 async def until(look: Look, wanted: Callable[[Any], bool]) -> Any:
     async with asyncio.timeout(_WITHIN_S):
-        while not wanted(found := await look()):
+        while not wanted(found := await look()):  # noqa: ASYNC110 - bounded by the time-out
             await asyncio.sleep(0.1)
     return found
 

@@ -171,7 +171,7 @@ class Provider:
     def _arrive(self, arrived: "asyncio.Future[Any]", act: Any) -> None:
         try:
             answer = act()
-        except Exception as refused:
+        except Exception as refused:  # noqa: BLE001 - carried to the caller, who may be gone
             answer = refused
         if not arrived.done():
             arrived.set_result(answer)

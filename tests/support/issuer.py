@@ -102,7 +102,7 @@ async def local_issuer() -> AsyncIterator[LocalIssuer]:
     issuer = LocalIssuer()
     server = listener(issuer.app(), "127.0.0.1", 0, 5)
     task = asyncio.create_task(server.serve())
-    while not server.started:
+    while not server.started:  # noqa: ASYNC110 - the server offers nothing to wait for
         await asyncio.sleep(0.01)
     issuer.url = f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
     try:

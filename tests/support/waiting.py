@@ -13,14 +13,14 @@ PATIENCE_S = 40.0
 async def until(true: Callable[[], object], timeout_s: float = PATIENCE_S) -> None:
     """Return once `true()` holds. Raises TimeoutError."""
     async with asyncio.timeout(timeout_s):
-        while not true():
+        while not true():  # noqa: ASYNC110 - bounded by the time-out
             await asyncio.sleep(0.01)
 
 
 async def until_async(true: Callable[[], Awaitable[object]], timeout_s: float = PATIENCE_S) -> None:
     """Return once `await true()` holds. Raises TimeoutError."""
     async with asyncio.timeout(timeout_s):
-        while not await true():
+        while not await true():  # noqa: ASYNC110 - bounded by the time-out
             await asyncio.sleep(0.01)
 
 

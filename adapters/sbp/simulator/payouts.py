@@ -24,7 +24,7 @@ from schemas.money import AmountError, currency_of, to_major_text, to_minor
 MOSCOW: Final = ZoneInfo("Europe/Moscow")
 RUB: Final = currency_of("RUB")
 
-_NAMES = ("Иван Петрович С.", "Мария Ивановна К.", "Сергей Ильич В.", "Анна Олеговна Т.", "Павел Ю.")
+_NAMES = ("Иван Петрович С.", "Мария Ивановна К.", "Сергей Ильич В.", "Анна Олеговна Т.", "Павел Ю.")  # noqa: RUF001
 _OPEN = frozenset({PayoutStatus.IN_PROGRESS, PayoutStatus.PENDING, PayoutStatus.WAITING_CONFIRMATION})
 
 BANKS: Final = (

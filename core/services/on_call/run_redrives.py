@@ -188,7 +188,7 @@ async def _read_again(ports: RunPorts, unit_of_work: UnitOfWorkFactory, row: Red
             failpoint("redrive.before_result_commit")
     except ports.shared_faults:
         raise
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 - a result that still breaks the settler is told, the rest goes on
         _log.exception("the result of letter %s cannot be settled again", item.letter_id)
         async with unit_of_work() as uow:
             # The redrive before its letters, everywhere: their counts are kept with it.

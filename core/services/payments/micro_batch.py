@@ -58,7 +58,7 @@ class MicroBatcher(Generic[Item, Answer]):
         for future in futures:
             try:
                 answers.append(await future)
-            except Exception as error:
+            except Exception as error:  # noqa: BLE001 - each item hears its own
                 answers.append(error)
         return answers
 
@@ -91,7 +91,7 @@ class MicroBatcher(Generic[Item, Answer]):
     async def _execute(self, batch: Sequence[tuple[Item, asyncio.Future[Answer]]]) -> None:
         try:
             answers = await self._run([item for item, _ in batch])
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - whatever it is, each waiting request hears its own answer
             if len(batch) == 1 or isinstance(error, self._shared_faults):
                 for _, future in batch:
                     _fail(future, error)

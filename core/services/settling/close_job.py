@@ -151,7 +151,7 @@ async def close_if_unsent(
     job_ids: Sequence[UUID],
     *,
     to: IntentState,
-    type: str,
+    type: str,  # noqa: A002 - the event's own word
     failure_code: str | None = None,
     failure_message: str | None = None,
 ) -> set[UUID]:
@@ -172,7 +172,7 @@ async def unsent_endings(
     job_ids: Sequence[UUID],
     *,
     to: IntentState,
-    type: str,
+    type: str,  # noqa: A002 - the event's own word
     failure_code: str | None = None,
     failure_message: str | None = None,
 ) -> list[Ending]:

@@ -183,7 +183,7 @@ class Completer:
             catalogue.STRANDED.labels(each.kind, "found").inc()
             try:
                 outcome = await self.complete(each)
-            except Exception as error:
+            except Exception as error:  # noqa: BLE001 - one that cannot be finished holds up no other
                 told = {"intent_id": each.intent_id}
                 _log.error("a payment (%s) cannot be completed: %s", each.kind, type(error).__name__, extra=told)
                 outcome = "failed"

@@ -71,7 +71,7 @@ async def resolve_due(ports: ResolvePorts, unit_of_work: UnitOfWorkFactory, memo
         return await _resolve(ports, unit_of_work, memory, limit, taken)
     except ports.shared_faults:
         raise
-    except Exception:
+    except Exception:  # noqa: BLE001 - whatever one job raises, the others go on
         _log.exception("%d due jobs cannot be resolved together", len(taken))
     together = len(taken)
     for _ in range(together):

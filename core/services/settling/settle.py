@@ -106,7 +106,7 @@ async def settle_batch(
             return await _settle(uow, ports, deliveries)
     except ports.shared_faults:
         raise
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 - a poisoned item is kept and told apart, whatever it raised
         # Whatever one item does to the core, its neighbours settle and its hold stays.
         if len(deliveries) == 1:
             if races_left and isinstance(error, ResolutionRefusedError):

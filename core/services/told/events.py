@@ -153,7 +153,7 @@ class EventHub:
                     wanted_until_s = time.monotonic() + _WANTED_FOR_S
                 await self._tell()
                 failing = False
-            except Exception as error:
+            except Exception as error:  # noqa: BLE001 - whatever one look met, the next one may not
                 if not failing:
                     _log.warning("events cannot be looked for: %s", type(error).__name__)
                 failing = True

@@ -189,7 +189,7 @@ class Notifier:
             await self._deliveries.keep(outcomes)
             if any(outcome.answer.status == _GONE for outcome in outcomes):
                 await self._deliveries.disable(endpoint_id, "the receiver answered 410 Gone")
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - the deliveries are due again after their lease
             _log.warning("what became of %d deliveries could not be kept: %s", len(batch), type(error).__name__)
 
     async def _attempt(self, delivery: Delivery) -> Outcome:
@@ -200,7 +200,7 @@ class Notifier:
             catalogue.WEBHOOKS.labels("delivered").inc()
             return Outcome(delivery, DeliveryState.DELIVERED, answer)
         told_s = answer.retry_after_s
-        wait_s = self._schedule.wait_s(delivery.attempts, random.random(), told_s)
+        wait_s = self._schedule.wait_s(delivery.attempts, random.random(), told_s)  # noqa: S311 - jitter
         if wait_s is None or answer.status == _GONE:
             catalogue.WEBHOOKS.labels("dead").inc()
             return Outcome(delivery, DeliveryState.DEAD, answer)

@@ -24,7 +24,7 @@ class KeyStore:
         """Return the key of any tenant."""
         async with self._database.acquire() as connection:
             row = await connection.fetchrow(
-                f"SELECT {_COLUMNS} AS revoked FROM fleet.find_service_key($1)",
+                f"SELECT {_COLUMNS} AS revoked FROM fleet.find_service_key($1)",  # noqa: S608 - a constant
                 key_id,
             )
         return None if row is None else _key(row)
@@ -67,7 +67,7 @@ class KeyStore:
     async def list_keys(self, uow: UnitOfWork, tenant_id: UUID | None) -> list[StoredKey]:
         """Return the keys of a tenant, or all."""
         rows = await uow.connection.fetch(
-            f"SELECT {_COLUMNS} AS revoked FROM fleet.service_keys"
+            f"SELECT {_COLUMNS} AS revoked FROM fleet.service_keys"  # noqa: S608 - a constant
             " WHERE $1::uuid IS NULL OR tenant_id = $1 ORDER BY created_at, id",
             tenant_id,
         )

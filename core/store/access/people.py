@@ -19,7 +19,7 @@ _CHANGEABLE: Final = frozenset({"role", "secret", "tenant_id", "revoked_at"})
 _SESSION: Final = f"""
 SELECT {", ".join(f"p.{name}" for name in _COLUMNS.split(", "))}, s.hash, s.acting_tenant, s.seen_at, s.expires_at
 FROM fleet.console_sessions s JOIN fleet.people p ON p.id = s.person_id WHERE s.hash = $1
-"""
+"""  # noqa: S608 - constants
 # Each failure beyond the free ones doubles the wait; a quiet hour forgets them.
 _FAILED: Final = """
 INSERT INTO fleet.console_attempts AS a (name_hash, failures) VALUES ($1, 1)
@@ -40,16 +40,16 @@ class StoredPeople:
 
     async def find(self, uow: UnitOfWork, name: str) -> Person | None:
         """Return who has the name."""
-        return _person(await uow.connection.fetchrow(f"SELECT {_COLUMNS} FROM fleet.people WHERE name = $1", name))
+        return _person(await uow.connection.fetchrow(f"SELECT {_COLUMNS} FROM fleet.people WHERE name = $1", name))  # noqa: S608
 
     async def find_subject(self, uow: UnitOfWork, issuer: str, subject: str) -> Person | None:
         """Return whom an identity provider means."""
-        statement = f"SELECT {_COLUMNS} FROM fleet.people WHERE issuer = $1 AND subject = $2"
+        statement = f"SELECT {_COLUMNS} FROM fleet.people WHERE issuer = $1 AND subject = $2"  # noqa: S608 - constants
         return _person(await uow.connection.fetchrow(statement, issuer, subject))
 
     async def page(self, uow: UnitOfWork, tenant_id: UUID | None) -> list[Person]:
         """Return everybody of a tenant, or all, revoked ones too, by name."""
-        statement = f"SELECT {_COLUMNS} FROM fleet.people WHERE $1::uuid IS NULL OR tenant_id = $1 ORDER BY name"
+        statement = f"SELECT {_COLUMNS} FROM fleet.people WHERE $1::uuid IS NULL OR tenant_id = $1 ORDER BY name"  # noqa: S608
         return [found for row in await uow.connection.fetch(statement, tenant_id) if (found := _person(row))]
 
     async def change(self, uow: UnitOfWork, person_id: UUID, **changed: Any) -> None:
@@ -59,7 +59,7 @@ class StoredPeople:
         now = [name for name, value in changed.items() if value == "now"]
         given = {name: value for name, value in changed.items() if name not in now}
         sets = [f"{name} = ${place}" for place, name in enumerate(given, 2)] + [f"{name} = now()" for name in now]
-        statement = f"UPDATE fleet.people SET {', '.join(sets)} WHERE id = $1"
+        statement = f"UPDATE fleet.people SET {', '.join(sets)} WHERE id = $1"  # noqa: S608 - names of _CHANGEABLE
         await uow.connection.execute(statement, person_id, *given.values())
 
     async def open_session(self, uow: UnitOfWork, session_hash: bytes, person: Person, expires_at: datetime) -> None:

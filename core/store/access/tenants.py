@@ -17,11 +17,11 @@ _INSERT: Final = f"""
 INSERT INTO fleet.tenants (tenant_id, name, business_timezone, returns_to, created_by)
 SELECT $1, $2, $3, $4, $5 WHERE NOT EXISTS (SELECT FROM fleet.tenants WHERE name = $2)
 RETURNING {_COLUMNS}
-"""
+"""  # noqa: S608 - a constant
 _LIST: Final = f"""
 SELECT {_COLUMNS} FROM fleet.tenants
 WHERE tenant_id <> '00000000-0000-0000-0000-000000000000' ORDER BY created_at, tenant_id
-"""
+"""  # noqa: S608 - a constant
 
 
 class TenantStore:

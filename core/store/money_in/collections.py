@@ -183,12 +183,12 @@ CROSS JOIN LATERAL (
     SELECT array_agg(o.name) AS names, max(o.recycled_on) AS recycled_on
     FROM fleet.provider_payment_names o WHERE o.payment_id = p.id) n
 WHERE p.id IN (SELECT id FROM noted) ORDER BY p.seen_at
-"""
+"""  # noqa: S608 - a constant
 
 _STANDING_OF: Final = f"""
 SELECT p.id, {STANDING} AS state FROM fleet.provider_payments p LEFT JOIN fleet.intents c ON c.id = p.consumed_by
 WHERE p.id = ANY ($1::uuid[])
-"""
+"""  # noqa: S608 - a constant
 
 _RETURNS: Final = """
 UPDATE fleet.provider_payments p SET returned_minor = r.returned_minor, returned_by = r.returned_by

@@ -36,12 +36,12 @@ SELECT p.id, p.reason, p.amount_minor - p.returned_minor AS amount_minor, p.retu
     p.provider_account, p.transaction_id, p.reference, p.intent_id, p.consumed_by AS taken_by, p.occurred_at,
     p.provider, p.environment, {STANDING} AS state
 FROM fleet.provider_payments p LEFT JOIN fleet.intents c ON c.id = p.consumed_by
-"""
+"""  # noqa: S608 - a constant
 _PAGE: Final = f"""
 SELECT * FROM ({_ITEM} WHERE p.state = 'SUSPENDED' AND p.tenant_id = $1
     AND ($2::uuid IS NULL OR p.intent_id = $2) AND ($3::uuid IS NULL OR p.id > $3)) AS items
 WHERE $4::text IS NULL OR state = $4 ORDER BY id LIMIT $5
-"""
+"""  # noqa: S608 - a constant
 # A return that is booked is noted no more; one of a part leaves the rest to be decided about.
 _TAKEN_BACK: Final = """
 EXISTS (SELECT FROM fleet.provider_payments r WHERE r.id = p.returned_by AND r.state = 'NOTED')
@@ -107,7 +107,7 @@ class SuspenseStore:
         if row is None:
             return None
         back = await uow.connection.fetchval(
-            f"SELECT {_TAKEN_BACK} FROM fleet.provider_payments p WHERE p.id = $1",
+            f"SELECT {_TAKEN_BACK} FROM fleet.provider_payments p WHERE p.id = $1",  # noqa: S608 - a constant
             item_id,
         )
         return Locked(_item(row), row["provider"], row["environment"], back)

@@ -62,11 +62,11 @@ class AuditStore:
             arguments += before
             place = len(arguments)
             conditions.append(
-                f"(at, tenant_id, seq) < (SELECT at, tenant_id, seq FROM fleet.audit_entries"
+                f"(at, tenant_id, seq) < (SELECT at, tenant_id, seq FROM fleet.audit_entries"  # noqa: S608 - numbers
                 f" WHERE tenant_id = ${place - 1} AND seq = ${place})"
             )
         rows = await uow.connection.fetch(
-            f"SELECT {_COLUMNS} FROM fleet.audit_entries WHERE {' AND '.join(conditions)}"
+            f"SELECT {_COLUMNS} FROM fleet.audit_entries WHERE {' AND '.join(conditions)}"  # noqa: S608 - constants
             f" ORDER BY at DESC, tenant_id DESC, seq DESC LIMIT {limit:d}",
             *arguments,
         )
@@ -75,7 +75,7 @@ class AuditStore:
     async def stretch(self, uow: UnitOfWork, tenant_id: UUID, after: int, upto: int) -> list[AuditEntry]:
         """Return the next entries of a chain, in order."""
         rows = await uow.connection.fetch(
-            f"SELECT {_COLUMNS} FROM fleet.audit_entries"
+            f"SELECT {_COLUMNS} FROM fleet.audit_entries"  # noqa: S608 - constants
             f" WHERE tenant_id = $1 AND seq > $2 AND seq <= $3 ORDER BY seq LIMIT {_WALK_PAGE}",
             tenant_id,
             after,

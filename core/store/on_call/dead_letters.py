@@ -37,7 +37,7 @@ FROM unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::uuid[], $6::text
 LEFT JOIN fleet.jobs j ON j.id = l.job_id AND j.rail = l.rail
 ON CONFLICT (stream, entry_id) DO NOTHING
 RETURNING job_id
-"""
+"""  # noqa: S608 - a constant
 
 # A read that died has nothing to inquire about; a payment with a permit is the resolver's at once. What waits for the
 # resolver goes on waiting. `died` lets the job's end close its letters (0089).
@@ -68,7 +68,7 @@ SELECT {", ".join(f"d.{name}" for name in _COLUMNS)}, d.payload::text AS payload
     i.state AS intent_state, floor(extract(epoch FROM now() - d.received_at))::bigint AS age_s, {STANDING}
 FROM page d {JOINED}
 ORDER BY d.received_at DESC, d.id DESC
-"""
+"""  # noqa: S608 - constants
 
 _GROUPS: Final = """
 WITH counted AS (

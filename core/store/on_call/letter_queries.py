@@ -154,14 +154,14 @@ def _newest_of(wanted: LetterFilter, others: Sequence[str], limit: int, after: t
     found = conditions_of(replace(wanted, **without))
     if after is not None:
         found.add(_AFTER, *after)
-    newest = f"SELECT d.* FROM fleet.dead_letters d WHERE {found.where} {_ORDER} LIMIT {_NEWEST:d}"
+    newest = f"SELECT d.* FROM fleet.dead_letters d WHERE {found.where} {_ORDER} LIMIT {_NEWEST:d}"  # noqa: S608
     found.texts.clear()
     for name in others:
         if name == "text":
             found.add("d.searched @@ websearch_to_tsquery('simple', {})", wanted.text)
         else:
             found.add(f"d.{name} = {{}}", getattr(wanted, name))
-    return _by_ids(found, f"SELECT d.id FROM ({newest}) d WHERE {found.where} {_ORDER} LIMIT {limit:d}")
+    return _by_ids(found, f"SELECT d.id FROM ({newest}) d WHERE {found.where} {_ORDER} LIMIT {limit:d}")  # noqa: S608
 
 
 def _all_of(wanted: LetterFilter, limit: int, after: tuple[Any, Any] | None) -> Conditions:
@@ -169,8 +169,8 @@ def _all_of(wanted: LetterFilter, limit: int, after: tuple[Any, Any] | None) -> 
     found = conditions_of(wanted)
     if after is not None:
         found.add(_AFTER, *after)
-    every = f"SELECT d.id, d.received_at FROM fleet.dead_letters d WHERE {found.where} OFFSET 0"
-    return _by_ids(found, f"SELECT id FROM ({every}) m {_ORDER} LIMIT {limit:d}")
+    every = f"SELECT d.id, d.received_at FROM fleet.dead_letters d WHERE {found.where} OFFSET 0"  # noqa: S608
+    return _by_ids(found, f"SELECT id FROM ({every}) m {_ORDER} LIMIT {limit:d}")  # noqa: S608
 
 
 def _by_ids(found: Conditions, ids: str) -> Conditions:

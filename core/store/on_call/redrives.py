@@ -51,7 +51,7 @@ _COUNT: Final = f"""
 WITH {CAPS}, standings AS (SELECT {STANDING} FROM {{}} {JOINED} WHERE {{}})
 SELECT is_result, {", ".join(STANDING_COLUMNS)}, count(*) AS letters FROM standings
 GROUP BY is_result, {", ".join(STANDING_COLUMNS)}
-"""
+"""  # noqa: S608 - constants
 
 # A standing is a row of booleans: those that the rule calls doubtful are named by their text.
 _MARK: Final = f"""
@@ -62,7 +62,7 @@ WITH {CAPS}, standings AS (
 UPDATE fleet.redrive_items x SET doubted = true FROM standings s
 WHERE x.redrive_id = $1 AND x.letter_id = s.id
     AND ROW(s.is_result, {", ".join(f"s.{name}" for name in STANDING_COLUMNS)})::text = ANY ($2::text[])
-"""
+"""  # noqa: S608 - constants
 
 _ONE_AT_A_TIME: Final = "SELECT pg_advisory_xact_lock(hashtextextended('fleet.redrives:' || $1, 0))"
 _UNAPPROVED: Final = """
@@ -81,7 +81,7 @@ WHERE x.redrive_id = $1 AND x.state = 'WAITING' ORDER BY x.place LIMIT $2 FOR UP
 
 _STANDINGS: Final = f"""
 WITH {CAPS} SELECT d.id, {STANDING} FROM fleet.dead_letters d {JOINED} WHERE d.id = ANY ($1::uuid[])
-"""
+"""  # noqa: S608 - constants
 
 # A redrive is a round of its own: failures count anew. The next round of the outbox, as 0006_rounds.sql says.
 _PUT_BACK: Final = f"""
@@ -96,7 +96,7 @@ WITH ready AS (
     FROM ready r LEFT JOIN unnest($1::uuid[], $2::text[]) AS t(id, traceparent) ON t.id = r.id
 )
 SELECT id, stream FROM ready
-"""
+"""  # noqa: S608 - constants
 
 _FINISH: Final = """
 UPDATE fleet.redrive_items x SET state = f.state, verdict = f.verdict, detail = f.detail, acted_at = clock_timestamp()
@@ -159,7 +159,7 @@ class RedriveStore:
     ) -> RedriveRow | None:
         """Return a redrive, locked if asked; None where there is none of this tenant."""
         row = await uow.connection.fetchrow(
-            f"SELECT {_SELECT} FROM fleet.redrives WHERE id = $1 AND ($2::uuid IS NULL OR tenant_id = $2)"
+            f"SELECT {_SELECT} FROM fleet.redrives WHERE id = $1 AND ($2::uuid IS NULL OR tenant_id = $2)"  # noqa: S608
             + (" FOR UPDATE" if lock else ""),
             redrive_id,
             tenant_id,
@@ -169,7 +169,7 @@ class RedriveStore:
     async def take_running(self, uow: UnitOfWork, besides: Sequence[UUID]) -> RedriveRow | None:
         """Lock the oldest running redrive but these, and but those that another process works on."""
         row = await uow.connection.fetchrow(
-            f"SELECT {_SELECT} FROM fleet.redrives WHERE state = 'RUNNING' AND id <> ALL ($1::uuid[])"
+            f"SELECT {_SELECT} FROM fleet.redrives WHERE state = 'RUNNING' AND id <> ALL ($1::uuid[])"  # noqa: S608
             " ORDER BY created_at LIMIT 1 FOR UPDATE SKIP LOCKED",
             list(besides),
         )
@@ -180,7 +180,7 @@ class RedriveStore:
     ) -> list[RedriveRow]:
         """Return redrives, newest first."""
         rows = await uow.connection.fetch(
-            f"SELECT {_SELECT} FROM fleet.redrives WHERE ($1::uuid IS NULL OR tenant_id = $1)"
+            f"SELECT {_SELECT} FROM fleet.redrives WHERE ($1::uuid IS NULL OR tenant_id = $1)"  # noqa: S608
             " AND ($2::text IS NULL OR state = $2) AND ($3::uuid IS NULL OR (created_at, id) <"
             " (SELECT created_at, id FROM fleet.redrives WHERE id = $3)) ORDER BY created_at DESC, id DESC LIMIT $4",
             tenant_id,
@@ -224,7 +224,7 @@ class RedriveStore:
                 continue
             arguments.append(orjson.dumps(value).decode() if isinstance(value, Mapping) else value)
             sets.append(f"{name} = ${len(arguments)}" + ("::jsonb" if isinstance(value, Mapping) else ""))
-        await uow.connection.execute(f"UPDATE fleet.redrives SET {', '.join(sets)} WHERE id = $1", *arguments)
+        await uow.connection.execute(f"UPDATE fleet.redrives SET {', '.join(sets)} WHERE id = $1", *arguments)  # noqa: S608
 
     async def tally(self, uow: UnitOfWork, redrive_id: UUID) -> Tally:
         """Return how many letters are where, and the milliseconds since the ramp began."""

@@ -17,7 +17,7 @@ _COLUMNS: Final = (
     "tenant_id, mandate_id, wallet_id, kind, signed_on, valid_from, valid_until, max_amount_minor, debtor,"
     " account_masked, created_by, created_at, cancelled_at"
 )
-_SELECT: Final = f"SELECT {_COLUMNS}, now() AS now FROM fleet.mandates WHERE tenant_id = $1"
+_SELECT: Final = f"SELECT {_COLUMNS}, now() AS now FROM fleet.mandates WHERE tenant_id = $1"  # noqa: S608 - a constant
 # A debit that failed drew on nothing.
 _DRAWN: Final = """
 SELECT d.mandate_id, array_agg(DISTINCT d.sequence) AS drawn

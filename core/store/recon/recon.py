@@ -17,7 +17,7 @@ _PAGE: Final = f"""
 SELECT {", ".join(INTENT_COLUMNS)} FROM fleet.intents
 WHERE ($1::uuid IS NULL OR id > $1) AND ($2::timestamptz IS NULL OR id >= fleet.first_id_at($2))
     AND ($4::timestamptz IS NULL OR id < fleet.first_id_at($4)) ORDER BY id LIMIT $3
-"""
+"""  # noqa: S608 - a constant list of columns
 _BOOKED: Final = """
 SELECT id, debit_account_id, credit_account_id, amount_minor, flags FROM fleet.transfers
 WHERE id = ANY ($1::uuid[]) AND id BETWEEN $2 AND $3
@@ -61,7 +61,7 @@ WITH kept AS (
         proposed_at = NULL WHERE alerts.closed_at IS NOT NULL
 )
 SELECT count(*) FILTER (WHERE is_new) FROM kept
-"""
+"""  # noqa: S608 - a constant
 _END: Final = """
 UPDATE fleet.breaks SET state = 'GONE', ended_at = now()
 WHERE state IN ('OPEN', 'PROPOSED') AND id <> ALL ($1::uuid[])
@@ -199,4 +199,4 @@ class ReconStore:
                 continue
             arguments.append(value)
             sets.append(f"{name} = ${len(arguments)}")
-        await uow.connection.execute(f"UPDATE fleet.breaks SET {', '.join(sets)} WHERE id = $1", *arguments)
+        await uow.connection.execute(f"UPDATE fleet.breaks SET {', '.join(sets)} WHERE id = $1", *arguments)  # noqa: S608

@@ -41,14 +41,14 @@ SELECT l.file_id, l.line, l.provider_ref, l.our_ref, l.amount_minor, l.fee_minor
     row_number() OVER (PARTITION BY coalesce(k.key, g.kind || ':N:' || l.file_id || l.line)
         ORDER BY l.status <> 'SETTLED', l.file_id, l.line) AS rank
 FROM fleet.register_lines l {_KEYS} WHERE l.file_id = ANY (ARRAY[{{files}}]::uuid[])
-"""
+"""  # noqa: S608 - constants; the files are UUIDs
 _ELSEWHERE: Final = f"""
 CREATE TEMP TABLE elsewhere ON COMMIT DROP AS
 SELECT DISTINCT x.key, f.business_day < '{{day}}'::date AND l.status = 'SETTLED' AS paid_before
 FROM fleet.register_lines l JOIN fleet.register_files f ON f.id = l.file_id {_KEYS}
 CROSS JOIN LATERAL (VALUES (k.key), (k.other)) x(key)
 WHERE l.file_id = ANY (ARRAY[{{files}}]::uuid[]) AND x.key IS NOT NULL
-"""
+"""  # noqa: S608 - constants, UUIDs and a date
 _TABLES: Final = """
 CREATE TEMP TABLE ours (item bigint GENERATED ALWAYS AS IDENTITY, tenant_id uuid, intent_id uuid, subject_id uuid,
     reference text, by_theirs text, amount_minor bigint, fee_minor bigint, currency text, state text, word text,
@@ -232,7 +232,7 @@ WITH standing AS (
     RETURNING id, state
 )
 SELECT count(*) FROM kept WHERE state = 'OPEN' AND id NOT IN (SELECT id FROM standing)
-"""
+"""  # noqa: S608 - a constant
 _END: Final = """
 UPDATE fleet.breaks SET state = 'GONE', ended_at = now()
 WHERE business_day = $4 AND rail = $1 AND provider_account = $2 AND environment = $3

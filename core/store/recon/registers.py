@@ -46,7 +46,7 @@ TRUNCATE incoming_lines
 _TAKE: Final = f"""
 INSERT INTO fleet.register_lines (file_id, {", ".join(COLUMNS)})
 SELECT $1, {", ".join(COLUMNS)} FROM incoming_lines ON CONFLICT (file_id, line) DO NOTHING
-"""
+"""  # noqa: S608 - a constant list of columns
 _FILE: Final = "SELECT * FROM fleet.register_files WHERE id = $1 AND rail = $2 FOR UPDATE"
 _SAME: Final = """
 SELECT id FROM fleet.register_files WHERE rail = $1 AND provider_account = $2 AND environment = $3
@@ -84,7 +84,7 @@ WITH free AS (
     RETURNING d.provider_account, d.environment, d.business_day
 )
 SELECT * FROM leased ORDER BY business_day
-"""
+"""  # noqa: S608 - a constant
 _AWAITED: Final = """
 SELECT rail, provider_account, environment, business_day,
     floor(extract(epoch FROM now() - wanted_at))::bigint AS age_s
@@ -97,7 +97,7 @@ _GO_ON: Final = f"""
 UPDATE fleet.register_days d SET leased_until = {_LEASE} FROM fleet.register_files f
 WHERE f.id = $1 AND d.rail = f.rail AND d.provider_account = f.provider_account AND d.environment = f.environment
     AND d.business_day = f.business_day
-"""
+"""  # noqa: S608 - a constant
 _ONE_AT_A_TIME: Final = "SELECT pg_advisory_xact_lock(hashtextextended($1, 0))"
 _ACCOUNTS: Final = """
 SELECT DISTINCT rail, body->>'provider_account', coalesce(body->>'environment', 'sandbox') FROM fleet.rail_registrations

@@ -42,7 +42,7 @@ WITH {{spent}}state AS ({state_sql("$4")}), locked AS (
     ORDER BY j.id FOR UPDATE OF j SKIP LOCKED
 )
 SELECT locked.*, state.*{{is_new}} FROM state LEFT JOIN locked ON true ORDER BY locked.id
-"""
+"""  # noqa: S608 - a constant list of columns
 _LOCK_AGAIN: Final = _LOCK.format(spent="", is_new="")
 _LOCK_FIRST: Final = _LOCK.format(spent=_SPENT, is_new=", EXISTS (SELECT FROM spent) AS is_new")
 

@@ -26,7 +26,7 @@ ON CONFLICT (job_id) DO UPDATE SET told_by = excluded.told_by, told_at = now(), 
         question_id = NULL
     WHERE doubted_ends.next_ask_at IS NULL AND doubted_ends.answer NOT IN ('SUCCEEDED', 'RETURNED')
 RETURNING job_id, tenant_id, intent_id, (SELECT reference FROM fleet.jobs WHERE id = job_id) AS reference
-"""
+"""  # noqa: S608 - constants
 
 # What it was asked last is read with it: an answer, where there is one, is the outcome of the question.
 _DUE: Final = f"""
@@ -34,7 +34,7 @@ SELECT {JOB_COLUMNS}, d.asks, q.outcome AS answer, q.closed_at IS NULL AND q.sta
     d.question_id IS NULL AS anew
 FROM fleet.doubted_ends d JOIN fleet.jobs j ON j.id = d.job_id LEFT JOIN fleet.jobs q ON q.id = d.question_id
 WHERE d.next_ask_at <= now() ORDER BY d.next_ask_at LIMIT $1 FOR UPDATE OF d SKIP LOCKED
-"""
+"""  # noqa: S608 - a constant list of columns
 
 _NOTE: Final = """
 UPDATE fleet.doubted_ends d SET asks = d.asks + CASE WHEN n.question_id IS NULL THEN 0 ELSE 1 END,

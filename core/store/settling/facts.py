@@ -43,7 +43,7 @@ SELECT state.*, a.*, f.* FROM ({state_sql("$1")}) AS state, (
         array_agg(money_hash) AS f_hashes
     FROM fleet.facts WHERE job_id = ANY ($5::uuid[]) AND job_id BETWEEN $6 AND $7
 ) AS f
-"""
+"""  # noqa: S608 - a constant
 
 # Found through the intent's jobs: facts are kept in the order of jobs and have no index of their own by intent.
 _POSITIVE: Final = """
@@ -64,7 +64,7 @@ made_facts AS (
         AS f(job_id, fence, verdict, money_hash, tenant_id, intent_id, rail, body, evidence_id, quarantine)
     ON CONFLICT (job_id, fence, verdict, money_hash) DO NOTHING RETURNING job_id
 )
-""",
+""",  # noqa: S608 - a constant
     frozenset({"facts"}),
     "SELECT count(*) FROM made_facts",
 )

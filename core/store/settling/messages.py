@@ -30,7 +30,7 @@ SELECT number, ciphertext FROM (
         ORDER BY number LIMIT $5) page
     ) weighed
 WHERE bytes <= $6 OR bytes = octet_length(ciphertext) ORDER BY number
-"""
+"""  # noqa: S608 - constants
 
 
 class MessageStore:

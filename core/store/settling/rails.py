@@ -20,7 +20,7 @@ FROM (SELECT epoch, cleared_at, raised_at FROM fleet.ledger_epochs ORDER BY epoc
 LEFT JOIN LATERAL (
     SELECT version, body_hash FROM fleet.rail_registrations WHERE rail = {rail} ORDER BY version DESC LIMIT 1
 ) r ON true
-"""
+"""  # noqa: S608 - the name of a parameter
 
 
 _STATE: Final = state_sql("$1")

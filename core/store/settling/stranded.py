@@ -54,7 +54,7 @@ WHERE t.id > $1 AND t.id <= $2 AND t.flags & 2 = 2 AND t.created_at <= now() - $
     AND NOT EXISTS (SELECT FROM fleet.transfer_resolutions r WHERE r.pending_id = t.id)
     AND t.expires_at IS NULL AND (i.id IS NULL OR i.state IN ({_ENDED}))
 GROUP BY t.user_data, i.id LIMIT 100
-"""
+"""  # noqa: S608 - constants
 _REQUEUE: Final = f"""
 WITH lost AS (
     SELECT j.* FROM fleet.jobs j
@@ -67,7 +67,7 @@ WITH lost AS (
     ON CONFLICT DO NOTHING RETURNING stream
 )
 SELECT count(pg_notify('fleet_outbox', stream)) FROM (SELECT DISTINCT stream FROM again) streams
-"""
+"""  # noqa: S608 - constants
 
 
 # Behind what the last whole walk has not seen ended, or not seen at all; everything, where there was none.

@@ -30,14 +30,14 @@ WHERE r.tenant_id = $1 AND r.version >= coalesce((
     SELECT max(c.version) FROM fleet.fee_rules c
     WHERE c.rule_id = r.rule_id AND c.valid_from <= coalesce($2, now() - $3::interval)), 1)
 ORDER BY r.rule_id, r.version DESC
-"""
+"""  # noqa: S608 - a constant
 _LATEST: Final = f"""
 SELECT DISTINCT ON (r.rule_id) {_COLUMNS} FROM fleet.fee_rules r
 WHERE r.tenant_id = $1 ORDER BY r.rule_id, r.version DESC
-"""
+"""  # noqa: S608 - a constant
 _VERSIONS: Final = f"""
 SELECT {_COLUMNS} FROM fleet.fee_rules r WHERE r.tenant_id = $1 AND r.rule_id = $2 ORDER BY r.version DESC
-"""
+"""  # noqa: S608 - a constant
 _INSERT: Final = """
 INSERT INTO fleet.fee_rules
     (tenant_id, rule_id, version, name, operation, currency, enabled, body, valid_from, created_at, created_by)

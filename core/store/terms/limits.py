@@ -30,10 +30,10 @@ RETURNING clock_timestamp()
 _LATEST: Final = f"""
 SELECT DISTINCT ON (l.limit_id) {_COLUMNS} FROM fleet.limits l
 WHERE l.tenant_id = $1 ORDER BY l.limit_id, l.version DESC
-"""
+"""  # noqa: S608 - a constant
 _VERSIONS: Final = f"""
 SELECT {_COLUMNS} FROM fleet.limits l WHERE l.tenant_id = $1 AND l.limit_id = $2 ORDER BY l.version DESC
-"""
+"""  # noqa: S608 - a constant
 _INSERT: Final = """
 INSERT INTO fleet.limits (tenant_id, limit_id, version, name, enabled, body, created_at, created_by)
 VALUES ($1, $2, $3, $4, $5, $6, $7, $8)

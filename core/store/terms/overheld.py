@@ -33,7 +33,7 @@ SELECT p.limit_id, p.subject, p.period, p.tenant_id,
     (p.held_minor, p.held_count) <> (coalesce(s.minor, 0), coalesce(s.number, 0)) AS differs
 FROM page p LEFT JOIN parts s ON s.limit_id = p.limit_id AND s.subject = p.subject COLLATE "C" AND s.period = p.period
 ORDER BY p.limit_id, p.subject, p.period
-"""
+"""  # noqa: S608 - a constant
 _IN_TURN: Final = """
 SELECT pg_advisory_xact_lock(hashtextextended('fleet.overheld:' || $1::uuid || ':' || $2 || ':' || $3::date, 0))
 """
@@ -56,7 +56,7 @@ WITH seen AS (
 )
 UPDATE fleet.limit_usage u SET held_minor = u.held_minor + w.minor, held_count = u.held_count + w.number FROM wrong w
 WHERE u.limit_id = $1 AND u.subject = $2 COLLATE "C" AND u.period = $3 AND (w.minor, w.number) <> (0, 0)
-"""
+"""  # noqa: S608 - a constant
 
 
 async def overheld_page(uow: UnitOfWork, after: LimitCounter | None, limit: int) -> CounterPage:

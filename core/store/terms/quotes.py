@@ -33,8 +33,8 @@ _COLUMNS: Final = (
 _INSERT: Final = f"""
 INSERT INTO fleet.quotes ({_COLUMNS})
 VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20)
-"""
-_SELECT: Final = f"SELECT {_COLUMNS}, now() AS now FROM fleet.quotes WHERE id = ANY ($1::uuid[]) ORDER BY id"
+"""  # noqa: S608 - a constant
+_SELECT: Final = f"SELECT {_COLUMNS}, now() AS now FROM fleet.quotes WHERE id = ANY ($1::uuid[]) ORDER BY id"  # noqa: S608
 _USE: Final = Write(
     """
 used_quotes AS (

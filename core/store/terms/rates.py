@@ -52,12 +52,12 @@ CROSS JOIN LATERAL (
     SELECT * FROM fleet.exchange_rates r WHERE r.tenant_id = $1 AND r.base = p.base AND r.counter = p.counter
     ORDER BY r.observed_at DESC, r.version DESC LIMIT 1) r
 ORDER BY r.base, r.counter
-"""
+"""  # noqa: S608 - a constant
 _PAGE: Final = f"""
 SELECT {_RATE} FROM fleet.exchange_rates r
 WHERE r.tenant_id = $1 AND r.base = $2 AND r.counter = $3 AND ($4::int IS NULL OR r.version < $4)
 ORDER BY r.version DESC LIMIT $5
-"""
+"""  # noqa: S608 - a constant
 
 
 class RateStore:

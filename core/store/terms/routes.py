@@ -29,7 +29,7 @@ _COLUMNS = (
 _LIST = f"""
 SELECT {_COLUMNS} FROM fleet.routes WHERE tenant_id = $1
 ORDER BY operation, currency, enabled DESC, priority, valid_from DESC, id DESC
-"""
+"""  # noqa: S608 - a constant
 # Taken before routes change, so that two people who set one at once leave one in force. Whoever waited for it judges
 # by the statement's time: the transaction's is from before the wait.
 _LOCK = "SELECT pg_advisory_xact_lock(hashtext('fleet.routes:' || $1::uuid))"
@@ -41,7 +41,7 @@ WHERE (tenant_id, operation, currency, rail, provider, provider_account, environ
         ($9::bigint, $10::bigint, $11::text[], $12::timestamptz, $14::text)
     AND enabled AND valid_from <= coalesce($13::timestamptz, statement_timestamp())
 ORDER BY valid_from DESC, id DESC LIMIT 1
-"""
+"""  # noqa: S608 - a constant
 _DISABLE = """
 UPDATE fleet.routes SET enabled = false
 WHERE tenant_id = $1 AND operation = $2 AND currency = $3 AND enabled AND id IS DISTINCT FROM $4
@@ -54,7 +54,7 @@ SELECT $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, coalesce($13, statemen
     1 + count(*) FROM fleet.routes WHERE tenant_id = $1 AND operation = $2 AND currency = $3 AND rail = $4
     AND name = $14
 RETURNING {_COLUMNS}
-"""
+"""  # noqa: S608 - a constant
 _REGISTRATION = "SELECT body FROM fleet.rail_registrations WHERE rail = $1 ORDER BY version DESC LIMIT 1"
 
 

@@ -74,7 +74,7 @@ class EventStore:
     async def events_of_intent(self, uow: UnitOfWork, intent_id: UUID, after: int, limit: int) -> list[EventView]:
         """Return an intent's events behind a position. They are written under its lock: none is skipped."""
         rows = await uow.connection.fetch(
-            f"SELECT {_COLUMNS} FROM fleet.intent_events e WHERE intent_id = $1 AND position > $2"
+            f"SELECT {_COLUMNS} FROM fleet.intent_events e WHERE intent_id = $1 AND position > $2"  # noqa: S608
             f" ORDER BY seq LIMIT {int(limit)}",
             intent_id,
             after,
@@ -97,7 +97,7 @@ class EventStore:
             own = f"ANY (${len(values)}::uuid[])"
             conditions.append(f"(i.wallet_id = {own} OR i.counterparty_wallet_id = {own})")
         rows = await uow.connection.fetch(
-            f"SELECT {_COLUMNS} FROM fleet.intent_events e {join} WHERE {' AND '.join(conditions)}"
+            f"SELECT {_COLUMNS} FROM fleet.intent_events e {join} WHERE {' AND '.join(conditions)}"  # noqa: S608
             f" ORDER BY e.position LIMIT {int(limit)}",
             *values,
         )

@@ -23,7 +23,7 @@ async def listen(url: str, channel: str, wake: Callable[[str], None], check_s: f
             failures += 1
             if failures == 1:
                 log.warning("no connection to listen on: %s; the slow poll goes on", type(error).__name__)
-            await asyncio.sleep(random.uniform(0.1, min(5.0, 0.2 * 2 ** min(failures, 6))))
+            await asyncio.sleep(random.uniform(0.1, min(5.0, 0.2 * 2 ** min(failures, 6))))  # noqa: S311 - jitter
             continue
         failures = 0
         try:

@@ -17,7 +17,7 @@ SELECT w.id, w.url, w.event_types, w.ordering, w.enabled, w.disabled_reason, w.c
     (SELECT count(*) FROM (SELECT FROM fleet.webhook_deliveries d WHERE d.endpoint_id = w.id AND d.state = 'DEAD'
         LIMIT {_COUNTED_MAX}) p) AS dead_count
 FROM fleet.webhook_endpoints w WHERE w.deleted_at IS NULL AND w.tenant_id = $1
-"""
+"""  # noqa: S608 - a constant
 
 
 class WebhookStore:
@@ -96,7 +96,7 @@ class WebhookStore:
                 values.append(value)
                 conditions.append(text.format(f"${len(values)}"))
         rows = await uow.connection.fetch(
-            f"SELECT * FROM fleet.webhook_deliveries WHERE {' AND '.join(conditions)}"
+            f"SELECT * FROM fleet.webhook_deliveries WHERE {' AND '.join(conditions)}"  # noqa: S608
             f" ORDER BY position DESC LIMIT {int(limit)}",
             *values,
         )
@@ -126,7 +126,7 @@ class WebhookStore:
 
 async def _changed(uow: UnitOfWork, changes: str, endpoint_id: UUID, *values: Any) -> bool:
     done: str = await uow.connection.execute(
-        f"UPDATE fleet.webhook_endpoints SET {changes} WHERE id = $1 AND deleted_at IS NULL",
+        f"UPDATE fleet.webhook_endpoints SET {changes} WHERE id = $1 AND deleted_at IS NULL",  # noqa: S608
         endpoint_id,
         *values,
     )

@@ -112,7 +112,8 @@ class ProjectionStore:
         """Compare one page, in the order of ids."""
         table, text, column = _TABLES[projection]
         rows = await uow.connection.fetch(
-            f"{text} WHERE {column} IN (SELECT id FROM {table} WHERE id > $1 ORDER BY id LIMIT $2) ORDER BY {column}",
+            f"{text} WHERE {column} IN (SELECT id FROM {table} WHERE id > $1 ORDER BY id LIMIT $2)"  # noqa: S608
+            f" ORDER BY {column}",
             after or _FIRST,
             limit,
         )

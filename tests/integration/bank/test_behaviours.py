@@ -77,7 +77,7 @@ async def test_accept_on_a_day_that_comes_is_no_success_before_it(bank: RunningB
 @pytest.mark.parametrize(
     ("behaviour", "reason"), [("closed-account", "account_closed"), ("bad-bank-id", "bank_unknown")]
 )
-async def test_AC04_and_RC01_decline_their_payment_alone(
+async def test_AC04_and_RC01_decline_their_payment_alone(  # noqa: N802 - the bank's own codes
     bank: RunningBank, rail: BankRail, behaviour: str, reason: str
 ) -> None:
     details = {"iban": "NL30MOCK0000000005", "currency": "THB", "behaviour": behaviour}
@@ -90,7 +90,9 @@ async def test_AC04_and_RC01_decline_their_payment_alone(
     assert bank.booked(bad.reference) == []
 
 
-async def test_AM04_declines_what_our_account_does_not_cover(bank: RunningBank, rail: BankRail) -> None:
+async def test_AM04_declines_what_our_account_does_not_cover(  # noqa: N802 - the bank's own code
+    bank: RunningBank, rail: BankRail
+) -> None:
     bank.behave("insufficient-funds")
     bank.ask("PATCH", "/_mock/accounts/FLEET", balance=3_000)
     small, large = order(1_000), order(2_500)

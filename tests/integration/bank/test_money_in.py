@@ -86,7 +86,7 @@ async def watching(rail: BankRail, told: Told) -> AsyncIterator[Told]:
 
 async def until(condition: Any) -> None:
     async with asyncio.timeout(10):
-        while not condition():
+        while not condition():  # noqa: ASYNC110 - bounded by the time-out
             await asyncio.sleep(0.02)
 
 

@@ -109,13 +109,13 @@ async def test_a_wake_up_beats_the_poll_and_still_does_after_its_connection_was_
     async def until_dispatched(count: int) -> float:
         begun_s = time.monotonic()
         async with asyncio.timeout(10):
-            while await world.redis.xlen(JOBS) < count:
+            while await world.redis.xlen(JOBS) < count:  # noqa: ASYNC110 - bounded above
                 await asyncio.sleep(0.005)
         return time.monotonic() - begun_s
 
     async def listener_other_than(pid: int | None) -> int:
         async with asyncio.timeout(10):
-            while (found := await admin_connection.fetchval(listening)) in (None, pid):
+            while (found := await admin_connection.fetchval(listening)) in (None, pid):  # noqa: ASYNC110
                 await asyncio.sleep(0.02)
         return int(found)
 
@@ -145,7 +145,7 @@ async def test_a_relay_killed_between_xadd_and_commit_delivers_twice_but_one_job
     assert killed.returncode == -signal.SIGKILL
     assert (await world.states())[job_id] == "READY"
     async with asyncio.timeout(10):
-        while not await world.relay().relay_once():
+        while not await world.relay().relay_once():  # noqa: ASYNC110 - bounded above
             await asyncio.sleep(0.02)
     assert await world.streamed() == [str(job_id)] * 2
     assert (await world.states()) == {job_id: "QUEUED"}

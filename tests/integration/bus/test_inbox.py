@@ -26,7 +26,7 @@ GARBAGE = {"v": "1", "id": "x", "type": "no-letter", "body": "the raw text"}
 
 async def until(true: Callable[[], Any]) -> None:
     async with asyncio.timeout(10):
-        while not await true():
+        while not await true():  # noqa: ASYNC110 - bounded above
             await asyncio.sleep(0.01)
 
 

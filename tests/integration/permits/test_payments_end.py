@@ -366,7 +366,7 @@ async def test_a_settled_batch_locks_accounts_in_the_order_of_an_acceptance(worl
         settling = asyncio.create_task(world.settle(*batch))
         async with asyncio.timeout(10):
             waits = "SELECT count(*) FROM pg_locks WHERE NOT granted"
-            while not await world.admin.fetchval(waits):
+            while not await world.admin.fetchval(waits):  # noqa: ASYNC110 - another session's lock sets no event
                 await asyncio.sleep(0.01)
         # An acceptance goes on from its wallet to the hot accounts: the settler must not hold those meanwhile.
         await world.admin.execute(lock.format("id <> $1"), wallet)
@@ -388,7 +388,7 @@ async def test_a_settler_locks_payments_in_the_order_of_their_ids_whatever_order
         await world.admin.execute(lock, low["id"])
         settling = asyncio.create_task(world.settle(*(world.fact(job["id"], "DECLINED") for job in (high, low))))
         async with asyncio.timeout(5):
-            while not await world.admin.fetchval(_WAITING):
+            while not await world.admin.fetchval(_WAITING):  # noqa: ASYNC110 - the server sets no event
                 await asyncio.sleep(0.01)
         await world.admin.execute(lock, high["id"])
     await settling

@@ -297,7 +297,7 @@ async def test_whoever_took_a_payment_out_of_suspense_is_locked_before_its_provi
         telling = asyncio.create_task(world.settle(result))
         waits = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
         async with asyncio.timeout(10):
-            while not await world.admin.fetchval(waits):
+            while not await world.admin.fetchval(waits):  # noqa: ASYNC110  the database tells
                 await asyncio.sleep(0.02)
         lock = "SELECT pg_try_advisory_xact_lock(hashtextextended('fleet.payments:' || $1 || ':main', 0))"
         assert await uow.connection.fetchval(lock, RAIL)

@@ -118,7 +118,7 @@ class Street:
         """Wait until the provider has told so often, and return the answers it got."""
         before = self.answered
         async with asyncio.timeout(10):
-            while len(answers := await self._answers()) < before + count:
+            while len(answers := await self._answers()) < before + count:  # noqa: ASYNC110 - another process
                 await asyncio.sleep(0.03)
         self.answered = len(answers)
         return list(answers[before:])

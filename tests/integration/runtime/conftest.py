@@ -124,7 +124,7 @@ class Bench:
 
     async def _bodies(self, stream: str, count: int, timeout_s: float) -> list[bytes]:
         async with asyncio.timeout(timeout_s):
-            while await self.admin.xlen(stream) < count:
+            while await self.admin.xlen(stream) < count:  # noqa: ASYNC110 - bounded by the time-out
                 await asyncio.sleep(0.02)
         found: Any = await self.admin.xrange(stream)
         return [fields[b"body"] for _, fields in found]

@@ -37,5 +37,5 @@ async def test_payments_that_are_made_in_one_call_are_each_told_with_their_evide
     assert (letter.error_class, letter.job_id) == ("permit_mismatch", wrong.job_id)
     assert Counter(call for call, _ in rail.calls) == {"pay_many": 10, "inquire": 1}
     async with asyncio.timeout(3):
-        while await bench.pending():
+        while await bench.pending():  # noqa: ASYNC110 - bounded by the time-out
             await asyncio.sleep(0.02)

@@ -98,7 +98,7 @@ async def pay(rail: SbpRail, asked: Order) -> Outcome | errors.AdapterError:
 
 async def ended(rail: SbpRail, asked: Order) -> Outcome:
     async with asyncio.timeout(5):
-        while (outcome := await rail.inquire(asked)).verdict is Verdict.PENDING:
+        while (outcome := await rail.inquire(asked)).verdict is Verdict.PENDING:  # noqa: ASYNC110 - a process decides
             await asyncio.sleep(0.05)
     return outcome
 

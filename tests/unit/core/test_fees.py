@@ -176,7 +176,7 @@ def test_a_rule_holds_from_its_first_moment_until_before_its_last() -> None:
 def test_hour_and_weekday_are_those_of_the_business_timezone() -> None:
     night = rule(when="hour >= 22 || hour < 6 || weekday > 5")
     # Friday 16:30 UTC is 23:30 in Bangkok; Sunday 17:30 UTC is Monday 00:30 there, Monday 06:30 UTC is 13:30.
-    moments = [datetime(2026, 3, 6, 16, 30), datetime(2026, 3, 8, 17, 30), datetime(2026, 3, 9, 6, 30)]
+    moments = [datetime(2026, 3, 6, 16, 30), datetime(2026, 3, 8, 17, 30), datetime(2026, 3, 9, 6, 30)]  # noqa: DTZ001
     early = NOW - timedelta(days=30)
     found = [bool(priced([rule(from_at=early, when=night.when.text)], at=m.replace(tzinfo=UTC)).legs) for m in moments]
     assert found == [True, True, False]

@@ -54,7 +54,7 @@ def test_the_file_of_ipps_is_read() -> None:
 
 def test_the_file_of_qp_is_read_out_of_its_encoding_up_to_its_total() -> None:
     text = (
-        "Реестр операций\nза 21.11.2026\n"
+        "Реестр операций\nза 21.11.2026\n"  # noqa: RUF001
         "ID операции;Номер заказа;Тип;Сумма;Комиссия;Статус;Дата\n"
         "T1;R1;Выплата;1 000,05;5,25;Исполнена;21.11.2026 10:00:00\n"
         "Итого;;;1 000,05;;;\n;\n"
