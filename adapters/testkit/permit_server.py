@@ -37,6 +37,8 @@ class PermitServer:
         self.payments: list[ProviderPayment] = []
         self.files = FilesInMemory()
         self.away = False
+        self.asked_times = 0
+        """Requests for permits that came, answered or not."""
         self.lose_replies = 0
         self.refuse_evidence = False
         self.refuse_payments = False
@@ -73,6 +75,7 @@ class PermitServer:
             self.script[job.job_id] = answer
 
     async def _permits(self, request: web.Request) -> web.Response:
+        self.asked_times += 1
         if self.away:
             return web.Response(status=503)
         asked = PermitRequest.model_validate_json(await request.read())

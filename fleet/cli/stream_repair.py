@@ -68,6 +68,7 @@ def pending(
     if as_json:
         print_json(rows)
         return
+    print_table("by consumer", ("stream", "consumer", "holds", "oldest_s", "stuck"), _by_consumer(rows))
     columns = ("stream", "id", "consumer", "idle_s", "deliveries", "stuck")
     print_table("pending", columns, [[row[name] for name in columns] for row in rows])
 
@@ -176,6 +177,17 @@ def _held(rail: str, consumer: str | None) -> list[HeldEntryView]:
 
 def _count(rail: str, consumer: str, idle_s: float) -> int:
     return sum(1 for entry in _held(rail, consumer) if entry.idle_s >= idle_s)
+
+
+def _by_consumer(rows: list[dict[str, Any]]) -> list[list[Any]]:
+    """Return what each consumer holds of each stream; who holds nothing is in no line, however long it was silent."""
+    held: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    for row in rows:
+        held.setdefault((row["stream"], row["consumer"]), []).append(row)
+    return [
+        [*key, len(theirs), max(row["idle_s"] for row in theirs), any(row["stuck"] for row in theirs)]
+        for key, theirs in sorted(held.items())
+    ]
 
 
 def _move(

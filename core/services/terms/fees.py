@@ -86,7 +86,7 @@ class _Kept:
 class FeeBook:
     """Prices by rules that are at most `fresh_s` seconds old; each version of a rule is compiled once."""
 
-    def __init__(self, rules: FeeRuleReader, fresh_s: int = 1) -> None:
+    def __init__(self, rules: FeeRuleReader, fresh_s: float = 1) -> None:
         self._rules, self._fresh_s = rules, fresh_s
         self._kept: dict[UUID, _Kept] = {}
         self._compiled: dict[UUID, dict[tuple[UUID, int], FeeRule]] = {}

@@ -226,7 +226,7 @@ class Desk:
 class LimitBook:
     """Decides by limits that are at most `fresh_s` seconds old."""
 
-    def __init__(self, reader: LimitReader, fresh_s: int = 1) -> None:
+    def __init__(self, reader: LimitReader, fresh_s: float = 1) -> None:
         self._reader, self._fresh_s = reader, fresh_s
         self._kept: dict[UUID, Book] = {}
 

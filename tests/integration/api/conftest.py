@@ -96,6 +96,10 @@ class World:
         self.core.ports.routes._routes.clear()
         self.core.ports.routes._terms.clear()
 
+    def forget_fees(self) -> None:
+        """Do to what the core remembers of fee rules what a second does."""
+        self.core.ports.fees._kept.clear()
+
     async def looked_up(self, wallet: str, *, key: str = "looked-up", expires_s: int = 300, **changed: Any) -> str:
         """Ask for a payout whose payee the rail finds, for a fee of 5; return the intent's id."""
         answer = await self.api.post("/v1/intents", payout(wallet, **changed), key=key)

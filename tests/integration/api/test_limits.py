@@ -444,10 +444,10 @@ async def test_a_counter_that_was_tampered_with_is_found(world: World, operator:
 
 
 async def test_a_book_learns_of_a_limit_within_a_second(world: World, operator: Signed) -> None:
-    book = LimitBook(LimitStore(), fresh_s=1)
+    book = LimitBook(LimitStore(), fresh_s=0.1)
     async with world.core.ports.unit_of_work(Context(world.tenant_id, "test")) as uow:
         assert (await book.book_of(uow, world.tenant_id)).limits == ()
     await put(operator)
-    await asyncio.sleep(1.1)
+    await asyncio.sleep(0.1)
     async with world.core.ports.unit_of_work(Context(world.tenant_id, "test")) as uow:
         assert [limit.name for limit in (await book.book_of(uow, world.tenant_id)).limits] == ["daily"]

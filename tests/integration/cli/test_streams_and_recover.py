@@ -12,7 +12,7 @@ from core.domain.ids import mint_id
 from core.store.database import Database
 from core.store.settling.rails import register_rail
 from fleet.stack.provision import RoleUrls
-from schemas.streams import ADAPTERS_GROUP, jobs_stream
+from schemas.streams import ADAPTERS_GROUP, CORE_GROUP, jobs_stream, results_stream
 from tests.support.commands import Fleet
 from wire.client import connect_redis
 from wire.functions import ensure_groups, load_functions
@@ -116,6 +116,27 @@ async def test_what_a_stuck_consumer_holds_is_shown_given_back_and_handed_over(f
         row["stream"]: row["trimmed"] for row in (await fleet("streams", "janitor", "sbp", *WHY, "--json")).document
     }
     assert trimmed[jobs] == 2
+    await client.aclose()
+
+
+async def test_a_silent_relief_that_holds_nothing_is_never_stuck_and_one_that_holds_is(
+    fleet: Fleet, fresh_redis: str
+) -> None:
+    client, results = connect_redis(fresh_redis, "test"), results_stream("sbp")
+    await ensure_groups(client, "sbp")
+    await client.xgroup_createconsumer(results, CORE_GROUP, "core-1-relief")
+    await client.xadd(results, {"n": 0})
+    await client.xreadgroup(CORE_GROUP, "core-1", {results: ">"}, count=1)
+    shown = {row["stream"]: row for row in (await fleet("streams", "status", "--rail", "sbp", "--json")).document}
+    assert {each["name"]: each["pending"] for each in shown[results]["consumers"]} == {"core-1": 1, "core-1-relief": 0}
+    everything = ("streams", "pending", "sbp", "--stuck-s", "0")
+    assert {row["consumer"] for row in (await fleet(*everything, "--json")).document} == {"core-1"}
+    assert "relief" not in (await fleet(*everything)).out
+    await client.xadd(results, {"n": 1})
+    await client.xreadgroup(CORE_GROUP, "core-1-relief", {results: ">"}, count=1)
+    [line] = [each for each in (await fleet(*everything)).out.split("pending")[0].splitlines() if "-relief" in each]
+    stream, consumer, holds, _, stuck = line.split()
+    assert (stream, consumer, holds, stuck) == (results, "core-1-relief", "1", "yes")
     await client.aclose()
 
 

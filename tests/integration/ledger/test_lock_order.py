@@ -64,7 +64,7 @@ async def test_a_writer_that_waits_for_an_account_holds_no_id_yet(
         waiting = asyncio.create_task(ledger.apply(None, [raced]))
         await somebody_waits(patient)
         # Were the id taken already, this would wait for the waiting one, that waits for us.
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(10):
             assert await ledger.apply(holder, [raced]) == ["ok"]
     assert await waiting == ["exists"]
 
@@ -84,7 +84,7 @@ async def test_release_of_an_expired_hold_that_waits_has_resolved_nothing_yet(
         )
         releasing = asyncio.create_task(ledger.expire(None, 10))
         await somebody_waits(patient)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(10):
             assert await ledger.apply(holder, [world.post(hold)]) == ["ok"]
     assert await releasing == 0
     report = await ledger.verify(None)

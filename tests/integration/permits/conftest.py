@@ -87,6 +87,11 @@ class World:
         async with self.uow() as uow:
             await register(uow, rails, RailRegistration.model_validate(body))
 
+    def forget_terms(self) -> None:
+        """Do to what the core remembers of routes and fee rules what a second does."""
+        self.core.ports.routes._routes.clear()
+        self.core.ports.fees._kept.clear()
+
     async def wallet(self, amount_minor: int) -> UUID:
         """Open a wallet that holds this much."""
         view, _ = await self.core.wallets.create(self.caller, WalletRequest(owner="anna", currency="THB"))

@@ -168,7 +168,7 @@ async def test_a_repeat_answers_with_the_fees_of_the_first_time(world: World) ->
     tenant, ports = world.caller.tenant_id, world.core.worker_ports
     async with ports.unit_of_work(world.caller.context()) as uow:
         await disable_rule(uow, ports.fee_rules, tenant, "test", rule_id_of(tenant, "on-top"))
-    await world.admin.execute("SELECT pg_sleep(1.1)")
+    world.forget_terms()
     again = await world.core.accept.accept(world.caller, "once", asked)
     assert (first.replayed, again.replayed) == (False, True)
     assert intent_view(again.intent) == intent_view(first.intent)

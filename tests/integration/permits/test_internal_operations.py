@@ -132,7 +132,7 @@ async def test_an_outgoing_operation_goes_where_its_own_route_says_or_nowhere(wo
         " SELECT tenant_id, $1, currency, rail, provider, provider_account FROM fleet.routes",
         operation,
     )
-    await world.admin.execute("SELECT pg_sleep(1.1)")
+    world.forget_terms()
     intent = await world.pay(wallet, operation=operation)
     assert await world.money(wallet) == (1000, 100)
     await world.sent(intent)

@@ -196,7 +196,7 @@ async def test_the_late_callback_comes_signed_and_tells_what_was_paid(tmp_path: 
         asked = await looked_up(rail)
         await script(running, fault="late_callback", reference=asked.reference)
         paid = await rail.pay(asked)
-        headers, body = await asyncio.wait_for(received.get(), 5)
+        headers, body = await asyncio.wait_for(received.get(), 10)
         await rail.close()
     server.close()
     timestamp, signature = headers[signing.TIMESTAMP_HEADER.lower()], headers[signing.SIGNATURE_HEADER.lower()]

@@ -130,7 +130,8 @@ async def test_a_paused_job_waits_without_counting_deliveries_and_then_runs(benc
     bench.core.know(job, answer="PAUSED", after_s=0.05)
     await bench.work(rail)
     await bench.send(job)
-    await asyncio.sleep(2.5)
+    # More often than an entry may be delivered before it is dead-lettered.
+    await asked(bench, 5)
     assert rail.calls == []
     assert await bench.admin.xlen(jobs_dlq_stream(RAIL)) == 0
     del bench.core.script[job.job_id]
@@ -145,7 +146,7 @@ async def test_while_the_core_is_away_nothing_is_sent_and_nothing_is_lost(bench:
     bench.core.away = True
     await bench.work(rail)
     await bench.send(*jobs)
-    await asyncio.sleep(3)
+    await asked(bench, 6)
     assert rail.calls == []
     assert await bench.admin.xlen(jobs_dlq_stream(RAIL)) == 0
     bench.core.away = False
@@ -230,8 +231,10 @@ async def test_second_deliveries_run_one_at_a_time(bench: Bench) -> None:
     for job in jobs:
         bench.core.know(job)
     await bench.send(*jobs)
-    await bench.admin.xreadgroup(ADAPTERS_GROUP, "dead", {jobs_stream(RAIL): ">"})
-    await asyncio.sleep(1.1)
+    stream = jobs_stream(RAIL)
+    read: Any = await bench.admin.xreadgroup(ADAPTERS_GROUP, "dead", {stream: ">"})
+    ids = [entry for entry, _ in read[0][1]]
+    await bench.admin.xclaim(stream, ADAPTERS_GROUP, "dead", 0, ids, idle=60_000, retrycount=1, justid=True)
     await bench.work(rail)
     await bench.results(4)
     assert rail.most_running == 1
@@ -256,7 +259,7 @@ async def test_what_waits_behind_a_second_delivery_is_not_counted_so_that_a_cras
     # Delivered twice already: counted once more each, the next death but one of the adapter would bury all three.
     await bench.admin.xclaim(stream, ADAPTERS_GROUP, "dead", 0, ids, idle=60_000, retrycount=2, justid=True)
     await bench.work(rail)
-    async with asyncio.timeout(8):
+    async with asyncio.timeout(10):
         while True:
             pending = await bench.admin.xpending_range(stream, ADAPTERS_GROUP, "-", "+", 10)
             if rail.most_running == 1 and sorted(each["times_delivered"] for each in pending) == [2, 2, 3]:
@@ -335,6 +338,13 @@ async def test_a_drain_finishes_what_runs_and_releases_what_does_not(bench: Benc
     assert await bench.admin.xlen(results_stream(RAIL)) == done < 12
     left = await bench.admin.xpending_range(jobs_stream(RAIL), ADAPTERS_GROUP, "-", "+", 50)
     assert [entry["times_delivered"] for entry in left] == [0] * len(left)
+
+
+async def asked(bench: Bench, times: int) -> None:
+    """Wait until permits were asked for that often, answered or not."""
+    async with asyncio.timeout(20):
+        while bench.core.asked_times < times:  # noqa: ASYNC110 - bounded by the time-out
+            await asyncio.sleep(0.01)
 
 
 async def _noop(bench: Bench, name: str, **more: str) -> asyncio.subprocess.Process:

@@ -36,7 +36,7 @@ class World:
         await self._control(asked, "callback", how)
 
     async def callback(self) -> Callback:
-        return await asyncio.wait_for(self.received.get(), 5)
+        return await asyncio.wait_for(self.received.get(), 10)
 
     async def _control(self, asked: Order, verb: str, how: dict[str, object]) -> None:
         async with httpx.AsyncClient(base_url=self.qp.url) as control:

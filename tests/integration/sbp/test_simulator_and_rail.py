@@ -274,12 +274,12 @@ async def test_what_is_paid_is_called_back_signed_by_a_few_fields_and_a_decline_
         (Verdict.DECLINED, "payee_mismatch"),
         (Verdict.SUCCEEDED, ""),
     ]
-    signature, body = await asyncio.wait_for(scripted.received.get(), 5)
+    signature, body = await asyncio.wait_for(scripted.received.get(), 10)
     payout = read_json(body)["payout"]
     assert signing.is_signed(SECRET, signing.payout_text(payout), signature)
     assert (payout["id"], payout["amount"], payout["status"]["value"]) == (paid.reference, "10.50", "COMPLETED")
     await scripted.control(paid, "callback", times=2, forged=True)
-    forged = [await asyncio.wait_for(scripted.received.get(), 5) for _ in range(2)]
+    forged = [await asyncio.wait_for(scripted.received.get(), 10) for _ in range(2)]
     assert [signing.is_signed(SECRET, signing.payout_text(payout), each) for each, _ in forged] == [False, False]
     assert scripted.received.empty()
     await rail.close()

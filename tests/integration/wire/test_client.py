@@ -17,7 +17,7 @@ async def test_a_cancelled_task_ends_wherever_in_a_command_the_cancellation_find
         for _ in range(steps):
             await asyncio.sleep(0)
         task.cancel()
-        _, left = await asyncio.wait([task], timeout=5)
+        _, left = await asyncio.wait([task], timeout=10)
         for each in left:
             each.cancel()
         assert not left, f"the cancellation was lost {steps} steps of the loop after the start"
