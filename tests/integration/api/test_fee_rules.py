@@ -139,7 +139,7 @@ async def test_the_hours_of_rules_are_those_of_the_tenants_timezone(world: World
         ({"samples": [{"amount_minor": 100, "fee_minor": 7}]}, "fee_sample_differs", "samples.0.fee_minor", "is 6"),
         ({"shares": [{}, {"wallet_id": str(uuid4())}]}, "fee_account_unknown", "shares.1.wallet_id", "none of this"),
         ({"minimum_minor": 9, "maximum_minor": 8}, "invalid_request", None, "exceeds"),
-        ({"when": "tier == '\0'"}, "invalid_request", "when", "pattern"),
+        ({"when": "tier == '\0'"}, "invalid_request", "when", "not written as it has"),
         ({"valid_until": "9999-12-31T23:59:59-12:00"}, "invalid_request", "valid_until", "less than"),
         ({"operation": "MANUAL_ADJUSTMENT"}, "operation_not_supported", "operation", "no fees"),
     ],
