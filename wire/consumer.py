@@ -144,22 +144,21 @@ class StreamConsumer:
 
     async def set_aside(self, deliveries: Sequence[Delivery]) -> None:
         """Keep these without counting them until they begin: what waits its turn did not fail when we die."""
-        own, ids = self._settings, [delivery.entry_id for delivery in deliveries]
-        for delivery in deliveries:
+        own, waiting = self._settings, [delivery for delivery in deliveries if delivery.counted]
+        for delivery in waiting:
             delivery.counted = False
-        if ids:
+        if waiting:
+            ids = [delivery.entry_id for delivery in waiting]
             await functions.release(self._client, own.stream, own.group, own.consumer, 0, ids)
 
     async def count_again(self, deliveries: Sequence[Delivery]) -> None:
         """Count deliveries that were set aside: they begin, or are given back as they came."""
-        own = self._settings
-        for delivery in deliveries:
-            if not delivery.counted:
-                await self._client.xclaim(
-                    own.stream, own.group, own.consumer, 0, [delivery.entry_id],
-                    retrycount=delivery.deliveries, justid=True,
-                )  # fmt: skip
-                delivery.counted = True
+        own, aside = self._settings, [delivery for delivery in deliveries if not delivery.counted]
+        if aside:
+            entries = [(delivery.entry_id, delivery.deliveries) for delivery in aside]
+            await functions.count_again(self._client, own.stream, own.group, own.consumer, entries)
+        for delivery in aside:
+            delivery.counted = True
 
     async def release(self, entry_ids: Sequence[str]) -> None:
         """Give entries back, claimable at once; the delivery does not count."""
@@ -281,7 +280,7 @@ class StreamConsumer:
         """Of what we hold already, nothing is handled twice at once; work that hangs is left to another consumer."""
         own, oldest = self._settings, time.monotonic() - self._settings.max_age_s
         held = {entry: self.held[entry] for entry in entry_ids if entry in self.held}
-        hung = [entry for entry, each in held.items() if each.first_seen_monotonic <= oldest]
+        hung = [entry for entry, each in held.items() if each.started and each.first_seen_monotonic <= oldest]
         for idle_s, chosen in ((own.claim_idle_s, hung), (0.0, [entry for entry in held if entry not in hung])):
             if chosen:
                 idle_ms = int(idle_s * 1000)
@@ -329,7 +328,8 @@ class StreamConsumer:
 
     async def _beat(self) -> None:
         own, oldest = self._settings, time.monotonic() - self._settings.max_age_s
-        alive = [entry for entry, held in self.held.items() if held.first_seen_monotonic > oldest]
+        # Work that hangs is left to another; what only waits for its turn is ours however long it waits.
+        alive = [entry for entry, held in self.held.items() if not held.started or held.first_seen_monotonic > oldest]
         if not alive:
             return
         owned = await functions.heartbeat(self._client, own.stream, own.group, own.consumer, alive)

@@ -1,6 +1,6 @@
 #!lua name=fleet
 -- Steps that must be one step. Every function names keys of one rail only, so a cluster can run them.
-local VERSION = 4
+local VERSION = 5
 
 -- The pending record {id, consumer, idle, deliveries} if this consumer still owns the entry, else nil.
 local function owned(stream, group, consumer, id)
@@ -69,6 +69,19 @@ local function release(keys, argv)
     if mine then
       redis.call('XCLAIM', keys[1], argv[1], argv[2], 0, argv[at], 'IDLE', argv[3],
         'RETRYCOUNT', math.max(0, mine[4] - 1), 'JUSTID')
+    end
+    answers[#answers + 1] = mine and 1 or 0
+  end
+  return answers
+end
+
+-- keys: stream; argv: group, consumer, (id, deliveries)*. What was set aside is counted again, where it is ours still.
+local function count(keys, argv)
+  local answers = {}
+  for at = 3, #argv, 2 do
+    local mine = owned(keys[1], argv[1], argv[2], argv[at])
+    if mine then
+      redis.call('XCLAIM', keys[1], argv[1], argv[2], 0, argv[at], 'RETRYCOUNT', argv[at + 1], 'JUSTID')
     end
     answers[#answers + 1] = mine and 1 or 0
   end
@@ -145,6 +158,7 @@ end
 register('fleet_ack', ack, 'allow-oom')
 register('fleet_release', release, 'allow-oom')
 register('fleet_heartbeat', heartbeat, 'allow-oom')
+register('fleet_count', count, 'allow-oom')
 register('fleet_drop_consumer', drop_consumer, 'allow-oom')
 register('fleet_deliveries', deliveries, 'no-writes')
 register('fleet_version', function() return VERSION end, 'no-writes')

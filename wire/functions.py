@@ -10,7 +10,7 @@ from redis.exceptions import ResponseError
 from schemas.envelope import Envelope
 from schemas.streams import ADAPTERS_GROUP, groups_of, jobs_dlq_stream, rate_bucket, results_stream
 
-LIBRARY_VERSION = 4
+LIBRARY_VERSION = 5
 
 
 class ServerUnpreparedError(Exception):
@@ -96,6 +96,16 @@ async def release(
     """Give owned entries back, claimable at once; the delivery that ends here does not count."""
     arguments: list[str | int] = [group, consumer, idle_ms, *entry_ids]
     return [bool(n) for n in await call_function(client, "fleet_release", [stream], arguments)]
+
+
+async def count_again(
+    client: Redis, stream: str, group: str, consumer: str, entries: Sequence[tuple[str, int]]
+) -> list[bool]:
+    """Set how often owned entries were delivered; False for each that another consumer has claimed meanwhile."""
+    arguments: list[str | int] = [group, consumer]
+    for entry_id, deliveries in entries:
+        arguments += (entry_id, deliveries)
+    return [bool(n) for n in await call_function(client, "fleet_count", [stream], arguments)]
 
 
 async def heartbeat(client: Redis, stream: str, group: str, consumer: str, entry_ids: Sequence[str]) -> list[bool]:

@@ -169,7 +169,7 @@ class Lane:
             self._changed.clear()
             chosen = await self._choose()
             taken, wait_s = await self.guard.tokens(len(chosen))
-            self._put_off(chosen[taken:])
+            await self._put_off(chosen[taken:])
             if taken:
                 await self._ask(chosen[:taken])
             else:
@@ -206,10 +206,10 @@ class Lane:
     async def _count(self, delivery: Delivery) -> None:
         try:
             await self.consumer.count_again([delivery])
-        except (RedisError, OSError) as error:
+        except (RedisError, ServerUnpreparedError, OSError) as error:
             log.warning("a delivery of %s is not counted: %s", self._own.stream, type(error).__name__)
 
-    def _put_off(self, helds: Sequence[Held]) -> None:
+    async def _put_off(self, helds: Sequence[Held]) -> None:
         """Provider or core leave no room for these now: they wait here, unstarted."""
         if not helds:
             return
@@ -217,6 +217,11 @@ class Lane:
             held.delivery.started = False
         self._queue[:0] = helds
         self._end(helds)
+        try:
+            # A wait is no failure, should we die in it.
+            await self.consumer.set_aside([held.delivery for held in helds if held.delivery.must_run_alone])
+        except (RedisError, ServerUnpreparedError, OSError) as error:
+            log.warning("what waits in %s stays counted: %s", self._own.stream, type(error).__name__)
 
     async def _ask(self, chosen: Sequence[Held]) -> None:
         failpoint("adapter.before_permit")
@@ -254,7 +259,7 @@ class Lane:
                 slow_s = max(slow_s, _slowing_s(answer))
         if together:
             self._spawn(self._work_together(together, reply.sent_at_s))
-        self._put_off(throttled)
+        await self._put_off(throttled)
         await self._acknowledge(closed)
         await self._release(released)
         if slow_s:

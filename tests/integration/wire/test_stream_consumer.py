@@ -106,6 +106,28 @@ async def test_what_was_given_back_comes_again_in_one_walk_before_anything_new(a
     assert places[-1] - places[0] <= 5
 
 
+async def test_what_was_set_aside_is_not_taken_back_from_who_claimed_it_meanwhile(admin: Redis) -> None:
+    seen: list[Delivery] = []
+    consumer = reader(admin, seen)
+    await functions.dispatch(admin, JOBS, [ONE])
+    consumer.start()
+    await until(lambda: len(seen) == 1)
+    await consumer.set_aside(seen)
+    await consumer.count_again(seen)
+    ((_, owner, _, count),) = [
+        tuple(each.values()) for each in await admin.xpending_range(JOBS, ADAPTERS_GROUP, "-", "+", 9)
+    ]
+    assert (owner, count) == (b"a", 1)
+    await consumer.set_aside(seen)
+    await admin.xclaim(JOBS, ADAPTERS_GROUP, "b", 0, [seen[0].entry_id], retrycount=3)
+    await consumer.count_again(seen)
+    ((_, owner, _, count),) = [
+        tuple(each.values()) for each in await admin.xpending_range(JOBS, ADAPTERS_GROUP, "-", "+", 9)
+    ]
+    assert (owner, count) == (b"b", 3)
+    await consumer.drain(0.1)
+
+
 async def test_a_heartbeat_keeps_an_entry_from_being_claimed(admin: Redis) -> None:
     async def trial() -> None:
         mine: list[Delivery] = []
