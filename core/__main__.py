@@ -68,7 +68,7 @@ async def _run(settings: Settings, roles: Mapping[str, _Role]) -> int:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopping.set)
-    end_tracing = start_tracing("core-" + "-".join(roles))
+    end_tracing = start_tracing(_name_of(tuple(roles)))
     async with open_core(settings) as core, _health(core):
         tasks = {asyncio.create_task(run(core, stopping), name=name) for name, run in roles.items()}
         waiting, watching = asyncio.create_task(stopping.wait()), asyncio.create_task(watch_event_loop())

@@ -21,7 +21,7 @@ class UnreliableLine(BankClient):
     """Loses an answer after the bank took the file, and garbles what the bank reports, where it is told to."""
 
     def __init__(self, bank: RunningBank) -> None:
-        super().__init__(provider_client(bank.url, call_total_s=2, connect_s=1, max_connections=5))
+        super().__init__(provider_client(bank.url, call_total_s=4, connect_s=2, max_connections=5))
         self._bank = bank
         self.lost: set[bytes] = set()
         self.refused: set[bytes] = set()
@@ -50,7 +50,7 @@ class BankHarness:
 
     def __init__(self, bank: RunningBank) -> None:
         self._line, self._bank = UnreliableLine(bank), bank
-        timing = Timing(send_by_s=1, call_total_s=2, claim_idle_s=4)
+        timing = Timing(send_by_s=1, call_total_s=4, claim_idle_s=8)
         self.rail = BankRail(self._line, FilesInMemory(), bank.settings(), timing)
         self.payee = Payee(type="bank_account", value="004-0123456789")
         self.currency = "THB"

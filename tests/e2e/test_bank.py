@@ -68,6 +68,24 @@ async def until_balance(client: FleetClient, wallet: UUID, available_minor: int)
     await until(lambda: client.get_wallet(wallet), lambda view: view.available_minor == available_minor)
 
 
+async def test_each_payment_of_a_deposits_reference_is_credited_with_what_the_account_shows(
+    client: FleetClient, wallet: UUID, bank: RunningBank
+) -> None:
+    # It comes before those that turn the bank's clock on: what is paid after the reference's last day is late.
+    made = await ask(client, wallet, OperationType.DEPOSIT, 4_000)
+    shown = await until(lambda: client.get_intent(made.id), lambda view: view.next_action is not None)
+    reference = orjson.loads(shown.next_action.payload)["reference"]
+    pays = {"account": "FLEET", "amount": 4_000, "reference": reference, "debtor": {"name": "Anong P."}}
+    await asyncio.to_thread(bank.ask, "POST", "/_mock/credits", **pays)
+    await until_settled(client, made.id)
+    await until_balance(client, wallet, 14_000)
+    await asyncio.to_thread(bank.ask, "POST", "/_mock/credits", **pays)
+    # The reference may be paid again and again: the statement tells of each, and each is a credit of its own.
+    await until_balance(client, wallet, 18_000)
+    further = [each async for each in client.list_intents(wallet_id=str(wallet)) if each.id != made.id]
+    assert [each.amount_minor for each in further if each.operation is OperationType.DEPOSIT] == [4_000]
+
+
 async def test_a_withdrawal_is_paid_and_comes_back_to_its_wallet_when_the_bank_returns_it(
     client: FleetClient, wallet: UUID, bank: RunningBank
 ) -> None:
@@ -82,23 +100,6 @@ async def test_a_withdrawal_is_paid_and_comes_back_to_its_wallet_when_the_bank_r
         assert (back.operation, back.amount_minor) == (OperationType.REFUND, 2_500)
     finally:
         await asyncio.to_thread(bank.behave, "accept")
-
-
-async def test_each_payment_of_a_deposits_reference_is_credited_with_what_the_account_shows(
-    client: FleetClient, wallet: UUID, bank: RunningBank
-) -> None:
-    made = await ask(client, wallet, OperationType.DEPOSIT, 4_000)
-    shown = await until(lambda: client.get_intent(made.id), lambda view: view.next_action is not None)
-    reference = orjson.loads(shown.next_action.payload)["reference"]
-    pays = {"account": "FLEET", "amount": 4_000, "reference": reference, "debtor": {"name": "Anong P."}}
-    await asyncio.to_thread(bank.ask, "POST", "/_mock/credits", **pays)
-    await until_settled(client, made.id)
-    await until_balance(client, wallet, 14_000)
-    await asyncio.to_thread(bank.ask, "POST", "/_mock/credits", **pays)
-    # The reference may be paid again and again: the statement tells of each, and each is a credit of its own.
-    await until_balance(client, wallet, 18_000)
-    further = [each async for each in client.list_intents(wallet_id=str(wallet)) if each.id != made.id]
-    assert [each.amount_minor for each in further if each.operation is OperationType.DEPOSIT] == [4_000]
 
 
 async def test_a_direct_debit_is_credited_on_its_day(client: FleetClient, wallet: UUID, bank: RunningBank) -> None:

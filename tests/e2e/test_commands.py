@@ -246,8 +246,9 @@ async def test_a_dead_letter_is_listed_with_its_verdict_and_shown_by_its_id(flee
     letters = await until(both, "two dead letters")
     assert {letter["verdict"] for letter in letters} == {"REFUSED"}
     shown = (await fleet("dlq", "show", letters[0]["id"], "--json")).document
-    # It grows older between the two commands.
-    assert shown | {"age_s": 0} == letters[0] | {"age_s": 0}
+    # It grows older between the two commands, and shown alone it tells more.
+    assert {**shown, **letters[0]} | {"age_s": 0} == shown | {"age_s": 0}
+    assert (shown["attempts"], shown["evidence"]) == ([], [])
     assert "not a job" not in json.dumps(shown)
     page = (await fleet(*mine, "--limit", "1")).out
     assert letters[0]["id"] in page

@@ -35,7 +35,10 @@ async def test_every_address_that_takes_a_body_refuses_one_that_names_a_field_tw
         for client in (tenants, Signed(http, key.id, key.secret)):
             paths = (await client.http.get("/openapi.json")).json()["paths"]
             for named, methods in paths.items():
-                for method in (each.upper() for each, told in methods.items() if "requestBody" in told):
+                bodies = {
+                    each: told["requestBody"]["content"] for each, told in methods.items() if "requestBody" in told
+                }
+                for method in (each.upper() for each, content in bodies.items() if "application/json" in content):
                     path = re.sub(r"{\w+}", lambda found: "noop" if found[0] == "{rail}" else str(uuid4()), named)
                     answer = await sent(client, method, path)
                     if answer.status_code == 403:
