@@ -141,10 +141,10 @@ class Lane:
             else:
                 await self._sort(delivery, delivery.envelope.body)
         # Those behind the one that runs alone did nothing: were it to take us along, they must not be buried with it.
-        came = {delivery.entry_id for delivery in batch if delivery.must_run_alone}
-        await self.consumer.set_aside(
-            [held.delivery for held in self._queue if held.delivery.entry_id in came and not held.delivery.started]
-        )
+        if came := {delivery.entry_id for delivery in batch if delivery.must_run_alone}:
+            await self.consumer.set_aside(
+                [held.delivery for held in self._queue if held.delivery.entry_id in came and not held.delivery.started]
+            )
         self._changed.set()
 
     async def _sort(self, delivery: Delivery, body: str) -> None:

@@ -71,17 +71,17 @@ async def close_alert(ports: AlertPorts, caller: Caller, alert_id: UUID, reason:
     caller.require_operation(DEAD_LETTERS_SCOPE)
     actor = caller.context().actor
     async with ports.unit_of_work(background_context(caller)) as uow:
-        row = await _locked(uow, ports, caller, alert_id)
+        row = await _found(uow, ports, caller, alert_id, lock=True)
         if actor in (row.proposed_by, row.closed_by):
             return row
-        _require_state(row, AlertState.OPEN)
+        _require_over(row, AlertState.OPEN)
         if row.severity == "page":
             await ports.alerts.propose(uow, row.id, actor, reason)
             await _note(uow, ports, row, caller, "alert_close_proposed", {"reason": reason})
         else:
             await ports.alerts.close(uow, row.id, actor, reason)
             await _note(uow, ports, row, caller, "alert_closed", {"reason": reason})
-        return await _shown(uow, ports, caller, row.id)
+        return await _found(uow, ports, caller, row.id)
 
 
 async def approve_alert(ports: AlertPorts, caller: Caller, alert_id: UUID, reason: str) -> AlertView:
@@ -92,16 +92,16 @@ async def approve_alert(ports: AlertPorts, caller: Caller, alert_id: UUID, reaso
     caller.require_operation(REDRIVE_APPROVAL_SCOPE)
     actor = caller.context().actor
     async with ports.unit_of_work(background_context(caller)) as uow:
-        row = await _locked(uow, ports, caller, alert_id)
+        row = await _found(uow, ports, caller, alert_id, lock=True)
         if row.closed_by == actor:
             return row
-        _require_state(row, AlertState.PROPOSED)
+        _require_over(row, AlertState.PROPOSED)
         if row.proposed_by == actor:
             raise Refusal("redrive_own", "who proposed to close an alert may not agree to it")
         told = {"reason": reason, "proposed_by": row.proposed_by, "proposed_because": row.closed_because}
         await ports.alerts.close(uow, row.id, actor, row.closed_because)
         await _note(uow, ports, row, caller, "alert_closed", told)
-        return await _shown(uow, ports, caller, row.id)
+        return await _found(uow, ports, caller, row.id)
 
 
 async def reopen_alert(ports: AlertPorts, caller: Caller, alert_id: UUID, reason: str) -> AlertView:
@@ -112,25 +112,17 @@ async def reopen_alert(ports: AlertPorts, caller: Caller, alert_id: UUID, reason
     caller.require_operation(DEAD_LETTERS_SCOPE)
     actor = caller.context().actor
     async with ports.unit_of_work(background_context(caller)) as uow:
-        row = await _locked(uow, ports, caller, alert_id)
+        row = await _found(uow, ports, caller, alert_id, lock=True)
         if row.proposed_by != actor:
             caller.require_operation(REDRIVE_APPROVAL_SCOPE)
-        if row.state is not AlertState.PROPOSED:
-            raise Refusal("wrong_alert_state", f"the alert is {row.state}: this needs PROPOSED")
+        _require_state(row, AlertState.PROPOSED)
         await ports.alerts.reopen(uow, row.id)
         await _note(uow, ports, row, caller, "alert_close_refused", {"reason": reason, "proposed_by": row.proposed_by})
-        return await _shown(uow, ports, caller, row.id)
+        return await _found(uow, ports, caller, row.id)
 
 
-async def _locked(uow: Any, ports: AlertPorts, caller: Caller, alert_id: UUID) -> AlertView:
-    row = await ports.alerts.find(uow, alert_id, reach(caller), lock=True)
-    if row is None:
-        raise Refusal("not_found", "there is no such alert")
-    return row
-
-
-async def _shown(uow: Any, ports: AlertPorts, caller: Caller, alert_id: UUID) -> AlertView:
-    row = await ports.alerts.find(uow, alert_id, reach(caller))
+async def _found(uow: Any, ports: AlertPorts, caller: Caller, alert_id: UUID, *, lock: bool = False) -> AlertView:
+    row = await ports.alerts.find(uow, alert_id, reach(caller), lock=lock)
     if row is None:
         raise Refusal("not_found", "there is no such alert")
     return row
@@ -139,6 +131,10 @@ async def _shown(uow: Any, ports: AlertPorts, caller: Caller, alert_id: UUID) ->
 def _require_state(row: AlertView, state: AlertState) -> None:
     if row.state is not state:
         raise Refusal("wrong_alert_state", f"the alert is {row.state}: this needs {state}")
+
+
+def _require_over(row: AlertView, state: AlertState) -> None:
+    _require_state(row, state)
     if row.stands:
         raise Refusal("alert_stands", f"{row.stands}: put that right, then close the alert")
 

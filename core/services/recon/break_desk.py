@@ -3,6 +3,7 @@
 from typing import Any
 from uuid import UUID
 
+from core.domain.intents import IntentRow
 from core.domain.ledger import Transfer, TransferFlags
 from core.domain.reconciliation import BreakKind, transfers_of
 from core.services.access.keys import RECONCILIATION_SCOPE, Caller
@@ -19,7 +20,9 @@ async def show_break(ports: ReconPorts, caller: Caller, break_id: UUID) -> Break
     caller.require_operation(RECONCILIATION_SCOPE)
     async with ports.unit_of_work(background_context(caller)) as uow:
         row = await found_break(uow, ports, caller, break_id)
-        return await _shown(uow, ports, row, row.entry_intent_id)
+        entry = row.entry_intent_id
+        made = None if entry is None else (await ports.intents.load_intents(uow, [entry])).get(entry)
+        return await _shown(uow, ports, row, made)
 
 
 async def preview_break(ports: ReconPorts, caller: Caller, break_id: UUID, entry: UUID | None) -> BreakShown:
@@ -30,13 +33,12 @@ async def preview_break(ports: ReconPorts, caller: Caller, break_id: UUID, entry
     caller.require_operation(RECONCILIATION_SCOPE)
     async with ports.unit_of_work(background_context(caller)) as uow:
         row = await found_break(uow, ports, caller, break_id)
-        await require_entry(uow, ports, row, entry)
-        return await _shown(uow, ports, row, entry)
+        made = await require_entry(uow, ports, row, entry)
+        return await _shown(uow, ports, row, made)
 
 
-async def _shown(uow: Any, ports: ReconPorts, row: BreakView, entry: UUID | None) -> BreakShown:
+async def _shown(uow: Any, ports: ReconPorts, row: BreakView, made: IntentRow | None) -> BreakShown:
     entries = []
-    made = None if entry is None else (await ports.intents.load_intents(uow, [entry])).get(entry)
     if row.kind == BreakKind.ORPHAN_HOLD and row.subject_id is not None and row.state in _OPEN:
         try:
             voids = await voids_of(uow, ports, row.subject_id)

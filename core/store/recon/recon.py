@@ -11,6 +11,7 @@ from core.domain.reconciliation import Booked, Break, BreakKind, Told
 from core.services.recon.recon import Books
 from core.store.database import UnitOfWork
 from core.store.payments.intents import INTENT_COLUMNS, intent_of
+from core.store.settling.facts import TOLD_AGAIN
 from schemas.recon import BreakState, BreakView
 
 _PAGE: Final = f"""
@@ -57,8 +58,7 @@ WITH kept AS (
 ), told AS (
     INSERT INTO fleet.alerts (id, tenant_id, severity, kind, detail)
     SELECT id, tenant_id, 'page', 'reconciliation_break', kind || ': ' || detail FROM kept WHERE state = 'OPEN'
-    ON CONFLICT (id) DO UPDATE SET closed_at = NULL, closed_by = NULL, closed_because = '', proposed_by = NULL,
-        proposed_at = NULL WHERE alerts.closed_at IS NOT NULL
+    {TOLD_AGAIN}
 )
 SELECT count(*) FILTER (WHERE is_new) FROM kept
 """  # noqa: S608 - a constant

@@ -16,6 +16,7 @@ import orjson
 from core.domain.registers import Account, DayFiles, RegisterBreak, Span
 from core.store.database import UnitOfWork
 from core.store.recon.recon import OPEN_AGAIN
+from core.store.settling.doubted_ends import DOUBTED_AGAIN, INTO_DOUBTED
 from schemas.registers import MatchClass, RegisterRun, Tally
 
 _GROUP: Final = """CASE WHEN l.operation = 'RETURN' THEN CASE l.direction WHEN 'IN' THEN 'B' ELSE 'T' END
@@ -203,17 +204,15 @@ CREATE UNIQUE INDEX ON found (place)
 """
 # What a line calls paid and ended unpaid here is asked about by its reference; the line itself moves nothing. Where a
 # fact says that it was paid, that is booked or quarantined already.
-_DOUBT: Final = """
-INSERT INTO fleet.doubted_ends (job_id, tenant_id, intent_id, rail, told_by, next_ask_at)
+_DOUBT: Final = f"""
+{INTO_DOUBTED}
 SELECT DISTINCT ON (o.subject_id) o.subject_id, o.tenant_id, o.intent_id, $1, 'REGISTER', now()
 FROM judged j JOIN ours o ON o.item = j.item
 WHERE j.match = 'status' AND j.status = 'SETTLED' AND o.state = 'FAILED' AND j.key LIKE 'O:%'
     AND NOT EXISTS (SELECT FROM fleet.jobs q JOIN fleet.facts f ON f.job_id = q.id
         WHERE q.intent_id = o.intent_id AND f.verdict IN ('SUCCEEDED', 'RETURNED') AND f.quarantine IS NULL)
-ON CONFLICT (job_id) DO UPDATE SET told_by = excluded.told_by, told_at = now(), next_ask_at = now(), answer = NULL,
-        question_id = NULL
-    WHERE doubted_ends.next_ask_at IS NULL AND doubted_ends.answer NOT IN ('SUCCEEDED', 'RETURNED')
-"""
+{DOUBTED_AGAIN}
+"""  # noqa: S608 - constants
 _PAGE: Final = "SELECT * FROM found WHERE place > $1 ORDER BY place LIMIT $2"
 _COUNT_LEFT: Final = "SELECT count(*), coalesce(sum(amount_minor), 0)::bigint FROM left_over WHERE match = $1"
 _RECORD: Final = f"""

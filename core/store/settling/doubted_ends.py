@@ -10,21 +10,23 @@ from schemas.collections import ProviderPayment
 
 # Where a fact says already that it was paid, that is booked. One that was asked about before is asked about anew,
 # except where it was found paid.
-_INTO: Final = "INSERT INTO fleet.doubted_ends (job_id, tenant_id, intent_id, rail, told_by, next_ask_at)"
+INTO_DOUBTED: Final = "INSERT INTO fleet.doubted_ends (job_id, tenant_id, intent_id, rail, told_by, next_ask_at)"
+DOUBTED_AGAIN: Final = """
+ON CONFLICT (job_id) DO UPDATE SET told_by = excluded.told_by, told_at = now(), next_ask_at = now(), answer = NULL,
+        question_id = NULL
+    WHERE doubted_ends.next_ask_at IS NULL AND doubted_ends.answer NOT IN ('SUCCEEDED', 'RETURNED')"""
 _UNPAID: Final = """i.state IN ('FAILED', 'CANCELLED', 'EXPIRED') AND NOT EXISTS (
         SELECT FROM fleet.jobs q JOIN fleet.facts f ON f.job_id = q.id
         WHERE q.intent_id = i.id AND f.verdict IN ('SUCCEEDED', 'RETURNED') AND f.quarantine IS NULL)"""
 _DOUBT: Final = f"""
-{_INTO}
+{INTO_DOUBTED}
 SELECT DISTINCT ON (j.id) j.id, j.tenant_id, j.intent_id, j.rail, t.source, now()
 FROM unnest($2::text[], $3::text[], $4::text[], $5::text[]) AS t(account, environment, reference, source)
 JOIN fleet.jobs j ON j.reference = t.reference AND j.closed_at IS NOT NULL AND j.kind IN ('pay', 'refund')
     AND j.outcome <> 'SUCCEEDED'
 JOIN fleet.intents i ON i.id = j.intent_id
 WHERE j.rail = $1 AND j.provider_account = t.account AND j.environment = t.environment AND {_UNPAID}
-ON CONFLICT (job_id) DO UPDATE SET told_by = excluded.told_by, told_at = now(), next_ask_at = now(), answer = NULL,
-        question_id = NULL
-    WHERE doubted_ends.next_ask_at IS NULL AND doubted_ends.answer NOT IN ('SUCCEEDED', 'RETURNED')
+{DOUBTED_AGAIN}
 RETURNING job_id, tenant_id, intent_id, (SELECT reference FROM fleet.jobs WHERE id = job_id) AS reference
 """  # noqa: S608 - constants
 

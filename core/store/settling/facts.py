@@ -69,13 +69,17 @@ made_facts AS (
     "SELECT count(*) FROM made_facts",
 )
 
-_ALERT: Final = """
+TOLD_AGAIN: Final = """
+    ON CONFLICT (id) DO UPDATE SET closed_at = NULL, closed_by = NULL, closed_because = '', proposed_by = NULL,
+        proposed_at = NULL WHERE alerts.closed_at IS NOT NULL
+"""
+"""The end of an INSERT of alerts. What is told again after somebody closed it is open again: no later fact about money
+goes by in silence."""
+
+_ALERT: Final = f"""
 INSERT INTO fleet.alerts (id, tenant_id, severity, kind, intent_id, job_id, detail)
 SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::text[], $4::text[], $5::uuid[], $6::uuid[], $7::text[])
-ON CONFLICT (id) DO UPDATE SET closed_at = NULL, closed_by = NULL, closed_because = '', proposed_by = NULL,
-    proposed_at = NULL WHERE alerts.closed_at IS NOT NULL
-"""
-"""What is told again after somebody closed it is open again: no later fact about money goes by in silence."""
+{TOLD_AGAIN}"""  # noqa: S608 - a constant
 
 
 async def attempts_of(uow: UnitOfWork, job_ids: Sequence[UUID]) -> dict[UUID, dict[int, AttemptView]]:
