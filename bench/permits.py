@@ -69,7 +69,7 @@ class ReadyPermits:
     def __init__(self, ready: Mapping[UUID, PermitAnswer]) -> None:
         self._ready = ready
 
-    async def request(self, job_ids: Sequence[UUID]) -> PermitReply:
+    async def request(self, job_ids: Sequence[UUID], request_id: UUID) -> PermitReply:  # noqa: ARG002 - the port's
         """Return each job's permit."""
         return PermitReply([self._ready[job_id] for job_id in job_ids], clock_s())
 

@@ -66,7 +66,7 @@ class OwnPermits:
     def __init__(self, job_ids: Sequence[UUID]) -> None:
         self._ready = {job_id: _granted(job_id) for job_id in job_ids}
 
-    async def request(self, job_ids: Sequence[UUID]) -> PermitReply:
+    async def request(self, job_ids: Sequence[UUID], request_id: UUID) -> PermitReply:  # noqa: ARG002 - the port's
         """Return one SEND permit a job."""
         return PermitReply([self._ready[job_id] for job_id in job_ids], clock_s())
 

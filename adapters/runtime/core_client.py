@@ -3,7 +3,7 @@
 import asyncio
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
 from urllib.parse import urlsplit
@@ -36,7 +36,11 @@ class CoreRefusedError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class PermitReply:
-    """One answer per job id, in order; `sent_at_s` is where the clock of S starts (see timing.clock_s)."""
+    """One answer per job id, in order; `sent_at_s` is where the clock of S starts (see timing.clock_s).
+
+    That is the sending of the very request that was answered: what is left of a permit that an earlier one committed is
+    counted by the core, after this sending.
+    """
 
     answers: Sequence[PermitAnswer]
     sent_at_s: float
@@ -45,8 +49,12 @@ class PermitReply:
 class PermitPort(Protocol):
     """Where permits come from. The core over HTTP; a benchmark may answer in its own process."""
 
-    async def request(self, job_ids: Sequence[UUID]) -> PermitReply:
-        """Ask for these jobs. Raises CoreUnavailableError or CoreRefusedError."""
+    async def request(self, job_ids: Sequence[UUID], request_id: UUID) -> PermitReply:
+        """Ask for these jobs. Raises CoreUnavailableError or CoreRefusedError.
+
+        Asked again under the same id, it says that no answer was read before, and none will be: so no permit is burnt
+        by a lost answer (protocol.md §3).
+        """
         ...
 
 
@@ -92,13 +100,18 @@ class CoreClient:
         """Say which operations are held back. Raises CoreUnavailableError or CoreRefusedError."""
         await self._call("POST", f"/internal/v1/rails/{rail}/waits", waits.model_dump_json().encode())
 
-    async def request(self, job_ids: Sequence[UUID]) -> PermitReply:
-        """Ask for permits. A lost reply is repeated under the same request id, so it burns nothing."""
-        request = PermitRequest(request_id=uuid.uuid4(), incarnation=self.incarnation, job_ids=list(job_ids))
+    async def request(self, job_ids: Sequence[UUID], request_id: UUID) -> PermitReply:
+        """Ask for permits; a lost answer is asked for again under the same id, here and by whoever calls again."""
+        request = PermitRequest(request_id=request_id, incarnation=self.incarnation, job_ids=list(job_ids))
         body = request.model_dump_json().encode()
-        # The first sending counts: the reply to a repeat may be the permit that the first one committed.
-        sent_at_s = clock_s()
-        response = PermitResponse.model_validate_json(await self._repeated("POST", "/internal/v1/permits", body))
+        sent_at_s = 0.0
+
+        async def ask() -> bytes:
+            nonlocal sent_at_s
+            sent_at_s = clock_s()
+            return await self._call("POST", "/internal/v1/permits", body)
+
+        response = PermitResponse.model_validate_json(await self._repeated(ask))
         if [answer.job_id for answer in response.answers] != request.job_ids:
             raise CoreRefusedError(200, "the answers are not those of the jobs that were asked for")
         return PermitReply(response.answers, sent_at_s)
@@ -106,24 +119,24 @@ class CoreClient:
     async def post_evidence(self, items: Sequence[EvidenceItem]) -> None:
         """Keep raw answers; the ids are ours, so a repeat is one row."""
         body = EvidenceBatch(items=list(items)).model_dump_json().encode()
-        await self._repeated("POST", "/internal/v1/evidence", body)
+        await self.ask("/internal/v1/evidence", body)
 
     async def post_payments(self, batch: ProviderPaymentBatch) -> ProviderPaymentAnswers:
         """Take facts about money that came in; a repeat is harmless."""
         path = "/internal/v1/provider-payments"
-        answer = await self._repeated("POST", path, batch.model_dump_json().encode())
+        answer = await self.ask(path, batch.model_dump_json().encode())
         return ProviderPaymentAnswers.model_validate_json(answer)
 
     async def ask(self, path: str, body: bytes) -> bytes:
         """POST what may be repeated without harm and return the answer. Raises as `request` does."""
-        return await self._repeated("POST", path, body)
+        return await self._repeated(lambda: self._call("POST", path, body))
 
     async def close(self) -> None:
         """Let go of the connections."""
         if self._session is not None:
             await self._session.close()
 
-    async def _repeated(self, method: str, path: str, body: bytes) -> bytes:
+    async def _repeated(self, call: Callable[[], Awaitable[bytes]]) -> bytes:
         try:
             async for attempt in AsyncRetrying(
                 retry=retry_if_exception_type(CoreUnavailableError),
@@ -131,7 +144,7 @@ class CoreClient:
                 wait=wait_random_exponential(multiplier=0.05, max=0.5),
             ):
                 with attempt:
-                    return await self._call(method, path, body)
+                    return await call()
         except RetryError as error:
             raise CoreUnavailableError(str(error.last_attempt.exception())) from error
         raise AssertionError("unreachable: tenacity returns or raises")

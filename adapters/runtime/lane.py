@@ -6,14 +6,14 @@ from collections import Counter
 from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
-from uuid import UUID
+from uuid import UUID, uuid4
 
 from pydantic import ValidationError
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from adapters.runtime import metrics
-from adapters.runtime.core_client import CoreRefusedError, CoreUnavailableError, PaymentsPort, PermitPort
+from adapters.runtime.core_client import CoreRefusedError, CoreUnavailableError, PaymentsPort, PermitPort, PermitReply
 from adapters.runtime.evidence import EvidenceKeeper
 from adapters.runtime.execution import Call, Executed, Executor, disagreement
 from adapters.runtime.further import told_apart
@@ -211,24 +211,35 @@ class Lane:
 
     async def _put_off(self, helds: Sequence[Held]) -> None:
         """Provider or core leave no room for these now: they wait here, unstarted."""
-        if not helds:
-            return
+        if helds:
+            self._queue[:0] = helds
+            self._end(helds)
+            await self._unstart(helds)
+
+    async def _unstart(self, helds: Sequence[Held]) -> None:
         for held in helds:
             held.delivery.started = False
-        self._queue[:0] = helds
-        self._end(helds)
         try:
             # A wait is no failure, should we die in it.
             await self.consumer.set_aside([held.delivery for held in helds if held.delivery.must_run_alone])
         except (RedisError, ServerUnpreparedError, OSError) as error:
             log.warning("what waits in %s stays counted: %s", self._own.stream, type(error).__name__)
 
+    async def _restart(self, helds: Sequence[Held]) -> list[Held]:
+        """Begin anew with what is still ours of these; the others have no slot any longer."""
+        mine = self.consumer.held
+        kept = [held for held in helds if mine.get(held.delivery.entry_id) is held.delivery]
+        self._freed([held for held in helds if held not in kept])
+        for held in kept:
+            held.delivery.started = True
+            if held.delivery.must_run_alone:
+                await self._count(held.delivery)
+        return kept
+
     async def _ask(self, chosen: Sequence[Held]) -> None:
         failpoint("adapter.before_permit")
-        try:
-            reply = await self._permits.request([held.job.job_id for held in chosen])
-        except (CoreUnavailableError, CoreRefusedError) as error:
-            await self._core_is_away(chosen, error)
+        chosen, reply = await self._permits_of(chosen)
+        if reply is None:
             return
         failpoint("adapter.after_permit")
         self._core_failures = 0
@@ -265,16 +276,43 @@ class Lane:
         if slow_s:
             self._slow_down(slow_s)
 
-    async def _core_is_away(self, chosen: Sequence[Held], error: Exception) -> None:
-        """Nothing is sent and nothing counts as a failure: everything goes back, and reading backs off."""
+    async def _permits_of(self, chosen: Sequence[Held]) -> tuple[Sequence[Held], PermitReply | None]:
+        """Ask until the core answers; return its answers with what they are about, or None where all was let go.
+
+        Asked anew, the core could not know whether a permit whose answer was lost had been used: it would be asked
+        about at the provider and, unpaid as it is, never paid. So the same request is repeated for as long as its
+        entries are ours.
+        """
+        request_id = uuid4()
+        while chosen:
+            try:
+                return chosen, await self._permits.request([held.job.job_id for held in chosen], request_id)
+            except CoreUnavailableError as error:
+                wait_s = await self._core_is_away(error)
+            except CoreRefusedError as error:
+                await self._core_is_away(error)
+                break
+            await self._unstart(chosen)
+            self._changed.clear()
+            if not self.stopping:
+                await rest(self._changed, wait_s)
+            chosen = await self._restart(chosen)
+            if self.stopping:
+                break
+        await self._release(chosen)
+        return [], None
+
+    async def _core_is_away(self, error: Exception) -> float:
+        """Nothing is sent, nothing failed: what waits goes back, reading backs off. Returns for what time."""
         metrics.CORE_UNREACHABLE.labels(self._own.rail).inc()
         self._core_failures += 1
         if self._core_failures == 1:
             log.warning("no permits from the core: %s", type(error).__name__)
-        self._slow_down(min(SLOWEST_S, 0.1 * 2.0 ** min(self._core_failures, 8)))
+        wait_s = min(SLOWEST_S, 0.1 * 2.0 ** min(self._core_failures, 8))
+        self._slow_down(wait_s)
         waiting, self._queue = self._queue, []
-        await self._release(chosen)
         await self._give_back([held.delivery for held in waiting])
+        return wait_s
 
     async def _acknowledge(self, closed: Sequence[Held]) -> None:
         if not closed:

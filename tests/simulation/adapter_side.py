@@ -32,13 +32,9 @@ _BEAT_S = 5.0
 _PERMIT_TIMEOUT_S = 2.0
 
 
-class CoreAwayError(Exception):
-    """No answer of the core after all repeats."""
-
-
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """The answers, and when the first sending of the request was."""
+    """The answers, and when the request that was answered was sent."""
 
     answers: Sequence[PermitAnswer]
     sent_at_s: float
@@ -98,11 +94,9 @@ class Adapter:
                 jobs.append((entry, job))
         if not jobs:
             return
-        try:
-            reply = await self._ask([job.job_id for _, job in jobs])
-        except CoreAwayError:
+        reply = await self._permits_of([job.job_id for _, job in jobs], [entry for entry, _ in jobs])
+        if reply is None:
             await self._release(stream, [entry for entry, _ in jobs])
-            await asyncio.sleep(1)
             return
         slow_s = 0.0
         for (entry, job), answer in zip(jobs, reply.answers, strict=True):
@@ -121,13 +115,13 @@ class Adapter:
         if slow_s:
             await asyncio.sleep(min(slow_s, 5.0))
 
-    async def _ask(self, job_ids: list[UUID]) -> Reply:
-        """Ask for permits, as CoreClient does: three times under one request id. Raises CoreAwayError."""
+    async def _permits_of(self, job_ids: list[UUID], entries: list[Entry]) -> Reply | None:
+        """Ask for permits, as the lane does: under one request id until the entries are let go of."""
         request_id = UUID(int=self._ids.getrandbits(128), version=4)
         asked = PermitRequest(request_id=request_id, incarnation=self._incarnation, job_ids=job_ids)
-        sent_at_s = self._world.loop.time()
-        for _ in range(3):
+        while all(self.alive_until_s(entry.entry_id) for entry in entries):
             await self._host.step()
+            sent_at_s = self._world.loop.time()
             try:
                 async with asyncio.timeout(_PERMIT_TIMEOUT_S):
                     answers = await self._api.permits(asked)
@@ -137,8 +131,8 @@ class Adapter:
                 self._world.note(self._host.name, "loses the reply to a permit request")
             except (DatabaseError, TimeoutError):
                 pass
-            await asyncio.sleep(self._world.chance.uniform(0, 0.5))
-        raise CoreAwayError
+            await asyncio.sleep(self._world.chance.uniform(0, 2))
+        return None
 
     async def _work(
         self, stream: Stream, slots: asyncio.Semaphore, entry: Entry, job: Job, granted: Granted, sent_at_s: float

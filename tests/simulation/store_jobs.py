@@ -1,6 +1,6 @@
 """Jobs, permits and the outbox behind the services' own ports, in memory. Each method does what its SQL does."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from uuid import UUID
@@ -237,15 +237,21 @@ class Attempts:
     async def repeated_attempts(
         self, uow: Transaction, ids: Sequence[UUID], request_id: UUID, incarnation: UUID
     ) -> dict[UUID, Attempt]:
-        """Return the permits that this request of this process was given already."""
+        """Return the last permit of each job that this request of this process was given already."""
         await uow.step()
         found: dict[UUID, Attempt] = {}
         for job_id in ids:
             for fence in range(1, uow.look("jobs", job_id).fence + 1):
                 row: AttemptRow | None = uow.look("attempts", (job_id, fence))
                 if row is not None and (row.request_id, row.incarnation) == (request_id, incarnation):
-                    found.setdefault(job_id, Attempt(row.fence, row.mode, row.granted_at))
+                    found[job_id] = Attempt(row.fence, row.mode, row.granted_at)
         return found
+
+    async def note_unread(self, uow: Transaction, fences: Mapping[UUID, int]) -> None:
+        """Note that these permits never reached who asked for them."""
+        await uow.step()
+        for key in fences.items():
+            uow.put("attempts", key, replace(uow.get("attempts", key), negative=True))
 
     async def unsent_jobs(self, uow: Transaction, ids: Sequence[UUID]) -> set[UUID]:
         """Return those whose every permit to send has a definite negative, with no fact that says "paid"."""

@@ -2,8 +2,8 @@
 
 import asyncio
 import logging
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any, Final, Protocol
 from uuid import UUID
@@ -80,6 +80,8 @@ class Attempts(Protocol):
         self, uow: Any, ids: Sequence[UUID], request_id: UUID, incarnation: UUID
     ) -> dict[UUID, Attempt]: ...
 
+    async def note_unread(self, uow: Any, fences: Mapping[UUID, int]) -> None: ...
+
     async def unsent_jobs(self, uow: Any, ids: Sequence[UUID]) -> set[UUID]: ...
 
     async def write_attempts(
@@ -123,7 +125,9 @@ async def grant_permits(
     """Answer each job of the request, in its order; the caller commits before the answers leave.
 
     Jobs of another rail, or of a tenant that is not among the key's `tenants`, answer NOT_FOUND and are audited.
-    Idempotent per (job, incarnation, request id). The nonce of the request, if any, is spent with the permits.
+    Idempotent per (job, incarnation, request id): what a request was given is given again, and where that may not be
+    used any longer, another in its place. Asked again, it says that no answer was read before: nothing was sent. The
+    nonce of the request, if any, is spent with the permits.
     Raises RailUnknownError for a rail without registration, Refusal `replayed_nonce`.
     """
     ids = list(dict.fromkeys(request.job_ids))
@@ -132,13 +136,11 @@ async def grant_permits(
     if state.registration is None:
         raise RailUnknownError(rail)
     answers = _missing(rail, service_key_id, [job_id for job_id in ids if job_id not in locked], held)
-    repeats = await _repeats(uow, ports, request, locked)
+    repeated = await _repeated(uow, ports, request, locked, gates)
     grants: dict[UUID, tuple[LockedJob, Grant]] = {}
-    repeated: dict[UUID, tuple[LockedJob, Attempt]] = {}
     unsent = await _unsent(uow, ports, locked)
     for job_id, item in locked.items():
-        if job_id in repeats and item.job.closed_at is None and not item.intent_state.is_terminal:
-            repeated[job_id] = (item, repeats[job_id])
+        if job_id in repeated:
             continue
         decision = _decide(item, state.registration, gates, unsent=job_id in unsent)
         if isinstance(decision, Grant):
@@ -229,17 +231,33 @@ def _missing(rail: str, service_key_id: str, missing: Sequence[UUID], held: set[
     return answers
 
 
-async def _repeats(
-    uow: Any, ports: PermitPorts, request: PermitRequest, locked: dict[UUID, LockedJob]
-) -> dict[UUID, Attempt]:
+async def _repeated(
+    uow: Any, ports: PermitPorts, request: PermitRequest, locked: dict[UUID, LockedJob], gates: Gates
+) -> dict[UUID, tuple[LockedJob, Attempt]]:
+    """Return what this very request was given and may still use; what it may not is noted as never sent."""
     ids = [
         job_id
         for job_id, item in locked.items()
-        if item.job.permit_request == request.request_id and item.job.incarnation == request.incarnation
+        if item.job.permit_request == request.request_id
+        and item.job.incarnation == request.incarnation
+        and item.job.closed_at is None
+        and not item.intent_state.is_terminal
     ]
     if not ids:
         return {}
-    return await ports.attempts.repeated_attempts(uow, ids, request.request_id, request.incarnation)
+    given = await ports.attempts.repeated_attempts(uow, ids, request.request_id, request.incarnation)
+    lapsed = {job_id: attempt.fence for job_id, attempt in given.items() if _left_s(attempt, gates) <= 0}
+    if lapsed:
+        await ports.attempts.note_unread(uow, lapsed)
+    for job_id in lapsed:
+        # Nobody is at work under it.
+        locked[job_id].job = replace(locked[job_id].job, busy_until=None)
+    return {job_id: (locked[job_id], attempt) for job_id, attempt in given.items() if job_id not in lapsed}
+
+
+def _left_s(attempt: Attempt, gates: Gates) -> float:
+    """Return how much of S is left for this permit, in seconds."""
+    return gates.timing.send_by_s - (gates.now - attempt.granted_at).total_seconds()
 
 
 def _open(vault: Vault, items: Sequence[LockedJob]) -> dict[UUID, tuple[Payee | None, str]]:
@@ -302,15 +320,10 @@ def _refusal(job_id: UUID, refused: Refused) -> PermitAnswer:
 
 
 def _again(item: LockedJob, attempt: Attempt, gates: Gates, plain: tuple[Payee | None, str]) -> PermitAnswer:
-    """Repeat a grant whose reply was lost, with what is left of its S; a stale one is BUSY until it is over."""
-    left_s = gates.timing.send_by_s - (gates.now - attempt.granted_at).total_seconds()
-    if left_s <= 0:
-        after_s = 1.0
-        if item.job.busy_until is not None:
-            after_s = max(0.0, (item.job.busy_until - gates.now).total_seconds())
-        return Wait(answer="BUSY", job_id=item.job.id, after_s=after_s)
+    """Repeat a grant whose reply was lost, with what is left of its S."""
     first = attempt.fence == 1 and attempt.mode is PermitMode.SEND and item.job.ledger_epoch == gates.ledger_epoch
-    return _granted(item, Grant(attempt.mode, first), attempt.fence, min(left_s, gates.timing.send_by_s), plain)
+    left_s = min(_left_s(attempt, gates), gates.timing.send_by_s)
+    return _granted(item, Grant(attempt.mode, first), attempt.fence, left_s, plain)
 
 
 def _granted(item: LockedJob, grant: Grant, fence: int, send_by_s: float, plain: tuple[Payee | None, str]) -> Granted:

@@ -1,6 +1,6 @@
 """Permits in PostgreSQL: lock the jobs, write the attempts, in two set-based statements."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import Any, Final
 from uuid import UUID
@@ -71,7 +71,13 @@ RETURNING job_id, fence
 _REPEATED: Final = """
 SELECT job_id, fence, mode, granted_at FROM fleet.attempts
 WHERE job_id = ANY($1::uuid[]) AND job_id BETWEEN $2 AND $3 AND request_id = $4 AND incarnation = $5
-ORDER BY job_id, fence DESC
+ORDER BY job_id, fence
+"""
+
+_UNREAD: Final = """
+UPDATE fleet.attempts a SET negative_at = clock_timestamp()
+FROM unnest($1::uuid[], $2::int[]) AS n(job_id, fence)
+WHERE a.job_id = n.job_id AND a.fence = n.fence AND a.job_id BETWEEN $3 AND $4 AND a.negative_at IS NULL
 """
 
 # A "paid" of any job of the intent, applied or not, contradicts the negatives: then nothing is proven.
@@ -133,9 +139,15 @@ async def existing_jobs(
 async def repeated_attempts(
     uow: UnitOfWork, ids: Sequence[UUID], request_id: UUID, incarnation: UUID
 ) -> dict[UUID, Attempt]:
-    """Return the permits that this request of this process was given already."""
+    """Return the last permit of each job that this request of this process was given already."""
     rows = await uow.connection.fetch(_REPEATED, ids, min(ids), max(ids), request_id, incarnation)
     return {row["job_id"]: Attempt(row["fence"], PermitMode(row["mode"]), row["granted_at"]) for row in rows}
+
+
+async def note_unread(uow: UnitOfWork, fences: Mapping[UUID, int]) -> None:
+    """Note that these permits never reached who asked for them: nothing was sent under any."""
+    ids = sorted(fences)
+    await uow.connection.execute(_UNREAD, ids, [fences[job_id] for job_id in ids], ids[0], ids[-1])
 
 
 async def unsent_jobs(uow: UnitOfWork, ids: Sequence[UUID]) -> set[UUID]:

@@ -253,8 +253,6 @@ async def test_a_lost_reply_burns_no_permit_and_another_account_gets_none(world:
     assert (late.fence, late.mode) == (1, "SEND")
     assert 0 < late.send_by_s <= 3, "what is left of S, not S again"
     await world.pass_time(3)
-    (lapsed,) = await world.ask([pay_job(intent)], **ours)
-    assert lapsed.answer == "BUSY"
     (other,) = await world.ask([pay_job(intent)])
     assert other.answer == "BUSY"
     assert 0 < other.after_s <= 15
@@ -262,6 +260,29 @@ async def test_a_lost_reply_burns_no_permit_and_another_account_gets_none(world:
     await world.admin.execute("UPDATE fleet.jobs SET busy_until = now()")
     (moved,) = await world.ask([pay_job(intent)])
     assert moved.answer == "PAUSED"
+
+
+async def test_who_asks_again_never_read_an_answer_so_a_lapsed_permit_is_replaced_by_one_to_send(world: World) -> None:
+    # No provider that deduplicates: what may have been sent could only be asked about.
+    await world.register(inquiry=True)
+    wallet = await world.wallet(1000)
+    intent, asked_anew = await world.pay(wallet), await world.pay(wallet)
+    ids = [pay_job(intent), pay_job(asked_anew)]
+    ours: dict[str, Any] = {"request": UUID(int=1), "incarnation": UUID(int=2)}
+    assert [(each.fence, each.first) for each in await world.ask(ids, **ours)] == [(1, True)] * 2
+    await world.pass_time(6)
+    for fence in (2, 2):
+        (again,) = await world.ask(ids[:1], **ours)
+        assert (again.fence, again.mode, again.first) == (fence, "SEND", False)
+        assert 0 < again.send_by_s <= 5
+    await world.pass_time(16)
+    (anew,) = await world.ask(ids[1:])
+    assert (anew.fence, anew.mode) == (2, "INQUIRE_ONLY"), "another request says nothing about the first"
+    negatives = "SELECT job_id = $1, fence, negative_at IS NOT NULL FROM fleet.attempts ORDER BY 1 DESC, 2"
+    told = [tuple(row) for row in await world.admin.fetch(negatives, ids[0])]
+    assert told == [(True, 1, True), (True, 2, False), (False, 1, False), (False, 2, False)]
+    await world.tell(ids[0], "SUCCEEDED", fence=2)
+    assert (await world.state(intent))[0] == "SETTLED"
 
 
 async def test_what_was_accepted_for_one_environment_is_neither_sent_nor_asked_about_in_another(world: World) -> None:
