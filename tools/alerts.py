@@ -154,8 +154,10 @@ _SERVICE: Final = (
         "The ledger has not been proven from its transfers for {{ $value | humanizeDuration }}.", "fleet-ledger",
     ),
     Alert(
-        "BreakerOpen", "ticket", "max by (rail, operation) (fleet_breaker_state) == 2",
-        "{{ $labels.rail }} is not asked for {{ $labels.operation }}: its provider fails.", "fleet-rail", "1m",
+        "BreakerOpen", "ticket",
+        # It is open for a minute at most, then a probe decides: what opens again and again is meant, not once.
+        "max by (rail, operation) (max_over_time(fleet_breaker_state[2m])) == 2",
+        "{{ $labels.rail }} is not asked for {{ $labels.operation }}: its provider fails.", "fleet-rail", "3m",
     ),
     Alert(
         "JobsStuck", "ticket", 'max by (stream) (fleet_stream_oldest_unfinished_seconds{group="adapters"}) > 120',

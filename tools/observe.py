@@ -28,6 +28,7 @@ from fleet.stack.stack import Stack, StackPlan, running
 from tools.alerts import ALERTS, rules
 from tools.dashboard_panels import DASHBOARDS, Board, bare
 from tools.observed import SCENARIOS
+from tools.observed_desk import second_person
 from tools.observed_world import Scenario, World, patience_s, pay, pay_roubles, wallet_with
 
 _RAILS = {"promptpay": 2, "sbp": 1, "bank": 1}
@@ -36,6 +37,7 @@ _SHOWN = ("promptpay", "sbp")
 _EVER = "[1h:2s]"
 _WITHIN_S = 120.0
 _SHORT = {
+    "[2m]": "[10s]",
     "[5m]": "[20s]",
     "[10m]": "[20s]",
     "[15m]": "[20s]",
@@ -61,10 +63,8 @@ _ADAPTERS: Mapping[str, str] = {
     "FLEET_REGISTERS_EVERY_S": "2",
     # More than ever waits while the core keeps it: no more than the gate lets into a stream, and inquiries.
     "FLEET_EVIDENCE_WAITING_MOST": "80",
-    # As shipped: the profile's breaker is open for less time than a rule waits.
+    # As shipped: on a machine that is busy, failures come too far apart for the profile's window.
     "FLEET_BREAKER_WINDOW_S": "10",
-    "FLEET_BREAKER_OPEN_S": "2",
-    "FLEET_BREAKER_OPEN_MOST_S": "60",
 }
 
 
@@ -232,7 +232,8 @@ async def observe(names: Sequence[str] = ()) -> list[str]:
                 _prometheus(stack, home) as server,
             ):
                 roubles = await wallet_with(client, 10_000_000, "RUB")
-                world = World(stack, client, await wallet_with(client, 10_000_000), roubles)
+                second = await second_person(plan.data_dir)
+                world = World(stack, client, await wallet_with(client, 10_000_000), roubles, second)
                 faults = await _clean_run(world, server)
                 _say(f"{'ok' if not faults else 'FAILED':7} the clean run: no alert fires")
                 for fault in faults:

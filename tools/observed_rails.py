@@ -19,8 +19,8 @@ from schemas.envelope import ENVELOPE_VERSION, Envelope
 from schemas.jobs import JOB_TYPE
 from schemas.registers import DayAsked, RegisterFileList, RegisterRunList, RegistersAsked, RegisterState
 from schemas.streams import jobs_stream
+from tools.observed_desk import close_what_is_open
 from tools.observed_world import (
-    CLOSE_ALERTS,
     Scenario,
     World,
     adapters_of,
@@ -146,7 +146,7 @@ RAILS_AND_OTHERS: Final = (
         "streams hold a job of tomorrow's version, and what is no job at all",
         ("DeadLettersOpen",),
         _write_jobs_that_nobody_reads,
-        CLOSE_ALERTS,
+        close_what_is_open,
     ),
     Scenario("the API stands still while permits are asked for", ("ProcessDown",), _stop_the_api, _go_on_api),
     Scenario(

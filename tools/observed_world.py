@@ -37,6 +37,8 @@ class World:
     client: FleetClient
     wallet: UUID
     roubles: UUID
+    second: tuple[str, str]
+    """The key of the other person on call: its id and its secret."""
     holds: "asyncpg.Connection[asyncpg.Record] | None" = None
     """Who holds a lock, while a scenario wants it held."""
     entry: bytes = b""
@@ -168,10 +170,3 @@ def send_signal(world: World, names: Sequence[str], number: signal.Signals) -> N
 def adapters_of(world: World, rail: str) -> list[str]:
     """Return the rail's adapters by their names."""
     return [name for name in world.stack.supervisor.pids() if name.startswith(f"{rail}-") and name[-1].isdigit()]
-
-
-CLOSE_ALERTS: Final = planted(
-    "UPDATE fleet.alerts SET closed_at = now() WHERE closed_at IS NULL",
-    "UPDATE fleet.dead_letters SET state = 'CLOSED' WHERE state = 'OPEN'",
-)
-"""What a person does in the end, of all that is open."""

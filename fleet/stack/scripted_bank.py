@@ -9,11 +9,12 @@ import random
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from datetime import date
+from datetime import date, datetime, timedelta
 from typing import Any, Final
 
 from mockbank import accounts
 from mockbank.__main__ import main as run_bank
+from mockbank.clock import WEEKEND, timezone
 from mockbank.routes import json_body, route
 
 DECLINES: Final = {"closed-account": "AC04", "bad-bank-id": "RC01", "insufficient-funds": "AM04"}
@@ -21,6 +22,7 @@ DECLINES: Final = {"closed-account": "AC04", "bad-bank-id": "RC01", "insufficien
 SCRIPTED: Final = (*DECLINES, "return-later", "reject-file", "silent")
 """Behaviours that a script can give; those of a statement or a clock are an account's alone."""
 _RETURN: Final = accounts.RETURN_LATER
+_OPENS: Final = "09:00"
 
 
 @dataclass(slots=True)
@@ -120,13 +122,29 @@ def install(scripts: BankScripts) -> None:
         route(method, "/_mock/faults")(answer)
 
 
+def morning_ahead(now: datetime, days: int) -> str:
+    """Return the morning so many business days after `now`, as mock-bank's `--clock` takes it."""
+    day = now.date()
+    for _ in range(days):
+        day += timedelta(days=1)
+        while day.weekday() in WEEKEND:
+            day += timedelta(days=1)
+    return f"{day.isoformat()}T{_OPENS}"
+
+
 def main() -> int:
     """Serve until SIGTERM."""
     parser = argparse.ArgumentParser(prog="scripted-bank", description=__doc__)
     parser.add_argument("--seed", type=int, default=0, help="of scripts with a probability")
+    parser.add_argument("--timezone", default="UTC", help="of the bank")
+    parser.add_argument("--ahead", type=int, default=0, metavar="DAYS",
+                        help="the bank's clock stands in the morning so many business days ahead: what is handed in"
+                        " with a date of before is booked at once")  # fmt: skip
     chosen, others = parser.parse_known_args()
+    if chosen.ahead:
+        others += ["--clock", morning_ahead(datetime.now(timezone(chosen.timezone)), chosen.ahead)]
     install(BankScripts(chosen.seed))
-    return int(run_bank(others))
+    return int(run_bank([*others, "--timezone", chosen.timezone]))
 
 
 if __name__ == "__main__":

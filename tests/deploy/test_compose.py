@@ -19,7 +19,7 @@ SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
 OURS = [name for name, service in SERVICES.items() if "build" in service]
 JOBS = {"secrets", "setup", "bank-account"}
 AS_ROOT = {"secrets", "setup"}
-FOREIGN = {"mockbank"}  # a package of the sandbox, in an image of its own
+FOREIGN = {"fleet.stack.scripted_bank"}  # around a package of the sandbox, in an image of its own
 
 
 def module_of(service: dict[str, Any]) -> str:

@@ -1,7 +1,7 @@
 """Every service of docker-compose.yml of ours is started by its own command, on real servers, and passes its own check.
 
 Without an engine: a host's name becomes loopback, a port one that is free, a volume a folder. All else is the file's.
-Where IMAGE_ROOT_OF_FLEET names the files of a built image (docs/deployment.md), every process but the sandbox's bank
+Where IMAGE_ROOT_OF_FLEET and IMAGE_ROOT_OF_MOCK_BANK name the files of built images (docs/deployment.md), every process
 runs from them, as the file confines it: as its user, without a capability, on a root that is read-only.
 """
 
@@ -38,7 +38,11 @@ _PORTS: Final = {
 }
 """Ports that a process has by default, and the variable that moves each: here, all services share one machine."""
 _RAILS: Final = ("promptpay", "sbp", "bank")
-_IMAGE: Final = os.environ.get("IMAGE_ROOT_OF_FLEET", "")
+_IMAGES: Final = {
+    target: os.environ.get(f"IMAGE_ROOT_OF_{target.upper().replace('-', '_')}", "") for target in ("fleet", "mock-bank")
+}
+_PATH: Final = "/opt/fleet/bin:/opt/sandbox/bin:/usr/bin:/bin"
+"""As the images set it: each has one of the first two."""
 _INSIDE: Final = """
 root=$1 home=$2 user=$3; shift 3
 mount --make-rprivate / && mount --bind "$root" "$root" && mount -o remount,bind,ro "$root"
@@ -48,6 +52,9 @@ exec chroot "$root" setpriv --reuid "$user" --regid "$user" --clear-groups --no-
   --bounding-set=-all -- "$@"
 """
 """Runs a command as an engine would run it with `read_only`, `cap_drop`, `user` and `no-new-privileges`."""
+
+
+REFUSED_MINOR: Final = 101
 
 
 class OneMachine:
@@ -100,15 +107,16 @@ class OneMachine:
 
     def run_by(self, service: str, *arguments: str) -> tuple[str, ...]:
         """Return the command that lets the service's Python run: the image's, if there is one, else ours."""
-        if not _IMAGE or SERVICES[service]["build"]["target"] != "fleet":
+        image = _IMAGES[SERVICES[service]["build"]["target"]]
+        if not image:
             return (sys.executable, *arguments)
         user = SERVICES[service]["user"].partition(":")[0]
-        inside = ("unshare", "--mount", "sh", "-ec", _INSIDE, "sh", _IMAGE, str(self.home), user)
-        return (*inside, "env", "-i", *self._told_inside(service), "/opt/fleet/bin/python", *arguments)
+        inside = ("unshare", "--mount", "sh", "-ec", _INSIDE, "sh", image, str(self.home), user)
+        return (*inside, "env", "-i", *self._told_inside(service), "python", *arguments)
 
     def _told_inside(self, service: str) -> list[str]:
         """Nothing of this machine's environment: the image's path, and what the file says."""
-        return ["PATH=/opt/fleet/bin:/usr/bin:/bin", *(f"{k}={v}" for k, v in self.environment(service).items())]
+        return [f"PATH={_PATH}", *(f"{k}={v}" for k, v in self.environment(service).items())]
 
     def is_well(self, service: str) -> bool:
         """Whether the service passes the check of its own."""
@@ -224,7 +232,11 @@ async def test_every_service_starts_by_its_own_command_passes_its_check_and_paym
                 lines = [
                     payment(0, "THB", "mobile", "0812345678"),
                     payment(1, "RUB", "phone_bank", "79000000001@100000000004"),
+                    payment(2, "THB", "bank_account", "004-1000000001"),
+                    payment(3, "THB", "bank_account", "004-1000000002", REFUSED_MINOR),
                 ]
+                bank = f"http://127.0.0.1:{machine.port('mock-bank', 9000)}"
+                script_the_bank(bank, "closed-account", REFUSED_MINOR)
                 run = await run_payments(
                     client,
                     database,
@@ -235,7 +247,7 @@ async def test_every_service_starts_by_its_own_command_passes_its_check_and_paym
                     pay_in=nobody,
                 )
             await database.close()
-            assert run.ends["SETTLED"] == len(lines), run
+            assert (run.ends["SETTLED"], run.ends["FAILED"]) == (3, 1), run
             assert supervisor.restarted() == ""
 
 
@@ -243,8 +255,14 @@ async def nobody(rail: str, reference: str, amount_minor: int) -> None:
     raise LookupError("no payment of these is paid in")
 
 
-def payment(line: int, currency: str, payee_type: str, payee: str) -> PaymentLine:
+def script_the_bank(url: str, fault: str, amount_minor: int) -> None:
+    """Have the bank refuse payments of an amount, by the command that is for that."""
+    command = ["fault", fault, "--amount-minor", str(amount_minor), "--url", url]
+    subprocess.run([sys.executable, "-m", "fleet.cli", "simulate", "bank", *command], check=True, cwd=ROOT, timeout=60)
+
+
+def payment(line: int, currency: str, payee_type: str, payee: str, amount_minor: int = 100) -> PaymentLine:
     return PaymentLine(
         line=line, reference=f"compose-{line}", wallet=f"wallet-{line}", payee_type=payee_type, payee=payee,
-        amount_minor=100, currency=currency, message="first",
+        amount_minor=amount_minor, currency=currency, message="first",
     )  # fmt: skip
