@@ -89,7 +89,7 @@ _HOLDS = """
 
 
 _COLLECTIONS = """
-    SELECT j.rail, j.reference, i.state, coalesce(i.confirmed_minor, i.amount_minor) AS amount_minor,
+    SELECT j.rail, j.reference, i.state, coalesce(i.confirmed_minor, j.amount_minor) AS amount_minor,
            EXISTS (SELECT FROM fleet.provider_payments p
                     WHERE p.rail = j.rail AND p.reference = j.reference AND p.state = 'SUSPENDED') AS suspended
       FROM fleet.intents i

@@ -164,7 +164,7 @@ class IntentView(Contract):
     """What the payer pays beside the amount; before the lookup, without the provider's part."""
     received_minor: int
     """What the recipient gets: the amount less the fees taken out of it; of EXCHANGE, before it is exchanged; of money
-    in, what the wallet is left with: what came, or is to come, less every fee."""
+    in, what the wallet is left with: what came, or is to come, less every fee, those on top included."""
     fees: list[FeeLegView]
     """The fees by rule."""
     counterparty_wallet_id: UUID | None = None
@@ -174,7 +174,7 @@ class IntentView(Contract):
     requires_monitoring: bool = False
     on_behalf_of: OnBehalfOf | None = None
     exchange: ExchangeView | None = None
-    """Of EXCHANGE: what the counterparty's wallet gets."""
+    """Of EXCHANGE: what is bought, and what the counterparty's wallet gets of it."""
     payee_type: str | None
     payee_masked: str | None
     reference: str

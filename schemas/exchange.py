@@ -126,13 +126,15 @@ class ExchangeView(Contract):
     quote_id: UUID
     currency: str
     to_minor: int
-    """What the counterparty's wallet gets."""
+    """What is bought."""
+    received_minor: int
+    """What the counterparty's wallet gets of it: all but the fees out of it."""
     spread_minor: int
     """What the house keeps."""
 
 
 class QuoteView(Contract):
-    """A quote. Whoever uses it pays `from_minor` and `fee_minor`, and the other wallet gets `to_minor`."""
+    """A quote. Who uses it pays `from_minor` and `fee_minor`; the other wallet gets `to_minor`, less fees out of it."""
 
     id: UUID
     state: Literal["OPEN", "USED", "EXPIRED"]
@@ -155,6 +157,8 @@ class QuoteView(Contract):
     """DOWN: what is bought was rounded down. UP: what is paid was rounded up."""
     fee_minor: int | None = None
     """What the fee rules take on top, by the rules of now; shown when the quote is made."""
+    received_minor: int | None = None
+    """What the other wallet gets after the fees out of what is bought, by the rules of now; shown with `fee_minor`."""
     created_at: datetime
     expires_at: datetime
     intent_id: UUID | None
@@ -182,7 +186,7 @@ class CurrencyExposure(Contract):
     bought_minor: int
     """What customers paid in."""
     sold_minor: int
-    """What customers got."""
+    """What customers got, and the fees that were taken out of it."""
     spread_minor: int
     """What the house earned by spread and rounding, and moved to its fee income."""
     moved_by_hand_minor: int

@@ -154,6 +154,14 @@ class FeeDryRunRequest(Contract):
     channel: Label = ""
     at: Moment | None = None
     """Left out: now."""
+    bought: bool = False
+    """Whether the amount is what an EXCHANGE buys: its POST rules are asked then, otherwise its PRE rules."""
+
+    @model_validator(mode="after")
+    def _buys(self) -> Self:
+        if self.bought and self.operation is not OperationType.EXCHANGE:
+            raise ValueError("bought is for EXCHANGE alone")
+        return self
 
 
 class FeeRuleOutcome(StrEnum):
@@ -187,15 +195,14 @@ class FeeLegView(Contract):
     qualifier: str
     wallet_id: UUID | None
     amount_minor: int
+    currency: str
+    """That of the payment, or of what an exchange buys."""
     rule_id: UUID
     rule_version: int
 
 
 class FeeDryRunView(Contract):
-    """The fees of a payment: the payer is debited `debited_minor`, the recipient gets `received_minor`.
-
-    Of money in, the payer pays the amount and no more, and the wallet is left with it less every fee.
-    """
+    """The fees of a payment: the payer pays `debited_minor`, the recipient is left with `received_minor`."""
 
     legs: list[FeeLegView]
     pre_minor: int

@@ -64,8 +64,9 @@ class ExchangeTerms(NamedTuple):
 
     quote_id: UUID
     currency: str
-    """What the counterparty's wallet gets."""
+    """That of what is bought."""
     to_minor: int
+    """What is bought: the counterparty's wallet gets it less the fees out of it."""
     spread_minor: int
 
     def record(self) -> dict[str, Any]:

@@ -13,8 +13,10 @@ from zoneinfo import ZoneInfo
 from core.domain.fee_amounts import rate, split
 from core.domain.fee_language import Expression, FeeError, compile_expression
 from core.domain.fee_legs import FeeAccount, FeeLeg, sum_minor
+from core.domain.registry import OPERATIONS
 from schemas.fees import FeePhase, FeeRate, FeeRuleOutcome, FeeRuleRequest, FeeShare
 from schemas.money import MAX_AMOUNT_MINOR
+from schemas.operations import OperationType
 
 if TYPE_CHECKING:
     import cel
@@ -44,7 +46,9 @@ class FeeInput(NamedTuple):
     tier: str = ""
     channel: str = ""
     wallet_id: UUID | None = None
-    """The wallet that pays; a share of its own is not taken from it."""
+    """The wallet whose money it is; a share of its own is not taken from it."""
+    bought: bool = False
+    """Whether it is what an exchange buys: that is priced apart from what is paid, each in its own currency."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +72,12 @@ class FeeRule:
     leg_names: tuple[str, ...]
     from_at: datetime
     until_at: datetime | None
+
+    @property
+    def shelf(self) -> "ShelfKey":
+        """Where it stands: a fee out of an exchange is taken of what is bought, in that currency."""
+        bought = self.phase is FeePhase.POST and OPERATIONS[OperationType(self.operation)].exchanges
+        return self.operation, self.currency, bought
 
     @property
     def variables(self) -> frozenset[str]:
@@ -121,8 +131,10 @@ class KnownConditions:
     applying: dict[tuple[Any, ...], tuple[FeeRule, ...]] = field(default_factory=dict)
 
 
-FeeIndex = Mapping[tuple[str, str], FeeShelf]
-"""A tenant's rules by (operation, currency)."""
+ShelfKey = tuple[str, str, bool]
+"""Operation, currency, and whether that is what an exchange buys."""
+FeeIndex = Mapping[ShelfKey, FeeShelf]
+"""A tenant's rules by where they stand."""
 
 
 def business_time(at: datetime, zone: ZoneInfo) -> BusinessTime:
@@ -160,9 +172,9 @@ def compile_rule(
 
 def index_rules(rules: Iterable[FeeRule]) -> FeeIndex:
     """Put rules on shelves by operation and currency, each in the order of priority, then name."""
-    shelves: dict[tuple[str, str], list[FeeRule]] = {}
+    shelves: dict[ShelfKey, list[FeeRule]] = {}
     for rule in sorted(rules, key=lambda rule: (rule.priority, rule.name, rule.version)):
-        shelves.setdefault((rule.operation, rule.currency), []).append(rule)
+        shelves.setdefault(rule.shelf, []).append(rule)
     return {key: shelf_of(rules) for key, rules in shelves.items()}
 
 
@@ -177,7 +189,7 @@ def price(index: FeeIndex, asked: FeeInput) -> Pricing:
     Raises FeeError: fee_rule_fails (a rule has no value for this payment: none is guessed), fee_exceeds_amount (POST
     fees leave nothing of the amount).
     """
-    shelf = index.get((asked.operation, asked.currency))
+    shelf = index.get((asked.operation, asked.currency, asked.bought))
     if shelf is None:
         return FREE
     context = None
@@ -189,6 +201,11 @@ def price(index: FeeIndex, asked: FeeInput) -> Pricing:
         if fee_minor:
             fired.append(Judged(rule, FeeRuleOutcome.APPLIED, fee_minor))
     return pricing_of(fired, asked) if fired else FREE
+
+
+def both(paid: Pricing, bought: Pricing) -> Pricing:
+    """Return the fees of an exchange: those of what is paid, then those out of what is bought."""
+    return Pricing(paid.legs + bought.legs, paid.fired + bought.fired) if bought.legs else paid
 
 
 def _applying(shelf: FeeShelf, asked: FeeInput) -> tuple[FeeRule, ...]:

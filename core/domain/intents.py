@@ -121,14 +121,24 @@ class IntentRow:
     def principal_minor(self) -> int:
         """What goes from one party to the other, and a provider is told to pay: the amount less the fees out of it."""
         if self.is_collected:
-            # It all comes in; the fees leave the wallet behind it.
-            return self.confirmed_minor or self.amount_minor
+            # It all comes in, with the fees on top that the payer was asked for; they all leave the wallet behind it.
+            return self.confirmed_minor or self.amount_minor + (self.fees_on_top_minor if self.awaits_money else 0)
         if self.direction == Direction.OUT:
             # The payer gets it all back; the fees that go back with it come from who got them.
             return self.amount_minor - sum(leg.amount_minor for leg in self.fee_legs)
-        if not self.fee_legs or self.is_refund:
+        if not self.fee_legs or self.is_refund or self.exchange is not None:
+            # What fees take out of an exchange comes out of what is bought.
             return self.amount_minor
         return self.amount_minor - sum_minor(self.fee_legs, FeePhase.POST)
+
+    @property
+    def bought_minor(self) -> int:
+        """What the counterparty of an exchange gets, in the currency that is bought; 0 where nothing is exchanged."""
+        return 0 if self.exchange is None else self.exchange.to_minor - sum_minor(self.fee_legs, FeePhase.POST)
+
+    def currency_of_fee(self, leg: FeeLeg) -> str:
+        """Return the currency of a leg of its fees."""
+        return self.exchange.currency if self.exchange is not None and leg.phase is FeePhase.POST else self.currency
 
     @property
     def received_minor(self) -> int:

@@ -11,11 +11,12 @@ from typing import Final
 from uuid import UUID
 
 from core.domain.exchange import ExchangeTerms
-from core.domain.fee_legs import FeeAccount
+from core.domain.fee_legs import FeeLeg
 from core.domain.ids import derive_id
 from core.domain.intents import IntentRow
 from core.domain.ledger import Account, AccountFlags, Transfer, TransferFlags, system_account_id
 from core.domain.registry import OPERATIONS, LegKind, Role, TransferCode
+from schemas.fees import FeePhase
 from schemas.money import currency_of
 from schemas.operations import JobKind, OperationType
 
@@ -100,7 +101,7 @@ def accounts_of(intent: IntentRow) -> list[Account]:
     if intent.exchange is not None:
         accounts.append(liquidity_account(intent.tenant_id, intent.exchange.currency))
         accounts.append(spread_account(intent.tenant_id, intent.exchange.currency))
-    accounts += [fee_account(intent, leg.account) for leg in intent.fee_legs if leg.account.wallet_id is None]
+    accounts += [fee_account(intent, leg) for leg in intent.fee_legs if leg.account.wallet_id is None]
     if intent.fee_minor > intent.fees_on_top_minor:
         accounts.append(system_account(intent.tenant_id, intent.currency, AccountCode.FEE_INCOME))
     return accounts
@@ -154,28 +155,34 @@ def _bought_legs(intent: IntentRow, terms: ExchangeTerms) -> list[Leg]:
     ledger = currency_of(terms.currency).numeric
     liquidity = liquidity_account(intent.tenant_id, terms.currency).id
     bought, spread = OPERATIONS[OperationType(intent.operation)].bought
-    legs = [Leg("bought", liquidity, _account_id(intent, bought.credit), terms.to_minor, bought.code, ledger)]
+    legs = [Leg("bought", liquidity, _account_id(intent, bought.credit), intent.bought_minor, bought.code, ledger)]
     if terms.spread_minor:
         kept = spread_account(intent.tenant_id, terms.currency).id
         legs.append(Leg("spread", liquidity, kept, terms.spread_minor, spread.code, ledger))
     return legs
 
 
-def fee_account(intent: IntentRow, account: FeeAccount) -> Account:
+def fee_account(intent: IntentRow, leg: FeeLeg) -> Account:
     """Return the tenant's own account that gets a share of a fee."""
-    return system_account(intent.tenant_id, intent.currency, AccountCode[account.code], account.qualifier)
+    currency = intent.currency_of_fee(leg)
+    return system_account(intent.tenant_id, currency, AccountCode[leg.account.code], leg.account.qualifier)
 
 
 def _fee_legs(intent: IntentRow, ledger: int) -> list[Leg]:
     """Return the fees by rule: the payer pays them all, those out of the amount instead of the recipient's part.
 
-    Those of a refund go back to who paid them.
+    Those of a refund go back to who paid them, those out of an exchange come from where the recipient's part does.
     """
     legs = []
     for leg in intent.fee_legs:
-        debit, credit = intent.wallet_id, leg.account.wallet_id or fee_account(intent, leg.account).id
+        debit, credit = intent.wallet_id, leg.account.wallet_id or fee_account(intent, leg).id
         if intent.is_refund:
             debit, credit = credit, _account_id(intent, _principal(intent).credit)
+        elif intent.exchange is not None and leg.phase is FeePhase.POST:
+            bought = intent.exchange.currency
+            debit = liquidity_account(intent.tenant_id, bought).id
+            legs.append(Leg(leg.name, debit, credit, leg.amount_minor, TransferCode.FEE, currency_of(bought).numeric))
+            continue
         legs.append(Leg(leg.name, debit, credit, leg.amount_minor, TransferCode.FEE, ledger))
     return legs
 

@@ -75,7 +75,6 @@ PROBLEMS: Final = {
     "mandate_expired": ProblemType(409, "The mandate's days are over"),
     "fee_rule_fails": ProblemType(422, "A fee rule has no value for a payment"),
     "fee_exceeds_amount": ProblemType(422, "The fees leave nothing of the amount"),
-    "fee_phase_not_offered": ProblemType(422, "The operation takes fees on top alone"),
     "fee_above_agreed": ProblemType(422, "The fee is more than was agreed to"),
     # Any address:
     "not_found": ProblemType(404, "There is no such thing"),

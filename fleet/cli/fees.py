@@ -83,6 +83,7 @@ def dry_run_(
     tier: str = "",
     channel: str = "",
     at: Annotated[datetime | None, typer.Option(help="The moment, UTC; left out, now.")] = None,
+    bought: Annotated[bool, typer.Option("--bought", help="The amount is what an EXCHANGE buys.")] = False,
     tenant: Tenant = TENANT,
     as_json: JsonFlag = False,
 ) -> None:
@@ -96,6 +97,7 @@ def dry_run_(
             tier=tier,
             channel=channel,
             at=moment,
+            bought=bought,
         )
     except ValidationError as error:
         raise invalid_field(error) from error

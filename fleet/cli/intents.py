@@ -198,7 +198,8 @@ def refund(
 def _paid_minor(original: IntentView) -> int:
     """Return all that there was to give back: of a collection what its payer paid, the fees that it cost included."""
     if original.operation in COLLECTED:
-        return original.confirmed_minor or original.amount_minor
+        on_top_minor = original.fee_minor if original.direction is None else 0
+        return original.confirmed_minor or original.amount_minor + on_top_minor
     return original.received_minor
 
 
@@ -271,14 +272,14 @@ def money_of(view: IntentView) -> str:
 
 def _fees(view: IntentView) -> str | None:
     return (
-        ", ".join(f"{leg.name} {leg.phase} {money_text(leg.amount_minor, view.currency)}" for leg in view.fees) or None
+        ", ".join(f"{leg.name} {leg.phase} {money_text(leg.amount_minor, leg.currency)}" for leg in view.fees) or None
     )
 
 
 def _bought(view: IntentView) -> str | None:
     if view.exchange is None:
         return None
-    return money_text(view.exchange.to_minor, view.exchange.currency)
+    return money_text(view.exchange.received_minor, view.exchange.currency)
 
 
 def _looked_up(view: IntentView) -> str | None:

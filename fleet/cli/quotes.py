@@ -97,6 +97,9 @@ def _show(view: QuoteView, as_json: bool) -> None:
             "spread": f"{view.spread_basis_points} bp: {to_major_text(view.spread_minor, bought)} {view.to_currency}",
             "rounding": view.rounding,
             "fee_minor": view.fee_minor,
+            "received": None
+            if view.received_minor is None
+            else f"{to_major_text(view.received_minor, bought)} {view.to_currency}",
             "expires_at": view.expires_at,
             "intent": view.intent_id,
         },

@@ -22,7 +22,7 @@ COLLECTIONS: Final = {
 REFUND: Final = "refund"
 """The payee type of a line that gives a line before it back; the payee is that line's reference."""
 _SHOWN: Final = """
-SELECT i.id, j.rail, j.reference, i.amount_minor FROM fleet.intents i
+SELECT i.id, j.rail, j.reference, j.amount_minor FROM fleet.intents i
 JOIN fleet.jobs j ON j.intent_id = i.id AND j.kind = 'collect'
 WHERE i.id = ANY ($1::uuid[]) AND i.state IN ('AUTHORIZED', 'DISPATCHED')
     AND (i.next_action IS NOT NULL OR i.operation = 'DIRECT_DEBIT' AND j.state = 'WAITING')

@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import Any
+from typing import Any, Literal
 from uuid import UUID
 
 from core.domain.collections import Payment
@@ -14,7 +14,7 @@ from core.domain.operations import AccountCode, accounts_of, posting_transfers, 
 from core.domain.reconciliation import Break
 from core.domain.registry import TransferCode
 from core.services.money_in.collection_port import Taken
-from core.services.settling.close_job import Ending
+from core.services.settling.close_job import Ending, is_held
 from core.services.settling.facts import Alert
 from schemas.collections import ProviderPayment
 from schemas.events import IntentState
@@ -77,7 +77,7 @@ class Booking:
 
     def credit(self, fact: ProviderPayment, intent: IntentRow) -> None:
         """Give what came to the wallet of the collection, and settle that."""
-        if fact.amount_minor != intent.amount_minor:
+        if fact.amount_minor != intent.principal_minor:
             intent.confirmed_minor = self.confirmed[intent.id] = fact.amount_minor
         data = {"confirmed_minor": fact.amount_minor}
         move = Move(intent.id, IntentState.SETTLED, "settled", data=data, decision="POST", parked=False,
@@ -139,7 +139,7 @@ class Booking:
         """
         if not rests:
             self._rest(fact, payment, intent)
-        if fact.amount_minor != intent.amount_minor:
+        if fact.amount_minor != intent.principal_minor:
             intent.confirmed_minor = self.confirmed[intent.id] = fact.amount_minor
         self.consumed[payment.id] = intent.id
         data = {"confirmed_minor": fact.amount_minor}
@@ -148,10 +148,11 @@ class Booking:
         self._end(intent, move, "paid")
 
     def end_review(self, fact: ProviderPayment, intent: IntentRow) -> None:
-        """End a collection that waits for a decision: its provider took back what there was to decide about."""
+        """End what waits for a decision: its provider took back what there was to decide about."""
         text = f"the provider took {money_text(fact.amount_minor, fact.currency)} back before anybody decided"
+        decision: Literal["VOID"] | None = "VOID" if is_held(intent) else None
         move = Move(intent.id, IntentState.FAILED, "failed", data={"reason": "returned_in_review"}, parked=False,
-                    failure_code="returned_in_review", failure_message=text)  # fmt: skip
+                    decision=decision, failure_code="returned_in_review", failure_message=text)  # fmt: skip
         self._end(intent, move, "returned_in_review")
 
     def release(self, fact: ProviderPayment, payment: Payment) -> None:

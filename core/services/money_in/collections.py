@@ -96,6 +96,8 @@ class _Desk:
         self._named: dict[tuple[str, TransactionName], Payment] = {}
         self._standing: dict[UUID, SuspenseState] = {}
         self._takers: dict[UUID, IntentRow] = {}
+        self._doubted_below = 0
+        """Reviews of earlier ledger epochs may have been decided before a restore."""
         self._tenants: dict[tuple[str, str], UUID] = {}
         self._tolerances: dict[tuple[UUID, str, str], Tolerance] | None = None
         self._fresh: list[NewPayment] = []
@@ -129,6 +131,9 @@ class _Desk:
             self._standing = await store.standing_of(uow, list(items))
             takers = [each.consumed_by for each in items.values() if each.consumed_by is not None]
             self._takers = await self._ports.intents.load_intents(uow, sorted(takers), lock=True)
+            if any(each.state == IntentState.REVIEW for each in self._takers.values()):
+                rail = await self._ports.rails.rail_state(uow, self._rail)
+                self._doubted_below = 0 if rail.epoch_cleared else rail.ledger_epoch
         givers = [*self._intents.values(), *self._takers.values()]
         wallets = {each.wallet_id for each in givers}
         wallets |= {share for each in givers for leg in each.fee_legs if (share := leg.account.wallet_id) is not None}
@@ -308,7 +313,6 @@ class _Desk:
         named = paid is not None and paid.intent_id is not None and collection is not None
         if named and paid is not None and collection is not None and collection.intent_id != paid.intent_id:
             return Judgement(PaymentFate.QUARANTINED, "transaction_of_another_collection")
-        # Until a second key has decided, it is not known either whose the money will be.
         undecided = (SuspenseState.RETURNING, SuspenseState.IN_REVIEW)
         runs = paid is not None and self._standing.get(paid.id) in undecided and self._reviewed(paid) is None
         return self._unless_refused(judge_return(fact, known, paid, refund_runs=runs))
@@ -321,11 +325,16 @@ class _Desk:
         return self._intents[paid.intent_id]
 
     def _reviewed(self, paid: Payment) -> IntentRow | None:
-        """Return the collection that took a payment and waits for a decision: nothing else is to come of it."""
+        """Return what took a payment and waits for a decision: what is taken back meanwhile is not decided about.
+
+        Of what a person started, a restore may have lost that the second key said yes: then it is waited for.
+        """
         intent = self._collection_of(paid)
-        if intent is None or intent.state != IntentState.REVIEW:
-            return None
-        return intent if self._booking.consumed.get(paid.id, paid.consumed_by) == intent.id else None
+        if intent is None or self._booking.consumed.get(paid.id, paid.consumed_by) != intent.id:
+            intent = self._takers.get(paid.consumed_by) if paid.consumed_by is not None else None
+            if intent is None or intent.ledger_epoch < self._doubted_below:
+                return None
+        return intent if intent.state == IntentState.REVIEW else None
 
     def _note_return(self, fact: ProviderPayment, told: Payment, paid: Payment, judged: Judgement) -> None:
         """Tie a return to its payment, whose tenant's it is, and book it unless a refund is on its way."""
@@ -339,9 +348,11 @@ class _Desk:
                 standing = SuspenseState.OPEN
             taker = self._takers.get(paid.consumed_by) if paid.consumed_by is not None else None
             owner = taker if standing is SuspenseState.ASSIGNED else self._collection_of(paid)
+            taken_by = paid.consumed_by
             self._booking.take_back(fact, told, paid, standing, owner)
-            if standing is SuspenseState.OPEN and paid.consumed_by is not None:
-                self._standing[paid.id] = SuspenseState.RETURNED
+            if standing is SuspenseState.OPEN:
+                rests_on = paid.consumed_by == taken_by
+                self._standing[paid.id] = SuspenseState.OPEN if rests_on else SuspenseState.RETURNED
 
     def _take_back_at_once(self, fact: ProviderPayment, paid: Payment) -> None:
         """Apply the return that came before its payment did; what could not be believed yet goes on waiting."""

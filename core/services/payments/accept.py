@@ -371,17 +371,17 @@ class AcceptService:
     async def _price(self, uow: Any, batch: Sequence[Asked], plans: list[Plan | Refusal]) -> None:
         """Put the fees into the plans; a payment that has no price becomes a refusal."""
         priced = [
-            place
+            (place, plan)
             for place, plan in enumerate(plans)
             if isinstance(plan, Plan) and OPERATIONS[plan.operation].takes_fees
         ]
         if not priced:
             return
-        payments = [priced_as(batch[place].request) for place in priced]
+        payments = [priced_as(batch[place].request, plan.quote) for place, plan in priced]
         answers = await self._ports.fees.fees_for(uow, batch[0].caller.tenant_id, payments)
-        for place, answer in zip(priced, answers, strict=True):
+        for (place, plan), answer in zip(priced, answers, strict=True):
             if answer is not FREE:
-                plans[place] = with_fees(plans[place], batch[place].request, answer)
+                plans[place] = with_fees(plan, batch[place].request, answer)
 
     async def _create(
         self,

@@ -18,7 +18,7 @@ from core.services.payments.refunds import EXCEEDS, PAYER_OF, check_refund, exce
 from core.services.payments.scanned import read_scanned, shown_parts
 from core.services.problems import Refusal, require_currency
 from core.services.terms.fees import Payment
-from core.services.terms.quotes import USED, USED_TEXT, Locked, check_quote, require_fees_on_top
+from core.services.terms.quotes import USED, USED_TEXT, Locked, bought_by, check_quote
 from core.services.terms.routes import Chosen, Route, choose_route, mask_payee
 from core.services.wallets.wallets import Wallet
 from schemas.api import IntentRequest
@@ -168,7 +168,7 @@ def _check_counterparty(asked: Asked, operation: Operation, wallets: Mapping[UUI
         raise Refusal("currency_mismatch", f"the counterparty's wallet holds {other.currency}", field=at)
 
 
-def priced_as(request: IntentRequest) -> Payment:
+def priced_as(request: IntentRequest, quote: Quote | None) -> Payment:
     """Return what the fee rules are asked about."""
     return Payment(
         request.amount_minor,
@@ -176,32 +176,49 @@ def priced_as(request: IntentRequest) -> Payment:
         request.operation,
         channel=request.channel,
         wallet_id=request.wallet_id,
+        bought=None if quote is None else bought_by(quote),
     )
 
 
-def with_fees(plan: Plan | Refusal, request: IntentRequest, answer: Pricing | Refusal) -> Plan | Refusal:
+def with_fees(plan: Plan, request: IntentRequest, answer: Pricing | Refusal) -> Plan | Refusal:
     """Return the plan with its fees, or why they stop it."""
-    if isinstance(plan, Refusal):
-        return plan
     if isinstance(answer, Refusal):
         return answer
-    if plan.quote is not None:
-        try:
-            require_fees_on_top(answer)
-        except Refusal as refusal:
-            return refusal
     agreed, on_top_minor = request.auto_confirm, answer.minor(FeePhase.PRE)
     if not plan.lookup and agreed is not None and on_top_minor > agreed.max_fee_minor:
         text = f"the fee is {money_text(on_top_minor, request.currency)}: raise max_fee_minor to agree"
         return Refusal("fee_above_agreed", text, field="auto_confirm.max_fee_minor")
-    paid_minor = request.amount_minor - answer.minor(FeePhase.POST)
-    if plan.chosen is not None and paid_minor < plan.chosen.capabilities.min_amount_minor:
-        least = money_text(plan.chosen.capabilities.min_amount_minor, request.currency)
-        left = money_text(paid_minor, request.currency)
-        text = f"after fees {left} are left, and the rail takes no less than {least}"
-        return Refusal("amount_out_of_bounds", text, field="amount_minor")
+    if plan.chosen is not None and (refusal := _out_of_bounds(plan, plan.chosen, request, answer)) is not None:
+        return refusal
     plan.fee_legs = answer.legs
     return plan
+
+
+def _out_of_bounds(plan: Plan, chosen: Chosen, request: IntentRequest, pricing: Pricing) -> Refusal | None:
+    """Return why the rail does not carry the amount with its fees: too little is left of it, or too much is asked."""
+    if OPERATIONS[plan.operation].collects:
+        return _asks_too_much(plan, chosen, request, request.amount_minor + pricing.minor(FeePhase.PRE))
+    paid_minor, least_minor = request.amount_minor - pricing.minor(FeePhase.POST), chosen.capabilities.min_amount_minor
+    if paid_minor >= least_minor:
+        return None
+    least, left = money_text(least_minor, request.currency), money_text(paid_minor, request.currency)
+    text = f"after fees {left} are left, and the rail takes no less than {least}"
+    return Refusal("amount_out_of_bounds", text, field="amount_minor")
+
+
+def _asks_too_much(plan: Plan, chosen: Chosen, request: IntentRequest, asked_minor: int) -> Refusal | None:
+    asked, most_minor = money_text(asked_minor, request.currency), chosen.capabilities.max_amount_minor
+    most_minor = min(most_minor, chosen.route.terms.max_amount_minor or most_minor)
+    if asked_minor > most_minor:
+        most = money_text(most_minor, request.currency)
+        text = f"with fees {asked} are asked for, and the rail takes no more than {most}"
+        return Refusal("amount_out_of_bounds", text, field="amount_minor")
+    signed_minor = plan.drawn.mandate.max_amount_minor if plan.drawn is not None else None
+    if signed_minor is not None and asked_minor > signed_minor:
+        most = money_text(signed_minor, request.currency)
+        text = f"with fees {asked} are asked for, and one debit under this mandate takes {most} at the most"
+        return Refusal("mandate_amount_exceeded", text, field="amount_minor")
+    return None
 
 
 def payee_of(plan: Plan) -> Payee | None:

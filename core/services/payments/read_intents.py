@@ -104,13 +104,13 @@ def intent_view(row: IntentRow) -> dict[str, Any]:
         "currency": row.currency,
         "fee_minor": row.fee_minor,
         "received_minor": row.recipient_minor,
-        "fees": plain_legs(row.fee_legs) if row.fee_legs else [],
+        "fees": _fees(row) if row.fee_legs else [],
         "counterparty_wallet_id": row.counterparty_wallet_id,
         "direction": row.direction,
         "original_intent_id": row.original_intent_id,
         "requires_monitoring": row.requires_monitoring,
         "on_behalf_of": row.on_behalf_of,
-        "exchange": row.exchange._asdict() if row.exchange is not None else None,
+        "exchange": (row.exchange._asdict() | {"received_minor": row.bought_minor}) if row.exchange else None,
         "payee_type": row.payee_type,
         "payee_masked": row.payee_masked,
         "reference": row.client_reference,
@@ -125,3 +125,10 @@ def intent_view(row: IntentRow) -> dict[str, Any]:
         "updated_at": row.updated_at,
         "deadline": row.deadline,
     }
+
+
+def _fees(row: IntentRow) -> list[dict[str, Any]]:
+    return [
+        plain | {"currency": row.currency_of_fee(leg)}
+        for leg, plain in zip(row.fee_legs, plain_legs(row.fee_legs), strict=True)
+    ]

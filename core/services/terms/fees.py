@@ -1,7 +1,7 @@
 """The fee book: a tenant's rules in memory, at most a second old, and the fees of a whole batch by them."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple, Protocol
@@ -16,6 +16,8 @@ from core.domain.fees import (
     FeeInput,
     FeeRule,
     Pricing,
+    ShelfKey,
+    both,
     business_time,
     compile_rule,
     index_rules,
@@ -61,6 +63,15 @@ class FeeRuleReader(Protocol):
         ...
 
 
+class Bought(NamedTuple):
+    """What an exchange buys, in minor units of `currency`."""
+
+    amount_minor: int
+    currency: str
+    wallet_id: UUID
+    """The wallet that gets it."""
+
+
 class Payment(NamedTuple):
     """A payment to be priced; `amount_minor` is in minor units of `currency`."""
 
@@ -70,6 +81,15 @@ class Payment(NamedTuple):
     channel: str = ""
     wallet_id: UUID | None = None
     """The wallet that pays."""
+    bought: Bought | None = None
+    """Of an exchange."""
+
+    @property
+    def shelves(self) -> Iterator[ShelfKey]:
+        """Where the rules stand that it meets."""
+        yield self.operation, self.currency, False
+        if self.bought is not None:
+            yield self.operation, self.bought.currency, True
 
     def at(self, moment: BusinessTime, tier: str) -> FeeInput:
         """Return what the rules see of it at a moment, of a payer of this tier."""
@@ -103,15 +123,14 @@ class FeeBook:
         passed = timedelta(seconds=time.monotonic() - kept.looked_at_s)
         moment = business_time(kept.state.now + passed, kept.state.zone)
         tiers = await self._tiers(uow, kept.index, payments)
-        return [_priced(kept.index, payment.at(moment, _tier(tiers, payment))) for payment in payments]
+        return [_priced(kept.index, payment, moment, _tier(tiers, payment)) for payment in payments]
 
     async def _tiers(self, uow: Any, index: FeeIndex, payments: Sequence[Payment]) -> dict[UUID, str]:
         wanted = {
             payment.wallet_id
             for payment in payments
             if payment.wallet_id is not None
-            and (shelf := index.get((payment.operation, payment.currency))) is not None
-            and "tier" in shelf.variables
+            and any("tier" in shelf.variables for key in payment.shelves if (shelf := index.get(key)) is not None)
         }
         return dict(await self._rules.tiers_of(uow, sorted(wanted))) if wanted else {}
 
@@ -159,9 +178,14 @@ def _tier(tiers: Mapping[UUID, str], payment: Payment) -> str:
     return tiers.get(payment.wallet_id, "") if payment.wallet_id is not None else ""
 
 
-def _priced(index: FeeIndex, asked: FeeInput) -> Pricing | Refusal:
+def _priced(index: FeeIndex, payment: Payment, moment: BusinessTime, tier: str) -> Pricing | Refusal:
+    asked = payment.at(moment, tier)
     try:
-        return price(index, asked)
+        if payment.bought is None:
+            return price(index, asked)
+        amount_minor, currency, wallet_id = payment.bought
+        bought = asked._replace(amount_minor=amount_minor, currency=currency, wallet_id=wallet_id, bought=True)
+        return both(price(index, asked), price(index, bought))
     except FeeError as error:
         return Refusal(error.code, str(error))
 
@@ -169,9 +193,3 @@ def _priced(index: FeeIndex, asked: FeeInput) -> Pricing | Refusal:
 def refusal_of(error: FeeError) -> Refusal:
     """Return the refusal of a rule that cannot be kept."""
     return Refusal(error.code, str(error), field=error.field or None)
-
-
-def fee_out_of_a_quote() -> Refusal:
-    """Return the refusal of a fee that would come out of an amount that a quote has fixed."""
-    text = "an exchange takes fees on top alone: set the rule with phase PRE"
-    return Refusal("fee_phase_not_offered", text, field="phase")

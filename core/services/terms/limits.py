@@ -383,10 +383,18 @@ def _refunds(
         if original is None or not OPERATIONS[OperationType(intent.operation)].refunds:
             continue
         limits = {limit.id: limit for limit in books[intent.tenant_id].limits}
-        back = given_back(held_by(original), limits, intent.amount_minor, original.amount_minor)
+        back = given_back(held_by(original), limits, _counted_of(intent, original), original.amount_minor)
         if back:
             found[intent.id] = back
     return found
+
+
+def _counted_of(refund: IntentRow, original: IntentRow) -> int:
+    """Return the part of a refund that limits counted: not the fees on top that the payer of a collection paid."""
+    paid_minor = original.principal_minor if original.is_collected else 0
+    if paid_minor <= original.amount_minor:
+        return refund.amount_minor
+    return refund.amount_minor * original.amount_minor // paid_minor
 
 
 def _take(move: UsageMove, held: Held, *, used: bool) -> None:

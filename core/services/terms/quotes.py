@@ -14,7 +14,7 @@ from core.domain.rates import Pair, Rate, is_too_old
 from core.domain.registry import OPERATIONS
 from core.services.access.keys import Caller
 from core.services.problems import Refusal, require_currency
-from core.services.terms.fees import Payment, fee_out_of_a_quote
+from core.services.terms.fees import Bought, Payment
 from core.services.wallets.wallets import Wallet
 from schemas.api import IntentRequest
 from schemas.exchange import QuoteRequest, QuoteSide, QuoteView
@@ -129,9 +129,9 @@ async def make_quote(uow: Any, ports: QuotePorts, caller: Caller, request: Quote
         created_at=offer.now,
         expires_at=offer.now + timedelta(seconds=offer.quote_ttl_s),
     )
-    fee_minor = await _fee(uow, ports.fees, quote, request.channel)
+    fees = await _fees(uow, ports.fees, quote, request.channel)
     await ports.quotes.insert_quote(uow, quote)
-    return quote_view(quote, offer.now, fee_minor)
+    return quote_view(quote, offer.now, fees)
 
 
 async def show_quote(uow: Any, quotes: Quotes, caller: Caller, quote_id: UUID) -> QuoteView:
@@ -187,14 +187,8 @@ def check_quote(request: IntentRequest, locked: Locked) -> Quote | None:
     return quote
 
 
-def require_fees_on_top(pricing: Pricing) -> None:
-    """Raise Refusal `fee_phase_not_offered` where a fee would come out of an amount that a quote has fixed."""
-    if pricing.minor(FeePhase.POST):
-        raise fee_out_of_a_quote()
-
-
-def quote_view(quote: Quote, now: datetime, fee_minor: int | None = None) -> QuoteView:
-    """Return the quote as it is shown."""
+def quote_view(quote: Quote, now: datetime, fees: Pricing | None = None) -> QuoteView:
+    """Return the quote as it is shown, with its fees where they were asked for."""
     return QuoteView(
         id=quote.id,
         state=quote.state(now),
@@ -212,7 +206,8 @@ def quote_view(quote: Quote, now: datetime, fee_minor: int | None = None) -> Quo
         spread_basis_points=quote.spread_basis_points,
         spread_minor=quote.spread_minor,
         rounding=ROUNDING[quote.side],
-        fee_minor=fee_minor,
+        fee_minor=None if fees is None else fees.minor(FeePhase.PRE),
+        received_minor=None if fees is None else quote.to_minor - fees.minor(FeePhase.POST),
         created_at=quote.created_at,
         expires_at=quote.expires_at,
         intent_id=quote.intent_id,
@@ -255,13 +250,22 @@ def _amounts(request: QuoteRequest, offer: Offer, rate: Rate) -> Exchanged:
     return amounts
 
 
-async def _fee(uow: Any, fees: Fees, quote: Quote, channel: str) -> int:
-    """Return what the fee rules of now take on top. Raises Refusal, theirs and `fee_phase_not_offered`."""
+async def _fees(uow: Any, fees: Fees, quote: Quote, channel: str) -> Pricing:
+    """Return what the fee rules of now take. Raises Refusal, theirs."""
     payment = Payment(
-        quote.from_minor, quote.from_currency, OperationType.EXCHANGE, channel=channel, wallet_id=quote.wallet_id
+        quote.from_minor,
+        quote.from_currency,
+        OperationType.EXCHANGE,
+        channel=channel,
+        wallet_id=quote.wallet_id,
+        bought=bought_by(quote),
     )
     [answer] = await fees.fees_for(uow, quote.tenant_id, [payment])
     if isinstance(answer, Refusal):
         raise answer
-    require_fees_on_top(answer)
-    return answer.minor(FeePhase.PRE)
+    return answer
+
+
+def bought_by(quote: Quote) -> Bought:
+    """Return what the fee rules are asked about beside what is paid."""
+    return Bought(quote.to_minor, quote.to_currency, quote.counterparty_wallet_id)

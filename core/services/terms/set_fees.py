@@ -17,7 +17,6 @@ from core.services.terms.fees import (
     FeeRuleReader,
     Payment,
     StoredRule,
-    fee_out_of_a_quote,
     refusal_of,
     rules_in_force,
 )
@@ -32,7 +31,6 @@ from schemas.fees import (
     FeeRuleTrace,
     FeeRuleView,
 )
-from schemas.operations import COLLECTED
 
 
 class FeeRuleBook(FeeRuleReader, Protocol):
@@ -65,16 +63,13 @@ async def set_rule(
 ) -> tuple[FeeRuleView, bool]:
     """Keep a rule as the next version of its name; return it and whether it is new. A repeat changes nothing.
 
-    Raises Refusal, in this order: unknown_currency, operation_not_supported, fee_phase_not_offered, fee_syntax,
-    fee_expression_forbidden, fee_name_unknown, fee_result_type, fee_rule_fails, fee_sample_differs,
-    fee_account_unknown.
+    Raises Refusal, in this order: unknown_currency, operation_not_supported, fee_syntax, fee_expression_forbidden,
+    fee_name_unknown, fee_result_type, fee_rule_fails, fee_sample_differs, fee_account_unknown.
     """
     require_currency(request.currency)
     operation = OPERATIONS.get(request.operation)
     if operation is not None and not operation.takes_fees:
         raise Refusal("operation_not_supported", f"no fees are taken of {request.operation}", field="operation")
-    if operation is not None and operation.exchanges and request.phase is FeePhase.POST:
-        raise fee_out_of_a_quote()
     rule_id = rule_id_of(tenant_id, request.name)
     now = await book.lock_book(uow, tenant_id)
     state = await book.book_state(uow, tenant_id)
@@ -131,7 +126,7 @@ async def list_versions(uow: Any, book: FeeRuleBook, tenant_id: UUID, rule_id: U
 
 
 async def dry_run(uow: Any, book: FeeRuleBook, tenant_id: UUID, request: FeeDryRunRequest) -> FeeDryRunView:
-    """Return the fees of a payment that is not made, and what became of every rule of its operation and currency.
+    """Return the fees of a payment that is not made, and what became of every rule that is about such payments.
 
     Raises Refusal: fee_rule_fails, fee_exceeds_amount.
     """
@@ -142,7 +137,9 @@ async def dry_run(uow: Any, book: FeeRuleBook, tenant_id: UUID, request: FeeDryR
         for rule in await book.load_rules(uow, tenant_id, at)
         if (rule.request.operation, rule.request.currency) == (request.operation, request.currency)
     ]
-    rules = sorted(rules_in_force(stored), key=lambda rule: (rule.priority, rule.name, rule.version))
+    side = (request.operation, request.currency, request.bought)
+    rules = [rule for rule in rules_in_force(stored) if rule.shelf == side]
+    rules.sort(key=lambda rule: (rule.priority, rule.name, rule.version))
     payment = Payment(request.amount_minor, request.currency, request.operation, request.channel)
     asked = payment.at(business_time(at, state.zone), request.tier)
     try:
@@ -152,12 +149,11 @@ async def dry_run(uow: Any, book: FeeRuleBook, tenant_id: UUID, request: FeeDryR
         raise Refusal(error.code, str(error)) from error
     pre_minor, post_minor = pricing.minor(FeePhase.PRE), pricing.minor(FeePhase.POST)
     return FeeDryRunView(
-        legs=[FeeLegView.model_validate(leg) for leg in plain_legs(pricing.legs)],
+        legs=[FeeLegView.model_validate(leg | {"currency": request.currency}) for leg in plain_legs(pricing.legs)],
         pre_minor=pre_minor,
         post_minor=post_minor,
-        # Whoever pays in pays what was asked for: fees on top of it leave the wallet too.
-        debited_minor=request.amount_minor + (0 if request.operation in COLLECTED else pre_minor),
-        received_minor=request.amount_minor - post_minor - (pre_minor if request.operation in COLLECTED else 0),
+        debited_minor=request.amount_minor + pre_minor,
+        received_minor=request.amount_minor - post_minor,
         rules=[_trace(each) for each in judged],
     )
 

@@ -8,8 +8,9 @@ from uuid import UUID
 from core.services.terms.exposure import AccountFlows, PairFlows
 from core.store.database import UnitOfWork
 
-# Codes of transfers: 3 by hand, 5 exchanged, 6 spread. Holds (2) and voids (8) move nothing that is posted. Every
-# exchange pays into one account of liquidity once, and out of another one once, its spread aside.
+# Codes of transfers: 2 a fee out of what is bought, 3 by hand, 5 exchanged, 6 spread. Flags: holds (2) and voids (8)
+# move nothing that is posted. Every exchange pays into one account of liquidity once, and out of another one once,
+# its spread and the fees aside.
 _FLOWS: Final = """
 WITH moves AS MATERIALIZED (
     SELECT t.user_data AS intent, t.credit_account_id AS account, t.code, t.amount_minor AS paid_in, 0 AS paid_out
@@ -23,15 +24,15 @@ WITH moves AS MATERIALIZED (
         AND ($2::timestamptz IS NULL OR t.created_at >= $2)
 ), exchanged AS (
     SELECT i.account AS from_account, o.account AS to_account, i.paid_in AS from_minor,
-        sum(o.paid_out) FILTER (WHERE o.code = 5) AS to_minor,
+        sum(o.paid_out) FILTER (WHERE o.code IN (2, 5)) AS to_minor,
         coalesce(sum(o.paid_out) FILTER (WHERE o.code = 6), 0) AS spread_minor
-    FROM moves i JOIN moves o ON o.intent = i.intent AND o.paid_out > 0 AND o.code IN (5, 6)
+    FROM moves i JOIN moves o ON o.intent = i.intent AND o.paid_out > 0 AND o.code IN (2, 5, 6)
     WHERE i.paid_in > 0 AND i.code = 5
     GROUP BY i.intent, i.account, o.account, i.paid_in
 )
 SELECT a.id AS account, NULL::uuid AS other, a.credits_posted - a.debits_posted AS a, a.debits_pending AS b,
     (a.flags & 1 = 0)::int AS c, coalesce(sum(m.paid_in) FILTER (WHERE m.code = 5), 0)::bigint AS d,
-    coalesce(sum(m.paid_out) FILTER (WHERE m.code = 5), 0)::bigint AS e,
+    coalesce(sum(m.paid_out) FILTER (WHERE m.code IN (2, 5)), 0)::bigint AS e,
     coalesce(sum(m.paid_out) FILTER (WHERE m.code = 6), 0)::bigint AS f,
     coalesce(sum(m.paid_in - m.paid_out) FILTER (WHERE m.code = 3), 0)::bigint AS g
 FROM fleet.accounts a LEFT JOIN moves m ON m.account = a.id

@@ -123,7 +123,8 @@ async def test_both_legs_move_what_the_quote_said(desk: Desk) -> None:
     assert (quote["state"], quote["fee_minor"]) == ("OPEN", 0)
     intent = (await desk.use(quote)).json()
     assert intent["state"] == "SETTLED", intent
-    agreed = {"quote_id": quote["id"], "currency": "THB", "to_minor": 349_518, "spread_minor": 1757}
+    agreed = {"quote_id": quote["id"], "currency": "THB", "to_minor": 349_518, "received_minor": 349_518}
+    agreed["spread_minor"] = 1757
     assert intent["exchange"] == agreed
     assert (await desk.api.get(f"/v1/intents/{intent['id']}")).json()["exchange"] == agreed
     shown = (await desk.api.get(f"/v1/quotes/{quote['id']}")).json()
@@ -272,8 +273,6 @@ async def test_an_exchange_without_funds_or_without_liquidity_moves_nothing(desk
 async def test_fees_are_taken_on_top_in_the_source_currency_and_shown_with_the_quote(desk: Desk) -> None:
     rule = {"name": "fx", "operation": "EXCHANGE", "currency": "USD", "fee": {"fixed_minor": 25, "basis_points": 10}}
     assert (await desk.treasury.post("/v1/fee-rules", rule)).status_code == 201
-    out_of = await desk.treasury.post("/v1/fee-rules", rule | {"name": "out-of", "phase": "POST"})
-    assert (out_of.status_code, out_of.json()["code"]) == (422, "fee_phase_not_offered")
     desk.world.forget_fees()
     quote = await desk.quote()
     assert quote["fee_minor"] == 35
@@ -284,21 +283,50 @@ async def test_fees_are_taken_on_top_in_the_source_currency_and_shown_with_the_q
     assert (await desk.balances())[:3] == (100_000 - 10_035, 349_518, 10_000)
 
 
-async def test_a_fee_out_of_the_amount_that_was_set_before_exchanges_were_offered_stops_them(desk: Desk) -> None:
-    rule = {"name": "fx", "operation": "EXCHANGE", "currency": "USD", "fee": {"fixed_minor": 25}}
+@pytest.mark.parametrize("decision", ["", "APPROVE", "REJECT"])
+async def test_a_fee_out_of_an_exchange_comes_out_of_what_is_bought(desk: Desk, decision: str) -> None:
+    partner = await desk.wallet("THB", "partner")
+    shares = [{"qualifier": "fx", "parts": 2}, {"wallet_id": partner, "parts": 1}]
+    rule: dict[str, Any] = {"name": "out-of", "operation": "EXCHANGE", "currency": "THB", "phase": "POST"}
+    rule |= {"when": "currency == 'THB' && amount_minor > 349000", "fee": {"fixed_minor": 100}, "shares": shares}
+    assert (await desk.treasury.post("/v1/fee-rules", rule)).status_code == 201
+    # One of the other currency is about what is bought of that, and so takes nothing here.
+    other = {"name": "other", "operation": "EXCHANGE", "currency": "USD", "phase": "POST", "fee": {"fixed_minor": 5}}
+    assert (await desk.treasury.post("/v1/fee-rules", other)).status_code == 201
+    desk.world.forget_fees()
+    before, quote = await desk.balances(), await desk.quote()
+    assert (quote["to_minor"], quote["fee_minor"], quote["received_minor"]) == (349_518, 0, 349_418)
+    intent = (await desk.use(quote, requires_monitoring=bool(decision))).json()
+    assert (intent["state"], intent["fee_minor"]) == ("REVIEW" if decision else "SETTLED", 0)
+    assert (intent["exchange"]["to_minor"], intent["exchange"]["received_minor"]) == (349_518, 349_418)
+    legs = [(leg["qualifier"], leg["amount_minor"], leg["currency"]) for leg in intent["fees"]]
+    assert legs == [("fx", 67, "THB"), ("", 33, "THB")]
+    if decision:
+        reviewer = await desk.world.other(operations=["REVIEW"])
+        body = {"decision": decision, "reason": "looked at"}
+        assert (await reviewer.post(f"/v1/intents/{intent['id']}/review", body)).status_code == 200
+    done = int(decision != "REJECT")
+    assert (await desk.balances())[:2] == (before[0] - 10_000 * done, before[1] + 349_418 * done)
+    assert (await desk.api.get(f"/v1/wallets/{partner}")).json()["posted_minor"] == 33 * done
+    report = (await desk.treasury.get("/v1/exposure")).json()
+    thb = next(each for each in report["currencies"] if each["currency"] == "THB")
+    assert (thb["sold_minor"], thb["spread_minor"]) == (349_518 * done, 1_757 * done)
+    assert thb["position_minor"] == thb["moved_by_hand_minor"] - thb["sold_minor"] - thb["spread_minor"]
+    assert [each["to_minor"] for each in report["pairs"]] == [349_518] * done
+
+
+async def test_a_fee_that_takes_all_that_is_bought_refuses_the_exchange_and_its_quote(desk: Desk) -> None:
     quote = await desk.quote()
-    made = (await desk.treasury.post("/v1/fee-rules", rule)).json()
-    await desk.world.admin.execute(
-        "INSERT INTO fleet.fee_rules (tenant_id, rule_id, version, name, operation, currency, enabled, body,"
-        " valid_from, created_by) SELECT tenant_id, rule_id, 2, name, operation, currency, enabled, body || $2::jsonb,"
-        " valid_from, created_by FROM fleet.fee_rules WHERE rule_id = $1",
-        UUID(made["id"]),
-        '{"phase": "POST"}',
-    )
-    await desk.world.admin.execute("UPDATE fleet.fee_books SET revision = revision + 1")
+    rule = {"name": "all", "operation": "EXCHANGE", "currency": "THB", "phase": "POST", "fee": {"basis_points": 10_000}}
+    assert (await desk.treasury.post("/v1/fee-rules", rule)).status_code == 201
     desk.world.forget_fees()
     for answer in (await desk.use(quote), await desk.asks()):
-        assert (answer.status_code, answer.json()["code"]) == (422, "fee_phase_not_offered")
+        assert (answer.status_code, answer.json()["code"]) == (422, "fee_exceeds_amount")
+    tried = {"operation": "EXCHANGE", "amount_minor": 500, "currency": "THB"}
+    free = (await desk.api.post("/v1/fees:dry-run", tried)).json()
+    assert (free["rules"], free["received_minor"]) == ([], 500), "what is paid in baht is another side"
+    taken = await desk.api.post("/v1/fees:dry-run", tried | {"bought": True})
+    assert taken.json()["code"] == "fee_exceeds_amount"
 
 
 async def test_exchanges_both_ways_at_once_create_and_lose_nothing(desk: Desk) -> None:

@@ -24,11 +24,12 @@ AMOUNTS, PICKS = st.integers(5, 150), st.integers(0, 1000)
 
 @dataclass(eq=False)
 class Collected:
-    """What a payer outside paid in, and its refunds; minor units."""
+    """What a payer outside paid in for an amount, and its refunds; minor units."""
 
     id: UUID
     wallet: Wallet
     amount: int
+    paid: int
     refunds: "list[PaidBack]" = field(default_factory=list)
 
     def standing(self) -> "list[PaidBack]":
@@ -52,7 +53,7 @@ class PaidBack:
 
 
 class CollectedSteps(RuleBasedStateMachine):
-    """A fee leaves the wallet behind each top-up, and comes back with its refund."""
+    """A payer is asked for a fee on top of each top-up, which goes back with its refund."""
 
     world: World
     wallets: list[Wallet]
@@ -86,7 +87,8 @@ class CollectedSteps(RuleBasedStateMachine):
             assert (accepted.intent.state, accepted.intent.failure_code) == ("FAILED", "limit_exceeded")
             return
         intent = self._run(shown(self.world, wallet.id, amount, requires_monitoring=bool(review)))
-        fact = {"transaction_id": f"C{next(self.transactions)}", "amount_minor": amount + more}
+        paid = amount + ON_TOP_UP
+        fact = {"transaction_id": f"C{next(self.transactions)}", "amount_minor": paid + more}
         fact["reference"] = self._run(reference(self.world, intent))
         # A frozen wallet gives nothing, and so not the fee of what it gets.
         rests = bool(more) or wallet.frozen
@@ -99,12 +101,12 @@ class CollectedSteps(RuleBasedStateMachine):
         if rests or review == "REJECT":
             (item,) = self._run(self._items(intent))
             self._run(assign(self.world, item.id, wallet.id))
-            wallet.posted += amount + more
+            wallet.posted += paid + more
             self._reach("top-up out of suspense")
             return
-        wallet.posted += amount - ON_TOP_UP
+        wallet.posted += amount
         wallet.used += amount
-        self.collections.append(Collected(intent, wallet, amount))
+        self.collections.append(Collected(intent, wallet, amount, paid))
         self._reach("top-up credited")
 
     async def _items(self, intent: UUID) -> Any:
@@ -123,17 +125,17 @@ class CollectedSteps(RuleBasedStateMachine):
         standing, wallet = original.standing(), original.wallet
         before = sum(each.amount for each in standing)
         if aim != "part":
-            amount = max(1, original.amount - before + (aim == "one too much"))
+            amount = max(1, original.paid - before + (aim == "one too much"))
         asked: dict[str, Any] = {
             "operation": "REFUND", "original_intent_id": original.id, "wallet_id": wallet.id, "amount_minor": amount,
             "requires_monitoring": review,
         }  # fmt: skip
-        if before + amount > original.amount:
+        if before + amount > original.paid:
             with pytest.raises(Refusal) as caught:
                 self._ask(**asked)
             assert caught.value.code == "refund_exceeds_original"
             return
-        earned = ON_TOP_UP * (before + amount) // original.amount
+        earned = ON_TOP_UP * (before + amount) // original.paid
         back = min(max(0, earned - sum(each.back for each in standing)), amount - 1)
         accepted, _, _ = self._ask(**asked)
         refund = PaidBack(accepted.intent.id, original, amount, back, "REVIEW" if review else "AUTHORIZED")
@@ -177,7 +179,7 @@ class CollectedSteps(RuleBasedStateMachine):
         if paid:
             wallet.posted -= refund.debit
             # The month of the payment gets back what left it; a rule of fees says what of them.
-            wallet.used -= refund.amount
+            wallet.used -= refund.amount * refund.original.amount // refund.original.paid
 
 
 def walk_collected(machine: CollectedSteps) -> None:

@@ -41,6 +41,7 @@ async def open_terms(stack: AsyncExitStack, urls: RoleUrls) -> World:
         request = LimitRequest.model_validate(body)
         await set_limit(uow, world.core.worker_ports.limit_store, world.caller.tenant_id, "test", request)
         await offer_dollars(uow, world)
+    await put(world, operation="EXCHANGE", currency="USD", name="bought", phase="POST", fee=tenth)
     return world
 
 

@@ -7,7 +7,7 @@ from schemas.api import IntentRequest
 
 FUNDS, LIMIT, WALLETS = 300, 400, 3
 ON_TRANSFER, ON_PAYOUT, ON_TOP_UP = 3, 5, 2
-"""Fees on top, or out of what comes in, which go back with a refund."""
+"""Fees on top, which go back with a refund."""
 ENDS = ("SUCCEEDED", "DECLINED", "RETURNED", "LATE")
 REACHED = frozenset({
     "transfer settled", "transfer held", "refund settled", "refund held", "refund of a part after another",

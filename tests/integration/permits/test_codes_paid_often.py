@@ -79,10 +79,10 @@ async def test_fees_leave_with_each_payment_and_another_amount_rests(world: Worl
     intent = await shown(world, wallet, operation="DEPOSIT")
     ours = await reference(world, intent)
     for name in ("T1", "T2"):
-        await told(world, {"reference": ours, "transaction_id": name})
-    await told(world, {"reference": ours, "transaction_id": "T3", "amount_minor": 1_999})
-    assert await world.money(wallet) == (1 + 2 * 1_970, 0)
-    assert (await income(world), await suspense(world)) == (60, 1_999)
+        await told(world, {"reference": ours, "transaction_id": name, "amount_minor": 2_030})
+    await told(world, {"reference": ours, "transaction_id": "T3", "amount_minor": 2_000})
+    assert await world.money(wallet) == (1 + 2 * 2_000, 0)
+    assert (await income(world), await suspense(world)) == (60, 2_000)
     assert await world.alerts() == [("ticket", "suspense_amount_differs")]
     await world.prove()
 

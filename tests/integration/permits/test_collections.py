@@ -457,8 +457,10 @@ async def test_a_lost_answer_is_healed_by_asking(world: World) -> None:
     assert (await world.state(intent))[0] == "SETTLED"
 
 
-@pytest.mark.parametrize("phase", ["PRE", "POST"])
-async def test_fees_leave_the_wallet_behind_the_money_and_views_and_dry_runs_say_so(world: World, phase: str) -> None:
+@pytest.mark.parametrize(("phase", "asked_minor", "left_minor"), [("PRE", 2_030, 2_000), ("POST", 2_000, 1_970)])
+async def test_a_payer_is_asked_for_fees_on_top_and_those_out_of_it_leave_the_wallet_as_dry_runs_say(
+    world: World, phase: str, asked_minor: int, left_minor: int
+) -> None:
     wallet = await opened(world)
     await put(world, operation="TOPUP", phase=phase, fee={"kind": "RATE", "fixed_minor": 30})
     asked = FeeDryRunRequest(operation=OperationType.TOPUP, amount_minor=2_000, currency="THB", channel="API")
@@ -467,10 +469,11 @@ async def test_fees_leave_the_wallet_behind_the_money_and_views_and_dry_runs_say
         tried = await dry_run(uow, ports.fee_rules, world.caller.tenant_id, asked)
     intent = await shown(world, wallet)
     view = intent_view(await world.core.read.get(world.caller, intent))
-    assert (tried.debited_minor, tried.received_minor, view["received_minor"]) == (2_000, 1_970, 1_970)
-    assert view["amount_minor"] == 2_000
-    await paid(world, intent)
-    assert (await world.money(wallet), await income(world)) == ((1 + tried.received_minor, 0), 30)
+    assert (tried.debited_minor, tried.received_minor, view["received_minor"]) == (asked_minor, left_minor, left_minor)
+    assert (view["amount_minor"], view["amount_minor"] + view["fee_minor"]) == (2_000, asked_minor)
+    assert (await world.job(collect_job(intent)))["amount_minor"] == asked_minor
+    await paid(world, intent, asked_minor)
+    assert (await world.money(wallet), await income(world)) == ((1 + left_minor, 0), 30)
     await world.prove()
 
 

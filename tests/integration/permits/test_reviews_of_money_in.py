@@ -48,7 +48,7 @@ async def test_money_in_rests_until_another_key_approves_and_reaches_the_wallet_
     world: World, polled: bool
 ) -> None:
     wallet = await opened(world, **REFUNDS)
-    await put(world, operation="TOPUP")
+    await put(world, operation="TOPUP", phase="POST")
     intent = await watched(world, wallet, polled=polled)
     assert (await world.state(intent))[0] == "REVIEW"
     assert (await world.money(wallet), await suspense(world)) == ((1, 0), 2_000)

@@ -386,6 +386,6 @@ def test_what_is_remembered_of_conditions_is_what_judging_each_payment_anew_find
     for amount_minor, tier, channel, minutes in payments:
         at = business_time(NOW + timedelta(minutes=3 * minutes), BANGKOK)
         asked = FeeInput(amount_minor, "THB", "PAYOUT", at, tier, channel)
-        shelf = index.get(("PAYOUT", "THB"))
+        shelf = index.get(("PAYOUT", "THB", False))
         judged = () if shelf is None else fees.judge(shelf, asked)
         assert price(index, asked).fired == tuple(each for each in judged if each.outcome is FeeRuleOutcome.APPLIED)

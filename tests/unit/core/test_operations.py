@@ -16,6 +16,7 @@ from core.domain.ledger import TransferFlags
 from core.domain.operations import (
     AccountCode,
     accounts_of,
+    fee_account,
     hold_transfers,
     legs_of,
     liquidity_account,
@@ -51,10 +52,11 @@ def intents(draw: st.DrawFn, operations: Sequence[OperationType] = tuple(sorted(
     direction = draw(st.sampled_from([None, *declared.otherwise]))
     within = frozenset(FeePhase) if direction == Direction.OUT else frozenset({FeePhase.POST})
     legs: list[FeeLeg] = []
-    phases = [FeePhase.PRE] if declared.exchanges else list(FeePhase)
-    left_minor = amount_minor - 1
+    exchange = draw(terms()) if declared.exchanges else None
+    # What fees take out of an exchange comes out of what is bought.
+    left_minor = (exchange.to_minor if exchange is not None else amount_minor) - 1
     for n in range(draw(st.integers(0, 5)) if declared.takes_fees or declared.refunds else 0):
-        phase = draw(st.sampled_from(phases))
+        phase = draw(st.sampled_from(FeePhase))
         most = left_minor if phase in within else 10**9
         if most == 0:
             continue
@@ -70,7 +72,7 @@ def intents(draw: st.DrawFn, operations: Sequence[OperationType] = tuple(sorted(
         counterparty_wallet_id=OTHER if declared.needs_counterparty or declared.refunds else None,
         direction=direction,
         original_intent_id=UUID(int=6) if declared.refunds else None,
-        exchange=draw(terms()) if declared.exchanges else None,
+        exchange=exchange,
     )  # fmt: skip
 
 
@@ -108,11 +110,14 @@ def test_the_payer_loses_amount_and_fee_and_everybody_else_gets_it(intent: Inten
         sign = -1 if intent.direction in (Direction.DEBIT, Direction.TO_LIQUIDITY, Direction.TO_SUSPENSE) else 1
         assert changes == {WALLET: sign * paid_minor, other.id: -sign * paid_minor}
     elif intent.is_collected:
-        # All of it comes in, and every fee leaves the wallet behind it.
-        assert changes[WALLET] == intent.amount_minor - fees_minor
+        # All of it comes in, with the fees on top that the payer is asked for, and every fee leaves behind it.
+        on_top_minor = sum_minor(intent.fee_legs, FeePhase.PRE) if intent.direction is None else 0
+        assert intent.principal_minor == intent.amount_minor + on_top_minor
+        assert changes[WALLET] == intent.principal_minor - fees_minor
     else:
         assert changes[WALLET] == -paid_minor
-    assert fees_minor == intent.fee_minor + sum_minor(intent.fee_legs, FeePhase.POST)
+    elsewhere = OPERATIONS[OperationType(intent.operation)].exchanges
+    assert fees_minor == intent.fee_minor + (0 if elsewhere else sum_minor(intent.fee_legs, FeePhase.POST))
     if OPERATIONS[OperationType(intent.operation)].exchanges:
         liquidity = system_account(TENANT, intent.currency, AccountCode.LIQUIDITY).id
         assert (changes[liquidity], changes[OTHER]) == (intent.amount_minor, 0)
@@ -129,9 +134,14 @@ def test_an_exchange_gives_in_the_other_ledger_what_was_agreed(intent: IntentRow
         if leg.ledger == ledger:
             changes[leg.debit_account_id] -= leg.amount_minor
             changes[leg.credit_account_id] += leg.amount_minor
-    given = {OTHER: agreed.to_minor, liquidity_account(TENANT, "USD").id: -agreed.to_minor - agreed.spread_minor}
-    kept = {spread_account(TENANT, "USD").id: agreed.spread_minor} if agreed.spread_minor else {}
-    assert changes == given | kept
+    expected = Counter({OTHER: intent.bought_minor, spread_account(TENANT, "USD").id: agreed.spread_minor})
+    expected[liquidity_account(TENANT, "USD").id] = -agreed.to_minor - agreed.spread_minor
+    out_of = [leg for leg in intent.fee_legs if leg.phase is FeePhase.POST]
+    for fee in out_of:
+        expected[fee.account.wallet_id or fee_account(intent, fee).id] += fee.amount_minor
+    assert intent.bought_minor == agreed.to_minor - sum(leg.amount_minor for leg in out_of) > 0
+    assert changes == expected, "the fees out of it are in the currency that is bought, and nothing is lost"
+    assert {account.id for account in accounts_of(intent)} >= changes.keys() - {OTHER, PARTNER}
 
 
 @given(intents())

@@ -22,7 +22,7 @@ from core.domain.rates import Pair, Rate
 from core.domain.refunds import Refundable
 from core.services.access.keys import Caller
 from core.services.payments.mandates import Signed
-from core.services.payments.plans import Asked, Plan, plan_payment, priced_as, with_fees
+from core.services.payments.plans import Asked, plan_payment, priced_as, with_fees
 from core.services.problems import Refusal
 from core.services.terms.fees import BookState, FeeBook, StoredRule
 from core.services.terms.quotes import Locked
@@ -125,6 +125,7 @@ SIGNED: Final = {
     for each in (
         mandate("M-OPEN"),
         mandate("M-DOLLARS", DOLLARS),
+        mandate("M-ANY", max_amount_minor=None),
         mandate("M-CANCELLED", cancelled_at=NOW),
         mandate("M-USED", drawn={SequenceType.FINAL}),
         mandate("M-AHEAD", valid_from=(NOW + timedelta(2)).date(), valid_until=None),
@@ -155,7 +156,6 @@ EXCHANGE: Final = {
 FAILING: Final = {"name": "fails", "fee": {"kind": "FORMULA", "expression": "amount_minor / (amount_minor - 100)"}}
 """Has no value for 100."""
 WHOLE: Final = {"name": "whole", "phase": "POST", "fee": {"fixed_minor": 100}}
-PART: Final = {"name": "part", "phase": "POST", "fee": {"fixed_minor": 1}}
 ON_TOP: Final = {"name": "on-top", "fee": {"fixed_minor": 5}}
 
 
@@ -188,12 +188,12 @@ async def answer_to(body: dict[str, Any], rules: Sequence[dict[str, Any]] = ()) 
     asked = Asked(caller, "key", request, b"", uuid4())
     try:
         signed = Signed({name: replace(each) for name, each in SIGNED.items()}, dict.fromkeys(SIGNED, ("", "")), NOW)
-        plan: Plan | Refusal = plan_payment(asked, WALLETS, ROUTES, ORIGINALS, QUOTES, RAILS, signed)
+        plan = plan_payment(asked, WALLETS, ROUTES, ORIGINALS, QUOTES, RAILS, signed)
     except Refusal as refusal:
         return refusal.code
-    [priced] = await FeeBook(Rules(rules)).fees_for(None, TENANT, [priced_as(request)])
-    plan = with_fees(plan, request, priced)
-    return plan.code if isinstance(plan, Refusal) else "accepted"
+    [priced] = await FeeBook(Rules(rules)).fees_for(None, TENANT, [priced_as(request, plan.quote)])
+    planned = with_fees(plan, request, priced)
+    return planned.code if isinstance(planned, Refusal) else "accepted"
 
 
 NOBODY: Final = {"user": "carol"}
@@ -251,9 +251,25 @@ NEIGHBOURS: Final[list[tuple[str, str, dict[str, Any], dict[str, Any]]]] = [
 ]  # fmt: skip
 OF_FEES: Final[list[tuple[str, str, dict[str, Any], Sequence[dict[str, Any]], Sequence[dict[str, Any]]]]] = [
     ("fee_rule_fails", "fee_exceeds_amount", PAYOUT, [WHOLE, FAILING], [WHOLE]),
-    ("fee_exceeds_amount", "fee_phase_not_offered", EXCHANGE, [WHOLE], [PART]),
-    ("fee_phase_not_offered", "fee_above_agreed", EXCHANGE | {"auto_confirm": CAPPED}, [PART, ON_TOP], [ON_TOP]),
+    ("fee_exceeds_amount", "fee_above_agreed", PAYOUT | {"auto_confirm": CAPPED}, [WHOLE, ON_TOP], [ON_TOP]),
 ]
+
+
+@pytest.mark.parametrize(
+    ("payee", "amount_minor", "answer"),
+    [
+        ("M-OPEN", 95, "accepted"),
+        ("M-OPEN", 96, "mandate_amount_exceeded"),
+        ("M-ANY", 9_995, "accepted"),
+        ("M-ANY", 9_996, "amount_out_of_bounds"),
+    ],
+)
+async def test_what_a_payer_is_asked_for_with_fees_on_top_is_within_what_mandate_and_rail_take(
+    payee: str, amount_minor: int, answer: str
+) -> None:
+    assert await answer_to(DEBIT | {"payee": under(payee), "amount_minor": amount_minor}, [ON_TOP]) == answer
+
+
 NEVER_BOTH: Final = {
     ("counterparty_missing", "counterparty_not_expected"),
     ("original_not_expected", "original_missing"),
