@@ -64,6 +64,8 @@ class PaymentStatus(StrEnum):
     PENDING = "PENDING"
     SUCCEEDED = "SUCCEEDED"
     FAILED = "FAILED"
+    RETURNED = "RETURNED"
+    """Of a payment of ours: it was paid and came back."""
 
 
 class PaymentSource(StrEnum):

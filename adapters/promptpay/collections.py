@@ -42,7 +42,10 @@ _THB: Final = currency_of("THB")
 _UNPAID: Final = frozenset({Verdict.AWAITING_PAYMENT, Verdict.EXPIRED, Verdict.CANCELLED})
 # Webhooks that tell of money in; any other is about a transfer or a refund of ours, whose status is then asked for.
 _BOOKED: Final = (QrStatus.PAID, QrStatus.RETURNED)
-_PAID_OUT: Final = (TransferStatus.SUCCEEDED, TransferStatus.REFUNDED)
+_OUT: Final[dict[str, PaymentStatus]] = {
+    TransferStatus.SUCCEEDED: PaymentStatus.SUCCEEDED,
+    TransferStatus.REFUNDED: PaymentStatus.RETURNED,
+}
 _KINDS: Final = {"qr.paid": PaymentKind.PAYMENT, "qr.returned": PaymentKind.RETURN}
 
 
@@ -121,14 +124,14 @@ class PromptPayCollections:
 
     def _fact(self, told: Webhook) -> ProviderPayment:
         kind = _KINDS.get(told.type, PaymentKind.OUT)
-        booked = told.status in (_PAID_OUT if kind is PaymentKind.OUT else _BOOKED)
+        booked = PaymentStatus.SUCCEEDED if told.status in _BOOKED else PaymentStatus.PENDING
         return ProviderPayment(
             provider_account=self._settings.provider_account,
             environment=self._settings.environment,
             transaction_id=told.psp_txid or "",
             also_known_as=(told.bank_ref,) if told.bank_ref else (),
             kind=kind,
-            status=PaymentStatus.SUCCEEDED if booked else PaymentStatus.PENDING,
+            status=_OUT.get(told.status, PaymentStatus.PENDING) if kind is PaymentKind.OUT else booked,
             amount_minor=to_minor(told.amount or "", _THB),
             currency=_THB.code,
             reference=told.client_ref,

@@ -160,13 +160,17 @@ class _Http:
         return respond(self._payouts.banks())
 
     async def force(self, request: Request) -> Response:
-        """Settle or decline an open payout now, pay a declined one after all, or call back about one."""
+        """Settle or decline an open payout now, pay a declined one after all, or call back about one.
+
+        What is paid is called back about as the body says, which may be empty.
+        """
         reference, verb = request.path_params["reference"], request.path_params["verb"]
         body = await request.body() or b"{}"
         if verb in ("settle", "overturn"):
             settle = self._payouts.overturn if verb == "overturn" else self._payouts.settle_now
             settled = await settle(reference)
-            self._call_back(settled)
+            usual = {"delay_s": self._behaviour.callback_delay_s}
+            self._call_back(settled, _DELIVERY.validate_python(usual | dict(read_json(body))))
             return respond(settled)
         if verb == "decline":
             reason = str(dict(read_json(body)).get("reason", "SYSTEM_ERROR"))
@@ -202,7 +206,8 @@ class _Http:
         throttled, broken = refusal(verdicts.THROTTLED, 429), refusal("ERROR.INTERNAL", 500)
         return await lose(fault, request, delay_s=self._behaviour.timeout_delay_s, throttled=throttled, broken=broken)
 
-    def _call_back(self, answer: Answer) -> None:
+    def _call_back(self, answer: Answer, delivery: Delivery | None = None) -> None:
         """Declines are never called back: only what was paid is."""
         if answer.status == 200 and answer.body.get("status", {}).get("value") == PayoutStatus.COMPLETED:
-            self._callbacks.payout(answer.body, Delivery(delay_s=self._behaviour.callback_delay_s))
+            usual = Delivery(delay_s=self._behaviour.callback_delay_s)
+            self._callbacks.payout(answer.body, delivery if delivery is not None else usual)

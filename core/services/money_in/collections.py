@@ -151,7 +151,7 @@ class _Desk:
         if fact.kind is PaymentKind.OUT:
             # About a payment of ours: its own status, asked for by its reference, decides.
             self._references.add(fact.reference)
-            if fact.status is PaymentStatus.SUCCEEDED:
+            if fact.status in (PaymentStatus.SUCCEEDED, PaymentStatus.RETURNED):
                 self._called_paid.append(fact)
             judged = Judgement(PaymentFate.NOTED)
         elif fact.kind is PaymentKind.RETURN:

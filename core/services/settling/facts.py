@@ -13,7 +13,7 @@ from schemas.collections import ProviderPayment
 from schemas.results import Result
 
 END_DOUBTED: Final = "end_doubted"
-"""The alert of a payment that ended unpaid here and that its provider calls paid."""
+"""The alert of a payment that its provider tells of as otherwise than it ended here."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +94,7 @@ class Doubted:
 
 @dataclass(frozen=True, slots=True)
 class Doubt:
-    """One of them as it is looked at: how often it was asked about, and what the last question brought."""
+    """One that was told of, as it is looked at: how often it was asked about, and what the last question brought."""
 
     job: JobRow
     asks: int
@@ -103,6 +103,21 @@ class Doubt:
     """Whether the last question is still on its way."""
     anew: bool
     """Whether it was told of since it was asked about last."""
+    came_back: bool
+    """Whether it was told that it came back, and not that it was paid."""
+    told_by: str
+    age_s: float
+    """How long ago it was told."""
+    unpaid: bool
+    """Whether it ended unpaid, and nothing that counts says otherwise by now."""
+
+    def alert(self) -> Alert:
+        """Return what a person is told of it."""
+        job = self.job
+        if not self.came_back:
+            return Doubted(job.id, job.tenant_id, job.intent_id, job.reference).alert(job.rail)
+        detail = f"{job.rail} says that {job.reference} came back, and its status does not show it"
+        return Alert(job.tenant_id, "ticket", END_DOUBTED, job.intent_id, job.id, detail)
 
 
 class NextAsk(NamedTuple):
@@ -120,3 +135,4 @@ class DoubtedEnds(Protocol):
     async def doubt(self, uow: Any, rail: str, told: Sequence[ProviderPayment]) -> list[Doubted]: ...
     async def due(self, uow: Any, limit: int) -> list[Doubt]: ...
     async def note(self, uow: Any, asks: Sequence[NextAsk]) -> None: ...
+    async def withdraw(self, uow: Any, job_ids: Sequence[UUID]) -> None: ...

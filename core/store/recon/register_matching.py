@@ -206,7 +206,7 @@ CREATE UNIQUE INDEX ON found (place)
 # fact says that it was paid, that is booked or quarantined already.
 _DOUBT: Final = f"""
 {INTO_DOUBTED}
-SELECT DISTINCT ON (o.subject_id) o.subject_id, o.tenant_id, o.intent_id, $1, 'REGISTER', now()
+SELECT DISTINCT ON (o.subject_id) o.subject_id, o.tenant_id, o.intent_id, $1, 'REGISTER', now(), 'PAID'
 FROM judged j JOIN ours o ON o.item = j.item
 WHERE j.match = 'status' AND j.status = 'SETTLED' AND o.state = 'FAILED' AND j.key LIKE 'O:%'
     AND NOT EXISTS (SELECT FROM fleet.jobs q JOIN fleet.facts f ON f.job_id = q.id
