@@ -92,6 +92,31 @@ def _searches(letters: int) -> dict[str, Callable[[int], LetterFilter]]:
         "by a frequent word and a rare kind": lambda n: LetterFilter(text="gateway", fingerprint=f"print-{n % 500}"),
         "by two words and a day": lambda n: LetterFilter(text=f"node{n % 40} refused", received_after=_at(86_400)),
         "by two words that never meet": lambda n: LetterFilter(text=f"node{n % 40} node{n % 40 + 1}"),
+        "by two words that half of them have and that never meet": lambda _: LetterFilter(text="gateway provider"),
+        "by rail and provider that never meet, and a word": lambda _: LetterFilter(
+            rail="rail0", provider="p1", text="node0"
+        ),
+        "by tenant, operation and a word that none has": lambda _: LetterFilter(
+            tenant_id=_TENANT, operation="PAYOUT", text="unheard"
+        ),
+        "by a word that a seventh have, all old": lambda _: LetterFilter(text="ancient"),
+        "by such a word, a rail and a class": lambda n: LetterFilter(
+            text="ancient", rail=f"rail{n % 3}", error_class=f"class_{n % 12}"
+        ),
+        "by such a word and a week in which it was not": lambda _: LetterFilter(
+            text="ancient", received_after=_at(letters * 5 // 7)
+        ),
+        "by everything at once": lambda n: LetterFilter(
+            rail=f"rail{n % 3}",
+            error_class=f"class_{n % 12}",
+            fingerprint=f"print-{n % 500}",
+            operation="PAYOUT",
+            provider=f"p{n % 3}",
+            permits=n % 4,
+            tenant_id=_TENANT,
+            text="gateway",
+            received_before=_NOW,
+        ),
         "by a payment that is not there": lambda _: LetterFilter(intent_id=uuid4()),
     }
 
@@ -147,6 +172,7 @@ def _letters(count: int) -> Iterator[tuple[Any, ...]]:
     """Yield letters a second apart, of 500 kinds in 12 classes on 3 rails; each is of a payment of its own."""
     for n in range(count):
         message = f"the {'gateway' if n % 2 else 'provider'} of node{n % 40} {'refused' if n % 3 else 'dropped'} it"
+        message += " ancient" if n >= count * 6 // 7 else ""
         yield (
             uuid4(), _TENANT, f"{{rail{n % 3}}}:jobs", f"{n}-0", f"rail{n % 3}", _id(n, 2), _id(n, 1),
             f"class_{n % 12}", f"print-{n % 500}", message, 3, b"", "PAYOUT", "pay", f"p{n % 3}", f"REF{n}", _at(n),

@@ -53,7 +53,7 @@ class AlertView(Contract):
     proposed_by: str | None
     proposed_at: datetime | None
     closed_by: str | None
-    """Empty where the core closed it by itself."""
+    """`core` where it made good by itself what the alert told of."""
     closed_because: str
     closed_at: datetime | None
 

@@ -175,9 +175,9 @@ class Facts:
         for alert in alerts:
             uow.put("alerts", alert.id, alert)
 
-    async def close_alerts(self, uow: Transaction, intent_ids: Sequence[UUID], kind: str) -> None:
+    async def close_alerts(self, uow: Transaction, intent_ids: Sequence[UUID], kind: str, because: str) -> None:
         """No provider of the simulation gives back what it paid after a void."""
-        raise AssertionError(f"a provider gave {intent_ids} back: {kind}")
+        raise AssertionError(f"a provider gave {intent_ids} back: {kind}, {because}")
 
 
 def _attempts(uow: Transaction, job_id: UUID) -> list[tuple[int, AttemptView]]:

@@ -72,7 +72,8 @@ async def ask_about_ends(
         paid = {step.job_id for step in asks if step.answer in _PAID}
         over = [each.job.intent_id for each in due if each.job.id in paid] + [job.intent_id for job in as_told]
         if over:
-            await ports.facts.close_alerts(uow, over, END_DOUBTED)
+            because = "the books say what its provider says"
+            await ports.facts.close_alerts(uow, over, END_DOUBTED, because)
         await ports.facts.raise_alerts(uow, alerts)
     return len(due)
 

@@ -397,7 +397,7 @@ async def _apply(uow: Any, ports: SettlePorts, batch: Batch) -> None:
     await ports.facts.raise_alerts(uow, batch.alerts)
     whole = [each.id for each in batch.suspended if batch.back_to_suspense.get(each.id) == each.received_minor]
     if whole:
-        await ports.facts.close_alerts(uow, whole, "success_after_void")
+        await ports.facts.close_alerts(uow, whole, "success_after_void", "what was paid came back whole")
     for delivery, error in batch.unusable:
         await ports.letters.keep_result(uow, delivery, error)
     if batch.confirmed:

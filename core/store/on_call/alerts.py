@@ -5,10 +5,11 @@ from uuid import UUID
 
 from core.services.on_call.alerts import AlertFilter
 from core.store.database import UnitOfWork
+from core.store.money_in.suspense import STANDING as ITEM_STANDING
 from schemas.alerts import AlertView
 
 # What an alert tells of is looked up under the id that it shares with it, or with its payment.
-_VIEW: Final = """
+_VIEW: Final = f"""
 SELECT a.id, a.tenant_id, a.severity, a.kind, a.detail, a.intent_id, a.job_id, a.raised_at, a.proposed_by,
     a.proposed_at, a.closed_by, a.closed_because, a.closed_at,
     CASE WHEN a.closed_at IS NOT NULL THEN 'CLOSED' WHEN a.proposed_by IS NOT NULL THEN 'PROPOSED' ELSE 'OPEN' END
@@ -26,9 +27,15 @@ SELECT a.id, a.tenant_id, a.severity, a.kind, a.detail, a.intent_id, a.job_id, a
             WHERE r.id = a.id AND b.state IN ('OPEN', 'PROPOSED')) THEN 'breaks of that day are not resolved'
         WHEN a.kind = 'end_doubted' AND EXISTS (SELECT FROM fleet.doubted_ends d
             WHERE d.intent_id = a.intent_id AND d.next_ask_at IS NOT NULL) THEN 'the provider is still being asked'
+        WHEN a.kind LIKE 'suspense\\_%' AND EXISTS (
+            SELECT FROM fleet.provider_payments p LEFT JOIN fleet.intents c ON c.id = p.consumed_by
+            WHERE (p.id = a.intent_id OR p.intent_id = a.intent_id) AND p.state = 'SUSPENDED'
+                AND a.detail = concat_ws(' ', p.rail, p.provider_account, p.transaction_id)
+                AND {ITEM_STANDING} IN ('OPEN', 'IN_REVIEW'))
+            THEN 'the money is still in suspense: nobody has decided whose it is'
         ELSE '' END AS stands
 FROM fleet.alerts a
-"""
+"""  # noqa: S608 - a constant
 _AFTER: Final = "(a.raised_at, a.id) > (SELECT raised_at, id FROM fleet.alerts WHERE id = ${:d})"
 _STATES: Final = {
     "WAITING": "a.closed_at IS NULL",

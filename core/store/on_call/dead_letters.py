@@ -142,8 +142,9 @@ class DeadLetterStore:
         self, uow: UnitOfWork, wanted: LetterFilter, limit: int, after: UUID | None = None
     ) -> list[LetterView]:
         """Return letters, newest first; `after` is the last one of the page before."""
-        # What is asked for decides the way: a plan for any value would walk every letter for a rare one.
-        await uow.connection.execute("SET LOCAL plan_cache_mode = force_custom_plan")
+        # What is asked for decides the way: a plan for any value would walk every letter for a rare one, and so does
+        # a walk over the table, which the planner takes for cheap where it expects many matches.
+        await uow.connection.execute("SET LOCAL plan_cache_mode = force_custom_plan; SET LOCAL enable_seqscan = off")
         behind = None
         if after is not None:
             last = await uow.connection.fetchrow("SELECT received_at, id FROM fleet.dead_letters WHERE id = $1", after)

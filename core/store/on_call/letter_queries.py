@@ -121,6 +121,43 @@ def conditions_of(wanted: LetterFilter) -> Conditions:
     return found
 
 
+_MARKS: Final = """
+fleet.letter_marks(d.state, d.tenant_id, d.rail, d.error_class, d.fingerprint, d.operation, d.provider, d.permits,
+    d.received_at)
+"""
+"""What dead_letters_by_marks has of a letter; the index is found by these very words (0134)."""
+_SOME: Final = 1_000
+"""So many matches are read at once; where there are more, the newest are sought from the newest time on."""
+_SPAN: Final = """
+SELECT CASE WHEN newest - oldest > interval '14 days' THEN 86400 WHEN newest - oldest > interval '6 hours' THEN 3600
+    ELSE 60 END AS unit_s, newest
+FROM (SELECT
+    (SELECT d.received_at FROM fleet.dead_letters d WHERE {bounds} ORDER BY d.received_at DESC LIMIT 1) AS newest,
+    (SELECT d.received_at FROM fleet.dead_letters d WHERE {bounds} ORDER BY d.received_at LIMIT 1) AS oldest) ends
+"""
+# Only times that have letters: each is found from the one before along the index of time.
+_TIMES: Final = """
+SELECT floor(extract(epoch FROM newest) / unit_s)::bigint AS place, unit_s FROM span WHERE newest IS NOT NULL
+UNION ALL
+SELECT floor(extract(epoch FROM next.received_at) / t.unit_s)::bigint, t.unit_s
+FROM times t CROSS JOIN LATERAL (
+    SELECT d.received_at FROM fleet.dead_letters d WHERE {bounds} AND d.received_at < to_timestamp(t.place * t.unit_s)
+    ORDER BY d.received_at DESC LIMIT 1) next
+"""
+_AMONG_ALL: Final = """
+WITH RECURSIVE every AS MATERIALIZED (SELECT d.id, d.received_at FROM fleet.dead_letters d WHERE {where}),
+few AS MATERIALIZED (SELECT * FROM every LIMIT {some:d}),
+found AS MATERIALIZED (SELECT count(*) AS letters FROM few),
+span AS MATERIALIZED ({span}),
+times(place, unit_s) AS ({times})
+(SELECT id FROM few WHERE (SELECT letters FROM found) < {some:d} {order} LIMIT {limit:d})
+UNION ALL
+(SELECT m.id FROM unnest(ARRAY(SELECT format('at%s:%s', unit_s, place) FROM times ORDER BY place DESC))
+        WITH ORDINALITY AS t(mark, place)
+    CROSS JOIN LATERAL (SELECT d.id, d.received_at FROM fleet.dead_letters d
+        WHERE {where} AND {marks} @> ARRAY[t.mark] {order} LIMIT {limit:d}) m
+    WHERE (SELECT letters FROM found) >= {some:d} ORDER BY t.place, m.received_at DESC, m.id DESC LIMIT {limit:d})
+"""
 _AFTER: Final = "(d.received_at, d.id) < ({}, {})"
 _ORDER: Final = "ORDER BY received_at DESC, id DESC"
 
@@ -129,8 +166,8 @@ def pages_of(wanted: LetterFilter, limit: int, after: tuple[Any, Any] | None = N
     """Yield where a page is to be looked for, one after the other: the first that fills the page is the page of all.
 
     Along the index of one narrowing the newest letters are at hand, and what many of them have is found among a few.
-    What is rare, or meets nowhere, would walk every letter there: it is found by all of its indexes at once, whatever
-    their order. The last one yielded is true in any case.
+    What is rare, or meets nowhere, would walk every letter there: it is found by the index of all marks, which knows
+    what meets nowhere by itself. The last one yielded is true in any case.
     """
     if any(getattr(wanted, name) is not None for name in _FEW):
         yield _all_of(wanted, limit, after)
@@ -145,7 +182,7 @@ def pages_of(wanted: LetterFilter, limit: int, after: tuple[Any, Any] | None = N
         yield found
         return
     yield _newest_of(wanted, others, limit, after)
-    yield _all_of(wanted, limit, after)
+    yield _among_all(wanted, limit, after)
 
 
 def _newest_of(wanted: LetterFilter, others: Sequence[str], limit: int, after: tuple[Any, Any] | None) -> Conditions:
@@ -171,6 +208,30 @@ def _all_of(wanted: LetterFilter, limit: int, after: tuple[Any, Any] | None) -> 
         found.add(_AFTER, *after)
     every = f"SELECT d.id, d.received_at FROM fleet.dead_letters d WHERE {found.where} OFFSET 0"  # noqa: S608
     return _by_ids(found, f"SELECT id FROM ({every}) m {_ORDER} LIMIT {limit:d}")  # noqa: S608
+
+
+def _among_all(wanted: LetterFilter, limit: int, after: tuple[Any, Any] | None) -> Conditions:
+    """Return the page among all that have these marks and words: all of few, or the newest of many."""
+    found = Conditions()
+    found.add("d.state = {}", wanted.state)
+    if wanted.received_after is not None:
+        found.add("d.received_at >= {}", wanted.received_after)
+    if wanted.received_before is not None:
+        found.add("d.received_at < {}", wanted.received_before)
+    if after is not None:
+        found.add(_AFTER, *after)
+    bounds = found.where
+    if len(found.texts) == 1:
+        found.texts.clear()  # the state is among the marks: nothing then but the index of all marks comes into question
+    marks = [f"{name}:{value}" for name in ("state", *_NARROWEST) if (value := getattr(wanted, name)) is not None]
+    found.add(f"{_MARKS} @> {{}}::text[]", marks)
+    if wanted.text is not None:
+        found.add("d.searched @@ websearch_to_tsquery('simple', {})", wanted.text)
+    span, times = _SPAN.format(bounds=bounds), _TIMES.format(bounds=bounds)
+    page = _AMONG_ALL.format(
+        where=found.where, marks=_MARKS, some=_SOME, span=span, times=times, order=_ORDER, limit=limit
+    )
+    return _by_ids(found, page)
 
 
 def _by_ids(found: Conditions, ids: str) -> Conditions:

@@ -176,11 +176,14 @@ async def raise_alerts(uow: UnitOfWork, alerts: Sequence[Alert]) -> None:
     )
 
 
-async def close_alerts(uow: UnitOfWork, intent_ids: Sequence[UUID], kind: str) -> None:
-    """Close the alerts of a kind about payments: what they told of is made good."""
-    await uow.connection.execute(
-        "UPDATE fleet.alerts SET closed_at = now() WHERE intent_id = ANY ($1::uuid[]) AND kind = $2"
-        " AND closed_at IS NULL",
-        intent_ids,
-        kind,
-    )
+_MADE_GOOD: Final = """
+UPDATE fleet.alerts SET closed_at = now(), closed_by = 'core', closed_because = $3
+WHERE intent_id = ANY ($1::uuid[]) AND kind = $2 AND closed_at IS NULL
+"""
+
+
+async def close_alerts(uow: UnitOfWork, intent_ids: Sequence[UUID], kind: str, because: str) -> None:
+    """Close the alerts of a kind about payments: what they told of is made good. The database names the kinds that
+    the core may close (0136_alerts_closed_by_name.sql).
+    """
+    await uow.connection.execute(_MADE_GOOD, intent_ids, kind, because)

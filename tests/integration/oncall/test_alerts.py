@@ -13,6 +13,8 @@ from core.services.access.keys import Caller
 from core.services.on_call.alerts import AlertFilter, approve_alert, close_alert, list_alerts, reopen_alert
 from core.services.problems import Refusal
 from core.store.recon.recon import ReconStore
+from core.store.settling.facts import close_alerts
+from fleet.stack.provision import RoleUrls
 from schemas.alerts import AlertState, AlertsWanted, AlertView
 from tests.integration.oncall.conftest import bury
 from tests.integration.permits.conftest import World, pay_job
@@ -160,3 +162,36 @@ async def test_the_database_itself_refuses_one_person_for_an_alert_that_pages(wo
             " proposed_by = 'key:a' WHERE id = $1",
             alert,
         )
+
+
+async def test_the_core_closes_in_its_name_what_it_makes_good_and_no_role_closes_anything_else_without_people(
+    world: World, fresh_database: RoleUrls
+) -> None:
+    intent = await world.pay(await world.wallet(1000))
+    good, doubted = await raised(world, intent_id=intent), await raised(world, kind="end_doubted", intent_id=intent)
+    others = [await raised(world, "ticket", "payment_returned"), await raised(world, kind="reconciliation_break")]
+    anna, _ = people(world)
+    await close_alert(world.core.worker_ports, anna, good, "it came back")
+    async with world.uow() as uow:
+        await close_alerts(uow, [intent], "success_after_void", "what was paid came back whole")
+    worker = await asyncpg.connect(fresh_database.worker)
+    # What the release before writes: no name.
+    await worker.execute("UPDATE fleet.alerts SET closed_at = now() WHERE id = $1", doubted)
+    for one in others:
+        for name in (None, "core"):
+            with pytest.raises(asyncpg.RestrictViolationError, match="is closed by people"):
+                await worker.execute(
+                    "UPDATE fleet.alerts SET closed_at = now(), closed_by = $2 WHERE id = $1", one, name
+                )
+    with pytest.raises(asyncpg.CheckViolationError):
+        await worker.execute(
+            "INSERT INTO fleet.alerts (id, tenant_id, severity, kind, detail, closed_at)"
+            " VALUES (gen_random_uuid(), $1, 'page', 'unresolved', 'x', now())",
+            world.caller.tenant_id,
+        )
+    await worker.close()
+    closed = {each.id: (each.closed_by, each.closed_because) for each in await listed(world, AlertsWanted.CLOSED)}
+    assert closed == {
+        good: ("core", "what was paid came back whole"),
+        doubted: ("core", "made good by the core"),
+    }

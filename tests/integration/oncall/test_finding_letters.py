@@ -9,6 +9,7 @@ import pytest
 
 from core.domain import redrive
 from core.services.on_call.dead_letters import LetterFilter, LetterView, cursor_behind, group_before, letter_detail
+from core.store.on_call import letter_queries
 from core.store.on_call.letter_queries import conditions_of, pages_of
 from schemas.on_call import LetterDetail, LetterState
 from tests.integration.oncall.conftest import bury, fill
@@ -181,8 +182,10 @@ async def test_groups_count_all_that_match_and_say_whether_it_gets_worse(world: 
         ({"fingerprint": "kind7"}, "dead_letters_by_fingerprint"),
         ({"error_class": "class_3"}, "dead_letters_by_class"),
         ({}, "dead_letters_by_time"),
-        ({"text": "REF4711"}, "dead_letters_by_searched"),
-        ({"text": "4711"}, "dead_letters_by_searched"),
+        ({"text": "REF4711"}, "dead_letters_by_marks"),
+        ({"text": "4711"}, "dead_letters_by_marks"),
+        ({"error_class": "class_3", "rail": "rail1"}, "dead_letters_by_marks"),
+        ({"tenant_id": uuid4(), "operation": "PAYOUT"}, "dead_letters_by_marks"),
         ({"intent_id": uuid4()}, "dead_letters_by_intent"),
         ({"trace_id": "ab" * 16}, "dead_letters_by_trace"),
         ({"permits": 2}, "dead_letters_by_permits"),
@@ -192,31 +195,61 @@ async def test_groups_count_all_that_match_and_say_whether_it_gets_worse(world: 
 async def test_a_search_walks_an_index(world: World, wanted: dict[str, Any], index: str) -> None:
     await fill(world.admin, world.caller.tenant_id, 5_000)
     *_, last = pages_of(LetterFilter(**wanted), 50)
+    await world.admin.execute("SET enable_seqscan = off")
     query = f"EXPLAIN (FORMAT JSON) SELECT d.id FROM fleet.dead_letters d WHERE {last.where}"
     plan = await world.admin.fetchval(query, *last.arguments)
     assert index in plan, json.loads(plan)
     assert "Seq Scan" not in plan
 
 
+CASES: list[dict[str, Any]] = [
+    {"rail": "rail1", "error_class": "class_3"},
+    {"rail": "rail1", "provider": "q"},
+    {"text": "provider", "rail": "rail2"},
+    {"text": "number", "fingerprint": "kind7", "error_class": "class_0"},
+    {"text": "9999"},
+    {"tenant_id": uuid4()},
+    {"error_class": "class_3", "rail": "rail0", "operation": "PAYOUT", "permits": 0},
+]
+
+
+async def require_pages(world: World, **wanted: Any) -> int:
+    """Require that the first two pages are those of a plain query; return how many letters match."""
+    chosen = conditions_of(LetterFilter(**wanted))
+    query = f"SELECT d.id FROM fleet.dead_letters d WHERE {chosen.where} ORDER BY d.received_at DESC, d.id DESC"
+    every = [row["id"] for row in await world.admin.fetch(query, *chosen.arguments)]
+    first = [each.id for each in await found(world, limit=40, **wanted)]
+    assert first == every[:40], wanted
+    if first:
+        async with world.uow() as uow:
+            letters = world.core.worker_ports.letters
+            second = await letters.list_letters(uow, LetterFilter(**wanted), 40, first[-1])
+        assert [each.id for each in second] == every[40:80], wanted
+    return len(every)
+
+
 async def test_a_page_is_the_same_whichever_way_it_is_found(world: World) -> None:
     await fill(world.admin, world.caller.tenant_id, 10_000)
-    cases: list[dict[str, Any]] = [
-        {"rail": "rail1", "error_class": "class_3"},
-        {"rail": "rail1", "provider": "q"},
-        {"text": "provider", "rail": "rail2"},
-        {"text": "number", "fingerprint": "kind7", "error_class": "class_0"},
-        {"text": "9999"},
-        {"tenant_id": uuid4()},
-        {"tenant_id": world.caller.tenant_id, "error_class": "class_3", "rail": "rail0", "operation": "PAYOUT"},
-    ]
-    for wanted in cases:
-        chosen = conditions_of(LetterFilter(**wanted))
-        query = f"SELECT d.id FROM fleet.dead_letters d WHERE {chosen.where} ORDER BY d.received_at DESC, d.id DESC"
-        every = [row["id"] for row in await world.admin.fetch(query, *chosen.arguments)]
-        first = [each.id for each in await found(world, limit=40, **wanted)]
-        assert first == every[:40], wanted
-        if first:
-            async with world.uow() as uow:
-                letters = world.core.worker_ports.letters
-                second = await letters.list_letters(uow, LetterFilter(**wanted), 40, first[-1])
-            assert [each.id for each in second] == every[40:80], wanted
+    for wanted in (*CASES, {"tenant_id": world.caller.tenant_id, "error_class": "class_3", "rail": "rail0"}):
+        await require_pages(world, **wanted)
+
+
+@pytest.mark.parametrize("spread", [1, 30, 600])
+async def test_a_page_is_the_same_where_many_match_and_all_are_old_by_the_minute_the_hour_or_the_day(
+    world: World, monkeypatch: pytest.MonkeyPatch, spread: int
+) -> None:
+    monkeypatch.setattr(letter_queries, "_NEWEST", 1)
+    monkeypatch.setattr(letter_queries, "_SOME", 5)
+    await fill(world.admin, world.caller.tenant_id, 3_000)
+    await world.admin.execute(
+        "UPDATE fleet.dead_letters SET received_at = now() - (now() - received_at) * $1", float(spread)
+    )
+    for wanted in CASES:
+        await require_pages(world, **wanted)
+    (newest, *_), oldest = (
+        await found(world, 1),
+        await world.admin.fetchval("SELECT min(received_at) FROM fleet.dead_letters"),
+    )
+    middle = oldest + (newest.received_at - oldest) / 2
+    within = {"received_after": middle - (middle - oldest) / 3, "received_before": middle}
+    assert await require_pages(world, text="provider", rail="rail2", **within) > 80

@@ -17,7 +17,9 @@ from core.services.money_in.suspense import (
     set_tolerance,
     show_item,
 )
+from core.services.on_call.alerts import AlertFilter, close_alert, list_alerts
 from core.services.problems import Refusal
+from schemas.alerts import AlertState
 from schemas.api import IntentRequest
 from schemas.operations import JobKind
 from schemas.suspense import AssignRequest, ReturnRequest, SuspenseDetail, SuspenseState, ToleranceRequest
@@ -85,6 +87,22 @@ async def test_money_without_a_reference_is_given_to_its_owner_once(world: World
     told_by = await world.admin.fetch("SELECT action FROM fleet.audit_entries WHERE subject = $1", f"suspense:{item}")
     assert [row["action"] for row in told_by] == ["suspense_assign"]
     await world.prove()
+
+
+async def test_the_ticket_of_an_item_stands_until_somebody_decides_about_it(world: World) -> None:
+    wallet = await opened(world)
+    other, item = await parked(world, 500), await parked(world)
+    ports, anna = world.core.worker_ports, replace(world.caller, operations=frozenset({"DEAD_LETTERS"}))
+    alerts = (await list_alerts(ports, anna, AlertFilter(), cursor=None, limit=5)).items
+    (ticket,) = [each for each in alerts if each.intent_id == item]
+    assert (ticket.kind, ticket.severity) == ("suspense_unknown_reference", "ticket")
+    with pytest.raises(Refusal, match="still in suspense") as refused:
+        await close_alert(ports, anna, ticket.id, "enough of it")
+    assert refused.value.code == "alert_stands"
+    await assign(world, item, wallet)
+    assert (await close_alert(ports, anna, ticket.id, "it is given to its owner")).state is AlertState.CLOSED
+    standing = (await list_alerts(ports, anna, AlertFilter(), cursor=None, limit=5)).items
+    assert [(each.intent_id, bool(each.stands)) for each in standing] == [(other, True)]
 
 
 async def test_money_is_paid_back_and_stays_held_until_the_provider_has_done_so(world: World) -> None:
