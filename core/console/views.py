@@ -32,6 +32,7 @@ TOLD: Final = {
     "alert_open": "The alert stays open.",
     "resolved": "The break's way out is noted.",
     "register_kept": "The file is kept as the register of its day. Compare the day to see what fits.",
+    "register_waits": "The day was fetched: this file counts once a second person, an approver, brings the same one.",
     "compared": "Compared. What does not fit is below.",
     "wanted": "The adapter is asked for the register; it is listed below once it has come.",
     "person_added": "The person may sign in now.",

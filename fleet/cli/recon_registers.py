@@ -43,6 +43,7 @@ from schemas.registers import (
     RegisterRunList,
     RegisterRunView,
     RegistersAsked,
+    RegisterState,
 )
 
 T = TypeVar("T")
@@ -148,6 +149,8 @@ def import_file(
         print_json(view.model_dump(mode="json"))
     else:
         print_fields("register", view.model_dump())
+        if view.state is RegisterState.SUPERSEDED:
+            typer.echo("the day was fetched: this counts once a second person, an approver, brings the same file")
     return ExitCode.DONE
 
 

@@ -11,7 +11,7 @@ from core.services.recon.mappings import mapping_in, shipped_mapping, shipped_na
 from core.services.recon.recon import list_breaks
 from core.services.recon.recon_report import WRITERS
 from schemas.recon_report import ReportFormat
-from schemas.registers import DayAsked
+from schemas.registers import DayAsked, RegisterState
 
 _MEDIA: Final = {ReportFormat.CSV: "text/csv", ReportFormat.JSON: "application/json", ReportFormat.HTML: "text/html"}
 
@@ -75,7 +75,8 @@ async def take_file(visit: Visit) -> Answer:
     name, file, keep = visit.upload.name[:200], visit.upload.file, "keep" in visit.form
     reading = await desk.take_upload(visit.core.worker_ports, visit.caller, mapping, file, name, day, apply=keep)
     if reading.kept is not None:
-        return Redirect(f"/reconciliation/registers/{reading.kept.id}", "register_kept")
+        told = "register_waits" if reading.kept.state is RegisterState.SUPERSEDED else "register_kept"
+        return Redirect(f"/reconciliation/registers/{reading.kept.id}", told)
     return Page("register_reading.html", {"reading": reading, "name": name, "shown": reading.refused[:_REFUSED_SHOWN]})
 
 

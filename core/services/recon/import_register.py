@@ -115,12 +115,20 @@ class _LinesRefusedError(Exception):
 
 
 async def import_register(
-    ports: ImportPorts, context: Context, mapping: RegisterMapping, day: date, name: str, file: IO[bytes]
+    ports: ImportPorts,
+    context: Context,
+    mapping: RegisterMapping,
+    day: date,
+    name: str,
+    file: IO[bytes],
+    *,
+    agrees: bool = False,
 ) -> RegisterReading:
     """Keep a file and its lines as the register of a day, or nothing where a line is refused.
 
     The file is read once for its lines and once for its bytes, and the memory is a piece's; the same file again is the
-    same register. Raises FileRefusedError, UnicodeError.
+    same register. Of a day that was fetched it counts only once a second person, who `agrees`, brings it too: until
+    then what is kept is SUPERSEDED. Raises FileRefusedError, UnicodeError.
     """
     reading = Reading(mapping)
     asked = RegisterOpened(
@@ -136,7 +144,7 @@ async def import_register(
             taken = await ports.registers.take(uow, file_id, _records(reading, lines_of(mapping, file)))
             _require_right(reading)
             closed = RegisterClosed(lines=taken, file_hash=await _keep_bytes(uow, ports, file_id, file))
-            kept = await close_register(uow, ports, mapping.rail, file_id, closed)
+            kept = await close_register(uow, ports, mapping.rail, file_id, closed, agrees=agrees)
     except _LinesRefusedError:
         return reading.view()
     return reading.view().model_copy(update={"kept": kept})

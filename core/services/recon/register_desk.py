@@ -15,7 +15,7 @@ from uuid import UUID
 from core.domain.context import Context
 from core.domain.register_files import FileRefusedError
 from core.domain.registers import SYSTEM_TENANT
-from core.services.access.keys import RECONCILIATION_SCOPE, Caller
+from core.services.access.keys import RECONCILIATION_SCOPE, REDRIVE_APPROVAL_SCOPE, Caller
 from core.services.cursors import decode_cursor, encode_cursor, id_of
 from core.services.on_call.audit import Act
 from core.services.on_call.redrives import background_context, reach
@@ -118,6 +118,9 @@ async def take_upload(
 ) -> RegisterReading:
     """Read a provider's file, and keep it where that is asked for and no line is refused; memory does not grow by it.
 
+    Against what the provider itself told, a file counts when a second person who may approve brings it too: one alone
+    could end breaks by it. `kept` says SUPERSEDED until then.
+
     Raises Refusal: operation_not_permitted, file_refused, day_missing.
     """
     context = require_everywhere(caller)
@@ -127,7 +130,8 @@ async def take_upload(
             if reading.refused or not apply:
                 return reading
             business_day = day_of(None, reading)
-        return await import_register(ports, context, mapping, business_day, name, file)
+        agrees = REDRIVE_APPROVAL_SCOPE in caller.operations
+        return await import_register(ports, context, mapping, business_day, name, file, agrees=agrees)
     except (UnicodeError, FileRefusedError) as error:
         raise Refusal("file_refused", str(error)[:300], field="content") from error
 

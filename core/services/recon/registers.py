@@ -75,7 +75,15 @@ class Registers(Protocol):
         self, uow: Any, file_id: UUID, records: Iterable[tuple[Any, ...]] | AsyncIterable[tuple[Any, ...]]
     ) -> int: ...
     async def close(
-        self, uow: Any, rail: str, file_id: UUID, state: RegisterState, lines: int, file_hash: bytes
+        self,
+        uow: Any,
+        rail: str,
+        file_id: UUID,
+        state: RegisterState,
+        lines: int,
+        file_hash: bytes,
+        *,
+        agrees: bool = False,
     ) -> RegisterFileView: ...
     async def files(
         self, uow: Any, rail: str | None, day: date | None, limit: int, before: UUID | None = None
@@ -149,13 +157,17 @@ def calendar_of(registration: RailRegistration | None) -> Calendar:
 
 
 async def close_register(
-    uow: Any, ports: RegisterPorts, rail: str, file_id: UUID, closed: RegisterClosed
+    uow: Any, ports: RegisterPorts, rail: str, file_id: UUID, closed: RegisterClosed, *, agrees: bool = False
 ) -> RegisterFileView:
-    """Make a register count. Raises Refusal: not_found, register_incomplete, invalid_request."""
+    """Make a register count; `agrees`: a second person's word counts against one that was fetched.
+
+    Raises Refusal: not_found, register_incomplete, invalid_request.
+    """
     if closed.absent and closed.lines:
         raise Refusal("invalid_request", "a register that is absent has no lines", field="absent")
     state = RegisterState.ABSENT if closed.absent else RegisterState.COMPLETE
-    view = await ports.registers.close(uow, rail, file_id, state, closed.lines, bytes.fromhex(closed.file_hash))
+    file_hash = bytes.fromhex(closed.file_hash)
+    view = await ports.registers.close(uow, rail, file_id, state, closed.lines, file_hash, agrees=agrees)
     data = {"state": view.state, "lines": view.lines, "sha256": view.file_hash, "day": view.business_day.isoformat()}
     act = Act(SYSTEM_TENANT, uow.context.actor, "register_received", f"register:{view.id}", data)
     await ports.journal.append(uow, [act])

@@ -56,6 +56,18 @@ _SUPERSEDE: Final = """
 UPDATE fleet.register_files SET state = 'SUPERSEDED' WHERE rail = $1 AND provider_account = $2 AND environment = $3
     AND business_day = $4 AND section = $5 AND state IN ('COMPLETE', 'ABSENT')
 """
+_FETCHED_ONE: Final = """
+SELECT max(completed_at) FROM fleet.register_files WHERE rail = $1 AND provider_account = $2 AND environment = $3
+    AND business_day = $4 AND source = 'FETCHED' AND completed_at IS NOT NULL
+"""
+"""What a provider told itself, under any section: a file that a person brings would add to it or stand in its place."""
+_BROUGHT: Final = """
+SELECT id, received_by FROM fleet.register_files WHERE rail = $1 AND provider_account = $2 AND environment = $3
+    AND business_day = $4 AND section = $5 AND file_hash = $6 AND source = 'IMPORTED' AND state = 'SUPERSEDED'
+    AND completed_at > $7
+ORDER BY id DESC FOR UPDATE
+"""
+_COUNTS_NOW: Final = "UPDATE fleet.register_files SET state = 'COMPLETE' WHERE id = $1"
 _CLOSE: Final = """
 UPDATE fleet.register_files SET state = $2, lines = $3, file_hash = $4, completed_at = now() WHERE id = $1
 """
@@ -193,11 +205,20 @@ class RegisterStore:
         return row is not None and row["state"] == RegisterState.LOADING
 
     async def close(
-        self, uow: UnitOfWork, rail: str, file_id: UUID, state: RegisterState, lines: int, file_hash: bytes
+        self,
+        uow: UnitOfWork,
+        rail: str,
+        file_id: UUID,
+        state: RegisterState,
+        lines: int,
+        file_hash: bytes,
+        *,
+        agrees: bool = False,
     ) -> RegisterFileView:
         """Make a register count, in the place of an earlier edition; the same bytes again leave the one that counts.
 
-        Raises Refusal: not_found, register_incomplete.
+        A file that a person brings for a day that was fetched counts once a second one, who `agrees`, brings the same
+        bytes; until then it is kept SUPERSEDED. Raises Refusal: not_found, register_incomplete.
         """
         row = await uow.connection.fetchrow(_FILE, file_id, rail)
         if row is None or row["state"] != RegisterState.LOADING:
@@ -208,14 +229,38 @@ class RegisterStore:
             text = f"{there} of {lines} lines have come: send the others"
             raise Refusal("register_incomplete", text, field="lines")
         same = await uow.connection.fetchval(_SAME, *named, file_hash, state)
+        fetched_at = None
+        if row["source"] == "IMPORTED":
+            fetched_at = await uow.connection.fetchval(_FETCHED_ONE, *named[:4])
         if same is not None:
             await self.drop(uow, file_id)
+        elif fetched_at is not None:
+            same = await self._by_two(uow, file_id, (*named, file_hash, fetched_at), lines, agrees=agrees)
         else:
             await uow.connection.execute(_SUPERSEDE, *named)
             await uow.connection.execute(_CLOSE, file_id, state, lines, file_hash)
-        await uow.connection.execute(_FETCHED, *named[:4])
-        kept = await uow.connection.fetchrow(_VIEW + " WHERE id = $1", same or file_id)
-        return RegisterFileView(**dict(kept or {}))
+        kept = RegisterFileView(**dict(await uow.connection.fetchrow(_VIEW + " WHERE id = $1", same or file_id) or {}))
+        if kept.state is not RegisterState.SUPERSEDED:
+            await uow.connection.execute(_FETCHED, *named[:4])
+        return kept
+
+    async def _by_two(
+        self, uow: UnitOfWork, file_id: UUID, named: tuple[Any, ...], lines: int, *, agrees: bool
+    ) -> UUID:
+        """Let the file count that another person brought before, if this one agrees; return the file that is meant."""
+        found = await uow.connection.fetch(_BROUGHT, *named)
+        brought: dict[str, UUID] = {row["received_by"]: row["id"] for row in found}
+        if (own := brought.pop(uow.context.actor, None)) is not None:
+            await self.drop(uow, file_id)
+        else:
+            own = file_id
+            await uow.connection.execute(_CLOSE, file_id, RegisterState.SUPERSEDED, lines, named[5])
+        if not (brought and agrees):
+            return own
+        await uow.connection.execute(_SUPERSEDE, *named[:5])
+        (first, *_) = brought.values()
+        await uow.connection.execute(_COUNTS_NOW, first)
+        return first
 
     async def accounts(self, uow: UnitOfWork) -> list[Account]:
         """Return the provider accounts that rails declared, or that payments go by."""

@@ -4,6 +4,7 @@ where nothing differs.
 
 import asyncio
 import hashlib
+import io
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime, timedelta
@@ -16,9 +17,13 @@ import pytest
 from core.domain.context import Context
 from core.domain.register_records import record_of
 from core.domain.registers import Account, lines_of
+from core.domain.roles import Role
 from core.services.access.keys import Caller
+from core.services.access.people import SYSTEM_TENANT, caller_of
 from core.services.problems import Refusal
+from core.services.recon.mappings import shipped_mapping
 from core.services.recon.recon import approve_break, resolve_break
+from core.services.recon.register_desk import take_upload
 from core.services.recon.registers import close_register, compare_day, compare_lately, want_registers
 from schemas.recon import BreakResolution, BreakState, BreakView
 from schemas.registers import (
@@ -239,6 +244,51 @@ async def test_the_same_register_again_is_the_same_and_a_newer_edition_takes_its
     with pytest.raises(Exception, match="permission denied"):
         async with day.world.uow() as uow:
             await uow.connection.execute("DELETE FROM fleet.register_lines")
+
+
+async def brought_by(day: Day, name: str, role: Role, lines: Sequence[RegisterLine]) -> RegisterState:
+    """Let a person of this role bring these lines as a file; return what became of it."""
+    mapping = shipped_mapping("ipps").model_copy(update={"rail": RAIL, "provider_account": "main"})
+    text = "PSP Transaction Id,Client Reference,Type,Amount,Fee,Status,Transaction Time\n" + "".join(
+        f"{x.provider_ref},{x.our_ref},TRANSFER,1.00,0.00,{'FAILED' if x.status == 'FAILED' else 'SUCCEEDED'},"
+        f"{x.at:%d/%m/%Y %H:%M:%S}\n"
+        for x in lines
+    )
+    person = caller_of(name, SYSTEM_TENANT, role)
+    ports, file = day.world.core.worker_ports, io.BytesIO(text.encode())
+    kept = (await take_upload(ports, person, mapping, file, "theirs.csv", day.day, apply=True)).kept
+    assert kept is not None
+    return kept.state
+
+
+async def test_a_file_counts_against_what_was_fetched_when_two_people_bring_it_and_one_of_them_may_approve(
+    day: Day,
+) -> None:
+    await day.bring(day.lines[1:])
+    assert (await day.compare()).breaks == 1
+    waiting = [
+        ("anna", Role.OPERATOR, day.lines),
+        ("anna", Role.OPERATOR, day.lines),  # twice is once
+        ("anna", Role.ADMIN, day.lines),  # and nobody is two people
+        ("ben", Role.OPERATOR, day.lines),  # nor may everybody agree
+        ("cleo", Role.APPROVER, day.lines[:3]),  # nor to something else
+    ]
+    for name, role, lines in waiting:
+        assert await brought_by(day, name, role, lines) == RegisterState.SUPERSEDED, (name, role)
+        assert (await day.compare()).breaks == 1
+    assert await brought_by(day, "cleo", Role.APPROVER, day.lines) == RegisterState.COMPLETE
+    assert (await day.compare()).breaks == 0
+    # What two people agreed on is no more one person's to change than what was fetched.
+    assert await brought_by(day, "anna", Role.ADMIN, day.lines[:2]) == RegisterState.SUPERSEDED
+    # What its provider tells later counts, and what was brought before that is of no use any more.
+    assert await day.bring(day.lines[1:]) == RegisterState.COMPLETE
+    assert await brought_by(day, "dora", Role.APPROVER, day.lines[:2]) == RegisterState.SUPERSEDED
+    assert (await day.compare()).breaks == 1
+    told = await day.world.admin.fetch(
+        "SELECT actor FROM fleet.audit_entries WHERE action = 'register_received' AND data LIKE '%COMPLETE%'"
+        " ORDER BY seq"
+    )
+    assert [row["actor"] for row in told][1] == "person:cleo"
 
 
 async def test_a_register_counts_only_when_every_line_has_come(day: Day) -> None:
