@@ -1,14 +1,18 @@
 """Real servers for every test that asks for one: started once per session, emptied or copied per test."""
 
 import os
+import re
 import secrets
 import shutil
 from collections.abc import AsyncIterator, Iterator
+from functools import cached_property
+from typing import Any
 
 import asyncpg
 import pytest
 from hypothesis import settings
 from redis.asyncio import Redis
+from xdist.scheduler import LoadFileScheduling
 
 from fleet.stack.provision import RoleUrls, Secrets, create_database, drop_database, provision
 from tests.support.databases import Databases, open_databases
@@ -76,7 +80,35 @@ def pytest_xdist_auto_num_workers() -> int:
     return min(6, cores + (cores + 1) // 2)
 
 
-_SLOWEST_FIRST = ("chaos", "simulation", "e2e", "conformance")
+_ONE_STACK = re.compile(r"\b(stack: Stack|fleet: Fleet)\b")
+
+
+class _FilesAndOneStack(LoadFileScheduling):  # type: ignore[misc]  # untyped upstream
+    """A file at a time, but all of tests/e2e that asks for the stack of tests/e2e/conftest.py in one process.
+
+    Each process would start eleven of its own and keep them busy with their rounds until the run ends.
+    """
+
+    def _split_scope(self, nodeid: str) -> str:
+        path = super()._split_scope(nodeid)
+        return "one stack" if path.startswith("tests/e2e/") and self._asks_for_it(path) else path
+
+    def _asks_for_it(self, path: str) -> bool:
+        if path not in self._known:
+            self._known[path] = bool(_ONE_STACK.search((self.config.rootpath / path).read_text()))
+        return self._known[path]
+
+    @cached_property
+    def _known(self) -> dict[str, bool]:
+        return {}
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadFileScheduling | None:
+    """Say which files go to one process together; None leaves the choice of another distribution alone."""
+    return _FilesAndOneStack(config, log) if config.getvalue("dist") == "loadfile" else None
+
+
+_SLOWEST_FIRST = ("e2e", "chaos", "simulation", "conformance")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -8,9 +8,12 @@ from fleet.stack.stack import Stack, StackPlan, running
 from tests.support.commands import SETTINGS, Fleet, fleet_command
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 async def stack(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Stack]:
-    """Return a running system; what one test leaves in it, the next one meets."""
+    """Return a running system; what one test leaves in it, the next one meets. It ends with the folder's last test.
+
+    tests/conftest.py gives all files that ask for it to one process.
+    """
     rails = {"noop": 1, "promptpay": 1, "sbp": 1, "bank": 1}
     async with running(StackPlan(tmp_path_factory.mktemp("stack"), rails=rails)) as stack:
         yield stack

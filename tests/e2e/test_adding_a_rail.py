@@ -34,7 +34,7 @@ def work_tree(tmp_path: Path) -> Path:
 
 def _environment(tree: Path) -> dict[str, str]:
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("PYTEST_", "FLEET_"))}
-    return {**kept, "PYTHONPATH": str(tree), "PYTHONDONTWRITEBYTECODE": "1"}
+    return {**kept, "PYTHONPATH": str(tree)}
 
 
 def _run(tree: Path, *command: str) -> str:

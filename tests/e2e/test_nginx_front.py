@@ -38,20 +38,27 @@ def example() -> ModuleType:
 
 
 @dataclass
-class Front:
-    """nginx with the service behind it, and two people with a wallet each."""
+class Door:
+    """nginx with the service behind it."""
 
     module: ModuleType
     http: httpx.AsyncClient
     behind: str
     """The service's own address, which only nginx should know."""
     fleet: FleetClient
+
+
+@dataclass
+class Front:
+    """The door, and two people with a wallet each."""
+
+    door: Door
     anna: UUID
     boris: UUID
 
     def cookie(self, user: str = "anna", agent: str = "", lives_s: int = 60, secret: str = SESSION_SECRET) -> str:
         """Return the cookie of a session."""
-        return "session=" + str(self.module.session(user, agent, int(time.time()) + lives_s, secret))
+        return "session=" + str(self.door.module.session(user, agent, int(time.time()) + lives_s, secret))
 
     async def pay(self, key: str, cookie: str | None = None, **headers: str) -> httpx.Response:
         """Ask, as a browser does, to move one baht out of Anna's wallet."""
@@ -59,11 +66,11 @@ class Front:
         # The body names somebody, too; the service takes nobody's word for it.
         body = {"wallet_id": str(self.anna), "to_wallet_id": str(self.boris), "amount_minor": 100, "currency": "THB",
                 "on_behalf_of": {"user": "boris"}}  # fmt: skip
-        return await self.http.post("/transfers", json=body, headers=sent)
+        return await self.door.http.post("/transfers", json=body, headers=sent)
 
     async def balance(self) -> int:
         """Return what Anna has."""
-        return (await self.fleet.get_wallet(self.anna)).available_minor
+        return (await self.door.fleet.get_wallet(self.anna)).available_minor
 
 
 @contextmanager
@@ -78,23 +85,28 @@ def nginx_in(home: Path) -> Iterator[None]:
         nginx.wait(10)
 
 
-@pytest.fixture
-async def front(stack: Stack, tmp_path: Path) -> AsyncIterator[Front]:
-    info, module = stack.info, example()
+@pytest.fixture(scope="module")
+async def door(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Door]:
+    info, module, home = stack.info, example(), tmp_path_factory.mktemp("nginx")
     port, behind = free_port(), free_port()
     config = (EXAMPLE / "nginx.conf").read_text().replace("8480", str(port)).replace("8481", str(behind))
-    (tmp_path / "nginx.conf").write_text(config)
-    (tmp_path / "front_secret.conf").write_text(f'set $front_secret "{FRONT_SECRET}";\n')
+    (home / "nginx.conf").write_text(config)
+    (home / "front_secret.conf").write_text(f'set $front_secret "{FRONT_SECRET}";\n')
     async with AsyncExitStack() as opened:
         fleet = await opened.enter_async_context(FleetClient(info.public_url, info.key_id, info.key_secret))
         runner = web.AppRunner(module.front(fleet, FRONT_SECRET, SESSION_SECRET), access_log=None)
         await runner.setup()
         opened.push_async_callback(runner.cleanup)
         await web.TCPSite(runner, "127.0.0.1", behind).start()
-        opened.enter_context(nginx_in(tmp_path))
+        opened.enter_context(nginx_in(home))
         http = await opened.enter_async_context(httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}"))
         await until_async(lambda: _answers(http))
-        yield Front(module, http, f"http://127.0.0.1:{behind}", fleet, *await _wallets(fleet))
+        yield Door(module, http, f"http://127.0.0.1:{behind}", fleet)
+
+
+@pytest.fixture
+async def front(door: Door) -> Front:
+    return Front(door, *await _wallets(door.fleet))
 
 
 async def _answers(http: httpx.AsyncClient) -> bool:
@@ -144,8 +156,8 @@ async def test_without_a_session_that_holds_nothing_is_passed_on(front: Front, c
 
 
 async def test_the_verifier_and_the_service_are_reached_through_the_front_alone(front: Front) -> None:
-    assert (await front.http.get("/verify", headers={"Cookie": front.cookie()})).status_code == 404
-    async with httpx.AsyncClient(base_url=front.behind) as around:
+    assert (await front.door.http.get("/verify", headers={"Cookie": front.cookie()})).status_code == 404
+    async with httpx.AsyncClient(base_url=front.door.behind) as around:
         for headers in ({}, {"X-Front-Secret": "guess"}):
             answer = await around.post("/transfers", json={}, headers={"X-Sso-User": "anna"} | headers)
             assert answer.status_code == 403
