@@ -12,17 +12,19 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from shutil import which
 from typing import Any
 from urllib.parse import urlsplit
 
+import asyncpg
 import httpx
 import yaml
 
-from fleet.client import FleetClient
+from fleet.client import FleetClient, FleetError
 from fleet.stack.processes import die_with_parent, free_port
 from fleet.stack.stack import Stack, StackPlan, running
 from tools.alerts import ALERTS, rules
@@ -159,20 +161,32 @@ async def _clean_run(world: World, server: Prometheus) -> list[str]:
 
 async def _drive(scenario: Scenario, world: World, server: Prometheus) -> list[str]:
     """Begin a scenario, wait for its alerts, end it, wait until they are gone; what did not come or did not go."""
-    await scenario.begin(world)
-    going_on = asyncio.create_task(_go_on(scenario, world))
-    silent = await _wait(server, scenario.alerts, firing=True)
-    going_on.cancel()
-    await asyncio.gather(going_on, return_exceptions=True)
-    await scenario.end(world)
+    began = time.monotonic()
+    faults = await _done(scenario.begin, world, f"it did not begin: {scenario.says}")
+    silent: set[str] = set()
+    if not faults:
+        going_on = asyncio.create_task(_go_on(scenario, world))
+        silent = await _wait(server, scenario.alerts, firing=True)
+        going_on.cancel()
+        await asyncio.gather(going_on, return_exceptions=True)
+    faults += await _done(scenario.end, world, f"it did not end: {scenario.says}")
     loud = await _wait(server, scenario.alerts, firing=False)
-    caused = ", ".join(scenario.alerts) or "for the panels"
-    _say(f"{'ok' if not silent | loud else 'FAILED':7} {scenario.says}: {caused}")
-    faults = [f"{name} did not fire: {scenario.says}" for name in sorted(silent)]
+    faults += [f"{name} did not fire: {scenario.says}" for name in sorted(silent)]
     faults += [f"{name} did not clear: {scenario.says}" for name in sorted(loud)]
+    caused = ", ".join(scenario.alerts) or "for the panels"
+    _say(f"{'FAILED' if faults else 'ok':7} {scenario.says}: {caused} ({time.monotonic() - began:.0f} s)")
     for fault in faults:
         _say(f"        {fault}")
     return faults
+
+
+async def _done(step: Callable[[World], Awaitable[None]], world: World, otherwise: str) -> list[str]:
+    """Do a step of a scenario; where it cannot be done, say so, and let the other scenarios be seen."""
+    try:
+        await step(world)
+    except (TimeoutError, RuntimeError, FleetError, httpx.HTTPError, asyncpg.PostgresError) as error:
+        return [f"{otherwise} ({type(error).__name__}: {error})"]
+    return []
 
 
 async def _go_on(scenario: Scenario, world: World) -> None:
