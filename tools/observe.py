@@ -260,7 +260,10 @@ async def observe(names: Sequence[str] = ()) -> list[str]:
                 await pay_roubles(world)
                 await asyncio.sleep(3)
                 empty = await _panels(server)
-                _say(f"{'ok' if not empty else 'FAILED':7} {sum(_sizes())} panels show something")
+                if not empty:
+                    _say(f"ok      each of {sum(_sizes())} panels shows something")
+                for fault in empty:
+                    _say(f"FAILED  {fault}")
                 return faults + empty
 
 
