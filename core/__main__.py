@@ -19,6 +19,7 @@ from pydantic import ValidationError
 from core.bootstrap import PASSING_FAULTS, Core, background, open_core
 from core.bus.roles import BusDeps, relay_role, resolver_role, settler_role
 from core.settings import Settings
+from schemas.faults import fault_of
 from wire.client import StreamServers
 from wire.environment import SettingsError
 from wire.health import Health
@@ -53,14 +54,21 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         settings = Settings()
     except ValidationError as error:
-        faults = "; ".join(f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in error.errors())
-        sys.stderr.write(f"core: the settings are not complete: {faults}\n")
+        faults = "; ".join(_fault(each) for each in error.errors(include_url=False, include_input=False))
+        sys.stderr.write(f"core: settings are missing or wrong: {faults}\n")
         return 2
     except SettingsError as error:
         sys.stderr.write(f"core: {error}\n")
         return 2
     collect_rarely()
     return uvloop.run(_run(settings, {role: _role(role) for role in roles}))
+
+
+def _fault(told: Mapping[str, Any]) -> str:
+    """Return what is wrong with a setting, by the name that it is set under; never its value."""
+    _, field, words = fault_of(told)
+    name = field if field.isupper() else f"{Settings.model_config.get('env_prefix')}{field.upper()}"
+    return f"{name}: {'is missing: set it' if told['type'] == 'missing' else words}" if field else words
 
 
 async def _run(settings: Settings, roles: Mapping[str, _Role]) -> int:

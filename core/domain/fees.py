@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     import cel
 
 _KNOWN_MOST: Final = 4096
-"""Of how many sets of values a shelf remembers which rules apply."""
+"""Of how many sets of values a shelf remembers which rules apply, and of how many payments what they take."""
 _NEVER: Final = datetime.min.replace(tzinfo=UTC)
 _FOR_EVER: Final = datetime.max.replace(tzinfo=UTC)
 
@@ -119,7 +119,7 @@ class FeeShelf:
 
 @dataclass(slots=True)
 class KnownConditions:
-    """Which rules of a shelf apply, by the values that their conditions read: the same values give the same.
+    """Which rules of a shelf apply, by the values that they read, and what they take: the same values give the same.
 
     It holds from `since` until before `until`, while the same rules are in force.
     """
@@ -128,7 +128,9 @@ class KnownConditions:
     until: datetime
     in_force: tuple[FeeRule, ...] = ()
     reads: tuple[str, ...] = ()
+    shares_wallets: bool = False
     applying: dict[tuple[Any, ...], tuple[FeeRule, ...]] = field(default_factory=dict)
+    priced: dict[tuple[int, UUID | None, tuple[Any, ...]], Pricing] = field(default_factory=dict)
 
 
 ShelfKey = tuple[str, str, bool]
@@ -192,9 +194,25 @@ def price(index: FeeIndex, asked: FeeInput) -> Pricing:
     shelf = index.get((asked.operation, asked.currency, asked.bought))
     if shelf is None:
         return FREE
+    known, at = shelf.known, asked.time.at
+    if not known.since <= at < known.until:
+        _look_anew(shelf, at)
+    values = _values(asked)
+    told = tuple([values[name] for name in known.reads])
+    key = asked.amount_minor, asked.wallet_id if known.shares_wallets else None, told
+    found = known.priced.get(key)
+    if found is None:
+        found = _priced(shelf, asked, told)
+        if len(known.priced) >= _KNOWN_MOST:
+            known.priced.clear()
+        known.priced[key] = found
+    return found
+
+
+def _priced(shelf: FeeShelf, asked: FeeInput, told: tuple[Any, ...]) -> Pricing:
     context = None
     fired: list[Judged] = []
-    for rule in _applying(shelf, asked):
+    for rule in _applying(shelf, asked, told):
         if context is None and isinstance(rule.fee, Expression):
             context = context_of(shelf.variables, asked)
         fee_minor = fee_of(rule, asked.amount_minor, context)
@@ -208,18 +226,14 @@ def both(paid: Pricing, bought: Pricing) -> Pricing:
     return Pricing(paid.legs + bought.legs, paid.fired + bought.fired) if bought.legs else paid
 
 
-def _applying(shelf: FeeShelf, asked: FeeInput) -> tuple[FeeRule, ...]:
+def _applying(shelf: FeeShelf, asked: FeeInput, told: tuple[Any, ...]) -> tuple[FeeRule, ...]:
     """Return the rules whose conditions hold, in order. Raises FeeError `fee_rule_fails`.
 
     The same as `judge` finds, but a condition is evaluated once for each set of values that it reads: many payments are
     alike in what rules look at, and evaluation costs more than all the rest of pricing.
     """
-    known, at = shelf.known, asked.time.at
-    if not known.since <= at < known.until:
-        _look_anew(shelf, at)
-    values = _values(asked)
-    key = tuple([values[name] for name in known.reads])
-    found = known.applying.get(key)
+    known = shelf.known
+    found = known.applying.get(told)
     if found is None:
         context, over = context_of(shelf.variables, asked), set[FeePhase]()
         rules = []
@@ -231,7 +245,7 @@ def _applying(shelf: FeeShelf, asked: FeeInput) -> tuple[FeeRule, ...]:
         found = tuple(rules)
         if len(known.applying) >= _KNOWN_MOST:
             known.applying.clear()
-        known.applying[key] = found
+        known.applying[told] = found
     return found
 
 
@@ -244,8 +258,10 @@ def _look_anew(shelf: FeeShelf, at: datetime) -> None:
     known.in_force = tuple(
         rule for rule in shelf.rules if rule.from_at <= at and (rule.until_at is None or at < rule.until_at)
     )
-    known.reads = tuple(sorted({name for rule in known.in_force for name in rule.when.variables}))
+    known.reads = tuple(sorted({name for rule in known.in_force for name in rule.variables}))
+    known.shares_wallets = any(account.wallet_id is not None for rule in known.in_force for account in rule.accounts)
     known.applying.clear()
+    known.priced.clear()
 
 
 def judge(shelf: FeeShelf, asked: FeeInput) -> Iterator[Judged]:

@@ -60,7 +60,8 @@ def give_up(
     if as_json:
         print_json({"rail": rail, "class": _CLASS, "jobs": jobs})
     else:
-        typer.echo(f"{len(jobs)} payments of {rail} are dead letters of the class {_CLASS}")
+        are = "payment of {} is a dead letter" if len(jobs) == 1 else "payments of {} are dead letters"
+        typer.echo(f"{len(jobs)} {are.format(rail)} of the class {_CLASS}")
 
 
 async def _bury(servers: StreamServers, rail: str, row: Any, message: str) -> None:

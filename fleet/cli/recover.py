@@ -90,14 +90,18 @@ def scan(as_json: JsonFlag = False) -> None:
     print_table(
         "stranded", ("kind", "intent", "tenant"), [(each.kind, each.intent_id, each.tenant_id) for each in found]
     )
-    typer.echo(f"looked at {scanned} payments of the last {_LOOKBACK_DAYS} days")
+    typer.echo(f"looked at {_payments(scanned)} of the last {_LOOKBACK_DAYS} days")
+
+
+def _payments(count: int) -> str:
+    return f"{count} payment" if count == 1 else f"{count} payments"
 
 
 def _clear(reason: str, *, yes: bool, as_json: bool) -> None:
     async def work(uow: UnitOfWork) -> UnclearedEpoch | None:
         found = await uncleared_epoch(uow)
         if found is not None and found.unanswered:
-            text = f"{found.unanswered} payments had a permit and no answer since: let the resolver ask, and repeat"
+            text = f"{_payments(found.unanswered)} had a permit and no answer since: let the resolver ask, and repeat"
             raise CommandError("epoch_not_reconciled", text)
         if found is not None and yes:
             await clear_ledger_epoch(uow, found.epoch, reason)

@@ -14,18 +14,15 @@ from core.domain.ids import derive_id
 from core.domain.operations import AccountCode, system_account
 from core.services.money_in.provider_payments import receive_payments, tell_again
 from core.services.payments.cancel import cancel
-from core.services.payments.read_intents import IntentFilter, intent_view
+from core.services.payments.read_intents import IntentFilter
 from core.services.problems import Refusal
 from core.services.settling.close_job import ResolutionRefusedError
-from core.services.terms.set_fees import dry_run
 from core.services.terms.set_limits import set_limit
 from core.store.database import UnitOfWork
 from schemas.collections import PaymentFate, ProviderPayment, ProviderPaymentBatch
-from schemas.fees import FeeDryRunRequest
 from schemas.limits import LimitRequest
-from schemas.operations import JobKind, OperationType
+from schemas.operations import JobKind
 from tests.integration.permits.conftest import RAIL, World
-from tests.integration.permits.test_fees import income, put
 
 QR = {"kind": "QR", "payload": "00020101021229", "expires_at": None}
 ABLE: dict[str, Any] = {
@@ -455,26 +452,6 @@ async def test_a_lost_answer_is_healed_by_asking(world: World) -> None:
     await world.tell(collect_job(intent), "AWAITING_PAYMENT", kind="collect", fence=2, next_action=QR)
     await paid(world, intent)
     assert (await world.state(intent))[0] == "SETTLED"
-
-
-@pytest.mark.parametrize(("phase", "asked_minor", "left_minor"), [("PRE", 2_030, 2_000), ("POST", 2_000, 1_970)])
-async def test_a_payer_is_asked_for_fees_on_top_and_those_out_of_it_leave_the_wallet_as_dry_runs_say(
-    world: World, phase: str, asked_minor: int, left_minor: int
-) -> None:
-    wallet = await opened(world)
-    await put(world, operation="TOPUP", phase=phase, fee={"kind": "RATE", "fixed_minor": 30})
-    asked = FeeDryRunRequest(operation=OperationType.TOPUP, amount_minor=2_000, currency="THB", channel="API")
-    ports = world.core.worker_ports
-    async with ports.unit_of_work(world.caller.context()) as uow:
-        tried = await dry_run(uow, ports.fee_rules, world.caller.tenant_id, asked)
-    intent = await shown(world, wallet)
-    view = intent_view(await world.core.read.get(world.caller, intent))
-    assert (tried.debited_minor, tried.received_minor, view["received_minor"]) == (asked_minor, left_minor, left_minor)
-    assert (view["amount_minor"], view["amount_minor"] + view["fee_minor"]) == (2_000, asked_minor)
-    assert (await world.job(collect_job(intent)))["amount_minor"] == asked_minor
-    await paid(world, intent, asked_minor)
-    assert (await world.money(wallet), await income(world)) == ((1 + left_minor, 0), 30)
-    await world.prove()
 
 
 async def test_who_serves_other_tenants_alone_neither_credits_nor_takes_back_what_came_for_a_collection(

@@ -365,27 +365,32 @@ RULES = st.tuples(
     st.sampled_from(CONDITIONS), st.sampled_from(FeePhase), st.booleans(), st.integers(0, 3), st.integers(-2, 2),
     st.none() | st.integers(-2, 2), st.booleans(),
 )  # fmt: skip
+PARTNER = UUID(int=77)
 PAYMENTS = st.tuples(
-    st.integers(1, 1000), st.sampled_from(["", "gold"]), st.sampled_from(["", "app"]), st.integers(-60, 60)
-)
+    st.integers(2, 1000) | st.sampled_from([499, 500]), st.sampled_from(["", "gold"]), st.sampled_from(["", "app"]),
+    st.integers(-60, 60), st.sampled_from([None, PARTNER]),
+)  # fmt: skip
 
 
 @given(st.lists(RULES, max_size=5), st.lists(PAYMENTS, max_size=12))
-def test_what_is_remembered_of_conditions_is_what_judging_each_payment_anew_finds(
-    rules: list[tuple[str, FeePhase, bool, int, int, int | None, bool]], payments: list[tuple[int, str, str, int]]
+def test_what_is_remembered_of_conditions_and_fees_is_what_judging_each_payment_anew_finds(
+    rules: list[tuple[str, FeePhase, bool, int, int, int | None, bool]],
+    payments: list[tuple[int, str, str, int, UUID | None]],
 ) -> None:
     made = [
         rule(
             name=f"r{n}", when=when, phase=phase, last=last, priority=priority,
             from_at=NOW + timedelta(hours=begins), until_at=None if ends is None else NOW + timedelta(hours=ends),
             fee={"kind": "FORMULA", "expression": "amount_minor / 300"} if formula else {"basis_points": 10},
+            shares=[{"parts": 1}, {"wallet_id": str(PARTNER), "parts": 1}] if formula else [{"parts": 1}],
         )
         for n, (when, phase, last, priority, begins, ends, formula) in enumerate(rules)
     ]  # fmt: skip
     index = index_rules(made)
-    for amount_minor, tier, channel, minutes in payments:
+    for amount_minor, tier, channel, minutes, payer in payments:
         at = business_time(NOW + timedelta(minutes=3 * minutes), BANGKOK)
-        asked = FeeInput(amount_minor, "THB", "PAYOUT", at, tier, channel)
+        asked = FeeInput(amount_minor, "THB", "PAYOUT", at, tier, channel, payer)
         shelf = index.get(("PAYOUT", "THB", False))
         judged = () if shelf is None else fees.judge(shelf, asked)
-        assert price(index, asked).fired == tuple(each for each in judged if each.outcome is FeeRuleOutcome.APPLIED)
+        applied = [each for each in judged if each.outcome is FeeRuleOutcome.APPLIED]
+        assert price(index, asked) == fees.pricing_of(applied, asked)
