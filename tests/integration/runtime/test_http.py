@@ -1,9 +1,13 @@
 """The provider client against real sockets: only what never connected counts as not sent."""
 
 import asyncio
+import gzip
+import re
 import socket
 import struct
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Any
 
 import httpx
 import pytest
@@ -111,3 +115,71 @@ async def test_a_refused_connection_never_left_us() -> None:
         await client.post("/v1/transfers", json={})
     assert isinstance(transport_error(raised.value), NotSent)
     await client.aclose()
+
+
+@dataclass(slots=True)
+class Heard:
+    """What came over the wire, request by request."""
+
+    requests: list[bytes] = field(default_factory=list)
+
+    async def __call__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = await reader.readuntil(b"\r\n\r\n")
+        found = re.search(rb"content-length: ([0-9]+)", head.lower())
+        self.requests.append(head + (await reader.readexactly(int(found[1])) if found else b""))
+        body = gzip.compress(b'{"status": "SUCCEEDED"}')
+        told = b"Set-Cookie: a=b\r\nRetry-After: 3\r\nContent-Encoding: gzip\r\nConnection: close\r\n"
+        writer.write(b"HTTP/1.1 202 Accepted\r\nContent-Length: %d\r\n%s\r\n%s" % (len(body), told, body))
+        await writer.drain()
+        writer.close()
+
+    def parts(self) -> list[tuple[bytes, set[bytes], bytes]]:
+        """Return the first line, the headers and the body of each; names of headers in lower case."""
+        parts = []
+        for request in self.requests:
+            head, _, body = request.partition(b"\r\n\r\n")
+            first, *lines = head.split(b"\r\n")
+            named = (line.partition(b":") for line in lines)
+            parts.append((first, {name.lower() + b":" + value.strip() for name, _, value in named}, body))
+        return parts
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "asked"),
+    [
+        (
+            "POST",
+            "/v1/transfers",
+            {"content": b'{"a":1}', "headers": {"X-Key": "k", "Content-Type": "application/json"}},
+        ),
+        ("POST", "/v1/transfers", {"json": {"a": 1, "name": "ก"}}),
+        ("GET", "/v1/settlements/2026-01-05?after=A1&b=2", {"headers": {"X-Key": "k"}}),
+        ("GET", "/v1/transfers/by-ref/R%2F1?after=x y", {}),
+        ("POST", "/v1/transfers/by-ref/R/cancel", {"content": b""}),
+    ],
+)
+async def test_the_short_way_asks_and_answers_what_httpx_does(method: str, path: str, asked: dict[str, Any]) -> None:
+    heard = Heard()
+    server = await asyncio.start_server(heard, "127.0.0.1", 0)
+    base = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/base"
+    async with provider_client(base, call_total_s=5, connect_s=1, max_connections=1) as client:
+        answers = [await client.request(method, path, **asked, extensions=each) for each in (None, {"a": 1})]
+    server.close()
+    for answer in answers:
+        assert (answer.status_code, answer.json(), answer.headers["retry-after"]) == (202, {"status": "SUCCEEDED"}, "3")
+        assert (answer.request.method, str(answer.request.url)) == (method, str(httpx.URL(f"{base}{path}")))
+    short, whole = heard.parts()
+    # Having a cookie, httpx sends it again; of a provider nothing is to be remembered from call to call.
+    assert short == (whole[0], {each for each in whole[1] if not each.startswith(b"cookie:")}, whole[2])
+
+
+async def test_nothing_is_remembered_from_one_call_to_the_next() -> None:
+    heard = Heard()
+    server = await asyncio.start_server(heard, "127.0.0.1", 0)
+    base = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    async with provider_client(base, call_total_s=5, connect_s=1, max_connections=1) as client:
+        for _ in range(2):
+            await client.request("POST", "/v1/transfers", content=b"{}")
+    server.close()
+    first, second = heard.parts()
+    assert first == second
