@@ -78,8 +78,8 @@ class Fleet:
         """Send and wait until each is terminal or UNRESOLVED."""
         return await self.send(self.payments(count, refused=refused))
 
-    async def send(self, lines: list[PaymentLine]) -> Run:
-        """Send these and wait until each is terminal or UNRESOLVED."""
+    async def send(self, lines: list[PaymentLine], run: Run | None = None) -> Run:
+        """Send these and wait until each is terminal or UNRESOLVED; add them to a run that is given."""
         return await run_payments(
             self.client,
             self.database,
@@ -88,6 +88,7 @@ class Fleet:
             wait_s=60,
             progress=lambda _: None,
             pay_in=self.stack.pay_in,
+            run=run,
         )
 
     async def until_decided(self, run: Run, timeout_s: float = 60) -> None:
@@ -136,7 +137,9 @@ async def fleet() -> AsyncIterator[Fleet]:
         yield fleet
 
 
-async def kill_adapters(fleet: Fleet, times: int, choices: random.Random) -> Counter[str]:
+async def kill_adapters(
+    fleet: Fleet, times: int, choices: random.Random, apart_s: tuple[float, float] = (0.3, 1.0)
+) -> Counter[str]:
     """Kill this many adapters, the rails in turn; then it ends, so that what was interrupted can end too.
 
     One is killed only while payments of its rail are in flight, the first of each rail as soon as some are, and never
@@ -148,7 +151,7 @@ async def kill_adapters(fleet: Fleet, times: int, choices: random.Random) -> Cou
     struck = await asyncio.gather(*(_kill_one(fleet, rail, choices, 20) for rail in turns[:first]))
     killed = Counter(rail for rail, died in zip(turns, struck, strict=False) if died)
     for rail in turns[first:]:
-        await asyncio.sleep(choices.uniform(0.3, 1.0))
+        await asyncio.sleep(choices.uniform(*apart_s))
         killed[rail] += await _kill_one(fleet, rail, choices, 1)
     return killed
 
