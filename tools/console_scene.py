@@ -41,6 +41,7 @@ KINDS: Final = {
     "gateway_envelope": "the gateway envelope could not be read",
     "settlement_window": "the settlement window was shut",
     "checksum_digit": "the checksum digit was missing",
+    "routing_table": "the routing table was stale",
 }
 """Kinds of dead letters that can be redriven, 12 of each, by their fingerprints."""
 OF_ONE_KIND: Final = 12

@@ -7,12 +7,13 @@ import asyncio
 import shutil
 import sys
 import tempfile
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
-from playwright.async_api import Browser, Page, async_playwright
+from playwright.async_api import Browser, Page, async_playwright, expect
 
-from tools.console_scene import KINDS, PASSWORD, Scene, scene
+from tools.console_scene import KINDS, PASSWORD, RAIL, Scene, scene
 
 ROOT: Final = Path(__file__).resolve().parent.parent
 _WIDE: Final = {"width": 1280, "height": 800}
@@ -47,7 +48,17 @@ async def _pictures(shown: Scene, browser: Browser, folder: Path) -> None:
     await approver.goto(page.url)
     await approver.get_by_role("button", name="Approve").click()
     await _take(approver, folder / "redrive.png", approver.url)
+    await expect(approver.locator("#state")).to_have_text("done", timeout=60_000)
     await _take(page, folder / "audit.png", f"{shown.url}/audit")
+    await _take(page, folder / "streams.png", f"{shown.url}/streams/{RAIL}")
+    # What was paid has no register yet: the day is compared, and says so.
+    await page.goto(f"{shown.url}/reconciliation")
+    compared = page.locator("form").filter(has=page.get_by_role("button", name="Compare now"))
+    await compared.get_by_label("Rail").fill(RAIL)
+    await compared.get_by_label("Business day").fill(datetime.now(UTC).date().isoformat())
+    await compared.get_by_role("button", name="Compare now").click()
+    await _take(page, folder / "reconciliation.png", f"{shown.url}/reconciliation")
+    await _take(page, folder / "alerts.png", f"{shown.url}/alerts")
     phone = await _signed_in(shown, browser, "victor", _PHONE)
     await _take(phone, folder / "phone.png", f"{shown.url}/dead-letters?fingerprint={_KIND}")
 

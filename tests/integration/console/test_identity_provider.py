@@ -21,8 +21,11 @@ from core.bus.issuer_http import HttpIssuer
 from core.console.app import console_app
 from core.domain.roles import Role
 from core.services.access.identity import ClaimRules, roles_of
+from core.services.on_call.run_redrives import run_redrives
 from tests.integration.console.conftest import ConsoleWorld
 from tests.integration.oncall.conftest import bury
+from tests.integration.oncall.test_redrives import run
+from tests.integration.permits.conftest import pay_job
 from tests.support.browsing import Browser
 from tests.support.commands import SETTINGS, fleet_command
 from tests.support.issuer import AUDIENCE, CLIENT_ID, CLIENT_SECRET, LocalIssuer, local_issuer
@@ -215,6 +218,50 @@ async def test_the_command_line_works_with_a_persons_token_instead_of_a_key(
         (await fleet(*asked)).must_fail(3, "role_missing")
         monkeypatch.setenv("FLEET_TOKEN", provided.issuer.token(groups=["oncall"]))
         assert (await fleet(*asked, "--json")).document["total"] == 0
+
+
+async def test_letters_are_redriven_and_discarded_by_commands_with_the_tokens_of_two_people(
+    provided: Provided, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    world = provided.console.world
+    wallet = await world.wallet(1000)
+    intent, rubbish = await world.pay(wallet), await world.pay(wallet)
+    await bury(world, intent)
+    await bury(world, rubbish, error_class="rubbish")
+    for name in SETTINGS:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("FLEET_STACK", str(tmp_path / "absent.json"))
+    fleet = fleet_command(capsys, monkeypatch)
+    why = ("--reason", "it is back", "--incident", "INC-1", "--yes", "--json")
+    anna = provided.issuer.token(groups=["oncall"])
+    ben = provided.issuer.token(groups=["leads"], sub="2", preferred_username="ben")
+    async with serving(provided.core) as url:
+        monkeypatch.setenv("FLEET_URL", url)
+        monkeypatch.setenv("FLEET_TOKEN", anna)
+        redriven = (await fleet("dlq", "redrive", "--fingerprint", "poison-print", *why)).document["id"]
+        await run_redrives(world.core.worker_ports, world.uow)
+        await world.sent(intent)
+        await world.tell(pay_job(intent), "SUCCEEDED", provider_tx_id="TX1")
+        await run(world)
+        assert (await fleet("redrives", "show", redriven, "--json")).document["state"] == "DONE"
+        discarded = (await fleet("dlq", "discard", "--fingerprint", "rubbish-print", *why)).document["id"]
+        (await fleet("redrives", "approve", discarded, "--yes")).must_fail(3, "role_missing")
+        monkeypatch.setenv("FLEET_TOKEN", ben)
+        assert (await fleet("redrives", "approve", discarded, "--yes")).code == 0
+        await run(world)
+        assert (await fleet("redrives", "show", discarded, "--json")).document["state"] == "DONE"
+    states = await world.admin.fetch("SELECT fingerprint, state FROM fleet.dead_letters ORDER BY fingerprint")
+    assert [tuple(row) for row in states] == [("poison-print", "REDRIVEN"), ("rubbish-print", "CLOSED")]
+    acts = await world.admin.fetch(
+        "SELECT action, actor, subject FROM fleet.audit_entries WHERE subject LIKE 'redrive:%'"
+    )
+    told = {(row["action"], row["actor"], row["subject"].removeprefix("redrive:")) for row in acts}
+    for act in (
+        ("redrive_asked", "person:anna", redriven),
+        ("redrive_asked", "person:anna", discarded),
+        ("redrive_approved", "person:ben", discarded),
+    ):
+        assert act in told, told
 
 
 async def test_letters_and_the_journal_are_read_and_proven_by_commands_with_a_persons_token(

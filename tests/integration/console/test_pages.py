@@ -5,6 +5,8 @@ from uuid import UUID
 
 from core.domain.roles import Role
 from core.services.on_call.run_redrives import run_redrives
+from core.services.settling.facts import Alert
+from core.store.settling.facts import close_alerts, raise_alerts
 from tests.integration.console.conftest import ConsoleWorld
 from tests.integration.oncall.conftest import bury
 from tests.integration.permits.conftest import RAIL, World, pay_job
@@ -242,3 +244,34 @@ async def test_money_in_suspense_is_given_to_a_wallet_once_and_other_money_is_pa
         ("person:operator", f"suspense:{second}"),
     ]
     await world.prove()
+
+
+async def test_an_alert_is_a_row_that_says_what_stands_who_proposes_and_who_closed_it(console: ConsoleWorld) -> None:
+    world = console.world
+    intent = await world.pay(await world.wallet(10_000))
+    await parked(world, 700)
+    told = Alert(world.caller.tenant_id, "page", "success_after_void", intent, None, "T1 was paid after its void")
+    doubted = Alert(world.caller.tenant_id, "page", "end_doubted", intent, None, "its provider calls it paid")
+    async with world.uow() as uow:
+        await raise_alerts(uow, [told, doubted])
+    victor, anna = await looking(console, Role.VIEWER), await looking(console, Role.APPROVER, "anna")
+    boris = await looking(console, Role.APPROVER, "boris")
+    await victor.open("/alerts")
+    shown = " ".join(victor.text.split())
+    for text in ("success after void pages T1 was paid after its void", str(intent), "Nothing yet."):
+        assert text in shown, text
+    assert "suspense unknown reference testrail main T" in shown
+    assert "Stays open: the money is still in suspense: nobody has decided whose it is." in shown
+    await anna.open("/alerts", kind="success_after_void")
+    await anna.send(f"/alerts/{told.id}/close", reason="the provider returned it")
+    assert "Noted: the alert is closed once a second person agrees." in anna.text
+    await boris.open("/alerts", state="PROPOSED")
+    assert "anna proposed to close it: the provider returned it" in boris.text
+    await boris.send(f"/alerts/{told.id}/approve", reason="I saw the return")
+    async with world.uow() as uow:
+        await close_alerts(uow, [intent], "end_doubted", "the books say what its provider says")
+    await boris.open("/alerts", state="CLOSED")
+    shown = " ".join(boris.text.split())
+    assert "by boris, as anna proposed: the provider returned it" in shown
+    assert "by the core itself: the books say what its provider says" in shown
+    assert [each["actor"] for each in await journal(world, "alert_closed")] == ["person:boris"]
