@@ -77,15 +77,23 @@ class Booking:
 
     def credit(self, fact: ProviderPayment, intent: IntentRow) -> None:
         """Give what came to the wallet of the collection, and settle that."""
-        if fact.amount_minor != intent.principal_minor:
-            intent.confirmed_minor = self.confirmed[intent.id] = fact.amount_minor
+        self._confirm(fact, intent)
         data = {"confirmed_minor": fact.amount_minor}
         move = Move(intent.id, IntentState.SETTLED, "settled", data=data, decision="POST", parked=False,
                     provider_reference=fact.transaction_id)  # fmt: skip
-        fees_minor = sum(leg.amount_minor for leg in intent.fee_legs)
-        self._given[intent.wallet_id] += max(0, fees_minor - fact.amount_minor)
+        self._pay_fees(fact, intent)
         self._end(intent, move, "paid")
         self._add_accounts(accounts_of(intent))
+
+    def _confirm(self, fact: ProviderPayment, intent: IntentRow) -> None:
+        """Note what came, where that is not what the payer was asked for."""
+        if fact.amount_minor != intent.principal_minor:
+            intent.confirmed_minor = self.confirmed[intent.id] = fact.amount_minor
+
+    def _pay_fees(self, fact: ProviderPayment, intent: IntentRow) -> None:
+        """Count what the wallet gives beside what came."""
+        fees_minor = sum(leg.amount_minor for leg in intent.fee_legs)
+        self._given[intent.wallet_id] += max(0, fees_minor - fact.amount_minor)
 
     def suspend(self, fact: ProviderPayment, payment: Payment, reason: str, intent: IntentRow | None) -> None:
         """Let a payment rest in its tenant's suspense; its collection, where it still waits, ends without it."""
@@ -100,8 +108,7 @@ class Booking:
         It is priced as the collection was, and told under the client's reference of it.
         """
         self._rest(fact, payment, intent)
-        fees_minor = sum(leg.amount_minor for leg in intent.fee_legs)
-        self._given[intent.wallet_id] += max(0, fees_minor - fact.amount_minor)
+        self._pay_fees(fact, intent)
         made = IntentRow(
             id=derive_id(payment.id, "further"),
             tenant_id=intent.tenant_id,
@@ -139,8 +146,7 @@ class Booking:
         """
         if not rests:
             self._rest(fact, payment, intent)
-        if fact.amount_minor != intent.principal_minor:
-            intent.confirmed_minor = self.confirmed[intent.id] = fact.amount_minor
+        self._confirm(fact, intent)
         self.consumed[payment.id] = intent.id
         data = {"confirmed_minor": fact.amount_minor}
         move = Move(intent.id, IntentState.REVIEW, "review", data=data, parked=False, deadline=until,
