@@ -104,6 +104,14 @@ class CallbackConformance:
         other = await rail.verify(await _genuine_of(harness))
         assert other.event_id != first.event_id, "another payment is another event"
 
+    async def test_what_may_be_paid_again_and_again_is_not_named_by_names_that_are_used_again(
+        self, harness: _HasRail
+    ) -> None:
+        rail, callback = await _genuine(harness)
+        recycled = [fact for fact in (await rail.verify(callback)).facts if fact.recycled_on is not None]
+        # An inquiry lists further payments by their names alone: tomorrow's would be taken for today's.
+        assert not (recycled and harness.rail.registration().reusable)
+
 
 async def _genuine(harness: _HasRail) -> tuple[ReceivesCallbacks, Callback]:
     rail: Any = harness.rail

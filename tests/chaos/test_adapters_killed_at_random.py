@@ -22,7 +22,7 @@ from tests.chaos.conftest import Fleet, check, kill_adapters, restarts_by_rail
 PAYMENTS = int(os.environ.get("FLEET_CHAOS_PAYMENTS", "150"))
 SEED = int(os.environ.get("FLEET_CHAOS_SEED", "4"))
 RAILS = {"promptpay": 4, "sbp": 3, "bank": 3}
-AT_A_TIME = 300
+AT_A_TIME = 150
 """What is under way at once: what waits for longer than its deadline, before anything was sent, ends unpaid."""
 KILLS = max(5, min(PAYMENTS // 20, 40))
 """More would measure how fast processes start: each costs seconds of a processor that the payments need."""
