@@ -42,8 +42,8 @@ PLANTED = (
         " created_at, ended_at) VALUES (gen_random_uuid(), 1, $1, gen_random_uuid(), 1, 'settled', 'DELIVERED', $2, $2)"
     ),
     (
-        "INSERT INTO fleet.alerts (id, tenant_id, severity, kind, detail, raised_at, closed_at)"
-        " VALUES (gen_random_uuid(), $1, 'ticket', 'x', 'x', $2, $2)"
+        "INSERT INTO fleet.alerts (id, tenant_id, severity, kind, detail, raised_at, closed_at, closed_by,"
+        " closed_because) VALUES (gen_random_uuid(), $1, 'ticket', 'x', 'x', $2, $2, 'person:anna', 'seen')"
     ),
     (
         "INSERT INTO fleet.dead_letters (id, tenant_id, stream, entry_id, rail, error_class, fingerprint, message,"
