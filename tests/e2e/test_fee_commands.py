@@ -28,8 +28,8 @@ async def test_a_rule_lives_by_commands_alone(stack: Stack, fleet: Fleet, tmp_pa
     assert (made["name"], made["version"], made["created_by"]) == ("payout-basic", 1, "fleet-cli")
     assert (await fleet("fees", "set", str(file), "--json")).document["version"] == 1
     tried = (await fleet("fees", "dry-run", "DIRECT_DEBIT", "100000", "thb", "--json")).document
-    # Money in: the payer pays the amount, and the fees leave the wallet behind it.
-    assert (tried["pre_minor"], tried["debited_minor"], tried["received_minor"]) == (1750, 100_000, 98_250)
+    # Money in: the payer is asked for the fees on top, too.
+    assert (tried["pre_minor"], tried["debited_minor"], tried["received_minor"]) == (1750, 101_750, 100_000)
     assert [leg["amount_minor"] for leg in tried["legs"]] == [1225, 525]
     asked = FeeDryRunRequest(operation=OperationType.DIRECT_DEBIT, amount_minor=100_000, currency="THB")
     async with FleetClient(stack.info.public_url, stack.info.key_id, stack.info.key_secret) as client:
@@ -52,6 +52,8 @@ async def test_a_bad_rule_is_refused_in_one_line(fleet: Fleet, tmp_path: Path) -
     (await fleet("fees", "set", str(file))).must_fail(3, "fee_name_unknown")
     (await fleet("fees", "disable", "x")).must_fail(3, "not_found")
     (await fleet("fees", "dry-run", "PAYOUT", "0")).must_fail(2, "invalid_field")
+    (await fleet("fees", "dry-run", "PAYOUT", "100", "--bought")).must_fail(2, "invalid_field")
+    assert (await fleet("fees", "dry-run", "EXCHANGE", "100", "USD", "--bought", "--json")).document["post_minor"] == 0
 
 
 async def test_a_payment_with_fees_settles_and_the_books_hold(stack: Stack, fleet: Fleet, tmp_path: Path) -> None:
