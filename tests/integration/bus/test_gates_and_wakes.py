@@ -5,7 +5,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from typing import Any
 
 import asyncpg
@@ -22,6 +21,7 @@ from fleet.stack.provision import RoleUrls
 from schemas.streams import ADAPTERS_GROUP, CORE_GROUP, WHOLE, results_stream
 from tests.integration.bus.conftest import JOBS, RAIL, World
 from tests.support.servers import BOTH_FAMILIES
+from tests.support.waiting import PATIENCE_S
 
 _RELAY_ONCE = """
 import asyncio, sys
@@ -98,7 +98,7 @@ async def test_a_wake_up_beats_the_poll_and_still_does_after_its_connection_was_
 
     async def relaying() -> None:
         while True:
-            await relay_step(relay, wake, poll_s=30)
+            await relay_step(relay, wake, poll_s=30 * PATIENCE_S)
 
     tasks = [
         asyncio.create_task(listen(fresh_database.worker, OUTBOX_CHANNEL, lambda _: wake.set())),
@@ -106,15 +106,13 @@ async def test_a_wake_up_beats_the_poll_and_still_does_after_its_connection_was_
     ]
     listening = "SELECT pid FROM pg_stat_activity WHERE query LIKE 'LISTEN%' AND datname = current_database()"
 
-    async def until_dispatched(count: int) -> float:
-        begun_s = time.monotonic()
-        async with asyncio.timeout(10):
+    async def until_dispatched(count: int) -> None:
+        async with asyncio.timeout(PATIENCE_S):
             while await world.redis.xlen(JOBS) < count:  # noqa: ASYNC110 - bounded above
                 await asyncio.sleep(0.005)
-        return time.monotonic() - begun_s
 
     async def listener_other_than(pid: int | None) -> int:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE_S):
             while (found := await admin_connection.fetchval(listening)) in (None, pid):  # noqa: ASYNC110
                 await asyncio.sleep(0.02)
         return int(found)
@@ -122,14 +120,14 @@ async def test_a_wake_up_beats_the_poll_and_still_does_after_its_connection_was_
     pid = await listener_other_than(None)
     await asyncio.sleep(0.2)
     await world.queue(1)
-    assert await until_dispatched(1) < 2
+    await until_dispatched(1)
     await admin_connection.execute("SELECT pg_terminate_backend($1)", pid)
     await world.queue(1)
-    assert await until_dispatched(2) < 5, "what was missed while nobody listened is fetched on reconnecting"
+    await until_dispatched(2)  # what was missed while nobody listened is fetched on reconnecting
     await listener_other_than(pid)
     await asyncio.sleep(0.2)
     await world.queue(1)
-    assert await until_dispatched(3) < 2
+    await until_dispatched(3)
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
