@@ -65,7 +65,10 @@ DECIDED: Final = Judgement(_REFUSED, "the intent is decided, and a closed job ne
 ANSWERED: Final = Judgement(_SAFE, "the provider answered: only the core reads the answer again")
 UNKNOWN_JOB: Final = Judgement(_REFUSED, "no job of this rail is known by this entry: there is nothing to send")
 UNDER_WAY: Final = Judgement(_REFUSED, "the job is on its way already: it needs no redrive")
-READS: Final = Judgement(_SAFE, "it only asks: no money moves by it")
+READS: Final = Judgement(
+    _SAFE,
+    "it only asks: no money moves by it; a payment that waits for its lookup holds none, and expires at its deadline",
+)
 SAYS_PAID: Final = Judgement(_REFUSED, "a fact says that it was paid: redrive that result, or settle it by hand")
 LATE: Final = Judgement(_REFUSED, "nothing was sent, and its deadline leaves no time to: it is voided by itself")
 NEVER_SENT: Final = Judgement(_SAFE, "no permit was ever given: nothing was sent")

@@ -1,6 +1,6 @@
 """A core with dead letters in it: the world of the permit tests, and short ways to kill a job."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from uuid import UUID, uuid4
 
 import asyncpg
@@ -28,11 +28,20 @@ async def fill(admin: asyncpg.Connection, tenant_id: UUID, letters: int) -> None
     await admin.execute("ANALYZE fleet.dead_letters")
 
 
-async def bury(world: World, *intents: UUID, error_class: str = "poison", message: str = "it is poison") -> list[UUID]:
-    """Give the payments' jobs up, as their adapter does; return the letters in the order of the payments."""
+async def bury(
+    world: World,
+    *intents: UUID,
+    error_class: str = "poison",
+    message: str = "it is poison",
+    job_of: Callable[[UUID], UUID] = pay_job,
+) -> list[UUID]:
+    """Give the payments' jobs up, as their adapter does; return the letters in the order of the payments.
+
+    `job_of` tells which job of a payment is meant.
+    """
     letters = [
         DeadLetter(
-            job_id=pay_job(intent), rail=RAIL, stream=jobs_stream(RAIL), entry_id=f"{uuid4().int % 10**15}-0",
+            job_id=job_of(intent), rail=RAIL, stream=jobs_stream(RAIL), entry_id=f"{uuid4().int % 10**15}-0",
             error_class=error_class, fingerprint=f"{error_class}-print", message=message, deliveries=3,
             body='{"amount_minor":100,"currency":"THB","payee_masked":"08*","payee":"0812345678"}',
         )

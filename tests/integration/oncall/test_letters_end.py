@@ -9,12 +9,14 @@ import pytest
 from core.services.on_call.audit import AuditFilter, prove
 from core.services.on_call.dead_letters import LetterFilter
 from core.services.on_call.explain import tell
+from core.services.problems import Refusal
 from core.services.settling.settle_by_hand import approve, ask_settlement
 from core.store.on_call import figures
 from schemas.on_call import HandSettlementRequest, LetterState
 from tests.integration.oncall.conftest import bury
-from tests.integration.oncall.test_redrives import person
-from tests.integration.permits.conftest import RAIL, World, pay_job
+from tests.integration.oncall.test_redrives import FAST, ask, person, run
+from tests.integration.permits.conftest import RAIL, World, lookup_job, pay_job
+from tests.integration.permits.test_lookups_and_deadlines import found
 
 
 async def ended(world: World, letter: UUID) -> tuple[str, str]:
@@ -61,6 +63,41 @@ async def test_a_payment_that_the_resolver_gives_back_takes_its_letter_along(wor
     state, failure = await world.state(intent)
     assert await ended(world, letter) == ("CLOSED", f"its payment is {state}: {failure}")
     assert len(await told(world, intent)) == 1
+
+
+async def test_a_lookup_that_died_leaves_its_payment_to_a_redrive_as_long_as_its_deadline_runs(world: World) -> None:
+    await world.register(lookup=True)
+    wallet = await world.wallet(1000)
+    intent = await world.pay(wallet)
+    await bury(world, intent, job_of=lookup_job)
+    await world.pass_time(500)
+    await world.check_now()
+    await world.resolve()
+    assert ((await world.state(intent))[0], await world.money(wallet)) == ("VALIDATED", (1000, 0))
+    view = await ask(world, **FAST)
+    assert (view.state, view.verdicts) == ("RUNNING", {"SAFE": 1})
+    await run(world)
+    (read,) = await world.ask([lookup_job(intent)])
+    assert (read.mode, read.answer) == ("READ", "GRANTED")
+    await world.settle(found(world, intent))
+    assert (await world.state(intent))[0] == "AWAITING_CONFIRMATION"
+    await world.prove()
+
+
+async def test_a_lookup_that_died_ends_with_its_payment_at_the_deadline_and_is_redriven_no_more(world: World) -> None:
+    await world.register(lookup=True)
+    wallet = await world.wallet(1000)
+    intent = await world.pay(wallet)
+    (letter,) = await bury(world, intent, job_of=lookup_job)
+    await world.pass_time(601)
+    await world.resolve()
+    assert await world.state(intent) == ("EXPIRED", "deadline_unsent")
+    assert await ended(world, letter) == ("CLOSED", "its payment is EXPIRED: deadline_unsent")
+    assert len(await told(world, intent)) == 1
+    with pytest.raises(Refusal, match="no letter matches"):
+        await ask(world, **FAST)
+    assert await world.money(wallet) == (1000, 0)
+    await world.prove()
 
 
 async def test_a_letter_of_a_payment_that_waits_for_its_answer_ends_with_that_answer(world: World) -> None:
