@@ -11,7 +11,7 @@ from core.domain.intents import IntentRow
 from core.domain.jobs import JobRow
 from core.domain.registry import OPERATIONS
 from core.domain.resolution import Due, Pace
-from core.domain.verdicts import NEGATIVE, Case, Decision, Step, negative, not_sent
+from core.domain.verdicts import NEGATIVE, Case, Decision, Step, negative, not_sent, permit_is_shown
 from schemas.collections import PaymentFate, PaymentKind, PaymentSource, PaymentStatus, ProviderPayment
 from schemas.events import IntentState
 from schemas.results import Basis, Result, Verdict
@@ -50,7 +50,7 @@ def decide_collection(case: Case, result: Result) -> Decision:
 
 
 def _unusable(case: Case, result: Result) -> str:
-    if not case.attempts:
+    if not permit_is_shown(case, result):
         return "success_without_attempt"
     if result.amount_minor is None or result.currency is None:
         return "amount_missing"

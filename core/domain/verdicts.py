@@ -84,6 +84,11 @@ class Case:
     """The rail, or an operation of it, is paused or waits: what that keeps back is not voided before it goes on."""
 
     @property
+    def permits_may_be_lost(self) -> bool:
+        """Whether the job is older than the newest ledger epoch, cleared or not: its permits may not all be known."""
+        return self.horizon_starts_at is not None
+
+    @property
     def decided(self) -> bool:
         """Whether the hold has its one decision or the intent its end."""
         return self.intent.decision is not None or IntentState(self.intent.state).is_terminal
@@ -148,10 +153,24 @@ def _backoff_s(job: JobRow) -> float:
     return min(_BACKOFF_LONGEST_S, _BACKOFF_FIRST_S * 2.0 ** min(job.failures, 10))
 
 
+def permit_is_shown(case: Case, result: Result) -> bool:
+    """Whether money that a fact tells of may have been sent by us: a permit is known, or a restore may have lost it.
+
+    A lost one is shown by the answer to a question of the core's own about the reference, and by nothing less: who
+    sent under a reference that the core alone mints had a permit. A job of the newest epoch has lost none.
+    """
+    if case.attempts:
+        return True
+    asked = result.kind.on_control_stream and result.basis is Basis.REFERENCE_STATUS
+    return case.permits_may_be_lost and asked
+
+
 def _succeeded(case: Case, result: Result) -> Decision:
     job, intent = case.job, case.intent
-    if not case.attempts:
+    if not permit_is_shown(case, result):
         return Decision(Step.QUARANTINE, "success_without_attempt")
+    if result.amount_minor is None and not case.attempts:
+        return Decision(Step.QUARANTINE, "amount_missing")
     if result.amount_minor is not None and result.amount_minor != job.amount_minor:
         return Decision(Step.QUARANTINE, "amount_differs")
     if result.currency is not None and result.currency != job.currency:
@@ -172,8 +191,10 @@ def _succeeded(case: Case, result: Result) -> Decision:
 def _returned(case: Case, result: Result) -> Decision:
     """What came back in all may grow; where a provider tells single returns, a second one is for a person."""
     job, amount_minor = case.job, result.amount_minor or case.job.amount_minor
-    if not case.attempts:
+    if not permit_is_shown(case, result):
         return Decision(Step.QUARANTINE, "return_without_attempt")
+    if result.amount_minor is None and not case.attempts:
+        return Decision(Step.QUARANTINE, "amount_missing")
     if result.currency is not None and result.currency != job.currency:
         return Decision(Step.QUARANTINE, "currency_differs")
     if result.reference and result.reference != job.reference:

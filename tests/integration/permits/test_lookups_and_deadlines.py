@@ -208,6 +208,16 @@ async def test_nothing_of_an_older_ledger_epoch_counts_as_unsent(world: World) -
     assert ("page", "unresolved") in await world.alerts()
     assert await world.money(wallet) == (1000, 100)
     await world.admin.execute("UPDATE fleet.ledger_epochs SET cleared_at = now()")
+    await world.answer_question(intent, "UNKNOWN")
+    await world.check_now()
+    await world.resolve()
+    assert (await world.state(intent))[0] == "UNRESOLVED", "unknown is no answer: it is asked again"
+    await world.answer_question(intent, "NOT_FOUND")
+    await world.check_now()
+    await world.resolve()
+    assert (await world.state(intent))[0] == "UNRESOLVED", "what was sent may be on its way there"
+    await world.answer_question(intent, "NOT_FOUND")
+    await world.admin.execute("UPDATE fleet.ledger_epochs SET raised_at = raised_at - interval '121 seconds'")
     await world.check_now()
     await world.resolve()
     assert await world.state(intent) == ("EXPIRED", "deadline_unsent")

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from core.domain.collections import decide_collection
 from core.domain.ids import mint_id
 from core.domain.intents import IntentRow
 from core.domain.jobs import JobRow, JobState
@@ -280,3 +281,80 @@ def test_what_was_not_sent_by_its_deadline_is_not_voided_while_its_rail_is_pause
     waiting = decide_payment(replace(late, paused=True), result)
     assert (waiting.step, waiting.negative_fence) == (Step.WAIT, 1)
     assert decide_payment(replace(case, paused=True), result).step is Step.RETRY
+
+
+def _after_a_restore(**more: object) -> tuple[Case, Result]:
+    case = _case(0)
+    case.horizon_starts_at = NOW
+    told = {"amount_minor": 100, "currency": "THB", "reference": "R" * 16} | more
+    fact = _result(Verdict.SUCCEEDED, 0, Basis.REFERENCE_STATUS, kind=JobKind.INQUIRE)
+    return case, fact.model_copy(update=told)
+
+
+@pytest.mark.parametrize("doubted", [True, False])
+@pytest.mark.parametrize("kind", [JobKind.INQUIRE, JobKind.CANCEL])
+def test_the_answer_about_a_reference_shows_a_permit_that_a_restore_may_have_lost(kind: JobKind, doubted: bool) -> None:
+    case, fact = _after_a_restore(kind=kind)
+    case.epoch_doubted = doubted
+    assert decide_payment(case, fact) == Decision(Step.POST)
+    assert decide_payment(case, fact.model_copy(update={"verdict": Verdict.RETURNED})).step is Step.RETURN
+    case.intent.decision, case.intent.state = "VOID", "EXPIRED"
+    assert decide_payment(case, fact) == Decision(Step.SUSPEND, "success_after_void")
+
+
+@pytest.mark.parametrize(
+    ("changed", "why"),
+    [
+        ({"kind": JobKind.PAY}, "success_without_attempt"),
+        ({"basis": Basis.SUBMISSION}, "success_without_attempt"),
+        ({"amount_minor": None}, "amount_missing"),
+        ({"amount_minor": 99}, "amount_differs"),
+        ({"currency": "USD"}, "currency_differs"),
+        ({"reference": "X" * 16}, "reference_differs"),
+    ],
+)
+def test_less_than_our_question_answered_to_the_letter_shows_no_lost_permit(changed: dict[str, Any], why: str) -> None:
+    case, fact = _after_a_restore()
+    assert decide_payment(case, fact.model_copy(update=changed)) == Decision(Step.QUARANTINE, why)
+
+
+def test_a_collection_whose_permit_a_restore_lost_is_paid_by_the_same_answer_and_no_less() -> None:
+    case, fact = _after_a_restore(verdict=Verdict.PAID, provider_tx_id="T1")
+    case.job.kind = JobKind.COLLECT
+    assert decide_collection(case, fact) == Decision(Step.COLLECT)
+    told = fact.model_copy(update={"kind": JobKind.COLLECT})
+    assert decide_collection(case, told) == Decision(Step.QUARANTINE, "success_without_attempt")
+    case.horizon_starts_at = None
+    assert decide_collection(case, fact) == Decision(Step.QUARANTINE, "success_without_attempt")
+
+
+def test_a_job_of_the_newest_epoch_has_lost_no_permit() -> None:
+    case, fact = _after_a_restore()
+    case.horizon_starts_at = None
+    assert decide_payment(case, fact) == Decision(Step.QUARANTINE, "success_without_attempt")
+    back = fact.model_copy(update={"verdict": Verdict.RETURNED})
+    assert decide_payment(case, back) == Decision(Step.QUARANTINE, "return_without_attempt")
+
+
+@pytest.mark.parametrize(
+    ("outcome", "after_s", "state", "due"),
+    [
+        (None, 0, "DISPATCHED", Due.PARK),
+        (None, 121, "UNRESOLVED", Due.INQUIRE),
+        ("pending", 121, "UNRESOLVED", Due.INQUIRE),
+        ("not_found", 119, "UNRESOLVED", Due.INQUIRE),
+        ("not_found", 120, "UNRESOLVED", Due.EXPIRE_UNSENT),
+    ],
+)
+def test_what_a_cleared_restore_left_without_a_permit_is_asked_about_before_it_expires(
+    outcome: str | None, after_s: int, state: str, due: Due
+) -> None:
+    case, _ = _after_a_restore()
+    case.job.deadline, case.now = NOW, NOW + timedelta(seconds=after_s)
+    case.job.outcome, case.intent.state = outcome, state
+    assert decide_due(case, waits=False) is due
+    assert decide_due(case, waits=True) is Due.WAIT
+    mute = replace(case, capabilities=_capabilities(inquiry=False))
+    assert decide_due(mute, waits=False) is Due.EXPIRE_UNSENT, "where nobody can be asked, who cleared it has compared"
+    young = replace(case, horizon_starts_at=None)
+    assert decide_due(young, waits=False) is Due.EXPIRE_UNSENT
