@@ -29,7 +29,8 @@ async def watched(world: World, wallet: UUID, *, polled: bool = False) -> UUID:
 
 
 async def item_of(world: World, intent: UUID) -> UUID:
-    item: UUID = await world.admin.fetchval("SELECT id FROM fleet.provider_payments WHERE intent_id = $1", intent)
+    first = "SELECT id FROM fleet.provider_payments WHERE intent_id = $1 ORDER BY seen_at LIMIT 1"
+    item: UUID = await world.admin.fetchval(first, intent)
     return item
 
 
@@ -133,7 +134,7 @@ async def test_what_the_provider_takes_back_while_it_waits_ends_the_review(
 
 async def test_what_the_wallet_cannot_have_waits_on(world: World) -> None:
     wallet = await opened(world)
-    await put(world, operation="TOPUP")
+    await put(world, operation="TOPUP", phase="POST")
     intent = await watched(world, wallet)
     await _change(world, wallet, AccountChange.FREEZE)
     assert await refused(world, intent, "APPROVE") == "account_frozen"
