@@ -9,12 +9,13 @@ import argparse
 import asyncio
 import re
 import signal
+import sqlite3
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from shutil import which
 from typing import Any
@@ -23,6 +24,7 @@ from urllib.parse import urlsplit
 import asyncpg
 import httpx
 import yaml
+from redis.exceptions import RedisError
 
 from fleet.client import FleetClient, FleetError
 from fleet.stack.processes import die_with_parent, free_port
@@ -38,6 +40,7 @@ _SHOWN = ("promptpay", "sbp")
 """The rails whose dashboard must show something: providers that answer at once."""
 _EVER = "[1h:2s]"
 _WITHIN_S = 120.0
+_PANELS_WITHIN_S = 30.0
 _SHORT = {
     "[2m]": "[10s]",
     "[5m]": "[20s]",
@@ -68,6 +71,19 @@ _ADAPTERS: Mapping[str, str] = {
     # As shipped: on a machine that is busy, failures come too far apart for the profile's window.
     "FLEET_BREAKER_WINDOW_S": "10",
 }
+
+
+_CANNOT = (
+    OSError,
+    RuntimeError,
+    FleetError,
+    httpx.HTTPError,
+    asyncpg.PostgresError,
+    asyncpg.InterfaceError,
+    RedisError,
+    sqlite3.Error,
+)
+"""What the servers of a scenario say where a step of it cannot be done."""
 
 
 def _scaled() -> str:
@@ -184,14 +200,16 @@ async def _done(step: Callable[[World], Awaitable[None]], world: World, otherwis
     """Do a step of a scenario; where it cannot be done, say so, and let the other scenarios be seen."""
     try:
         await step(world)
-    except (TimeoutError, RuntimeError, FleetError, httpx.HTTPError, asyncpg.PostgresError) as error:
+    except _CANNOT as error:
         return [f"{otherwise} ({type(error).__name__}: {error})"]
     return []
 
 
 async def _go_on(scenario: Scenario, world: World) -> None:
     while scenario.meanwhile is not None:
-        await scenario.meanwhile(world)
+        # One that was refused, or came to nobody, is no end of those that follow.
+        with suppress(*_CANNOT):
+            await scenario.meanwhile(world)
         await asyncio.sleep(1)
 
 
@@ -201,13 +219,26 @@ async def _wait(server: Prometheus, names: Iterable[str], *, firing: bool) -> se
     try:
         async with asyncio.timeout(patience_s(_WITHIN_S)):
             while left:
-                now = await server.firing()
-                # One alert may be over before another begins; that all are over has to be so at once.
-                left = left - now if firing else set(names) & now
+                with suppress(httpx.HTTPError):
+                    now = await server.firing()
+                    # One alert may be over before another begins; that all are over has to be so at once.
+                    left = left - now if firing else set(names) & now
                 await asyncio.sleep(0.5)
     except TimeoutError:
         return left
     return set()
+
+
+async def _empty_in_the_end(server: Prometheus) -> list[str]:
+    """Wait until every panel shows something: a payment has to end and to be scraped; return what stays empty."""
+    empty = await _panels(server)
+    with suppress(TimeoutError):
+        async with asyncio.timeout(patience_s(_PANELS_WITHIN_S)):
+            while empty:
+                await asyncio.sleep(1)
+                with suppress(httpx.HTTPError):
+                    empty = await _panels(server)
+    return empty
 
 
 async def _panels(server: Prometheus) -> list[str]:
@@ -258,8 +289,7 @@ async def observe(names: Sequence[str] = ()) -> list[str]:
                     return faults
                 await pay(world, ["0812345678"] * 10)
                 await pay_roubles(world)
-                await asyncio.sleep(3)
-                empty = await _panels(server)
+                empty = await _empty_in_the_end(server)
                 if not empty:
                     _say(f"ok      each of {sum(_sizes())} panels shows something")
                 for fault in empty:

@@ -27,6 +27,7 @@ from tools.observed_world import (
     adapters_of,
     admin_url,
     ask,
+    letters_of,
     nothing,
     pay,
     pay_roubles,
@@ -51,6 +52,7 @@ async def _useless_results(world: World) -> None:
     async with redis_of(world) as client:
         for rail in _BOTH:
             await client.xadd(results_stream(rail), fields)
+    await letters_of(world, _BOTH)
 
 
 async def _looked_up(world: World, count: int) -> list[IntentView]:

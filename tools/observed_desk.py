@@ -18,6 +18,8 @@ from schemas.on_call import LetterSelection, RedriveAction, RedriveDecision, Red
 from tools.observed_world import World, patience_s
 
 _WHY: Final = "a scenario of ./dev observe is over"
+_UNTIL_DECIDED: Final = ("suspense_", "reconciliation_break")
+"""How the kinds of alerts begin that stand until a person decides about money: no scenario does, and none waits."""
 _LONGEST_S: Final = 90
 _EVERY_S: Final = 0.3
 _SECOND_MAY: Final = "DEAD_LETTERS,REDRIVE_APPROVAL"
@@ -39,15 +41,18 @@ async def second_person(home: Path) -> tuple[str, str]:
 
 
 async def close_what_is_open(world: World) -> None:
-    """Discard every open letter, then close every alert that may be closed; one that pages is closed by two.
+    """Discard every letter and close every alert, also those that come meanwhile; one that pages is closed by two.
 
-    What still stands stays open, such as a ticket about money that rests in suspense. Raises TimeoutError.
+    What stands until a person decides about it stays open. Raises TimeoutError where something else does.
     """
     async with asyncio.timeout(patience_s(_LONGEST_S)), _two(world) as (first, second):
-        await _discard(first, second)
-        while waiting := await _closable(first):
+        while True:
+            await _discard(first, second)
+            waiting = await _to_close(first)
+            if not waiting:
+                return
             for alert in waiting:
-                # The core closes some by itself meanwhile.
+                # What still stands is tried again; the core closes some by itself meanwhile.
                 with contextlib.suppress(Refused):
                     await _close(first, second, alert)
             await asyncio.sleep(_EVERY_S)
@@ -89,9 +94,9 @@ async def _discard(first: FleetClient, second: FleetClient) -> None:
         raise RuntimeError(f"the letters were not discarded: {view.state}, {view.ended_because}")
 
 
-async def _closable(first: FleetClient) -> list[AlertView]:
+async def _to_close(first: FleetClient) -> list[AlertView]:
     page = await first.call("GET", "/v1/alerts", AlertList, query={"limit": "500"})
-    return [alert for alert in page.items if not alert.stands]
+    return [alert for alert in page.items if not (alert.stands and alert.kind.startswith(_UNTIL_DECIDED))]
 
 
 async def _close(first: FleetClient, second: FleetClient, alert: AlertView) -> None:

@@ -24,6 +24,7 @@ from tools.observed_world import (
     Scenario,
     World,
     adapters_of,
+    letters_of,
     nothing,
     pay,
     planted,
@@ -34,6 +35,7 @@ from tools.observed_world import (
 )
 
 _RAIL: Final = "promptpay"
+_BOTH: Final = (_RAIL, "sbp")
 _SOME: Final = ("0812345678",) * 10
 
 
@@ -82,13 +84,14 @@ async def _write_jobs_that_nobody_reads(world: World) -> None:
     async with redis_of(world) as client:
         # Nothing was ever paid by bank here: its stream is empty, and takes an entry of an hour ago.
         await client.xadd(jobs_stream("bank"), tomorrow.to_fields(), id=f"{int(time.time() - 3600) * 1000}-0")
-        for rail in (_RAIL, "sbp"):
+        for rail in _BOTH:
             await client.xadd(jobs_stream(rail), poison.to_fields())
 
     async def is_parked() -> bool:
         return bool(await value(world, "SELECT count(*) FROM fleet.parked_entries WHERE readded_at IS NULL"))
 
     await until(is_parked, "parked entry")
+    await letters_of(world, _BOTH)
 
 
 async def _stop_the_api(world: World) -> None:

@@ -112,6 +112,16 @@ async def until(is_so: Callable[[], Awaitable[bool]], what: str) -> None:
         raise TimeoutError(f"within {longest_s:.0f} s there was no {what}") from error
 
 
+async def letters_of(world: World, rails: Sequence[str]) -> None:
+    """Wait until the core keeps an open letter of each rail. Raises TimeoutError."""
+
+    async def of_each() -> bool:
+        found = await value(world, "SELECT array_agg(DISTINCT rail) FROM fleet.dead_letters WHERE state = 'OPEN'")
+        return set(rails) <= set(found or ())
+
+    await until(of_each, f"letter of each of {', '.join(rails)}")
+
+
 def admin_url(world: World) -> str:
     """Return the superuser's address of the fleet's database."""
     if world.stack.postgres is None:
