@@ -17,6 +17,7 @@ from typing import Any
 import httpx
 import pytest
 
+from core.domain.context import Context
 from core.store.database import AWAY, Database
 from fleet.client import FleetClient
 from fleet.demo.payments_file import PaymentLine
@@ -97,6 +98,14 @@ class Fleet:
         while run.ends["UNRESOLVED"] and time.monotonic() < deadline:
             await asyncio.sleep(0.5)
             await look(self.database, run)
+
+    async def unfinished(self, rail: str) -> int:
+        """Return how many payments of the rail have an open job, wherever it waits: PostgreSQL, stream or adapter."""
+        async with self.database.unit_of_work(Context(None, "chaos")) as uow:
+            found = await uow.connection.fetchval(
+                "SELECT count(DISTINCT intent_id) FROM fleet.jobs WHERE rail = $1 AND closed_at IS NULL", rail
+            )
+        return int(found)
 
     async def proof(self) -> Proof:
         """Compare our books with the provider's."""

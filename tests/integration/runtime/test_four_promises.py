@@ -4,6 +4,7 @@ themselves, a job survives until it is acked. On a real server."""
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
+from statistics import median
 
 import pytest
 
@@ -20,7 +21,9 @@ from tests.support.waiting import until, until_async
 from wire import functions
 
 NEIGHBOUR = "neighbour"
-OFFERED, OFFERED_PER_S = 60, 20
+OFFERED, OFFERED_PER_S = 50, 20
+SLOTS = 4
+"""Calls that the provider in trouble gets at once."""
 QUICK = BreakerSettings(window_s=10, least_calls=5, failed_percent=50, open_s=0.3, open_most_s=0.6, probes=2)
 OnPay = Callable[[Order], Awaitable[Outcome]]
 
@@ -68,21 +71,57 @@ async def test_a_stream_takes_a_thousand_jobs_while_its_adapter_hangs(bench: Ben
     assert await _backlog(bench, RAIL) == 1_000
 
 
+async def test_a_neighbours_jobs_all_end_before_one_call_of_a_provider_that_hangs(bench: Bench) -> None:
+    ended, go_on = 0, asyncio.Event()
+
+    async def hangs(_: Order) -> Outcome:
+        nonlocal ended
+        await go_on.wait()
+        ended += 1
+        return PAID
+
+    hung = ScriptedRail(hangs, idle_s=50, call_s=40)
+    troubled = await bench.work(hung, "troubled", breaker=QUICK)
+    troubled.jobs.guard._limit = AdaptiveLimit(SLOTS, SLOTS)
+    await bench.send(*_known(bench, 200))
+    await until(lambda: hung.running == SLOTS)
+    neighbour = await bench.work(ScriptedRail(pays, name=NEIGHBOUR, idle_s=10, call_s=4), "neighbour")
+    neighbour.jobs.guard._limit = AdaptiveLimit(SLOTS, SLOTS)
+    await bench.send(*_known(bench, OFFERED, NEIGHBOUR))
+    # No clock decides: as long as one of these waits for the provider that hangs, they do not all come.
+    results = await bench.results(OFFERED, rail=NEIGHBOUR, timeout_s=30)
+    assert {result.verdict for result in results} == {Verdict.SUCCEEDED}
+    assert (ended, hung.running, hung.most_running, await _backlog(bench, RAIL)) == (0, SLOTS, SLOTS, 200)
+    assert (neighbour.jobs.guard.open_operations, neighbour.jobs.guard.pause_s()) == ([], 0.0)
+    go_on.set()
+
+
 @pytest.mark.parametrize("trouble", ["slow", "dead", "flapping"])
 async def test_a_provider_in_trouble_is_alone_with_it(bench: Bench, trouble: str) -> None:
     on_pay = {"slow": _slow, "dead": _dead, "flapping": _flapping()}[trouble]
     rail = ScriptedRail(on_pay, idle_s=10, call_s=4)
     troubled = await bench.work(rail, "troubled", breaker=QUICK)
-    troubled.jobs.guard._limit = AdaptiveLimit(4, 4)
-    await bench.work(ScriptedRail(pays, name=NEIGHBOUR, idle_s=10, call_s=4), "neighbour")
+    troubled.jobs.guard._limit = AdaptiveLimit(SLOTS, SLOTS)
+    called: list[int] = []
+
+    async def notes(order: Order) -> Outcome:
+        called.append(len(rail.calls))
+        return await pays(order)
+
+    neighbour = await bench.work(ScriptedRail(notes, name=NEIGHBOUR, idle_s=10, call_s=4), "neighbour")
+    neighbour.jobs.guard._limit = AdaptiveLimit(SLOTS, SLOTS)
     await bench.send(*_known(bench, 200))
-    most_waiting = 0
+    most_waiting, offered = 0, list[int]()
     for _ in range(OFFERED):  # at a fixed rate: nothing here waits for an answer, so a stuck neighbour piles up
+        offered.append(len(rail.calls))
         await bench.send(*_known(bench, 1, NEIGHBOUR))
         most_waiting = max(most_waiting, await _backlog(bench, NEIGHBOUR))
         await asyncio.sleep(1 / OFFERED_PER_S)
     assert most_waiting <= OFFERED_PER_S, "what was offered in a second was done in a second"
     await bench.results(OFFERED, rail=NEIGHBOUR, timeout_s=2)
+    behind = median(after - before for before, after in zip(offered, called, strict=True))
+    assert behind <= 2 * SLOTS, "a job waited for more calls of the other provider than ever run at once"
+    assert neighbour.jobs.guard.open_operations == [], "the other's failures opened a breaker here"
     assert rail.calls, "the provider in trouble was never called: nothing was shown"
     assert trouble == "flapping" or await _backlog(bench, RAIL) > 0, "it was over before anything could be seen"
 
