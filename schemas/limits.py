@@ -77,7 +77,8 @@ class LimitRequest(Contract):
     max_count: Count | None = None
     object: QuotaObject | None = None
     timezone: Annotated[str, Field(max_length=64)] | None = None
-    """Where days and months begin. Left out: the rail's zone where an operation is named, else the tenant's."""
+    """Where days and months begin. Left out: where those of the limit's earlier versions did; of a new one, the zone
+    of the rails that carry its operation where they agree, else the tenant's."""
     refund_gives_back: bool = False
     """Whether what is refunded may be paid again in the same period."""
 
@@ -117,6 +118,8 @@ class LimitView(Contract):
     enabled: bool
     created_at: datetime
     created_by: str
+    timezone: str | None
+    """Where its days and months begin, decided when it was first set; None of a quota."""
     limit: dict[str, Any]
 
 
@@ -145,6 +148,8 @@ class WalletLimitView(Contract):
     left_count: int | None
     renews_at: datetime | None
     """When the period ends; None for a limit per transaction."""
+    timezone: str
+    """Where days and months of the limit begin."""
 
 
 class WalletLimits(Contract):

@@ -90,4 +90,4 @@ class LimitRoutes(SignedRoutes):
         ports, wallet_id = self._core.ports, path_id(request, "wallet_id")
         async with ports.unit_of_work(caller.context()) as uow:
             now = (await ports.intents.moment(uow)).now
-            return await wallet_limits(uow, ports.limit_store, ports.routes, caller.tenant_id, wallet_id, now)
+            return await wallet_limits(uow, ports.limit_store, caller.tenant_id, wallet_id, now)

@@ -30,11 +30,12 @@ class Limit:
     tier: str | None
     max_amount_minor: int | None
     max_count: int | None
-    zone: ZoneInfo | None
+    zone: ZoneInfo
+    """Where its days and months begin, whatever carries the payments that it counts."""
     refund_gives_back: bool
 
     @classmethod
-    def of(cls, limit_id: UUID, version: int, request: LimitRequest) -> Self:
+    def of(cls, limit_id: UUID, version: int, request: LimitRequest, zone: ZoneInfo) -> Self:
         """Return the limit of payments that a request asks for; a quota is none. Raises ValueError for a quota."""
         if request.currency is None:
             raise ValueError("a quota counts no payments")
@@ -49,7 +50,7 @@ class Limit:
             tier=request.tier,
             max_amount_minor=request.max_amount_minor,
             max_count=request.max_count,
-            zone=ZoneInfo(request.timezone) if request.timezone else None,
+            zone=zone,
             refund_gives_back=request.refund_gives_back,
         )
 
@@ -95,7 +96,6 @@ class Claim(NamedTuple):
 
     limit: Limit
     key: UsageKey | None
-    zone: ZoneInfo
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,21 +140,17 @@ def counts(limit: Limit, operation: str, currency: str) -> bool:
     return limit.operation == operation
 
 
-def claim(limit: Limit, tenant_id: UUID, payer: Payer, at: datetime, zone: ZoneInfo) -> Claim | None:
-    """Return what a payment asks of a limit that counts it; None where the payer's tier is another.
-
-    `zone` is where days begin for a limit that names no zone.
-    """
+def claim(limit: Limit, tenant_id: UUID, payer: Payer, at: datetime) -> Claim | None:
+    """Return what a payment asks of a limit that counts it; None where the payer's tier is another."""
     if limit.tier is not None and limit.tier != payer.tier:
         return None
-    zone = limit.zone or zone
     if limit.kind is LimitKind.TRANSACTION:
-        return Claim(limit, None, zone)
+        return Claim(limit, None)
     if limit.subject is LimitSubject.WALLET:
         subject = str(payer.wallet_id)
     else:
         subject = payer.owner if limit.subject is LimitSubject.OWNER else str(tenant_id)
-    return Claim(limit, UsageKey(limit.id, subject, period_of(limit.kind, at, zone)), zone)
+    return Claim(limit, UsageKey(limit.id, subject, period_of(limit.kind, at, limit.zone)))
 
 
 @lru_cache(maxsize=64)  # A whole batch asks at one moment.
@@ -238,7 +234,7 @@ def _exceeded(amount_minor: int, one: Claim, usage: Mapping[UsageKey, Usage]) ->
     minor, number = left(limit, usage.get(key) or _UNUSED)
     if (minor is None or amount_minor <= minor) and (number is None or number > 0):
         return None
-    return Exceeded(limit, minor, number, renewal_of(limit.kind, key.period, one.zone))
+    return Exceeded(limit, minor, number, renewal_of(limit.kind, key.period, limit.zone))
 
 
 def _precedence(each: Exceeded) -> tuple[int, int, str]:

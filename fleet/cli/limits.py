@@ -18,7 +18,6 @@ from core.services.terms.set_limits import (
 from core.store.database import UnitOfWork
 from core.store.payments.intents import IntentStore
 from core.store.terms.limits import LimitStore, stored_quotas
-from core.store.terms.routes import RouteStore
 from fleet.cli.operator import ACTOR, Tenant, in_tenant, read_model
 from fleet.cli.output import ExitCode, JsonFlag, invalid_field, print_fields, print_json, print_table
 from fleet.stack.tenant import TENANT
@@ -48,7 +47,19 @@ def list_(
     if as_json:
         print_json([view.model_dump(mode="json") for view in found])
         return
-    columns = ("name", "version", "kind", "subject", "operation", "tier", "currency", "amount", "count", "enabled")
+    columns = (
+        "name",
+        "version",
+        "kind",
+        "subject",
+        "operation",
+        "tier",
+        "currency",
+        "amount",
+        "count",
+        "timezone",
+        "enabled",
+    )
     rows = [_fields(view) for view in found]
     print_table("limits", columns, [[row[column] for column in columns] for row in rows])
 
@@ -90,7 +101,7 @@ def show(wallet: Wallet, tenant: Tenant = TENANT, as_json: JsonFlag = False) -> 
 
     async def work(uow: UnitOfWork) -> WalletLimits:
         now = (await IntentStore().moment(uow)).now
-        return await wallet_limits(uow, _STORE, RouteStore(), tenant, wallet, now)
+        return await wallet_limits(uow, _STORE, tenant, wallet, now)
 
     _show_wallet(in_tenant(tenant, work), as_json)
 
@@ -111,7 +122,7 @@ def tier(
     async def work(uow: UnitOfWork) -> WalletLimits:
         await set_tier(uow, _STORE, tenant, wallet, wanted)
         now = (await IntentStore().moment(uow)).now
-        return await wallet_limits(uow, _STORE, RouteStore(), tenant, wallet, now)
+        return await wallet_limits(uow, _STORE, tenant, wallet, now)
 
     _show_wallet(in_tenant(tenant, work), as_json)
 
@@ -150,10 +161,20 @@ def _show_wallet(view: WalletLimits, as_json: bool) -> None:
         print_json(view.model_dump(mode="json"))
         return
     print_fields("wallet", {"wallet_id": view.wallet_id, "tier": view.tier})
-    columns = ("name", "kind", "subject", "used_minor", "held_minor", "left_minor", "left_count", "renews_at")
+    columns = (
+        "name",
+        "kind",
+        "subject",
+        "used_minor",
+        "held_minor",
+        "left_minor",
+        "left_count",
+        "renews_at",
+        "timezone",
+    )
     print_table("limits", columns, [[getattr(item, column) for column in columns] for item in view.items])
 
 
 def _fields(view: LimitView) -> dict[str, Any]:
-    fields = view.model_dump(exclude={"limit"}) | view.limit
+    fields = view.limit | view.model_dump(exclude={"limit"})
     return fields | {"amount": fields.pop("max_amount_minor"), "count": fields.pop("max_count")}

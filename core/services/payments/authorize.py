@@ -133,7 +133,7 @@ async def place_holds(
     """
     if not intents:
         return {}
-    desk = await ports.limits.open(uow, intents, terms, moment.now, originals)
+    desk = await ports.limits.open(uow, intents, moment.now, originals)
     failures = await _admit(uow, ports.ledger, desk, intents)
     outcomes: dict[UUID, Outcome] = {}
     jobs: list[JobRow] = []

@@ -45,6 +45,8 @@ class StoredLimit:
     name: str
     enabled: bool
     request: LimitRequest
+    timezone: str | None
+    """Where its days and months begin; None of a quota, and of what was set before limits kept it: the tenant's."""
     created_at: datetime
     created_by: str
 
@@ -109,13 +111,6 @@ class LimitReader(Protocol):
         ...
 
 
-class Zoned(Protocol):
-    """The terms of a rail, as far as limits look at them."""
-
-    @property
-    def timezone(self) -> str: ...
-
-
 @dataclass(frozen=True, slots=True)
 class Book:
     """The limits of one tenant that are in force."""
@@ -133,12 +128,6 @@ class Book:
             found = tuple(limit for limit in self.limits if counts(limit, operation, currency))
             self._matching[operation, currency] = found
         return found
-
-    def zone_for(self, limit: Limit, rail: Zoned | None) -> ZoneInfo:
-        """Return where days begin for a limit: the rail's zone where it names an operation, else the tenant's."""
-        if limit.operation is not None and rail is not None:
-            return ZoneInfo(rail.timezone)
-        return self.state.zone
 
 
 @dataclass(slots=True)
@@ -234,15 +223,13 @@ class LimitBook:
         self,
         uow: Any,
         intents: Sequence[IntentRow],
-        rails: Mapping[UUID, Zoned],
         at: datetime,
         originals: Mapping[UUID, IntentRow] | None = None,
     ) -> Desk | None:
         """Lock the counters of a batch and return what decides about it; None where no limit counts any of it.
 
-        `rails` has the terms of the intents that need a rail, `originals` the payments that refunds are about. Costs
-        one statement where all fits and two where not, one more where owners or tiers matter, and without limits none
-        but a small one a second.
+        `originals` has the payments that refunds are about. Costs one statement where all fits and two where not, one
+        more where owners or tiers matter, and without limits none but a small one a second.
         """
         books = {tenant_id: await self.book_of(uow, tenant_id) for tenant_id in {i.tenant_id for i in intents}}
         matching = {i.id: books[i.tenant_id].matching(i.operation, i.currency) for i in intents}
@@ -251,15 +238,15 @@ class LimitBook:
             return None
         payers = await self._payers(uow, intents, matching)
         asked: dict[UUID, Alike] = {}
-        alike: dict[tuple[UUID, int, str], Alike] = {}
+        alike: dict[tuple[UUID, int], Alike] = {}
         for intent in intents:
-            limits, rail = matching[intent.id], rails.get(intent.id)
+            limits = matching[intent.id]
             # Payments of one wallet ask the same limits for room; the limits are those of its tenant.
-            same = intent.wallet_id, id(limits), "" if rail is None else rail.timezone
+            same = intent.wallet_id, id(limits)
             found = alike.get(same)
             if found is None:
-                book, payer = books[intent.tenant_id], payers.get(intent.wallet_id) or Payer(intent.wallet_id)
-                claims = [claim(each, intent.tenant_id, payer, at, book.zone_for(each, rail)) for each in limits]
+                payer = payers.get(intent.wallet_id) or Payer(intent.wallet_id)
+                claims = [claim(each, intent.tenant_id, payer, at) for each in limits]
                 found = alike[same] = _alike(intent.tenant_id, [one for one in claims if one is not None])
             asked[intent.id] = found
             if not found.alone or not isinstance(fit(intent.amount_minor, found.alone, {}), Exceeded):
@@ -319,7 +306,7 @@ class LimitBook:
             book = Book(now, state, kept.limits, kept.quotas)
         else:
             stored = await self._reader.latest_limits(uow, tenant_id) if state.revision else ()
-            book = Book(now, state, *in_force(stored))
+            book = Book(now, state, *in_force(stored, state.zone))
         self._kept[tenant_id] = book
         return book
 
@@ -330,12 +317,17 @@ class LimitBook:
         return await self._reader.payers_of(uow, sorted(wanted, key=lambda each: each.int)) if wanted else {}
 
 
-def in_force(stored: Sequence[StoredLimit]) -> tuple[tuple[Limit, ...], tuple[StoredLimit, ...]]:
-    """Return the limits of payments and the quotas among the newest versions, without what is disabled."""
+def in_force(stored: Sequence[StoredLimit], zone: ZoneInfo) -> tuple[tuple[Limit, ...], tuple[StoredLimit, ...]]:
+    """Return the limits of payments and the quotas among the newest versions, without what is disabled.
+
+    `zone` is that of limits that keep none.
+    """
     enabled = [limit for limit in stored if limit.enabled]
     payments = [limit for limit in enabled if limit.request.kind is not LimitKind.QUOTA]
     quotas = [limit for limit in enabled if limit.request.kind is LimitKind.QUOTA]
-    return tuple(Limit.of(limit.id, limit.version, limit.request) for limit in payments), tuple(quotas)
+    zones = [zone if limit.timezone is None else ZoneInfo(limit.timezone) for limit in payments]
+    limits = [Limit.of(each.id, each.version, each.request, at) for each, at in zip(payments, zones, strict=True)]
+    return tuple(limits), tuple(quotas)
 
 
 def needs_payer(limit: Limit) -> bool:

@@ -53,8 +53,6 @@ class RailTerms:
     reference_length: int
     deadline: timedelta
     """From authorization until the core decides without an adapter: 3·I + H, or as long as a payer may take."""
-    timezone: str = "UTC"
-    """Where the rail's business days begin."""
 
 
 class Routes(Protocol):
@@ -102,7 +100,7 @@ def _terms(registration: RailRegistration, capabilities: Capabilities) -> RailTe
     if capabilities.collection_lives_s is not None:
         deadline_s = capabilities.collection_lives_s
     deadline = timedelta(seconds=deadline_s)
-    return RailTerms(capabilities.reference_length, deadline, capabilities.business_timezone)
+    return RailTerms(capabilities.reference_length, deadline)
 
 
 def capabilities_of(registration: RailRegistration, operation: str) -> Capabilities:

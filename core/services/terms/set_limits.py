@@ -9,9 +9,9 @@ from core.domain.ids import derive_id
 from core.domain.limits import Limit, UsageKey, claim, left, renewal_of
 from core.domain.limits import Usage as Counted
 from core.services.problems import Refusal, require_currency
-from core.services.terms.limits import LimitBook, LimitReader, StoredLimit, UsageMove, Zoned
-from core.services.terms.routes import Routes, terms
+from core.services.terms.limits import LimitBook, LimitReader, StoredLimit, UsageMove
 from schemas.limits import (
+    LimitKind,
     LimitRequest,
     LimitView,
     WalletLimits,
@@ -31,6 +31,10 @@ class Limits(LimitReader, Protocol):
         ...
 
     async def versions_of(self, uow: Any, tenant_id: UUID, limit_id: UUID) -> Sequence[StoredLimit]: ...
+
+    async def calendar_of(self, uow: Any, tenant_id: UUID, operation: str | None, currency: str) -> str:
+        """Return the zone of the rails of an operation's routes where they agree, else the tenant's."""
+        ...
 
     async def insert_version(self, uow: Any, tenant_id: UUID, limit: StoredLimit) -> None: ...
 
@@ -66,7 +70,8 @@ async def set_limit(
             if getattr(newest.request, name) != getattr(request, name):
                 text = f"{request.name} is set with another {name}: disable it and set one of another name"
                 raise Refusal("limit_shape_fixed", text, field=name)
-    made = StoredLimit(limit_id, len(versions) + 1, request.name, True, request, now, actor)
+    zone = await _calendar(uow, limits, tenant_id, request, versions)
+    made = StoredLimit(limit_id, len(versions) + 1, request.name, True, request, zone, now, actor)
     await limits.insert_version(uow, tenant_id, made)
     return view_of(made), True
 
@@ -80,7 +85,7 @@ async def disable_limit(uow: Any, limits: Limits, tenant_id: UUID, actor: str, l
     newest = versions[0]
     if not newest.enabled:
         return view_of(newest)
-    made = StoredLimit(limit_id, newest.version + 1, newest.name, False, newest.request, now, actor)
+    made = StoredLimit(limit_id, newest.version + 1, newest.name, False, newest.request, newest.timezone, now, actor)
     await limits.insert_version(uow, tenant_id, made)
     return view_of(made)
 
@@ -98,28 +103,24 @@ async def list_versions(uow: Any, limits: Limits, tenant_id: UUID, limit_id: UUI
     return [view_of(each) for each in found]
 
 
-async def wallet_limits(
-    uow: Any, limits: Limits, routes: Routes, tenant_id: UUID, wallet_id: UUID, at: datetime
-) -> WalletLimits:
+async def wallet_limits(uow: Any, limits: Limits, tenant_id: UUID, wallet_id: UUID, at: datetime) -> WalletLimits:
     """Return every limit that counts payments of the wallet at a moment, with what is left. Raises `not_found`."""
     currency = await limits.wallet_currency(uow, tenant_id, wallet_id)
     if currency is None:
         raise Refusal("not_found", "there is no such wallet")
     book = await LimitBook(limits).book_of(uow, tenant_id)
     payer = (await limits.payers_of(uow, [wallet_id]))[wallet_id]
-    rails = await _rails(uow, routes, tenant_id)
     claims = [
         one
         for limit in sorted(book.limits, key=lambda limit: limit.name)
-        if limit.currency == currency
-        and (one := claim(limit, tenant_id, payer, at, book.zone_for(limit, rails.get((limit.operation, currency)))))
+        if limit.currency == currency and (one := claim(limit, tenant_id, payer, at))
     ]
     usage = await limits.read_usage(uow, [one.key for one in claims if one.key is not None])
     items = [
         _standing(
             one.limit,
             UsageMove() if one.key is None else usage.get(one.key, UsageMove()),
-            None if one.key is None else renewal_of(one.limit.kind, one.key.period, one.zone),
+            None if one.key is None else renewal_of(one.limit.kind, one.key.period, one.limit.zone),
         )
         for one in claims
     ]
@@ -141,17 +142,25 @@ def view_of(limit: StoredLimit) -> LimitView:
         enabled=limit.enabled,
         created_at=limit.created_at,
         created_by=limit.created_by,
+        timezone=limit.timezone,
         limit=limit.request.model_dump(mode="json"),
     )
 
 
-async def _rails(uow: Any, routes: Routes, tenant_id: UUID) -> dict[tuple[str | None, str], Zoned]:
-    found: dict[tuple[str | None, str], Zoned] = {}
-    for (operation, currency), candidates in (await routes.routes_of(uow, tenant_id)).items():
-        for route in reversed(candidates):
-            if route.registration is not None and operation in route.registration.operations:
-                found[operation, currency] = terms(route.registration, operation)
-    return found
+async def _calendar(
+    uow: Any, limits: Limits, tenant_id: UUID, request: LimitRequest, versions: Sequence[StoredLimit]
+) -> str | None:
+    """Return where a new version's days begin: where it says, else where they did; decided with the first version.
+
+    Never by the payment, nor by what routes say later: two periods would be open at once.
+    """
+    if request.kind is LimitKind.QUOTA or request.currency is None:
+        return None
+    if request.timezone is not None:
+        return request.timezone
+    if versions and versions[0].timezone is not None:
+        return versions[0].timezone
+    return await limits.calendar_of(uow, tenant_id, request.operation, request.currency)
 
 
 def _standing(limit: Limit, usage: UsageMove, renews_at: datetime | None) -> WalletLimitView:
@@ -173,4 +182,5 @@ def _standing(limit: Limit, usage: UsageMove, renews_at: datetime | None) -> Wal
         held_count=usage.held_count,
         left_count=left_count,
         renews_at=renews_at,
+        timezone=str(limit.zone),
     )

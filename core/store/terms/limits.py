@@ -16,7 +16,7 @@ from core.store.columns import spare
 from core.store.database import UnitOfWork
 from schemas.limits import LimitRequest, QuotaObject
 
-_COLUMNS: Final = "l.limit_id, l.version, l.name, l.enabled, l.body, l.created_at, l.created_by"
+_COLUMNS: Final = "l.limit_id, l.version, l.name, l.enabled, l.body, l.timezone, l.created_at, l.created_by"
 _STATE: Final = """
 SELECT coalesce((SELECT revision FROM fleet.limit_books WHERE tenant_id = $1), 0) AS revision,
     coalesce((SELECT business_timezone FROM fleet.tenants WHERE tenant_id = $1), 'UTC') AS business_timezone
@@ -35,8 +35,19 @@ _VERSIONS: Final = f"""
 SELECT {_COLUMNS} FROM fleet.limits l WHERE l.tenant_id = $1 AND l.limit_id = $2 ORDER BY l.version DESC
 """  # noqa: S608 - a constant
 _INSERT: Final = """
-INSERT INTO fleet.limits (tenant_id, limit_id, version, name, enabled, body, created_at, created_by)
-VALUES ($1, $2, $3, $4, $5, $6, $7, $8)
+INSERT INTO fleet.limits (tenant_id, limit_id, version, name, enabled, body, timezone, created_at, created_by)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)
+"""
+# The routes that are in force or will be, by what their rails' adapters registered last.
+_CALENDAR: Final = """
+SELECT CASE count(DISTINCT z.zone) WHEN 1 THEN min(z.zone)
+    ELSE coalesce((SELECT business_timezone FROM fleet.tenants WHERE tenant_id = $1), 'UTC') END
+FROM fleet.routes r CROSS JOIN LATERAL (
+    SELECT coalesce(g.body->'operations'->r.operation->>'business_timezone', 'UTC') AS zone
+    FROM (SELECT body FROM fleet.rail_registrations WHERE rail = r.rail ORDER BY version DESC LIMIT 1) g
+    WHERE g.body->'operations' ? r.operation) z
+WHERE r.tenant_id = $1 AND r.operation = $2 AND r.currency = $3 AND r.enabled
+    AND (r.valid_until IS NULL OR r.valid_until > statement_timestamp())
 """
 _READ: Final = """
 SELECT u.limit_id, u.subject, u.period, u.held_minor, u.used_minor, u.held_count, u.used_count
@@ -119,12 +130,17 @@ class LimitStore:
         now: datetime = await uow.connection.fetchval(_LOCK, tenant_id)
         return now
 
+    async def calendar_of(self, uow: UnitOfWork, tenant_id: UUID, operation: str | None, currency: str) -> str:
+        """Return the zone of the rails of an operation's routes where they agree, else the tenant's."""
+        found: str = await uow.connection.fetchval(_CALENDAR, tenant_id, operation, currency)
+        return found
+
     async def insert_version(self, uow: UnitOfWork, tenant_id: UUID, limit: StoredLimit) -> None:
         """Add a version."""
         body = limit.request.model_dump_json()
         await uow.connection.execute(
-            _INSERT, tenant_id, limit.id, limit.version, limit.name, limit.enabled, body, limit.created_at,
-            limit.created_by,
+            _INSERT, tenant_id, limit.id, limit.version, limit.name, limit.enabled, body, limit.timezone,
+            limit.created_at, limit.created_by,
         )  # fmt: skip
 
     async def payers_of(self, uow: UnitOfWork, wallet_ids: Sequence[UUID]) -> dict[UUID, Payer]:
@@ -232,6 +248,7 @@ def _limit(row: asyncpg.Record) -> StoredLimit:
         name=row["name"],
         enabled=row["enabled"],
         request=LimitRequest.model_validate_json(row["body"]),
+        timezone=row["timezone"],
         created_at=row["created_at"],
         created_by=row["created_by"],
     )

@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import date
 from typing import Final
 from uuid import UUID, uuid4
+from zoneinfo import ZoneInfo
 
 import asyncpg
 import pytest
@@ -20,7 +21,10 @@ from tests.support.lock_waits import somebody_waits, without
 
 TENANT, DAY = uuid4(), date(2026, 3, 1)
 LIMIT: Final = Limit.of(
-    UUID(int=1), 1, LimitRequest.model_validate({"name": "l", "kind": "DAY", "currency": "THB", "max_amount_minor": 99})
+    UUID(int=1),
+    1,
+    LimitRequest.model_validate({"name": "l", "kind": "DAY", "currency": "THB", "max_amount_minor": 99}),
+    ZoneInfo("UTC"),
 )
 LOW, HIGH = (UsageKey(LIMIT.id, subject, DAY) for subject in ("a", "b"))
 STORE = LimitStore()

@@ -40,7 +40,8 @@ ZONES = st.sampled_from(
 
 def limit(number: int = 1, **changed: Any) -> Limit:
     body = {"name": f"l{number}", "kind": "DAY", "currency": "THB", "max_amount_minor": 100} | changed
-    return Limit.of(UUID(int=number), 1, LimitRequest.model_validate(body))
+    request = LimitRequest.model_validate(body)
+    return Limit.of(UUID(int=number), 1, request, ZoneInfo(request.timezone or "UTC"))
 
 
 @given(PERIODS, ZONES, st.integers(1_325_376_000, 2_114_380_800))
@@ -80,7 +81,7 @@ def test_of_several_limits_the_first_in_precedence_is_named_and_none_is_used() -
         limit(1, kind="DAY"), limit(2, kind="MONTH", max_amount_minor=90), limit(3, kind="MONTH", max_amount_minor=80),
         limit(4, kind="TRANSACTION", max_amount_minor=200),
     ]  # fmt: skip
-    claims = [one for each in limits if (one := claim(each, TENANT, Payer(WALLET), NOON, ZoneInfo("UTC")))]
+    claims = [one for each in limits if (one := claim(each, TENANT, Payer(WALLET), NOON))]
     usage: dict[UsageKey, Usage] = {}
     named = []
     for amount_minor in (300, 150, 85):
@@ -110,7 +111,7 @@ class Counters(RuleBasedStateMachine):
     def pay(self, amount_minor: int, days: int) -> None:
         at = NOON + timedelta(days=days)
         day = at.date()
-        claims = [one for each in self.limits if (one := claim(each, TENANT, Payer(WALLET), at, ZoneInfo("UTC")))]
+        claims = [one for each in self.limits if (one := claim(each, TENANT, Payer(WALLET), at))]
         that_day = [amount for amount, when, _ in self.payments if when == day]
         that_month = [amount for amount, when, _ in self.payments if when.month == day.month]
         fits = sum(that_day) + amount_minor <= 100 and sum(that_month) + amount_minor <= 250 and len(that_day) < 3
