@@ -122,3 +122,5 @@ class EvidenceKept(Contract):
     """How many items are kept now, those that were kept before among them."""
 
     kept: int
+    not_found: tuple[UUID, ...] = ()
+    """Items that are not kept: the key is for some tenants, and their job is none of theirs."""

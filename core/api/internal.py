@@ -1,5 +1,6 @@
 """The internal API: permits, evidence and registration, for adapters alone. A rail's key sees only its rail."""
 
+import logging
 from collections import Counter
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
@@ -30,8 +31,10 @@ from core.store.settling.files import FileStore
 from core.store.settling.messages import MessageStore
 from core.telemetry.catalogue import PERMITS
 from schemas.permits import PermitAnswer, PermitRequest, PermitResponse
-from schemas.rails import EvidenceBatch, EvidenceKept
+from schemas.rails import EvidenceBatch, EvidenceItem, EvidenceKept
 from wire.failpoints import failpoint
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,15 +82,18 @@ def install_internal(app: FastAPI, core: Core, throttle: Throttle) -> HotPaths:
     async def keep_evidence(request: Request) -> Response:
         """Keep raw answers, encrypted; a repeat changes nothing."""
         body = await read_body(request, BATCH_BODY_MAX_BYTES)
-        rail, _ = await _rail_of(request, body)
-        batch = parse(EvidenceBatch, body, sealed=True)
-        async with unit_of_work(rail) as uow:
-            await ports.evidence.insert_evidence(uow, rail, batch.items)
-        return json_answer(EvidenceKept(kept=len(batch.items)))
-
-    async def _rail_of(request: Request, body: bytes) -> tuple[str, str]:
         caller = await _caller_of(request, body)
-        return caller.rail or "", caller.key_id
+        rail, items = caller.rail or "", parse(EvidenceBatch, body, sealed=True).items
+        foreign: list[EvidenceItem] = []
+        async with unit_of_work(rail) as uow:
+            if caller.serves is not None:
+                served = await ports.evidence.served_jobs(uow, rail, items, caller.serves)
+                foreign = [item for item in items if item.job_id not in served]
+                items = [item for item in items if item.job_id in served]
+            await ports.evidence.insert_evidence(uow, rail, items)
+        for item in foreign:
+            _log.warning("audit: key %s of rail %s told of foreign job %s", caller.key_id, rail, item.job_id)
+        return json_answer(EvidenceKept(kept=len(items), not_found=tuple(item.id for item in foreign)))
 
     async def _caller_of(request: Request, body: bytes) -> Caller:
         return _of_a_rail(await signed_by(request, body, core.worker_authenticator, "rail"))
@@ -95,7 +101,7 @@ def install_internal(app: FastAPI, core: Core, throttle: Throttle) -> HotPaths:
     table: list[Route] = [
         ("POST", "/internal/v1/permits", ask_permits, PermitResponse, 200, PermitRequest),
         ("POST", "/internal/v1/evidence", keep_evidence, EvidenceKept, 200, EvidenceBatch),
-        *rail_routes(ports.rails, unit_of_work, _rail_of),
+        *rail_routes(ports.rails, unit_of_work, _caller_of),
         *file_routes(FileStore(vault), unit_of_work, _caller_of),
         *message_routes(MessageStore(vault), unit_of_work, _caller_of),
         *register_routes(core.worker_ports, unit_of_work, _caller_of),

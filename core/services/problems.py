@@ -124,6 +124,8 @@ PROBLEMS: Final = {
     "mandate_exists": ProblemType(409, "Another mandate has this id"),
     # Routes:
     "route_terms_empty": ProblemType(422, "No payment can take the route"),
+    # Rails' keys:
+    "rail_key_limited": ProblemType(403, "The key serves some of the rail's tenants alone"),
     # On call:
     "nothing_selected": ProblemType(422, "No letter is left to act upon"),
     "redrive_changed": ProblemType(409, "More letters are in doubt than when the redrive was asked for"),

@@ -16,6 +16,10 @@ class TimingRefusedError(ValueError):
     """The registered timing breaks the inequality that the protocol stands on; the text has the numbers."""
 
 
+class RegistrationLimitedError(Exception):
+    """Whoever declares is for some tenants alone, and the rail is not registered so."""
+
+
 class RailUnknownError(LookupError):
     """No adapter of this rail, or of this operation, ever registered."""
 
@@ -54,6 +58,8 @@ class Rails(Protocol):
 
     async def register_rail(self, uow: Any, rail: str, body: str, body_hash: bytes) -> int: ...
 
+    async def registered_rail(self, uow: Any, rail: str) -> tuple[int, RailRegistration] | None: ...
+
     async def pause_rail(self, uow: Any, rail: str, operation: str, actor: str, reason: str) -> bool: ...
 
     async def resume_rail(self, uow: Any, rail: str, operation: str) -> int: ...
@@ -65,12 +71,19 @@ class Rails(Protocol):
     ) -> Sequence[str]: ...
 
 
-async def register(uow: Any, rails: Rails, registration: RailRegistration) -> int:
+async def register(uow: Any, rails: Rails, registration: RailRegistration, *, limited: bool = False) -> int:
     """Keep what an adapter declares as a version of its rail and return the version; a repeat is the same one.
 
-    Raises TimingRefusedError where S + T_psp < I < H < dedup window does not hold.
+    Who is `limited` to some tenants may only repeat what is registered. Raises RegistrationLimitedError where it is
+    not, and TimingRefusedError where S + T_psp < I < H < dedup window does not hold.
     """
     check_timing(registration)
+    if limited:
+        # The newest version decides for every tenant. Compared as read, so that a default that is new is no difference.
+        match await rails.registered_rail(uow, registration.rail):
+            case (int(version), kept) if kept == registration:
+                return version
+        raise RegistrationLimitedError("the rail is not registered so")
     body = registration.model_dump(mode="json")
     text = orjson.dumps(body, option=orjson.OPT_SORT_KEYS)
     return await rails.register_rail(uow, registration.rail, text.decode(), hashlib.sha256(text).digest())

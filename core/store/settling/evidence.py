@@ -1,6 +1,6 @@
 """Evidence and dead letters in PostgreSQL, sealed under the master key."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Final
 from uuid import UUID
 
@@ -17,6 +17,8 @@ FROM unnest($1::uuid[], $2::uuid[], $3::text[], $4::bytea[]) AS e(id, job_id, ki
 LEFT JOIN fleet.jobs j ON j.id = e.job_id AND j.rail = $5
 ON CONFLICT (id) DO NOTHING
 """
+
+_SERVED: Final = "SELECT id FROM fleet.jobs WHERE id = ANY($1::uuid[]) AND rail = $2 AND tenant_id = ANY($3::uuid[])"
 
 
 class EvidenceStore:
@@ -36,6 +38,13 @@ class EvidenceStore:
         ids = [item.id for item in items]
         jobs = [item.job_id for item in items]
         await uow.connection.execute(_INSERT, ids, jobs, [item.kind for item in items], sealed, rail)
+
+    async def served_jobs(
+        self, uow: UnitOfWork, rail: str, items: Sequence[EvidenceItem], tenants: Collection[UUID]
+    ) -> set[UUID | None]:
+        """Return which jobs of the items are the rail's and of these tenants; None, for no job, is among them."""
+        jobs = [item.job_id for item in items if item.job_id is not None]
+        return {None, *(row["id"] for row in await uow.connection.fetch(_SERVED, jobs, rail, list(tenants)))}
 
     async def payee_name(self, uow: UnitOfWork, evidence_id: UUID) -> str | None:
         """Return the name in an evidence, None where there is none."""

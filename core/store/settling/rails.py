@@ -36,6 +36,10 @@ _LATEST: Final = """
 SELECT version, body_hash FROM fleet.rail_registrations WHERE rail = $1 ORDER BY version DESC LIMIT 1
 """
 
+_NEWEST: Final = """
+SELECT version, body::text FROM fleet.rail_registrations WHERE rail = $1 ORDER BY version DESC LIMIT 1
+"""
+
 _PAUSE: Final = """
 WITH paused AS (
     INSERT INTO fleet.rail_pauses (rail, operation, paused_by, reason) VALUES ($1, $2, $3, $4)
@@ -162,6 +166,12 @@ async def register_rail(uow: UnitOfWork, rail: str, body: str, body_hash: bytes)
     if latest is not None and latest["body_hash"] == body_hash:
         return int(latest["version"])
     return int(await uow.connection.fetchval(_REGISTER, rail, body, body_hash))
+
+
+async def registered_rail(uow: UnitOfWork, rail: str) -> tuple[int, RailRegistration] | None:
+    """Return the newest registration and its version, None for a rail that never registered."""
+    row = await uow.connection.fetchrow(_NEWEST, rail)
+    return None if row is None else (int(row["version"]), RailRegistration.model_validate_json(row["body"]))
 
 
 async def pause_rail(uow: UnitOfWork, rail: str, operation: str, actor: str, reason: str) -> bool:

@@ -10,6 +10,13 @@ _TENANTS: Final = """
 SELECT DISTINCT tenant_id FROM fleet.routes WHERE (rail, provider_account, environment) = ($1, $2, $3)
 """
 
+_TENANTS_OF_RAIL: Final = "SELECT DISTINCT tenant_id FROM fleet.routes WHERE rail = $1"
+
+
+async def tenants_of_rail(uow: UnitOfWork, rail: str) -> frozenset[UUID]:
+    """Return the tenants of a rail, whatever account and whether their routes are enabled or not."""
+    return frozenset(row["tenant_id"] for row in await uow.connection.fetch(_TENANTS_OF_RAIL, rail))
+
 
 async def tenants_of(uow: UnitOfWork, rail: str, account: str, environment: str) -> frozenset[UUID]:
     """Return the tenants of an account, whether their routes are enabled or not."""
