@@ -29,6 +29,12 @@ class Fault(StrEnum):
     DECLINED = "declined"
     REFUSED = "refused"
     LATE_CALLBACK = "late_callback"
+    INQUIRY_TIMEOUT = "inquiry_timeout"
+    INQUIRY_ERROR = "inquiry_error"
+    INQUIRY_GARBAGE = "inquiry_garbage"
+    CANCEL_TIMEOUT = "cancel_timeout"
+    CANCEL_ERROR = "cancel_error"
+    CANCEL_GARBAGE = "cancel_garbage"
 
 
 MEANS: Final[Mapping[Fault, str]] = {
@@ -47,8 +53,21 @@ MEANS: Final[Mapping[Fault, str]] = {
     Fault.DECLINED: "the payment is declined",
     Fault.REFUSED: "the request is refused before anything is taken",
     Fault.LATE_CALLBACK: "it is paid, and told of late",
+    Fault.INQUIRY_TIMEOUT: "who asks for a status gets no answer",
+    Fault.INQUIRY_ERROR: "who asks for a status gets a server error",
+    Fault.INQUIRY_GARBAGE: "who asks for a status gets nonsense",
+    Fault.CANCEL_TIMEOUT: "it was cancelled, and the answer never comes",
+    Fault.CANCEL_ERROR: "it was cancelled, and a server error is the answer",
+    Fault.CANCEL_GARBAGE: "it was cancelled, and the answer is nonsense",
 }
 """What each fault does, in a line."""
+
+INQUIRY_FAULTS: Final = frozenset({Fault.INQUIRY_TIMEOUT, Fault.INQUIRY_ERROR, Fault.INQUIRY_GARBAGE})
+"""Faults that strike who asks for the status of a payment, a code, an order or a refund."""
+CANCEL_FAULTS: Final = frozenset({Fault.CANCEL_TIMEOUT, Fault.CANCEL_ERROR, Fault.CANCEL_GARBAGE})
+"""Faults that strike who cancels."""
+PAYMENT_FAULTS: Final = frozenset(Fault) - INQUIRY_FAULTS - CANCEL_FAULTS
+"""Faults that strike the call that moves money, or asks for it."""
 
 FATES: Final = (
     Fault.PAYEE_NOT_FOUND,

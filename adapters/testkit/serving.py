@@ -31,6 +31,15 @@ BEFORE = frozenset({Fault.TIMEOUT_BEFORE, Fault.ERROR_BEFORE, Fault.RESET_BEFORE
 """Faults that strike before anything is executed."""
 LOST_AFTER = frozenset({Fault.TIMEOUT_AFTER, Fault.ERROR_AFTER, Fault.GARBAGE_AFTER, Fault.RESET_AFTER})
 """Faults that lose the answer of what was executed."""
+_LOSES: Final[Mapping[Fault, Fault]] = {
+    Fault.INQUIRY_TIMEOUT: Fault.TIMEOUT_AFTER,
+    Fault.INQUIRY_ERROR: Fault.ERROR_AFTER,
+    Fault.INQUIRY_GARBAGE: Fault.GARBAGE_AFTER,
+    Fault.CANCEL_TIMEOUT: Fault.TIMEOUT_AFTER,
+    Fault.CANCEL_ERROR: Fault.ERROR_AFTER,
+    Fault.CANCEL_GARBAGE: Fault.GARBAGE_AFTER,
+}
+"""How the answer to an inquiry or a cancel gets lost."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +63,13 @@ class AbortableProtocol(HttpToolsProtocol):
         super().on_message_begin()
         scope: dict[str, Any] = self.scope  # type: ignore[assignment]  # ASGI scopes are open mappings
         scope["transport"] = self.transport
+
+
+async def answer_unless(
+    fault: Fault | None, request: Request, answer: Answer, lost: Callable[[Fault, Request], Awaitable[Response]]
+) -> Response:
+    """Answer an inquiry or a cancel that was done, unless a fault loses the answer."""
+    return respond(answer) if fault is None else await lost(_LOSES[fault], request)
 
 
 async def lose(fault: Fault, request: Request, *, delay_s: float, throttled: Answer, broken: Answer) -> Response:

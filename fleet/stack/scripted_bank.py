@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from datetime import date, datetime, timedelta
 from typing import Any, Final
 
-from mockbank import accounts
+from mockbank import accounts, direct_debit
 from mockbank.__main__ import main as run_bank
 from mockbank.clock import WEEKEND, timezone
 from mockbank.routes import json_body, route
@@ -67,7 +67,7 @@ class BankScripts:
     def apply(self, decision: Any) -> Any:
         """Return the bank's decision of a file as the scripts change it: only what it would have paid."""
         for each in decision.accepted:
-            fault = self.due(each.payment.creditor_account or "", each.payment.end_to_end_id, each.payment.amount)
+            fault = self.due(_other_side(each.payment), each.payment.end_to_end_id, each.payment.amount)
             if fault == "reject-file":
                 return accounts.Decision(decision.payment_file, "RJCT", "FF01", "a script refuses the file")
             if fault == "silent":
@@ -81,27 +81,44 @@ class BankScripts:
             decision.status = "PART" if decision.accepted else "RJCT"
         return decision
 
-    def schedule(self, connection: Any, booked: Sequence[Any], clock: Any) -> list[int]:
-        """Give what was just booked the day on which it comes back, where a script says so; return the rows' ids."""
+    def schedule(self, connection: Any, booked: Sequence[Any], clock: Any, table: str = "payment") -> list[int]:
+        """Give what was just booked the day on which it comes back, where a script says so; return the rows' ids.
+
+        `table` is the bank's own of what was booked: payments, or collections.
+        """
         found = [row for row in booked if row["end_to_end_id"] in self.returning]
         for row in found:
             self.returning.discard(row["end_to_end_id"])
             booked_on = date.fromisoformat(row["settlement_date"])
             due = clock.business_days_after(booked_on, _RETURN["days"]).isoformat()
-            connection.execute(
-                "UPDATE payment SET return_due = ?, return_reason = ? WHERE id = ?", (due, _RETURN["reason"], row["id"])
-            )
+            update = f"UPDATE {table} SET return_due = ?, return_reason = ? WHERE id = ?"  # noqa: S608 - of our words
+            connection.execute(update, (due, _RETURN["reason"], row["id"]))
         return [row["id"] for row in found]
+
+
+def _other_side(payment: Any) -> str:
+    """Return the account that is paid, or of a direct debit the one that pays."""
+    return getattr(payment, "creditor_account", None) or getattr(payment, "debtor_account", None) or ""
 
 
 def install(scripts: BankScripts) -> None:
     """Put the scripts behind mock-bank's own decision, and their control beside its own, under /_mock/faults."""
     decide, schedule_returns = accounts.decide, accounts.schedule_returns
+    decide_debits, book_debits = direct_debit.decide, direct_debit.book_due
+
+    def book(connection: Any, today: date, clock: Any, now: datetime) -> Any:
+        booked = book_debits(connection, today, clock, now)
+        scripts.schedule(connection, booked, clock, "collection")
+        return booked
+
     accounts.decide = lambda *given, **named: scripts.apply(decide(*given, **named))
     accounts.schedule_returns = lambda connection, booked, clock: [
         *schedule_returns(connection, booked, clock),
         *scripts.schedule(connection, booked, clock),
     ]
+
+    direct_debit.decide = lambda *given, **named: scripts.apply(decide_debits(*given, **named))
+    direct_debit.book_due = book
 
     def show(handler: Any) -> None:
         handler.json(200, {"scripts": [asdict(script) for script in scripts.scripts]})

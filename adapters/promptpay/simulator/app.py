@@ -21,7 +21,7 @@ from adapters.promptpay.simulator.qr import Codes
 from adapters.promptpay.simulator.registers import register
 from adapters.promptpay.simulator.service import Ipps, as_json, satang
 from adapters.promptpay.simulator.webhooks import Manner, Webhooks, transfer_event
-from adapters.testkit.faults import Fault
+from adapters.testkit.faults import CANCEL_FAULTS, INQUIRY_FAULTS, PAYMENT_FAULTS, Fault
 from adapters.testkit.registers import RegisterScripts, registers_endpoint
 from adapters.testkit.serving import (
     BEFORE,
@@ -29,6 +29,7 @@ from adapters.testkit.serving import (
     Answer,
     Endpoint,
     Shown,
+    answer_unless,
     book_endpoint,
     faults_endpoint,
     health,
@@ -36,7 +37,7 @@ from adapters.testkit.serving import (
     respond,
 )
 
-_TRANSFER_FAULTS = frozenset(Fault) - {Fault.PAYEE_NOT_FOUND}
+_TRANSFER_FAULTS = PAYMENT_FAULTS - {Fault.PAYEE_NOT_FOUND}
 _SETTLE_EVERY_S = 0.1
 _BOOK: Final[Mapping[str, Shown]] = {
     "executed": ("SELECT * FROM executed ORDER BY seq", dict),
@@ -97,7 +98,7 @@ def build_app(ipps: Ipps, behaviour: Behaviour) -> Starlette:
             Route("/v1/transfers/by-ref/{reference}", signed(simulator.inquire)),
             Route("/v1/transfers/by-ref/{reference}/cancel", signed(simulator.cancel), methods=["POST"]),
             Route("/v1/settlements/{day}", signed(simulator.register)),
-            *money_in_routes(ipps, Codes(ipps.store), simulator.webhooks, signed),
+            *money_in_routes(ipps, Codes(ipps.store), simulator.webhooks, signed, simulator.lose),
             Route("/_control/book", book_endpoint(ipps.store, _BOOK)),
             Route("/_control/registers", registers_endpoint(simulator.registers), methods=["GET", "POST", "DELETE"]),
             Route("/_control/transfers/{reference}/{verb}", simulator.force, methods=["POST"]),
@@ -146,12 +147,12 @@ class _Http:
         payee = await self._ipps.payee_of_lookup(parsed.lookup_id)
         fault = self._ipps.faults.due(payee, parsed.client_ref, _TRANSFER_FAULTS, satang(parsed.amount))
         if fault in BEFORE:
-            return await self._lose(fault, request)
+            return await self.lose(fault, request)
         answer = await self._ipps.transfer(parsed, fault)
         if fault is Fault.LATE_CALLBACK:
             self.webhooks.tell(transfer_event(answer.body), Manner.LATE)
         if fault in LOST_AFTER:
-            return await self._lose(fault, request)
+            return await self.lose(fault, request)
         if fault is Fault.UNKNOWN_STATUS_AFTER:
             return respond(Answer(answer.status, {**answer.body, "status": "SUCCEEDED_MAYBE"}))
         if fault is Fault.DUPLICATE_AFTER:
@@ -159,10 +160,14 @@ class _Http:
         return respond(answer)
 
     async def inquire(self, request: Request) -> Response:
-        return respond(await self._ipps.inquire(request.path_params["reference"]))
+        reference = request.path_params["reference"]
+        fault = await self._due(reference, INQUIRY_FAULTS)
+        return await answer_unless(fault, request, await self._ipps.inquire(reference), self.lose)
 
     async def cancel(self, request: Request) -> Response:
-        return respond(await self._ipps.cancel(request.path_params["reference"]))
+        reference = request.path_params["reference"]
+        fault = await self._due(reference, CANCEL_FAULTS)
+        return await answer_unless(fault, request, await self._ipps.cancel(reference), self.lose)
 
     async def register(self, request: Request) -> Response:
         day, after = request.path_params["day"], request.query_params.get("after", "")
@@ -189,7 +194,12 @@ class _Http:
             await self._ipps.settle()
             await asyncio.sleep(_SETTLE_EVERY_S)
 
-    async def _lose(self, fault: Fault, request: Request) -> Response:
+    async def _due(self, reference: str, among: frozenset[Fault]) -> Fault | None:
+        payee, amount_minor = await self._ipps.whom_and_what(reference)
+        return self._ipps.faults.due(payee, reference, among, amount_minor)
+
+    async def lose(self, fault: Fault, request: Request) -> Response:
+        """Answer as if something broke on the way."""
         return await lose(
             fault,
             request,

@@ -11,13 +11,15 @@ from starlette.routing import Route
 
 from adapters.promptpay.models import QrRequest, RefundRequest
 from adapters.promptpay.simulator.answers import parsed_body, refusal
+from adapters.promptpay.simulator.bills import OWN_BILLER
 from adapters.promptpay.simulator.qr import Codes
-from adapters.promptpay.simulator.service import Ipps
+from adapters.promptpay.simulator.service import Ipps, satang
 from adapters.promptpay.simulator.webhooks import Manner, Webhooks, qr_event
-from adapters.testkit.faults import Fault
-from adapters.testkit.serving import Answer, respond
+from adapters.testkit.faults import CANCEL_FAULTS, INQUIRY_FAULTS, Fault
+from adapters.testkit.serving import Answer, answer_unless, respond
 
 Endpoint = Callable[[Request], Awaitable[Response]]
+Lose = Callable[[Fault, Request], Awaitable[Response]]
 _FAULTS = frozenset({Fault.TIMEOUT_BEFORE, Fault.TIMEOUT_AFTER, Fault.ERROR_BEFORE, Fault.ERROR_AFTER})
 
 
@@ -42,18 +44,18 @@ class TakeBack(BaseModel):
 
 
 class _MoneyIn:
-    def __init__(self, ipps: Ipps, codes: Codes, webhooks: Webhooks) -> None:
-        self._ipps, self._codes, self._webhooks = ipps, codes, webhooks
+    def __init__(self, ipps: Ipps, codes: Codes, webhooks: Webhooks, lose: Lose) -> None:
+        self._ipps, self._codes, self._webhooks, self._lose = ipps, codes, webhooks, lose
 
     async def make(self, request: Request) -> Response:
         asked = parsed_body(QrRequest, await request.body())
         if isinstance(asked, Answer):
             return respond(asked)
-        return await self._struck(asked.client_ref, lambda: self._codes.make(asked))
+        fault = self._ipps.faults.due(OWN_BILLER, asked.client_ref, _FAULTS, satang(asked.amount))
+        return await self._struck(fault, lambda: self._codes.make(asked))
 
-    async def _struck(self, reference: str, do: Callable[[], Awaitable[Answer]]) -> Response:
-        """Do what is asked under a reference, as the fault that is due for it lets it be done and answered."""
-        fault = self._ipps.faults.due("", reference, _FAULTS)
+    async def _struck(self, fault: Fault | None, do: Callable[[], Awaitable[Answer]]) -> Response:
+        """Do what is asked, as the fault that is due for it lets it be done and answered."""
         if fault is Fault.ERROR_BEFORE:
             return respond(refusal(500, "internal_error", "something broke"))
         answer = None if fault is Fault.TIMEOUT_BEFORE else await do()
@@ -63,19 +65,30 @@ class _MoneyIn:
         return respond(refusal(500, "internal_error", "") if broken or answer is None else answer)
 
     async def find(self, request: Request) -> Response:
-        return respond(await self._codes.find(request.path_params["reference"]))
+        reference = request.path_params["reference"]
+        fault = self._due(reference, INQUIRY_FAULTS, await self._codes.whom_and_what(reference))
+        return await answer_unless(fault, request, await self._codes.find(reference), self._lose)
 
     async def cancel(self, request: Request) -> Response:
-        return respond(await self._codes.cancel(request.path_params["reference"]))
+        reference = request.path_params["reference"]
+        fault = self._due(reference, CANCEL_FAULTS, await self._codes.whom_and_what(reference))
+        return await answer_unless(fault, request, await self._codes.cancel(reference), self._lose)
 
     async def refund(self, request: Request) -> Response:
         asked = parsed_body(RefundRequest, await request.body())
         if isinstance(asked, Answer):
             return respond(asked)
-        return await self._struck(asked.client_ref, lambda: self._codes.refund(asked))
+        fault = self._ipps.faults.due(asked.psp_txid, asked.client_ref, _FAULTS, satang(asked.amount))
+        return await self._struck(fault, lambda: self._codes.refund(asked))
 
     async def find_refund(self, request: Request) -> Response:
-        return respond(await self._codes.find_refund(request.path_params["reference"]))
+        reference = request.path_params["reference"]
+        fault = self._due(reference, INQUIRY_FAULTS, await self._codes.refund_of_what(reference))
+        return await answer_unless(fault, request, await self._codes.find_refund(reference), self._lose)
+
+    def _due(self, reference: str, among: frozenset[Fault], asked: tuple[str, int | None]) -> Fault | None:
+        payee, amount_minor = asked
+        return self._ipps.faults.due(payee, reference, among, amount_minor)
 
     async def pay(self, request: Request) -> Response:
         asked = parsed_body(PayCode, await request.body())
@@ -109,10 +122,10 @@ class _MoneyIn:
 
 
 def money_in_routes(
-    ipps: Ipps, codes: Codes, webhooks: Webhooks, signed: Callable[[Endpoint], Endpoint]
+    ipps: Ipps, codes: Codes, webhooks: Webhooks, signed: Callable[[Endpoint], Endpoint], lose: Lose
 ) -> list[Route]:
     """Return the routes."""
-    routes = _MoneyIn(ipps, codes, webhooks)
+    routes = _MoneyIn(ipps, codes, webhooks, lose)
     return [
         Route("/v1/qr", signed(routes.make), methods=["POST"]),
         Route("/v1/qr/by-ref/{reference}", signed(routes.find)),

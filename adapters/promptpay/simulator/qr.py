@@ -183,6 +183,16 @@ class Codes:
 
         return await self.store.run(write)
 
+    async def whom_and_what(self, reference: str) -> tuple[str, int | None]:
+        """Return who is paid by a code and its satang, for scripts; nothing where there is no such code."""
+        row = await self.store.run(lambda book: _code(book, reference))
+        return ("", None) if row is None or row["payload"] is None else (OWN_BILLER, int(row["amount_minor"]))
+
+    async def refund_of_what(self, reference: str) -> tuple[str, int | None]:
+        """Return the payment that a refund pays back and its satang, for scripts; nothing where it is unknown."""
+        row = await self.store.run(lambda book: _refund(book, reference))
+        return ("", None) if row is None else (str(row["of_txid"]), int(row["amount_minor"]))
+
     async def find_refund(self, reference: str) -> Answer:
         """Answer the status of a refund by its own reference."""
         row = await self.store.run(lambda book: _refund(book, reference))

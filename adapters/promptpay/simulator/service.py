@@ -107,6 +107,11 @@ class Ipps:
         row = await self.store.run(lambda book: books.find_lookup(book, lookup_id))
         return str(row["proxy"]) if row is not None else ""
 
+    async def whom_and_what(self, reference: str) -> tuple[str, int | None]:
+        """Return a transfer's payee and satang, for scripts; nothing where it is unknown or was buried unseen."""
+        row = await self.store.run(lambda book: books.find_transfer(book, reference))
+        return ("", None) if row is None else (str(row["payee"]), int(row["amount_minor"]))
+
     async def inquire(self, reference: str) -> Answer:
         """Answer the authoritative status of a reference, also when no reply to it ever arrived."""
         row = await self.store.run(lambda book: books.find_transfer(book, reference))

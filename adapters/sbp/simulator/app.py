@@ -21,7 +21,7 @@ from adapters.sbp.simulator.money_in import MoneyIn
 from adapters.sbp.simulator.orders import Orders
 from adapters.sbp.simulator.payouts import Payouts, as_json, read, refusal
 from adapters.sbp.simulator.registers import register
-from adapters.testkit.faults import Fault
+from adapters.testkit.faults import INQUIRY_FAULTS, PAYMENT_FAULTS, Fault
 from adapters.testkit.registers import RegisterScripts, registers_endpoint
 from adapters.testkit.serving import (
     BEFORE,
@@ -29,6 +29,7 @@ from adapters.testkit.serving import (
     Answer,
     Endpoint,
     Shown,
+    answer_unless,
     book_endpoint,
     faults_endpoint,
     health,
@@ -43,7 +44,7 @@ _BOOK: Final[Mapping[str, Shown]] = {
     "executed": ("SELECT * FROM executed ORDER BY seq", dict),
     "payouts": ("SELECT * FROM payouts ORDER BY created_at_s", as_json),
 }
-_STRIKING: Final = frozenset(Fault) - {Fault.PAYEE_NOT_FOUND}
+_STRIKING: Final = PAYMENT_FAULTS - {Fault.PAYEE_NOT_FOUND}
 _DRAFT_STRIKING: Final = BEFORE | LOST_AFTER | {Fault.REFUSED}
 _SETTLE_EVERY_S: Final = 0.1
 _BANKS: Final = TypeAdapter(list[Bank] | None)
@@ -145,7 +146,10 @@ class _Http:
         return await self._told(request, await self._payouts.confirm(reference, fault), fault)
 
     async def inquire(self, request: Request) -> Response:
-        return respond(await self._payouts.inquire(request.path_params["reference"]))
+        reference = request.path_params["reference"]
+        phone, amount_minor = await self._payouts.whom_and_what(reference)
+        fault = self._payouts.faults.due(phone, reference, INQUIRY_FAULTS, amount_minor)
+        return await answer_unless(fault, request, await self._payouts.inquire(reference), self.lost)
 
     async def register(self, request: Request) -> Response:
         day, after, payouts = request.path_params["day"], request.query_params.get("after", ""), self._payouts

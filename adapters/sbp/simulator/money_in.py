@@ -12,10 +12,10 @@ from starlette.routing import Route
 
 from adapters.sbp.models import PaymentStatus, QrRequest, RefundRequest
 from adapters.sbp.simulator.callbacks import Callbacks, Delivery
-from adapters.sbp.simulator.orders import Orders
+from adapters.sbp.simulator.orders import MERCHANT, Orders, kopecks
 from adapters.sbp.simulator.payouts import read
-from adapters.testkit.faults import Fault
-from adapters.testkit.serving import BEFORE, LOST_AFTER, Answer, Endpoint, respond
+from adapters.testkit.faults import CANCEL_FAULTS, INQUIRY_FAULTS, Fault
+from adapters.testkit.serving import BEFORE, LOST_AFTER, Answer, Endpoint, answer_unless, respond
 from schemas.money import AmountError
 
 _STRIKING: Final = BEFORE | LOST_AFTER | {Fault.UNKNOWN_STATUS_AFTER}
@@ -47,28 +47,35 @@ class MoneyIn:
         asked = read(QrRequest, await request.body())
         if isinstance(asked, Answer):
             return respond(asked)
-        fault = self._orders.faults.due("", asked.order, _STRIKING)
+        fault = self._orders.faults.due(MERCHANT, asked.order, _STRIKING, kopecks(asked.amount))
         if fault in BEFORE:
             return await self._lost(fault, request)
         return await self._told(request, await self._orders.issue(asked), fault, "qrStatus")
 
     async def status(self, request: Request) -> Response:
-        return respond(await self._orders.status(request.path_params["reference"]))
+        reference = request.path_params["reference"]
+        fault = await self._due(reference, INQUIRY_FAULTS)
+        return await answer_unless(fault, request, await self._orders.status(reference), self._lost)
 
     async def cancel(self, request: Request) -> Response:
-        return respond(await self._orders.cancel(request.path_params["reference"]))
+        reference = request.path_params["reference"]
+        fault = await self._due(reference, CANCEL_FAULTS)
+        return await answer_unless(fault, request, await self._orders.cancel(reference), self._lost)
 
     async def refund(self, request: Request) -> Response:
         asked = read(RefundRequest, await request.body())
         if isinstance(asked, Answer):
             return respond(asked)
-        fault = self._orders.faults.due("", asked.refund_id, _STRIKING)
+        fault = self._orders.faults.due(asked.transaction_id, asked.refund_id, _STRIKING, kopecks(asked.amount))
         if fault in BEFORE:
             return await self._lost(fault, request)
         return await self._told(request, await self._orders.refund(asked), fault, "refundStatus")
 
     async def refund_status(self, request: Request) -> Response:
-        return respond(await self._orders.refund_status(request.path_params["reference"]))
+        reference = request.path_params["reference"]
+        payment, amount_minor = await self._orders.refund_of_what(reference)
+        fault = self._orders.faults.due(payment, reference, INQUIRY_FAULTS, amount_minor)
+        return await answer_unless(fault, request, await self._orders.refund_status(reference), self._lost)
 
     async def pay(self, request: Request) -> Response:
         """Play the payer: pay an amount, late or again too; what succeeded is called back about as the body says."""
@@ -96,6 +103,10 @@ class MoneyIn:
         while True:
             await self._orders.settle()
             await asyncio.sleep(_SETTLE_EVERY_S)
+
+    async def _due(self, order: str, among: frozenset[Fault]) -> Fault | None:
+        payee, amount_minor = await self._orders.whom_and_what(order)
+        return self._orders.faults.due(payee, order, among, amount_minor)
 
     async def _told(self, request: Request, answer: Answer, fault: Fault | None, status: str) -> Response:
         if fault in LOST_AFTER:

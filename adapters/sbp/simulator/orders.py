@@ -102,7 +102,12 @@ class Orders:
 
     async def refund(self, request: RefundRequest) -> Answer:
         """Pay a part back, once per refund; the parts of a payment are never more than the whole."""
-        fault = self.faults.due("", request.refund_id, frozenset({Fault.DECLINED, Fault.SLOW_SETTLE}))
+        fault = self.faults.due(
+            request.transaction_id,
+            request.refund_id,
+            frozenset({Fault.DECLINED, Fault.SLOW_SETTLE}),
+            kopecks(request.amount),
+        )
         try:
             amount_minor = to_minor(request.amount, RUB)
         except AmountError:
@@ -141,6 +146,16 @@ class Orders:
         """Answer the status of a refund."""
         return await self.store.run(lambda book: _told_refund(book, reference))
 
+    async def whom_and_what(self, reference: str) -> tuple[str, int | None]:
+        """Return who is paid by an order and its kopecks, for scripts; nothing where no code was issued."""
+        row = await self.store.run(lambda book: _order(book, reference))
+        return ("", None) if row is None or row["qr_id"] is None else (MERCHANT, row["amount_minor"])
+
+    async def refund_of_what(self, reference: str) -> tuple[str, int | None]:
+        """Return the transaction that a refund pays back and its kopecks, for scripts; nothing where it is unknown."""
+        row = await self.store.run(lambda book: _refund(book, reference))
+        return ("", None) if row is None else (str(row["transaction_id"]), int(row["amount_minor"]))
+
     async def settle(self) -> None:
         """Complete the refunds that are due."""
 
@@ -151,6 +166,14 @@ class Orders:
             )
 
         await self.store.run(work)
+
+
+def kopecks(amount: str) -> int | None:
+    """Return the kopecks of an amount; None where it is none."""
+    try:
+        return to_minor(amount, RUB)
+    except AmountError:
+        return None
 
 
 def link_of(row: sqlite3.Row) -> str:

@@ -10,6 +10,7 @@ from adapters.testkit.files import FilesInMemory
 from schemas.permits import Payee
 from schemas.results import Verdict
 from tests.integration.bank.test_behaviours import order, paid, rail_at
+from tests.integration.bank.test_money_in import debit
 from tests.support.bank import RunningBank, running_bank
 
 CHANCE = 0.5
@@ -75,6 +76,34 @@ async def test_a_script_refuses_the_file_or_leaves_it_unreported(bank: RunningBa
     bank.ask("POST", "/_mock/advance?to=2026-11-28")  # a Saturday: nothing is booked before Monday
     [answer] = await paid(rail, order(300))
     assert (answer.verdict, answer.reason) == (Verdict.PENDING, "no_report_yet")
+
+
+@pytest.mark.parametrize("rule", ["amount_minor", "reference", "payee"])
+async def test_a_script_declines_a_direct_debit_by_amount_reference_or_the_account_that_pays(
+    bank: RunningBank, rail: BankRail, rule: str
+) -> None:
+    struck, spared = debit("004-0123456789"), debit("004-0000000001")._replace(amount_minor=777)
+    by = {"amount_minor": struck.amount_minor, "reference": struck.reference, "payee": "0123456789"}
+    bank.script("insufficient-funds", **{rule: by[rule]})
+    assert [(await rail.collect(each)).verdict for each in (struck, spared)] == [Verdict.DECLINED, Verdict.PENDING]
+    bank.advance(1)
+    assert [(await rail.check_collection(each)).verdict for each in (struck, spared)] == [
+        Verdict.DECLINED,
+        Verdict.PAID,
+    ]
+
+
+async def test_a_scripted_return_takes_one_direct_debit_back(bank: RunningBank, rail: BankRail) -> None:
+    back, stays = debit(), debit()._replace(amount_minor=777)
+    bank.script("return-later", amount_minor=back.amount_minor)
+    for each in (back, stays):
+        await rail.collect(each)
+    bank.advance(1)
+    assert [(await rail.check_collection(each)).verdict for each in (back, stays)] == [Verdict.PAID] * 2
+    bank.advance(5)
+    told = await rail.check_collection(back)
+    assert (told.verdict, told.amount_minor) == (Verdict.RETURNED, back.amount_minor)
+    assert (await rail.check_collection(stays)).verdict is Verdict.PAID
 
 
 async def test_the_same_seed_draws_the_same_payments_and_another_seed_others() -> None:

@@ -13,6 +13,7 @@ from adapters.runtime import errors
 from adapters.runtime.callbacks import CallbackRefused
 from adapters.runtime.port import Callback, Order, Outcome
 from adapters.sbp.adapter import SbpRail
+from adapters.sbp.simulator.orders import MERCHANT
 from schemas.codes.nspk_link import verify_link
 from schemas.collections import NextActionKind, PaymentKind, PaymentStatus
 from schemas.operations import OperationType
@@ -282,3 +283,49 @@ async def test_a_slow_refund_is_pending_a_lost_one_is_asked_about_and_an_unseen_
     with pytest.raises(errors.Indeterminate):
         await world.rail.refund(lost)
     assert (await world.rail.check_refund(lost)).verdict is Verdict.SUCCEEDED
+
+
+@pytest.mark.parametrize("rule", [{"amount_minor": 7_001}, {"payee": MERCHANT, "times": 1}])
+async def test_an_order_is_struck_by_its_amount_or_by_who_is_paid(world: World, rule: dict[str, object]) -> None:
+    await world.qp.script("error_after", **rule)
+    struck, spared = order(7_001), order(7_002)
+    with pytest.raises(errors.Indeterminate):
+        await world.rail.collect(struck)
+    assert (await world.rail.collect(spared)).verdict is Verdict.AWAITING_PAYMENT
+    assert (await world.rail.check_collection(struck)).verdict is Verdict.AWAITING_PAYMENT
+
+
+async def test_a_refund_is_struck_by_its_amount_or_by_the_payment_that_it_pays_back(world: World) -> None:
+    asked = order(7_100)
+    await world.rail.collect(asked)
+    await world.pay(asked)
+    await world.callback()
+    transaction = (await world.rail.check_collection(asked)).provider_tx_id or ""
+    of_it = Payee(type="transaction", value=transaction)
+    lost, declined, spared = (order(amount_minor)._replace(payee=of_it) for amount_minor in (711, 712, 713))
+    await world.qp.script("error_after", amount_minor=711)
+    with pytest.raises(errors.Indeterminate):
+        await world.rail.refund(lost)
+    await world.qp.script("declined", payee=transaction, times=1)
+    assert (await world.rail.refund(declined)).verdict is Verdict.DECLINED
+    assert (await world.rail.refund(spared)).verdict is Verdict.SUCCEEDED
+    await world.qp.script("inquiry_garbage", payee=transaction, times=1)
+    with pytest.raises(errors.AdapterError):
+        await world.rail.check_refund(lost)
+    assert (await world.rail.check_refund(lost)).verdict is Verdict.SUCCEEDED
+
+
+@pytest.mark.parametrize("word", ["timeout", "error", "garbage"])
+async def test_an_inquiry_and_a_cancel_of_an_order_lose_their_answers_once(world: World, word: str) -> None:
+    asked = order(7_200 + ord(word[0]))
+    await world.qp.script(f"inquiry_{word}", amount_minor=asked.amount_minor)
+    await world.qp.script(f"cancel_{word}", amount_minor=asked.amount_minor)
+    assert (await world.rail.collect(asked)).verdict is Verdict.AWAITING_PAYMENT, (
+        "what strikes an inquiry strikes no order"
+    )
+    with pytest.raises(errors.AdapterError):
+        await world.rail.check_collection(asked)
+    assert (await world.rail.check_collection(asked)).verdict is Verdict.AWAITING_PAYMENT
+    with pytest.raises(errors.AdapterError):
+        await world.rail.cancel_collection(asked)
+    assert (await world.rail.check_collection(asked)).verdict is Verdict.CANCELLED, "it was done"
