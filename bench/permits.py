@@ -17,7 +17,7 @@ from typing import NamedTuple, Self
 from uuid import UUID, uuid4
 
 from adapters.noop.adapter import NoopRail, NoopSettings
-from adapters.runtime.core_client import CoreClient, LearnedPort, PermitPort, PermitReply
+from adapters.runtime.core_client import Asking, CoreClient, LearnedPort, PermitPort, PermitReply
 from adapters.runtime.timing import clock_s
 from adapters.runtime.worker import Worker, WorkerSettings
 from bench.load import Load
@@ -69,7 +69,7 @@ class ReadyPermits:
     def __init__(self, ready: Mapping[UUID, PermitAnswer]) -> None:
         self._ready = ready
 
-    async def request(self, job_ids: Sequence[UUID], request_id: UUID) -> PermitReply:  # noqa: ARG002 - the port's
+    async def request(self, job_ids: Sequence[UUID], asking: Asking) -> PermitReply:  # noqa: ARG002 - the port's
         """Return each job's permit."""
         return PermitReply([self._ready[job_id] for job_id in job_ids], clock_s())
 

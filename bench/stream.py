@@ -15,7 +15,7 @@ from uuid import UUID, uuid4
 from redis.asyncio import Redis
 
 from adapters.noop.adapter import NoopRail, NoopSettings
-from adapters.runtime.core_client import PermitReply
+from adapters.runtime.core_client import Asking, PermitReply
 from adapters.runtime.timing import clock_s
 from adapters.runtime.worker import Worker, WorkerSettings
 from bench.measurement import Measurement, at_least, shown
@@ -66,7 +66,7 @@ class OwnPermits:
     def __init__(self, job_ids: Sequence[UUID]) -> None:
         self._ready = {job_id: _granted(job_id) for job_id in job_ids}
 
-    async def request(self, job_ids: Sequence[UUID], request_id: UUID) -> PermitReply:  # noqa: ARG002 - the port's
+    async def request(self, job_ids: Sequence[UUID], asking: Asking) -> PermitReply:  # noqa: ARG002 - the port's
         """Return one SEND permit a job."""
         return PermitReply([self._ready[job_id] for job_id in job_ids], clock_s())
 

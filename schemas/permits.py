@@ -2,7 +2,7 @@
 
 from datetime import datetime
 from enum import StrEnum
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal, NamedTuple, Self
 from uuid import UUID
 
 from pydantic import Field
@@ -10,6 +10,10 @@ from pydantic import Field
 from schemas.base import Contract
 from schemas.jobs import AmountMinor, CurrencyCode
 from schemas.operations import JobKind, OperationType
+
+_NUMBER_BITS: Final = 16
+LAST_SENDING: Final = (1 << _NUMBER_BITS) - 1
+"""The highest number; after it an adapter asks anew."""
 
 
 class PermitMode(StrEnum):
@@ -51,10 +55,28 @@ class Instruction(Contract):
     """For collect: until when the payer may pay. It is fixed with the first permit."""
 
 
+class Sending(NamedTuple):
+    """One sending of an asking for permits. A later one says that no answer to an earlier one was read, or will be."""
+
+    asking: int
+    number: int
+
+    @classmethod
+    def of(cls, request_id: UUID) -> Self:
+        """Read the id of a request."""
+        return cls(request_id.int >> _NUMBER_BITS, request_id.int & LAST_SENDING)
+
+    @property
+    def request_id(self) -> UUID:
+        """The id that a request carries: its last two bytes are the number, so that the sendings have an order."""
+        return UUID(int=self.asking << _NUMBER_BITS | self.number)
+
+
 class PermitRequest(Contract):
-    """A batch of jobs that the adapter has slots for; a repeat with the same request_id burns nothing."""
+    """A batch of jobs that the adapter has slots for; a repeat, with the next number in its id, burns nothing."""
 
     request_id: UUID
+    """See `Sending`."""
     incarnation: UUID
     """One per process start."""
     job_ids: Annotated[list[UUID], Field(min_length=1, max_length=1000)]

@@ -15,7 +15,7 @@ from tenacity.stop import stop_after_delay
 
 from adapters.runtime.timing import clock_s
 from schemas.collections import ProviderPaymentAnswers, ProviderPaymentBatch
-from schemas.permits import PermitAnswer, PermitRequest, PermitResponse
+from schemas.permits import LAST_SENDING, PermitAnswer, PermitRequest, PermitResponse, Sending
 from schemas.rails import EvidenceBatch, EvidenceItem, RailRegistration, RailWaits
 from wire.signing import signed_headers
 
@@ -46,13 +46,35 @@ class PermitReply:
     sent_at_s: float
 
 
+class Asking:
+    """One asking for permits, until it is answered: each sending has the next number in its id.
+
+    So the core knows that no answer to an earlier sending was read, and that one which arrives late is the older.
+    """
+
+    def __init__(self) -> None:
+        self._last = _anew()
+
+    def next_id(self) -> UUID:
+        """Return the id of the sending that begins now; no answer to an earlier one may be read any more."""
+        asking, number = self._last
+        if number == LAST_SENDING:
+            asking, number = _anew()
+        self._last = Sending(asking, number + 1)
+        return self._last.request_id
+
+
+def _anew() -> Sending:
+    return Sending(Sending.of(uuid.uuid4()).asking, 0)
+
+
 class PermitPort(Protocol):
     """Where permits come from. The core over HTTP; a benchmark may answer in its own process."""
 
-    async def request(self, job_ids: Sequence[UUID], request_id: UUID) -> PermitReply:
+    async def request(self, job_ids: Sequence[UUID], asking: Asking) -> PermitReply:
         """Ask for these jobs. Raises CoreUnavailableError or CoreRefusedError.
 
-        Asked again under the same id, it says that no answer was read before, and none will be: so no permit is burnt
+        Asked again as the same asking, it says that no answer was read before, and none will be: so no permit is burnt
         by a lost answer (protocol.md §3).
         """
         ...
@@ -100,19 +122,18 @@ class CoreClient:
         """Say which operations are held back. Raises CoreUnavailableError or CoreRefusedError."""
         await self._call("POST", f"/internal/v1/rails/{rail}/waits", waits.model_dump_json().encode())
 
-    async def request(self, job_ids: Sequence[UUID], request_id: UUID) -> PermitReply:
-        """Ask for permits; a lost answer is asked for again under the same id, here and by whoever calls again."""
-        request = PermitRequest(request_id=request_id, incarnation=self.incarnation, job_ids=list(job_ids))
-        body = request.model_dump_json().encode()
-        sent_at_s = 0.0
+    async def request(self, job_ids: Sequence[UUID], asking: Asking) -> PermitReply:
+        """Ask for permits; a lost answer is asked for again as the same asking, here and by whoever calls again."""
+        ids, sent_at_s = list(job_ids), 0.0
 
         async def ask() -> bytes:
             nonlocal sent_at_s
+            request = PermitRequest(request_id=asking.next_id(), incarnation=self.incarnation, job_ids=ids)
             sent_at_s = clock_s()
-            return await self._call("POST", "/internal/v1/permits", body)
+            return await self._call("POST", "/internal/v1/permits", request.model_dump_json().encode())
 
         response = PermitResponse.model_validate_json(await self._repeated(ask))
-        if [answer.job_id for answer in response.answers] != request.job_ids:
+        if [answer.job_id for answer in response.answers] != ids:
             raise CoreRefusedError(200, "the answers are not those of the jobs that were asked for")
         return PermitReply(response.answers, sent_at_s)
 

@@ -6,14 +6,21 @@ from collections import Counter
 from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
-from uuid import UUID, uuid4
+from uuid import UUID
 
 from pydantic import ValidationError
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from adapters.runtime import metrics
-from adapters.runtime.core_client import CoreRefusedError, CoreUnavailableError, PaymentsPort, PermitPort, PermitReply
+from adapters.runtime.core_client import (
+    Asking,
+    CoreRefusedError,
+    CoreUnavailableError,
+    PaymentsPort,
+    PermitPort,
+    PermitReply,
+)
 from adapters.runtime.evidence import EvidenceKeeper
 from adapters.runtime.execution import Call, Executed, Executor, disagreement
 from adapters.runtime.further import told_apart
@@ -283,10 +290,10 @@ class Lane:
         about at the provider and, unpaid as it is, never paid. So the same request is repeated for as long as its
         entries are ours.
         """
-        request_id = uuid4()
+        asking = Asking()
         while chosen:
             try:
-                return chosen, await self._permits.request([held.job.job_id for held in chosen], request_id)
+                return chosen, await self._permits.request([held.job.job_id for held in chosen], asking)
             except CoreUnavailableError as error:
                 wait_s = await self._core_is_away(error)
             except CoreRefusedError as error:

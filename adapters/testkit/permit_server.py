@@ -15,7 +15,7 @@ from adapters.testkit.files import FilesInMemory
 from schemas.collections import ProviderPayment, ProviderPaymentAnswers, ProviderPaymentBatch
 from schemas.files import FileAgain, FileGivenUp, FilesAsked, FilesHolding, FileStored, FileToStore
 from schemas.jobs import Job
-from schemas.permits import PermitMode, PermitRequest
+from schemas.permits import PermitMode, PermitRequest, Sending
 from schemas.rails import EvidenceBatch, EvidenceItem, RailRegistration
 
 KEY_ID, SECRET = "test-rail", "a secret of the tests"
@@ -42,7 +42,7 @@ class PermitServer:
         self.lose_replies = 0
         self.refuse_evidence = False
         self.refuse_payments = False
-        self._answers: dict[UUID, dict[str, Any]] = {}
+        self._answers: dict[int, dict[str, Any]] = {}
         self._runner: web.AppRunner | None = None
         self.url = ""
 
@@ -81,10 +81,11 @@ class PermitServer:
         asked = PermitRequest.model_validate_json(await request.read())
         self.request_ids.append(asked.request_id)
         self.asked_at_s.append(clock_s())
-        answer = self._answers.get(asked.request_id)
+        asking = Sending.of(asked.request_id).asking
+        answer = self._answers.get(asking)
         if answer is None:
             answer = {"answers": [self._answer(job_id) for job_id in asked.job_ids]}
-            self._answers[asked.request_id] = answer
+            self._answers[asking] = answer
         if self.lose_replies > 0:
             self.lose_replies -= 1
             assert request.transport is not None

@@ -30,7 +30,7 @@ from core.store.settling.evidence import EvidenceStore
 from core.store.settling.files import FileStore
 from core.store.settling.messages import MessageStore
 from core.telemetry.catalogue import PERMITS
-from schemas.permits import PermitAnswer, PermitRequest, PermitResponse
+from schemas.permits import PermitAnswer, PermitRequest, PermitResponse, Sending
 from schemas.rails import EvidenceBatch, EvidenceItem, EvidenceKept
 from wire.failpoints import failpoint
 
@@ -70,7 +70,7 @@ def install_internal(app: FastAPI, core: Core, throttle: Throttle) -> HotPaths:
         try:
             # An adapter that waited too long for the answer repeats the request while the first is still at work: it is
             # told the same. BUSY would cost its payments as long as a permit counts.
-            async with unit_of_work(rail, behind=f"permits:{rail}:{asked.request_id}") as uow:
+            async with unit_of_work(rail, behind=f"permits:{rail}:{Sending.of(asked.request_id).asking}") as uow:
                 answers = await grant_permits(uow, ports, rail, caller.key_id, asked, caller.serves, nonce)
                 failpoint("permits.before_commit")
         except RailUnknownError as error:

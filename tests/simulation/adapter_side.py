@@ -17,7 +17,7 @@ from adapters.runtime.port import Rail
 from adapters.runtime.verdicts import Action
 from schemas.envelope import Envelope
 from schemas.jobs import Job
-from schemas.permits import Closed, Granted, NotFound, PermitAnswer, PermitRequest
+from schemas.permits import Closed, Granted, NotFound, PermitAnswer, PermitRequest, Sending
 from tests.simulation.core_side import RAIL, Api, Bus
 from tests.simulation.database import DatabaseError
 from tests.simulation.hosts import Host
@@ -38,6 +38,11 @@ class Reply:
 
     answers: Sequence[PermitAnswer]
     sent_at_s: float
+
+
+def _heard(answering: "asyncio.Future[list[PermitAnswer]]") -> None:
+    if not answering.cancelled():
+        answering.exception()
 
 
 class Adapter:
@@ -117,14 +122,17 @@ class Adapter:
 
     async def _permits_of(self, job_ids: list[UUID], entries: list[Entry]) -> Reply | None:
         """Ask for permits, as the lane does: under one request id until the entries are let go of."""
-        request_id = UUID(int=self._ids.getrandbits(128), version=4)
-        asked = PermitRequest(request_id=request_id, incarnation=self._incarnation, job_ids=job_ids)
+        sending = Sending.of(UUID(int=self._ids.getrandbits(128), version=4))._replace(number=0)
         while all(self.alive_until_s(entry.entry_id) for entry in entries):
             await self._host.step()
-            sent_at_s = self._world.loop.time()
+            sending, sent_at_s = sending._replace(number=sending.number + 1), self._world.loop.time()
+            asked = PermitRequest(request_id=sending.request_id, incarnation=self._incarnation, job_ids=job_ids)
+            # The core works on, though whoever asked has gone: what arrives late takes effect all the same.
+            answering = asyncio.ensure_future(self._api.permits(asked))
+            answering.add_done_callback(_heard)
             try:
                 async with asyncio.timeout(_PERMIT_TIMEOUT_S):
-                    answers = await self._api.permits(asked)
+                    answers = await asyncio.shield(answering)
                 if not self._world.happens(self._world.rates.lost_permit_reply):
                     await self._host.step()
                     return Reply(answers, sent_at_s)

@@ -234,18 +234,19 @@ class Attempts:
             if job is not None and job.rail == rail and (tenants is None or job.tenant_id in tenants)
         }
 
-    async def repeated_attempts(
-        self, uow: Transaction, ids: Sequence[UUID], request_id: UUID, incarnation: UUID
-    ) -> dict[UUID, Attempt]:
-        """Return the last permit of each job that this request of this process was given already."""
+    async def attempts_of(self, uow: Transaction, fences: Mapping[UUID, int]) -> dict[UUID, Attempt]:
+        """Return these permits, one of each job."""
         await uow.step()
-        found: dict[UUID, Attempt] = {}
+        rows: dict[UUID, AttemptRow] = {each: uow.look("attempts", (each, fence)) for each, fence in fences.items()}
+        return {each: Attempt(row.fence, row.mode, row.granted_at) for each, row in rows.items()}
+
+    async def given_again(self, uow: Transaction, ids: Sequence[UUID], request_id: UUID) -> None:
+        """Note which sending the last permits of these jobs went to."""
+        await uow.step()
         for job_id in ids:
-            for fence in range(1, uow.look("jobs", job_id).fence + 1):
-                row: AttemptRow | None = uow.look("attempts", (job_id, fence))
-                if row is not None and (row.request_id, row.incarnation) == (request_id, incarnation):
-                    found[job_id] = Attempt(row.fence, row.mode, row.granted_at)
-        return found
+            job: JobRow = uow.get("jobs", job_id)
+            job.permit_request = request_id
+            uow.put("jobs", job_id, job)
 
     async def note_unread(self, uow: Transaction, fences: Mapping[UUID, int]) -> None:
         """Note that these permits never reached who asked for them."""

@@ -27,6 +27,7 @@ from schemas.permits import (
     PermitAnswer,
     PermitMode,
     PermitRequest,
+    Sending,
     Wait,
 )
 from schemas.rails import RailRegistration
@@ -53,7 +54,7 @@ class LockedJob:
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """A permit that this very request was given before."""
+    """A permit that an earlier sending of an asking was given."""
 
     fence: int
     mode: PermitMode
@@ -76,9 +77,9 @@ class Attempts(Protocol):
         self, uow: Any, rail: str, ids: Sequence[UUID], tenants: frozenset[UUID] | None
     ) -> set[UUID]: ...
 
-    async def repeated_attempts(
-        self, uow: Any, ids: Sequence[UUID], request_id: UUID, incarnation: UUID
-    ) -> dict[UUID, Attempt]: ...
+    async def attempts_of(self, uow: Any, fences: Mapping[UUID, int]) -> dict[UUID, Attempt]: ...
+
+    async def given_again(self, uow: Any, ids: Sequence[UUID], request_id: UUID) -> None: ...
 
     async def note_unread(self, uow: Any, fences: Mapping[UUID, int]) -> None: ...
 
@@ -125,9 +126,8 @@ async def grant_permits(
     """Answer each job of the request, in its order; the caller commits before the answers leave.
 
     Jobs of another rail, or of a tenant that is not among the key's `tenants`, answer NOT_FOUND and are audited.
-    Idempotent per (job, incarnation, request id): what a request was given is given again, and where that may not be
-    used any longer, another in its place. Asked again, it says that no answer was read before: nothing was sent. The
-    nonce of the request, if any, is spent with the permits.
+    Idempotent per (job, incarnation, asking): what an earlier sending was given is given again, and where that may not
+    be used any longer, another in its place (ADR 19). The nonce of the request, if any, is spent with the permits.
     Raises RailUnknownError for a rail without registration, Refusal `replayed_nonce`.
     """
     ids = list(dict.fromkeys(request.job_ids))
@@ -136,11 +136,14 @@ async def grant_permits(
     if state.registration is None:
         raise RailUnknownError(rail)
     answers = _missing(rail, service_key_id, [job_id for job_id in ids if job_id not in locked], held)
-    repeated = await _repeated(uow, ports, request, locked, gates)
+    repeated, late = await _repeated(uow, ports, request, locked, gates)
     grants: dict[UUID, tuple[LockedJob, Grant]] = {}
     unsent = await _unsent(uow, ports, locked)
     for job_id, item in locked.items():
         if job_id in repeated:
+            continue
+        if job_id in late:
+            answers[job_id] = _busy(item, gates)
             continue
         decision = _decide(item, state.registration, gates, unsent=job_id in unsent)
         if isinstance(decision, Grant):
@@ -233,26 +236,39 @@ def _missing(rail: str, service_key_id: str, missing: Sequence[UUID], held: set[
 
 async def _repeated(
     uow: Any, ports: PermitPorts, request: PermitRequest, locked: dict[UUID, LockedJob], gates: Gates
-) -> dict[UUID, tuple[LockedJob, Attempt]]:
-    """Return what this very request was given and may still use; what it may not is noted as never sent."""
-    ids = [
-        job_id
+) -> tuple[dict[UUID, tuple[LockedJob, Attempt]], set[UUID]]:
+    """Return what an earlier sending of this asking was given and may still use, and which jobs it is late for.
+
+    A later sending proves that no answer to an earlier one was read: what may not be used any longer was never sent.
+    An earlier one that arrives behind a later proves nothing; whoever sent it has gone.
+    """
+    asked = Sending.of(request.request_id)
+    given = {
+        job_id: Sending.of(item.job.permit_request)
         for job_id, item in locked.items()
-        if item.job.permit_request == request.request_id
+        if item.job.permit_request is not None
         and item.job.incarnation == request.incarnation
+        and Sending.of(item.job.permit_request).asking == asked.asking
         and item.job.closed_at is None
         and not item.intent_state.is_terminal
-    ]
-    if not ids:
-        return {}
-    given = await ports.attempts.repeated_attempts(uow, ids, request.request_id, request.incarnation)
-    lapsed = {job_id: attempt.fence for job_id, attempt in given.items() if _left_s(attempt, gates) <= 0}
-    if lapsed:
-        await ports.attempts.note_unread(uow, lapsed)
-    for job_id in lapsed:
+    }
+    late = {job_id for job_id, sending in given.items() if sending.number > asked.number}
+    fences = {job_id: locked[job_id].job.fence for job_id in given if job_id not in late}
+    if not fences:
+        return {}, late
+    attempts = await ports.attempts.attempts_of(uow, fences)
+    lapsed = {job_id for job_id, attempt in attempts.items() if _left_s(attempt, gates) <= 0}
+    # The very same sending twice is an adapter of a release that did not number them: it proves nothing either.
+    late |= {job_id for job_id in lapsed if given[job_id] == asked}
+    if unread := {job_id: fences[job_id] for job_id in lapsed - late}:
+        await ports.attempts.note_unread(uow, unread)
+    for job_id in unread:
         # Nobody is at work under it.
         locked[job_id].job = replace(locked[job_id].job, busy_until=None)
-    return {job_id: (locked[job_id], attempt) for job_id, attempt in given.items() if job_id not in lapsed}
+    again = {job_id: (locked[job_id], attempt) for job_id, attempt in attempts.items() if job_id not in lapsed}
+    if again:
+        await ports.attempts.given_again(uow, list(again), request.request_id)
+    return again, late
 
 
 def _left_s(attempt: Attempt, gates: Gates) -> float:
@@ -317,6 +333,11 @@ def _refusal(job_id: UUID, refused: Refused) -> PermitAnswer:
             return Wait(answer="THROTTLED", job_id=job_id, after_s=refused.after_s)
         case Refusal.BUSY:
             return Wait(answer="BUSY", job_id=job_id, after_s=refused.after_s)
+
+
+def _busy(item: LockedJob, gates: Gates) -> PermitAnswer:
+    left_s = 1.0 if item.job.busy_until is None else (item.job.busy_until - gates.now).total_seconds()
+    return Wait(answer="BUSY", job_id=item.job.id, after_s=max(0.0, left_s))
 
 
 def _again(item: LockedJob, attempt: Attempt, gates: Gates, plain: tuple[Payee | None, str]) -> PermitAnswer:

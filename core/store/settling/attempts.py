@@ -68,10 +68,14 @@ SELECT id, fence, tenant_id, mode, reference, provider_account, environment, $6,
 RETURNING job_id, fence
 """
 
-_REPEATED: Final = """
-SELECT job_id, fence, mode, granted_at FROM fleet.attempts
-WHERE job_id = ANY($1::uuid[]) AND job_id BETWEEN $2 AND $3 AND request_id = $4 AND incarnation = $5
-ORDER BY job_id, fence
+_ATTEMPTS: Final = """
+SELECT a.job_id, a.fence, a.mode, a.granted_at FROM unnest($1::uuid[], $2::int[]) AS n(job_id, fence)
+JOIN fleet.attempts a ON a.job_id = n.job_id AND a.fence = n.fence
+WHERE a.job_id BETWEEN $3 AND $4
+"""
+
+_GIVEN_AGAIN: Final = """
+UPDATE fleet.jobs SET permit_request = $2 WHERE id = ANY ($1::uuid[]) AND id BETWEEN $3 AND $4
 """
 
 _UNREAD: Final = """
@@ -136,12 +140,16 @@ async def existing_jobs(
     return {row["id"] for row in rows}
 
 
-async def repeated_attempts(
-    uow: UnitOfWork, ids: Sequence[UUID], request_id: UUID, incarnation: UUID
-) -> dict[UUID, Attempt]:
-    """Return the last permit of each job that this request of this process was given already."""
-    rows = await uow.connection.fetch(_REPEATED, ids, min(ids), max(ids), request_id, incarnation)
+async def attempts_of(uow: UnitOfWork, fences: Mapping[UUID, int]) -> dict[UUID, Attempt]:
+    """Return these permits, one of each job."""
+    ids = sorted(fences)
+    rows = await uow.connection.fetch(_ATTEMPTS, ids, [fences[job_id] for job_id in ids], ids[0], ids[-1])
     return {row["job_id"]: Attempt(row["fence"], PermitMode(row["mode"]), row["granted_at"]) for row in rows}
+
+
+async def given_again(uow: UnitOfWork, ids: Sequence[UUID], request_id: UUID) -> None:
+    """Note which sending the last permits of these jobs went to: one between them that comes late is the older."""
+    await uow.connection.execute(_GIVEN_AGAIN, ids, request_id, min(ids), max(ids))
 
 
 async def note_unread(uow: UnitOfWork, fences: Mapping[UUID, int]) -> None:

@@ -15,6 +15,7 @@ from core.api.serve import internal_app
 from core.domain.context import Context
 from core.domain.ids import derive_id
 from schemas.operations import JobKind
+from schemas.permits import Sending
 from tests.integration.api.conftest import REGISTRATION, World, payout
 from tests.support.signed import Signed
 from tests.support.waiting import until_async
@@ -105,7 +106,8 @@ async def test_a_repeat_waits_a_moment_for_the_first_is_asked_to_come_again_and_
     wallet = await world.funded_wallet(1000)
     body = asking((await world.api.post("/v1/intents", payout(wallet), key="a")).json()["id"])
     own = await adapter(world, http, "noop")
-    number = int.from_bytes(blake2b(f"permits:noop:{body['request_id']}".encode(), digest_size=8).digest(), signed=True)
+    name = f"permits:noop:{Sending.of(UUID(body['request_id'])).asking}"
+    number = int.from_bytes(blake2b(name.encode(), digest_size=8).digest(), signed=True)
     async with admin_connection.transaction():
         await admin_connection.execute("SELECT pg_advisory_xact_lock($1)", number)
         waited = await own.post(PERMITS, body)

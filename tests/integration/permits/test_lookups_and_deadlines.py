@@ -20,6 +20,7 @@ from core.services.settling.settle import Delivery
 from core.store.settling import rails
 from schemas.api import ConfirmRequest
 from schemas.dead_letters import DeadLetter
+from schemas.permits import Sending
 from tests.integration.permits.conftest import RAIL, World, lookup_job, pay_job
 
 PAID: dict[str, Any] = {"amount_minor": 100, "currency": "THB", "provider_tx_id": "T1"}
@@ -272,27 +273,52 @@ async def test_a_lost_reply_burns_no_permit_and_another_account_gets_none(world:
     assert moved.answer == "PAUSED"
 
 
+def sending(number: int) -> dict[str, Any]:
+    """One sending of an asking for permits."""
+    return {"request": Sending(7, number).request_id, "incarnation": UUID(int=2)}
+
+
+async def _negatives(world: World, job_id: UUID) -> list[bool]:
+    told = "SELECT negative_at IS NOT NULL FROM fleet.attempts WHERE job_id = $1 ORDER BY fence"
+    return [row[0] for row in await world.admin.fetch(told, job_id)]
+
+
 async def test_who_asks_again_never_read_an_answer_so_a_lapsed_permit_is_replaced_by_one_to_send(world: World) -> None:
     # No provider that deduplicates: what may have been sent could only be asked about.
     await world.register(inquiry=True)
     wallet = await world.wallet(1000)
     intent, asked_anew = await world.pay(wallet), await world.pay(wallet)
     ids = [pay_job(intent), pay_job(asked_anew)]
-    ours: dict[str, Any] = {"request": UUID(int=1), "incarnation": UUID(int=2)}
-    assert [(each.fence, each.first) for each in await world.ask(ids, **ours)] == [(1, True)] * 2
+    assert [(each.fence, each.first) for each in await world.ask(ids, **sending(1))] == [(1, True)] * 2
     await world.pass_time(6)
-    for fence in (2, 2):
-        (again,) = await world.ask(ids[:1], **ours)
-        assert (again.fence, again.mode, again.first) == (fence, "SEND", False)
+    for number in (2, 3):
+        (again,) = await world.ask(ids[:1], **sending(number))
+        assert (again.fence, again.mode, again.first) == (2, "SEND", False)
         assert 0 < again.send_by_s <= 5
     await world.pass_time(16)
     (anew,) = await world.ask(ids[1:])
-    assert (anew.fence, anew.mode) == (2, "INQUIRE_ONLY"), "another request says nothing about the first"
-    negatives = "SELECT job_id = $1, fence, negative_at IS NOT NULL FROM fleet.attempts ORDER BY 1 DESC, 2"
-    told = [tuple(row) for row in await world.admin.fetch(negatives, ids[0])]
-    assert told == [(True, 1, True), (True, 2, False), (False, 1, False), (False, 2, False)]
+    assert (anew.fence, anew.mode) == (2, "INQUIRE_ONLY"), "another asking says nothing about the first"
+    assert [await _negatives(world, each) for each in ids] == [[True, False], [False, False]]
     await world.tell(ids[0], "SUCCEEDED", fence=2)
     assert (await world.state(intent))[0] == "SETTLED"
+
+
+@pytest.mark.parametrize("told", [True, False], ids=["already told", "still being called"])
+async def test_a_sending_that_arrives_behind_a_later_one_proves_nothing(world: World, told: bool) -> None:
+    await world.register(inquiry=True)
+    intent = await world.pay(await world.wallet(1000))
+    job_id = pay_job(intent)
+    await world.ask([job_id], **sending(1))
+    (used,) = await world.ask([job_id], **sending(3))
+    assert used.fence == 1, "read, and used"
+    if told:
+        await world.tell(job_id, "UNKNOWN")
+    await world.pass_time(6)
+    # The second sending, held up until now, and a copy of the third.
+    for number in (2, 3):
+        (late,) = await world.ask([job_id], **sending(number))
+        assert late.answer in ("BUSY", "CLOSED")
+    assert await _negatives(world, job_id) == [False]
 
 
 async def test_what_was_accepted_for_one_environment_is_neither_sent_nor_asked_about_in_another(world: World) -> None:

@@ -5,19 +5,19 @@ import os
 import signal
 import sys
 from typing import Any
-from uuid import uuid4
 
 import pytest
 from redis.asyncio import Redis
 
 from adapters.runtime.concurrency import AdaptiveLimit
-from adapters.runtime.core_client import CoreClient
+from adapters.runtime.core_client import Asking, CoreClient
 from adapters.runtime.errors import Indeterminate, NotSent, Rejected
 from adapters.runtime.port import Order, Outcome
 from adapters.testkit.permit_server import KEY_ID, SECRET
 from schemas.collections import Received
 from schemas.envelope import raw_fields
 from schemas.operations import JobKind
+from schemas.permits import Sending
 from schemas.results import Basis, Verdict
 from schemas.streams import ADAPTERS_GROUP, control_stream, jobs_dlq_stream, jobs_stream, results_stream
 from tests.integration.runtime.conftest import PAID, RAIL, Bench, ScriptedRail, a_job, pays
@@ -162,8 +162,8 @@ async def test_a_lost_reply_is_asked_again_under_the_same_request_id(bench: Benc
     await bench.work(rail)
     await bench.send(job)
     [result] = await bench.results(1)
-    assert len(bench.core.request_ids) == 2
-    assert len(set(bench.core.request_ids)) == 1
+    first, second = map(Sending.of, bench.core.request_ids)
+    assert (second.asking, second.number) == (first.asking, first.number + 1)
     assert result.fence == 1
 
 
@@ -177,8 +177,10 @@ async def test_a_reply_that_stays_lost_is_asked_again_under_the_same_request_id_
     await bench.work(rail)
     await bench.send(*jobs)
     results = await bench.results(3, timeout_s=15)
-    assert len(bench.core.request_ids) >= 9
-    assert len(set(bench.core.request_ids)) == 1, "asked anew, what was granted could only be asked about"
+    sendings = list(map(Sending.of, bench.core.request_ids))
+    assert [each.number for each in sendings] == list(range(1, len(sendings) + 1))
+    assert len(sendings) >= 9
+    assert len({each.asking for each in sendings}) == 1, "asked anew, what was granted could only be asked about"
     assert [result.fence for result in results] == [1] * 3
     assert len(rail.calls) == 3
 
@@ -188,7 +190,7 @@ async def test_s_runs_from_sending_the_request_that_was_answered(bench: Bench) -
     bench.core.know(job)
     bench.core.lose_replies = 1
     core = CoreClient(bench.core.url, key_id=KEY_ID, secret=SECRET, timeout_s=0.5, budget_s=1.0)
-    reply = await core.request([job.job_id], uuid4())
+    reply = await core.request([job.job_id], Asking())
     await core.close()
     first_s, second_s = bench.core.asked_at_s
     assert first_s < reply.sent_at_s <= second_s
