@@ -180,7 +180,7 @@ class _Desk:
             self._booking.let_wait(fact, payment, intent, until, rests=rested)
         elif judged.fate is PaymentFate.SUSPENDED:
             if judged.reason == FURTHER and intent is not None:
-                self._pass_on(fact, payment, intent)
+                await self._pass_on(fact, payment, intent)
             else:
                 self._booking.suspend(fact, payment, judged.reason, intent)
             self._take_back_at_once(fact, payment)
@@ -192,9 +192,12 @@ class _Desk:
             self._booking.alert("page", "name_of_another_transaction", payment, fact)
         return judged
 
-    def _pass_on(self, fact: ProviderPayment, payment: Payment, intent: IntentRow) -> None:
+    async def _pass_on(self, fact: ProviderPayment, payment: Payment, intent: IntentRow) -> None:
         """Give a further payment of a code to its wallet, by a deposit of its own, as a person would assign it."""
         made = self._booking.pass_on(fact, payment, intent)
+        # As of the collection: without the fees that the payer paid on top.
+        counted_minor = max(0, fact.amount_minor - intent.fees_on_top_minor)
+        await self._ports.limits.note_further(self._uow, made, counted_minor, self._now)
         self._takers[made.id], self._standing[payment.id] = made, SuspenseState.ASSIGNED
 
     def _known(self, fact: ProviderPayment, kind: PaymentKind) -> tuple[Payment | None, bool]:

@@ -133,7 +133,7 @@ async def end_intents(
             transfers += void_transfers(ending.intent)
     ends = [(ending.intent, ending.move.to) for ending in endings]
     if endings or settled:
-        await ports.limits.end(uow, ends + [(intent, IntentState.SETTLED) for intent in settled])
+        await ports.limits.end(uow, ends, settled)
     if endings:
         await ports.intents.move_locked_intents(uow, [ending.move for ending in endings])
         await ports.jobs.close_jobs_of(uow, [(ending.intent.id, ending.outcome) for ending in endings])

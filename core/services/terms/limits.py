@@ -275,12 +275,31 @@ class LimitBook:
         back = _refunds(books, [refund], {refund.id: original}).get(refund.id, ())
         refund.limits = {"held": [each.record() for each in back]} if back else None
 
-    async def end(self, uow: Any, endings: Sequence[tuple[IntentRow, IntentState]]) -> None:
+    async def note_further(self, uow: Any, deposit: IntentRow, amount_minor: int, at: datetime) -> None:
+        """Note with a deposit of the core's own what `end` counts of it: money that is there is refused by no limit.
+
+        One statement where owners or tiers matter, else none.
+        """
+        limits = (await self.book_of(uow, deposit.tenant_id)).matching(deposit.operation, deposit.currency)
+        payers = await self._payers(uow, [deposit], {deposit.id: limits})
+        payer = payers.get(deposit.wallet_id) or Payer(deposit.wallet_id)
+        claims = [claim(each, deposit.tenant_id, payer, at) for each in limits]
+        keys = [one.key for one in claims if one is not None and one.key is not None]
+        used = [Held(key, amount_minor, 1).record() for key in keys]
+        deposit.limits = {"held": used} if used else None
+
+    async def end(
+        self, uow: Any, endings: Sequence[tuple[IntentRow, IntentState]], made: Sequence[IntentRow] = ()
+    ) -> None:
         """Commit what intents held that settle, give back what the others held that end; one statement, or none.
 
-        The caller moves each intent to this state in the same transaction, once. Raises LimitUsageError.
+        The caller moves each intent to this state in the same transaction, once. `made` are intents that were made
+        settled: what is noted with them is used, over a limit too, by counters that may be missing yet, which costs
+        one statement more. Raises LimitUsageError.
         """
         moves: defaultdict[UsageKey, UsageMove] = defaultdict(UsageMove)
+        tenants: dict[UsageKey, UUID] = {}
+        takes = False
         for intent, state in endings:
             for each in held_by(intent) if state in TERMINAL_STATES else ():
                 settled = state is IntentState.SETTLED
@@ -289,7 +308,16 @@ class LimitBook:
                     moves[each.key].held_count -= each.count
                 if settled:
                     _take(moves[each.key], each, used=True)
-        await _write(uow, self._reader, moves, locked=False)
+                tenants[each.key] = intent.tenant_id
+        for intent in made:
+            for each in held_by(intent):
+                _take(moves[each.key], each, used=True)
+                tenants[each.key] = intent.tenant_id
+                takes = takes or each.count > 0  # What a refund gives back is no payment.
+        if takes:
+            # All of them at once, in the one order: those that are missing are made.
+            await self._reader.lock_usage(uow, [(tenants[key], key) for key in moves])
+        await _write(uow, self._reader, moves, locked=takes)
 
     def forget(self, tenant_id: UUID) -> None:
         """Look the tenant's limits up anew, the next time."""

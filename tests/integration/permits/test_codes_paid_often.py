@@ -8,9 +8,20 @@ import pytest
 
 from core.domain.operations import AccountCode
 from core.services.money_in.provider_payments import tell_again
+from core.services.terms.set_limits import set_limit, wallet_limits
 from schemas.collections import PaymentFate
+from schemas.limits import LimitRequest
 from tests.integration.permits.conftest import World
-from tests.integration.permits.test_collections import collect_job, opened, payments, reference, shown, suspense, told
+from tests.integration.permits.test_collections import (
+    collect_job,
+    opened,
+    payments,
+    reference,
+    shown,
+    suspense,
+    told,
+    top_up,
+)
 from tests.integration.permits.test_fees import income, put
 
 OFTEN: dict[str, Any] = {"collection_reusable": True}
@@ -46,6 +57,43 @@ async def test_three_payments_of_one_amount_out_of_order_and_one_told_twice_are_
     assert {each["client_reference"] for each in made} == {"TILL-7"}
     assert await world.alerts() == [], "nothing is left to a person"
     await world.prove()
+
+
+async def test_further_payments_count_over_a_limit_too_and_what_is_asked_for_next_is_refused(world: World) -> None:
+    await limit(world, "deposits", operation="DEPOSIT", max_amount_minor=5_000, refund_gives_back=True)
+    wallet, _, ours = await code(world)
+    # Set once the code was shown: no counter of it is there when the first further payment comes.
+    await limit(world, "by-owner", subject="OWNER", kind="MONTH", max_count=3)
+    for name in ("T1", "T2"):
+        await told(world, {"reference": ours, "transaction_id": name})
+    assert await standing(world, wallet) == {"deposits": (4_000, 0, 1_000, 2), "by-owner": (2_000, 0, None, 1)}
+    await told(world, {"reference": ours, "transaction_id": "T3"})
+    assert await told(world, {"reference": ours, "transaction_id": "T3"}) == [PaymentFate.KNOWN]
+    assert await standing(world, wallet) == {"deposits": (6_000, 0, 0, 3), "by-owner": (4_000, 0, None, 2)}
+    assert await world.money(wallet) == (6_001, 0)
+    refused = await top_up(world, wallet, 1, operation="DEPOSIT")
+    assert await world.state(refused) == ("FAILED", "limit_exceeded")
+    async with world.uow() as uow:
+        assert await world.core.worker_ports.limit_store.verify(uow) == []
+    await world.prove()
+
+
+async def limit(world: World, name: str, **terms: Any) -> None:
+    """Set a limit of a day, which both roles obey at once."""
+    body = {"name": name, "kind": "DAY", "currency": "THB"} | terms
+    async with world.core.ports.unit_of_work(world.caller.context()) as uow:
+        store, asked = world.core.ports.limit_store, LimitRequest.model_validate(body)
+        await set_limit(uow, store, world.caller.tenant_id, "test", asked)
+    for each in (world.core.ports, world.core.worker_ports):
+        each.limits.forget(world.caller.tenant_id)
+
+
+async def standing(world: World, wallet: UUID) -> dict[str, tuple[int, int, int | None, int]]:
+    """Return what is used, held and left of each limit, and how often it was used."""
+    async with world.core.ports.unit_of_work(world.caller.context()) as uow:
+        ports, tenant = world.core.ports, world.caller.tenant_id
+        shown = await wallet_limits(uow, ports.limit_store, tenant, wallet, datetime.now(UTC))
+    return {each.name: (each.used_minor, each.held_minor, each.left_minor, each.used_count) for each in shown.items}
 
 
 async def test_an_answer_that_lists_three_payments_credits_each_and_again_none(world: World) -> None:
