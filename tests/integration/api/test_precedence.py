@@ -10,6 +10,7 @@ from uuid import uuid4
 
 import orjson
 
+from core.services.access.keys import LIMITS_SCOPE, REVIEW_SCOPE
 from tests.integration.api.conftest import World, payout
 from tests.support.signed import Signed
 
@@ -30,16 +31,17 @@ class Sent:
     secret: str | None = None
     media: str = "application/json"
     text: Callable[[bytes], bytes] = bytes
+    path: str = "/v1/intents"
 
     async def code(self) -> str:
         """Send it and return the code that it is refused with."""
         raw = self.text(orjson.dumps(self.body))
         signer = self.client if self.secret is None else Signed(self.client.http, self.client.key_id, self.secret)
-        headers = signer.headers("POST", "/v1/intents", raw, nonce=self.nonce, age_s=self.age_s)
+        headers = signer.headers("POST", self.path, raw, nonce=self.nonce, age_s=self.age_s)
         if not self.signed:
             del headers["Fleet-Signature"]
         headers |= {"Content-Type": self.media} | ({"Idempotency-Key": self.key} if self.key else {})
-        answer = await self.client.http.post("/v1/intents", content=raw, headers=headers)
+        answer = await self.client.http.post(self.path, content=raw, headers=headers)
         code: str = answer.json()["code"]
         return code
 
@@ -91,3 +93,88 @@ async def test_a_key_that_was_used_is_looked_at_after_what_the_key_may_and_befor
     assert await Sent(world.api, unknown).code() == "unknown_currency"
     after = LISTED[LISTED.index("account_not_permitted") :]
     assert after[2:5] == ["idempotency_in_flight", "idempotency_conflict", "unknown_currency"]
+
+
+ANY: Final[tuple[tuple[str, dict[str, Any]], ...]] = (
+    ("body_too_large", {"text": lambda raw: raw + b" " * 65_536}),
+    ("unauthenticated", {"signed": False}),
+    ("stale_timestamp", {"age_s": 301}),
+    ("unauthenticated, by a wrong signature", {"secret": "wrong"}),
+    ("replayed_nonce", {"nonce": "burnt-nonce"}),
+)
+"""What is said first of any call's request."""
+
+
+def unread(field: str, value: bytes) -> tuple[tuple[str, dict[str, Any]], ...]:
+    """Return what is said of a body that cannot be read; `field` with this value is one that it has."""
+    return (
+        ("unsupported_media_type", {"media": "text/plain"}),
+        ("malformed_json", {"text": lambda raw: raw[:-1]}),
+        ("duplicate_field", {"text": lambda raw: raw[:-1] + b',"' + field.encode() + b'":' + value + b"}"}),
+        ("invalid_request", {"body": {field: orjson.loads(value), "surprise": 1}}),
+    )
+
+
+async def in_this_order(sent: Callable[[], Sent], *faults: tuple[str, dict[str, Any]]) -> None:
+    """Let the call answer the first of each pair of neighbours, beside all the faults after it."""
+    first_client = next(changed["client"] for _, changed in faults if "client" in changed)
+    assert (await first_client.post("/v1/wallets", {}, nonce="burnt-nonce")).is_error
+    order = [*ANY, *faults]
+    for place, (first, _) in enumerate(order):
+        asked = sent()
+        for _, changes in reversed(order[place:]):
+            for changed, value in changes.items():
+                setattr(asked, changed, value)
+        assert await asked.code() == first.partition(",")[0], (first, order[place + 1 :][:1])
+
+
+async def test_a_call_of_its_own_right_is_refused_before_its_body_is_read_and_a_foreign_wallet_before_it_is_looked_for(
+    world: World,
+) -> None:
+    wallet, foreign = await world.funded_wallet(1), [uuid4()]
+    desk = await world.other(operations=[LIMITS_SCOPE])
+    no_right = {"operations": ["EXCHANGE"], "accounts": foreign}
+    await in_this_order(
+        lambda: Sent(desk, {"tier": "gold"}, path=f"/v1/wallets/{wallet}/tier"),
+        ("on_behalf_of_missing", {"client": await world.other(acts_for_users=True, **no_right)}),
+        ("operation_not_permitted", {"client": await world.other(**no_right)}),
+        *unread("tier", b'"gold"'),
+        ("not_found, for what is no id", {"path": "/v1/wallets/mine/tier"}),
+        ("account_not_permitted", {"client": await world.other(operations=[LIMITS_SCOPE], accounts=foreign)}),
+        ("not_found", {"path": f"/v1/wallets/{uuid4()}/tier"}),
+    )
+
+
+async def test_a_payment_is_looked_for_before_what_the_key_may_do_with_it_and_its_state_is_told_last(
+    world: World,
+) -> None:
+    wallet, foreign = await world.funded_wallet(1000), [uuid4()]
+    paid = (await world.api.post("/v1/intents", payout(wallet), key="a")).json()["id"]
+    no_right = {"operations": ["EXCHANGE"], "accounts": foreign}
+    await in_this_order(
+        lambda: Sent(world.api, {"amount_minor": 100, "fee_minor": 0}, path=f"/v1/intents/{paid}/confirm"),
+        ("on_behalf_of_missing", {"client": await world.other(acts_for_users=True, **no_right)}),
+        *unread("amount_minor", b"100"),
+        ("not_found", {"path": f"/v1/intents/{uuid4()}/confirm"}),
+        ("not_found, for a wallet that is not covered", {"client": await world.other(**no_right)}),
+        ("operation_not_permitted", {"client": await world.other(operations=["EXCHANGE"])}),
+        ("wrong_state", {}),
+    )
+
+
+async def test_who_may_not_decide_is_told_so_before_what_was_decided(world: World) -> None:
+    wallet = await world.funded_wallet(1000)
+    maker = await world.other(operations=["PAYOUT", REVIEW_SCOPE])
+    reviewer = await world.other(operations=[REVIEW_SCOPE])
+    held = (await maker.post("/v1/intents", payout(wallet, requires_monitoring=True), key="a")).json()["id"]
+    path = f"/v1/intents/{held}/review"
+    assert (await reviewer.post(path, {"decision": "APPROVE"})).status_code == 200
+    await in_this_order(
+        lambda: Sent(reviewer, {"decision": "REJECT", "reason": "seen"}, path=path),
+        ("on_behalf_of_missing", {"client": await world.other(operations=["EXCHANGE"], acts_for_users=True)}),
+        ("operation_not_permitted", {"client": await world.other(operations=["EXCHANGE"])}),
+        *unread("decision", b'"REJECT"'),
+        ("not_found", {"path": f"/v1/intents/{uuid4()}/review"}),
+        ("review_own_intent", {"client": maker}),
+        ("wrong_state", {}),
+    )
