@@ -186,7 +186,7 @@ class IntentView(Contract):
     next_action: NextAction | None = None
     """Of a collection that waits for its payer: what to show."""
     confirmed_minor: int | None = None
-    """Of a collection: what was received and credited, where a tolerance let it differ from the amount."""
+    """Of a collection: what was received and credited, where that is not just the amount, or fees are on top of it."""
     created_at: datetime
     updated_at: datetime
     deadline: datetime | None

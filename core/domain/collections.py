@@ -203,7 +203,7 @@ def judge(
         return Judgement(PaymentFate.SUSPENDED, closed)
     if fact.currency != intent.currency:
         return Judgement(PaymentFate.SUSPENDED, "currency_differs")
-    if not tolerance.takes(intent.principal_minor, fact.amount_minor):
+    if not tolerance.takes(intent.expected_minor, fact.amount_minor):
         return Judgement(PaymentFate.SUSPENDED, "amount_differs")
     return Judgement(PaymentFate.CREDITED) if open_ else Judgement(PaymentFate.SUSPENDED, FURTHER)
 

@@ -110,7 +110,9 @@ class IntentRow:
     payee_qr: dict[str, Any] | None = None
     """The parts of the scanned code that the payee came as."""
     confirmed_minor: int | None = None
-    """Of a collection: what was received, where a tolerance let it differ from the amount."""
+    """Of a collection: what was received, where that is not just the amount, or its payer was asked for more."""
+    asked_minor: int | None = None
+    """Of a collection: what its payer was asked for, where fees are on top; None where that is the amount."""
 
     @property
     def fees_on_top_minor(self) -> int:
@@ -122,7 +124,7 @@ class IntentRow:
         """What goes from one party to the other, and a provider is told to pay: the amount less the fees out of it."""
         if self.is_collected:
             # It all comes in, with the fees on top that the payer was asked for; they all leave the wallet behind it.
-            return self.confirmed_minor or self.amount_minor + (self.fees_on_top_minor if self.awaits_money else 0)
+            return self.confirmed_minor or self._unconfirmed_minor
         if self.direction == Direction.OUT:
             # The payer gets it all back; the fees that go back with it come from who got them.
             return self.amount_minor - sum(leg.amount_minor for leg in self.fee_legs)
@@ -130,6 +132,21 @@ class IntentRow:
             # What fees take out of an exchange comes out of what is bought.
             return self.amount_minor
         return self.amount_minor - sum_minor(self.fee_legs, FeePhase.POST)
+
+    @property
+    def expected_minor(self) -> int:
+        """Of a collection: what its payer was asked for, whatever came; a code's further payments are held to it."""
+        return self.asked_minor or self.amount_minor
+
+    @property
+    def _unconfirmed_minor(self) -> int:
+        """Of a collection without a note of what came: just the amount where it was paid, else what is to come.
+
+        Where more than the amount was asked for, a note is always made; only a release that asked for no fees on top
+        makes none of an amount that came as it is.
+        """
+        was_paid = self.decision == "POST" or self.state == IntentState.REVIEW
+        return self.amount_minor if was_paid else self.expected_minor
 
     @property
     def bought_minor(self) -> int:

@@ -180,7 +180,7 @@ def refund(
             original_intent_id=intent_id,
             # Where there was no other wallet, the core says why such a payment is not refunded.
             wallet_id=original.counterparty_wallet_id or original.wallet_id,
-            amount_minor=to_minor(amount, currency_of(original.currency)) if amount else _paid_minor(original),
+            amount_minor=to_minor(amount, currency_of(original.currency)) if amount else paid_minor(original),
             currency=original.currency,
             reference=reference,
         )
@@ -195,11 +195,10 @@ def refund(
     show_dry_run("give back", told | {"out of wallet": request.wallet_id}, as_json)
 
 
-def _paid_minor(original: IntentView) -> int:
+def paid_minor(original: IntentView) -> int:
     """Return all that there was to give back: of a collection what its payer paid, the fees that it cost included."""
     if original.operation in COLLECTED:
-        on_top_minor = original.fee_minor if original.direction is None else 0
-        return original.confirmed_minor or original.amount_minor + on_top_minor
+        return original.received_minor + sum(leg.amount_minor for leg in original.fees)
     return original.received_minor
 
 

@@ -86,8 +86,11 @@ class Booking:
         self._add_accounts(accounts_of(intent))
 
     def _confirm(self, fact: ProviderPayment, intent: IntentRow) -> None:
-        """Note what came, where that is not what the payer was asked for."""
-        if fact.amount_minor != intent.principal_minor:
+        """Note what came, where that is not just the amount, or fees are on top of it.
+
+        With fees on top it is noted always, so that no release has to guess whether the payer was asked for them.
+        """
+        if fact.amount_minor != intent.amount_minor or intent.fees_on_top_minor:
             intent.confirmed_minor = self.confirmed[intent.id] = fact.amount_minor
 
     def _pay_fees(self, fact: ProviderPayment, intent: IntentRow) -> None:

@@ -195,8 +195,8 @@ class _Desk:
     async def _pass_on(self, fact: ProviderPayment, payment: Payment, intent: IntentRow) -> None:
         """Give a further payment of a code to its wallet, by a deposit of its own, as a person would assign it."""
         made = self._booking.pass_on(fact, payment, intent)
-        # As of the collection: without the fees that the payer paid on top.
-        counted_minor = max(0, fact.amount_minor - intent.fees_on_top_minor)
+        # As of the collection: without the fees that the payer was asked for on top.
+        counted_minor = max(0, fact.amount_minor - (intent.expected_minor - intent.amount_minor))
         await self._ports.limits.note_further(self._uow, made, counted_minor, self._now)
         self._takers[made.id], self._standing[payment.id] = made, SuspenseState.ASSIGNED
 

@@ -26,7 +26,7 @@ from schemas.codes.payable import Payable
 from schemas.events import IntentState
 from schemas.fees import FeePhase
 from schemas.money import money_text
-from schemas.operations import Direction, OperationType
+from schemas.operations import COLLECTED, Direction, OperationType
 from schemas.permits import Payee
 from schemas.rails import RailRegistration
 
@@ -258,7 +258,8 @@ def row_of(asked: Asked, plan: Plan, moment: Moment) -> IntentRow:
         ledger_epoch=moment.ledger_epoch,
         traceparent=asked.traceparent,
         fee_legs=plan.fee_legs,
-        fee_minor=sum_minor(plan.fee_legs, FeePhase.PRE),
+        fee_minor=(on_top_minor := sum_minor(plan.fee_legs, FeePhase.PRE)),
+        asked_minor=request.amount_minor + on_top_minor if on_top_minor and request.operation in COLLECTED else None,
         counterparty_wallet_id=counterparty,
         direction=direction,
         original_intent_id=request.original_intent_id,

@@ -53,6 +53,7 @@ _INSERTED: Final = {
     "ledger_epoch": "int",
     "traceparent": "text",
     "fee_legs": "jsonb",
+    "asked_minor": "bigint",
     "counterparty_wallet_id": "uuid",
     "direction": "text",
     "original_intent_id": "uuid",

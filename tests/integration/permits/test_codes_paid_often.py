@@ -166,3 +166,15 @@ async def test_what_comes_after_the_time_that_was_shown_rests_in_suspense(world:
         await told(world, {"reference": ours, "transaction_id": name, "occurred_at": at})
     assert (await world.money(wallet), await suspense(world)) == ((4_001, 0), 2_000)
     assert await world.alerts() == [("ticket", "suspense_late_payment")]
+
+
+async def test_what_the_first_payer_paid_too_little_of_is_no_measure_for_the_next(world: World) -> None:
+    await world.admin.execute(
+        "INSERT INTO fleet.collection_tolerances VALUES ($1, 'DEPOSIT', 'THB', 10, 0, 'test')", world.caller.tenant_id
+    )
+    wallet, _, ours = await code(world)
+    for name, amount_minor in (("T1", 1_990), ("T2", 2_000), ("T3", 1_990), ("T4", 1_989)):
+        await told(world, {"reference": ours, "transaction_id": name, "amount_minor": amount_minor})
+    assert [each["amount_minor"] for each in await further(world)] == [2_000, 1_990]
+    assert (await world.money(wallet), await suspense(world)) == ((1 + 1_990 + 2_000 + 1_990, 0), 1_989)
+    await world.prove()

@@ -7,10 +7,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from core.domain.collections import EXACT, Payment, Tolerance, judge, judge_return
+from core.domain.collections import EXACT, FURTHER, Payment, Tolerance, judge, judge_return
+from core.domain.fee_legs import FeeAccount, FeeLeg
 from core.domain.intents import IntentRow
 from schemas.collections import PaymentFate, PaymentSource, PaymentStatus, ProviderPayment
 from schemas.events import IntentState
+from schemas.fees import FeePhase
 
 _OPEN = [IntentState.AUTHORIZED, IntentState.DISPATCHED, IntentState.UNRESOLVED]
 _ENDED = [IntentState.SETTLED, IntentState.FAILED, IntentState.CANCELLED, IntentState.EXPIRED]
@@ -20,6 +22,17 @@ def collection(state: IntentState) -> IntentRow:
     decision = "POST" if state is IntentState.SETTLED else None
     return IntentRow(UUID(int=5), UUID(int=1), "key", "TOPUP", state, UUID(int=2), 2_000, "THB", "AUTHORIZED",
                      decision=decision)  # fmt: skip
+
+
+def on_top(state: IntentState, asked_minor: int | None, confirmed_minor: int | None) -> IntentRow:
+    """Return a DEPOSIT of 2000 with 30 on top, as its payer was asked, and with the note of what came."""
+    intent = collection(state)
+    intent.operation, intent.fee_legs = (
+        "DEPOSIT",
+        (FeeLeg("fee:0", FeePhase.PRE, FeeAccount("FEE_INCOME"), 30, UUID(int=7), 1),),
+    )
+    intent.fee_minor, intent.asked_minor, intent.confirmed_minor = 30, asked_minor, confirmed_minor
+    return intent
 
 
 collections = st.one_of(st.none(), st.sampled_from(_OPEN + _ENDED).map(collection))
@@ -113,3 +126,37 @@ def test_odd_small_amounts_against_a_code_of_20_baht_are_never_credited(baht: in
     )
     judged = judge(fact, None, collection(IntentState.DISPATCHED), EXACT)
     assert (judged.fate, judged.reason) == (PaymentFate.SUSPENDED, "amount_differs")
+
+
+@pytest.mark.parametrize(
+    ("state", "asked_minor", "confirmed_minor", "principal_minor"),
+    [
+        (IntentState.AUTHORIZED, 2_030, None, 2_030),
+        (IntentState.AUTHORIZED, None, None, 2_000),
+        (IntentState.SETTLED, 2_030, 2_030, 2_030),
+        (IntentState.SETTLED, 2_030, 1_990, 1_990),
+        (IntentState.SETTLED, None, None, 2_000),
+        (IntentState.SETTLED, 2_030, None, 2_000),
+        (IntentState.REVIEW, 2_030, None, 2_000),
+    ],
+    ids=["asked", "asked before", "settled", "tolerated", "before", "settled by old code", "waits by old code"],
+)
+def test_what_came_is_what_was_noted_or_asked_for_whichever_release_asked_and_settled(
+    state: IntentState, asked_minor: int | None, confirmed_minor: int | None, principal_minor: int
+) -> None:
+    assert on_top(state, asked_minor, confirmed_minor).principal_minor == principal_minor
+
+
+@given(st.integers(1_900, 2_100), st.sampled_from([None, 1_990, 2_000, 2_030]), st.sampled_from([None, 2_030]))
+def test_a_further_payment_is_held_to_what_was_asked_for_and_not_to_what_came_first(
+    came_minor: int, first_minor: int | None, asked_minor: int | None
+) -> None:
+    intent, tolerance = on_top(IntentState.SETTLED, asked_minor, first_minor), Tolerance(20, 5)
+    fact = ProviderPayment(
+        provider_account="main", environment="sandbox", transaction_id="T2", status=PaymentStatus.SUCCEEDED,
+        amount_minor=came_minor, currency="THB", reference="REF", source=PaymentSource.POLL, confirmed=True,
+        occurred_at=datetime(2026, 1, 1, tzinfo=UTC),
+    )  # fmt: skip
+    taken = -20 <= came_minor - (asked_minor or 2_000) <= 5
+    judged = judge(fact, None, intent, tolerance, reusable=True)
+    assert (judged.fate, judged.reason) == (PaymentFate.SUSPENDED, FURTHER if taken else "amount_differs")

@@ -64,6 +64,8 @@ def intents(draw: st.DrawFn, operations: Sequence[OperationType] = tuple(sorted(
         left_minor -= fee_minor if phase in within else 0
         legs.append(FeeLeg(f"fee:{n}", phase, draw(st.sampled_from(ACCOUNTS)), fee_minor, UUID(int=9), 1))
     named_minor = draw(st.integers(0, 10**6)) if declared.needs_rail else 0
+    # A release that asked payers for no fees on top noted nothing; nor does what is given out of suspense.
+    asks = declared.collects and direction is None and draw(st.booleans())
     return IntentRow(
         UUID(int=5), TENANT, "key", operation, "VALIDATED", WALLET, amount_minor,
         draw(st.sampled_from(["THB", "JPY", "RUB"])), "VALIDATED",
@@ -73,6 +75,7 @@ def intents(draw: st.DrawFn, operations: Sequence[OperationType] = tuple(sorted(
         direction=direction,
         original_intent_id=UUID(int=6) if declared.refunds else None,
         exchange=exchange,
+        asked_minor=amount_minor + sum_minor(legs, FeePhase.PRE) if asks else None,
     )  # fmt: skip
 
 
@@ -110,9 +113,8 @@ def test_the_payer_loses_amount_and_fee_and_everybody_else_gets_it(intent: Inten
         sign = -1 if intent.direction in (Direction.DEBIT, Direction.TO_LIQUIDITY, Direction.TO_SUSPENSE) else 1
         assert changes == {WALLET: sign * paid_minor, other.id: -sign * paid_minor}
     elif intent.is_collected:
-        # All of it comes in, with the fees on top that the payer is asked for, and every fee leaves behind it.
-        on_top_minor = sum_minor(intent.fee_legs, FeePhase.PRE) if intent.direction is None else 0
-        assert intent.principal_minor == intent.amount_minor + on_top_minor
+        # All that was asked for comes in, and every fee leaves behind it.
+        assert intent.principal_minor == (intent.asked_minor or intent.amount_minor)
         assert changes[WALLET] == intent.principal_minor - fees_minor
     else:
         assert changes[WALLET] == -paid_minor
