@@ -50,12 +50,19 @@ SELECT $1, {", ".join(COLUMNS)} FROM incoming_lines ON CONFLICT (file_id, line) 
 _FILE: Final = "SELECT * FROM fleet.register_files WHERE id = $1 AND rail = $2 FOR UPDATE"
 _SAME: Final = """
 SELECT id FROM fleet.register_files WHERE rail = $1 AND provider_account = $2 AND environment = $3
-    AND business_day = $4 AND section = $5 AND file_hash = $6 AND state = $7
+    AND business_day = $4 AND section = $5 AND file_hash = $6 AND state = $7 AND (source = 'FETCHED' OR source = $8)
 """
 _SUPERSEDE: Final = """
 UPDATE fleet.register_files SET state = 'SUPERSEDED' WHERE rail = $1 AND provider_account = $2 AND environment = $3
     AND business_day = $4 AND section = $5 AND state IN ('COMPLETE', 'ABSENT')
 """
+_SUPERSEDE_ALONE: Final = """
+UPDATE fleet.register_files SET state = 'SUPERSEDED' WHERE rail = $1 AND provider_account = $2 AND environment = $3
+    AND business_day = $4 AND source = 'IMPORTED' AND state IN ('COMPLETE', 'ABSENT')
+    AND completed_at <= coalesce((SELECT min(completed_at) FROM fleet.register_files WHERE rail = $1
+        AND provider_account = $2 AND environment = $3 AND business_day = $4 AND source = 'FETCHED'), 'infinity')
+"""
+"""What one person brought before the provider told anything, under any section; later it takes two."""
 _FETCHED_ONE: Final = """
 SELECT max(completed_at) FROM fleet.register_files WHERE rail = $1 AND provider_account = $2 AND environment = $3
     AND business_day = $4 AND source = 'FETCHED' AND completed_at IS NOT NULL
@@ -64,12 +71,15 @@ SELECT max(completed_at) FROM fleet.register_files WHERE rail = $1 AND provider_
 _BROUGHT: Final = """
 SELECT id, received_by FROM fleet.register_files WHERE rail = $1 AND provider_account = $2 AND environment = $3
     AND business_day = $4 AND section = $5 AND file_hash = $6 AND source = 'IMPORTED' AND state = 'SUPERSEDED'
-    AND completed_at > $7
+    AND completed_at > greatest($7, (SELECT max(completed_at) FROM fleet.register_files WHERE rail = $1
+        AND provider_account = $2 AND environment = $3 AND business_day = $4 AND section = $5 AND state = 'COMPLETE'))
 ORDER BY id DESC FOR UPDATE
 """
-_COUNTS_NOW: Final = "UPDATE fleet.register_files SET state = 'COMPLETE' WHERE id = $1"
+_COUNTS_NOW: Final = (
+    "UPDATE fleet.register_files SET state = 'COMPLETE', completed_at = clock_timestamp() WHERE id = $1"
+)
 _CLOSE: Final = """
-UPDATE fleet.register_files SET state = $2, lines = $3, file_hash = $4, completed_at = now() WHERE id = $1
+UPDATE fleet.register_files SET state = $2, lines = $3, file_hash = $4, completed_at = clock_timestamp() WHERE id = $1
 """
 _FETCHED: Final = """
 UPDATE fleet.register_days SET fetched_at = now(), leased_until = NULL
@@ -218,7 +228,8 @@ class RegisterStore:
         """Make a register count, in the place of an earlier edition; the same bytes again leave the one that counts.
 
         A file that a person brings for a day that was fetched counts once a second one, who `agrees`, brings the same
-        bytes; until then it is kept SUPERSEDED. Raises Refusal: not_found, register_incomplete.
+        bytes; until then it is kept SUPERSEDED, as is what one person brought before the day was fetched.
+        Raises Refusal: not_found, register_incomplete.
         """
         row = await uow.connection.fetchrow(_FILE, file_id, rail)
         if row is None or row["state"] != RegisterState.LOADING:
@@ -228,10 +239,14 @@ class RegisterStore:
         if there != lines:
             text = f"{there} of {lines} lines have come: send the others"
             raise Refusal("register_incomplete", text, field="lines")
-        same = await uow.connection.fetchval(_SAME, *named, file_hash, state)
+        # One at a time for a day: neither of a file that is brought and one that is fetched may miss the other.
+        await uow.connection.execute(_ONE_AT_A_TIME, "register day " + "/".join(map(str, named[:4])))
+        same = await uow.connection.fetchval(_SAME, *named, file_hash, state, row["source"])
         fetched_at = None
         if row["source"] == "IMPORTED":
             fetched_at = await uow.connection.fetchval(_FETCHED_ONE, *named[:4])
+        else:
+            await uow.connection.execute(_SUPERSEDE_ALONE, *named[:4])
         if same is not None:
             await self.drop(uow, file_id)
         elif fetched_at is not None:

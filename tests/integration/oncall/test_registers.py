@@ -246,9 +246,11 @@ async def test_the_same_register_again_is_the_same_and_a_newer_edition_takes_its
             await uow.connection.execute("DELETE FROM fleet.register_lines")
 
 
-async def brought_by(day: Day, name: str, role: Role, lines: Sequence[RegisterLine]) -> RegisterState:
+async def brought_by(
+    day: Day, name: str, role: Role, lines: Sequence[RegisterLine], section: str = ""
+) -> RegisterState:
     """Let a person of this role bring these lines as a file; return what became of it."""
-    mapping = shipped_mapping("ipps").model_copy(update={"rail": RAIL, "provider_account": "main"})
+    mapping = shipped_mapping("ipps").model_copy(update={"rail": RAIL, "provider_account": "main", "section": section})
     text = "PSP Transaction Id,Client Reference,Type,Amount,Fee,Status,Transaction Time\n" + "".join(
         f"{x.provider_ref},{x.our_ref},TRANSFER,1.00,0.00,{'FAILED' if x.status == 'FAILED' else 'SUCCEEDED'},"
         f"{x.at:%d/%m/%Y %H:%M:%S}\n"
@@ -289,6 +291,45 @@ async def test_a_file_counts_against_what_was_fetched_when_two_people_bring_it_a
         " ORDER BY seq"
     )
     assert [row["actor"] for row in told][1] == "person:cleo"
+
+
+@pytest.mark.parametrize("section", ["", "x"])
+async def test_what_one_person_brought_under_any_section_counts_no_more_once_the_day_is_fetched(
+    day: Day, section: str
+) -> None:
+    assert await brought_by(day, "anna", Role.ADMIN, day.lines, section) == RegisterState.COMPLETE
+    assert (await day.compare()).breaks == 0
+    await day.bring(day.lines[1:])
+    assert (await day.compare()).breaks == 1, "the line that only one person's file has is missing there"
+    # What two people agree to since stays when the provider tells more of another section.
+    assert await brought_by(day, "anna", Role.ADMIN, day.lines[:1], "y") == RegisterState.SUPERSEDED
+    assert await brought_by(day, "cleo", Role.APPROVER, day.lines[:1], "y") == RegisterState.COMPLETE
+    assert (await day.compare()).breaks == 0
+    await day.bring(day.lines[2:])
+    assert (await day.compare()).breaks == 1
+    async with day.world.uow() as uow:
+        files = await day.world.core.worker_ports.registers.files(uow, RAIL, None, 10)
+    assert [(each.section, each.lines) for each in files if each.state == RegisterState.COMPLETE] == [("", 2), ("y", 1)]
+
+
+async def test_an_agreement_that_another_took_the_place_of_is_of_no_use_to_one_of_its_people(day: Day) -> None:
+    await day.bring(day.lines[2:])
+    for lines, people in ((day.lines, ("anna", "cleo")), (day.lines[1:], ("ben", "dora"))):
+        assert await brought_by(day, people[0], Role.ADMIN, lines) == RegisterState.SUPERSEDED
+        assert await brought_by(day, people[1], Role.APPROVER, lines) == RegisterState.COMPLETE
+    assert (await day.compare()).breaks == 1
+    assert await brought_by(day, "cleo", Role.APPROVER, day.lines) == RegisterState.SUPERSEDED, "alone"
+    assert (await day.compare()).breaks == 1
+    later = datetime.combine(day.day + timedelta(days=1), datetime.min.time(), UTC) + timedelta(hours=1)
+
+    async def compared() -> list[int]:
+        runs = await compare_lately(day.world.core.worker_ports, CONTEXT, later)
+        return [run.breaks for run in runs if run.business_day == day.day]
+
+    await compared()
+    assert await compared() == [], "nothing came since"
+    assert await brought_by(day, "anna", Role.ADMIN, day.lines) == RegisterState.COMPLETE
+    assert await compared() == [0]
 
 
 async def test_a_register_counts_only_when_every_line_has_come(day: Day) -> None:
