@@ -48,6 +48,8 @@ class LetterState(StrEnum):
 class LetterFields(Contract):
     """What is known of letters: those match that fit everything that is given."""
 
+    tenant_id: UUID | None = None
+    """Narrows what a key of the system's tenant reaches; of another's it is its own."""
     rail: Word | None = None
     error_class: Word | None = None
     fingerprint: Word | None = None
@@ -67,10 +69,9 @@ class LetterFields(Contract):
 
 
 class LetterQuery(LetterFields):
-    """A page of letters, or of groups of them. `tenant_id` narrows what a key of the system's tenant sees."""
+    """A page of letters, or of groups of them."""
 
     state: LetterState = LetterState.OPEN
-    tenant_id: UUID | None = None
     cursor: Annotated[str, Field(max_length=400)] | None = None
     limit: Annotated[int, Field(ge=1, le=500)] = 100
 

@@ -36,9 +36,11 @@ Class = Annotated[str | None, typer.Option("--class", help="Only this class of e
 Fingerprint = Annotated[str | None, typer.Option(help="Only letters with this fingerprint.")]
 Operation = Annotated[str | None, typer.Option(help="Only this operation.")]
 Provider = Annotated[str | None, typer.Option(help="Only this provider.")]
+Tenant = Annotated[UUID | None, typer.Option(help="Only this tenant's; for keys of the system's tenant.")]
 Intent = Annotated[UUID | None, typer.Option(help="Only this payment's.")]
 Job = Annotated[UUID | None, typer.Option(help="Only this job's.")]
 Trace = Annotated[str | None, typer.Option(help="Only of this trace: its 32 digits.")]
+Evidence = Annotated[UUID | None, typer.Option(help="Only of the job that this evidence is about.")]
 Permits = Annotated[int | None, typer.Option(help="Only with so many permits when it died; 0: never sent.")]
 Text = Annotated[
     str | None, typer.Option(help="Words of the message, the class, the provider's reference or the masked payload.")
@@ -59,9 +61,11 @@ def redrive(
     fingerprint: Fingerprint = None,
     operation: Operation = None,
     provider: Provider = None,
+    tenant: Tenant = None,
     intent: Intent = None,
     job: Job = None,
     trace: Trace = None,
+    evidence: Evidence = None,
     permits: Permits = None,
     text: Text = None,
     after: After = None,
@@ -77,7 +81,8 @@ def redrive(
     """Send all matching dead letters again. A dry run without --yes; a doubt or a large number waits for approval."""
     selection = _selection(
         ids, after, before, rail=rail, error_class=error_class, fingerprint=fingerprint, operation=operation,
-        provider=provider, intent_id=intent, job_id=job, trace_id=trace, permits=permits, text=text,
+        provider=provider, tenant_id=tenant, intent_id=intent, job_id=job, trace_id=trace, evidence_id=evidence,
+        permits=permits, text=text,
     )  # fmt: skip
     pace = {"canary": canary, "rate_per_s": rate, "ramp_s": ramp, "stop_at_percent": stop_at}
     asked = {"selection": selection, "reason": reason, "incident": incident, "dry_run": not yes} | pace
@@ -98,9 +103,11 @@ def discard(
     fingerprint: Fingerprint = None,
     operation: Operation = None,
     provider: Provider = None,
+    tenant: Tenant = None,
     intent: Intent = None,
     job: Job = None,
     trace: Trace = None,
+    evidence: Evidence = None,
     permits: Permits = None,
     text: Text = None,
     after: After = None,
@@ -111,7 +118,8 @@ def discard(
     """Close all matching dead letters without sending them; their payments go on by themselves. Needs approval."""
     selection = _selection(
         ids, after, before, rail=rail, error_class=error_class, fingerprint=fingerprint, operation=operation,
-        provider=provider, intent_id=intent, job_id=job, trace_id=trace, permits=permits, text=text,
+        provider=provider, tenant_id=tenant, intent_id=intent, job_id=job, trace_id=trace, evidence_id=evidence,
+        permits=permits, text=text,
     )  # fmt: skip
     asked: dict[str, Any] = {"action": RedriveAction.DISCARD, "selection": selection, "reason": reason}
     pace = {"canary": 0, "rate_per_s": 5000, "ramp_s": 0}

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Final
 
 import pytest
+import yaml
 
 from core.domain.collections import FURTHER
 from core.domain.stranded import StrandedKind
@@ -129,3 +130,13 @@ def test_every_command_of_a_page_exists() -> None:
             assert not verbs or verb in verbs or verb.startswith("--"), (name, line)
             seen.add(line)
     assert len(seen) > 25
+
+
+def test_every_service_that_a_page_stops_or_enters_is_one_of_composes() -> None:
+    services = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]
+    text = " ".join((ROOT / "docs/runbook.md").read_text().split())
+    entered = re.findall(r"docker compose exec (\S+)", text)
+    stopped = [name for names in re.findall(r"docker compose stop ([a-z -]+)`", text) for name in names.split()]
+    assert entered
+    assert stopped
+    assert set(entered + stopped) <= services.keys()

@@ -10,12 +10,9 @@ from core.services.on_call.dead_letters import cursor_behind, group_before, trac
 from core.services.on_call.explain import explain
 from core.services.on_call.redrives import filter_of, reach
 from core.services.problems import Refusal
-from schemas.on_call import LetterQuery, LetterSelection, LetterState
+from schemas.on_call import LetterFields, LetterQuery, LetterSelection, LetterState
 
-FIELDS: Final = (
-    "rail", "error_class", "fingerprint", "operation", "provider", "text", "intent_id", "job_id", "trace_id",
-    "evidence_id", "permits", "received_after", "received_before",
-)  # fmt: skip
+FIELDS: Final = tuple(LetterFields.model_fields)
 """What a search of letters may be narrowed by; a redrive of all that match takes the same."""
 _TIMES: Final = ("received_after", "received_before")
 

@@ -1,12 +1,16 @@
 """What people do on the pages, on real rows: the same use cases as at the API, and each step in the journal."""
 
+import re
+from html import unescape
 from typing import Any
-from uuid import UUID
+from urllib.parse import parse_qsl, urlsplit
+from uuid import UUID, uuid4
 
 from core.domain.roles import Role
 from core.services.on_call.run_redrives import run_redrives
 from core.services.settling.facts import Alert
 from core.store.settling.facts import close_alerts, raise_alerts
+from schemas.on_call import LetterFields, LetterQuery, LetterSelection
 from tests.integration.console.conftest import ConsoleWorld
 from tests.integration.oncall.conftest import bury
 from tests.integration.permits.conftest import RAIL, World, pay_job
@@ -275,3 +279,36 @@ async def test_an_alert_is_a_row_that_says_what_stands_who_proposes_and_who_clos
     assert "by boris, as anna proposed: the provider returned it" in shown
     assert "by the core itself: the books say what its provider says" in shown
     assert [each["actor"] for each in await journal(world, "alert_closed")] == ["person:boris"]
+
+
+async def test_what_is_acted_on_is_what_the_list_was_narrowed_to_by_every_field(console: ConsoleWorld) -> None:
+    narrowed = {name: str(uuid4()) for name in ("tenant_id", "intent_id", "job_id", "evidence_id")} | {
+        "rail": RAIL, "error_class": "poison", "fingerprint": "poison-print", "operation": "PAYOUT", "provider": "psp",
+        "trace_id": "a" * 32, "permits": "0", "text": "two words", "received_after": "2026-11-21 03:00",
+        "received_before": "2026-11-22 03:00",
+    }  # fmt: skip
+    assert narrowed.keys() == LetterFields.model_fields.keys() == LetterSelection.model_fields.keys() - {"ids"}
+    assert narrowed.keys() < LetterQuery.model_fields.keys()
+    wallet = await console.world.wallet(10_000)
+    await bury(console.world, await console.world.pay(wallet))
+    olga = await console.person(Role.OPERATOR)
+    await olga.open("/dead-letters", **narrowed)
+    assert "No letter matches." in olga.text
+    await olga.send("/redrives/new")
+    assert narrowed.items() <= olga.form("/redrives/new").fields.items()
+    await olga.open("/dead-letters/groups", rail=RAIL, text="poison", received_after="2020-01-01 03:00")
+    kept = {"rail": RAIL, "text": "poison", "received_after": "2020-01-01 03:00"}
+    links = [
+        dict(parse_qsl(urlsplit(unescape(link)).query)) for link in re.findall(r'href="(/dead[^"]+)"', olga.page.text)
+    ]
+    assert [kept.items() <= link.items() for link in links if "fingerprint" in link] == [True]
+
+
+async def test_a_redrive_by_tenant_counts_that_tenants_letters_and_no_others(console: ConsoleWorld) -> None:
+    world = console.world
+    await bury(world, await world.pay(await world.wallet(10_000)))
+    olga = await console.person(Role.OPERATOR)
+    terms = {"error_class": "poison", "reason": "rubbish", "incident": "INC-1"}
+    for tenant, letters in ((world.caller.tenant_id, 1), (uuid4(), 0)):
+        await olga.open("/redrives/new", tenant_id=str(tenant), **terms)
+        assert f"{letters} letters" in olga.text
