@@ -8,6 +8,7 @@ import pytest
 
 from schemas.streams import jobs_stream, shards_of
 from tests.chaos.conftest import Fleet, check, running_fleet
+from tests.support.waiting import until_async
 from wire.client import BLOCK_MS, StreamServers, connect_redis
 
 pytestmark = [pytest.mark.long, pytest.mark.chaos]
@@ -34,7 +35,7 @@ async def test_a_killed_master_of_a_cluster_costs_a_pause_and_nothing_else() -> 
         for rail, port in ports.items():
             lines = [*fleet.payments(40, refused=False), *fleet.rouble_payments(40)]
             task = asyncio.create_task(fleet.send(lines))
-            await asyncio.sleep(0.3)
+            await _until_some_wait(fleet, rail)
             cluster.node_at(port).kill()
             await check(fleet, await task, 80)
             assert await _serving(fleet, rail) != port
@@ -80,7 +81,7 @@ async def test_a_master_that_dies_under_sentinels_costs_a_pause_and_nothing_else
         assert sentinels is not None
         port = await _serving(fleet, "promptpay")
         task = asyncio.create_task(fleet.send([*fleet.payments(40, refused=False), *fleet.rouble_payments(40)]))
-        await asyncio.sleep(0.3)
+        await _until_some_wait(fleet, "promptpay")
         sentinels.master.kill()
         await check(fleet, await task, 80)
         assert await _serving(fleet, "promptpay") != port
@@ -94,10 +95,19 @@ async def test_a_rail_over_three_streams_pays_everything_once_though_one_streams
         port = await _serving(fleet, "promptpay.1")
         lines = [*fleet.payments(60, refused=False), *fleet.rouble_payments(20)]
         task = asyncio.create_task(fleet.send(lines))
-        await asyncio.sleep(0.3)
+        await _until_some_wait(fleet, "promptpay")
         cluster.node_at(port).kill()
         await check(fleet, await task, 80)
         assert all([await _added(fleet, shard) for shard in shards_of("promptpay", 3)]), "some stream carried nothing"
+
+
+async def _until_some_wait(fleet: Fleet, rail: str) -> None:
+    """Return as soon as payments of the rail were sent and have not ended. Raises TimeoutError where none comes."""
+
+    async def waiting() -> bool:
+        return await fleet.unfinished(rail) > 0
+
+    await until_async(waiting)
 
 
 async def _added(fleet: Fleet, shard: str) -> int:
