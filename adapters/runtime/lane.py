@@ -186,9 +186,7 @@ class Lane:
         """Take what may start now. A second delivery runs alone, before anything new starts."""
         if self.stopping or self._solo_runs or self.guard.closed_to(self._changed):
             return []
-        # What was lost or released meanwhile is no longer ours; a later delivery of it is another object.
-        mine = self.consumer.held
-        kept = [held for held in self._queue if mine.get(held.delivery.entry_id) is held.delivery]
+        kept = [held for held in self._queue if self._is_ours(held)]
         alone = [held for held in kept if held.delivery.must_run_alone]
         if alone:
             self.guard.keep_for(self._changed)
@@ -209,6 +207,10 @@ class Lane:
                 self._rest_reading(self.guard.pause_s())
             self._changed.set()
         return chosen
+
+    def _is_ours(self, held: Held) -> bool:
+        # What was lost or released meanwhile is not; a later delivery of it is another object.
+        return self.consumer.held.get(held.delivery.entry_id) is held.delivery
 
     async def _count(self, delivery: Delivery) -> None:
         try:
@@ -234,9 +236,8 @@ class Lane:
 
     async def _restart(self, helds: Sequence[Held]) -> list[Held]:
         """Begin anew with what is still ours of these; the others have no slot any longer."""
-        mine = self.consumer.held
-        kept = [held for held in helds if mine.get(held.delivery.entry_id) is held.delivery]
-        self._freed([held for held in helds if held not in kept])
+        kept = [held for held in helds if self._is_ours(held)]
+        self._freed([held for held in helds if not self._is_ours(held)])
         for held in kept:
             held.delivery.started = True
             if held.delivery.must_run_alone:

@@ -90,6 +90,12 @@ def decide_permit(
     return Grant(PermitMode.SEND if may_send else PermitMode.INQUIRE_ONLY, first=False)
 
 
+def busy_until_over(job: JobRow, gates: Gates) -> Refused:
+    """Return the refusal of a job that somebody may be at work on, until the last permit's S + T_psp has passed."""
+    left_s = 1.0 if job.busy_until is None else (job.busy_until - gates.now).total_seconds()
+    return Refused(Refusal.BUSY, after_s=max(0.0, left_s))
+
+
 def _in_time(job: JobRow, gates: Gates) -> bool:
     """Whether a call that is begun at the end of S is over before the deadline: none is begun that would pass it."""
     return gates.now + timedelta(seconds=gates.timing.send_by_s + gates.timing.call_total_s) < job.deadline
@@ -115,7 +121,7 @@ def _refused(job: JobRow, intent_state: IntentState, gates: Gates) -> Refused | 
     if job.kind.moves_money and job.fence == 0 and job.ledger_epoch < gates.ledger_epoch and not gates.epoch_cleared:
         return Refused(Refusal.PAUSED, after_s=5)
     if job.busy_until is not None and job.busy_until > gates.now:
-        return Refused(Refusal.BUSY, after_s=(job.busy_until - gates.now).total_seconds())
+        return busy_until_over(job, gates)
     return None
 
 

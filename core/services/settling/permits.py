@@ -11,7 +11,7 @@ from uuid import UUID
 from pydantic import ConfigDict
 
 from core.domain.jobs import JobRow
-from core.domain.permits import Gates, Grant, Refusal, Refused, decide_permit
+from core.domain.permits import Gates, Grant, Refusal, Refused, busy_until_over, decide_permit
 from core.services.access.keys import HeldNonce
 from core.services.settling.rails import RailState, RailUnknownError
 from core.services.vault_port import Sealed, Vault, VaultError
@@ -143,7 +143,7 @@ async def grant_permits(
         if job_id in repeated:
             continue
         if job_id in late:
-            answers[job_id] = _busy(item, gates)
+            answers[job_id] = _refusal(job_id, busy_until_over(item.job, gates))
             continue
         decision = _decide(item, state.registration, gates, unsent=job_id in unsent)
         if isinstance(decision, Grant):
@@ -333,11 +333,6 @@ def _refusal(job_id: UUID, refused: Refused) -> PermitAnswer:
             return Wait(answer="THROTTLED", job_id=job_id, after_s=refused.after_s)
         case Refusal.BUSY:
             return Wait(answer="BUSY", job_id=job_id, after_s=refused.after_s)
-
-
-def _busy(item: LockedJob, gates: Gates) -> PermitAnswer:
-    left_s = 1.0 if item.job.busy_until is None else (item.job.busy_until - gates.now).total_seconds()
-    return Wait(answer="BUSY", job_id=item.job.id, after_s=max(0.0, left_s))
 
 
 def _again(item: LockedJob, attempt: Attempt, gates: Gates, plain: tuple[Payee | None, str]) -> PermitAnswer:

@@ -11,6 +11,7 @@ from core.services.settling.permits import Attempt, LockedJob
 from core.services.settling.rails import RailState
 from core.services.vault_port import Sealed
 from core.store.database import UnitOfWork
+from core.store.settling.facts import mark_negative
 from core.store.settling.jobs import JOB_COLUMNS, job_of
 from core.store.settling.rails import state_of, state_sql
 from schemas.events import IntentState
@@ -76,12 +77,6 @@ WHERE a.job_id BETWEEN $3 AND $4
 
 _GIVEN_AGAIN: Final = """
 UPDATE fleet.jobs SET permit_request = $2 WHERE id = ANY ($1::uuid[]) AND id BETWEEN $3 AND $4
-"""
-
-_UNREAD: Final = """
-UPDATE fleet.attempts a SET negative_at = clock_timestamp()
-FROM unnest($1::uuid[], $2::int[]) AS n(job_id, fence)
-WHERE a.job_id = n.job_id AND a.fence = n.fence AND a.job_id BETWEEN $3 AND $4 AND a.negative_at IS NULL
 """
 
 # A "paid" of any job of the intent, applied or not, contradicts the negatives: then nothing is proven.
@@ -154,8 +149,7 @@ async def given_again(uow: UnitOfWork, ids: Sequence[UUID], request_id: UUID) ->
 
 async def note_unread(uow: UnitOfWork, fences: Mapping[UUID, int]) -> None:
     """Note that these permits never reached who asked for them: nothing was sent under any."""
-    ids = sorted(fences)
-    await uow.connection.execute(_UNREAD, ids, [fences[job_id] for job_id in ids], ids[0], ids[-1])
+    await mark_negative(uow, list(fences.items()))
 
 
 async def unsent_jobs(uow: UnitOfWork, ids: Sequence[UUID]) -> set[UUID]:
