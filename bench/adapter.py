@@ -81,11 +81,9 @@ async def _calls_per_s(call: Callable[[], Awaitable[None]]) -> tuple[float, floa
     made, took_s, spent_s = done - before, time.monotonic() - begun_s, time.process_time() - cpu_s
     for caller in callers:
         caller.cancel()
-    failed = [
-        each for each in await asyncio.gather(*callers, return_exceptions=True) if isinstance(each, httpx.HTTPError)
-    ]
-    if failed:
-        raise failed[0]
+    ended = await asyncio.gather(*callers, return_exceptions=True)
+    for failed in (each for each in ended if isinstance(each, Exception)):
+        raise failed
     return made / took_s, spent_s * 1_000 / max(1, made)
 
 

@@ -89,6 +89,11 @@ class _Answer(httpx.Response):
     def request(self, value: httpx.Request) -> None:
         self._asked = (value.method, str(value.url))
 
+    def raise_for_status(self) -> httpx.Response:
+        """As `httpx.Response.raise_for_status`, which looks for a request that was made already."""
+        self._request = self.request
+        return super().raise_for_status()
+
 
 class ProviderClient(httpx.AsyncClient):
     """A client of one provider, whose plain requests take the short way."""

@@ -166,6 +166,7 @@ async def test_the_short_way_asks_and_answers_what_httpx_does(method: str, path:
         answers = [await client.request(method, path, **asked, extensions=each) for each in (None, {"a": 1})]
     server.close()
     for answer in answers:
+        assert answer.raise_for_status() is answer
         assert (answer.status_code, answer.json(), answer.headers["retry-after"]) == (202, {"status": "SUCCEEDED"}, "3")
         assert (answer.request.method, str(answer.request.url)) == (method, str(httpx.URL(f"{base}{path}")))
     short, whole = heard.parts()
