@@ -2,7 +2,8 @@
 
 A rail's tests subclass RailConformance and give a `harness` fixture. The suite drives the rail through the
 runtime's own executor, so what it certifies is the verdict that the core would receive. What the rail claims in its
-registration is put to the test; callbacks and the end of the process are in modules of their own beside this one.
+registration is put to the test; callbacks, refunds, redeliveries and the end of the process are in modules beside this
+one.
 """
 
 # ruff: noqa: S101 - a suite asserts
@@ -19,6 +20,7 @@ from adapters.runtime.port import Cancels, Collects, Inquires, LooksUp, PaysMany
 from adapters.runtime.timing import check_timing, clock_s
 from adapters.testkit.callback_conformance import CallbackConformance
 from adapters.testkit.process_conformance import ProcessConformance
+from adapters.testkit.redelivery_conformance import RedeliveryConformance
 from adapters.testkit.refund_conformance import RefundConformance
 from schemas.operations import JobKind, OperationType
 from schemas.permits import Granted, Instruction, LookupBinding, Payee, PermitMode
@@ -84,7 +86,7 @@ def permit(
     )
 
 
-class RailConformance(CallbackConformance, ProcessConformance, RefundConformance):
+class RailConformance(CallbackConformance, ProcessConformance, RedeliveryConformance, RefundConformance):
     """Subclass it as `Test…` beside a `harness` fixture."""
 
     async def _pay(self, harness: Harness, reference: str, amount_minor: int = 2_500, fence: int = 1) -> Executed:
@@ -118,7 +120,7 @@ class RailConformance(CallbackConformance, ProcessConformance, RefundConformance
         assert await harness.paid(reference) == [2_500]
 
     async def test_a_permit_to_ask_only_pays_nothing(self, harness: Harness) -> None:
-        """What a redelivered payment is given; that it is given this one is the runtime's to show, for all rails."""
+        """What a redelivered payment is given, where nothing proves that its first permit was not used."""
         reference = _reference(harness)
         executed = await self._pay(harness, reference, fence=2)
         assert executed.outcome.verdict in (Verdict.NOT_FOUND, Verdict.UNKNOWN)
