@@ -11,8 +11,10 @@ such a request goes to the connections at once. Whatever else is asked goes the 
 """
 
 import re
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from datetime import timedelta
 from typing import Any, Final
 
 import aiohttp
@@ -58,6 +60,7 @@ class HonestTransport(AiohttpTransport):
         """Send a request once and read its answer whole; raises as `handle_async_request` does."""
         if not isinstance(self.client, aiohttp.ClientSession):
             self.client = self.get_client()
+        begun_s = time.perf_counter()
         with _honestly(), map_aiohttp_exceptions():
             async with self.client.request(
                 method,
@@ -70,15 +73,25 @@ class HonestTransport(AiohttpTransport):
                 timeout=timeout,
             ) as answer:
                 body = await answer.read()
-        return _Answer(method, url, answer.status, answer.raw_headers, body)
+        return _Answer(method, url, answer, body, time.perf_counter() - begun_s)
 
 
 class _Answer(httpx.Response):
-    """A response that was read whole; its request is made where somebody wants to see it."""
+    """A response that was read whole; its request is made where somebody wants to see it.
 
-    def __init__(self, method: str, url: str, status: int, headers: Any, body: bytes) -> None:
-        super().__init__(status, headers=headers, content=body)
+    It answers whatever `httpx.Response` answers, but for the request's headers and body, which hold secrets and payees,
+    and `next_request`: nothing is followed.
+    """
+
+    def __init__(self, method: str, url: str, told: aiohttp.ClientResponse, body: bytes, elapsed_s: float) -> None:
+        extensions = {"http_version": b"HTTP/1.1"}
+        if told.reason:
+            extensions["reason_phrase"] = told.reason.encode()
+        # A stream, and no content: httpx would add a header of its own, and forget how much came over the wire.
+        super().__init__(told.status, headers=told.raw_headers, stream=httpx.ByteStream(body), extensions=extensions)
         self._asked = (method, url)
+        self.elapsed = timedelta(seconds=elapsed_s)
+        self.read()
 
     @property
     def request(self) -> httpx.Request:
@@ -96,7 +109,10 @@ class _Answer(httpx.Response):
 
 
 class ProviderClient(httpx.AsyncClient):
-    """A client of one provider, whose plain requests take the short way."""
+    """A client of one provider, whose plain requests take the short way.
+
+    What is set on it later (headers, parameters, authentication, hooks) counts: its requests are plain no longer.
+    """
 
     def __init__(self, base_url: str, transport: HonestTransport, timeout: httpx.Timeout) -> None:
         super().__init__(
@@ -104,7 +120,7 @@ class ProviderClient(httpx.AsyncClient):
         )
         self._connections, self._address = transport, base_url.rstrip("/")
         self._waits = aiohttp.ClientTimeout(sock_connect=timeout.connect, sock_read=timeout.read, connect=timeout.pool)
-        self._usual = dict(self.headers)
+        self._usual, self._made_with = dict(self.headers), self.headers.raw
 
     async def request(
         self,
@@ -119,12 +135,22 @@ class ProviderClient(httpx.AsyncClient):
         """Send a request once; see `httpx.AsyncClient.request` for what may be asked and what is raised."""
         given = (value for value in more.values() if value not in _LEFT_TO_THE_CLIENT)
         short = isinstance(url, str) and _PLAIN.fullmatch(url) and isinstance(content, bytes | None)
-        if not short or any(True for _ in given) or not isinstance(headers, dict | None) or self.is_closed:
+        if not short or any(True for _ in given) or not isinstance(headers, dict | None) or not self._is_as_made():
             return await super().request(method, url, content=content, json=json, headers=headers, **more)
         told = self._usual | (headers or {})
         if json is not None:
             content, told = orjson.dumps(json), told | _JSON
-        return await self._connections.ask(method, f"{self._address}{url}", told, content, self._waits)
+        address = f"{self._address}{url}"
+        try:
+            return await self._connections.ask(method, address, told, content, self._waits)
+        except httpx.RequestError as error:
+            error.request = httpx.Request(method, address)
+            raise
+
+    def _is_as_made(self) -> bool:
+        # Cookies are left out on purpose: what a provider sets must not change how it is asked.
+        changed = self.is_closed or self.auth or self.params or any(self.event_hooks.values())
+        return not changed and self.headers.raw == self._made_with
 
 
 def provider_client(

@@ -184,3 +184,132 @@ async def test_nothing_is_remembered_from_one_call_to_the_next() -> None:
     server.close()
     first, second = heard.parts()
     assert first == second
+
+
+_TEXT, _JSON = b"Content-Type: text/plain", b"Content-Type: application/json"
+ANSWERS = {
+    "/json": (b"200 OK", (_JSON,), '{"ชื่อ": 1}'.encode()),
+    "/zipped": (b"201 Made", (_JSON, b"Content-Encoding: gzip"), gzip.compress(b'{"a": 1}')),
+    "/thai": (b"200 OK", (b"Content-Type: text/plain; charset=windows-874",), "กข".encode("cp874")),
+    "/latin": (b"200 OK", (b"Content-Type: text/plain; charset=iso-8859-1",), "é".encode("latin-1")),
+    "/no-charset": (b"200 OK", (b"Content-Type: text/plain; charset=nonsense",), b"one\r\ntwo\xff"),
+    "/nothing": (b"204 No Content", (), b""),
+    "/torn-json": (b"422 Not Like This", (_JSON,), b'{"a"'),
+    "/broken": (b"503 Back Soon", (_TEXT, b"Retry-After: 3"), b"later"),
+    "/moved": (b"302 Found", (_TEXT, b"Location: /json"), b"there"),
+    "/twice": (b"200 OK", (_TEXT, b"X-A: 1", b"X-A: 2", b'Link: </b>; rel="next"'), b"x"),
+}
+SAID = (
+    "status_code", "reason_phrase", "http_version", "headers", "content", "text", "encoding", "charset_encoding",
+    "default_encoding", "is_informational", "is_success", "is_redirect", "is_client_error", "is_server_error",
+    "is_error", "has_redirect_location", "history", "url", "links", "extensions", "is_closed", "is_stream_consumed",
+    "num_bytes_downloaded",
+)  # fmt: skip
+DONE = ("json", "read", "raise_for_status", "iter_bytes", "iter_text", "iter_lines", "iter_raw", "__repr__")
+AWAITED = ("aread", "aclose")
+WALKED = ("aiter_bytes", "aiter_text", "aiter_lines", "aiter_raw")
+
+
+async def _tell(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    path = (await reader.readuntil(b"\r\n\r\n")).split(b" ")[1].decode()
+    if path == "/chunked":
+        writer.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nhalf\r\n3\r\nabc\r\n0\r\n\r\n")
+    else:
+        first, headers, body = ANSWERS[path]
+        sized = b"Content-Length: %d" % len(body)
+        writer.write(b"\r\n".join([b"HTTP/1.1 " + first, *headers, sized, b"Connection: close", b"", body]))
+    await writer.drain()
+    writer.close()
+
+
+async def _told(answer: httpx.Response) -> dict[str, Any]:
+    """Return what an answer says to whoever asks it for anything; what it raises is said too."""
+    told: dict[str, Any] = {"took": answer.elapsed.total_seconds() > 0}
+    told["asked"] = (answer.request.method, str(answer.request.url))
+    told |= {name: getattr(answer, name) for name in SAID}
+    told["headers"] = answer.headers.raw
+    for name in (*DONE, *AWAITED, *WALKED):
+        try:
+            said = getattr(answer, name)()
+            if name in AWAITED:
+                said = await said
+            elif name in WALKED:
+                said = [each async for each in said]
+            elif name.startswith("iter"):
+                said = list(said)
+            told[name] = "itself" if said is answer else said
+        except (httpx.HTTPError, httpx.StreamError, ValueError, RuntimeError) as error:
+            told[name] = (type(error), str(error))
+    return told
+
+
+@pytest.mark.parametrize("path", [*ANSWERS, "/chunked"])
+async def test_an_answer_of_the_short_way_says_whatever_httpxs_own_says(path: str) -> None:
+    server = await asyncio.start_server(_tell, "127.0.0.1", 0)
+    base = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    async with provider_client(base, call_total_s=5, connect_s=1, max_connections=1) as client:
+        short, whole = [await client.get(path, extensions=each) for each in (None, {"a": 1})]
+        assert type(short) is not type(whole), "both went the same way: nothing is compared"
+        assert await _told(short) == await _told(whole)
+    server.close()
+
+
+@pytest.mark.parametrize("handler", [_hang_up, _half_an_answer, None])
+async def test_an_error_of_the_short_way_says_what_was_asked(handler: Handler | None) -> None:
+    """`None` is a body that is not encoded as it says."""
+
+    async def not_zipped(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: 4\r\n\r\nhalf")
+        await writer.drain()
+        writer.close()
+
+    server = await asyncio.start_server(handler or not_zipped, "127.0.0.1", 0)
+    base = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    async with provider_client(base, call_total_s=5, connect_s=1, max_connections=1) as client:
+        with pytest.raises(httpx.RequestError) as raised:
+            await client.post("/v1/transfers", json={})
+    server.close()
+    assert (raised.value.request.method, str(raised.value.request.url)) == ("POST", f"{base}/v1/transfers")
+    assert isinstance(transport_error(raised.value), Indeterminate)
+
+
+def _by_header(client: httpx.AsyncClient) -> None:
+    client.headers["X-Key"] = "k"
+
+
+def _by_authentication(client: httpx.AsyncClient) -> None:
+    client.auth = httpx.BasicAuth("user", "password")
+
+
+def _by_parameter(client: httpx.AsyncClient) -> None:
+    client.params = httpx.QueryParams(key="k")
+
+
+def _by_hook(client: httpx.AsyncClient) -> None:
+    async def sign(request: httpx.Request) -> None:
+        request.headers["X-Signature"] = "s"
+
+    client.event_hooks = {"request": [sign]}
+
+
+@pytest.mark.parametrize(
+    ("changed", "line"),
+    [
+        (_by_header, b"x-key: k"),
+        (_by_authentication, b"authorization: basic "),
+        (_by_parameter, b"post /v1/transfers?key=k "),
+        (_by_hook, b"x-signature: s"),
+    ],
+)
+async def test_what_is_set_on_a_client_after_it_was_made_is_sent(
+    changed: Callable[[httpx.AsyncClient], None], line: bytes
+) -> None:
+    heard = Heard()
+    server = await asyncio.start_server(heard, "127.0.0.1", 0)
+    base = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    async with provider_client(base, call_total_s=5, connect_s=1, max_connections=1) as client:
+        changed(client)
+        await client.post("/v1/transfers", content=b"{}")
+    server.close()
+    assert line in heard.requests[0].lower()
