@@ -202,19 +202,34 @@ def release(held: Sequence[Held], usage: MutableMapping[UsageKey, Usage]) -> Non
 
 
 def given_back(
-    original: Sequence[Held], limits: Mapping[UUID, Limit], refund_minor: int, amount_minor: int
+    original: Sequence[Held], limits: Mapping[UUID, Limit], refund_minor: int, whole_minor: int
 ) -> tuple[Held, ...]:
     """Return what a refund gives back to the periods in which its original was counted; counts stay.
 
-    Of an original of `amount_minor`, `refund_minor` are paid back; only limits with that rule, in force now, give.
+    Of the `whole_minor` that there was to refund, `refund_minor` go back: where a limit counted less than the whole, in
+    proportion, rounded down, so that parts never give more than was counted. Only limits with that rule, in force now,
+    give.
     """
     return tuple(
-        Held(each.key, -min(refund_minor, each.amount_minor), 0)
+        Held(each.key, -(refund_minor * min(each.amount_minor, whole_minor) // whole_minor), 0)
         for each in original
-        if 0 < refund_minor <= amount_minor
+        if 0 < refund_minor <= whole_minor
         and each.amount_minor > 0
+        and each.count  # a payment's own, and not what a refund that came back takes again
         and (limit := limits.get(each.key.limit_id)) is not None
         and limit.refund_gives_back
+    )
+
+
+def taken_again(refund: Sequence[Held], back_minor: int, refund_minor: int) -> tuple[Held, ...]:
+    """Return what is used again of what a refund of `refund_minor` gave back, where `back_minor` of it came back.
+
+    Rounded up, whatever became of the limits: what is refunded once more gives no more than was counted.
+    """
+    return tuple(
+        Held(each.key, -(each.amount_minor * back_minor // refund_minor), 0)
+        for each in refund
+        if each.amount_minor < 0 < back_minor <= refund_minor
     )
 
 

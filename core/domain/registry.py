@@ -227,6 +227,7 @@ _DEPOSIT: Final = Operation(
         Direction.RELEASE: Movement(
             LegKind(Role.SUSPENSE, Role.WALLET, TransferCode.SUSPENSE),
             _RELEASED,
+            counted=Counted.ALWAYS,
             by=By.PERSON,
             scope="SUSPENSE",
             by_two=True,

@@ -56,6 +56,8 @@ class Booking:
         """Breaks that are none any more: what a person was to look at is booked now."""
         self.left_minor: dict[UUID, int] = {}
         """What may still be given back, by payment that gave it to a wallet."""
+        self.given_back: list[tuple[IntentRow, IntentRow, int]] = []
+        """What limits give back: the refund that tells of it, the payment, and the amount in minor units."""
         self.taken = Taken()
 
     def refused(self, intent: IntentRow, amount_minor: int) -> str:
@@ -235,9 +237,17 @@ class Booking:
         parts = {Direction.REVERSAL: min(available_minor, left_minor), Direction.PAYBACK: excess_minor}
         self._given[owner.wallet_id] += parts[Direction.REVERSAL]
         parts[Direction.RECEIVABLE] = left_minor - parts[Direction.REVERSAL]
-        for direction, part_minor in parts.items():
-            if part_minor:
-                self._make(self._reversal(fact, told, paid, direction, owner, part_minor))
+        made = {
+            direction: self._reversal(fact, told, paid, direction, owner, part_minor)
+            for direction, part_minor in parts.items()
+            if part_minor
+        }
+        for refund in made.values():
+            self._make(refund)
+        # Once for what the wallet gave and what it owes; the excess was given back by the refunds that it is.
+        back = made.get(Direction.REVERSAL) or made.get(Direction.RECEIVABLE)
+        if back is not None:
+            self.given_back.append((back, owner, left_minor))
 
     def _reversal(
         self,

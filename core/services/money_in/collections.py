@@ -391,6 +391,8 @@ class _Desk:
         doubted = await self._ports.doubts.doubt(uow, self._rail, self._called_paid)
         self.taken.alerts += [each.alert(self._rail) for each in doubted]
         await self._ports.facts.raise_alerts(uow, self.taken.alerts)
+        for refund, original, amount_minor in booking.given_back:
+            await self._ports.limits.note_refund(uow, refund, original, amount_minor)
         if self.taken.made:
             await self._ports.intents.insert_intents(uow, self.taken.made)
         if booking.accounts:

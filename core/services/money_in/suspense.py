@@ -26,10 +26,12 @@ from core.services.payments.authorize import Moment, new_job
 from core.services.payments.plans import adjusts_alone
 from core.services.payments.refunds import PAYER_OF
 from core.services.problems import Refusal, require_currency
+from core.services.terms.limits import LimitBook
 from core.services.terms.routes import Routes, mask_payee
 from core.services.vault_port import Plain, Vault
 from core.services.wallets.wallets import Wallet
 from schemas.events import IntentState
+from schemas.limits import LimitExceeded
 from schemas.operations import COLLECTED, Direction, JobKind, OperationType
 from schemas.permits import Payee
 from schemas.suspense import (
@@ -96,6 +98,8 @@ class SuspensePorts(Protocol):
     @property
     def ledger(self) -> Ledger: ...
     @property
+    def limits(self) -> LimitBook: ...
+    @property
     def routes(self) -> Routes: ...
     @property
     def vault(self) -> Vault: ...
@@ -144,8 +148,9 @@ async def _detail(uow: Any, ports: SuspensePorts, item_id: UUID) -> SuspenseDeta
 async def assign_item(ports: SuspensePorts, caller: Caller, item_id: UUID, request: AssignRequest) -> SuspenseDetail:
     """Give an item's money to a wallet, by a deposit of its own: settled, or held until a second key approves.
 
+    It takes the limits of the wallet's deposits as one that is asked for does: what does not fit rests on.
     Raises Refusal: operation_not_permitted, account_not_permitted, not_found, suspense_taken, suspense_taken_back,
-    wallet_not_found, currency_mismatch, account_closed.
+    wallet_not_found, currency_mismatch, limit_exceeded, account_closed.
     """
     caller.require_operation(SUSPENSE_SCOPE)
     caller.require_account(request.wallet_id)
@@ -163,6 +168,7 @@ async def assign_item(ports: SuspensePorts, caller: Caller, item_id: UUID, reque
         if not by_two:
             intent.state = intent.accept_state = IntentState.SETTLED
             intent.decision = "POST"
+        await _take_limits(uow, ports, intent, moment)
         await ports.intents.insert_intents(uow, [intent])
         await _take(uow, ports, item_id, "ASSIGN", intent, request.reason)
         await _apply(uow, ports, hold_transfers(intent) if by_two else posting_transfers(intent))
@@ -246,6 +252,18 @@ async def _let_wait(uow: Any, ports: SuspensePorts, caller: Caller, intent: Inte
     intent.requires_monitoring = True
     intent.deadline = intent.review_until = moment.now + ports.review_within
     return True
+
+
+async def _take_limits(uow: Any, ports: SuspensePorts, intent: IntentRow, moment: Moment) -> None:
+    """Take what the deposit needs of its wallet's limits, counters before accounts, as everywhere."""
+    desk = await ports.limits.open(uow, [intent], moment.now)
+    if desk is None:
+        return
+    if (text := desk.admit(intent)) is not None:
+        exceeded = LimitExceeded.model_validate((intent.limits or {})["exceeded"])
+        remedy = "let the money rest until then, raise the limit, or pay it back"
+        raise Refusal("limit_exceeded", f"{text}: {remedy}", field="wallet_id", limit=exceeded)
+    await desk.write(uow, [(intent, IntentState(intent.state))])
 
 
 async def _take(uow: Any, ports: SuspensePorts, item_id: UUID, action: str, intent: IntentRow, reason: str) -> None:

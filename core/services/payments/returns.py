@@ -98,7 +98,7 @@ async def make_refunds(
         if len(refund.fee_legs) < len(legs):
             text = f"{refund.id}: a wallet cannot give its share of the fee back"
             alerts.append(Alert(original.tenant_id, "ticket", "fee_not_returned", original.id, each.job_id, text))
-        await ports.limits.note_refund(uow, refund, original)
+        await ports.limits.note_refund(uow, refund, original, refund.amount_minor)
         refunds.append(refund)
         kind = "return_in_suspense" if parked else "payment_returned"
         alerts.append(

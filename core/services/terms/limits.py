@@ -23,6 +23,7 @@ from core.domain.limits import (
     fit,
     given_back,
     release,
+    taken_again,
 )
 from core.domain.operations import settles_at_once
 from core.domain.registry import OPERATIONS
@@ -269,10 +270,17 @@ class LimitBook:
             return None
         return await self._reader.lock_usage(uow, [(take.tenant_id, key) for key, take in takes.items()])
 
-    async def note_refund(self, uow: Any, refund: IntentRow, original: IntentRow) -> None:
-        """Note with a refund of the core's own what it gives back once `end` is told that it settled."""
-        books = {refund.tenant_id: await self.book_of(uow, refund.tenant_id)}
-        back = _refunds(books, [refund], {refund.id: original}).get(refund.id, ())
+    async def note_refund(self, uow: Any, refund: IntentRow, original: IntentRow, amount_minor: int) -> None:
+        """Note with a refund of the core's own what it gives back once `end` is told that it settled.
+
+        `amount_minor` is what its provider gave or took back, also where the refund tells of a part of that. A refund
+        that came back is no refund any more: what it gave back is used again, over a limit too.
+        """
+        limits = {limit.id: limit for limit in (await self.book_of(uow, refund.tenant_id)).limits}
+        held = held_by(original)
+        back = given_back(held, limits, amount_minor, _whole_minor(original))
+        if original.is_refund:
+            back += taken_again(held, amount_minor, original.amount_minor)
         refund.limits = {"held": [each.record() for each in back]} if back else None
 
     async def note_further(self, uow: Any, deposit: IntentRow, amount_minor: int, at: datetime) -> None:
@@ -403,18 +411,15 @@ def _refunds(
         if original is None or not OPERATIONS[OperationType(intent.operation)].refunds:
             continue
         limits = {limit.id: limit for limit in books[intent.tenant_id].limits}
-        back = given_back(held_by(original), limits, _counted_of(intent, original), original.amount_minor)
+        back = given_back(held_by(original), limits, intent.amount_minor, _whole_minor(original))
         if back:
             found[intent.id] = back
     return found
 
 
-def _counted_of(refund: IntentRow, original: IntentRow) -> int:
-    """Return the part of a refund that limits counted: not the fees on top that the payer of a collection paid."""
-    paid_minor = original.principal_minor if original.is_collected else 0
-    if paid_minor <= original.amount_minor:
-        return refund.amount_minor
-    return refund.amount_minor * original.amount_minor // paid_minor
+def _whole_minor(original: IntentRow) -> int:
+    """Return all that there was to refund at first, with the fees on top that the payer of a collection paid."""
+    return original.principal_minor if original.is_collected else original.amount_minor
 
 
 def _take(move: UsageMove, held: Held, *, used: bool) -> None:

@@ -25,6 +25,7 @@ from core.domain.limits import (
     given_back,
     period_of,
     renewal_of,
+    taken_again,
 )
 from core.domain.limits import release as put_back
 from schemas.limits import LimitKind, LimitRequest
@@ -96,6 +97,31 @@ def test_a_refund_gives_back_its_amount_by_rule_and_no_count() -> None:
     original = [Held(key, 100, 1), Held(UsageKey(UUID(int=9), "w", NOON.date()), 100, 1)]
     giving = {UUID(int=1): limit(1, refund_gives_back=True), UUID(int=9): limit(9)}
     assert given_back(original, giving, 40, 100) == (Held(key, -40, 0),)
+
+
+PARTS = st.lists(st.tuples(st.integers(1, 50), st.lists(st.integers(1, 50), max_size=3)), max_size=8)
+
+
+@given(st.integers(1, 120), st.integers(1, 120), PARTS)
+def test_refunds_in_any_parts_that_come_back_in_any_parts_never_give_more_than_was_counted(
+    counted_minor: int, whole_minor: int, parts: list[tuple[int, list[int]]]
+) -> None:
+    key = UsageKey(UUID(int=1), "w", NOON.date())
+    giving = {UUID(int=1): limit(1, refund_gives_back=True)}
+    used, refunded = counted_minor, 0
+    for asked, backs in parts:
+        part = min(asked, whole_minor - refunded)
+        gives = given_back([Held(key, counted_minor, 1)], giving, part, whole_minor)
+        used, refunded = used + sum(each.amount_minor for each in gives), refunded + part
+        assert used >= 0
+        left = part
+        for wanted in backs:
+            back = min(wanted, left)
+            again = taken_again(gives, back, part)
+            assert given_back(again, giving, 1, 1) == (), "what comes back is no payment"
+            used, refunded, left = used + sum(each.amount_minor for each in again), refunded - back, left - back
+    if refunded == 0:
+        assert used >= counted_minor
 
 
 class Counters(RuleBasedStateMachine):
