@@ -13,11 +13,11 @@ from core.services.money_in.suspense import list_items
 from core.services.problems import Refusal
 from schemas.suspense import SuspenseState
 from tests.integration.permits.conftest import World
-from tests.integration.permits.plain_sums import LIMIT, ON_TOP_UP, WALLETS, Wallet
+from tests.integration.permits.plain_sums import ON_TOP_UP, Wallet
 from tests.integration.permits.test_collections import reference, shown, told
 from tests.integration.permits.test_refunds_by_rail import answered
 from tests.integration.permits.test_reviews import decide
-from tests.integration.permits.test_suspense import assign, decider
+from tests.integration.permits.test_suspense import decider
 
 AMOUNTS, PICKS = st.integers(5, 150), st.integers(0, 1000)
 
@@ -30,7 +30,20 @@ class Collected:
     wallet: Wallet
     amount: int
     paid: int
+    name: str
+    """Its provider's."""
     refunds: "list[PaidBack]" = field(default_factory=list)
+    taken: int = 0
+    """What its provider took back."""
+
+    @property
+    def gone(self) -> int:
+        """What is refunded, or taken back, or on its way."""
+        return self.taken + sum(each.amount for each in self.standing())
+
+    def counted(self, part: int) -> int:
+        """What of a part of it the limit counted: without the fee on top."""
+        return part * self.amount // self.paid
 
     def standing(self) -> "list[PaidBack]":
         """The refunds that count."""
@@ -56,8 +69,8 @@ class CollectedSteps(RuleBasedStateMachine):
     """A payer is asked for a fee on top of each top-up, which goes back with its refund."""
 
     world: World
-    wallets: list[Wallet]
     transactions: Any = count()
+    suspense: int
 
     def __init__(self) -> None:
         super().__init__()
@@ -73,6 +86,12 @@ class CollectedSteps(RuleBasedStateMachine):
     def _reach(self, what: str) -> None:
         raise NotImplementedError
 
+    def _wallet(self, pick: int) -> Wallet:
+        raise NotImplementedError
+
+    def _give(self, item: UUID, wallet: Wallet, amount: int) -> None:
+        raise NotImplementedError
+
     @rule(
         pick=PICKS,
         amount=AMOUNTS,
@@ -81,14 +100,16 @@ class CollectedSteps(RuleBasedStateMachine):
     )
     def top_up(self, pick: int, amount: int, more: int, review: str) -> None:
         """Let a payer be shown what to pay, and pay that, or one more than was asked for; a person may look at it."""
-        wallet = self.wallets[pick % WALLETS]
-        if wallet.claimed + wallet.used + amount > LIMIT:
+        wallet = self._wallet(pick)
+        code = "limit_exceeded" if wallet.fills_its_limit(amount) else "account_closed" if wallet.closed else None
+        if code is not None:
             accepted, _, _ = self._ask(operation="TOPUP", wallet_id=wallet.id, amount_minor=amount)
-            assert (accepted.intent.state, accepted.intent.failure_code) == ("FAILED", "limit_exceeded")
+            assert (accepted.intent.state, accepted.intent.failure_code) == ("FAILED", code)
             return
         intent = self._run(shown(self.world, wallet.id, amount, requires_monitoring=bool(review)))
         paid = amount + ON_TOP_UP
-        fact = {"transaction_id": f"C{next(self.transactions)}", "amount_minor": paid + more}
+        name = f"C{next(self.transactions)}"
+        fact = {"transaction_id": name, "amount_minor": paid + more}
         fact["reference"] = self._run(reference(self.world, intent))
         # A frozen wallet gives nothing, and so not the fee of what it gets.
         rests = bool(more) or wallet.frozen
@@ -100,13 +121,13 @@ class CollectedSteps(RuleBasedStateMachine):
             self._reach("top-up approved" if review == "APPROVE" else "top-up rejected")
         if rests or review == "REJECT":
             (item,) = self._run(self._items(intent))
-            self._run(assign(self.world, item.id, wallet.id))
-            wallet.posted += paid + more
+            self.suspense -= paid + more
+            self._give(item.id, wallet, paid + more)
             self._reach("top-up out of suspense")
             return
         wallet.posted += amount
         wallet.used += amount
-        self.collections.append(Collected(intent, wallet, amount, paid))
+        self.collections.append(Collected(intent, wallet, amount, paid, name))
         self._reach("top-up credited")
 
     async def _items(self, intent: UUID) -> Any:
@@ -123,7 +144,7 @@ class CollectedSteps(RuleBasedStateMachine):
             return
         original = self.collections[pick % len(self.collections)]
         standing, wallet = original.standing(), original.wallet
-        before = sum(each.amount for each in standing)
+        before = original.gone
         if aim != "part":
             amount = max(1, original.paid - before + (aim == "one too much"))
         asked: dict[str, Any] = {
@@ -179,21 +200,29 @@ class CollectedSteps(RuleBasedStateMachine):
         if paid:
             wallet.posted -= refund.debit
             # The month of the payment gets back what left it; a rule of fees says what of them.
-            wallet.used -= refund.amount * refund.original.amount // refund.original.paid
+            wallet.used -= refund.original.counted(refund.amount)
 
-
-def walk_collected(machine: CollectedSteps) -> None:
-    """Take each of these rules to what it is there for, once."""
-    machine.top_up(0, 60, 0, "")
-    machine.top_up(0, 20, 1, "")
-    for answer in ("APPROVE", "REJECT"):
-        machine.top_up(1, 10, 0, answer)
-    machine.pay_back(0, 20, "part", False)
-    machine.go_on_paying_back(0, False)
-    for review in (False, True):
-        machine.pay_back(0, 20, "part", review)
-        machine.go_on_paying_back(0, True)
-    machine.go_on_paying_back(0, True)
-    machine.pay_back(0, 0, "one too much", False)
-    machine.pay_back(0, 0, "rest", False)
-    machine.go_on_paying_back(0, True)
+    @rule(pick=PICKS, part=PICKS)
+    def take_back(self, pick: int, part: int) -> None:
+        """Let the provider take a payment back, whole or in part, once: what the wallet has no more is receivable."""
+        if not self.collections:
+            return
+        paid = self.collections[pick % len(self.collections)]
+        wallet, amount = paid.wallet, paid.paid if part % 2 else 1 + part % paid.paid
+        fact = {"transaction_id": paid.name, "kind": "RETURN", "amount_minor": paid.taken or amount}
+        if paid.taken:
+            assert self._run(told(self.world, fact)) == ["KNOWN"]
+            return
+        left = min(amount, paid.paid - paid.gone)
+        assert self._run(told(self.world, fact)) == ["REVERSED"]
+        has = 0 if wallet.frozen or wallet.closed else wallet.posted - wallet.held
+        wallet.posted -= min(left, has)
+        wallet.used -= paid.counted(left)
+        # What was refunded before left twice: the second time out of suspense.
+        self.suspense += amount - left
+        if left > has:
+            self._reach("taken back from who has it no more")
+        if left < amount:
+            self._reach("taken back beside a refund")
+        paid.taken = amount
+        self._reach("taken back" if amount == paid.paid else "taken back in part")

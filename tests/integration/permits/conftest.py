@@ -109,7 +109,7 @@ class World:
         return await self._accept(asked | more, caller)
 
     async def _accept(self, asked: dict[str, object], caller: Caller | None = None) -> UUID:
-        request = IntentRequest.model_validate(asked | {"currency": "THB"})
+        request = IntentRequest.model_validate({"currency": "THB"} | asked)
         accepted = await self.core.accept.accept(caller or self.caller, f"key-{next(self.numbers)}", request)
         return accepted.intent.id
 

@@ -1,4 +1,4 @@
-"""What the money machine's payments cost and are confined by: one fee each way, one limit, one rate."""
+"""What the money machine's payments cost and are confined by: fees each way, one limit, two rates."""
 
 from contextlib import AsyncExitStack
 from dataclasses import replace
@@ -13,7 +13,7 @@ from fleet.stack.provision import RoleUrls
 from schemas.exchange import PairRequest, RateRequest
 from schemas.limits import LimitRequest
 from tests.integration.permits.conftest import RAIL, World, open_world
-from tests.integration.permits.plain_sums import LIMIT, ON_PAYOUT, ON_TOP_UP, ON_TRANSFER
+from tests.integration.permits.plain_sums import LIMIT, ON_EXCHANGE, ON_PAYOUT, ON_TOP_UP, ON_TRANSFER
 from tests.integration.permits.test_fees import put
 
 
@@ -41,15 +41,37 @@ async def open_terms(stack: AsyncExitStack, urls: RoleUrls) -> World:
         request = LimitRequest.model_validate(body)
         await set_limit(uow, world.core.worker_ports.limit_store, world.caller.tenant_id, "test", request)
         await offer_dollars(uow, world)
-    await put(world, operation="EXCHANGE", currency="USD", name="bought", phase="POST", fee=tenth)
+        await _offer_yen(uow, world)
+    for currency, minor in ON_EXCHANGE.items():
+        rules = {"operation": "EXCHANGE", "currency": currency}
+        await put(world, name=f"pay-{currency.lower()}", fee={"kind": "RATE", "fixed_minor": minor}, **rules)
+        await put(world, name=f"buy-{currency.lower()}", phase="POST", fee=tenth, **rules)
     return world
 
 
 async def offer_dollars(uow: Any, world: World) -> None:
     """Exchange dollars for three baht, out of liquidity that may be overdrawn."""
-    ports, tenant = world.core.worker_ports, world.caller.tenant_id
-    terms = PairRequest(base="USD", counter="THB", spread_basis_points=100, rate_max_age_s=86_400)
-    await set_pair(uow, ports.exchange_rates, tenant, "test", terms)
-    rate = RateRequest(base="USD", counter="THB", rate="3", source="test")
-    await record_rates(uow, ports.exchange_rates, tenant, "test", [rate])
-    await allow_overdraft(uow, ports.liquidity, ports.ledger, tenant, "USD", True)
+    await _offer(
+        uow, world, PairRequest(base="USD", counter="THB", spread_basis_points=100, rate_max_age_s=86_400), "3"
+    )
+    await _overdraw(uow, world, "USD")
+
+
+async def _offer_yen(uow: Any, world: World) -> None:
+    """Exchange baht for 4.2 yen, and all the other way, out of liquidity that may be overdrawn."""
+    terms = PairRequest(base="THB", counter="JPY", spread_basis_points=100, rate_max_age_s=86_400)
+    await _offer(uow, world, terms, "4.2")
+    for currency in ("JPY", "THB"):
+        await _overdraw(uow, world, currency)
+
+
+async def _offer(uow: Any, world: World, terms: PairRequest, worth: str) -> None:
+    rates, tenant = world.core.worker_ports.exchange_rates, world.caller.tenant_id
+    await set_pair(uow, rates, tenant, "test", terms)
+    rate = RateRequest(base=terms.base, counter=terms.counter, rate=worth, source="test")
+    await record_rates(uow, rates, tenant, "test", [rate])
+
+
+async def _overdraw(uow: Any, world: World, currency: str) -> None:
+    ports = world.core.worker_ports
+    await allow_overdraft(uow, ports.liquidity, ports.ledger, world.caller.tenant_id, currency, True)

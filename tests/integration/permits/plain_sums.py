@@ -8,19 +8,23 @@ from schemas.api import IntentRequest
 FUNDS, LIMIT, WALLETS = 300, 400, 3
 ON_TRANSFER, ON_PAYOUT, ON_TOP_UP = 3, 5, 2
 """Fees on top, which go back with a refund."""
+ON_EXCHANGE = {"THB": 2, "USD": 1, "JPY": 1}
+"""Fees on top of what is paid for another currency."""
 ENDS = ("SUCCEEDED", "DECLINED", "RETURNED", "LATE")
 REACHED = frozenset({
-    "transfer settled", "transfer held", "refund settled", "refund held", "refund of a part after another",
-    "approved", "rejected", "cancelled", "expired", "payout SUCCEEDED", "payout DECLINED", "payout RETURNED",
-    "payout LATE", "payout held", "returned in part", "credit by hand", "debit by hand", "by hand held", "exchanged",
-    "frozen", "unfrozen", "repeated", "given out of suspense", "suspense held", "paid back out of suspense",
-    "limit_exceeded", "account_frozen", "insufficient_funds", "top-up credited", "top-up out of suspense", "paid back",
-    "top-up approved", "top-up rejected", "not paid back", "a part paid back after another",
+    "transfer settled", "transfer held", "refund settled", "refund held", "refund of a part after another", "approved",
+    "rejected", "cancelled", "expired", "payout SUCCEEDED", "payout DECLINED", "payout RETURNED", "payout LATE",
+    "payout held", "returned in part", "credit by hand", "debit by hand", "by hand held", "USD bought", "USD sold",
+    "JPY bought", "JPY sold", "closed", "account_closed", "frozen", "unfrozen", "repeated", "given out of suspense",
+    "suspense held", "paid back out of suspense", "limit_exceeded", "account_frozen", "insufficient_funds",
+    "rests for want of a limit", "rests, the wallet closed", "taken back", "taken back in part",
+    "taken back beside a refund", "taken back from who has it no more", "top-up credited", "top-up out of suspense",
+    "paid back", "top-up approved", "top-up rejected", "not paid back", "a part paid back after another",
 })  # fmt: skip
 """What the rules are there for: a rule that only ever refuses would prove nothing."""
 
 
-@dataclass
+@dataclass(eq=False)
 class Wallet:
     """What a wallet must have, and what it must have at its limit; minor units."""
 
@@ -30,14 +34,21 @@ class Wallet:
     used: int = 0
     claimed: int = 0
     frozen: bool = False
+    closed: bool = False
 
-    def refusal(self, debit: int, counted: int = 0) -> str | None:
+    def refusal(self, debit: int, counted: int = 0, payee: "Wallet | None" = None) -> str | None:
         """Return why nothing more can be taken; None where it can. `counted` is what its limit counts."""
-        if counted and self.claimed + self.used + counted > LIMIT:
+        if self.fills_its_limit(counted):
             return "limit_exceeded"
+        if self.closed or (payee is not None and payee.closed):
+            return "account_closed"
         if self.frozen:
             return "account_frozen"
         return "insufficient_funds" if self.posted - self.held < debit else None
+
+    def fills_its_limit(self, counted: int) -> bool:
+        """Whether there is no room for as much more."""
+        return bool(counted) and self.claimed + self.used + counted > LIMIT
 
 
 @dataclass(eq=False)

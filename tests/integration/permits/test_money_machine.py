@@ -1,4 +1,4 @@
-"""Any sequence of payments, refunds, reviews, returns, exchanges and freezes leaves everything where plain sums are."""
+"""Any sequence of payments, refunds, reviews, returns, exchanges and closings leaves all where plain sums are."""
 
 import asyncio
 from collections import Counter
@@ -19,15 +19,15 @@ from core.services.money_in.suspense import assign_item, return_item, show_item
 from core.services.payments.cancel import cancel
 from core.services.payments.reviews import expire_reviews
 from core.services.problems import Refusal
-from core.services.terms.quotes import make_quote
 from core.services.wallets.wallet_states import change_wallet
 from fleet.stack.provision import RoleUrls
-from schemas.api import IntentRequest, WalletRequest
-from schemas.exchange import QuoteRequest, QuoteView
+from schemas.api import IntentRequest
 from schemas.suspense import AssignRequest, ReturnRequest
-from tests.integration.permits.collected_steps import CollectedSteps, walk_collected
+from tests.integration.permits.collected_steps import CollectedSteps
 from tests.integration.permits.conftest import World, pay_job
+from tests.integration.permits.exchange_steps import ExchangeSteps
 from tests.integration.permits.money_terms import open_terms
+from tests.integration.permits.money_walk import walk
 from tests.integration.permits.plain_sums import (
     ENDS,
     FUNDS,
@@ -46,7 +46,7 @@ AMOUNTS, PICKS = st.integers(1, 150), st.integers(0, 1000)
 OFTEN_NOT = st.sampled_from([False, False, False, True])
 
 
-class Payments(CollectedSteps):
+class Payments(CollectedSteps, ExchangeSteps):
     """Draws steps against the real service; `world` and `loop` are set by the test, the wallets are each run's own."""
 
     world: World
@@ -56,10 +56,8 @@ class Payments(CollectedSteps):
 
     def __init__(self) -> None:
         super().__init__()
-        self.wallets = [Wallet(self._run(self.world.wallet(FUNDS))) for _ in range(WALLETS)]
-        owned = WalletRequest(owner="anna", currency="USD")
-        self.dollars = self._run(self.world.core.wallets.create(self.world.caller, owned))[0].id
-        self.bought = 0
+        self.wallets = [self._opened() for _ in range(WALLETS)]
+        self.closed: list[Wallet] = []
         self.transfers: list[Paid] = []
         self.waiting: list[Paid] = []
         self.sent: list[tuple[UUID, Wallet, int]] = []
@@ -74,8 +72,16 @@ class Payments(CollectedSteps):
     def _run(self, work: Any) -> Any:
         return self.loop.run_until_complete(work)
 
+    def _opened(self) -> Wallet:
+        return Wallet(self._run(self.world.wallet(FUNDS)))
+
+    def _wallet(self, pick: int) -> Wallet:
+        """Draw one of the wallets, of which the one that was closed last is one."""
+        drawn = self.wallets + self.closed[-1:]
+        return drawn[pick % len(drawn)]
+
     def _ask(self, by: Caller | None = None, **asked: Any) -> tuple[Any, IntentRequest, str]:
-        request, key = IntentRequest.model_validate(asked | {"currency": "THB"}), f"m-{next(self.world.numbers)}"
+        request, key = IntentRequest.model_validate({"currency": "THB"} | asked), f"m-{next(self.world.numbers)}"
         return self._run(self.world.core.accept.accept(by or self.world.caller, key, request)), request, key
 
     def _reach(self, what: str) -> None:
@@ -89,8 +95,9 @@ class Payments(CollectedSteps):
 
     @rule(payer=PICKS, payee=PICKS, amount=AMOUNTS, review=OFTEN_NOT)
     def transfer(self, payer: int, payee: int, amount: int, review: bool) -> None:
-        source = self.wallets[payer % WALLETS]
-        target = self.wallets[(payer + 1 + payee % (WALLETS - 1)) % WALLETS]
+        source = self._wallet(payer)
+        others = [each for each in self.wallets + self.closed[-1:] if each is not source]
+        target = others[payee % len(others)]
         accepted, request, key = self._ask(
             operation="INTERNAL_P2P", wallet_id=source.id, counterparty_wallet_id=target.id, amount_minor=amount,
             requires_monitoring=review,
@@ -100,7 +107,7 @@ class Payments(CollectedSteps):
     def _placed(self, paid: Paid, intent: Any, review: bool) -> None:
         """Judge by the sums what must have become of a payment, and count it."""
         payer = paid.payer
-        code = payer.refusal(paid.debit, 0 if paid.original else paid.amount)
+        code = payer.refusal(paid.debit, 0 if paid.original else paid.amount, paid.payee)
         named = "refund" if paid.original else "transfer"
         self._reach(code or f"{named} {'held' if review else 'settled'}")
         paid.state = "FAILED" if code else "REVIEW"
@@ -187,7 +194,7 @@ class Payments(CollectedSteps):
 
     @rule(pick=PICKS, amount=AMOUNTS, end=st.sampled_from([*ENDS, "OPEN", "OPEN"]), part=PICKS)
     def payout(self, pick: int, amount: int, end: str, part: int) -> None:
-        wallet = self.wallets[pick % WALLETS]
+        wallet = self._wallet(pick)
         intent = self._run(self.world.pay(wallet.id, amount))
         state = self._run(self.world.state(intent))
         if code := wallet.refusal(amount + ON_PAYOUT, amount):
@@ -212,7 +219,7 @@ class Payments(CollectedSteps):
         """Let the provider answer twice: the second time changes nothing. LATE is a refusal that was paid after all."""
         intent, wallet, amount = self.sent.pop(place)
         back = 1 + part % amount if end == "RETURNED" else amount
-        paid = {"amount_minor": back, "currency": "THB", "provider_tx_id": "T"}
+        paid = {"amount_minor": back, "currency": "THB", "provider_tx_id": f"P{next(self.transactions)}"}
         for verdict in {"LATE": ("DECLINED", "SUCCEEDED")}.get(end, (end,)):
             for _ in range(2):
                 self._run(self.world.tell(pay_job(intent), verdict, **({} if verdict == "DECLINED" else paid)))
@@ -235,12 +242,12 @@ class Payments(CollectedSteps):
 
     @rule(pick=PICKS, amount=AMOUNTS, debit=st.booleans(), alone=st.booleans())
     def adjust(self, pick: int, amount: int, debit: bool, alone: bool) -> None:
-        wallet = self.wallets[pick % WALLETS]
+        wallet = self._wallet(pick)
         accepted, _, _ = self._ask(
             None if alone else by_two(self.world.caller), operation="MANUAL_ADJUSTMENT", wallet_id=wallet.id,
             amount_minor=amount, direction="DEBIT" if debit else "CREDIT",
         )  # fmt: skip
-        code = wallet.refusal(amount) if debit else None
+        code = wallet.refusal(amount) if debit else "account_closed" if wallet.closed else None
         state = "FAILED" if code else "SETTLED" if alone else "REVIEW"
         assert (accepted.intent.state, accepted.intent.failure_code) == (state, code)
         if code is not None:
@@ -278,17 +285,57 @@ class Payments(CollectedSteps):
         """Let money that nobody knows come in, and decide about it."""
         item = self._run(parked(self.world, amount))
         self.suspense -= amount
-        ports, wallet = self.world.core.ports, self.wallets[pick % WALLETS]
-        desk = decider(self.world) if alone else by_two(decider(self.world))
-        if back:
-            self._run(return_item(ports, desk, item, ReturnRequest(reason="drawn")))
-        else:
-            self._run(assign_item(ports, desk, item, AssignRequest(wallet_id=wallet.id, reason="drawn")))
+        wallet = None if back else self._wallet(pick)
         if alone:
-            self._given(item, None if back else wallet, amount)
+            if wallet is None:
+                self._pay_back(item, amount)
+            else:
+                self._give(item, wallet, amount)
+            return
+        if wallet is None:
+            ports, desk = self.world.core.ports, by_two(decider(self.world))
+            self._run(return_item(ports, desk, item, ReturnRequest(reason="drawn")))
+        elif not self._assigned(by_two(decider(self.world)), item, wallet, amount):
+            return
         else:
-            self.decided.append((item, None if back else wallet, amount))
-            self._reach("suspense held")
+            wallet.claimed += amount
+        self.decided.append((item, wallet, amount))
+        self._reach("suspense held")
+
+    def _assigned(self, desk: Caller, item: UUID, wallet: Wallet, amount: int) -> bool:
+        """Assign an item; what its wallet may not have is paid back, and False returned."""
+        code = "limit_exceeded" if wallet.fills_its_limit(amount) else "account_closed" if wallet.closed else None
+        work = assign_item(self.world.core.ports, desk, item, AssignRequest(wallet_id=wallet.id, reason="drawn"))
+        if code is None:
+            self._run(work)
+            return True
+        with pytest.raises(Refusal) as caught:
+            self._run(work)
+        assert caught.value.code == code
+        self._reach("rests for want of a limit" if code == "limit_exceeded" else "rests, the wallet closed")
+        self._pay_back(item, amount)
+        return False
+
+    def _give(self, item: UUID, wallet: Wallet, amount: int) -> None:
+        if self._assigned(decider(self.world), item, wallet, amount):
+            self._given(wallet, amount)
+
+    def _given(self, wallet: Wallet, amount: int) -> None:
+        wallet.posted += amount
+        wallet.used += amount
+        self.suspense += amount
+        self._reach("given out of suspense")
+
+    def _pay_back(self, item: UUID, amount: int) -> None:
+        self._run(return_item(self.world.core.ports, decider(self.world), item, ReturnRequest(reason="drawn")))
+        self._paid_back(item, amount)
+
+    def _paid_back(self, item: UUID, amount: int) -> None:
+        waiting = self._run(show_item(self.world.core.ports, decider(self.world), item))
+        paid = {"amount_minor": amount, "currency": "THB", "provider_tx_id": f"R{next(self.transactions)}"}
+        self._run(answer_refund(self.world, waiting, "SUCCEEDED", **paid))
+        self.suspense += amount
+        self._reach("paid back out of suspense")
 
     @rule(pick=PICKS, agree=st.booleans())
     def decide_about_suspense(self, pick: int, agree: bool) -> None:
@@ -298,59 +345,15 @@ class Payments(CollectedSteps):
         waiting = self._run(show_item(self.world.core.ports, decider(self.world), item))
         assert waiting.state == "IN_REVIEW"
         self._run(decide(self.world, waiting.taken_by, "APPROVE" if agree else "REJECT"))
+        if wallet is not None:
+            wallet.claimed -= amount
         if not agree:
             # It is open again: one key alone decides otherwise.
-            wallet = self.wallets[pick % WALLETS]
-            again = AssignRequest(wallet_id=wallet.id, reason="drawn")
-            self._run(assign_item(self.world.core.ports, decider(self.world), item, again))
-        self._given(item, wallet, amount)
-
-    def _given(self, item: UUID, wallet: Wallet | None, amount: int) -> None:
-        if wallet is not None:
-            wallet.posted += amount
-            self._reach("given out of suspense")
+            self._give(item, self._wallet(pick), amount)
+        elif wallet is not None:
+            self._given(wallet, amount)
         else:
-            waiting = self._run(show_item(self.world.core.ports, decider(self.world), item))
-            paid = {"amount_minor": amount, "currency": "THB", "provider_tx_id": "R"}
-            self._run(answer_refund(self.world, waiting, "SUCCEEDED", **paid))
-            self._reach("paid back out of suspense")
-        self.suspense += amount
-
-    @rule(pick=PICKS, amount=AMOUNTS)
-    def exchange(self, pick: int, amount: int) -> None:
-        wallet = self.wallets[pick % WALLETS]
-        # A dollar is three baht, and the house keeps a hundredth of what is bought and every fraction.
-        bought = amount * 99 // 300
-        out_of = (bought + 5) // 10
-        asked = QuoteRequest(
-            wallet_id=wallet.id, counterparty_wallet_id=self.dollars, from_currency="THB", to_currency="USD",
-            amount_minor=amount,
-        )  # fmt: skip
-        if bought == 0:
-            with pytest.raises(Refusal) as caught:
-                self._run(self._quote(asked))
-            assert caught.value.code == "exchange_amount_out_of_bounds"
-            return
-        use = {
-            "operation": "EXCHANGE", "wallet_id": wallet.id, "counterparty_wallet_id": self.dollars,
-            "amount_minor": amount, "quote_id": self._run(self._quote(asked)).id,
-        }  # fmt: skip
-        accepted, _, _ = self._ask(**use)
-        code = wallet.refusal(amount, amount)
-        assert (accepted.intent.state, accepted.intent.failure_code) == ("FAILED" if code else "SETTLED", code)
-        if code is None:
-            wallet.posted -= amount
-            wallet.used += amount
-            self.bought += bought - out_of
-        self._reach(code or "exchanged")
-        with pytest.raises(Refusal) as caught:
-            self._ask(**use)
-        assert caught.value.code == "quote_used"
-
-    async def _quote(self, asked: QuoteRequest) -> QuoteView:
-        ports, caller = self.world.core.ports, self.world.caller
-        async with ports.unit_of_work(caller.context()) as uow:
-            return await make_quote(uow, ports, caller, asked)
+            self._paid_back(item, amount)
 
     @rule(pick=PICKS)
     def freeze_or_unfreeze(self, pick: int) -> None:
@@ -360,6 +363,28 @@ class Payments(CollectedSteps):
         caller = replace(self.world.caller, operations=frozenset({WALLET_STATES_SCOPE}))
         self._run(change_wallet(self.world.core.ports, caller, wallet.id, change, "drawn"))
         self._reach("frozen" if wallet.frozen else "unfrozen")
+
+    @rule(pick=PICKS, emptied=st.booleans())
+    def close(self, pick: int, emptied: bool) -> None:
+        """Close a wallet, which only an empty one lets happen; another one takes its place."""
+        wallet = self.wallets[pick % WALLETS]
+        left = wallet.posted - wallet.held
+        if emptied and left and not wallet.frozen:
+            self.adjust(pick % WALLETS, left, True, True)
+        comes = [paid.payee for paid in self.waiting] + [each for _, each, _ in self.decided]
+        comes += [each for _, each, _, debit in self.adjusted if not debit]
+        caller = replace(self.world.caller, operations=frozenset({WALLET_STATES_SCOPE}))
+        work = change_wallet(self.world.core.ports, caller, wallet.id, AccountChange.CLOSE, "drawn")
+        if wallet.posted or wallet.held or wallet in comes:
+            with pytest.raises(Refusal) as caught:
+                self._run(work)
+            assert caught.value.code == "account_not_empty"
+            return
+        self._run(work)
+        wallet.closed = True
+        self.closed.append(wallet)
+        self.wallets[pick % WALLETS] = self._opened()
+        self._reach("closed")
 
     @rule(pick=PICKS)
     def repeat(self, pick: int) -> None:
@@ -373,53 +398,16 @@ class Payments(CollectedSteps):
     @invariant()
     def money_and_limits_are_where_the_sums_are(self) -> None:
         usage = "SELECT held_minor, used_minor FROM fleet.limit_usage WHERE subject = $1"
-        for wallet in self.wallets:
+        for wallet in self.wallets + self.closed:
             assert self._run(self.world.money(wallet.id)) == (wallet.posted, wallet.held)
             row = self._run(self.world.admin.fetchrow(usage, str(wallet.id))) or (0, 0)
             assert tuple(row) == (wallet.claimed, wallet.used)
-        assert self._run(self.world.money(self.dollars)) == (self.bought, 0)
+        self.purses_are_where_the_sums_are()
 
     @invariant()
     def ledgers_balance_holds_are_pending_and_what_failed_is_unpaid_or_in_suspense(self) -> None:
         self._run(self.world.prove())  # I1, I6
         assert self._run(self.world.admin.fetchval(_SUSPENSE)) == self.suspense  # I3
-
-
-def walk(machine: Payments) -> None:
-    """Take each rule to what it is there for, once."""
-    for review in (False, True):
-        machine.transfer(0, 0, 100, review)
-    machine.refund(0, 20, "part", False)
-    machine.refund(0, 20, "part", True)
-    machine.end_a_wait(1, "APPROVE")
-    for how in ("REJECT", "cancel", "expire"):
-        machine.end_a_wait(0, how)
-        machine.transfer(1, 0, 10, True)
-    for end in ("SUCCEEDED", "DECLINED", "RETURNED", "LATE", "OPEN"):
-        machine.payout(2, 20, end, 4)
-    for debit in (True, False):
-        for alone in (True, False):
-            machine.adjust(1, 30, debit, alone)
-            machine.decide_an_adjustment(0, True)
-    for back in (True, False):
-        for alone in (True, False):
-            machine.park(0, 40, alone, back)
-            machine.decide_about_suspense(0, True)
-    machine.park(0, 40, False, True)
-    machine.decide_about_suspense(0, False)
-    walk_collected(machine)
-    machine.exchange(1, 30)
-    machine.freeze_or_unfreeze(0)
-    machine.transfer(0, 0, 5, False)
-    machine.freeze_or_unfreeze(0)
-    machine.repeat(0)
-    for payer in (2, 2, 2):
-        machine.transfer(payer, 0, 150, False)
-    machine.adjust(1, 150, False, True)
-    machine.adjust(1, 150, False, True)
-    machine.transfer(1, 0, 150, False)
-    machine.transfer(1, 0, 150, False)
-    machine.transfer(1, 0, 150, False)
 
 
 async def _proven(world: World) -> None:
