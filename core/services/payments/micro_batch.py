@@ -10,6 +10,10 @@ from typing import Final, Generic, TypeVar
 
 _PATIENCE_S: Final = 0.1
 """How long a few wait at most for a run under way; one that takes longer waits for something itself."""
+_SEVERAL: Final = 8
+"""Where so many wait when a run ends, those whom it answered are likely to be back at once with their next."""
+_RETURN_S: Final = 0.005
+"""How long those who wait let them come back: about what a small run of their own would cost."""
 
 Item = TypeVar("Item")
 Answer = TypeVar("Answer")
@@ -20,6 +24,8 @@ class MicroBatcher(Generic[Item, Answer]):
 
     Beside a run that is under way another one starts only for `worth` items or more: fewer wait for its end, since two
     small runs cost twice what one does, and mostly wait for each other's locks. But none waits for one that hangs.
+    Of clients who each wait for their answer before they ask again, half would else gather while the other half is run:
+    where several wait when a run ends, those whom it answered have `_RETURN_S` to come back and share the next one.
     When a shared run raises, its items are run again one by one, so that a neighbour never suffers; a fault named in
     `shared_faults` is everybody's, and is raised to all at once.
     """
@@ -36,9 +42,12 @@ class MicroBatcher(Generic[Item, Answer]):
         self._run, self._limit, self._free, self._shared_faults = run, limit, in_flight, shared_faults
         self._worth = worth
         self._waiting: deque[tuple[Item, asyncio.Future[Answer]]] = deque()
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: dict[asyncio.Task[None], int] = {}
+        """The runs under way, with how many items each has."""
         self._scheduled = False
         self._patience: asyncio.TimerHandle | None = None
+        self._returning: asyncio.TimerHandle | None = None
+        self._expected = 0
 
     async def submit(self, item: Item) -> Answer:
         """Return the item's answer, or raise what its run raised."""
@@ -70,23 +79,42 @@ class MicroBatcher(Generic[Item, Answer]):
 
     def _start(self, *, anyway: bool = False) -> None:
         self._scheduled = False
-        while self._waiting and self._free and (anyway or not self._tasks or len(self._waiting) >= self._worth):
+        while self._waiting and self._free and (anyway or self._is_worth_it()):
+            self._end_waits()
             batch = [self._waiting.popleft() for _ in range(min(self._limit, len(self._waiting)))]
             self._free -= 1
             task = asyncio.create_task(self._execute(batch))
-            self._tasks.add(task)
+            self._tasks[task] = len(batch)
             task.add_done_callback(self._finish)
         if self._waiting and self._free and self._patience is None:
             self._patience = asyncio.get_running_loop().call_later(_PATIENCE_S, self._lose_patience)
 
+    def _is_worth_it(self) -> bool:
+        waiting = len(self._waiting)
+        return waiting >= self._worth or (not self._tasks and waiting >= self._expected)
+
     def _lose_patience(self) -> None:
-        self._patience = None
+        self._end_waits()
         self._start(anyway=True)
 
     def _finish(self, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
+        answered = self._tasks.pop(task)
         self._free += 1
+        if not self._tasks and _SEVERAL <= len(self._waiting) < self._worth:
+            self._expected = len(self._waiting) + answered
+            self._returning = asyncio.get_running_loop().call_later(_RETURN_S, self._start_without)
         self._start()
+
+    def _start_without(self) -> None:
+        self._end_waits()
+        self._start()
+
+    def _end_waits(self) -> None:
+        self._expected = 0
+        for timer in (self._patience, self._returning):
+            if timer is not None:
+                timer.cancel()
+        self._patience = self._returning = None
 
     async def _execute(self, batch: Sequence[tuple[Item, asyncio.Future[Answer]]]) -> None:
         try:

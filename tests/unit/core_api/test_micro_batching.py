@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import pytest
 
 from core.domain.intents import ALLOWED, may_move
+from core.services.payments import micro_batch
 from core.services.payments.micro_batch import MicroBatcher
 from schemas.events import TERMINAL_STATES, IntentState
 
@@ -71,6 +72,100 @@ async def test_a_run_that_hangs_holds_up_nobody_for_long() -> None:
         assert await batcher.submit(1) == 1
     hangs.set()
     assert await first == 0
+
+
+class _Runs:
+    """Runs that end one by one, when they are told to; each keeps how many items it had."""
+
+    def __init__(self) -> None:
+        self.sizes: list[int] = []
+        self._gates: list[asyncio.Event] = []
+
+    async def run(self, items: Sequence[int]) -> list[int]:
+        self.sizes.append(len(items))
+        self._gates.append(asyncio.Event())
+        await self._gates[-1].wait()
+        return list(items)
+
+    async def end(self) -> None:
+        """End the latest run, and let those whom it answered go on."""
+        self._gates[-1].set()
+        await _turns()
+
+
+async def _turns() -> None:
+    for _ in range(10):
+        await asyncio.sleep(0)
+
+
+async def test_those_who_were_just_answered_come_back_into_the_run_of_those_who_waited() -> None:
+    runs = _Runs()
+    batcher = MicroBatcher[int, int](runs.run, limit=100, in_flight=2, worth=50)
+
+    async def client(number: int) -> None:
+        for _ in range(3):
+            assert await batcher.submit(number) == number
+            # Its next request is not there at once: one turn of the loop sends the answer, another brings it.
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+
+    clients = [asyncio.create_task(client(number)) for number in range(10)]
+    await _turns()
+    clients += [asyncio.create_task(client(number)) for number in range(10, 20)]
+    await _turns()
+    while not all(each.done() for each in clients):
+        await runs.end()
+        await asyncio.sleep(0)
+    assert runs.sizes == [10, 20, 20, 10]
+
+
+async def test_those_who_wait_go_without_who_does_not_come_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(micro_batch, "_PATIENCE_S", 60)
+    runs = _Runs()
+    batcher = MicroBatcher[int, int](runs.run, limit=100, in_flight=2, worth=50)
+    asked = [asyncio.create_task(batcher.submit(0))]
+    await _turns()
+    asked += [asyncio.create_task(batcher.submit(number)) for number in range(1, 9)]
+    await _turns()
+    await runs.end()
+    assert runs.sizes == [1]
+    async with asyncio.timeout(5):
+        while len(runs.sizes) < 2:  # noqa: ASYNC110 - bounded above
+            await asyncio.sleep(0.001)
+    await runs.end()
+    assert await asyncio.gather(*asked) == list(range(9))
+    assert runs.sizes == [1, 8]
+
+
+async def test_a_few_wait_for_nobody_who_was_answered() -> None:
+    runs = _Runs()
+    batcher = MicroBatcher[int, int](runs.run, limit=100, in_flight=2, worth=50)
+    asked = [asyncio.create_task(batcher.submit(0))]
+    await _turns()
+    asked += [asyncio.create_task(batcher.submit(number)) for number in range(1, 8)]
+    await _turns()
+    await runs.end()
+    assert runs.sizes == [1, 7]
+    await runs.end()
+    assert await asyncio.gather(*asked) == list(range(8))
+
+
+async def test_the_patience_of_one_who_was_served_starts_no_second_run_later(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(micro_batch, "_PATIENCE_S", 1)
+    runs = _Runs()
+    batcher = MicroBatcher[int, int](runs.run, limit=100, in_flight=2, worth=50)
+    asked = [asyncio.create_task(batcher.submit(0))]
+    await _turns()
+    asked += [asyncio.create_task(batcher.submit(1))]
+    await _turns()
+    await asyncio.sleep(0.6)
+    await runs.end()
+    asked += [asyncio.create_task(batcher.submit(2))]
+    await asyncio.sleep(0.6)
+    assert runs.sizes == [1, 1]
+    await runs.end()
+    await runs.end()
+    assert await asyncio.gather(*asked) == [0, 1, 2]
 
 
 async def test_one_bad_item_fails_alone_and_a_shared_fault_is_not_repeated() -> None:
