@@ -15,7 +15,7 @@ from core.api.openapi import Described, install_document
 from core.api.provider_payments import payment_routes
 from core.api.rail_routes import rail_routes
 from core.api.registers import register_routes
-from core.api.requests import BATCH_BODY_MAX_BYTES, parse, read_body, signed_and_unspent, signed_by
+from core.api.requests import BATCH_BODY_MAX_BYTES, SignedAndUnspent, parse, read_body, signed_by
 from core.api.signed_routes import Route
 from core.bootstrap import PASSING_FAULTS, Core
 from core.domain.context import Context
@@ -59,7 +59,7 @@ def install_internal(app: FastAPI, core: Core, throttle: Throttle) -> HotPaths:
     async def ask_permits(request: Request) -> Response:
         """Ask whether jobs may be sent; each has its answer."""
         body = await read_body(request, BATCH_BODY_MAX_BYTES)
-        async with signed_and_unspent(request, body, core.worker_authenticator, "rail") as (caller, nonce):
+        async with SignedAndUnspent(request, body, core.worker_authenticator, "rail") as (caller, nonce):
             answers = await _permits(_of_a_rail(caller), parse(PermitRequest, body), nonce)
         for answer, count in Counter(answer.answer for answer in answers).items():
             PERMITS.labels(caller.rail or "", answer).inc(count)

@@ -4,7 +4,7 @@ import time
 from typing import Final
 
 from fastapi import FastAPI
-from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client import CONTENT_TYPE_LATEST, Counter, Histogram, generate_latest
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -30,6 +30,7 @@ class Measured:
 
     def __init__(self, app: ASGIApp, listener: str) -> None:
         self._app, self._listener = app, listener
+        self._counters: dict[tuple[str, int], tuple[Counter, Histogram]] = {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection as ASGI has it."""
@@ -48,10 +49,19 @@ class Measured:
             await self._app(scope, receive, watch)
         finally:
             route = _route_of(scope)
-            REQUESTS.labels(self._listener, route, f"{status // 100}xx").inc()
-            REQUEST_SECONDS.labels(self._listener, route).observe(time.perf_counter() - began_s)
+            requests, seconds = self._counters.get((route, status // 100)) or self._find_counters(route, status // 100)
+            requests.inc()
+            seconds.observe(time.perf_counter() - began_s)
             if traced is not None:
                 traced.end(route=route, status=status)
+
+    def _find_counters(self, route: str, class_of_status: int) -> tuple[Counter, Histogram]:
+        found = (
+            REQUESTS.labels(self._listener, route, f"{class_of_status}xx"),
+            REQUEST_SECONDS.labels(self._listener, route),
+        )
+        self._counters[route, class_of_status] = found
+        return found
 
     def _traced(self, scope: Scope) -> Traced | None:
         """Begin the span of a client's request, under the client's own where it sent one; None while none are made."""

@@ -13,6 +13,7 @@ from starlette.types import ASGIApp
 from core.api.alerts import AlertRoutes
 from core.api.answers import fault_refusal, install_problems, json_answer
 from core.api.audit import AuditRoutes
+from core.api.bearers import bearer_of, person_of
 from core.api.dlq import DeadLetterRoutes
 from core.api.events import EventRoutes
 from core.api.fees import FeeRoutes
@@ -29,7 +30,16 @@ from core.api.rates import RateRoutes
 from core.api.recon import ReconRoutes
 from core.api.recon_days import ReconDayRoutes
 from core.api.redrives import RedriveRoutes
-from core.api.requests import BATCH_BODY_MAX_BYTES, Page, parse, path_id, query_of, refusal_of
+from core.api.requests import (
+    BATCH_BODY_MAX_BYTES,
+    Page,
+    SignedAndUnspent,
+    parse,
+    path_id,
+    query_of,
+    read_body,
+    refusal_of,
+)
 from core.api.reviews import ReviewRoutes
 from core.api.signed_routes import Route, SignedRoutes
 from core.api.statements import StatementRoutes
@@ -116,8 +126,12 @@ class _Routes(SignedRoutes):
     @tells(idempotency_key=True)
     async def create_intent(self, request: Request) -> Response:
         """Ask for one payment under an Idempotency-Key."""
-        async with self._signed_unspent(request) as (caller, body, nonce):
-            accepted = await self._accept(request, caller, body, nonce)
+        body = await read_body(request)
+        if (token := bearer_of(request)) is not None:
+            accepted = await self._accept(request, await person_of(self._core, request, token), body, None)
+        else:
+            async with SignedAndUnspent(request, body, self._core.authenticator, "service") as (caller, nonce):
+                accepted = await self._accept(request, caller, body, nonce)
         return json_answer(intent_view(accepted.intent), 201, _REPLAYED if accepted.replayed else None)
 
     async def _accept(self, request: Request, caller: Caller, body: bytes, nonce: HeldNonce | None) -> Accepted:

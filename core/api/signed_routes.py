@@ -1,17 +1,16 @@
 """What the routes of the public listener share: how one is declared, and who has signed the request."""
 
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable
 from typing import Any
 
 from pydantic import BaseModel
 from starlette.requests import Request
 
 from core.api.bearers import bearer_of, person_of
-from core.api.requests import BODY_MAX_BYTES, read_body, signed_and_unspent, signed_by
+from core.api.requests import BODY_MAX_BYTES, read_body, signed_by
 from core.bootstrap import Core
 from core.services.access.acting import confined
-from core.services.access.keys import Caller, HeldNonce
+from core.services.access.keys import Caller
 
 Route = tuple[str, str, Callable[..., Any], type[BaseModel], int, type[BaseModel] | None]
 """Method, path, handler, answer, status and body of one route."""
@@ -36,16 +35,6 @@ class SignedRoutes:
         if (token := bearer_of(request)) is not None:
             return await person_of(self._core, request, token), body
         return await signed_by(request, body, self._core.authenticator, "service"), body
-
-    @asynccontextmanager
-    async def _signed_unspent(self, request: Request) -> AsyncIterator[tuple[Caller, bytes, HeldNonce | None]]:
-        """Lend who signed, the body, and the nonce for whoever spends it with what the request makes."""
-        body = await read_body(request)
-        if (token := bearer_of(request)) is not None:
-            yield await person_of(self._core, request, token), body, None
-            return
-        async with signed_and_unspent(request, body, self._core.authenticator, "service") as (caller, nonce):
-            yield caller, body, nonce
 
     async def _operator(self, request: Request, scope: str, limit_bytes: int = BODY_MAX_BYTES) -> tuple[Caller, bytes]:
         caller, body = await self._signed(request, limit_bytes)
