@@ -20,7 +20,7 @@ from schemas.permits import PermitMode
 
 # What spends the nonce of the request that asks, in the transaction of its permits: none is given to a replay.
 _SPENT: Final = """spent AS (
-    INSERT INTO fleet.request_nonces (tenant_id, key_id, nonce) VALUES ($6, $7, $8)
+    INSERT INTO fleet.request_nonces (tenant_id, key_id, nonce) VALUES ($8, $9, $10)
     ON CONFLICT DO NOTHING RETURNING true
 ), """
 _WITHDRAWN: Final = """
@@ -29,20 +29,25 @@ CASE WHEN j.operation = 'DIRECT_DEBIT' THEN EXISTS (SELECT FROM fleet.mandate_de
     WHERE d.intent_id = j.intent_id AND m.cancelled_at IS NOT NULL) ELSE false END AS withdrawn
 """
 # The rail's state and the subjects' keys come in the same round trip: nothing here waits for a lock.
+# What belongs to a job is looked up for each: OFFSET 0 keeps the planner from walking whole partitions for a join, as it
+# would for good where it planned while they were empty.
 _LOCK: Final = f"""
 WITH {{spent}}state AS ({state_sql("$4")}), locked AS (
-    SELECT {JOB_COLUMNS}, i.state AS intent_state, i.subject_id, i.instruction, s.wrapped_key, i.lookup::text AS lookup,
-        t.reference AS target_reference, t.provider_account AS target_account,
-        t.kind AS target_kind, {_WITHDRAWN}
-    FROM fleet.jobs j
-    JOIN fleet.intents i ON i.id = j.intent_id
-    LEFT JOIN fleet.subjects s ON s.id = i.subject_id
-    LEFT JOIN fleet.jobs t ON t.id = j.target_job_id
+    SELECT {JOB_COLUMNS}, {_WITHDRAWN} FROM fleet.jobs j
     WHERE j.id = ANY($1::uuid[]) AND j.id BETWEEN $2 AND $3 AND j.rail = $4
         AND ($5::uuid[] IS NULL OR j.tenant_id = ANY ($5::uuid[]))
     ORDER BY j.id FOR UPDATE OF j SKIP LOCKED
+), whole AS (
+    SELECT j.*, i.state AS intent_state, i.subject_id, i.instruction, s.wrapped_key, i.lookup::text AS lookup,
+        t.reference AS target_reference, t.provider_account AS target_account, t.kind AS target_kind
+    FROM locked j
+    CROSS JOIN LATERAL (SELECT * FROM fleet.intents WHERE id = j.intent_id AND id BETWEEN $6 AND $7 OFFSET 0) i
+    LEFT JOIN LATERAL (SELECT wrapped_key FROM fleet.subjects WHERE id = i.subject_id OFFSET 0) s ON true
+    LEFT JOIN LATERAL (
+        SELECT reference, provider_account, kind FROM fleet.jobs
+        WHERE id = j.target_job_id AND id BETWEEN $6 AND $7 OFFSET 0) t ON true
 )
-SELECT locked.*, state.*{{is_new}} FROM state LEFT JOIN locked ON true ORDER BY locked.id
+SELECT whole.*, state.*{{is_new}} FROM state LEFT JOIN whole ON true ORDER BY whole.id
 """  # noqa: S608 - a constant list of columns
 _LOCK_AGAIN: Final = _LOCK.format(spent="", is_new="")
 _LOCK_FIRST: Final = _LOCK.format(spent=_SPENT, is_new=", EXISTS (SELECT FROM spent) AS is_new")
@@ -102,7 +107,7 @@ async def lock_jobs(
 
     What another transaction holds is left out, never waited for. Raises Refusal `replayed_nonce`.
     """
-    asked = (ids, min(ids), max(ids), rail, tenants)
+    asked = (ids, min(ids), max(ids), rail, tenants, *ids_of_that_time(ids))
     if nonce is None:
         rows = await uow.connection.fetch(_LOCK_AGAIN, *asked)
     else:
