@@ -1,8 +1,9 @@
 """The base of every contract model: frozen, closed to unknown fields where we write, strict about types."""
 
-from typing import Any, Self
+from datetime import UTC, datetime
+from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, ConfigDict, GetJsonSchemaHandler
+from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, GetJsonSchemaHandler
 from pydantic_core import CoreSchema
 
 from schemas.docstrings import attribute_docstrings
@@ -41,3 +42,15 @@ class Contract(BaseModel):
             if field is not None and field.description is None:
                 properties.get(field.alias or name, {})["description"] = text
         return schema
+
+
+def _on_the_calendar(moment: datetime) -> datetime:
+    try:
+        moment.astimezone(UTC)
+    except OverflowError as error:
+        raise ValueError("in UTC it lies outside of the years 1 to 9999") from error
+    return moment
+
+
+AnyMoment = Annotated[AwareDatetime, AfterValidator(_on_the_calendar)]
+"""A moment to look before or behind: any that there is in UTC."""

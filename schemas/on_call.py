@@ -5,9 +5,9 @@ from enum import StrEnum
 from typing import Annotated, Any, Literal, Self
 from uuid import UUID, uuid4
 
-from pydantic import AwareDatetime, Field, model_validator
+from pydantic import Field, model_validator
 
-from schemas.base import Contract
+from schemas.base import AnyMoment, Contract
 
 Reason = Annotated[str, Field(min_length=3, max_length=500, pattern=r"^[^\x00]*\S[^\x00]*$")]
 Incident = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[!-~]+$")]
@@ -64,8 +64,8 @@ class LetterFields(Contract):
     """So many permits had been given when it died; 0: nothing was ever sent."""
     text: Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[^\x00]*$")] | None = None
     """Words of the message, the class, the provider's reference or the masked payload."""
-    received_after: AwareDatetime | None = None
-    received_before: AwareDatetime | None = None
+    received_after: AnyMoment | None = None
+    received_before: AnyMoment | None = None
 
 
 class LetterQuery(LetterFields):

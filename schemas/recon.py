@@ -5,9 +5,9 @@ from enum import StrEnum
 from typing import Annotated, Literal
 from uuid import UUID
 
-from pydantic import AwareDatetime, Field
+from pydantic import Field
 
-from schemas.base import Contract
+from schemas.base import AnyMoment, Contract
 from schemas.on_call import Reason
 
 
@@ -110,7 +110,7 @@ class BooksAsked(Contract):
     """The body of `POST /v1/recon/books`."""
 
     what: BooksCompared
-    since: AwareDatetime | None = None
+    since: AnyMoment | None = None
     """Of intents: only those made since; left out, all, and breaks that are not found any more end."""
 
 

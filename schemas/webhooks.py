@@ -5,9 +5,9 @@ from enum import StrEnum
 from typing import Annotated
 from uuid import UUID
 
-from pydantic import AwareDatetime, Field
+from pydantic import Field
 
-from schemas.base import Contract
+from schemas.base import AnyMoment, Contract
 from schemas.events import IntentState
 
 EventType = Annotated[str, Field(pattern=r"^[a-z_]{1,64}$")]
@@ -98,7 +98,7 @@ class WebhookDeliveryPage(Contract):
 class WebhookRedriveRequest(Contract):
     """Send the dead ones again, or, with `since`, everything that happened from a moment on."""
 
-    since: AwareDatetime | None = None
+    since: AnyMoment | None = None
 
 
 class WebhookRedriveView(Contract):

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Final
 from uuid import UUID
 
 from fastapi import FastAPI
-from pydantic import AwareDatetime, Field, TypeAdapter, ValidationError
+from pydantic import Field, TypeAdapter, ValidationError
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp
@@ -64,6 +64,7 @@ from schemas.api import (
     IntentRequest,
     IntentView,
 )
+from schemas.base import AnyMoment
 from schemas.events import IntentState
 
 _KEY_PATTERN: Final = re.compile(r"[\x21-\x7e]{1,128}")
@@ -77,8 +78,8 @@ class _IntentQuery(Page):
     wallet_id: UUID | None = None
     reference: Annotated[str, Field(max_length=64)] | None = None
     original_intent_id: UUID | None = None
-    created_after: AwareDatetime | None = None
-    created_before: AwareDatetime | None = None
+    created_after: AnyMoment | None = None
+    created_before: AnyMoment | None = None
 
 
 def public_app(core: Core, streams: RepairedStreams | None = None) -> ASGIApp:

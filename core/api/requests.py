@@ -201,8 +201,12 @@ def refusal_of(error: ValidationError) -> Refusal:
 
 def query_of(model: type[Model], request: Request) -> Model:
     """Return what the query asks for. Raises Refusal `invalid_request`."""
+    asked = dict(request.query_params)
+    for field, value in asked.items():
+        if "\0" in value:
+            raise Refusal("invalid_request", f"{field}: the character U+0000 is in nothing that is stored", field=field)
     try:
-        return model.model_validate(dict(request.query_params))
+        return model.model_validate(asked)
     except ValidationError as error:
         raise refusal_of(error) from error
 
@@ -213,6 +217,14 @@ def path_id(request: Request, name: str) -> UUID:
         return UUID(request.path_params[name])
     except ValueError as error:
         raise Refusal("not_found", f"{name} is not an id") from error
+
+
+def path_text(request: Request, name: str) -> str:
+    """Return a text of the path. Raises Refusal `not_found`: no name has U+0000 in it."""
+    text: str = request.path_params[name]
+    if "\0" in text:
+        raise Refusal("not_found", f"{name} names nothing")
+    return text
 
 
 def _too_large(limit_bytes: int) -> Refusal:

@@ -4,18 +4,19 @@ from collections.abc import Callable
 from typing import Annotated, Any
 from uuid import UUID
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field
 from starlette.requests import Request
 from starlette.responses import Response
 
 from core.api.answers import json_answer
 from core.api.openapi import tells
-from core.api.requests import Page, parse, path_id, query_of
+from core.api.requests import Page, parse, path_id, path_text, query_of
 from core.api.signed_routes import Route, SignedRoutes
 from core.domain.ledger import AccountChange
 from core.services.wallets.histories import EntryFilter, read_balance_at, read_history
 from core.services.wallets.wallet_states import change_wallet, list_events, set_external_id
 from schemas.api import WalletHistory, WalletPage, WalletRequest, WalletView
+from schemas.base import AnyMoment
 from schemas.events import IntentState
 from schemas.operations import OperationType
 from schemas.wallets import (
@@ -29,8 +30,8 @@ from schemas.wallets import (
 
 
 class _HistoryQuery(Page):
-    begin: Annotated[AwareDatetime | None, Field(alias="from")] = None
-    end: Annotated[AwareDatetime | None, Field(alias="to")] = None
+    begin: Annotated[AnyMoment | None, Field(alias="from")] = None
+    end: Annotated[AnyMoment | None, Field(alias="to")] = None
     operation: OperationType | None = None
     state: IntentState | None = None
     sign: EntrySign | None = None
@@ -40,7 +41,7 @@ class _HistoryQuery(Page):
 
 class _BalanceQuery(BaseModel):
     model_config = ConfigDict(extra="forbid")
-    at: AwareDatetime | None = None
+    at: AnyMoment | None = None
 
 
 class _WalletQuery(Page):
@@ -123,7 +124,7 @@ class WalletRoutes(SignedRoutes):
         """List an owner's wallets, of every currency."""
         caller, _ = await self._signed(request)
         query = query_of(Page, request)
-        owner = request.path_params["owner"]
+        owner = path_text(request, "owner")
         return json_answer(await self._core.wallets.owned(caller, owner, query.cursor, query.limit))
 
     async def events(self, request: Request) -> Response:

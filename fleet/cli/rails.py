@@ -1,5 +1,6 @@
 """`fleet rails`: what has registered, what is paused or waits, and a new rail's folder."""
 
+import keyword
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
@@ -136,6 +137,8 @@ def new(
 ) -> None:
     """Write a new rail: a running adapter for an example provider, its simulator, certificate and page."""
     require_rail(rail)
+    if keyword.iskeyword(rail):
+        raise CommandError("rail_malformed", f"{rail!r} is a word of Python, and no folder of it can be imported")
     if not (root / "adapters" / "runtime").is_dir():
         raise CommandError("not_a_work_tree", f"{root} has no adapters/runtime: give --root, or go there")
     try:

@@ -4,6 +4,7 @@ Taken are PromptPay credit transfers (tag 29) and bill payments (tag 30). What e
 by its name, because it asks for no payment here: a bank's slip, a bill's barcode, a link of SBP.
 """
 
+import re
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Final
@@ -17,6 +18,15 @@ from schemas.money import currency_of
 
 MAX_CODE_CHARACTERS: Final = 512
 """No payment code is longer: EMVCo's QR holds 512."""
+
+# What a code carries is shown to its payer and then paid: nothing in it may read as something else on the way.
+_BILLER: Final = re.compile(r"\d{13}(?:\d{2})?", re.ASCII)
+_REFERENCE: Final = re.compile(r"[A-Z0-9]{1,20}", re.ASCII)
+_DIGITS: Final = {
+    "national_or_tax_id": re.compile(r"\d{13}", re.ASCII),
+    "ewallet": re.compile(r"\d{15}", re.ASCII),
+    "bank_account": re.compile(r"\d{8,43}", re.ASCII),
+}
 
 _BAHT: Final = str(currency_of("THB").numeric)
 _SLIP_CHECKSUM: Final = "9104"
@@ -117,6 +127,10 @@ def bill_payee(biller_id: str, ref1: str, ref2: str | None = None) -> str:
 def _bill(fields: dict[str, Any]) -> tuple[str, str]:
     if not {"biller_id", "ref1"} <= fields.keys():
         raise QrError("qr_not_payable", "its tag 30 lacks the biller or the first reference")
+    if _BILLER.fullmatch(fields["biller_id"]) is None:
+        raise QrError("qr_not_payable", "its biller is not 13 or 15 digits")
+    if any(name in fields and _REFERENCE.fullmatch(fields[name]) is None for name in ("ref1", "ref2")):
+        raise QrError("qr_not_payable", "a reference of its bill is not 1 to 20 of A-Z and 0-9")
     return "bill", bill_payee(fields["biller_id"], fields["ref1"], fields.get("ref2"))
 
 
@@ -128,6 +142,8 @@ def _receiver(fields: dict[str, Any]) -> tuple[str, str]:
         if "recipient_local" not in fields:
             raise QrError("qr_not_payable", "its mobile number is not Thai")
         return "mobile", fields["recipient_local"]
+    if _DIGITS[kind].fullmatch(fields["recipient_wire"]) is None:
+        raise QrError("qr_not_payable", "its receiver's number has not the digits that PromptPay gives")
     if kind == "bank_account":
         return "bank_account", f"{fields['bank_code']}-{fields['account_no']}"
     return _PAYEE_TYPES[kind], fields["recipient_wire"]

@@ -12,6 +12,7 @@ from schemas.codes.tlv import QrError
 _SEPARATORS = re.compile(r"[\s.()-]")
 _MOBILE = re.compile(r"(?:\+?66|0)(\d{9})", re.ASCII)
 _WIRE_MOBILE = re.compile(r"0066(\d{9})", re.ASCII)
+_TRUEMONEY = re.compile(r"14000(0\d{9})", re.ASCII)
 
 
 class ProxyType(StrEnum):
@@ -59,8 +60,8 @@ def mobile_local(wire: str) -> str | None:
 
 def truemoney_mobile(wire: str) -> str | None:
     """Return the mobile number in a TrueMoney e-wallet id (`14` and the number padded to 13), else None."""
-    match = re.fullmatch(r"140000?(0\d{9})", wire, re.ASCII) if len(wire) == 15 else None
-    return wire[5:] if match or (wire.startswith("14000") and wire[5] == "0") else None
+    match = _TRUEMONEY.fullmatch(wire)
+    return match[1] if match else None
 
 
 def _digits(text: str, shortest: int, longest: int, code: str, name: str, example: str) -> str:

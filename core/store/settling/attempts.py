@@ -29,8 +29,8 @@ CASE WHEN j.operation = 'DIRECT_DEBIT' THEN EXISTS (SELECT FROM fleet.mandate_de
     WHERE d.intent_id = j.intent_id AND m.cancelled_at IS NOT NULL) ELSE false END AS withdrawn
 """
 # The rail's state and the subjects' keys come in the same round trip: nothing here waits for a lock.
-# What belongs to a job is looked up for each: OFFSET 0 keeps the planner from walking whole partitions for a join, as it
-# would for good where it planned while they were empty.
+# What belongs to a job is looked up for each: OFFSET 0 keeps the planner from walking whole partitions for a join, as
+# it would until statistics come where it planned while they were empty.
 _LOCK: Final = f"""
 WITH {{spent}}state AS ({state_sql("$4")}), locked AS (
     SELECT {JOB_COLUMNS}, {_WITHDRAWN} FROM fleet.jobs j

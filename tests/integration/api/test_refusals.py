@@ -6,6 +6,7 @@ from typing import Any
 import orjson
 import pytest
 
+from core.services.access.keys import KNOWN_SCOPES
 from tests.integration.api.conftest import World, payout
 
 
@@ -129,3 +130,31 @@ async def test_a_text_that_cannot_be_stored_is_refused_and_what_only_looks_like_
     assert await world.contents() == before
     kept = await world.api.post("/v1/intents", body | {"currency": "THB", "comment": r"a\u0000b"}, key="nul")
     assert kept.json()["comment"] == r"a\u0000b"
+
+
+@pytest.mark.parametrize("moment", ["0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59-14:00"])
+async def test_a_moment_that_utc_has_no_year_for_is_refused(world: World, moment: str) -> None:
+    wallet = await world.funded_wallet(1)
+    asked = [
+        ("/v1/intents", "created_after"),
+        ("/v1/intents", "created_before"),
+        (f"/v1/wallets/{wallet}/balance", "at"),
+        ("/v1/dead-letters", "received_after"),
+        ("/v1/dead-letters", "received_before"),
+    ]
+    operator = await world.other(operations=sorted(KNOWN_SCOPES))
+    for path, field in asked:
+        answer = await operator.get(path, **{field: moment})
+        assert (answer.status_code, answer.json()["code"], answer.json()["field"]) == (422, "invalid_request", field)
+    made = (await operator.post("/v1/webhook-endpoints", {"url": "https://example.com/x"})).json()["endpoint"]["id"]
+    answer = await operator.post(f"/v1/webhook-endpoints/{made}/redrive", {"since": moment})
+    assert (answer.status_code, answer.json()["code"], answer.json()["field"]) == (422, "invalid_request", "since")
+
+
+async def test_a_name_that_cannot_be_stored_names_nothing(world: World) -> None:
+    refused = await world.api.get("/v1/intents", reference="\0")
+    assert (refused.status_code, refused.json()["code"]) == (422, "invalid_request")
+    assert refused.json()["field"] == "reference"
+    path = "/v1/owners/%00/wallets"
+    nobody = await world.api.http.get(path, headers=world.api.headers("GET", path, b""))
+    assert (nobody.status_code, nobody.json()["code"]) == (404, "not_found")

@@ -12,6 +12,7 @@ from tests.integration.api.conftest import REGISTRATION, World, payout
 BILL = encode_bill_payment("099400015804189", "INVOICE2026", "CUST7", amount_minor=2_000)
 MOBILE = encode_credit_transfer(ProxyType.MOBILE, "0812345678", amount_minor=2_000)
 OPEN_MOBILE = encode_credit_transfer(ProxyType.MOBILE, "0812345678")
+TORN_EWALLET = "00020101021129290016A00000067701011103051400053037645802TH63047E8F"
 SLIP = "004000060000010103002021900021231231212000115102TH91049C30"
 BARCODE = "|099999999999990\r111222333444\r\r0"
 LINK = "https://qr.nspk.ru/AD100004BAL7227F9BNP6KNE007J9B3K"
@@ -95,6 +96,7 @@ async def test_a_code_and_the_payee_in_it_are_one_payee_and_an_open_code_takes_a
         ({"payee": {"qr": MOBILE.replace("20.00", "20.01")}}, "qr_malformed", "payee.qr"),
         ({"payee": {"qr": MOBILE[:40]}}, "qr_malformed", "payee.qr"),
         ({"payee": {"qr": "hello"}}, "qr_malformed", "payee.qr"),
+        ({"payee": {"qr": TORN_EWALLET}}, "qr_not_payable", "payee.qr"),
         ({"payee": {"qr": ""}}, "invalid_request", "payee.qr"),
         ({"payee": {"qr": "0" * 513}}, "invalid_request", "payee.qr"),
         ({"payee": {"qr": MOBILE, "type": "mobile"}}, "invalid_request", "payee.type"),

@@ -57,6 +57,7 @@ async def test_a_rail_that_never_registered_is_refused(fleet: Fleet) -> None:
     [
         (("pause", "sbp", "--reason", " "), "reason_missing"),
         (("pause", "S B P", "--reason", "x"), "rail_malformed"),
+        (("new", "class"), "rail_malformed"),
     ],
 )
 async def test_what_names_nothing_is_refused_with_a_code(fleet: Fleet, arguments: tuple[str, ...], code: str) -> None:

@@ -5,12 +5,14 @@ from typing import Any
 
 import orjson
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from schemas.codes.emvco import encode_bill_payment, encode_credit_transfer
 from schemas.codes.nspk_link import LinkError
 from schemas.codes.payable import CodeKind, read_payable, recognise
 from schemas.codes.proxies import ProxyType
-from schemas.codes.tlv import QrError, crc16
+from schemas.codes.tlv import QrError, crc16, write_tlv
 
 _ALL = orjson.loads((Path(__file__).parents[2] / "vectors" / "payment_rails.json").read_bytes())["vectors"]
 _KINDS = {
@@ -104,3 +106,61 @@ def test_a_code_that_names_nobody_to_pay_here_is_refused_without_a_word_of_it(bo
         read_payable(checked(body))
     assert caught.value.code == "qr_not_payable"
     assert not any(part in str(caught.value) for part in ("0123", "8012", "1234567890"))
+
+
+def _whole(*fields: tuple[str, str]) -> str:
+    """Return a code of these fields whose checksum proves it whole."""
+    body = write_tlv((("00", "01"), ("01", "11"), *fields)) + "6304"
+    return body + crc16(body)
+
+
+def _transfer_to(tag: str, wire: str) -> str:
+    return _whole(("29", write_tlv((("00", "A000000677010111"), (tag, wire)))), ("53", "764"))
+
+
+def _bill_of(biller: str, *references: str) -> str:
+    named = zip(("02", "03"), references, strict=False)
+    return _whole(("30", write_tlv((("00", "A000000677010112"), ("01", biller), *named))), ("53", "764"))
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        _transfer_to("03", "14000"),
+        _transfer_to("03", ""),
+        _transfer_to("04", "014"),
+        _transfer_to("02", "๑" * 13),
+        _bill_of("010753600031508", "A:B"),
+        _bill_of("010753600031508", ""),
+        _bill_of("010753600031508", "A", "B:C"),
+        _bill_of("0107", "A"),
+    ],
+)
+def test_what_would_be_paid_as_something_else_than_it_shows_is_refused(code: str) -> None:
+    recognise(code)
+    with pytest.raises(QrError) as caught:
+        read_payable(code)
+    assert caught.value.code == "qr_not_payable"
+
+
+_VALUES = st.one_of(st.text(max_size=20), st.from_regex(r"(14000|0066|1400)?[0-9]{0,15}", fullmatch=True))
+_NAMED = st.dictionaries(st.sampled_from(["00", "01", "02", "03", "04", "05", "07"]), _VALUES, max_size=4)
+_APPLICATIONS = st.sampled_from(["A000000677010111", "A000000677010112", "A000000677010114", "A1"])
+
+
+@given(
+    tag=st.sampled_from(["26", "29", "30", "62"]),
+    application=_APPLICATIONS,
+    named=_NAMED,
+    more=st.dictionaries(st.sampled_from(["52", "53", "54", "58", "59", "81"]), _VALUES, max_size=4),
+)
+def test_no_code_whose_checksum_is_right_ends_in_anything_but_an_answer(
+    tag: str, application: str, named: dict[str, str], more: dict[str, str]
+) -> None:
+    nested = {"00": application} | {name: value for name, value in named.items() if name != "00"}
+    try:
+        code = _whole((tag, write_tlv(nested.items())), *more.items())
+        recognise(code)
+        read_payable(code)
+    except (QrError, LinkError):
+        pass
