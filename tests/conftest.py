@@ -1,5 +1,6 @@
 """Real servers for every test that asks for one: started once per session, emptied or copied per test."""
 
+import gc
 import os
 import re
 import secrets
@@ -17,6 +18,7 @@ from xdist.scheduler import LoadFileScheduling
 from fleet.stack.provision import RoleUrls, Secrets, create_database, drop_database, provision
 from tests.support.databases import Databases, open_databases
 from tests.support.servers import postgres_server, redis_7_server, redis_server
+from wire.memory import collect_rarely
 
 
 @pytest.fixture(scope="session")
@@ -40,12 +42,19 @@ def pytest_configure(config: pytest.Config) -> None:
     Alone where CI decides about a change it draws the same twice: what it refuses is then the change. `./dev fuzz` and
     every run outside draw anew.
     """
+    gc.disable()  # collecting tests makes a million objects that live as long as the run: see pytest_collection_finish
     usual, gate = settings.get_profile("default"), bool(os.environ.get("CI"))
     settings.register_profile("fleet", parent=usual, derandomize=gate, deadline=None, print_blob=True)
     settings.load_profile("fleet")
     if examples := config.getoption("--examples"):
         settings.register_profile("long", max_examples=examples, derandomize=False)
         settings.load_profile("long")
+
+
+def pytest_collection_finish() -> None:
+    """Look for garbage only among what the tests make: walking all of the tests and modules took half of collecting."""
+    gc.enable()
+    collect_rarely()
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

@@ -3,6 +3,7 @@
 import ast
 import re
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Final
 
@@ -11,7 +12,6 @@ from core.services.problems import PROBLEMS
 
 ROOT: Final = Path(__file__).parents[3]
 PAGE: Final = (ROOT / "docs" / "errors.md").read_text()
-TREES: Final = {path: ast.parse(path.read_text()) for path in sorted((ROOT / "core").rglob("*.py"))}
 _REFUSING: Final = {"Refusal": 0, "FeeError": 0, "_refused": 2}
 """What makes a refusal, and which of its arguments is the code."""
 _DECIDING: Final = {"_void", "_own_fence", "Decision", "Judgement"}
@@ -57,7 +57,15 @@ def _returned(tree: ast.AST) -> dict[str, set[str]]:
 
 
 RETURNED: dict[str, set[str]] = {}
-RETURNED |= {name: texts for tree in TREES.values() for name, texts in _returned(tree).items() if texts}
+"""What the functions of the core return, once its modules are read."""
+
+
+@cache
+def _trees() -> list[ast.Module]:
+    """Read every module of the core: when a test asks, for each process of a run collects all tests."""
+    trees = [ast.parse(path.read_text()) for path in sorted((ROOT / "core").rglob("*.py"))]
+    RETURNED.update({name: texts for tree in trees for name, texts in _returned(tree).items() if texts})
+    return trees
 
 
 def _names(tree: ast.AST) -> dict[str, set[str]]:
@@ -74,20 +82,20 @@ def _names(tree: ast.AST) -> dict[str, set[str]]:
     return found
 
 
-CONSTANTS: Final = {
-    name: texts
-    for tree in TREES.values()
-    for name, texts in _names(tree).items()
-    if name.strip("_").isupper() and texts
-}
-"""What modules import from one another."""
+@cache
+def _constants() -> dict[str, set[str]]:
+    """Return what modules import from one another."""
+    return {
+        name: texts for tree in _trees() for name, texts in _names(tree).items() if name.strip("_").isupper() and texts
+    }
 
 
 def _refusals() -> Iterator[str]:
-    for tree in TREES.values():
+    constants = _constants()
+    for tree in _trees():
         for node in ast.walk(tree):
             if isinstance(node, ast.Call) and len(node.args) > _REFUSING.get(_called(node), 99):
-                yield from _texts(node.args[_REFUSING[_called(node)]], CONSTANTS)
+                yield from _texts(node.args[_REFUSING[_called(node)]], constants)
             # A table of answers: each is the arguments of a refusal.
             if (
                 isinstance(node, ast.AnnAssign)
@@ -100,8 +108,9 @@ def _refusals() -> Iterator[str]:
 
 
 def _failures() -> Iterator[str]:
-    for tree in TREES.values():
-        names = CONSTANTS | _names(tree)
+    constants = _constants()
+    for tree in _trees():
+        names = constants | _names(tree)
         for node in ast.walk(tree):
             if isinstance(node, ast.Call):
                 yield from (
