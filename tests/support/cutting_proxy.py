@@ -6,6 +6,8 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from urllib.parse import urlsplit, urlunsplit
 
+from tests.support.listening import listening
+
 
 @dataclass
 class CuttingProxy:
@@ -44,8 +46,7 @@ class CuttingProxy:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
-            for each in (writer, upstream_writer):
-                each.close()
+            upstream_writer.close()
 
 
 @asynccontextmanager
@@ -53,11 +54,7 @@ async def cutting_proxy(redis_url: str) -> AsyncIterator[CuttingProxy]:
     """Yield a proxy; its `url` is `redis_url` through it."""
     parts = urlsplit(redis_url)
     proxy = CuttingProxy(parts.hostname or "127.0.0.1", parts.port or 6379)
-    server = await asyncio.start_server(proxy.serve, "127.0.0.1", 0)
     login = parts.netloc.rpartition("@")[0]
-    port = server.sockets[0].getsockname()[1]
-    proxy.url = urlunsplit(parts._replace(netloc=f"{login}@127.0.0.1:{port}" if login else f"127.0.0.1:{port}"))
-    try:
+    async with listening(proxy.serve) as port:
+        proxy.url = urlunsplit(parts._replace(netloc=f"{login}@127.0.0.1:{port}" if login else f"127.0.0.1:{port}"))
         yield proxy
-    finally:
-        server.close()

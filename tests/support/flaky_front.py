@@ -7,6 +7,8 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
+from tests.support.listening import listening
+
 CUT_BEFORE = b"cut before"
 """Close the connection; the core never sees the request."""
 CUT_AFTER = b"cut after"
@@ -34,13 +36,8 @@ class Front:
         return [request.get(name.lower(), "") for request in self.seen]
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        try:
-            while await self._one(reader, writer):
-                pass
-        except (asyncio.IncompleteReadError, ConnectionError):
+        while await self._one(reader, writer):
             pass
-        finally:
-            writer.close()
 
     async def _one(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
         head = await reader.readuntil(b"\r\n\r\n")
@@ -62,9 +59,11 @@ class Front:
         address = urlsplit(self.upstream)
         reader, writer = await asyncio.open_connection(address.hostname, address.port)
         first, _, rest = head.partition(b"\r\n")
-        writer.write(first + b"\r\nConnection: close\r\n" + rest + body)
-        whole = await reader.read()
-        writer.close()
+        try:
+            writer.write(first + b"\r\nConnection: close\r\n" + rest + body)
+            whole = await reader.read()
+        finally:
+            writer.close()
         # The client's connection is kept, whatever the core does with ours.
         return whole.replace(b"connection: close\r\n", b"", 1)
 
@@ -73,9 +72,6 @@ class Front:
 async def flaky_front(upstream: str) -> AsyncIterator[Front]:
     """Listen on a loopback port for the length of the block."""
     front = Front(upstream)
-    server = await asyncio.start_server(front.serve, "127.0.0.1", 0)
-    front.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-    try:
+    async with listening(front.serve) as port:
+        front.url = f"http://127.0.0.1:{port}"
         yield front
-    finally:
-        server.close()

@@ -9,6 +9,8 @@ from typing import Any
 
 import orjson
 
+from tests.support.listening import listening
+
 
 @dataclass(frozen=True, slots=True)
 class Received:
@@ -52,26 +54,17 @@ async def receiving(trust: SSLContext | None = None, port: int = 0) -> AsyncIter
     receiver = Receiver()
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        try:
-            head = (await reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")
-            headers = {name.lower(): value for name, _, value in (line.partition(": ") for line in head[1:] if line)}
-            body = await reader.readexactly(int(headers.get("content-length", "0")))
-            request = Received(headers | {":line": head[0]}, body)
-            receiver.received.append(request)
-            if receiver.silent:
-                await reader.read()
-                return
-            status = receiver.answer(request)
-            writer.write(f"HTTP/1.1 {status} X\r\n{receiver.headers}Content-Length: 0\r\n\r\n".encode())
-            await writer.drain()
-        except (OSError, asyncio.IncompleteReadError):
-            pass
-        finally:
-            writer.close()
+        head = (await reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")
+        headers = {name.lower(): value for name, _, value in (line.partition(": ") for line in head[1:] if line)}
+        body = await reader.readexactly(int(headers.get("content-length", "0")))
+        request = Received(headers | {":line": head[0]}, body)
+        receiver.received.append(request)
+        if receiver.silent:
+            await reader.read()
+            return
+        status = receiver.answer(request)
+        writer.write(f"HTTP/1.1 {status} X\r\n{receiver.headers}Content-Length: 0\r\n\r\n".encode())
+        await writer.drain()
 
-    server = await asyncio.start_server(serve, "127.0.0.1", port, ssl=trust)
-    receiver.port = server.sockets[0].getsockname()[1]
-    try:
+    async with listening(serve, port, trust) as receiver.port:
         yield receiver
-    finally:
-        server.close()

@@ -5,7 +5,8 @@ import gzip
 import re
 import socket
 import struct
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,8 +15,7 @@ import pytest
 
 from adapters.runtime.errors import Indeterminate, NotSent, transport_error
 from adapters.runtime.http import provider_client
-
-Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+from tests.support.listening import Serve, listening
 
 
 async def _hang_up(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -67,43 +67,45 @@ async def _busy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
 
 
 @pytest.mark.parametrize("handler", [_hang_up, _reset, _half_an_answer, _reset_within_the_body, _not_http, _silence])
-async def test_what_broke_after_sending_may_have_executed(handler: Handler) -> None:
-    server = await asyncio.start_server(handler, "127.0.0.1", 0)
-    port = server.sockets[0].getsockname()[1]
-    client = provider_client(f"http://127.0.0.1:{port}", call_total_s=0.5, connect_s=0.3, max_connections=2)
-    try:
-        with pytest.raises(httpx.HTTPError) as raised:
-            await client.post("/v1/transfers", json={"client_ref": "R"})
-        assert isinstance(transport_error(raised.value), Indeterminate)
-    finally:
-        await client.aclose()
-        server.close()
+async def test_what_broke_after_sending_may_have_executed(handler: Serve) -> None:
+    async with listening(handler) as port:
+        client = provider_client(f"http://127.0.0.1:{port}", call_total_s=0.5, connect_s=0.3, max_connections=2)
+        try:
+            with pytest.raises(httpx.HTTPError) as raised:
+                await client.post("/v1/transfers", json={"client_ref": "R"})
+            assert isinstance(transport_error(raised.value), Indeterminate)
+        finally:
+            await client.aclose()
 
 
 @pytest.mark.parametrize("handler", [None, _hang_up, _reset, _half_an_answer, _reset_within_the_body, _silence, _busy])
-async def test_its_errors_are_of_the_classes_of_httpxs_own_transport(handler: Handler | None) -> None:
+async def test_its_errors_are_of_the_classes_of_httpxs_own_transport(handler: Serve | None) -> None:
     """`None` is nobody who listens; the pool's own time-out comes where one connection is held by another call."""
-    server = await asyncio.start_server(handler or _silence, "127.0.0.1", 0)
-    port = server.sockets[0].getsockname()[1]
-    if handler is None:
-        server.close()
-        await server.wait_closed()
-    url, limits = f"http://127.0.0.1:{port}", httpx.Limits(max_connections=1)
-    timeout = httpx.Timeout(0.6, connect=0.3, pool=0.2)
-    clients = (
+    async with AsyncExitStack() as listener:
+        port = await listener.enter_async_context(listening(handler or _silence))
+        if handler is None:
+            await listener.aclose()
+        learned = [await _learned(client, handler) for client in _clients(f"http://127.0.0.1:{port}")]
+    assert learned[0] == learned[1]
+    assert learned[0], "nothing failed, so nothing was compared"
+
+
+def _clients(url: str) -> tuple[Any, Any]:
+    """Return ours and httpx's own, with the same time-outs and one connection."""
+    limits, timeout = httpx.Limits(max_connections=1), httpx.Timeout(0.6, connect=0.3, pool=0.2)
+    return (
         provider_client(url, call_total_s=0.6, connect_s=0.3, max_connections=1),
         httpx.AsyncClient(base_url=url, timeout=timeout, limits=limits, trust_env=False),
     )
-    learned = []
-    for client in clients:
-        calls = [client.post("/v1/transfers", json={}) for _ in range(2 if handler is _busy else 1)]
-        answers = await asyncio.gather(*calls, return_exceptions=True)
-        errors = [each for each in answers if isinstance(each, httpx.HTTPError)]
-        learned.append(sorted(type(transport_error(error)).__name__ for error in errors))
-        await client.aclose()
-    server.close()
-    assert learned[0] == learned[1]
-    assert learned[0], "nothing failed, so nothing was compared"
+
+
+async def _learned(client: Any, handler: Serve | None) -> list[str]:
+    """Return of which classes the errors of a call are, of two at once where the first keeps the connection."""
+    calls = [client.post("/v1/transfers", json={}) for _ in range(2 if handler is _busy else 1)]
+    answers = await asyncio.gather(*calls, return_exceptions=True)
+    await client.aclose()
+    errors = [each for each in answers if isinstance(each, httpx.HTTPError)]
+    return sorted(type(transport_error(error)).__name__ for error in errors)
 
 
 async def test_a_refused_connection_never_left_us() -> None:
@@ -160,11 +162,10 @@ class Heard:
 )
 async def test_the_short_way_asks_and_answers_what_httpx_does(method: str, path: str, asked: dict[str, Any]) -> None:
     heard = Heard()
-    server = await asyncio.start_server(heard, "127.0.0.1", 0)
-    base = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/base"
-    async with provider_client(base, call_total_s=5, connect_s=1, max_connections=1) as client:
-        answers = [await client.request(method, path, **asked, extensions=each) for each in (None, {"a": 1})]
-    server.close()
+    async with listening(heard) as port:
+        base = f"http://127.0.0.1:{port}/base"
+        async with provider_client(base, call_total_s=5, connect_s=1, max_connections=1) as client:
+            answers = [await client.request(method, path, **asked, extensions=each) for each in (None, {"a": 1})]
     for answer in answers:
         assert answer.raise_for_status() is answer
         assert (answer.status_code, answer.json(), answer.headers["retry-after"]) == (202, {"status": "SUCCEEDED"}, "3")
@@ -176,12 +177,11 @@ async def test_the_short_way_asks_and_answers_what_httpx_does(method: str, path:
 
 async def test_nothing_is_remembered_from_one_call_to_the_next() -> None:
     heard = Heard()
-    server = await asyncio.start_server(heard, "127.0.0.1", 0)
-    base = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-    async with provider_client(base, call_total_s=5, connect_s=1, max_connections=1) as client:
-        for _ in range(2):
-            await client.request("POST", "/v1/transfers", content=b"{}")
-    server.close()
+    async with listening(heard) as port:
+        base = f"http://127.0.0.1:{port}"
+        async with provider_client(base, call_total_s=5, connect_s=1, max_connections=1) as client:
+            for _ in range(2):
+                await client.request("POST", "/v1/transfers", content=b"{}")
     first, second = heard.parts()
     assert first == second
 
@@ -245,17 +245,17 @@ async def _told(answer: httpx.Response) -> dict[str, Any]:
 
 @pytest.mark.parametrize("path", [*ANSWERS, "/chunked"])
 async def test_an_answer_of_the_short_way_says_whatever_httpxs_own_says(path: str) -> None:
-    server = await asyncio.start_server(_tell, "127.0.0.1", 0)
-    base = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-    async with provider_client(base, call_total_s=5, connect_s=1, max_connections=1) as client:
+    async with (
+        listening(_tell) as port,
+        provider_client(f"http://127.0.0.1:{port}", call_total_s=5, connect_s=1, max_connections=1) as client,
+    ):
         short, whole = [await client.get(path, extensions=each) for each in (None, {"a": 1})]
         assert type(short) is not type(whole), "both went the same way: nothing is compared"
         assert await _told(short) == await _told(whole)
-    server.close()
 
 
 @pytest.mark.parametrize("handler", [_hang_up, _half_an_answer, None])
-async def test_an_error_of_the_short_way_says_what_was_asked(handler: Handler | None) -> None:
+async def test_an_error_of_the_short_way_says_what_was_asked(handler: Serve | None) -> None:
     """`None` is a body that is not encoded as it says."""
 
     async def not_zipped(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -264,12 +264,11 @@ async def test_an_error_of_the_short_way_says_what_was_asked(handler: Handler | 
         await writer.drain()
         writer.close()
 
-    server = await asyncio.start_server(handler or not_zipped, "127.0.0.1", 0)
-    base = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-    async with provider_client(base, call_total_s=5, connect_s=1, max_connections=1) as client:
-        with pytest.raises(httpx.RequestError) as raised:
-            await client.post("/v1/transfers", json={})
-    server.close()
+    async with listening(handler or not_zipped) as port:
+        base = f"http://127.0.0.1:{port}"
+        async with provider_client(base, call_total_s=5, connect_s=1, max_connections=1) as client:
+            with pytest.raises(httpx.RequestError) as raised:
+                await client.post("/v1/transfers", json={})
     assert (raised.value.request.method, str(raised.value.request.url)) == ("POST", f"{base}/v1/transfers")
     assert isinstance(transport_error(raised.value), Indeterminate)
 
@@ -306,10 +305,9 @@ async def test_what_is_set_on_a_client_after_it_was_made_is_sent(
     changed: Callable[[httpx.AsyncClient], None], line: bytes
 ) -> None:
     heard = Heard()
-    server = await asyncio.start_server(heard, "127.0.0.1", 0)
-    base = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-    async with provider_client(base, call_total_s=5, connect_s=1, max_connections=1) as client:
-        changed(client)
-        await client.post("/v1/transfers", content=b"{}")
-    server.close()
+    async with listening(heard) as port:
+        base = f"http://127.0.0.1:{port}"
+        async with provider_client(base, call_total_s=5, connect_s=1, max_connections=1) as client:
+            changed(client)
+            await client.post("/v1/transfers", content=b"{}")
     assert line in heard.requests[0].lower()
