@@ -11,12 +11,12 @@ from schemas.api import IntentRequest, IntentView, WalletRequest
 from schemas.codes.nspk_link import verify_link
 from schemas.events import IntentState
 from schemas.operations import OperationType
-from tests.support.waiting import until_async
+from tests.support.waiting import PATIENCE_S, until_async
 
 
 async def until(client: FleetClient, intent_id: UUID, *states: IntentState) -> IntentView:
     """Wait for a state, or for what the payer is shown."""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE_S):
         while True:
             intent = await client.get_intent(intent_id)
             if intent.state in states or (not states and intent.next_action is not None):

@@ -10,16 +10,20 @@ from fleet.stack.stack import Stack
 from schemas.codes.emvco import decode
 from tests.e2e.test_commands import funded_wallet
 from tests.support.commands import Fleet
+from tests.support.waiting import PATIENCE_S
+
+ENDED = {"SETTLED", "FAILED", "CANCELLED", "EXPIRED"}
 
 
 async def shown(fleet: Fleet, intent: str, field: str, wanted: Any = None) -> dict[str, Any]:
-    """Wait until the intent shows a field, or that it has this value."""
-    async with asyncio.timeout(15):
+    """Wait until the intent shows a field, or that it has this value; what has ended is waited for no longer."""
+    async with asyncio.timeout(PATIENCE_S):
         while True:
             document: dict[str, Any] = (await fleet("intents", "show", intent, "--json")).document
             if document[field] == wanted if wanted is not None else document[field]:
                 return document
-            await asyncio.sleep(0.1)
+            assert document["state"] not in ENDED, document
+            await asyncio.sleep(0.25)
 
 
 def sign_as(monkeypatch: pytest.MonkeyPatch, key: dict[str, str]) -> None:
@@ -77,7 +81,7 @@ async def test_a_top_up_is_shown_paid_and_credited_and_a_wrong_one_is_decided_ab
     assert back["taken_by"] in (await fleet("reviews", "list")).out
     assert (await fleet("reviews", "approve", back["taken_by"], "--yes")).code == 0
     sign_as(monkeypatch, desk)
-    async with asyncio.timeout(15):
+    async with asyncio.timeout(PATIENCE_S):
         while back["state"] != "RETURNED":
             await asyncio.sleep(0.1)
             back = (await fleet("suspense", "show", item["id"], "--json")).document

@@ -14,6 +14,7 @@ from schemas.events import EventView
 from tests.integration.api.conftest import World, payout
 from tests.support.live_api import serving
 from tests.support.signed import Signed
+from tests.support.waiting import PATIENCE_S
 
 
 @pytest.fixture
@@ -49,7 +50,7 @@ async def test_a_stream_tells_a_payments_events_as_they_happen_and_ends_with_it(
     following = asyncio.create_task(follow())
     await first.wait()
     await world.api.post(f"/v1/intents/{intent}/cancel", {})
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE_S):
         await following
     assert [(event.seq, event.type) for event in seen] == [(1, "accepted"), (2, "cancelled_by_client")]
     # What has ended and was heard to its end is answered at once: an EventSource comes no more after a 204.
@@ -86,7 +87,7 @@ async def test_a_stream_of_all_is_woken_by_the_commit_and_told_only_what_it_aske
     await asyncio.sleep(0.3)  # both have read to the end: what wakes them now is the notification
     intent = (await world.api.post("/v1/intents", payout(wallet), key="a")).json()["id"]
     await world.api.post(f"/v1/intents/{intent}/cancel", {})
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE_S):
         await asyncio.gather(*tasks)
     assert [(str(event.intent_id), event.type) for event in cancelled] == [(intent, "cancelled_by_client")]
     assert [event.type for event in every] == ["accepted", "cancelled_by_client"]
@@ -119,7 +120,7 @@ async def test_one_stream_too_many_is_refused_and_a_place_that_is_given_back_is_
         with pytest.raises(Refused, match="too_many_streams"):
             async with aclosing(client._stream_of_events("/v1/events", {}, "0")) as refused:
                 await anext(refused)
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE_S):
         while hub_of(world)._followers:  # noqa: ASYNC110 - the server sees the end of a connection by itself
             await asyncio.sleep(0.01)
     async with aclosing(client.events(after="0")) as events:

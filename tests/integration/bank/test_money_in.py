@@ -29,6 +29,7 @@ from schemas.permits import Payee
 from schemas.rails import Timing
 from schemas.results import Result, Verdict
 from tests.support.bank import RunningBank, running_bank
+from tests.support.waiting import PATIENCE_S
 
 PAYER = {"name": "Anong P.", "iban": "NL14MOCK0000000002"}
 
@@ -85,7 +86,7 @@ async def watching(rail: BankRail, told: Told) -> AsyncIterator[Told]:
 
 
 async def until(condition: Any) -> None:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE_S):
         while not condition():  # noqa: ASYNC110 - bounded by the time-out
             await asyncio.sleep(0.02)
 

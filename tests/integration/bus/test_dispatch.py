@@ -14,6 +14,7 @@ from core.store.settling.jobs import lock_jobs, requeue_jobs
 from schemas.streams import ADAPTERS_GROUP, CORE_GROUP, results_stream
 from tests.integration.bus.conftest import JOBS, RAIL, World
 from tests.support.servers import BOTH_FAMILIES
+from tests.support.waiting import PATIENCE_S
 from wire.client import connect_redis
 
 pytestmark = BOTH_FAMILIES
@@ -30,13 +31,13 @@ async def test_due_jobs_are_dispatched_once_and_marked(world: World) -> None:
 async def test_the_relay_puts_jobs_out_whether_nobody_reads_them_or_a_reader_hangs_with_them(world: World) -> None:
     """The first promise of the streams: dispatch waits for no adapter, up to the bound of its backlog."""
     await world.queue(300)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE_S):
         assert await _relay_all(world) == 300
     assert not await world.redis.xinfo_consumers(JOBS, ADAPTERS_GROUP), "nobody has ever read this stream"
     # Now one takes some, and is never heard of again.
     await world.redis.xreadgroup(ADAPTERS_GROUP, "hangs", {JOBS: ">"}, count=100)
     await world.queue(300)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE_S):
         assert await _relay_all(world) == 300
     [group] = await world.redis.xinfo_groups(JOBS)
     assert (int(group["pending"]), int(group["lag"])) == (100, 500)
@@ -138,7 +139,7 @@ async def test_a_retry_that_is_settled_before_the_relay_commits_is_dispatched_ag
 ) -> None:
     (job_id,) = await world.queue(1)
     async with world.store.take_due(RAIL, JOBS, 10) as batch:
-        async with asyncio.timeout(10), world.database.unit_of_work(Context(None, "settle")) as uow:
+        async with asyncio.timeout(PATIENCE_S), world.database.unit_of_work(Context(None, "settle")) as uow:
             found = await lock_jobs(uow, [job_id])
             await requeue_jobs(uow, [(found[job_id], 0.0)])
             # The relay's note now waits for this transaction, and this one for nobody.

@@ -142,7 +142,7 @@ async def test_a_relay_killed_between_xadd_and_commit_delivers_twice_but_one_job
     killed = await asyncio.to_thread(subprocess.run, arguments, env=environ, check=False, timeout=30)
     assert killed.returncode == -signal.SIGKILL
     assert (await world.states())[job_id] == "READY"
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE_S):
         while not await world.relay().relay_once():  # noqa: ASYNC110 - bounded above
             await asyncio.sleep(0.02)
     assert await world.streamed() == [str(job_id)] * 2

@@ -18,6 +18,7 @@ from schemas.dead_letters import DEAD_LETTER_TYPE, DeadLetter
 from schemas.envelope import Envelope
 from schemas.streams import CORE_GROUP, jobs_dlq_stream, jobs_stream
 from tests.integration.bus.conftest import JOBS, RAIL, World
+from tests.support.waiting import PATIENCE_S
 from wire.consumer import Delivery
 
 DLQ = jobs_dlq_stream(RAIL)
@@ -25,7 +26,7 @@ GARBAGE = {"v": "1", "id": "x", "type": "no-letter", "body": "the raw text"}
 
 
 async def until(true: Callable[[], Any]) -> None:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE_S):
         while not await true():  # noqa: ASYNC110 - bounded above
             await asyncio.sleep(0.01)
 
@@ -137,7 +138,7 @@ async def test_while_whole_batches_wait_a_second_one_is_received_beside_the_firs
             both.set()
         if len(seen) < 8:
             # Nobody goes on alone: without a second reader this is where it ends.
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(PATIENCE_S):
                 await both.wait()
         seen.extend(each.entry_id for each in batch)
         at_once -= 1

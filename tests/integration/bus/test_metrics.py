@@ -16,6 +16,7 @@ from core.telemetry.figures import show_figures, show_imbalance
 from fleet.stack.processes import free_port
 from fleet.stack.provision import RoleUrls
 from tests.integration.bus.conftest import JOBS, RAIL, World
+from tests.support.waiting import PATIENCE_S
 
 GROUP = f'group="adapters",stream="{JOBS}"'
 
@@ -100,7 +101,7 @@ async def test_a_process_without_the_api_shows_its_counters_on_a_port_of_its_own
     relay = await asyncio.create_subprocess_exec(sys.executable, "-m", "core", "relay", env=environ)
     wanted, seen = f'fleet_dispatched_total{{rail="{RAIL}",stream="{JOBS}"}} 3.0', ""
     try:
-        async with asyncio.timeout(30), httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as client:
+        async with asyncio.timeout(PATIENCE_S), httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as client:
             while wanted not in seen:
                 await asyncio.sleep(0.1)
                 try:

@@ -12,6 +12,7 @@ from core.store.ledger.ledger import PostgresLedger
 from fleet.stack.provision import RoleUrls
 from tests.support.ledger_world import LedgerWorld, fresh_id, linked
 from tests.support.lock_waits import somebody_waits
+from tests.support.waiting import PATIENCE_S
 
 
 async def test_ids_holds_and_accounts_that_cross_never_meet_in_a_deadlock(
@@ -64,7 +65,7 @@ async def test_a_writer_that_waits_for_an_account_holds_no_id_yet(
         waiting = asyncio.create_task(ledger.apply(None, [raced]))
         await somebody_waits(patient)
         # Were the id taken already, this would wait for the waiting one, that waits for us.
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE_S):
             assert await ledger.apply(holder, [raced]) == ["ok"]
     assert await waiting == ["exists"]
 
@@ -84,7 +85,7 @@ async def test_release_of_an_expired_hold_that_waits_has_resolved_nothing_yet(
         )
         releasing = asyncio.create_task(ledger.expire(None, 10))
         await somebody_waits(patient)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE_S):
             assert await ledger.apply(holder, [world.post(hold)]) == ["ok"]
     assert await releasing == 0
     report = await ledger.verify(None)

@@ -9,6 +9,7 @@ import pytest
 
 from core.services.settling.settle import settle_batch
 from tests.integration.permits.conftest import H_S, World, lookup_job, pay_job
+from tests.support.waiting import PATIENCE_S
 
 _WAITING = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
 PAID: dict[str, Any] = {"amount_minor": 100, "currency": "THB", "provider_tx_id": "T1"}
@@ -364,7 +365,7 @@ async def test_a_settled_batch_locks_accounts_in_the_order_of_an_acceptance(worl
         await world.admin.execute(lock.format("id = $1"), wallet)
         batch = [found(looked_up), world.fact(pay_job(intent), "SUCCEEDED", **PAID)]
         settling = asyncio.create_task(world.settle(*batch))
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE_S):
             waits = "SELECT count(*) FROM pg_locks WHERE NOT granted"
             while not await world.admin.fetchval(waits):  # noqa: ASYNC110 - another session's lock sets no event
                 await asyncio.sleep(0.01)
@@ -387,7 +388,7 @@ async def test_a_settler_locks_payments_in_the_order_of_their_ids_whatever_order
     async with world.admin.transaction():
         await world.admin.execute(lock, low["id"])
         settling = asyncio.create_task(world.settle(*(world.fact(job["id"], "DECLINED") for job in (high, low))))
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE_S):
             while not await world.admin.fetchval(_WAITING):  # noqa: ASYNC110 - the server sets no event
                 await asyncio.sleep(0.01)
         await world.admin.execute(lock, high["id"])

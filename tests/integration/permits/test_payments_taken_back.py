@@ -22,6 +22,7 @@ from tests.integration.permits.test_collections import (
     told,
 )
 from tests.integration.permits.test_suspense import answer_refund, assign, decider, give_back, open_items
+from tests.support.waiting import PATIENCE_S
 
 BACK: dict[str, Any] = {"kind": "RETURN", "source": "STATEMENT"}
 STRAY: dict[str, Any] = {"reference": "NOBODYS", "amount_minor": 700}
@@ -296,7 +297,7 @@ async def test_whoever_took_a_payment_out_of_suspense_is_locked_before_its_provi
         await uow.connection.execute("SELECT FROM fleet.intents WHERE id = $1 FOR UPDATE", taker)
         telling = asyncio.create_task(world.settle(result))
         waits = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE_S):
             while not await world.admin.fetchval(waits):  # noqa: ASYNC110  the database tells
                 await asyncio.sleep(0.02)
         lock = "SELECT pg_try_advisory_xact_lock(hashtextextended('fleet.payments:' || $1 || ':main', 0))"

@@ -25,6 +25,7 @@ from schemas.operations import JobKind
 from schemas.suspense import AssignRequest, ReturnRequest, SuspenseDetail, SuspenseState, ToleranceRequest
 from tests.integration.permits.conftest import World
 from tests.integration.permits.test_collections import opened, paid, reference, shown, suspense, told
+from tests.support.waiting import PATIENCE_S
 
 WHY = "the payer called"
 
@@ -186,7 +187,7 @@ async def test_who_waits_for_the_taker_of_an_item_keeps_no_provider_account_from
         lock = "SELECT FROM fleet.intents WHERE id = $1 FOR NO KEY UPDATE"
         await other.connection.execute(lock, item.taken_by)
         telling = asyncio.ensure_future(told(world, back))
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE_S):
             while not await world.admin.fetchval("SELECT count(*) FROM pg_sleep(0.02), pg_locks WHERE NOT granted"):
                 pass
         free = "SELECT pg_try_advisory_xact_lock(hashtextextended('fleet.payments:' || $1 || ':main', 0))"
@@ -204,7 +205,7 @@ async def test_a_line_about_a_payment_that_another_is_at_work_on_does_not_wait_f
     line = {"kind": "OUT", "source": "STATEMENT", "reference": str((await world.job(job))["reference"])}
     async with world.uow() as other:
         await other.connection.execute("SELECT FROM fleet.jobs WHERE id = $1 FOR NO KEY UPDATE", job)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE_S):
             assert await told(world, line) == ["NOTED"]
 
 

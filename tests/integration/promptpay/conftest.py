@@ -35,6 +35,7 @@ from schemas.permits import PermitRequest
 from schemas.rails import EvidenceItem
 from tests.integration.permits.conftest import NeverThrottled, World, open_world
 from tests.support.ipps import RunningIpps, rail_at, running_ipps
+from tests.support.waiting import PATIENCE_S
 
 RAIL = "promptpay"
 
@@ -117,7 +118,7 @@ class Street:
     async def told(self, count: int) -> list[int]:
         """Wait until the provider has told so often, and return the answers it got."""
         before = self.answered
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE_S):
             while len(answers := await self._answers()) < before + count:  # noqa: ASYNC110 - another process
                 await asyncio.sleep(0.03)
         self.answered = len(answers)

@@ -19,6 +19,8 @@ from fleet.stack.processes import free_port
 from schemas.permits import LookupBinding, Payee
 from schemas.results import Verdict
 from tests.support.ipps import SECRET, RunningIpps, rail_at, running_ipps
+from tests.support.listening import listening
+from tests.support.waiting import PATIENCE_S
 
 
 def order(payee: str = "0812345678", amount_minor: int = 1050, lookup: LookupBinding | None = None) -> Order:
@@ -104,7 +106,7 @@ async def test_a_slow_transfer_is_pending_until_it_settles(rail: PromptPayRail, 
     asked = await looked_up(rail, "0899990007")
     first = await rail.pay(asked)
     assert (first.verdict, times_paid(simulator, asked)) == (Verdict.PENDING, [])
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + PATIENCE_S
     while (await rail.inquire(asked)).verdict is Verdict.PENDING and time.monotonic() < deadline:
         time.sleep(0.05)  # noqa: ASYNC251 - nothing else runs in this test's loop
     assert times_paid(simulator, asked) == [1050]
@@ -188,17 +190,16 @@ async def test_the_late_callback_comes_signed_and_tells_what_was_paid(tmp_path: 
         await writer.drain()
         writer.close()
 
-    server = await asyncio.start_server(receive, "127.0.0.1", 0)
-    callback = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/callbacks"
-    options = ("--callback-url", callback, "--callback-delay-s", "0.2")
-    with running_ipps(tmp_path / "book.sqlite", *options) as running:
-        rail = rail_at(running.url)
-        asked = await looked_up(rail)
-        await script(running, fault="late_callback", reference=asked.reference)
-        paid = await rail.pay(asked)
-        headers, body = await asyncio.wait_for(received.get(), 10)
-        await rail.close()
-    server.close()
+    async with listening(receive) as port:
+        callback = f"http://127.0.0.1:{port}/callbacks"
+        options = ("--callback-url", callback, "--callback-delay-s", "0.2")
+        with running_ipps(tmp_path / "book.sqlite", *options) as running:
+            rail = rail_at(running.url)
+            asked = await looked_up(rail)
+            await script(running, fault="late_callback", reference=asked.reference)
+            paid = await rail.pay(asked)
+            headers, body = await asyncio.wait_for(received.get(), PATIENCE_S)
+            await rail.close()
     timestamp, signature = headers[signing.TIMESTAMP_HEADER.lower()], headers[signing.SIGNATURE_HEADER.lower()]
     assert signing.is_signed(SECRET, timestamp, body, signature, int(time.time()))
     event = orjson.loads(body)

@@ -21,6 +21,7 @@ from schemas.rails import Timing
 from schemas.results import Verdict
 from tests.support.ipps import SECRET, running_ipps
 from tests.support.receiver import Received, Receiver, receiving
+from tests.support.waiting import PATIENCE_S
 
 SLOW = "0899990007"
 
@@ -44,7 +45,7 @@ class Desk:
 
     async def told(self, count: int) -> list[Received]:
         """Wait until so many callbacks came, and forget them."""
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE_S):
             while len(self.receiver.received) < count:  # noqa: ASYNC110 - another process
                 await asyncio.sleep(0.02)
         found, self.receiver.received[:] = list(self.receiver.received), []

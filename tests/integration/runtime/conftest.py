@@ -22,6 +22,7 @@ from schemas.operations import JobKind, OperationType
 from schemas.rails import Capabilities, PayeeType, RailRegistration, Timing
 from schemas.results import Result, Verdict
 from schemas.streams import ADAPTERS_GROUP, control_stream, jobs_dlq_stream, jobs_stream, results_stream
+from tests.support.waiting import PATIENCE_S
 from wire import functions
 from wire.client import StreamServers, connect_redis
 
@@ -114,16 +115,16 @@ class Bench:
             where = stream or (control_stream if job.kind.on_control_stream else jobs_stream)(job.rail)
             await functions.dispatch(self.admin, where, [Envelope(str(job.job_id), "job", job.model_dump_json())])
 
-    async def results(self, count: int, rail: str = RAIL, timeout_s: float = 8.0) -> list[Result]:
-        raw = await self._bodies(results_stream(rail), count, timeout_s)
+    async def results(self, count: int, rail: str = RAIL) -> list[Result]:
+        raw = await self._bodies(results_stream(rail), count)
         return [Result.model_validate_json(body) for body in raw]
 
     async def dead(self, count: int) -> list[DeadLetter]:
-        raw = await self._bodies(jobs_dlq_stream(RAIL), count, 8.0)
+        raw = await self._bodies(jobs_dlq_stream(RAIL), count)
         return [DeadLetter.model_validate_json(body) for body in raw]
 
-    async def _bodies(self, stream: str, count: int, timeout_s: float) -> list[bytes]:
-        async with asyncio.timeout(timeout_s):
+    async def _bodies(self, stream: str, count: int) -> list[bytes]:
+        async with asyncio.timeout(PATIENCE_S):
             while await self.admin.xlen(stream) < count:  # noqa: ASYNC110 - bounded by the time-out
                 await asyncio.sleep(0.02)
         found: Any = await self.admin.xrange(stream)

@@ -89,7 +89,7 @@ async def test_a_neighbours_jobs_all_end_before_one_call_of_a_provider_that_hang
     neighbour.jobs.guard._limit = AdaptiveLimit(SLOTS, SLOTS)
     await bench.send(*_known(bench, OFFERED, NEIGHBOUR))
     # No clock decides: as long as one of these waits for the provider that hangs, they do not all come.
-    results = await bench.results(OFFERED, rail=NEIGHBOUR, timeout_s=30)
+    results = await bench.results(OFFERED, rail=NEIGHBOUR)
     assert {result.verdict for result in results} == {Verdict.SUCCEEDED}
     assert (ended, hung.running, hung.most_running, await _backlog(bench, RAIL)) == (0, SLOTS, SLOTS, 200)
     assert (neighbour.jobs.guard.open_operations, neighbour.jobs.guard.pause_s()) == ([], 0.0)
@@ -118,7 +118,7 @@ async def test_a_provider_in_trouble_is_alone_with_it(bench: Bench, trouble: str
         most_waiting = max(most_waiting, await _backlog(bench, NEIGHBOUR))
         await asyncio.sleep(1 / OFFERED_PER_S)
     assert most_waiting <= OFFERED_PER_S, "what was offered in a second was done in a second"
-    await bench.results(OFFERED, rail=NEIGHBOUR, timeout_s=2)
+    await bench.results(OFFERED, rail=NEIGHBOUR)
     behind = median(after - before for before, after in zip(offered, called, strict=True))
     assert behind <= 2 * SLOTS, "a job waited for more calls of the other provider than ever run at once"
     assert neighbour.jobs.guard.open_operations == [], "the other's failures opened a breaker here"
@@ -137,9 +137,10 @@ async def test_instances_share_the_work_by_themselves_and_a_tenth_needs_no_confi
         worker = await bench.work(rail, f"instance-{at}")
         worker.jobs.guard._limit = AdaptiveLimit(2, 2)
     await bench.send(*_known(bench, 120))
-    results = await bench.results(160, timeout_s=40)
+    results = await bench.results(160)
     assert {result.verdict for result in results} == {Verdict.SUCCEEDED}
-    made = [reference for rail in rails for _, reference in rail.calls]
+    # What stands still for as long as a claim lives is inquired about by another: an inquiry pays nothing.
+    made = [reference for rail in rails for call, reference in rail.calls if call == "pay"]
     assert len(made) == len(set(made)) == 160, "each was made once, by one of them"
     assert all(rail.calls for rail in rails)
 
@@ -152,7 +153,7 @@ async def test_a_job_survives_until_it_is_acked_whoever_dies_with_it(bench: Benc
         assert taken
     assert await bench.admin.xlen(results_stream(RAIL)) == 0
     await bench.work(ScriptedRail(pays), "third")
-    results = await bench.results(5, timeout_s=20)
+    results = await bench.results(5)
     assert {result.job_id for result in results} == {job.job_id for job in jobs}
 
     async def none_left() -> bool:

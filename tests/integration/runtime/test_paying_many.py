@@ -8,6 +8,7 @@ from adapters.runtime.port import Order, Outcome
 from schemas.operations import JobKind
 from schemas.results import Verdict
 from tests.integration.runtime.conftest import Bench, ScriptedRail, a_job, pays
+from tests.support.waiting import PATIENCE_S
 
 
 class BulkRail(ScriptedRail):
@@ -36,6 +37,6 @@ async def test_payments_that_are_made_in_one_call_are_each_told_with_their_evide
     [letter] = await bench.dead(1)
     assert (letter.error_class, letter.job_id) == ("permit_mismatch", wrong.job_id)
     assert Counter(call for call, _ in rail.calls) == {"pay_many": 10, "inquire": 1}
-    async with asyncio.timeout(3):
+    async with asyncio.timeout(PATIENCE_S):
         while await bench.pending():  # noqa: ASYNC110 - bounded by the time-out
             await asyncio.sleep(0.02)

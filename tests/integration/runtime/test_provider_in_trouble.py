@@ -16,7 +16,7 @@ from schemas.operations import JobKind
 from schemas.results import Verdict
 from schemas.streams import ADAPTERS_GROUP, jobs_dlq_stream, jobs_stream
 from tests.integration.runtime.conftest import PAID, RAIL, Bench, ScriptedRail, a_job, pays
-from tests.support.waiting import until
+from tests.support.waiting import PATIENCE_S, until
 
 QUICK = BreakerSettings(window_s=10, least_calls=5, failed_percent=50, open_s=0.5, open_most_s=1.0, probes=2)
 
@@ -65,7 +65,7 @@ async def test_an_open_breaker_holds_back_payments_consumes_no_delivery_and_lets
     assert await bench.admin.xlen(jobs_dlq_stream(RAIL)) == 0
     provider.down = False
     succeeded = 0
-    async with asyncio.timeout(15):
+    async with asyncio.timeout(PATIENCE_S):
         while succeeded < len(jobs) - len(provider.called_at_s[: called + 6]):
             succeeded = sum(each.verdict is Verdict.SUCCEEDED for each in await bench.results(1))
             await asyncio.sleep(0.05)

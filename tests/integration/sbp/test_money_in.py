@@ -19,7 +19,9 @@ from schemas.collections import NextActionKind, PaymentKind, PaymentStatus
 from schemas.operations import OperationType
 from schemas.permits import Payee
 from schemas.results import Verdict
+from tests.support.listening import listening
 from tests.support.qp import RunningQp, rail_at, running_qp
+from tests.support.waiting import PATIENCE_S
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +39,7 @@ class World:
         await self._control(asked, "callback", how)
 
     async def callback(self) -> Callback:
-        return await asyncio.wait_for(self.received.get(), 10)
+        return await asyncio.wait_for(self.received.get(), PATIENCE_S)
 
     async def _control(self, asked: Order, verb: str, how: dict[str, object]) -> None:
         async with httpx.AsyncClient(base_url=self.qp.url) as control:
@@ -57,14 +59,13 @@ async def world(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[World
         await writer.drain()
         writer.close()
 
-    server = await asyncio.start_server(receive, "127.0.0.1", 0)
-    callback = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/callbacks"
-    options = ("--callback-url", callback, "--callback-delay-s", "0")
-    with running_qp(tmp_path_factory.mktemp("money-in") / "book.sqlite", *options) as running:
-        rail = rail_at(running.url)
-        yield World(rail, running, received)
-        await rail.close()
-    server.close()
+    async with listening(receive) as port:
+        callback = f"http://127.0.0.1:{port}/callbacks"
+        options = ("--callback-url", callback, "--callback-delay-s", "0")
+        with running_qp(tmp_path_factory.mktemp("money-in") / "book.sqlite", *options) as running:
+            rail = rail_at(running.url)
+            yield World(rail, running, received)
+            await rail.close()
 
 
 def order(amount_minor: int = 2_000, operation: OperationType = OperationType.TOPUP, lives_s: float = 60) -> Order:

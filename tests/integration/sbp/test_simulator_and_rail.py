@@ -15,7 +15,9 @@ from adapters.sbp.adapter import SbpRail
 from adapters.sbp.client import read_json
 from schemas.permits import LookupBinding, Payee
 from schemas.results import Basis, Verdict
+from tests.support.listening import listening
 from tests.support.qp import BANK, PHONE, SECRET, RunningQp, rail_at, running_qp
+from tests.support.waiting import PATIENCE_S
 
 
 @pytest.fixture(scope="module")
@@ -49,12 +51,20 @@ async def scripted(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Sc
         await writer.drain()
         writer.close()
 
-    server = await asyncio.start_server(receive, "127.0.0.1", 0)
-    callback = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/callbacks"
-    options = ("--settle-after-s", "60", "--check-lives-s", "2", "--callback-url", callback, "--callback-delay-s", "0")
-    with running_qp(tmp_path_factory.mktemp("scripted") / "book.sqlite", *options) as running:
-        yield Scripted(running, received)
-    server.close()
+    async with listening(receive) as port:
+        callback = f"http://127.0.0.1:{port}/callbacks"
+        options = (
+            "--settle-after-s",
+            "60",
+            "--check-lives-s",
+            "2",
+            "--callback-url",
+            callback,
+            "--callback-delay-s",
+            "0",
+        )
+        with running_qp(tmp_path_factory.mktemp("scripted") / "book.sqlite", *options) as running:
+            yield Scripted(running, received)
 
 
 @pytest.fixture(params=[False, True], ids=["one stage", "two stages"])
@@ -97,7 +107,7 @@ async def pay(rail: SbpRail, asked: Order) -> Outcome | errors.AdapterError:
 
 
 async def ended(rail: SbpRail, asked: Order) -> Outcome:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE_S):
         while (outcome := await rail.inquire(asked)).verdict is Verdict.PENDING:  # noqa: ASYNC110 - a process decides
             await asyncio.sleep(0.05)
     return outcome
@@ -274,12 +284,12 @@ async def test_what_is_paid_is_called_back_signed_by_a_few_fields_and_a_decline_
         (Verdict.DECLINED, "payee_mismatch"),
         (Verdict.SUCCEEDED, ""),
     ]
-    signature, body = await asyncio.wait_for(scripted.received.get(), 10)
+    signature, body = await asyncio.wait_for(scripted.received.get(), PATIENCE_S)
     payout = read_json(body)["payout"]
     assert signing.is_signed(SECRET, signing.payout_text(payout), signature)
     assert (payout["id"], payout["amount"], payout["status"]["value"]) == (paid.reference, "10.50", "COMPLETED")
     await scripted.control(paid, "callback", times=2, forged=True)
-    forged = [await asyncio.wait_for(scripted.received.get(), 10) for _ in range(2)]
+    forged = [await asyncio.wait_for(scripted.received.get(), PATIENCE_S) for _ in range(2)]
     assert [signing.is_signed(SECRET, signing.payout_text(payout), each) for each, _ in forged] == [False, False]
     assert scripted.received.empty()
     await rail.close()
@@ -294,7 +304,7 @@ async def test_a_payout_is_told_of_twice_late_forged_and_with_an_older_status_an
     assert (await rail.pay(asked)).verdict is Verdict.PENDING
 
     async def told() -> tuple[bool, str, bytes]:
-        signature, body = await asyncio.wait_for(scripted.received.get(), 5)
+        signature, body = await asyncio.wait_for(scripted.received.get(), PATIENCE_S)
         payout = read_json(body)["payout"]
         genuine = signing.is_signed(SECRET, signing.payout_text(payout), signature)
         return genuine, payout["status"]["value"], body
@@ -304,7 +314,7 @@ async def test_a_payout_is_told_of_twice_late_forged_and_with_an_older_status_an
     await scripted.control(asked, "callback", times=2)
     first, again = await told(), await told()
     assert (first, first[:2]) == (again, (True, "COMPLETED"))
-    await scripted.control(asked, "callback", delay_s=0.3)
+    await scripted.control(asked, "callback", delay_s=1.0)
     older = {"value": "IN_PROGRESS", "date": "2026-01-01T00:00:00+00:00"}  # signed are both, so both are told
     await scripted.control(asked, "callback", changed={"status": older})
     assert [(await told())[1], (await told())[1]] == ["IN_PROGRESS", "COMPLETED"]

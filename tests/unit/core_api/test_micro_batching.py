@@ -9,6 +9,7 @@ from core.domain.intents import ALLOWED, may_move
 from core.services.payments import micro_batch
 from core.services.payments.micro_batch import MicroBatcher
 from schemas.events import TERMINAL_STATES, IntentState
+from tests.support.waiting import PATIENCE_S
 
 
 async def test_arrivals_during_a_run_share_the_next_one() -> None:
@@ -68,7 +69,7 @@ async def test_a_run_that_hangs_holds_up_nobody_for_long() -> None:
     batcher = MicroBatcher[int, int](run, limit=10, in_flight=2, worth=100)
     first = asyncio.create_task(batcher.submit(0))
     await asyncio.sleep(0.01)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE_S):
         assert await batcher.submit(1) == 1
     hangs.set()
     assert await first == 0

@@ -7,6 +7,7 @@ import pytest
 from adapters.runtime import errors
 from adapters.sbp.banks import BankList
 from adapters.sbp.models import Bank
+from tests.support.waiting import PATIENCE_S
 
 TBANK = Bank(alias="TBANK", member_id="100000000004")
 NEW = Bank(alias="NEW", member_id="100000000999")
@@ -73,7 +74,7 @@ async def test_a_payment_does_not_wait_for_the_refresh_of_a_list_that_has_its_ba
     await banks.find("TBANK")
     provider.now_s += 100
     provider.open.clear()
-    async with asyncio.timeout(1):
+    async with asyncio.timeout(PATIENCE_S):
         assert await banks.find("TBANK") == TBANK
     await banks.close()
 
