@@ -173,7 +173,8 @@ class Mailbox:
         if fact.is_credit:
             (known.returned if fact.is_return else known.credits)[reference] = fact
         else:
-            (known.taken_back if fact.is_return else known.debits)[reference] = fact
+            # Shown alone by one message and with others by another, it is one debit of its EndToEndId.
+            (known.taken_back if fact.is_return else known.debits)[fact.part_of or reference] = fact
 
     def _learn_credit(self, fact: Entry) -> None:
         reference = fact.bank_reference

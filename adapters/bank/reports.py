@@ -66,7 +66,7 @@ class Entry:
     debtor_bank: str = ""
     """And its bank, by the code of the national clearing."""
     part_of: str = ""
-    """Of a credit that the bank names only by the entry that it shares with others: that entry's name."""
+    """Of a movement that the bank names only by the entry that it shares with others: that entry's name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -243,8 +243,8 @@ def _movements(entry: etree._Element, account: str, source: str, names: Names) -
         reference = text_at(detail, "Refs/EndToEndId")
         is_return = find(detail, "RtrInf") is not None or text_at(entry, "RvslInd") == "true"
         name, part_of = visible(text_at(detail, _OWN_NAME)) or whole, ""
-        # Who paid, and is paid back, hangs on a credit's name; payments of ours are known by their EndToEndIds.
-        if direction == "CRDT" and not is_return and len(details) > 1 and name and own_names.count(name) != 1:
+        # Who paid, and is paid back, hangs on a credit's name; and of one name, one payment of ours counts as paid.
+        if not is_return and len(details) > 1 and name and own_names.count(name) != 1:
             tells_apart = reference not in ("", NOT_PROVIDED) and end_to_end_ids.count(reference) == 1
             name, part_of = _part_name(name, reference if tells_apart else f"#{place + 1}"), name
         yield Entry(

@@ -6,6 +6,7 @@ import httpx
 import pytest
 
 from adapters.bank.adapter import BankRail
+from adapters.bank.answers import outcome_of
 from adapters.bank.client import BankClient
 from adapters.bank.settings import BankSettings
 from adapters.runtime.errors import Rejected
@@ -15,7 +16,7 @@ from schemas.collections import ProviderPayment, ProviderPaymentAnswers, Provide
 from schemas.operations import OperationType
 from schemas.permits import Payee
 from schemas.rails import Timing
-from schemas.results import Result
+from schemas.results import Result, Verdict
 
 ACCOUNT = "TH69MOCK1234567890"
 ANONG, BOON = "NL14MOCK0000000002", "NL41MOCK0000000001"
@@ -149,3 +150,15 @@ async def test_two_payments_of_one_name_are_paid_back_to_nobody(second: str, cap
 async def test_a_second_payment_of_one_name_and_another_amount_is_told() -> None:
     bank = Bank(message(entry("10.50", detail("10.50", ANONG)), entry("20.00", detail("20.00", BOON))))
     assert await bank.told() == [("B-1", 1_050), ("B-1", 2_000)]
+
+
+async def test_a_payment_of_ours_shown_alone_and_with_others_was_made_once_by_a_transaction_of_its_own() -> None:
+    alone = entry("10.50", detail("10.50", ANONG, "E1"))
+    both = entry("30.50", detail("10.50", ANONG, "E1"), detail("20.00", BOON, "E2"))
+    bank = Bank(*(each.replace(b"CRDT", b"DBIT") for each in (notice(alone), message(both))))
+    await bank.rail.mailbox.read()
+    for reference, amount_minor in (("E1", 1_050), ("E2", 2_000)):
+        outcome = outcome_of(bank.rail.mailbox.known(reference), None)
+        assert outcome is not None
+        assert (outcome.verdict, outcome.amount_minor) == (Verdict.SUCCEEDED, amount_minor)
+        assert outcome.provider_tx_id == f"B-1/{reference}"

@@ -68,6 +68,13 @@ def test_payments_booked_as_one_entry_are_told_apart() -> None:
     ]
 
 
+def test_our_payments_booked_as_one_entry_have_a_transaction_each() -> None:
+    # Two payments are never settled by one transaction: the entry's own name is no payment's.
+    facts = read_report(notice(booked(detail("A1", "10.50") + detail("A2", "20.00"))))
+    told = [(fact.bank_reference, fact.part_of) for fact in facts if isinstance(fact, Entry)]
+    assert told == [("B-1/A1", "B-1"), ("B-1/A2", "B-1")]
+
+
 def test_payments_booked_as_one_entry_without_amounts_of_their_own_prove_nothing() -> None:
     [refused] = read_report(notice(booked(detail("A1") + detail("A2"))))
     assert isinstance(refused, RefusedEntry)
