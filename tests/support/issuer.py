@@ -8,6 +8,7 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
 from urllib.parse import parse_qs, urlencode
 
@@ -21,6 +22,12 @@ from wire.listener import listener
 CLIENT_ID, CLIENT_SECRET, AUDIENCE = "console", "a secret of the console's", "psp-fleet-api"
 
 
+@cache
+def _first_key() -> RSAKey:
+    """Return the key of every provider at its start; finding its primes takes longer than most tests."""
+    return RSAKey.generate_key(2048, {"kid": "first"})
+
+
 @dataclass
 class LocalIssuer:
     """The provider; what it says can be changed between two sign-ins."""
@@ -29,7 +36,7 @@ class LocalIssuer:
     person: dict[str, Any] = field(default_factory=lambda: {"sub": "1", "preferred_username": "anna"})
     changed: dict[str, Any] = field(default_factory=dict)
     """Claims of an id token that a provider gone wrong would write otherwise."""
-    key: RSAKey = field(default_factory=lambda: RSAKey.generate_key(2048, {"kid": "first"}))
+    key: RSAKey = field(default_factory=_first_key)
     signs_with: RSAKey | None = None
     redeemed: list[str] = field(default_factory=list)
     codes: dict[str, dict[str, str]] = field(default_factory=dict)

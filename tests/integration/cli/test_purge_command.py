@@ -157,6 +157,12 @@ async def test_neither_the_command_nor_the_owner_loses_what_is_about_money(
     (await fleet("purge", "--only", "intents", "--yes")).must_fail(2, "kind_unknown")
 
 
+async def old_months_of_events(connection: asyncpg.Connection) -> None:
+    """Make months of events back to `OLD`, and of nothing else: nine tables for each month take seconds to make."""
+    await connection.execute("DELETE FROM fleet.partitioned_tables WHERE table_name <> 'intent_events'")
+    await connection.execute("SELECT fleet.ensure_partitions(102, 1)")
+
+
 async def old_intent(world: World, state: str) -> UUID:
     """Leave an intent of years ago, as the tables would hold it."""
     intent = mint_id(int(OLD.timestamp() * 1000))
@@ -182,7 +188,7 @@ async def old_intent(world: World, state: str) -> UUID:
 async def test_a_month_of_events_is_dropped_once_all_in_it_is_decided(
     fleet: Fleet, fresh_database: RoleUrls, admin_connection: asyncpg.Connection
 ) -> None:
-    await admin_connection.execute("SELECT fleet.ensure_partitions(102, 1)")
+    await old_months_of_events(admin_connection)
     month = f"{OLD:%Y%m}"
     async with open_world(fresh_database, admin_connection) as world:
         parked = await old_intent(world, "UNRESOLVED")
@@ -206,7 +212,7 @@ async def test_a_month_of_events_is_dropped_once_all_in_it_is_decided(
 async def test_a_month_stays_while_payments_are_under_way_on_its_table(
     fleet: Fleet, fresh_database: RoleUrls, admin_connection: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    await admin_connection.execute("SELECT fleet.ensure_partitions(102, 1)")
+    await old_months_of_events(admin_connection)
     database = await Database.connect(fresh_database.worker)
     async with admin_connection.transaction():
         await admin_connection.execute("LOCK TABLE fleet.intent_events IN ROW EXCLUSIVE MODE")

@@ -4,6 +4,7 @@ import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -13,6 +14,7 @@ import orjson
 import pytest
 from joserfc import jwt
 from joserfc.jwk import OctKey, RSAKey
+from starlette.types import ASGIApp
 
 from core.api.bearers import PEOPLE_ROUTES
 from core.api.public import public_app
@@ -42,6 +44,11 @@ class Provided:
     issuer: LocalIssuer
     core: Core
 
+    @cached_property
+    def api(self) -> ASGIApp:
+        """The application of the public listener, made once: its hundred routes take longer than a request."""
+        return public_app(self.core)
+
     async def sign_in(self, *groups: str, **person: Any) -> Browser:
         """Sign somebody in by the provider; return their browser at the page that they came to."""
         self.issuer.person = {"sub": "1", "preferred_username": "Anna", "groups": list(groups)} | person
@@ -51,7 +58,7 @@ class Provided:
 
     async def call(self, method: str, path: str, token: str, **headers: str) -> httpx.Response:
         """Ask the API with a bearer token."""
-        transport = httpx.ASGITransport(public_app(self.core), raise_app_exceptions=False)
+        transport = httpx.ASGITransport(self.api, raise_app_exceptions=False)
         async with httpx.AsyncClient(transport=transport, base_url="http://api.test") as http:
             return await http.request(method, path, headers={"Authorization": f"Bearer {token}"} | headers)
 
