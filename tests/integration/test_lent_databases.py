@@ -46,6 +46,8 @@ CHANGES = [
     "ALTER TABLE fleet.transfers DISABLE TRIGGER ALL",
     "ALTER TABLE fleet.tenants ALTER COLUMN name SET DEFAULT 'x'",
     "CREATE FUNCTION fleet.added() RETURNS int LANGUAGE sql AS 'SELECT 1'",
+    "ALTER FUNCTION fleet.first_id_at COST 7",
+    "DROP POLICY app_reads_system ON fleet.rail_pauses",
     "DO $$ BEGIN EXECUTE format('ALTER DATABASE %I SET work_mem = 65', current_database()); END $$",
 ]
 
