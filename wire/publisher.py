@@ -35,9 +35,10 @@ class Publisher:
         self._arrived = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
 
-    def start(self) -> None:
-        """Begin to publish."""
-        self._task = asyncio.create_task(self._run())
+    def start(self) -> asyncio.Task[None]:
+        """Begin to publish; the task ends by `stop` alone."""
+        self._task = asyncio.create_task(self._run(), name=f"publish {self._stream}")
+        return self._task
 
     async def publish(self, *completions: Completion) -> None:
         """Queue completions; waits where the memory bound is reached."""

@@ -4,6 +4,7 @@ from adapters.bank.adapter import BankRail
 from adapters.bank.client import BankClient
 from adapters.bank.kept import KeptMessages
 from adapters.bank.settings import BankSettings
+from adapters.bank.xml import MESSAGE_MAX_BYTES
 from adapters.runtime.app import run
 from adapters.runtime.core_client import CoreClient
 from adapters.runtime.core_files import CoreFiles
@@ -19,6 +20,8 @@ def make_rail(runtime: RuntimeSettings) -> BankRail:
         call_total_s=runtime.call_total_s,
         connect_s=settings.connect_s,
         max_connections=settings.max_connections,
+        # A message that is too long for us must be read, to be passed over by name: those behind it carry money.
+        answer_max_bytes=4 * MESSAGE_MAX_BYTES,
     )
     core = CoreClient(
         runtime.core_internal_url, key_id=runtime.core_key_id, secret=runtime.core_key_secret.get_secret_value()

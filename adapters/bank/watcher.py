@@ -50,6 +50,9 @@ class Watcher:
                 log.warning("the mailbox cannot be read: %s", error)
             except (CoreUnavailableError, CoreRefusedError, RedisError) as error:
                 log.warning("what the bank reported is told later: %s", type(error).__name__)
+            except Exception:
+                # Money in must not stop for what nobody foresaw in one message.
+                log.exception("the mailbox was not read to its end")
             await asyncio.sleep(self._settings.watch_every_s)
 
     async def tell(self, listener: Listener) -> None:

@@ -5,8 +5,8 @@ import contextlib
 import logging
 import signal
 import sys
-from collections.abc import Callable
-from typing import Final
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any, Final
 
 import uvloop
 from pydantic import ValidationError
@@ -40,7 +40,8 @@ def run(make_rail: Callable[[RuntimeSettings], Rail]) -> None:
         settings = RuntimeSettings()
         log_json_lines(settings.consumer_name)
         collect_rarely()
-        uvloop.run(serve(make_rail, settings))
+        if not uvloop.run(serve(make_rail, settings)):
+            raise SystemExit(1)
     except ValidationError as error:
         wrong = ", ".join(".".join(str(part) for part in each["loc"]) for each in error.errors())
         _refuse(f"these settings are missing or wrong: {wrong}")
@@ -48,8 +49,11 @@ def run(make_rail: Callable[[RuntimeSettings], Rail]) -> None:
         _refuse(str(error))
 
 
-async def serve(make_rail: Callable[[RuntimeSettings], Rail], settings: RuntimeSettings) -> None:
-    """Register and work until told to stop. Raises TimingRefusedError, CoreRefusedError."""
+async def serve(make_rail: Callable[[RuntimeSettings], Rail], settings: RuntimeSettings) -> bool:
+    """Register and work until told to stop; False where a part of it ended by itself and left its work undone.
+
+    Raises TimingRefusedError, CoreRefusedError.
+    """
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -79,27 +83,43 @@ async def serve(make_rail: Callable[[RuntimeSettings], Rail], settings: RuntimeS
             await health.start(settings.health_host, settings.health_port)
             stack.push_async_callback(health.stop)
         if not await register_until_answered(core, rail.registration(), stop):
-            return
+            return True
         if settings.callback_port and isinstance(rail, ReceivesCallbacks):
             receiver = CallbackReceiver(rail, core, _callback_settings(settings, rail.registration().rail))
             await receiver.start(settings.callback_host, settings.callback_port)
             stack.push_async_callback(receiver.stop)
-        if isinstance(rail, Watches):
-            looking = asyncio.create_task(rail.watch(CoreListener(core, servers)), name="watch")
-            stack.callback(looking.cancel)
-        if isinstance(rail, KeepsRegisters):
-            fetching = asyncio.create_task(follow_registers(core, rail, settings.registers_every_s), name="registers")
-            stack.callback(fetching.cancel)
-        worker.start()
         name = rail.registration().rail
-        telling = asyncio.create_task(tell_waits(core, name, lambda: worker.jobs.guard.open_operations))
-        stack.callback(telling.cancel)
+        beside: dict[str, Coroutine[Any, Any, None]] = {
+            "waits": tell_waits(core, name, lambda: worker.jobs.guard.open_operations)
+        }
+        if isinstance(rail, Watches):
+            beside["watch"] = rail.watch(CoreListener(core, servers))
+        if isinstance(rail, KeepsRegisters):
+            beside["registers"] = follow_registers(core, rail, settings.registers_every_s)
+        tasks = [asyncio.create_task(work, name=title) for title, work in beside.items()]
+        for task in tasks:
+            stack.callback(task.cancel)
+        tasks += worker.start()
         working = True
-        log.info("%s works as %s", rail.registration().rail, settings.consumer_name)
-        await stop.wait()
+        log.info("%s works as %s", name, settings.consumer_name)
+        well = await all_live(tasks, stop)
         working = False
         await worker.drain(settings.drain_s)
         log.info("drained")
+    return well
+
+
+async def all_live(tasks: Sequence[asyncio.Task[None]], stop: asyncio.Event) -> bool:
+    """Wait for `stop`, and return True; or until a task ends by itself, which is told of, and return False.
+
+    A process that goes on without it looks well, and its work is done by nobody: started anew, it is.
+    """
+    stopping = asyncio.create_task(stop.wait())
+    done, _ = await asyncio.wait([stopping, *tasks], return_when=asyncio.FIRST_COMPLETED)
+    stopping.cancel()
+    for task in done - {stopping}:
+        log.critical("%s ended by itself", task.get_name(), exc_info=task.exception())
+    return stopping in done
 
 
 def _worker_settings(settings: RuntimeSettings, core: CoreClient) -> WorkerSettings:

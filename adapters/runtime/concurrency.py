@@ -2,7 +2,8 @@
 
 Additive increase, multiplicative decrease. Strain is a refusal for being asked too much, a fifth of the last calls
 failing, or calls that take twice as long as that kind of call usually does: a provider that is always slow is not
-strained, one that becomes slower is, until it has been so for long.
+strained, one that becomes slower is, until it has been so for long. Two means of the same calls are compared: one whose
+answers vary, as most do, is no slower than itself.
 """
 
 import time
@@ -15,12 +16,16 @@ _SLOWER: Final = 2.0
 _NOISE_S: Final = 0.05
 """Differences below this are the machine's, not the provider's."""
 _FAILING: Final = 0.2
+_USUAL_CALLS: Final = 100
+_RECENT_CALLS: Final = 20
+"""How many calls each mean is of, by weights that fall."""
 
 
 @dataclass(slots=True)
 class _Pace:
-    usual_s: float
-    recent_s: float
+    usual_s: float = 0.0
+    recent_s: float = 0.0
+    calls: int = 0
 
 
 class AdaptiveLimit:
@@ -52,10 +57,8 @@ class AdaptiveLimit:
             self._limit = min(float(self._most), self._limit + 1.0 / self._limit)
 
     def _slower(self, kind: Hashable, elapsed_s: float) -> bool:
-        pace = self._paces.get(kind)
-        if pace is None:
-            self._paces[kind] = _Pace(elapsed_s, elapsed_s)
-            return False
-        pace.recent_s += (elapsed_s - pace.recent_s) * 0.1
-        pace.usual_s += (elapsed_s - pace.usual_s) * (0.1 if elapsed_s < pace.usual_s else 0.01)
+        pace = self._paces.setdefault(kind, _Pace())
+        pace.calls += 1
+        pace.usual_s += (elapsed_s - pace.usual_s) / min(pace.calls, _USUAL_CALLS)
+        pace.recent_s += (elapsed_s - pace.recent_s) / min(pace.calls, _RECENT_CALLS)
         return pace.recent_s > _SLOWER * pace.usual_s + _NOISE_S

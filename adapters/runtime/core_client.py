@@ -5,11 +5,12 @@ import time
 import uuid
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Final, Protocol, TypeVar
 from urllib.parse import urlsplit
 from uuid import UUID
 
 import aiohttp
+from pydantic import BaseModel, ValidationError
 from tenacity import AsyncRetrying, RetryError, retry_if_exception_type, stop_after_attempt, wait_random_exponential
 from tenacity.stop import stop_after_delay
 
@@ -20,6 +21,8 @@ from schemas.rails import EvidenceBatch, EvidenceItem, RailRegistration, RailWai
 from wire.signing import signed_headers
 
 ATTEMPTS: Final = 3
+
+Answer = TypeVar("Answer", bound=BaseModel)
 
 
 class CoreUnavailableError(Exception):
@@ -132,7 +135,7 @@ class CoreClient:
             sent_at_s = clock_s()
             return await self._call("POST", "/internal/v1/permits", request.model_dump_json().encode())
 
-        response = PermitResponse.model_validate_json(await self._repeated(ask))
+        response = _read(PermitResponse, await self._repeated(ask))
         if [answer.job_id for answer in response.answers] != ids:
             raise CoreRefusedError(200, "the answers are not those of the jobs that were asked for")
         return PermitReply(response.answers, sent_at_s)
@@ -146,7 +149,7 @@ class CoreClient:
         """Take facts about money that came in; a repeat is harmless."""
         path = "/internal/v1/provider-payments"
         answer = await self.ask(path, batch.model_dump_json().encode())
-        return ProviderPaymentAnswers.model_validate_json(answer)
+        return _read(ProviderPaymentAnswers, answer)
 
     async def ask(self, path: str, body: bytes) -> bytes:
         """POST what may be repeated without harm and return the answer. Raises as `request` does."""
@@ -198,6 +201,15 @@ class CoreClient:
         if response.status >= 300:
             raise CoreRefusedError(response.status, answer.decode(errors="replace"))
         return answer
+
+
+def _read(model: type[Answer], answer: bytes) -> Answer:
+    """Return the answer. Raises CoreUnavailableError where a front, or a newer core, said what we cannot read."""
+    try:
+        return model.model_validate_json(answer)
+    except ValidationError as error:
+        fault = error.errors(include_input=False, include_url=False, include_context=False)[0]
+        raise CoreUnavailableError(f"no {model.__name__}: {fault['type']} at {fault['loc']}") from None
 
 
 async def register_until_answered(client: CoreClient, registration: RailRegistration, stop: asyncio.Event) -> bool:

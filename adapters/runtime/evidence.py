@@ -3,6 +3,9 @@
 import asyncio
 import logging
 from collections import deque
+from collections.abc import Sequence
+from itertools import islice
+from typing import Final
 
 from adapters.runtime import metrics
 from adapters.runtime.core_client import CoreRefusedError, CoreUnavailableError, EvidencePort
@@ -10,7 +13,11 @@ from schemas.rails import EvidenceItem
 
 log = logging.getLogger(__name__)
 
-BATCH = 200
+BATCH: Final = 200
+BATCH_BYTES: Final = 1024 * 1024
+"""How much raw text one request carries, but for a piece that has more alone: the core reads four times that."""
+
+Waiting = tuple[EvidenceItem, asyncio.Future[bool]]
 
 
 class EvidenceKeeper:
@@ -19,13 +26,14 @@ class EvidenceKeeper:
     def __init__(self, port: EvidencePort, rail: str, *, within_s: float = 2.0, bound: int = 5_000) -> None:
         self._port, self._rail = port, rail
         self._within_s, self._bound = within_s, bound
-        self._waiting: deque[tuple[EvidenceItem, asyncio.Future[bool]]] = deque()
+        self._waiting: deque[Waiting] = deque()
         self._arrived = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
 
-    def start(self) -> None:
-        """Begin to post."""
-        self._task = asyncio.create_task(self._run())
+    def start(self) -> asyncio.Task[None]:
+        """Begin to post; the task ends by `stop` alone."""
+        self._task = asyncio.create_task(self._run(), name="evidence")
+        return self._task
 
     async def keep(self, item: EvidenceItem) -> bool:
         """Return True once the core has the item, False if it has not within the bound (it is repeated)."""
@@ -56,22 +64,44 @@ class EvidenceKeeper:
         backoff_s = 0.1
         while True:
             await self._arrived.wait()
-            batch = [self._waiting[at] for at in range(min(BATCH, len(self._waiting)))]
+            batch = self._next()
             try:
-                await self._port.post_evidence([item for item, _ in batch])
-                taken = True
+                taken = await self._posted([item for item, _ in batch])
             except CoreUnavailableError:
                 await asyncio.sleep(backoff_s)
                 backoff_s = min(backoff_s * 2, 5.0)
                 continue
-            except CoreRefusedError as error:
-                log.error("the core refused evidence: %s", error.status)  # noqa: TRY400 - the text may hold payees
-                metrics.EVIDENCE_DROPPED.labels(self._rail).inc(len(batch))
-                taken = False
             backoff_s = 0.1
-            for _, future in batch:
+            metrics.EVIDENCE_DROPPED.labels(self._rail).inc(taken.count(False))
+            for (_, future), was_taken in zip(batch, taken, strict=True):
                 self._waiting.popleft()
                 if not future.done():
-                    future.set_result(taken)
+                    future.set_result(was_taken)
             if not self._waiting:
                 self._arrived.clear()
+
+    def _next(self) -> list[Waiting]:
+        """Return the oldest that fit into one request, the first however long it is."""
+        batch: list[Waiting] = []
+        size = 0
+        for each in islice(self._waiting, BATCH):
+            size += len(each[0].raw.encode())
+            if batch and size > BATCH_BYTES:
+                break
+            batch.append(each)
+        return batch
+
+    async def _posted(self, items: Sequence[EvidenceItem]) -> list[bool]:
+        """Return which of these the core took. What it refuses whole is tried in halves: one piece harms no other.
+
+        Raises CoreUnavailableError; all of them may be posted again.
+        """
+        try:
+            await self._port.post_evidence(items)
+        except CoreRefusedError as error:
+            if len(items) > 1:
+                half = len(items) // 2
+                return [*await self._posted(items[:half]), *await self._posted(items[half:])]
+            log.error("the core refused evidence: %s", error.status)  # noqa: TRY400 - the text may hold payees
+            return [False]
+        return [True] * len(items)

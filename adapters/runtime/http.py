@@ -12,7 +12,8 @@ such a request goes to the connections at once. Whatever else is asked goes the 
 
 import re
 import time
-from collections.abc import Iterator, Mapping
+import zlib
+from collections.abc import AsyncIterable, AsyncIterator, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any, Final
@@ -25,6 +26,9 @@ from httpx_aiohttp.transport import map_aiohttp_exceptions
 from yarl import URL
 
 _NEVER_CONNECTED = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError)
+ANSWER_MAX_BYTES: Final = 4 * 1024 * 1024
+"""The longest answer that is read: a page of a register is a tenth of it."""
+_GZIP: Final = zlib.MAX_WBITS | 16
 _JSON: Final = {"Content-Type": "application/json"}
 _PLAIN: Final = re.compile(r"/[A-Za-z0-9/_.~?=&:-]*", re.ASCII)
 """Paths that go over the wire as they are."""
@@ -46,13 +50,62 @@ def _honestly() -> Iterator[None]:
         raise httpx.RemoteProtocolError(f"the answer is not HTTP: {name}") from error
 
 
+async def _at_most(most: int, parts: AsyncIterable[bytes]) -> AsyncIterator[bytes]:
+    """Yield the parts; raises httpx.RemoteProtocolError once they are more than `most` bytes together."""
+    size = 0
+    async for part in parts:
+        size += len(part)
+        if size > most:
+            raise _too_long(most)
+        yield part
+
+
+class _Bounded(httpx.AsyncByteStream):
+    """An answer's bytes, no more than `most` of them."""
+
+    def __init__(self, stream: httpx.AsyncByteStream, most: int) -> None:
+        self._stream, self._most = stream, most
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return _at_most(self._most, self._stream)
+
+    async def aclose(self) -> None:
+        await self._stream.aclose()
+
+
+def _too_long(most: int) -> httpx.RemoteProtocolError:
+    # Indeterminate, as everything that was answered and cannot be read.
+    return httpx.RemoteProtocolError(f"the answer has more than {most} bytes")
+
+
+def _require_room(body: bytes, encoding: str, most: int) -> None:
+    """Raise httpx.RemoteProtocolError where a body would unpack to more than `most` bytes, or nobody knows how."""
+    if encoding in ("", "identity"):
+        return
+    if encoding != "gzip":
+        raise httpx.RemoteProtocolError("the answer is packed in a way that was not asked for")
+    try:
+        fits = len(zlib.decompressobj(_GZIP).decompress(body, most + 1)) <= most
+    except zlib.error as error:
+        raise httpx.DecodingError("the answer is no gzip") from error
+    if not fits:
+        raise _too_long(most)
+
+
 class HonestTransport(AiohttpTransport):
-    """aiohttp's connections with errors that never call a sent request unsent."""
+    """aiohttp's connections with errors that never call a sent request unsent, and answers of bounded length."""
+
+    def __init__(self, *, answer_max_bytes: int, **options: Any) -> None:
+        super().__init__(**options)
+        self._most = answer_max_bytes
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """Send the request once. Raises httpx.ConnectError/ConnectTimeout only if nothing was sent."""
         with _honestly():
-            return await super().handle_async_request(request)
+            response = await super().handle_async_request(request)
+        if isinstance(response.stream, httpx.AsyncByteStream):
+            response.stream = _Bounded(response.stream, self._most)
+        return response
 
     async def ask(
         self, method: str, url: str, headers: Mapping[str, str], content: bytes | None, timeout: aiohttp.ClientTimeout
@@ -72,7 +125,8 @@ class HonestTransport(AiohttpTransport):
                 compress=False,
                 timeout=timeout,
             ) as answer:
-                body = await answer.read()
+                body = b"".join([part async for part in _at_most(self._most, answer.content.iter_any())])
+        _require_room(body, answer.headers.get("Content-Encoding", "").lower(), self._most)
         return _Answer(method, url, answer, body, time.perf_counter() - begun_s)
 
 
@@ -118,6 +172,7 @@ class ProviderClient(httpx.AsyncClient):
         super().__init__(
             base_url=base_url, timeout=timeout, transport=transport, follow_redirects=False, trust_env=False
         )
+        self.headers["Accept-Encoding"] = "gzip"
         self._connections, self._address = transport, base_url.rstrip("/")
         self._waits = aiohttp.ClientTimeout(sock_connect=timeout.connect, sock_read=timeout.read, connect=timeout.pool)
         self._usual, self._made_with = dict(self.headers), self.headers.raw
@@ -154,13 +209,19 @@ class ProviderClient(httpx.AsyncClient):
 
 
 def provider_client(
-    base_url: str, *, call_total_s: float, connect_s: float, max_connections: int, verify: bool = True
+    base_url: str,
+    *,
+    call_total_s: float,
+    connect_s: float,
+    max_connections: int,
+    verify: bool = True,
+    answer_max_bytes: int = ANSWER_MAX_BYTES,
 ) -> httpx.AsyncClient:
     """Return a client for one provider. All durations are seconds; the runtime adds the total of T_psp.
 
     Redirects are not followed (a payment is never re-sent to another address) and the environment's proxies
-    are not read.
+    are not read. An answer that is longer than `answer_max_bytes`, unpacked, raises httpx.RemoteProtocolError.
     """
     limits = httpx.Limits(max_connections=max_connections, max_keepalive_connections=max_connections)
-    transport = HonestTransport(verify=verify, trust_env=False, limits=limits)
+    transport = HonestTransport(answer_max_bytes=answer_max_bytes, verify=verify, trust_env=False, limits=limits)
     return ProviderClient(base_url, transport, httpx.Timeout(call_total_s, connect=connect_s, pool=connect_s))

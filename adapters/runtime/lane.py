@@ -108,11 +108,11 @@ class Lane:
             client, shard_of(settings.stream), settings.stream, settings.consumer, self.consumer, max_waiting=10_000
         )
 
-    def start(self) -> None:
-        """Begin to read and to work."""
-        self._publisher.start()
-        self._asking = asyncio.create_task(self._ask_forever())
+    def start(self) -> list[asyncio.Task[None]]:
+        """Begin to read and to work; return the tasks that end by `drain` alone."""
+        self._asking = asyncio.create_task(self._ask_forever(), name=f"ask {self._own.stream}")
         self.consumer.start()
+        return [self._publisher.start(), self._asking]
 
     async def drain(self, timeout_s: float) -> None:
         """Stop reading, finish what is in flight for at most `timeout_s`, release the unstarted."""

@@ -10,6 +10,8 @@ import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Final, Protocol, TypeVar
 
+from pydantic import ValidationError
+
 from adapters.runtime import errors
 from adapters.runtime.core_client import CoreClient, CoreRefusedError, CoreUnavailableError
 from adapters.runtime.port import KeepsRegisters
@@ -73,13 +75,28 @@ async def follow_registers(core: CoreClient, rail: KeepsRegisters, every_s: floa
     while True:
         try:
             for wanted in RegistersWanted.model_validate_json(await core.ask(f"{_PATH}/wanted", b"{}")).days:
-                view = await fetch_register(core, rail, wanted)
-                log.info("the register of %s: %s, %d lines", view.business_day, view.state, view.lines)
-        except errors.AdapterError as error:
-            log.warning("a register cannot be fetched: %s", error)
+                await _fetch_alone(core, rail, wanted)
         except (CoreUnavailableError, CoreRefusedError) as error:
             log.warning("registers are brought later: %s", error)
+        except ValidationError as error:
+            log.warning("no list of wanted registers: %d faults", error.error_count())
         await asyncio.sleep(every_s)
+
+
+async def _fetch_alone(core: CoreClient, rail: KeepsRegisters, wanted: RegisterWanted) -> None:
+    """Fetch one register; whatever is wrong with it keeps no other day's waiting. Raises CoreUnavailableError."""
+    try:
+        view = await fetch_register(core, rail, wanted)
+        log.info("the register of %s: %s, %d lines", view.business_day, view.state, view.lines)
+    except errors.AdapterError as error:
+        log.warning("the register of %s cannot be fetched: %s", wanted.business_day, error)
+    except CoreRefusedError as error:
+        log.warning("the register of %s is brought later: %s", wanted.business_day, error)
+    except CoreUnavailableError:
+        raise
+    except Exception:
+        # What nobody foresaw in one day's lines must not end the fetching of all.
+        log.exception("the register of %s cannot be read", wanted.business_day)
 
 
 async def fetch_register(core: CoreClient, rail: KeepsRegisters, wanted: RegisterWanted) -> RegisterFileView:

@@ -92,11 +92,9 @@ class Worker:
         """False while the rail's own settings are what is wrong."""
         return not self._executor.misconfigured
 
-    def start(self) -> None:
-        """Begin to work."""
-        self._evidence.start()
-        for lane in self._lanes:
-            lane.start()
+    def start(self) -> list[asyncio.Task[None]]:
+        """Begin to work; return the tasks that end by `drain` alone. One that ends by itself leaves its work undone."""
+        return [self._evidence.start(), *(task for lane in self._lanes for task in lane.start())]
 
     async def drain(self, timeout_s: float) -> None:
         """Stop reading, finish what is in flight for at most `timeout_s`, release what was not started."""

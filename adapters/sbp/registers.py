@@ -28,25 +28,25 @@ _STATUSES: Final = {
 
 def register(client: QpClient, day: date) -> AsyncIterator[Sequence[RegisterLine]]:
     """Yield the register page by page. Raises RegisterAbsent and the runtime's errors."""
-    return pages(partial(client.register, day), "", _line)
+    return pages(partial(client.register, day), "", line_of)
 
 
-def _line(item: RegisterItem) -> RegisterLine:
+def line_of(item: RegisterItem) -> RegisterLine:
+    """Return one line as the core compares it. Raises ProtocolViolation."""
     told = item.model_dump_json()
     try:
         operation, direction = _MEANS[RegisterKind(item.type)]
-        status = _STATUSES[item.status]
+        return RegisterLine(
+            line=item.line,
+            provider_ref=item.transaction_id,
+            our_ref=item.reference,
+            operation=operation,
+            direction=direction,
+            amount_minor=kopecks(item.amount, told),
+            fee_minor=kopecks(item.fee, told) if item.fee.strip("0.") else 0,
+            currency=RUB.code,
+            status=_STATUSES[item.status],
+            at=item.date,
+        )
     except (KeyError, ValueError) as error:
-        raise errors.ProtocolViolation("a line of a kind that the contract does not name", evidence=told) from error
-    return RegisterLine(
-        line=item.line,
-        provider_ref=item.transaction_id,
-        our_ref=item.reference,
-        operation=operation,
-        direction=direction,
-        amount_minor=kopecks(item.amount, told),
-        fee_minor=kopecks(item.fee, told) if item.fee.strip("0.") else 0,
-        currency=RUB.code,
-        status=status,
-        at=item.date,
-    )
+        raise errors.ProtocolViolation("a line that the contract does not know", evidence=told) from error

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
+from typing import Final
 
 from core.domain.jobs import JobRow, JobState
 from schemas.events import IntentState
@@ -53,6 +54,11 @@ class Gates:
         """Whether first permits of the operation are refused."""
         return "*" in self.paused or operation in self.paused
 
+
+RAIL_PAUSED_S: Final = 5
+"""How long an adapter reads nothing of a rail that is paused."""
+ONE_PAUSED_S: Final = 1
+"""The same where some of its payments cannot go on and others can: they wait behind for no longer."""
 
 _TOO_LATE = Refused(Refusal.BUSY, after_s=1)
 
@@ -117,9 +123,9 @@ def _refused(job: JobRow, intent_state: IntentState, gates: Gates) -> Refused | 
     if job.kind.on_control_stream:
         return None
     if job.fence == 0 and gates.pauses(job.operation):
-        return Refused(Refusal.PAUSED, after_s=5)
+        return Refused(Refusal.PAUSED, after_s=RAIL_PAUSED_S if "*" in gates.paused else ONE_PAUSED_S)
     if job.kind.moves_money and job.fence == 0 and job.ledger_epoch < gates.ledger_epoch and not gates.epoch_cleared:
-        return Refused(Refusal.PAUSED, after_s=5)
+        return Refused(Refusal.PAUSED, after_s=RAIL_PAUSED_S)
     if job.busy_until is not None and job.busy_until > gates.now:
         return busy_until_over(job, gates)
     return None

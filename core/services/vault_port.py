@@ -50,9 +50,9 @@ class Vault(Protocol):
     async def seal_instructions(
         self, uow: Any, plains: Sequence[Plain], wrapped_keys: Mapping[UUID, bytes | None]
     ) -> dict[UUID, Sealed]:
-        """Seal each, keyed by intent id; a subject that `wrapped_keys` lacks gets its key made.
+        """Seal each, keyed by intent id; a subject that has no key, or was erased, gets one made.
 
-        Raises VaultError for a subject that was erased; SubjectRacedError, at the latest with the commit.
+        What was sealed under an erased key stays unreadable. Raises SubjectRacedError, at the latest with the commit.
         """
         ...
 

@@ -26,7 +26,10 @@ _INSERT: Final = Write(
     """
 made_subjects AS (
     INSERT INTO fleet.subjects (id, tenant_id, wrapped_key)
-    SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::bytea[]) ON CONFLICT (id) DO NOTHING RETURNING id
+    SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::bytea[])
+    ON CONFLICT (id) DO UPDATE SET wrapped_key = excluded.wrapped_key, erased_at = NULL
+        WHERE subjects.wrapped_key IS NULL
+    RETURNING id
 )
 """,
     frozenset({"subjects"}),
@@ -91,10 +94,9 @@ class PostgresVault:
     ) -> dict[UUID, AESGCM]:
         keys: dict[UUID, AESGCM] = {}
         for subject in tenants.keys() & wrapped_keys.keys():
-            wrapped = wrapped_keys[subject]
-            if wrapped is None:
-                raise VaultError("a subject of this batch was erased: paying it again needs its key made anew")
-            keys[subject] = self._opened(subject, wrapped)
+            if (wrapped := wrapped_keys[subject]) is not None:
+                keys[subject] = self._opened(subject, wrapped)
+        # Who was erased and is paid again has a new key: what was sealed under the old one stays unreadable.
         # In id order, so that two batches with the same new subjects never deadlock.
         missing = sorted((subject for subject in tenants if subject not in keys), key=lambda subject: subject.int)
         if missing:

@@ -322,12 +322,15 @@ class AcceptService:
         routes = await self._ports.routes.routes_of(uow, batch[0].caller.tenant_id)
         wanted = {asked.request.wallet_id for asked in batch}
         wanted |= {other for asked in batch if (other := asked.request.counterparty_wallet_id) is not None}
-        unknown = [wallet_id for wallet_id in wanted if wallet_id not in self._wallets]
-        if unknown:
+        # A batch holds on to its own: another one, beside it, may clear what all remember.
+        wallets = {wallet_id: self._wallets[wallet_id] for wallet_id in wanted if wallet_id in self._wallets}
+        if unknown := [wallet_id for wallet_id in wanted if wallet_id not in wallets]:
+            read = await self._ports.wallets.find_wallets(uow, unknown)
+            wallets |= read
             if len(self._wallets) > _WALLETS_KEPT:
                 self._wallets.clear()
             # Kept for good: a wallet's tenant and currency never change.
-            self._wallets |= await self._ports.wallets.find_wallets(uow, unknown)
+            self._wallets |= read
         tenant_id, requests = batch[0].caller.tenant_id, [each.request for each in batch]
         originals = await lock_originals(uow, self._ports, tenant_id, requests)
         quotes = await lock_quotes(uow, self._ports.quotes, tenant_id, requests)
@@ -341,7 +344,7 @@ class AcceptService:
         plans: list[Plan | Refusal] = []
         for asked in batch:
             try:
-                plans.append(plan_payment(asked, self._wallets, routes, originals, quotes, rails, signed))
+                plans.append(plan_payment(asked, wallets, routes, originals, quotes, rails, signed))
             except Refusal as refusal:
                 plans.append(refusal)
         await self._need_two(uow, batch, plans)

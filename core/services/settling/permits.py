@@ -11,7 +11,7 @@ from uuid import UUID
 from pydantic import ConfigDict
 
 from core.domain.jobs import JobRow
-from core.domain.permits import Gates, Grant, Refusal, Refused, busy_until_over, decide_permit
+from core.domain.permits import ONE_PAUSED_S, Gates, Grant, Refusal, Refused, busy_until_over, decide_permit
 from core.services.access.keys import HeldNonce
 from core.services.settling.rails import RailState, RailUnknownError
 from core.services.vault_port import Sealed, Vault, VaultError
@@ -185,11 +185,11 @@ async def _unsent(uow: Any, ports: PermitPorts, locked: dict[UUID, LockedJob]) -
 def _decide(item: LockedJob, registration: RailRegistration, gates: Gates, *, unsent: bool) -> Grant | Refused:
     capabilities = registration.operations.get(OperationType(item.job.operation))
     if capabilities is None:
-        return Refused(Refusal.PAUSED, after_s=5)  # the operation was withdrawn: it waits, it does not fail
+        return Refused(Refusal.PAUSED, after_s=ONE_PAUSED_S)  # it was withdrawn: it waits, it does not fail
     moved = item.job.provider_account != registration.provider_account
     if item.job.environment != registration.environment or (item.job.kind.moves_money and moved):
         # The adapter speaks for another account or environment now; only the one that was chosen may be used.
-        return Refused(Refusal.PAUSED, after_s=5)
+        return Refused(Refusal.PAUSED, after_s=ONE_PAUSED_S)
     decision = decide_permit(item.job, item.intent_state, capabilities, gates, unsent)
     if item.withdrawn and (item.job.fence == 0 or unsent) and item.job.kind.moves_money and isinstance(decision, Grant):
         # Whoever cancelled the mandate died before this debit was; the completer cancels it. Nothing was sent.

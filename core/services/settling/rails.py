@@ -37,10 +37,9 @@ class RailState:
     waiting: frozenset[str] = frozenset()
     """Operations that cannot go on though nobody paused them: the streams are away, or the provider is (`*`: all)."""
 
-    @property
-    def waits(self) -> bool:
-        """Whether anything of the rail is paused or waits: then nothing unsent expires."""
-        return bool(self.paused or self.waiting)
+    def waits(self, operation: str) -> bool:
+        """Whether the operation, or the whole rail, is paused or waits: then nothing of it that is unsent expires."""
+        return not {"*", operation}.isdisjoint(self.paused | self.waiting)
 
     def gates(self, *, throttled: bool) -> Gates:
         """Return what a permit is decided by. Raises RailUnknownError."""

@@ -28,18 +28,18 @@ _log = logging.getLogger(__name__)
 
 @dataclass(slots=True)
 class ResolverMemory:
-    """What one resolver knows of itself: since when it has seen each rail open."""
+    """What one resolver knows of itself: since when it has seen each operation of a rail open."""
 
     voids_per_minute: int
     """Automatic voids of all resolvers together."""
-    open_since: dict[str, datetime] = field(default_factory=dict)
+    open_since: dict[tuple[str, str], datetime] = field(default_factory=dict)
 
-    def waits(self, rail: str, state: RailState) -> bool:
-        """Whether the rail is paused, waits, or has been open for less than I: time for adapters to catch up."""
-        if state.registration is None or state.waits:
-            self.open_since.pop(rail, None)
+    def waits(self, rail: str, operation: str, state: RailState) -> bool:
+        """Whether it is paused, waits, or has been open for less than I: time for adapters to catch up."""
+        if state.registration is None or state.waits(operation):
+            self.open_since.pop((rail, operation), None)
             return True
-        since = self.open_since.setdefault(rail, state.now)
+        since = self.open_since.setdefault((rail, operation), state.now)
         return bool((state.now - since).total_seconds() < state.registration.timing.claim_idle_s)
 
 
@@ -127,7 +127,7 @@ async def _resolve(
                 horizon_starts_at=state.epoch_raised_at if doubted else None,
             )
             decide = decide_due_collection if job.kind is JobKind.COLLECT else decide_due
-            steps[decide(case, waits=memory.waits(job.rail, state))].append(case)
+            steps[decide(case, waits=memory.waits(job.rail, job.operation, state))].append(case)
         endings = await _voids(uow, ports, memory, steps)
         unconfirmed = [_unconfirmed(case) for case in steps[Due.EXPIRE_UNCONFIRMED]]
         unconfirmed += [_unpaid(case) for case in steps[Due.EXPIRE_UNPAID]]

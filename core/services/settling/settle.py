@@ -288,7 +288,7 @@ def _case(batch: Batch, job: JobRow, asked_at: datetime | None) -> Case:
         horizon_starts_at=state.epoch_raised_at if doubted else None,
         returned_minor=batch.returned_minor.get(job.intent_id, 0),
         asked_at=asked_at,
-        paused=state.waits,
+        paused=state.waits(job.operation),
     )
 
 

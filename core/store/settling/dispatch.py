@@ -9,7 +9,7 @@ from core.domain.context import Context
 from core.domain.ids import ids_of_that_time
 from core.services.settling.bus_ports import Due, QueuedJob
 from core.store.database import Database, UnitOfWork
-from core.store.settling.outbox import BODY_OF_ROW, NOTIFY_OUTBOX
+from core.store.settling.outbox import BODY_OF_ROW, NOTIFY_OUTBOX, PAUSED_ROW
 from core.store.settling.rails import end_waits, note_waits
 from core.store.told.event_wakes import WAKE_FOLLOWERS
 from schemas.streams import WHOLE, Part, whole_stream
@@ -19,6 +19,7 @@ _CONTEXT: Final = Context(None, "relay")
 # Each tenant's first due job, then each one's second: whoever has ten thousand delays the others by a share alone.
 # The tenants are found by skipping through the index. Twice the limit is looked at, so that a second relay, which finds
 # the first half locked, takes the other. The rows are locked one by one, as `due` orders them, until there are enough.
+# What is paused stays here, and leaves its place in the stream to the rail's other operations; what was sent goes on.
 _TAKE: Final = """
 WITH RECURSIVE tenants AS (
     (SELECT tenant_id FROM fleet.outbox WHERE stream = $1 ORDER BY tenant_id LIMIT 1)
@@ -30,6 +31,7 @@ WITH RECURSIVE tenants AS (
     SELECT waiting.job_id, waiting.round, waiting.turn, waiting.not_before FROM tenants t, LATERAL (
         SELECT o.job_id, o.round, o.not_before, row_number() OVER (ORDER BY o.not_before) AS turn
         FROM fleet.outbox o WHERE o.stream = $1 AND o.tenant_id = t.tenant_id AND o.not_before <= now(){part}
+            AND NOT {paused}
         ORDER BY o.not_before LIMIT 2 * $3) waiting
     ORDER BY waiting.turn, waiting.not_before LIMIT 2 * $3
 )
@@ -112,7 +114,7 @@ WHERE e.token IS NOT DISTINCT FROM $2
 def _of(statement: str, id_column: str, part: Part) -> str:
     """Return the statement for a part; where that is everything, without a condition."""
     condition = " AND " + _PART.format(id=id_column, of=part.of, number=part.number) if part.of > 1 else ""
-    return statement.format(part=condition)
+    return statement.format(part=condition, paused=PAUSED_ROW)
 
 
 class TakenBatch:

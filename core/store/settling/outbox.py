@@ -16,6 +16,12 @@ BODY_OF_ROW: Final = """jsonb_build_object('job_id', r.id, 'tenant_id', r.tenant
         'deadline', to_char(r.deadline AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"+00:00"'))::text"""
 """What `job_body` writes, of a row `r` of jobs, for statements that queue what they have just made ready."""
 
+PAUSED_ROW: Final = """((SELECT EXISTS (SELECT FROM fleet.rail_pauses)) AND EXISTS (
+        SELECT FROM fleet.jobs j, fleet.rail_pauses p
+        WHERE j.id = o.job_id AND j.fence = 0 AND j.kind NOT IN ('inquire', 'cancel')
+            AND p.rail = j.rail AND p.operation IN ('*', j.operation)))"""
+"""Whether a pause holds the row `o` of the outbox: nothing was ever sent for it, and nothing is to be."""
+
 
 def job_body(job: JobRow) -> str:
     """Return the Job contract as JSON text: routing, amount and a masked payee."""

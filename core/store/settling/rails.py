@@ -48,6 +48,10 @@ WITH paused AS (
 INSERT INTO fleet.rail_events (rail, operation, type, actor, reason) SELECT $1, $2, 'paused', $3, $4 FROM paused
 """
 
+_WAKE_RELAYS: Final = """
+SELECT pg_notify('fleet_outbox', stream) FROM (SELECT DISTINCT stream FROM fleet.outbox WHERE rail = $1) AS waiting
+"""
+
 _EVENT: Final = """
 INSERT INTO fleet.rail_events (rail, operation, type, actor, reason, moved) VALUES ($1, $2, $3, $4, $5, $6)
 """
@@ -114,7 +118,7 @@ _RESUME: Final = """
 WITH ended AS (
     DELETE FROM fleet.rail_pauses WHERE rail = $1 AND operation = $2 RETURNING now() - paused_at AS lasted
 ), waiting AS (
-    SELECT j.id, e.lasted FROM fleet.jobs j, ended e
+    SELECT j.id, least(e.lasted, now() - j.created_at) AS lasted FROM fleet.jobs j, ended e
     WHERE j.closed_at IS NULL AND j.fence = 0 AND j.rail = $1 AND ($2 = '*' OR j.operation = $2)
         AND j.kind NOT IN ('inquire', 'cancel')
     ORDER BY j.id FOR NO KEY UPDATE OF j
@@ -188,6 +192,7 @@ async def resume_rail(uow: UnitOfWork, rail: str, operation: str) -> int:
     done: str = await uow.connection.execute(_RESUME, rail, operation)
     moved = int(done.rsplit(" ", 1)[1])
     await uow.connection.execute(_EVENT, rail, operation, "resumed", uow.context.actor, "", moved)
+    await uow.connection.execute(_WAKE_RELAYS, rail)
     return moved
 
 

@@ -9,6 +9,7 @@ import orjson
 import pytest
 
 from core.domain.context import Context
+from core.services.payments import accept
 from core.services.vault_port import Sealed
 from tests.integration.api.conftest import World, payout
 from tests.support.signed import Signed
@@ -230,3 +231,15 @@ async def test_a_payee_whom_two_keys_pay_for_the_first_time_at_once_gets_one_sub
     )
     opened = world.core.worker_ports.vault.open_instructions([Sealed(*row) for row in rows])
     assert Counter(payee.value for payee, _ in opened.values() if payee) == {each["value"]: 2 for each in payees}
+
+
+async def test_a_memory_of_wallets_that_is_full_refuses_no_payment_of_any(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(accept, "_WALLETS_KEPT", 2)
+    payers = [await world.funded_wallet(500) for _ in range(3)]
+    payee = (await world.api.post("/v1/wallets", {"owner": "dan", "currency": "THB"})).json()["id"]
+    for number, payer in enumerate(payers * 2):
+        body = {"operation": "INTERNAL_P2P", "wallet_id": payer, "counterparty_wallet_id": payee, "amount_minor": 5}
+        answer = await world.api.post("/v1/intents", body | {"currency": "THB"}, key=f"full-{number}")
+        assert (answer.status_code, answer.json()["state"]) == (201, "SETTLED")

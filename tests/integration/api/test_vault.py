@@ -109,3 +109,22 @@ async def test_a_secret_sealed_for_one_key_does_not_serve_another(world: World) 
     answer = await other.get("/v1/intents")
     assert (answer.status_code, answer.json()["code"]) == (500, "internal")
     assert world.key.secret not in answer.text
+
+
+async def test_who_was_erased_and_is_paid_again_has_a_new_key_which_opens_nothing_of_before(world: World) -> None:
+    first, _ = await two(world)
+    wallet = await world.funded_wallet(1000)
+    await world.admin.execute("UPDATE fleet.subjects SET wrapped_key = NULL, erased_at = now()")
+    items = [
+        {"idempotency_key": f"again-{value}", "intent": payout(wallet, payee={"type": "mobile", "value": value})}
+        for value in ("0812345678", "0811111111")
+    ]
+    answer = await world.api.post("/v1/intents:batch", {"items": items})
+    assert [each["status"] for each in answer.json()["results"]] == [201, 201]
+    [key] = await world.admin.fetch("SELECT wrapped_key, erased_at FROM fleet.subjects WHERE id = $1", first.subject_id)
+    assert key["erased_at"] is None
+    with pytest.raises(VaultError):
+        opened(world, [replace(first, wrapped_key=key["wrapped_key"])])
+    [*_, newest] = await world.admin.fetch(_STORED.replace("ORDER BY", "AND s.id = $1 ORDER BY"), first.subject_id)
+    [(payee, _)] = opened(world, [Sealed(*newest)]).values()
+    assert payee == Payee(type="mobile", value="0812345678")

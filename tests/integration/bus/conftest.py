@@ -39,7 +39,9 @@ class World:
         gate = BacklogGate(self.redis, JOBS, ADAPTERS_GROUP, bounds or GateBounds())
         return StreamRelay(self.store, self.redis, gate, RAIL, JOBS)
 
-    async def queue(self, count: int, tenant: UUID | None = None) -> list[UUID]:
+    async def queue(
+        self, count: int, tenant: UUID | None = None, operation: OperationType = OperationType.PAYOUT
+    ) -> list[UUID]:
         jobs = []
         for _ in range(count):
             job_id = mint_id(NOW_MS)
@@ -49,7 +51,7 @@ class World:
                     tenant_id=tenant or uuid4(),
                     intent_id=mint_id(NOW_MS),
                     kind=JobKind.PAY,
-                    operation=OperationType.PAYOUT,
+                    operation=operation,
                     rail=RAIL,
                     provider="p",
                     provider_account="a",

@@ -10,7 +10,10 @@ from core.bus.healer import heal_rail
 from core.bus.janitor import trim_stream
 from core.bus.relay import StreamRelay
 from core.domain.context import Context
+from core.store.on_call.figures import read_figures
+from core.store.settling import rails
 from core.store.settling.jobs import lock_jobs, requeue_jobs
+from schemas.operations import OperationType
 from schemas.streams import ADAPTERS_GROUP, CORE_GROUP, results_stream
 from tests.integration.bus.conftest import JOBS, RAIL, World
 from tests.support.servers import BOTH_FAMILIES
@@ -61,6 +64,25 @@ async def test_a_full_stream_closes_the_gate_until_the_backlog_is_below_low_wate
     assert await relay.relay_once() == 0
     await world.redis.xack(JOBS, ADAPTERS_GROUP, taken[2])
     assert await relay.relay_once() == 3
+
+
+async def test_what_is_paused_leaves_its_room_in_the_stream_to_the_rails_other_operations(world: World) -> None:
+    bounds = GateBounds(high=40, low=30)
+    relay = world.relay(bounds)
+    paused, [sent] = await world.queue(200), await world.queue(1)
+    async with world.database.unit_of_work(Context(None, "test")) as uow:
+        await rails.pause_rail(uow, RAIL, "PAYOUT", "test", "maintenance")
+        await uow.connection.execute("UPDATE fleet.jobs SET fence = 1 WHERE id = $1", sent)
+    others = await world.queue(5, operation=OperationType.BILL_PAYMENT)
+    while await relay.relay_once():
+        pass
+    assert sorted(await world.streamed()) == sorted(map(str, [sent, *others])), "what was ever sent goes on"
+    figures = {(name, label): value for name, label, _, value in await read_figures(world.database)}
+    assert figures["outbox_depth", JOBS] == len(paused)
+    assert figures["outbox_age", JOBS] == 0, "what a pause holds is not stuck"
+    async with world.database.unit_of_work(Context(None, "test")) as uow:
+        await rails.resume_rail(uow, RAIL, "PAYOUT")
+    assert await relay.relay_once() == bounds.high - 6
 
 
 async def test_near_the_high_water_the_relay_waits_for_room_that_is_worth_a_transaction(world: World) -> None:

@@ -31,7 +31,7 @@ from core.store.settling import attempts, rails
 from core.store.settling.evidence import EvidenceStore
 from fleet.stack.provision import RoleUrls
 from schemas.api import IntentRequest, WalletEntry, WalletRequest
-from schemas.operations import JobKind
+from schemas.operations import JobKind, OperationType
 from schemas.permits import PermitRequest
 from schemas.rails import EvidenceItem, RailRegistration
 from schemas.results import Result
@@ -289,5 +289,11 @@ async def open_world(urls: RoleUrls, admin_connection: asyncpg.Connection) -> As
     )
     caller = Caller("key", tenant, "service", None, frozenset({"*", "MANUAL_ADJUSTMENT", "ADJUSTMENT_ALONE"}), None)
     long_ago = datetime(2026, 1, 1, tzinfo=UTC)
+    open_since = {(RAIL, str(each)): long_ago for each in OperationType}
     async with open_core(settings) as core:
-        yield World(core, admin_connection, caller, ResolverMemory(600, {RAIL: long_ago}))
+        yield World(
+            core,
+            admin_connection,
+            caller,
+            ResolverMemory(600, open_since),
+        )

@@ -177,7 +177,10 @@ async def test_what_waited_for_a_paused_rail_gets_the_time_back(world: World) ->
     await world.sent(sent)
     async with world.uow() as uow:
         await rails.pause_rail(uow, RAIL, "*", "anna", "maintenance")
-    await world.admin.execute("UPDATE fleet.rail_pauses SET paused_at = paused_at - interval '100 seconds'")
+    await world.admin.execute(
+        "UPDATE fleet.rail_pauses SET paused_at = paused_at - interval '100 seconds';"
+        "UPDATE fleet.jobs SET created_at = created_at - interval '101 seconds'"
+    )
     deadlines = (
         "SELECT i.deadline, j.deadline FROM fleet.intents i JOIN fleet.jobs j ON j.intent_id = i.id WHERE i.id = $1"
     )

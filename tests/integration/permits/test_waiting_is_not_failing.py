@@ -82,10 +82,10 @@ async def test_a_wait_that_is_renewed_goes_on_and_one_that_is_not_ends_by_itself
             await rails.note_waits(uow, RAIL, ["PAYOUT"], "breaker", holds_s)
     async with world.uow() as uow:
         assert await rails.end_waits(uow) == 0
-        assert (await rails.rail_state(uow, RAIL)).waits
+        assert (await rails.rail_state(uow, RAIL)).waits("PAYOUT")
     await _end_waits(world, 5)
     async with world.uow() as uow:
-        assert not (await rails.rail_state(uow, RAIL)).waits
+        assert not (await rails.rail_state(uow, RAIL)).waits("PAYOUT")
 
 
 async def test_pausing_and_resuming_an_operation_is_told_with_who_why_and_how_many_got_time_back(world: World) -> None:
@@ -132,3 +132,26 @@ async def test_a_rails_key_gets_permits_for_the_tenants_that_it_serves_and_for_n
     assert answer.answer == ("GRANTED" if own else "NOT_FOUND")
     attempts = await world.admin.fetchval("SELECT count(*) FROM fleet.attempts")
     assert attempts == (1 if own else 0)
+
+
+async def test_a_pause_of_one_operation_lets_another_expire_and_gives_back_no_more_than_each_one_waited(
+    world: World,
+) -> None:
+    await world.register(also=["BILL_PAYMENT"])
+    wallet = await world.wallet(1000)
+    old = await world.pay(wallet)
+    async with world.uow() as uow:
+        assert await pause(uow, rails, RAIL, "PAYOUT", reason="maintenance")
+        state = await rails.rail_state(uow, RAIL)
+        assert (state.waits("PAYOUT"), state.waits("BILL_PAYMENT")) == (True, False)
+    await world.admin.execute(
+        "UPDATE fleet.rail_pauses SET paused_at = now() - interval '10 hours';"
+        "UPDATE fleet.jobs SET created_at = created_at - interval '11 hours'"
+    )
+    young = await world.pay(wallet)
+    before = [await _deadline(world, each) for each in (old, young)]
+    async with world.uow() as uow:
+        assert await resume(uow, rails, RAIL, "PAYOUT") == 2
+    longer = [await _deadline(world, each) - was for each, was in zip((old, young), before, strict=True)]
+    assert longer[0] >= timedelta(hours=10)
+    assert longer[1] < timedelta(minutes=5), "it came a moment before the pause ended"

@@ -1,6 +1,7 @@
 """The provider client against real sockets: only what never connected counts as not sent."""
 
 import asyncio
+import contextlib
 import gzip
 import re
 import socket
@@ -311,3 +312,48 @@ async def test_what_is_set_on_a_client_after_it_was_made_is_sent(
             changed(client)
             await client.post("/v1/transfers", content=b"{}")
     assert line in heard.requests[0].lower()
+
+
+@pytest.mark.parametrize("extensions", [None, {"a": 1}], ids=["short way", "whole way"])
+async def test_an_answer_without_end_is_not_read_on_and_may_have_executed(extensions: dict[str, Any] | None) -> None:
+    sent = 0
+
+    async def endless(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal sent
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\n\r\n")
+        with contextlib.suppress(OSError):
+            while not writer.is_closing() and sent < 50_000_000:
+                writer.write(b"x" * 100_000)
+                sent += 100_000
+                await writer.drain()
+        writer.close()
+
+    server = await asyncio.start_server(endless, "127.0.0.1", 0)
+    base = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    bounded = provider_client(base, call_total_s=5, connect_s=1, max_connections=1, answer_max_bytes=1_000_000)
+    async with bounded as client:
+        with pytest.raises(httpx.RemoteProtocolError) as raised:
+            await client.post("/v1/transfers", content=b"{}", extensions=extensions)
+    server.close()
+    assert isinstance(transport_error(raised.value), Indeterminate)
+    assert sent < 50_000_000
+
+
+@pytest.mark.parametrize("packed", ["gzip", "gzip, gzip", "br"])
+async def test_what_would_unpack_without_end_is_not_unpacked(packed: str) -> None:
+    body = gzip.compress(bytes(20_000_000))
+
+    async def bomb(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        told = b"HTTP/1.1 200 OK\r\nContent-Encoding: %s\r\nContent-Length: %d\r\n\r\n"
+        writer.write(told % (packed.encode(), len(body)) + body)
+        await writer.drain()
+        writer.close()
+
+    server = await asyncio.start_server(bomb, "127.0.0.1", 0)
+    base = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    async with provider_client(base, call_total_s=5, connect_s=1, max_connections=1) as client:
+        with pytest.raises(httpx.RemoteProtocolError):
+            await client.get("/v1/transfers")
+    server.close()

@@ -439,3 +439,25 @@ async def test_a_timing_that_cannot_be_safe_is_refused_with_the_numbers(bench: B
     assert adapter.returncode == 78
     assert b"0.5 s + 1.0 s is not below 1.2 s" in told
     assert told.count(b"\n") == 1
+
+
+async def test_an_answer_that_is_none_of_the_cores_is_asked_for_again(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A front's page with status 200 ended the asking for good, and the process looked well."""
+    job = a_job()
+    bench.core.know(job)
+    await bench.work(ScriptedRail(pays))
+    core = bench.started[0][2]
+    answers = [b"<html>maintenance</html>"]
+
+    async def call(method: str, path: str, body: bytes) -> bytes:
+        if path.endswith("/permits") and answers:
+            return answers.pop()
+        return await real(method, path, body)
+
+    real = core._call
+    monkeypatch.setattr(core, "_call", call)
+    await bench.send(job)
+    [result] = await bench.results(1)
+    assert result.verdict is Verdict.SUCCEEDED

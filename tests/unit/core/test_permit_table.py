@@ -10,7 +10,7 @@ import pytest
 
 from core.domain.ids import mint_id
 from core.domain.jobs import JobRow, JobState
-from core.domain.permits import Gates, Refused, decide_permit
+from core.domain.permits import ONE_PAUSED_S, RAIL_PAUSED_S, Gates, Refused, decide_permit
 from schemas.events import IntentState
 from schemas.operations import JobKind, OperationType
 from schemas.rails import Capabilities, Timing
@@ -121,3 +121,17 @@ def test_every_job_is_permitted_exactly_what_the_protocol_allows(kind: JobKind, 
         else:
             answer = f"{decision.mode}{' first' if decision.first else ''}"
         assert answer == _told(kind, intent, state, rail, past, shut), (state, rail, past, shut)
+
+
+@pytest.mark.parametrize(
+    ("paused", "after_s"),
+    [({"PAYOUT"}, ONE_PAUSED_S), ({"*"}, RAIL_PAUSED_S), ({"*", "PAYOUT"}, RAIL_PAUSED_S), ({"TOPUP"}, None)],
+)
+def test_a_pause_of_one_operation_holds_back_no_other_and_those_behind_it_for_a_second_alone(
+    paused: set[str], after_s: int | None
+) -> None:
+    gates = Gates(NOW, TIMING, 1, epoch_cleared=True, paused=frozenset(paused), throttled=False)
+    rail, past = RAILS[0], Past(fence=0, tombstoned=False, unsent=False, busy=False)
+    job = _job(JobKind.PAY, JobState.QUEUED, rail, past)
+    decision = decide_permit(job, IntentState.DISPATCHED, _capabilities(rail), gates)
+    assert (decision.after_s if isinstance(decision, Refused) else None) == after_s

@@ -1,7 +1,10 @@
 """The rules that stand between a lane and its provider: breaker, adaptive limit, turns. A clock that tests move."""
 
+import heapq
+import random
 import uuid
 from collections import Counter
+from collections.abc import Callable
 
 import pytest
 
@@ -163,6 +166,34 @@ def test_a_provider_that_is_always_slow_is_not_strained_and_one_outlier_cuts_not
     _calls(limit, clock, 1, 9.0)
     _calls(limit, clock, 20, 5.0)
     assert limit.now == 50
+
+
+@pytest.mark.parametrize(
+    "draw",
+    [
+        lambda chance: chance.expovariate(1 / 0.3),
+        lambda chance: chance.lognormvariate(-1.6, 0.8),
+        lambda chance: 2.0 if chance.random() < 0.1 else 0.1,
+        lambda chance: 2.0 if chance.random() < 0.3 else 0.05,
+    ],
+    ids=["exponential", "lognormal", "a tenth of banks are slow", "a third of banks are slow"],
+)
+def test_a_provider_whose_answers_vary_as_they_always_did_keeps_its_calls(
+    draw: Callable[[random.Random], float],
+) -> None:
+    """There is always work: as many calls run as the limit lets."""
+    chance, clock, limits = random.Random(1), Clock(), []
+    limit = AdaptiveLimit(4, 100, clock)
+    running: list[tuple[float, float]] = []
+    for number in range(10_000):
+        while len(running) < limit.now:
+            took_s = draw(chance)
+            heapq.heappush(running, (clock.now_s + took_s, took_s))
+        clock.now_s, elapsed_s = heapq.heappop(running)
+        limit.record("pay", elapsed_s, failed=False, throttled=False, in_flight=len(running) + 1)
+        if number > 1_000:
+            limits.append(limit.now)
+    assert sum(limits) / len(limits) > 80
 
 
 def test_errors_and_refusals_cut_the_limit_once_per_call_time_and_never_below_the_least() -> None:
