@@ -269,6 +269,11 @@ async def world(fresh_database: RoleUrls, admin_connection: asyncpg.Connection) 
         yield world
 
 
+def long_open(rail: str) -> dict[tuple[str, str], datetime]:
+    """What a resolver remembers that has seen every operation of the rail open for long."""
+    return {(rail, str(each)): datetime(2026, 1, 1, tzinfo=UTC) for each in OperationType}
+
+
 @asynccontextmanager
 async def open_world(urls: RoleUrls, admin_connection: asyncpg.Connection) -> AsyncIterator[World]:
     """Open a world on a database of its own."""
@@ -288,12 +293,10 @@ async def open_world(urls: RoleUrls, admin_connection: asyncpg.Connection) -> As
         RAIL,
     )
     caller = Caller("key", tenant, "service", None, frozenset({"*", "MANUAL_ADJUSTMENT", "ADJUSTMENT_ALONE"}), None)
-    long_ago = datetime(2026, 1, 1, tzinfo=UTC)
-    open_since = {(RAIL, str(each)): long_ago for each in OperationType}
     async with open_core(settings) as core:
         yield World(
             core,
             admin_connection,
             caller,
-            ResolverMemory(600, open_since),
+            ResolverMemory(600, long_open(RAIL)),
         )

@@ -33,7 +33,7 @@ from schemas.collections import ProviderPaymentAnswers, ProviderPaymentBatch
 from schemas.operations import JobKind
 from schemas.permits import PermitRequest
 from schemas.rails import EvidenceItem
-from tests.integration.permits.conftest import NeverThrottled, World, open_world
+from tests.integration.permits.conftest import NeverThrottled, World, long_open, open_world
 from tests.support.ipps import RunningIpps, rail_at, running_ipps
 from tests.support.waiting import PATIENCE_S
 
@@ -182,7 +182,7 @@ async def street(
     """A tenant whose top-ups go through PromptPay, with an empty wallet but for one satang."""
     rail = rail_at(telling_ipps.url, call_total_s=3, qr_lives_s=60)
     async with open_world(fresh_database, admin_connection) as world:
-        world.memory.open_since[RAIL] = datetime(2026, 1, 1, tzinfo=UTC)
+        world.memory.open_since |= long_open(RAIL)
         await _routes(world)
         async with world.uow() as uow:
             await register(uow, rails, rail.registration())

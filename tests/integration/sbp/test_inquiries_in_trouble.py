@@ -33,7 +33,7 @@ from schemas.api import IntentRequest, WalletRequest
 from schemas.operations import OperationType
 from schemas.permits import PermitRequest
 from schemas.rails import Timing
-from tests.integration.permits.conftest import NeverThrottled, World, lookup_job, open_world, pay_job
+from tests.integration.permits.conftest import NeverThrottled, World, long_open, lookup_job, open_world, pay_job
 from tests.support.qp import BANK, PHONE, SECRET, RunningQp, running_qp
 
 AMOUNT_MINOR, OWNED_MINOR = 1_050, 5_000
@@ -157,7 +157,7 @@ async def desk(fresh_database: RoleUrls, admin_connection: asyncpg.Connection, q
     line = BentLine(provider_client(qp.url, call_total_s=1.5, connect_s=1.5, max_connections=5), SECRET)
     rail = SbpRail(line, chosen, Timing(send_by_s=1, call_total_s=4, claim_idle_s=8))
     async with open_world(fresh_database, admin_connection) as world:
-        world.memory.open_since[RAIL] = datetime(2026, 1, 1, tzinfo=UTC)
+        world.memory.open_since |= long_open(RAIL)
         await world.admin.execute(
             "INSERT INTO fleet.routes (tenant_id, operation, currency, rail, provider, provider_account)"
             " VALUES ($1, 'PAYOUT', 'RUB', 'sbp', 'qp', 'qp-1')",
