@@ -70,7 +70,7 @@ from core.store.recon.recon import ReconStore
 from core.store.recon.register_matching import RegisterMatching
 from core.store.recon.registers import RegisterStore
 from core.store.replica import Replica
-from core.store.settling import attempts, facts, jobs, rails
+from core.store.settling import attempts, claims, facts, jobs, rails
 from core.store.settling.dispatch import PostgresDispatch, PostgresUpkeep
 from core.store.settling.doubted_ends import DoubtedEndStore
 from core.store.settling.evidence import EvidenceStore
@@ -131,6 +131,7 @@ class Ports:
     vault: PostgresVault
     jobs: Any
     attempts: Any
+    claims: Any
     facts: Any
     rails: Any
     letters: DeadLetterStore
@@ -312,6 +313,7 @@ def _ports(database: Database, vault: PostgresVault, pace: Pace, settings: Setti
         vault=vault,
         jobs=jobs,
         attempts=attempts,
+        claims=claims,
         facts=facts,
         rails=rails,
         letters=DeadLetterStore(vault),

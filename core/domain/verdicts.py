@@ -43,12 +43,16 @@ class Step(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """A step and its stable reason; `after_s` for RETRY; `negative_fence` is proven unpaid by the fact."""
+    """A step and its stable reason; `after_s` for RETRY; `negative_fence` is proven unpaid by the fact.
+
+    `detail` is what a person is told of it beside the reference.
+    """
 
     step: Step
     reason: str = ""
     after_s: float = 0
     negative_fence: int | None = None
+    detail: str = ""
 
 
 @dataclass(slots=True)

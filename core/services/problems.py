@@ -132,6 +132,7 @@ PROBLEMS: Final = {
     "redrive_own": ProblemType(403, "Another person must decide about this redrive"),
     "wrong_redrive_state": ProblemType(409, "The redrive's state does not allow this"),
     "permit_running": ProblemType(409, "The payment may be on its way to the provider at this moment"),
+    "transaction_taken": ProblemType(409, "The transaction paid another payment"),
     "suspense_taken": ProblemType(409, "The item was decided about already"),
     "suspense_taken_back": ProblemType(409, "The item's provider took the payment back"),
     "alert_stands": ProblemType(409, "What the alert tells of is still so"),

@@ -34,7 +34,18 @@ from schemas.results import Result
 from tests.simulation.database import ConnectionLostError, Database, DatabaseError, Transaction
 from tests.simulation.hosts import Host
 from tests.simulation.store_jobs import Attempts, Jobs, due_at, mark_dispatched, requeue_lost, take_due
-from tests.simulation.store_payments import Evidence, Facts, Intents, Ledger, Letters, Limits, RailStore, Routes, Vault
+from tests.simulation.store_payments import (
+    ClaimStore,
+    Evidence,
+    Facts,
+    Intents,
+    Ledger,
+    Letters,
+    Limits,
+    RailStore,
+    Routes,
+    Vault,
+)
 from tests.simulation.streams import Stream
 
 RAIL = "simulated"
@@ -63,6 +74,7 @@ class Ports:
     jobs: Any = field(default_factory=Jobs)
     attempts: Any = field(default_factory=Attempts)
     facts: Any = field(default_factory=Facts)
+    claims: Any = field(default_factory=ClaimStore)
     rails: Any = field(default_factory=RailStore)
     letters: Any = field(default_factory=Letters)
     evidence: Any = field(default_factory=Evidence)

@@ -25,6 +25,7 @@ TABLES = (
     "dispatch",
     "outbox",
     "attempts",
+    "claims",
     "facts",
     "alerts",
     "letters",

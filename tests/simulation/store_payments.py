@@ -15,6 +15,7 @@ from core.domain.ledger_rules import LedgerState, judge
 from core.domain.limits import Payer, Usage, UsageKey
 from core.domain.verdicts import PAID, AttemptView, FactKey
 from core.services.payments.authorize import Moment
+from core.services.settling.claims import Claimant, TransactionTakenError
 from core.services.settling.facts import Alert, Fact, Histories
 from core.services.settling.rails import RailState
 from core.services.settling.settle import Delivery
@@ -189,6 +190,23 @@ def _attempts(uow: Transaction, job_id: UUID) -> list[tuple[int, AttemptView]]:
 def _unapplied(uow: Transaction, job_id: UUID) -> bool:
     facts: Sequence[Fact] = uow.look("facts", job_id) or ()
     return any(fact.quarantine is not None and fact.result.verdict in PAID for fact in facts)
+
+
+class ClaimStore:
+    """Whom the provider's transactions paid."""
+
+    async def claim(self, uow: Transaction, claims: Mapping[bytes, Claimant]) -> None:
+        """Keep them with the statement that comes next. Raises TransactionTakenError."""
+        await uow.lock("claims", sorted(claims))
+        if any(uow.look("claims", each) is not None for each in claims):
+            raise TransactionTakenError
+        for each, claimant in claims.items():
+            uow.put("claims", each, claimant)
+
+    async def claimants(self, uow: Transaction, claims: Sequence[bytes]) -> dict[bytes, Claimant]:
+        """Return whom these paid."""
+        await uow.step()
+        return {each: found for each in claims if (found := uow.look("claims", each)) is not None}
 
 
 class RailStore:

@@ -20,6 +20,7 @@ DEFAULT_KEEP: Final[Mapping[str, timedelta]] = {
     "alerts": timedelta(days=400),
     "dead_letters": timedelta(days=400),
     "evidence": timedelta(days=1826),
+    "paid_transactions": timedelta(days=1826),
     EVENTS: timedelta(days=1826),
 }
 """How long each kind is kept where nothing else is said; the database has floors of its own."""

@@ -28,6 +28,7 @@ from core.services.payments.authorize import AuthorizePorts, authorize
 from core.services.payments.auto_confirm import Evidence, auto_confirm_holds
 from core.services.payments.returns import Returned, ReturnPorts, make_refunds, returned_before
 from core.services.settling.after_void import paid_after_void
+from core.services.settling.claims import Claims, TransactionTakenError, claim_of
 from core.services.settling.close_job import RACES, ResolutionRefusedError, end_intents, is_held
 from core.services.settling.facts import Fact
 from core.services.settling.settle_batch import Batch, Delivery, Ended
@@ -76,6 +77,8 @@ class SettlePorts(CollectionPorts, AuthorizePorts, ReturnPorts, Protocol):
     @property
     def evidence(self) -> Evidence: ...
     @property
+    def claims(self) -> Claims: ...
+    @property
     def jobs(self) -> Any: ...
     @property
     def intents(self) -> Any: ...
@@ -87,7 +90,12 @@ UnitOfWorkFactory = Callable[[], AbstractAsyncContextManager[Any]]
 
 
 async def settle_batch(
-    ports: SettlePorts, unit_of_work: UnitOfWorkFactory, deliveries: Sequence[Delivery], races_left: int = RACES - 1
+    ports: SettlePorts,
+    unit_of_work: UnitOfWorkFactory,
+    deliveries: Sequence[Delivery],
+    races_left: int = RACES - 1,
+    *,
+    ask_claims: bool = False,
 ) -> Settled:
     """Settle a rail's batch in one transaction, lookups in one of their own, or item by item where one makes it fail.
 
@@ -103,10 +111,13 @@ async def settle_batch(
         return _together(deliveries, parts)
     try:
         async with unit_of_work() as uow:
-            return await _settle(uow, ports, deliveries)
+            return await _settle(uow, ports, deliveries, ask_claims=ask_claims)
     except ports.shared_faults:
         raise
     except Exception as error:  # noqa: BLE001 - a poisoned item is kept and told apart, whatever it raised
+        if races_left and isinstance(error, TransactionTakenError):
+            # So seldom that nobody asks beforehand. Asked, what paid another payment is told apart from the rest.
+            return await settle_batch(ports, unit_of_work, deliveries, races_left - 1, ask_claims=True)
         # Whatever one item does to the core, its neighbours settle and its hold stays.
         if len(deliveries) == 1:
             if races_left and isinstance(error, ResolutionRefusedError):
@@ -136,10 +147,12 @@ async def _keep(ports: SettlePorts, unit_of_work: UnitOfWorkFactory, delivery: D
     return Settled([delivery], [(delivery, error)])
 
 
-async def _settle(uow: Any, ports: SettlePorts, deliveries: Sequence[Delivery]) -> Settled:
+async def _settle(uow: Any, ports: SettlePorts, deliveries: Sequence[Delivery], *, ask_claims: bool) -> Settled:
     usable = [delivery for delivery in deliveries if delivery.result is not None]
     results = [delivery.result for delivery in usable if delivery.result is not None]
     batch = await _load(uow, ports, deliveries[0].rail, results)
+    if ask_claims:
+        await _ask_claims(uow, ports, batch, results)
     batch.unusable = [(delivery, delivery.error or "unparseable") for delivery in deliveries if delivery.result is None]
     for delivery in usable:
         await _take(uow, ports, batch, delivery)
@@ -155,6 +168,7 @@ async def settle_again(uow: Any, ports: SettlePorts, delivery: Delivery) -> str:
     if delivery.result is None:
         return delivery.error or "unparseable"
     batch = await _load(uow, ports, delivery.rail, [delivery.result])
+    await _ask_claims(uow, ports, batch, [delivery.result])
     await _take(uow, ports, batch, replace(delivery, again=True))
     await _apply(uow, ports, batch)
     # Only now: what a payment in is judged to be shows when it is taken.
@@ -202,6 +216,13 @@ async def _load(uow: Any, ports: SettlePorts, rail: str, results: Sequence[Resul
     )
 
 
+async def _ask_claims(uow: Any, ports: SettlePorts, batch: Batch, results: Sequence[Result]) -> None:
+    """Read whom the transactions that the results name have paid."""
+    named = [(batch.jobs.get(batch.targets.get(r.job_id, r.job_id)), r.provider_tx_id) for r in results]
+    claims = {claim_of(job, transaction) for job, transaction in named if job is not None and transaction}
+    batch.claims.before = await ports.claims.claimants(uow, sorted(claims))
+
+
 async def _take(uow: Any, ports: SettlePorts, batch: Batch, delivery: Delivery) -> None:
     result = delivery.result
     if result is None:
@@ -234,7 +255,7 @@ async def _take(uow: Any, ports: SettlePorts, batch: Batch, delivery: Delivery) 
         taken = subject.id in batch.collected and result.verdict not in PAID
         decision = Decision(Step.IGNORE) if taken else decide_collection(case, result)
     else:
-        decision = decide_payment(case, result)
+        decision = batch.claims.judge(case, decide_payment(case, result), result)
     known.add(hashed)
     why = decision.reason if decision.step is Step.QUARANTINE else None
     batch.facts.append(Fact(result, delivery.body, hashed, subject.tenant_id, subject.intent_id, why))
@@ -328,7 +349,7 @@ def _effects(batch: Batch, case: Case, decision: Decision, result: Result) -> No
                 batch.positives.add(intent.id)
                 # It was paid, whatever is wrong with the fact: asked about from here on, and never sent again.
                 batch.wait(job, decision.reason)
-            batch.alert(case, "page", decision.reason)
+            batch.alert(case, "page", decision.reason, decision.detail)
         case Step.ALERT:
             batch.alert(case, "page", decision.reason)
 
@@ -387,6 +408,8 @@ async def _apply(uow: Any, ports: SettlePorts, batch: Batch) -> None:
     taken = await take_collected(uow, ports, batch) if batch.collected else Taken()
     batch.endings |= taken.endings
     await ports.facts.insert_facts(uow, batch.facts)
+    # Before accounts are locked: whoever waits here for another's claim holds nothing that the other waits for.
+    await ports.claims.claim(uow, batch.claims.made)
     await ports.facts.mark_negative(uow, batch.negatives)
     await ports.jobs.close_jobs(uow, batch.closes)
     # What ended later in the batch neither waits nor comes again.

@@ -9,6 +9,7 @@ from core.domain.jobs import JobRow, Waiting
 from core.domain.resolution import Pace
 from core.domain.verdicts import AttemptView, Case
 from core.services.payments.returns import Returned
+from core.services.settling.claims import BatchClaims
 from core.services.settling.close_job import Ending
 from core.services.settling.facts import Alert, Fact
 from core.services.settling.rails import RailState
@@ -54,6 +55,7 @@ class Batch:
     positives: set[Any]
     returned_minor: dict[Any, int]
     pace: Pace
+    claims: BatchClaims = field(default_factory=BatchClaims)
     facts: list[Fact] = field(default_factory=list)
     negatives: list[tuple[Any, int]] = field(default_factory=list)
     endings: dict[Any, Ending] = field(default_factory=dict)
@@ -85,8 +87,9 @@ class Batch:
         """End an intent whose rows are locked; the facts that follow see it so."""
         self.endings[intent.id] = Ending.of(intent, move, outcome)
         intent.state, intent.decision = move.to, move.decision or intent.decision
+        intent.provider_reference = move.provider_reference or intent.provider_reference
 
-    def alert(self, case: Case, severity: Any, kind: str) -> None:
+    def alert(self, case: Case, severity: Any, kind: str, more: str = "") -> None:
         """Tell a person about a payment."""
-        detail = f"{case.job.rail} {case.job.reference}"
+        detail = f"{case.job.rail} {case.job.reference}" + (f": {more}" if more else "")
         self.alerts.append(Alert(case.job.tenant_id, severity, kind, case.intent.id, case.job.id, detail))

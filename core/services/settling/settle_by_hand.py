@@ -6,6 +6,7 @@ from uuid import UUID
 
 from core.domain.ids import mint_id
 from core.domain.intents import IntentRow, Move
+from core.domain.jobs import JobRow
 from core.domain.operations import sending_job
 from core.services.access.keys import DEAD_LETTERS_SCOPE, Caller
 from core.services.on_call.audit import Act
@@ -20,6 +21,7 @@ from core.services.on_call.redrives import (
     view_of,
 )
 from core.services.problems import Refusal
+from core.services.settling.claims import Claimant, Claims, TransactionTakenError, claim_of
 from core.services.settling.close_job import ClosePorts, Ending, end_intents, is_held
 from schemas.events import IntentState
 from schemas.on_call import HandOutcome, HandSettlementRequest, RedriveAction, RedriveState, RedriveView
@@ -35,12 +37,15 @@ class HandPorts(ClosePorts, OnCallPorts, Protocol):
     def jobs(self) -> Any: ...
     @property
     def evidence(self) -> Any: ...
+    @property
+    def claims(self) -> Claims: ...
 
 
 async def ask_settlement(ports: HandPorts, caller: Caller, request: HandSettlementRequest) -> RedriveView:
     """Keep the evidence, encrypted, and wait for a second person. The same id again returns what was asked.
 
-    Raises Refusal: operation_not_permitted, not_found, wrong_state, nothing_selected, idempotency_conflict.
+    Raises Refusal: operation_not_permitted, not_found, wrong_state, transaction_taken, nothing_selected,
+    idempotency_conflict.
     """
     caller.require_operation(DEAD_LETTERS_SCOPE)
     async with ports.unit_of_work(background_context(caller)) as uow:
@@ -48,13 +53,17 @@ async def ask_settlement(ports: HandPorts, caller: Caller, request: HandSettleme
         if known is not None:
             require_same(known, _row(request, caller, known.evidence_id))
             return view_of(known, Tally({}, None))
+        job_id = sending_job(await _reached(uow, ports, caller, request.intent_id, lock=False))
+        job = (await ports.jobs.lock_jobs(uow, [job_id])).get(job_id)
         intent = await _reached(uow, ports, caller, request.intent_id, lock=True)
         _require_open(intent)
+        if job is not None and request.outcome is HandOutcome.PAID and request.provider_tx_id is not None:
+            await _require_unclaimed(uow, ports, job, request.provider_tx_id)
         open_ones = await ports.redrives.page(uow, reach(caller), RedriveState.AWAITING_APPROVAL, None, 500)
         if any(row.selection.get("intent_id") == str(intent.id) for row in open_ones):
             raise Refusal("nothing_selected", "a settlement of this payment waits for approval already")
         evidence_id = mint_id(time.time_ns() // 1_000_000)
-        item = EvidenceItem(id=evidence_id, job_id=sending_job(intent), kind="settled_by_hand", raw=request.evidence)
+        item = EvidenceItem(id=evidence_id, job_id=job_id, kind="settled_by_hand", raw=request.evidence)
         await ports.evidence.insert_evidence(uow, intent.rail or "", [item])
         row = _row(request, caller, evidence_id)
         if not await ports.redrives.insert(uow, row):
@@ -70,7 +79,8 @@ async def ask_settlement(ports: HandPorts, caller: Caller, request: HandSettleme
 async def approve(ports: HandPorts, caller: Caller, redrive_id: UUID, reason: str) -> RedriveView:
     """Approve a redrive, a discard or a settlement; the last takes effect at once.
 
-    Raises Refusal: operation_not_permitted, not_found, redrive_own, wrong_redrive_state, wrong_state, permit_running.
+    Raises Refusal: operation_not_permitted, not_found, redrive_own, wrong_redrive_state, wrong_state, permit_running,
+    transaction_taken.
     """
     async with ports.unit_of_work(background_context(caller)) as uow:
         row = await approve_redrive(uow, ports, caller, redrive_id, reason)
@@ -96,6 +106,9 @@ async def _settle(uow: Any, ports: HandPorts, caller: Caller, row: RedriveRow) -
     paid = outcome is HandOutcome.PAID
     if not paid and await ports.facts.unapplied_positives(uow, [intent_id]):
         raise Refusal("wrong_state", "a fact says that it was paid: it cannot be settled as unpaid")
+    transaction = row.selection.get("provider_tx_id")
+    if paid and transaction:
+        await _claim(uow, ports, job, transaction)
     data = {"outcome": outcome, "evidence_id": str(row.evidence_id), "incident": row.incident,
             "asked_by": row.asked_by, "approved_by": caller.context().actor}  # fmt: skip
     move = Move(
@@ -104,7 +117,7 @@ async def _settle(uow: Any, ports: HandPorts, caller: Caller, row: RedriveRow) -
         "settled_by_hand",
         data=data,
         decision="POST" if paid else "VOID",
-        provider_reference=row.selection.get("provider_tx_id"),
+        provider_reference=transaction,
         failure_code=None if paid else "settled_by_hand",
         failure_message=None if paid else row.reason,
         parked=False,
@@ -118,6 +131,23 @@ async def _settle(uow: Any, ports: HandPorts, caller: Caller, row: RedriveRow) -
     act = Act(intent.tenant_id, caller.context().actor, "hand_settlement_approved", f"intent:{intent_id}", data)
     await ports.journal.append(uow, [act])
     await end_intents(uow, ports, [Ending.of(intent, move, "settled_by_hand")])
+
+
+async def _claim(uow: Any, ports: HandPorts, job: JobRow, transaction: str) -> None:
+    """Keep what the payment was paid by, as every settlement does. Raises Refusal: transaction_taken."""
+    try:
+        await ports.claims.claim(uow, {claim_of(job, transaction): Claimant(job.tenant_id, job.intent_id)})
+        await uow.flush()
+    except TransactionTakenError:
+        await _require_unclaimed(uow, ports, job, transaction)
+        raise
+
+
+async def _require_unclaimed(uow: Any, ports: HandPorts, job: JobRow, transaction: str) -> None:
+    claim = claim_of(job, transaction)
+    if (paid := (await ports.claims.claimants(uow, [claim])).get(claim)) is not None:
+        detail = f"it paid {paid.told_to(job.tenant_id)}: name the transaction that paid this one"
+        raise Refusal("transaction_taken", detail, field="provider_tx_id")
 
 
 async def _reached(uow: Any, ports: HandPorts, caller: Caller, intent_id: UUID, *, lock: bool) -> IntentRow:

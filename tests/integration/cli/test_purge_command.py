@@ -51,11 +51,15 @@ PLANTED = (
         " 'c', 'f', 'm', 3, '', 'CLOSED', $2, $2)"
     ),
     (
+        "INSERT INTO fleet.paid_transactions (claim, tenant_id, intent_id)"
+        " VALUES (uuid_send(gen_random_uuid()), $1, fleet.first_id_at($2))"
+    ),
+    (
         "INSERT INTO fleet.evidence (id, tenant_id, rail, kind, ciphertext, received_at)"
         " VALUES (gen_random_uuid(), $1, 'r', 'k', '', $2)"
     ),
 )
-KINDS = ("nonces", "quotes", "sessions", "webhooks", "alerts", "dead_letters", "evidence")
+KINDS = ("nonces", "quotes", "sessions", "webhooks", "alerts", "dead_letters", "evidence", "paid_transactions")
 
 
 @pytest.fixture(autouse=True)
@@ -103,7 +107,7 @@ async def test_what_somebody_still_needs_stays_however_old(
         await admin_connection.execute("UPDATE fleet.dead_letters SET state = 'OPEN', closed_at = NULL")
         await admin_connection.execute("UPDATE fleet.alerts SET closed_at = NULL")
         await admin_connection.execute("UPDATE fleet.console_sessions SET expires_at = now() + interval '1 hour'")
-        assert rows((await fleet("purge", "--yes", "--json")).document) == {"nonces": 1}
+        assert rows((await fleet("purge", "--yes", "--json")).document) == {"nonces": 1, "paid_transactions": 1}
         await world.tell(pay_job(intent), "SUCCEEDED", amount_minor=100, currency="THB", provider_tx_id="T1")
         assert (await world.state(intent))[0] == "SETTLED"
         assert rows((await fleet("purge", "--yes", "--json")).document) == {"evidence": 1}

@@ -416,7 +416,9 @@ async def test_resolvers_settlers_permits_and_cancels_at_once_have_one_effect(wo
     await world.pass_time(10_000)
     outcomes = ("SUCCEEDED", "DECLINED")
     facts = [
-        world.fact(pay_job(intent), outcomes[n % 2], reason="", **(PAID if n % 2 == 0 else {}))
+        world.fact(
+            pay_job(intent), outcomes[n % 2], reason="", **(PAID | {"provider_tx_id": f"T{n}"} if n % 2 == 0 else {})
+        )
         for n, intent in enumerate(sent)
     ]
 

@@ -168,9 +168,10 @@ async def test_a_void_and_the_payment_that_comes_too_late_for_it_in_one_batch_ar
     await world.prove()
 
 
+@pytest.mark.parametrize("together", [True, False])
 @pytest.mark.parametrize("void", [True, False])
 async def test_a_second_transaction_of_one_payment_is_told_apart_from_the_first_and_kept(
-    world: World, void: bool
+    world: World, void: bool, together: bool
 ) -> None:
     await world.register(deduplicates_reference=True)
     wallet = await world.wallet(1000)
@@ -180,8 +181,12 @@ async def test_a_second_transaction_of_one_payment_is_told_apart_from_the_first_
     if void:
         for fence in (1, 2, 3):
             await world.tell(pay_job(intent), "DECLINED", fence=fence, reason="refused")
-    for fence, transaction in ((1, "T1"), (2, "T1"), (3, "T2")):
-        await world.tell(pay_job(intent), "SUCCEEDED", fence=fence, **(PAID | {"provider_tx_id": transaction}))
+    told = [
+        world.fact(pay_job(intent), "SUCCEEDED", fence=fence, **(PAID | {"provider_tx_id": transaction}))
+        for fence, transaction in ((1, "T1"), (2, "T1"), (3, "T2"))
+    ]
+    for batch in [told] if together else [[each] for each in told]:
+        await world.settle(*batch)
     assert (await world.state(intent))[0] == ("FAILED" if void else "SETTLED")
     assert await world.alerts() == [("page", "success_after_void")] * void + [("page", "second_transaction")]
     last = await world.admin.fetch(

@@ -24,7 +24,8 @@ async def paid(world: World, wallet: UUID, amount_minor: int = 100) -> UUID:
     """Let a payout settle; return the intent."""
     intent = await world.pay(wallet, amount_minor)
     await world.sent(intent)
-    await world.tell(pay_job(intent), "SUCCEEDED", amount_minor=amount_minor, currency="THB", provider_tx_id="T1")
+    money = {"amount_minor": amount_minor, "currency": "THB", "provider_tx_id": f"T{intent}"}
+    await world.tell(pay_job(intent), "SUCCEEDED", **money)
     assert (await world.state(intent))[0] == "SETTLED"
     return intent
 
