@@ -1,11 +1,10 @@
 """Money in, whole: a real core and ledger, the real rail and receiver, and the provider as a process of its own."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Any
-from uuid import UUID, uuid4
+from uuid import UUID
 
 import asyncpg
 import httpx
@@ -13,52 +12,17 @@ import pytest
 
 from adapters.promptpay.adapter import PromptPayRail
 from adapters.runtime.callbacks import CallbackReceiver, CallbackSettings
-from adapters.runtime.execution import Executor
-from adapters.runtime.further import told_apart
-from adapters.runtime.messages import result_of
-from adapters.runtime.timing import clock_s
-from core.api.internal import InternalPorts
 from core.domain.ids import derive_id
 from core.domain.operations import AccountCode, system_account
-from core.services.money_in.provider_payments import receive_payments
-from core.services.settling.permits import grant_permits
-from core.services.settling.rails import register
-from core.services.settling.resolve import resolve_due
-from core.services.settling.settle import Delivery, settle_batch
-from core.store.settling import attempts, rails
-from core.store.settling.evidence import EvidenceStore
 from fleet.stack.processes import free_port
 from fleet.stack.provision import RoleUrls
-from schemas.collections import ProviderPaymentAnswers, ProviderPaymentBatch
 from schemas.operations import JobKind
-from schemas.permits import PermitRequest
-from schemas.rails import EvidenceItem
-from tests.integration.permits.conftest import NeverThrottled, World, long_open, open_world
+from tests.integration.permits.conftest import World, open_world
 from tests.support.ipps import RunningIpps, rail_at, running_ipps
+from tests.support.rails_at_work import AtWork, DirectCore
 from tests.support.waiting import PATIENCE_S
 
 RAIL = "promptpay"
-
-
-@dataclass(slots=True)
-class DirectCore:
-    """The receiver's way into the core, without the network between."""
-
-    world: World
-    away: bool = False
-
-    async def post_evidence(self, items: Sequence[EvidenceItem]) -> None:
-        if self.away:
-            from adapters.runtime.core_client import CoreUnavailableError
-
-            raise CoreUnavailableError("away")
-        async with self.world.uow() as uow:
-            await self.world.core.worker_ports.evidence.insert_evidence(
-                uow, RAIL, [EvidenceItem(**dict(i)) for i in items]
-            )
-
-    async def post_payments(self, batch: ProviderPaymentBatch) -> ProviderPaymentAnswers:
-        return await receive_payments(self.world.core.worker_ports, self.world.uow, RAIL, batch)
 
 
 @dataclass(slots=True)
@@ -80,29 +44,12 @@ class Street:
         return intent
 
     async def work(self, job_id: UUID) -> None:
-        """Do one job as the adapter does: permit, call, verdict."""
-        vault = self.world.core.worker_ports.vault
-        ports = InternalPorts(attempts, rails, vault, NeverThrottled(), EvidenceStore(vault))
-        asked = PermitRequest(request_id=uuid4(), incarnation=uuid4(), job_ids=[job_id])
-        async with self.world.uow() as uow:
-            (granted,) = await grant_permits(uow, ports, RAIL, "key", asked)
-        assert granted.answer == "GRANTED", granted
-        registration = self.rail.registration()
-        executed = await Executor(self.rail, RAIL, registration.timing.call_total_s).execute(granted, clock_s())
-        executed = await told_apart(self.core, granted, executed)
-        result = result_of(RAIL, granted, executed, None, uuid4(), datetime.now(UTC))
-        delivery = Delivery(RAIL, f"{{{RAIL}}}:results", "1-0", result.model_dump_json(), result=result)
-        await settle_batch(self.world.core.worker_ports, self.world.uow, [delivery])
+        """Do one job as the adapter does."""
+        await AtWork(self.core, self.rail).work(job_id)
 
     async def poll(self) -> None:
         """Let the resolver ask about everything that waits, and the adapter answer."""
-        await self.world.check_now()
-        await resolve_due(self.world.core.worker_ports, self.world.uow, self.world.memory, 100)
-        rows = await self.world.admin.fetch(
-            "SELECT id FROM fleet.jobs WHERE kind IN ('inquire', 'cancel') AND closed_at IS NULL ORDER BY id"
-        )
-        for row in rows:
-            await self.work(row["id"])
+        await AtWork(self.core, self.rail).poll()
 
     async def reference(self, intent: UUID) -> str:
         """Return by which reference the provider knows the code."""
@@ -182,11 +129,8 @@ async def street(
     """A tenant whose top-ups go through PromptPay, with an empty wallet but for one satang."""
     rail = rail_at(telling_ipps.url, call_total_s=3, qr_lives_s=60)
     async with open_world(fresh_database, admin_connection) as world:
-        world.memory.open_since |= long_open(RAIL)
-        await _routes(world)
-        async with world.uow() as uow:
-            await register(uow, rails, rail.registration())
-        core = DirectCore(world)
+        core = DirectCore(world, RAIL)
+        await AtWork(core, rail).begin("TOPUP", currency="THB")
         receiver = CallbackReceiver(rail, core, CallbackSettings(RAIL))
         await receiver.start("127.0.0.1", callback_port)
         async with httpx.AsyncClient(base_url=telling_ipps.url) as control:
@@ -196,12 +140,3 @@ async def street(
             yield made
         await receiver.stop()
         await rail.close()
-
-
-async def _routes(world: World) -> None:
-    await world.admin.execute(
-        "INSERT INTO fleet.routes (tenant_id, operation, currency, rail, provider, provider_account)"
-        " VALUES ($1, 'TOPUP', 'THB', $2, 'ipps', 'ipps-1')",
-        world.caller.tenant_id,
-        RAIL,
-    )
