@@ -11,9 +11,9 @@ from typing import Final, Generic, TypeVar
 _PATIENCE_S: Final = 0.1
 """How long a few wait at most for a run under way; one that takes longer waits for something itself."""
 _SEVERAL: Final = 8
-"""Where so many wait when a run ends, those whom it answered are likely to be back at once with their next."""
+"""Of so many who were answered at once, most are likely to be back at once with their next."""
 _RETURN_S: Final = 0.005
-"""How long those who wait let them come back: about what a small run of their own would cost."""
+"""How long a run waits for them: about what a small run of their own would cost."""
 
 Item = TypeVar("Item")
 Answer = TypeVar("Answer")
@@ -25,7 +25,7 @@ class MicroBatcher(Generic[Item, Answer]):
     Beside a run that is under way another one starts only for `worth` items or more: fewer wait for its end, since two
     small runs cost twice what one does, and mostly wait for each other's locks. But none waits for one that hangs.
     Of clients who each wait for their answer before they ask again, half would else gather while the other half is run:
-    where several wait when a run ends, those whom it answered have `_RETURN_S` to come back and share the next one.
+    where a run answered several, they have `_RETURN_S` to come back and share the next one with those who wait.
     When a shared run raises, its items are run again one by one, so that a neighbour never suffers; a fault named in
     `shared_faults` is everybody's, and is raised to all at once.
     """
@@ -100,7 +100,8 @@ class MicroBatcher(Generic[Item, Answer]):
     def _finish(self, task: asyncio.Task[None]) -> None:
         answered = self._tasks.pop(task)
         self._free += 1
-        if not self._tasks and _SEVERAL <= len(self._waiting) < self._worth:
+        if not self._tasks and answered >= _SEVERAL:
+            self._end_waits()
             self._expected = len(self._waiting) + answered
             self._returning = asyncio.get_running_loop().call_later(_RETURN_S, self._start_without)
         self._start()

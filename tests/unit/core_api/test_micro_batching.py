@@ -120,35 +120,36 @@ async def test_those_who_were_just_answered_come_back_into_the_run_of_those_who_
     assert runs.sizes == [10, 20, 20, 10]
 
 
-async def test_those_who_wait_go_without_who_does_not_come_back(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_those_who_are_back_go_without_who_does_not_come(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(micro_batch, "_PATIENCE_S", 60)
     runs = _Runs()
     batcher = MicroBatcher[int, int](runs.run, limit=100, in_flight=2, worth=50)
-    asked = [asyncio.create_task(batcher.submit(0))]
+    asked = [asyncio.create_task(batcher.submit(number)) for number in range(8)]
     await _turns()
-    asked += [asyncio.create_task(batcher.submit(number)) for number in range(1, 9)]
+    asked += [asyncio.create_task(batcher.submit(8))]
     await _turns()
     await runs.end()
-    assert runs.sizes == [1]
+    assert runs.sizes == [8]
+    asked += [asyncio.create_task(batcher.submit(9))]
     async with asyncio.timeout(5):
         while len(runs.sizes) < 2:  # noqa: ASYNC110 - bounded above
             await asyncio.sleep(0.001)
     await runs.end()
-    assert await asyncio.gather(*asked) == list(range(9))
-    assert runs.sizes == [1, 8]
+    assert await asyncio.gather(*asked) == list(range(10))
+    assert runs.sizes == [8, 2]
 
 
-async def test_a_few_wait_for_nobody_who_was_answered() -> None:
+async def test_nobody_waits_for_a_few_who_were_answered_however_many_wait() -> None:
     runs = _Runs()
     batcher = MicroBatcher[int, int](runs.run, limit=100, in_flight=2, worth=50)
-    asked = [asyncio.create_task(batcher.submit(0))]
+    asked = [asyncio.create_task(batcher.submit(number)) for number in range(7)]
     await _turns()
-    asked += [asyncio.create_task(batcher.submit(number)) for number in range(1, 8)]
+    asked += [asyncio.create_task(batcher.submit(number)) for number in range(7, 40)]
     await _turns()
     await runs.end()
-    assert runs.sizes == [1, 7]
+    assert runs.sizes == [7, 33]
     await runs.end()
-    assert await asyncio.gather(*asked) == list(range(8))
+    assert await asyncio.gather(*asked) == list(range(40))
 
 
 async def test_the_patience_of_one_who_was_served_starts_no_second_run_later(monkeypatch: pytest.MonkeyPatch) -> None:
