@@ -40,7 +40,11 @@ class World:
         return StreamRelay(self.store, self.redis, gate, RAIL, JOBS)
 
     async def queue(
-        self, count: int, tenant: UUID | None = None, operation: OperationType = OperationType.PAYOUT
+        self,
+        count: int,
+        tenant: UUID | None = None,
+        operation: OperationType = OperationType.PAYOUT,
+        rail: str = RAIL,
     ) -> list[UUID]:
         jobs = []
         for _ in range(count):
@@ -52,7 +56,7 @@ class World:
                     intent_id=mint_id(NOW_MS),
                     kind=JobKind.PAY,
                     operation=operation,
-                    rail=RAIL,
+                    rail=rail,
                     provider="p",
                     provider_account="a",
                     environment="sandbox",

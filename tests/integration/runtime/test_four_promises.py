@@ -14,6 +14,7 @@ from adapters.runtime.errors import NotSent
 from adapters.runtime.port import Order, Outcome
 from schemas.envelope import Envelope
 from schemas.jobs import Job
+from schemas.operations import JobKind
 from schemas.results import Verdict
 from schemas.streams import ADAPTERS_GROUP, jobs_stream, results_stream
 from tests.integration.runtime.conftest import PAID, RAIL, Bench, ScriptedRail, a_job, pays
@@ -93,6 +94,35 @@ async def test_a_neighbours_jobs_all_end_before_one_call_of_a_provider_that_hang
     assert {result.verdict for result in results} == {Verdict.SUCCEEDED}
     assert (ended, hung.running, hung.most_running, await _backlog(bench, RAIL)) == (0, SLOTS, SLOTS, 200)
     assert (neighbour.jobs.guard.open_operations, neighbour.jobs.guard.pause_s()) == ([], 0.0)
+    go_on.set()
+
+
+class _Cancels(ScriptedRail):
+    async def cancel(self, order: Order) -> Outcome:
+        self.calls.append(("cancel", order.reference))
+        return Outcome(Verdict.CANCELLED)
+
+
+async def test_inquiries_and_cancels_pass_payments_that_hang_by_the_control_stream(bench: Bench) -> None:
+    go_on = asyncio.Event()
+
+    async def hangs(_: Order) -> Outcome:
+        await go_on.wait()
+        return PAID
+
+    rail = _Cancels(hangs, idle_s=50, call_s=40)
+    worker = await bench.work(rail, breaker=QUICK)
+    worker.jobs.guard._limit = AdaptiveLimit(SLOTS, SLOTS)
+    await bench.send(*_known(bench, 200))
+    await until(lambda: rail.running == SLOTS)
+    questions = [a_job(kind) for kind in (JobKind.INQUIRE, JobKind.CANCEL)]
+    for job in questions:
+        bench.core.know(job, instruction={"target_reference": f"OF-{job.kind}"})
+    await bench.send(*questions)
+    results = await bench.results(2)
+    assert {result.job_id for result in results} == {job.job_id for job in questions}
+    assert {call for call in rail.calls if call[0] != "pay"} == {("inquire", "OF-inquire"), ("cancel", "OF-cancel")}
+    assert (rail.running, await _backlog(bench, RAIL)) == (SLOTS, 200)
     go_on.set()
 
 
