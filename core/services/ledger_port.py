@@ -22,6 +22,10 @@ class LedgerUnavailableError(RuntimeError):
     """The engine could not decide (an id belongs to another tenant, or races did not end); nothing was written."""
 
 
+class TrustMisplacedError(RuntimeError):
+    """A transfer that the unit of work took for accepted was not; nothing was written."""
+
+
 class LedgerUnitOfWork(Protocol):
     """An open transaction of the caller; what it offers beyond its context is between it and the engine."""
 

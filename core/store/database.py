@@ -107,16 +107,13 @@ class Database:
         if context.tenant_id is not None:
             # In the same round trip; the text of a UUID holds nothing to escape. The actor is for the audit journal.
             actor = context.actor.replace("'", "''")
-            begin += (
-                f"; SELECT set_config('fleet.tenant', '{context.tenant_id}', true),"
-                f" set_config('fleet.actor', '{actor}', true)"
-            )
+            begin += f"; SET LOCAL fleet.tenant = '{context.tenant_id}'; SET LOCAL fleet.actor = '{actor}'"
         async with self._pool.acquire() as connection:
             try:
                 await connection.execute(begin)
                 uow = UnitOfWork(connection, context)
                 yield uow
-                await uow.flush()
+                await uow.finish()
             except BaseException:
                 if not connection.is_closed():
                     await connection.execute("ROLLBACK")

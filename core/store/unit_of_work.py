@@ -9,7 +9,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast
 
 import asyncpg
 
@@ -49,14 +49,23 @@ class _Queued:
     missed: type[Exception]
 
 
+class _Last(NamedTuple):
+    expression: str
+    arguments: Sequence[Any]
+    refused: type[Exception]
+
+
 class UnitOfWork:
     """One open transaction. It belongs to one task, and its connection to it until it ends."""
 
-    __slots__ = ("_connection", "_queue", "context")
+    __slots__ = ("_connection", "_last", "_queue", "context", "trusting")
 
     def __init__(self, connection: "Connection", context: Context) -> None:
         self._connection, self.context = connection, context
         self._queue: list[_Queued] = []
+        self._last: _Last | None = None
+        self.trusting = False
+        """Whether the ledger may answer that it takes what it is not asked about before the end; see `at_last`."""
 
     @property
     def connection(self) -> "Connection":
@@ -79,6 +88,23 @@ class UnitOfWork:
         """Send what is queued."""
         if self._queue:
             await self.value_after_writes("true")
+
+    async def at_last(self, expression: str, *arguments: Any, refused: type[Exception]) -> None:
+        """Let an SQL expression come last, in the statement of what is queued by then, which raises unless it is true.
+
+        For what locks hot rows: it holds them for one statement and the commit, and costs no round trip of its own.
+        """
+        if self._last is not None:
+            await self.finish()
+        self._last = _Last(expression, arguments, refused)
+
+    async def finish(self) -> None:
+        """Send what is queued, and what comes last. The commit comes next."""
+        last, self._last = self._last, None
+        if last is None:
+            await self.flush()
+        elif not await self.value_after_writes(last.expression, *last.arguments):
+            raise last.refused("what was to come last was refused")
 
     async def value_after_writes(self, expression: str, *arguments: Any) -> Any:
         """Return the value of one SQL expression, in the statement that sends what is queued."""

@@ -17,6 +17,7 @@ from core.domain.intents import IntentRow
 from core.domain.registry import OPERATIONS
 from core.services.access.acting import made_for
 from core.services.access.keys import Caller, HeldNonce, replayed
+from core.services.ledger_port import TrustMisplacedError
 from core.services.payments.authorize import AuthorizePorts, Intents, Moment, Outcome, new_job, place_holds
 from core.services.payments.mandates import Mandates, Signed, lock_mandates
 from core.services.payments.micro_batch import MicroBatcher
@@ -258,13 +259,21 @@ class AcceptService:
         return answers
 
     async def _committed(self, batch: Sequence[Asked]) -> list[Accepted | Refusal]:
+        # As if the ledger took every payment: its word comes with the last statement, so that hot accounts are locked
+        # for the commit alone. Where it does not, all is asked again, and each payment that it refuses is told why.
+        with suppress(TrustMisplacedError):
+            return await self._raced(batch, trusting=True)
+        return await self._raced(batch, trusting=False)
+
+    async def _raced(self, batch: Sequence[Asked], *, trusting: bool) -> list[Accepted | Refusal]:
         for _ in range(_RACES - 1):
             with suppress(SubjectRacedError):
-                return await self._once(batch)
-        return await self._once(batch)
+                return await self._once(batch, trusting=trusting)
+        return await self._once(batch, trusting=trusting)
 
-    async def _once(self, batch: Sequence[Asked]) -> list[Accepted | Refusal]:
+    async def _once(self, batch: Sequence[Asked], *, trusting: bool) -> list[Accepted | Refusal]:
         async with self._ports.unit_of_work(batch[0].caller.context()) as uow:
+            uow.trusting = trusting
             answers = await self._accept_batch(uow, batch)
             failpoint("api.before_commit")
         return answers

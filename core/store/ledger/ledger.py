@@ -3,7 +3,7 @@
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from core.domain.context import Context
@@ -28,6 +28,7 @@ from core.services.ledger_port import (
     HistoryPage,
     LedgerReport,
     LedgerUnavailableError,
+    TrustMisplacedError,
 )
 from core.store.columns import spare
 from core.store.database import Database, UnitOfWork
@@ -98,12 +99,19 @@ class PostgresLedger:
         return results
 
     async def apply(self, uow: UnitOfWork | None, transfers: Sequence[Transfer]) -> list[TransferResult]:
-        """Apply the batch in order; each chain as one. Raises LedgerUnavailableError when races do not end."""
+        """Apply the batch in order; each chain as one. Raises LedgerUnavailableError when races do not end.
+
+        A unit of work that is trusting hears that all is taken at once; its end raises TrustMisplacedError if not.
+        """
         if not transfers:
             return []
         async with self._joined(uow) as joined:
-            if _fit_for_one_call(transfers) and await _call(joined, transfers, exact=False):
-                return [TransferResult.OK] * len(transfers)
+            if _fit_for_one_call(transfers):
+                if joined.trusting:
+                    await joined.at_last(_APPLY, *_columns(transfers, exact=False), refused=TrustMisplacedError)
+                    return [TransferResult.OK] * len(transfers)
+                if await _call(joined, transfers, exact=False):
+                    return [TransferResult.OK] * len(transfers)
             for _ in range(_RACES):
                 results = await _apply_in_order(joined, transfers)
                 if results is not None:
@@ -190,8 +198,12 @@ async def _apply_in_order(uow: UnitOfWork, transfers: Sequence[Transfer]) -> lis
 
 
 async def _call(uow: UnitOfWork, transfers: Sequence[Transfer], *, exact: bool) -> bool:
+    return bool(await uow.value_after_writes(_APPLY, *_columns(transfers, exact=exact)))
+
+
+def _columns(transfers: Sequence[Transfer], *, exact: bool) -> list[Any]:
     ids, *others = transfer_columns(transfers)
-    return bool(await uow.value_after_writes(_APPLY, exact, ids, *map(spare, others)))
+    return [exact, ids, *map(spare, others)]
 
 
 async def _lock_state(uow: UnitOfWork, transfers: Sequence[Transfer]) -> LedgerState:

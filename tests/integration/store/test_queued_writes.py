@@ -1,5 +1,6 @@
 """Writes that travel with the next statement: in order, all or nothing, and never silently short."""
 
+import contextlib
 from collections.abc import AsyncIterator
 
 import pytest
@@ -100,3 +101,28 @@ async def test_nothing_that_was_queued_survives_an_error(database: Database) -> 
         await write()
     async with database.unit_of_work(_CONTEXT) as uow:
         assert await _noted(uow) == []
+
+
+class RefusedError(Exception):
+    """What was to come last is not true."""
+
+
+async def test_what_comes_last_sees_every_write_and_undoes_them_all_where_it_is_not_true(database: Database) -> None:
+    for wanted in (3, 2):
+        with contextlib.suppress(RefusedError):
+            async with database.unit_of_work(_CONTEXT) as uow:
+                await uow.at_last("pg_temp.noted_now() = $1::int", wanted, refused=RefusedError)
+                await uow.connection.execute(
+                    "CREATE FUNCTION pg_temp.noted_now() RETURNS bigint LANGUAGE plpgsql"
+                    " AS 'BEGIN RETURN (SELECT count(*) FROM public.noted); END'"
+                )
+                await uow.later(_ADD, [1, 2])
+    async with database.unit_of_work(_CONTEXT) as uow:
+        assert await _noted(uow) == [1, 2], "the first was undone, the second is there once"
+
+
+async def test_of_two_that_come_last_the_first_is_judged_when_the_second_comes(database: Database) -> None:
+    async with database.unit_of_work(_CONTEXT) as uow:
+        await uow.at_last("false", refused=RefusedError)
+        with pytest.raises(RefusedError):
+            await uow.at_last("true", refused=ValueError)
