@@ -8,11 +8,11 @@ from core.store.database import Database
 from tests.support.waiting import PATIENCE_S
 
 
-async def somebody_waits(database: Database) -> None:
-    """Return when a statement waits for a lock: the server tells nobody when one begins to."""
+async def somebody_waits(database: Database, count: int = 1) -> None:
+    """Return when so many statements wait for a lock: the server tells nobody when one begins to."""
     async with asyncio.timeout(PATIENCE_S), database.acquire() as watcher:
         while not await watcher.fetchval(
-            "SELECT pg_sleep(0.01) IS NULL OR count(*) > 0 FROM pg_locks WHERE NOT granted"
+            "SELECT pg_sleep(0.01) IS NULL OR count(*) >= $1 FROM pg_locks WHERE NOT granted", count
         ):
             pass
 

@@ -4,22 +4,28 @@ from collections.abc import Collection, Sequence
 from typing import Final
 from uuid import UUID
 
-import asyncpg
-
 from core.services.vault_port import Vault
 from core.store.database import UnitOfWork
 from schemas.files import FileHeld, FileMember
 
-_INSERT: Final = "INSERT INTO fleet.rail_files (id, rail, message_id, ciphertext) VALUES ($1, $2, $3, $4)"
+# Who comes second is told so by a missing row: an error would be noise in the log of a server that did its work.
+_INSERT: Final = """
+INSERT INTO fleet.rail_files (id, rail, message_id, ciphertext) VALUES ($1, $2, $3, $4)
+ON CONFLICT DO NOTHING RETURNING id
+"""
 # In the order of references: two files with the same members wait for each other and never deadlock.
 _INSERT_MEMBERS: Final = """
-INSERT INTO fleet.rail_file_members (file_id, tenant_id, rail, job_id, reference)
-SELECT $1, j.tenant_id, j.rail, j.id, j.reference
-FROM unnest($3::uuid[], $4::text[]) AS m(job_id, reference)
-JOIN fleet.jobs j ON j.id = m.job_id AND j.reference = m.reference AND j.rail = $2 AND j.closed_at IS NULL
-WHERE $5::uuid[] IS NULL OR j.tenant_id = ANY ($5)
-ORDER BY j.reference
-RETURNING reference
+WITH known AS (
+    SELECT j.tenant_id, j.rail, j.id, j.reference
+    FROM unnest($3::uuid[], $4::text[]) AS m(job_id, reference)
+    JOIN fleet.jobs j ON j.id = m.job_id AND j.reference = m.reference AND j.rail = $2 AND j.closed_at IS NULL
+    WHERE $5::uuid[] IS NULL OR j.tenant_id = ANY ($5)
+), stored AS (
+    INSERT INTO fleet.rail_file_members (file_id, tenant_id, rail, job_id, reference)
+    SELECT $1, tenant_id, rail, id, reference FROM known ORDER BY reference
+    ON CONFLICT (rail, reference) WHERE live DO NOTHING RETURNING reference
+)
+SELECT (SELECT count(*) FROM known) AS known, (SELECT count(*) FROM stored) AS stored
 """
 _HOLDING: Final = """
 SELECT m.reference, m.job_id, f.id, f.message_id, extract(epoch FROM now() - f.stored_at)::float8 AS age_s,
@@ -51,17 +57,21 @@ SELECT EXISTS (SELECT FROM given_up)
 
 # It takes the one live place of its reference, under a name that no file has.
 _BURY: Final = """
-WITH buried AS (
-    INSERT INTO fleet.rail_files (id, rail, message_id, ciphertext, state)
-    SELECT $1, $2, 'buried:' || $4::text, '', 'BURIED'
+WITH served AS (
     -- Whoever serves some tenants alone buries what is its payment's own, and nothing of anybody else's.
-    WHERE $5::uuid[] IS NULL OR EXISTS (
+    SELECT WHERE $5::uuid[] IS NULL OR EXISTS (
         SELECT FROM fleet.jobs j JOIN fleet.jobs paying ON paying.intent_id = j.intent_id
         WHERE j.id = $3 AND j.rail = $2 AND j.tenant_id = ANY ($5) AND paying.rail = $2 AND paying.reference = $4)
-    RETURNING id, tenant_id
+), made AS (
+    INSERT INTO fleet.rail_files (id, rail, message_id, ciphertext, state)
+    SELECT $1, $2, 'buried:' || $4::text, '', 'BURIED' FROM served
+    ON CONFLICT (rail, message_id) DO NOTHING RETURNING id, tenant_id
+), buried AS (
+    INSERT INTO fleet.rail_file_members (file_id, tenant_id, rail, job_id, reference)
+    SELECT id, tenant_id, $2, $3, $4 FROM made
+    ON CONFLICT (rail, reference) WHERE live DO NOTHING RETURNING file_id
 )
-INSERT INTO fleet.rail_file_members (file_id, tenant_id, rail, job_id, reference)
-SELECT b.id, b.tenant_id, $2, $3, $4 FROM buried b RETURNING file_id
+SELECT EXISTS (SELECT FROM served) AS served, EXISTS (SELECT FROM buried) AS buried
 """
 _IS_BURIED: Final = """
 SELECT EXISTS (SELECT FROM fleet.rail_files WHERE rail = $1 AND message_id = 'buried:' || $2::text)
@@ -100,12 +110,12 @@ class FileStore:
         """Store a file and its members. Raises MemberTakenError, MemberUnknownError."""
         sealed = self._vault.seal_bytes(body.encode(), bound_to=f"file:{file_id}")
         ids, references = [each.job_id for each in members], [each.reference for each in members]
-        try:
-            await uow.connection.execute(_INSERT, file_id, rail, message_id, sealed)
-            stored = await uow.connection.fetch(_INSERT_MEMBERS, file_id, rail, ids, references, serves)
-        except asyncpg.UniqueViolationError as error:
-            raise MemberTakenError from error
-        if len(stored) != len(members):
+        if await uow.connection.fetchval(_INSERT, file_id, rail, message_id, sealed) is None:
+            raise MemberTakenError
+        counts = await uow.connection.fetchrow(_INSERT_MEMBERS, file_id, rail, ids, references, serves)
+        if counts["stored"] < counts["known"]:
+            raise MemberTakenError
+        if counts["known"] < len(members):
             raise MemberUnknownError
 
     async def holding(
@@ -143,12 +153,11 @@ class FileStore:
         Raises MemberUnknownError where it is of no payment of the tenants that are served.
         """
         scope = (file_id, rail, member.job_id, member.reference, serves)
-        try:
-            buried = await uow.connection.fetchval(_BURY, *scope)
-        except asyncpg.UniqueViolationError as error:
-            raise MemberTakenError from error
-        if buried is None:
+        found = await uow.connection.fetchrow(_BURY, *scope)
+        if not found["served"]:
             raise MemberUnknownError
+        if not found["buried"]:
+            raise MemberTakenError
 
     async def is_buried(self, uow: UnitOfWork, rail: str, reference: str) -> bool:
         """Return whether the reference was buried."""

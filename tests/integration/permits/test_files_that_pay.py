@@ -1,5 +1,7 @@
 """Files that pay, in PostgreSQL: no payment is in two, bytes never change, and what was decided is not paid again."""
 
+import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable, Sequence
 from uuid import UUID, uuid4
 
@@ -10,6 +12,7 @@ from core.store.database import UnitOfWork
 from core.store.settling.files import FileStore, MemberTakenError, MemberUnknownError
 from schemas.files import FileMember
 from tests.integration.permits.conftest import RAIL, World, pay_job
+from tests.support.lock_waits import somebody_waits
 
 BODY = "<Document>ฝาก</Document>"
 
@@ -46,6 +49,66 @@ async def test_a_payment_is_in_one_live_file_and_a_second_stores_nothing(world: 
         await place(world, store, [first, second], "PF-2")
     assert await live(world, store, [first, second]) == {first.reference: "PF-1"}
     assert await world.admin.fetchval("SELECT count(*) FROM fleet.rail_files") == 1
+
+
+async def test_who_comes_second_in_a_race_is_told_so_in_a_transaction_that_still_works(
+    world: World, store: FileStore
+) -> None:
+    first, second = await members(world, 2)
+    file_id = uuid4()
+    races: list[Callable[[UnitOfWork], Awaitable[None]]] = [
+        lambda uow: store.insert_file(uow, RAIL, uuid4(), "PF-2", BODY, [first, second]),
+        lambda uow: store.bury(uow, RAIL, uuid4(), first),
+        # The same file once more, as it is repeated where the first answer was lost.
+        lambda uow: store.insert_file(uow, RAIL, file_id, "PF-1", BODY, [first]),
+    ]
+
+    async def late(race: Callable[[UnitOfWork], Awaitable[None]]) -> int:
+        answered = 0
+        with contextlib.suppress(MemberTakenError):
+            async with world.uow() as uow:
+                try:
+                    await race(uow)
+                except MemberTakenError:
+                    # Where the server had to refuse it, the transaction would answer nothing more.
+                    answered = await uow.connection.fetchval("SELECT 1")
+                    raise
+        return answered
+
+    async with world.uow() as uow:
+        await store.insert_file(uow, RAIL, file_id, "PF-1", BODY, [first])
+        racing = [asyncio.create_task(late(race)) for race in races]
+        await somebody_waits(world.core.worker_database, len(races))
+    assert await asyncio.gather(*racing) == [1, 1, 1]
+    assert await live(world, store, [first, second]) == {first.reference: "PF-1"}
+    assert await world.admin.fetchval("SELECT count(*) FROM fleet.rail_files") == 1
+
+
+async def test_files_and_burials_at_once_leave_each_payment_to_one_of_them(world: World, store: FileStore) -> None:
+    parts = await members(world, 6)
+
+    async def place_or_lose(number: int) -> int:
+        own = [parts[(number + each) % 6] for each in (3, 0, 1)]
+        try:
+            await place(world, store, own, f"PF-{number}")
+        except MemberTakenError:
+            return 0
+        return 3
+
+    async def bury_or_lose(member: FileMember) -> int:
+        try:
+            async with world.uow() as uow:
+                await store.bury(uow, RAIL, uuid4(), member)
+        except MemberTakenError:
+            return 0
+        return 1
+
+    won = await asyncio.gather(*map(place_or_lose, range(6)), *map(bury_or_lose, parts))
+    taken = await world.admin.fetch("SELECT reference FROM fleet.rail_file_members WHERE live")
+    assert sum(won) == len(taken) == len({row["reference"] for row in taken}) > 0
+    # Who lost left nothing behind: every file that is there holds its members.
+    files = await world.admin.fetchval("SELECT count(*) FROM fleet.rail_files")
+    assert files == sum(bool(each) for each in won)
 
 
 async def test_a_file_is_sealed_and_comes_back_as_the_same_bytes(world: World, store: FileStore) -> None:
