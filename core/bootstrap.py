@@ -34,6 +34,7 @@ from core.services.payments.reviews import expire_reviews
 from core.services.recon.recon import reconcile_intents, reconcile_ledger_alone
 from core.services.recon.registers import RegisterPace, compare_lately, want_registers
 from core.services.recon.rounds import LATELY, Rounds
+from core.services.settling.announced_returns import tell_unbooked
 from core.services.settling.completer import Completer
 from core.services.settling.doubted_ends import ask_about_ends
 from core.services.settling.resolve import ResolverMemory, resolve_due
@@ -71,6 +72,7 @@ from core.store.recon.register_matching import RegisterMatching
 from core.store.recon.registers import RegisterStore
 from core.store.replica import Replica
 from core.store.settling import attempts, claims, facts, jobs, rails
+from core.store.settling.announced_returns import AnnouncedStore
 from core.store.settling.dispatch import PostgresDispatch, PostgresUpkeep
 from core.store.settling.doubted_ends import DoubtedEndStore
 from core.store.settling.evidence import EvidenceStore
@@ -127,6 +129,7 @@ class Ports:
     tenants: TenantStore
     collections: CollectionStore
     doubts: DoubtedEndStore
+    announced: AnnouncedStore
     suspense: SuspenseStore
     vault: PostgresVault
     jobs: Any
@@ -309,6 +312,7 @@ def _ports(database: Database, vault: PostgresVault, pace: Pace, settings: Setti
         tenants=TenantStore(),
         collections=CollectionStore(),
         doubts=DoubtedEndStore(),
+        announced=AnnouncedStore(EvidenceStore(vault)),
         suspense=SuspenseStore(),
         vault=vault,
         jobs=jobs,
@@ -353,6 +357,7 @@ def background(core: Core, servers: StreamServers) -> BusDeps:
             pass
         await tell_again(ports, unit_of_work, _RESOLVE_BATCH)
         await ask_about_ends(ports, unit_of_work, _RESOLVE_BATCH)
+        await tell_unbooked(ports, unit_of_work, _RESOLVE_BATCH)
 
     async def observe() -> None:
         show_figures(await read_figures(database))

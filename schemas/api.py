@@ -7,6 +7,7 @@ from uuid import UUID
 
 from pydantic import Discriminator, Field, Tag, model_validator
 
+from schemas.announced_returns import ReturnedView
 from schemas.base import Contract
 from schemas.codes.payable import MAX_CODE_CHARACTERS, CodeKind
 from schemas.collections import NextAction
@@ -187,6 +188,9 @@ class IntentView(Contract):
     """Of a collection that waits for its payer: what to show."""
     confirmed_minor: int | None = None
     """Of a collection: what was received and credited, where that is not just the amount, or fees are on top of it."""
+    returned: ReturnedView | None = None
+    """Of one payment that is asked for by its id, and ended: what came back of it, or is announced to, and why. A
+    refund that books what came back tells of its payment. Lists leave it out."""
     created_at: datetime
     updated_at: datetime
     deadline: datetime | None

@@ -330,7 +330,8 @@ class StoryLine(Contract):
 
     at: datetime
     what: str
-    """`event`, `permit`, `negative`, `fact`, `evidence`, `transfer`, `letter`, `redrive`, `alert` or `audit`."""
+    """`event`, `permit`, `negative`, `fact`, `evidence`, `transfer`, `letter`, `redrive`, `alert`, `announced` or
+    `audit`."""
     text: str
     data: dict[str, Any] = Field(default_factory=dict)
 

@@ -4,11 +4,11 @@ A payment succeeded when our account shows it booked, or the bank calls it settl
 report rejects it for a reason that is listed here. Everything else is still open: what is not in a table is UNKNOWN.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
-from adapters.bank.reports import Entry, FileStatus, PaymentStatus
+from adapters.bank.reports import Entry, FileStatus, PaymentStatus, ReturnNotice
 from adapters.runtime.errors import ProtocolViolation
 from adapters.runtime.port import Outcome
 from schemas.results import Basis, Verdict
@@ -70,6 +70,17 @@ class Known:
     credits: dict[str, Entry] = field(default_factory=dict)
     """Booked credits of what we collected."""
     taken_back: dict[str, Entry] = field(default_factory=dict)
+    announced: dict[str, ReturnNotice] = field(default_factory=dict)
+    """Announcements of its return, by the bank's name of each: they say why, and never that money moved."""
+
+    def why_back(self, entries: Iterable[Entry]) -> str:
+        """Return our code for why money came back: as its entries say, else as it was announced."""
+        codes = [*(each.reason for each in entries), *(each.reason for each in self.announced.values())]
+        return next((RETURN_REASONS[code] for code in codes if code in RETURN_REASONS), "returned")
+
+    def proof_of_return(self, entries: Mapping[str, Entry]) -> str:
+        """Return the entries that show it, and what announced it."""
+        return "\n".join(filter(None, (_evidence(entries), _evidence(self.announced))))
 
 
 def outcome_of(known: Known | None, of_file: FileStatus | None) -> Outcome | None:
@@ -100,7 +111,10 @@ def outcome_of_collection(known: Known | None, of_file: FileStatus | None) -> Ou
             return received(credit)
         back = sum(entry.amount_minor for entry in known.taken_back.values())
         return received(credit)._replace(
-            verdict=Verdict.RETURNED, amount_minor=back, evidence=_evidence(known.taken_back)
+            verdict=Verdict.RETURNED,
+            amount_minor=back,
+            reason=known.why_back(known.taken_back.values()),
+            evidence=known.proof_of_return(known.taken_back),
         )
     reported = outcome_of(Known(known.status) if known is not None else None, of_file)
     # "Settled" without an entry on our account is no money of ours yet.
@@ -139,8 +153,8 @@ def _booked(known: Known) -> Outcome:
         amount_minor=sum(each.amount_minor for each in back),
         currency=debit.currency,
         provider_tx_id=debit.bank_reference or None,
-        reason=RETURN_REASONS.get(back[0].reason, "returned"),
-        evidence=_evidence(known.returned),
+        reason=known.why_back(back),
+        evidence=known.proof_of_return(known.returned),
         basis=Basis.REFERENCE_STATUS,
     )
 
@@ -158,7 +172,7 @@ def _reported(status: str, reason: str, evidence: str) -> Outcome:
     return Outcome(verdict, reason=code, evidence=evidence, basis=Basis.REFERENCE_STATUS)
 
 
-def _evidence(entries: Mapping[str, Entry]) -> str:
+def _evidence(entries: Mapping[str, Entry] | Mapping[str, ReturnNotice]) -> str:
     return "\n".join(entry.evidence for entry in entries.values())
 
 

@@ -142,8 +142,8 @@ class Mailbox:
             case RefusedEntry():
                 metrics.ENTRIES_REFUSED.inc()
                 log.error("an entry in message %d of the bank is not read: %s", self._next, fact.why)
-            case ReturnNotice():
-                log.info("the bank announces a return: %s", fact.reason)
+            case ReturnNotice() if fact.end_to_end_id and fact.is_about(self._account):
+                self._known.setdefault(fact.end_to_end_id, Known()).announced[fact.name] = fact
 
     def _learn_file(self, fact: FileStatus) -> None:
         before = self._files.get(fact.message_id)

@@ -8,7 +8,7 @@ from typing import Final
 
 from lxml import etree
 
-from adapters.bank.names import Names, visible
+from adapters.bank.names import UNNAMED, Names, visible
 from adapters.bank.xml import XmlRefusedError, find, find_all, read_document, source_of, text_at
 from schemas.collections import TRANSACTION_LENGTH_MAX
 from schemas.money import MAX_AMOUNT_MINOR, AmountError, currency_of, to_minor
@@ -86,11 +86,20 @@ class Balanced:
 class ReturnNotice:
     """pacs.004: a payment is coming back. The money is back when the account shows it."""
 
+    name: str
+    """The bank's own name of the return, else one made of all that it says."""
+    accounts: tuple[str, ...]
+    """The accounts of the payment, as far as the bank names them: ours is among them, or it is none of ours."""
     end_to_end_id: str
+    """Empty where the bank names none."""
     amount_minor: int
     currency: str
     reason: str
     evidence: str
+
+    def is_about(self, account: str) -> bool:
+        """Whether it may be about a payment of this account's."""
+        return not self.accounts or account in self.accounts
 
 
 @dataclass(frozen=True, slots=True)
@@ -287,15 +296,30 @@ def _balance(statement: etree._Element, code: str) -> int | None:
 
 def _returns(message: etree._Element) -> Iterator[Fact]:
     for each in find_all(message, "TxInf"):
+        source = source_of(each)
         try:
-            amount_minor, currency = _amount(each, "RtrdIntrBkSttlmAmt")
+            amount_minor, currency = _returned_amount(each)
         except (XmlRefusedError, AmountError) as error:
-            yield RefusedEntry("", _why(error), source_of(each))
+            yield RefusedEntry("", _why(error), source)
             continue
-        reference = text_at(each, "OrgnlEndToEndId")
-        if reference != NOT_PROVIDED:
-            reason = text_at(each, "RtrRsnInf/Rsn/Cd")
-            yield ReturnNotice(reference, amount_minor, currency, reason, source_of(each))
+        reason = text_at(each, "RtrRsnInf/Rsn/Cd") or text_at(each, "RtrRsnInf/Rsn/Prtry")
+        named = [f"OrgnlTxRef/{whose}/Id/{form}" for whose in ("DbtrAcct", "CdtrAcct") for form in ("IBAN", "Othr/Id")]
+        yield ReturnNotice(
+            visible(text_at(each, "RtrId")) or UNNAMED + hashlib.sha256(source.encode()).hexdigest()[:24],
+            tuple(account for path in named if (account := text_at(each, path))),
+            visible(text_at(each, "OrgnlEndToEndId").replace(NOT_PROVIDED, "")),
+            amount_minor,
+            currency,
+            reason,
+            source,
+        )
+
+
+def _returned_amount(each: etree._Element) -> tuple[int, str]:
+    amount_minor, currency = _amount(each, "RtrdIntrBkSttlmAmt")
+    if not 0 < amount_minor <= MAX_AMOUNT_MINOR:
+        raise XmlRefusedError("an amount that comes back and is none")
+    return amount_minor, currency
 
 
 def _why(error: XmlRefusedError | AmountError) -> str:

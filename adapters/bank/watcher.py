@@ -8,18 +8,21 @@ from zoneinfo import ZoneInfo
 
 from redis.exceptions import RedisError
 
-from adapters.bank.answers import outcome_of
+from adapters.bank.answers import RETURN_REASONS, outcome_of
 from adapters.bank.files import Files
 from adapters.bank.mailbox import Mailbox
 from adapters.bank.names import visible
 from adapters.bank.references import virtual_reference
-from adapters.bank.reports import Entry, Fact
+from adapters.bank.reports import Entry, Fact, ReturnNotice
 from adapters.bank.settings import BankSettings
 from adapters.runtime import errors
 from adapters.runtime.core_client import CoreRefusedError, CoreUnavailableError
 from adapters.runtime.port import Listener
+from schemas.announced_returns import MOST_ANNOUNCED, REASON_LENGTH_MAX, AnnouncedReturn, AnnouncedReturns
 from schemas.collections import PaymentKind, PaymentSource, PaymentStatus, ProviderPayment, ProviderPaymentBatch
+from schemas.ids import derive_id
 from schemas.operations import JobKind
+from schemas.rails import EvidenceItem
 from schemas.results import Basis, Result, Verdict
 
 log = logging.getLogger(__name__)
@@ -27,6 +30,7 @@ log = logging.getLogger(__name__)
 _PAGE = 200
 _REFERENCE_MAX = 40
 """The longest reference, in characters, that a file of ours can name."""
+_EVIDENCE_MAX = 64_000
 
 
 class Watcher:
@@ -38,6 +42,7 @@ class Watcher:
         self._facts: deque[ProviderPayment] = deque()
         self._came_back: deque[Entry] = deque()
         self._early: dict[str, list[Entry]] = {}
+        self._announced: deque[AnnouncedReturn] = deque()
         mailbox.listeners.append(self._note)
 
     async def run(self, listener: Listener) -> None:
@@ -65,6 +70,12 @@ class Watcher:
             await listener.post_payments(ProviderPaymentBatch(facts=page))
             for _ in page:
                 self._facts.popleft()
+        # Last: they move nothing, and hold nothing up that does.
+        while self._announced:
+            items = [self._announced[at] for at in range(min(MOST_ANNOUNCED, len(self._announced)))]
+            await listener.announce(self._batch(items))
+            for _ in items:
+                self._announced.popleft()
 
     async def _tell_return(self, listener: Listener, entry: Entry) -> None:
         reference = entry.end_to_end_id
@@ -81,6 +92,13 @@ class Watcher:
             # Back before the account shows that it left: told when it does.
             self._early.setdefault(reference, []).append(entry)
             return
+        shown = EvidenceItem(
+            id=derive_id(held.job_id, "returned", str(outcome.amount_minor)),
+            job_id=held.job_id,
+            kind="statement_return",
+            raw=outcome.evidence[:_EVIDENCE_MAX],
+        )
+        evidence_id = await listener.keep_evidence(shown)
         await listener.tell(
             Result(
                 job_id=held.job_id,
@@ -94,6 +112,7 @@ class Watcher:
                 currency=outcome.currency,
                 provider_tx_id=outcome.provider_tx_id,
                 reason=outcome.reason,
+                evidence_id=evidence_id,
                 observed_at=datetime.now(UTC),
             )
         )
@@ -103,7 +122,20 @@ class Watcher:
         log.error("money came back, %s: it is told as paid in by nobody", why)
         self._facts.append(self._fact(entry, PaymentKind.PAYMENT, entry.bank_reference, reference=""))
 
+    def _batch(self, items: list[AnnouncedReturn]) -> AnnouncedReturns:
+        settings = self._settings
+        return AnnouncedReturns(
+            provider_account=settings.provider_account,
+            environment=settings.environment,
+            booked_within_s=settings.settlement_s,
+            items=items,
+        )
+
     def _note(self, fact: Fact) -> None:
+        if isinstance(fact, ReturnNotice):
+            if fact.is_about(self._settings.account):
+                self._announced.append(_announcement(fact))
+            return
         if not isinstance(fact, Entry) or not fact.is_booked or fact.account != self._settings.account:
             return
         # Movements of one entry may share its name: who and how much tell them apart.
@@ -139,3 +171,15 @@ class Watcher:
             source=PaymentSource.STATEMENT,
             occurred_at=datetime.combine(day, time(), ZoneInfo(self._settings.timezone)),
         )
+
+
+def _announcement(notice: ReturnNotice) -> AnnouncedReturn:
+    return AnnouncedReturn(
+        name=notice.name,
+        reference=notice.end_to_end_id,
+        amount_minor=notice.amount_minor,
+        currency=notice.currency,
+        reason=RETURN_REASONS.get(notice.reason, ""),
+        provider_reason=visible(notice.reason, REASON_LENGTH_MAX),
+        raw=notice.evidence,
+    )

@@ -10,10 +10,11 @@ from datetime import date, datetime
 from typing import NamedTuple, Protocol, runtime_checkable
 from uuid import UUID
 
+from schemas.announced_returns import AnnouncedReturns
 from schemas.collections import NextAction, ProviderPayment, ProviderPaymentAnswers, ProviderPaymentBatch, Received
 from schemas.operations import OperationType
 from schemas.permits import LookupBinding, Payee
-from schemas.rails import RailRegistration
+from schemas.rails import EvidenceItem, RailRegistration
 from schemas.registers import RegisterLine
 from schemas.results import Basis, Result, Verdict
 
@@ -198,6 +199,14 @@ class Listener(Protocol):
 
     async def tell(self, result: Result) -> None:
         """Publish a verdict about a payment of ours, such as its return; a repeat is one fact. Raises RedisError."""
+        ...
+
+    async def keep_evidence(self, item: EvidenceItem) -> UUID | None:
+        """Keep what shows a verdict, encrypted; return its id, None where the core does not take it now."""
+        ...
+
+    async def announce(self, told: AnnouncedReturns) -> None:
+        """Tell of payments that are coming back; a repeat has no further effect. Raises the core client's errors."""
         ...
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from fastapi import FastAPI, Request, Response
 
+from core.api.announced_returns import announced_routes
 from core.api.answers import contracts_answer, json_answer
 from core.api.bank_messages import message_routes
 from core.api.files import file_routes
@@ -26,6 +27,7 @@ from core.services.settling.rails import Rails, RailUnknownError
 from core.services.vault_port import Vault
 from core.store.database import UnitOfWork
 from core.store.settling import attempts, rails
+from core.store.settling.announced_returns import AnnouncedStore
 from core.store.settling.evidence import EvidenceStore
 from core.store.settling.files import FileStore
 from core.store.settling.messages import MessageStore
@@ -104,6 +106,7 @@ def install_internal(app: FastAPI, core: Core, throttle: Throttle) -> HotPaths:
         *rail_routes(ports.rails, unit_of_work, _caller_of),
         *file_routes(FileStore(vault), unit_of_work, _caller_of),
         *message_routes(MessageStore(vault), unit_of_work, _caller_of),
+        *announced_routes(AnnouncedStore(ports.evidence), unit_of_work, _caller_of),
         *register_routes(core.worker_ports, unit_of_work, _caller_of),
         *payment_routes(core.worker_ports, unit_of_work, _caller_of),
     ]

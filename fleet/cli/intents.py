@@ -230,8 +230,8 @@ def _payee(text: str, qr: str) -> Payee | ScannedPayee | None:
 
 _ORDER: Final = (
     "id", "operation", "state", "failure", "next_action", "amount", "fee", "received", "confirmed", "fees", "exchange",
-    "payee_type", "payee_masked", "lookup", "wallet_id", "counterparty_wallet_id", "direction", "original_intent_id",
-    "reference", "comment", "rail", "provider_reference", "created_at", "updated_at", "deadline",
+    "returned", "payee_type", "payee_masked", "lookup", "wallet_id", "counterparty_wallet_id", "direction",
+    "original_intent_id", "reference", "comment", "rail", "provider_reference", "created_at", "updated_at", "deadline",
 )  # fmt: skip
 """What happened, the amounts, whom it is for, by which way, when; whatever else there is comes after."""
 
@@ -252,6 +252,7 @@ def show_intent(view: IntentView, as_json: bool, *, everything: bool = False, **
         "fees": _fees(view),
         "exchange": _bought(view),
         "lookup": _looked_up(view),
+        "returned": _returned(view),
         "next_action": view.next_action.payload if view.next_action else None,
         "failure": _failure(view),
         "created_at": view.created_at,
@@ -279,6 +280,17 @@ def _bought(view: IntentView) -> str | None:
     if view.exchange is None:
         return None
     return money_text(view.exchange.received_minor, view.exchange.currency)
+
+
+def _returned(view: IntentView) -> str | None:
+    if view.returned is None:
+        return None
+    back = view.returned
+    announced = f"of {money_text(back.announced_minor, view.currency)} announced" if back.announced_minor else ""
+    provider = f"({back.provider_reason})" if back.provider_reason else ""
+    return " ".join(
+        part for part in (money_text(back.booked_minor, view.currency), announced, back.reason, provider) if part
+    )
 
 
 def _looked_up(view: IntentView) -> str | None:

@@ -98,8 +98,17 @@ async def test_a_withdrawal_is_paid_and_comes_back_to_its_wallet_when_the_bank_r
         await until_balance(client, wallet, 10_000)
         [back] = [each async for each in client.list_intents(original_intent_id=str(made.id))]
         assert (back.operation, back.amount_minor) == (OperationType.REFUND, 2_500)
+        # The bank's pacs.004 says why, and both the payment and what booked its return show it.
+        for shown in (made.id, back.id):
+            view = await until(lambda shown=shown: client.get_intent(shown), _is_announced)
+            assert (view.returned.announced_minor, view.returned.booked_minor) == (2_500, 2_500)
+            assert (view.returned.reason, view.returned.provider_reason) == ("account_closed", "AC04")
     finally:
         await asyncio.to_thread(bank.behave, "accept")
+
+
+def _is_announced(view: IntentView) -> bool:
+    return view.returned is not None and view.returned.announced_minor > 0
 
 
 async def test_a_direct_debit_is_credited_on_its_day(client: FleetClient, wallet: UUID, bank: RunningBank) -> None:

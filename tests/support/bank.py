@@ -5,17 +5,58 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
+from uuid import UUID
 
 import httpx
 
 from adapters.bank.settings import BankSettings
+from adapters.runtime.core_client import CoreUnavailableError
 from fleet.stack.processes import free_port
+from schemas.announced_returns import AnnouncedReturn, AnnouncedReturns
+from schemas.collections import ProviderPayment, ProviderPaymentAnswers, ProviderPaymentBatch
+from schemas.rails import EvidenceItem
+from schemas.results import Result
 
 OWN_ACCOUNT = "TH69MOCK1234567890"
 CLOCK = "2026-11-23T09:00"
 """A Monday, before the cut-off."""
+
+
+@dataclass(slots=True)
+class Told:
+    """Takes what the rail tells, and is away for as many calls as it is told to be."""
+
+    payments: list[ProviderPayment] = field(default_factory=list)
+    results: list[Result] = field(default_factory=list)
+    evidence: dict[UUID, EvidenceItem] = field(default_factory=dict)
+    announced: list[AnnouncedReturn] = field(default_factory=list)
+    away: int = 0
+    takes_announcements: bool = True
+
+    async def post_payments(self, batch: ProviderPaymentBatch) -> ProviderPaymentAnswers:
+        """Take facts about money."""
+        if self.away:
+            self.away -= 1
+            raise CoreUnavailableError("away")
+        self.payments += batch.facts
+        return ProviderPaymentAnswers(fates=[])
+
+    async def tell(self, result: Result) -> None:
+        """Take a verdict."""
+        self.results.append(result)
+
+    async def keep_evidence(self, item: EvidenceItem) -> UUID | None:
+        """Take what shows a verdict."""
+        self.evidence[item.id] = item
+        return item.id
+
+    async def announce(self, told: AnnouncedReturns) -> None:
+        """Take announcements."""
+        if not self.takes_announcements:
+            raise CoreUnavailableError("away")
+        self.announced += told.items
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from core.services.access.keys import DEAD_LETTERS_SCOPE
 from core.services.on_call.explain import explain
 from core.services.on_call.redrives import reach
 from core.services.on_call.reveal import reveal
-from core.services.payments.read_intents import IntentFilter
+from core.services.payments.read_intents import IntentFilter, returned_of
 from core.services.problems import Refusal
 from schemas.events import IntentState
 
@@ -50,7 +50,8 @@ async def _shown(visit: Visit, intent_id: UUID, **more: object) -> Page:
     async with visit.background() as uow:
         story = await explain(uow, ports.stories, visit.caller, intent_id)
         intent = (await ports.intents.load_intents(uow, [story.intent_id]))[story.intent_id]
-    return Page("intent.html", {"intent": intent, "story": story, "revealed": None} | more)
+        returned = await returned_of(uow, ports.intents, intent)
+    return Page("intent.html", {"intent": intent, "story": story, "returned": returned, "revealed": None} | more)
 
 
 async def show_hidden(visit: Visit) -> Answer:

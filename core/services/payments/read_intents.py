@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 from uuid import UUID
 
 from core.domain.context import Context
@@ -13,8 +13,13 @@ from core.domain.intents import IntentRow
 from core.services.access.keys import Caller
 from core.services.cursors import decode_cursor, encode_cursor, id_of
 from core.services.problems import Refusal
+from schemas.announced_returns import ReturnedView
 from schemas.api import LookupView, QrParts
 from schemas.events import IntentState
+from schemas.operations import Direction
+
+_BACK: Final = frozenset({Direction.RETURN, Direction.SUSPENSE, Direction.REVERSAL, Direction.RECEIVABLE})
+"""Directions of the refunds that book what a provider gave or took back."""
 
 UnitOfWorkFactory = Callable[[Context], AbstractAsyncContextManager[Any]]
 
@@ -39,6 +44,7 @@ class IntentReader(Protocol):
     async def page_of_intents(
         self, uow: Any, wanted: IntentFilter, before: UUID | None, limit: int
     ) -> list[IntentRow]: ...
+    async def returned_of(self, uow: Any, intent_id: UUID) -> ReturnedView | None: ...
 
 
 class ReadService:
@@ -50,10 +56,11 @@ class ReadService:
         self._unit_of_work, self._intents = unit_of_work, intents
         self._maybe_old = maybe_old or unit_of_work
 
-    async def get(self, caller: Caller, intent_id: UUID) -> IntentRow:
-        """Return one intent. Raises Refusal `not_found`."""
+    async def get(self, caller: Caller, intent_id: UUID) -> tuple[IntentRow, ReturnedView | None]:
+        """Return one intent, and what came back of it or is announced to. Raises Refusal `not_found`."""
         async with self._unit_of_work(caller.context()) as uow:
-            return visible(await self._intents.load_intents(uow, [intent_id]), intent_id, caller)
+            row = visible(await self._intents.load_intents(uow, [intent_id]), intent_id, caller)
+            return row, await returned_of(uow, self._intents, row)
 
     async def page(
         self, caller: Caller, wanted: IntentFilter, cursor: str | None, limit: int
@@ -81,7 +88,15 @@ def visible(rows: dict[UUID, IntentRow], intent_id: UUID, caller: Caller) -> Int
     return row
 
 
-def intent_view(row: IntentRow) -> dict[str, Any]:
+async def returned_of(uow: Any, intents: IntentReader, row: IntentRow) -> ReturnedView | None:
+    """Return what came back of a payment by a rail that has ended; of a refund that books that, of its original."""
+    if row.rail is None or not IntentState(row.state).is_terminal:
+        return None
+    about = row.original_intent_id if row.direction in _BACK else None
+    return await intents.returned_of(uow, about or row.id)
+
+
+def intent_view(row: IntentRow, returned: ReturnedView | None = None) -> dict[str, Any]:
     """Return the intent as the API shows it, in the shape of `schemas.api.IntentView`: plain, for the hot path."""
     lookup = None
     if row.lookup is not None:
@@ -121,6 +136,7 @@ def intent_view(row: IntentRow) -> dict[str, Any]:
         "failure": failure,
         "next_action": row.next_action,
         "confirmed_minor": row.confirmed_minor,
+        "returned": returned.model_dump() if returned is not None else None,
         "created_at": row.created_at,
         "updated_at": row.updated_at,
         "deadline": row.deadline,

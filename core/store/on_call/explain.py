@@ -71,6 +71,12 @@ SELECT l.raised_at, 'alert', l.severity || ' ' || l.kind || ': ' || l.detail,
     jsonb_build_object('kind', l.kind, 'closed_at', l.closed_at)::text, 0
 FROM fleet.alerts l WHERE l.intent_id = $1
 UNION ALL
+SELECT n.told_at, 'announced',
+    concat_ws(' ', 'its return', nullif(n.reason, ''), nullif(n.provider_reason, '')) || ': ',
+    jsonb_build_object('name', n.name, 'amount_minor', n.amount_minor, 'currency', n.currency, 'reason', n.reason,
+        'provider_reason', n.provider_reason, 'evidence_id', n.evidence_id)::text, 0
+FROM fleet.announced_returns n WHERE n.intent_id = $1
+UNION ALL
 SELECT u.at, 'audit', u.action || ' by ' || u.actor, u.data, u.seq::integer
 FROM fleet.audit_entries u WHERE u.subject = 'intent:' || $1::text
 ORDER BY 1, 2, 5
@@ -96,6 +102,6 @@ class StoryStore:
 
 
 def _line(at: datetime, what: str, text: str, data: dict[str, Any]) -> StoryLine:
-    if what == "transfer":
+    if what in ("transfer", "announced"):
         text += money_text(data["amount_minor"], data["currency"])
     return StoryLine(at=at, what=what, text=text, data=data)

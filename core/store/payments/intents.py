@@ -15,8 +15,10 @@ from core.domain.intents import ALLOWED, IntentRow, Move
 from core.services.payments.authorize import Moment
 from core.services.payments.read_intents import IntentFilter
 from core.store.columns import spare, spared_rows
+from core.store.settling.announced_returns import returned_of
 from core.store.told.event_wakes import WAKE_FOLLOWERS
 from core.store.unit_of_work import UnitOfWork, Write
+from schemas.announced_returns import ReturnedView
 from schemas.events import IntentState
 
 INTENT_COLUMNS: Final = tuple(field.name for field in fields(IntentRow))
@@ -222,6 +224,10 @@ class IntentStore:
         ordered = sorted(ids, key=lambda identifier: identifier.int)
         rows = await uow.connection.fetch(text, ids, ordered[0], ordered[-1])
         return {row["id"]: intent_of(row) for row in rows}
+
+    async def returned_of(self, uow: UnitOfWork, intent_id: UUID) -> ReturnedView | None:
+        """Return what came back of a payment, or is announced to; None where nothing is known of that."""
+        return await returned_of(uow, intent_id)
 
     async def refunds_of(self, uow: UnitOfWork, originals: Sequence[UUID]) -> list[IntentRow]:
         """Return the refunds of payments, oldest first, but those that ended unpaid and never proved paid."""

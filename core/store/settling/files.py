@@ -112,7 +112,7 @@ class FileStore:
         ids, references = [each.job_id for each in members], [each.reference for each in members]
         if await uow.connection.fetchval(_INSERT, file_id, rail, message_id, sealed) is None:
             raise MemberTakenError
-        counts = await uow.connection.fetchrow(_INSERT_MEMBERS, file_id, rail, ids, references, serves)
+        [counts] = await uow.connection.fetch(_INSERT_MEMBERS, file_id, rail, ids, references, serves)
         if counts["stored"] < counts["known"]:
             raise MemberTakenError
         if counts["known"] < len(members):
@@ -153,7 +153,7 @@ class FileStore:
         Raises MemberUnknownError where it is of no payment of the tenants that are served.
         """
         scope = (file_id, rail, member.job_id, member.reference, serves)
-        found = await uow.connection.fetchrow(_BURY, *scope)
+        [found] = await uow.connection.fetch(_BURY, *scope)
         if not found["served"]:
             raise MemberUnknownError
         if not found["buried"]:

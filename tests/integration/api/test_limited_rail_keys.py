@@ -68,6 +68,7 @@ async def cases_of(world: World, rail: Signed) -> dict[tuple[str, str], Case]:
     fact = {"provider_account": "main", "transaction_id": "T1", "status": "SUCCEEDED", "amount_minor": 700,
             "currency": "THB", "reference": "R1", "source": "CALLBACK", "confirmed": True,
             "occurred_at": "2026-11-20T10:00:00Z"}  # fmt: skip
+    announced = {"name": "RTR-1", "reference": named, "amount_minor": 100, "currency": "THB", "raw": "<TxInf/>"}
     item = {"id": str(uuid4()), "job_id": first, "kind": "pay_answer", "raw": "forged"}
     no, limited = "operation_not_permitted", "rail_key_limited"
     return {
@@ -87,6 +88,7 @@ async def cases_of(world: World, rail: Signed) -> dict[tuple[str, str], Case]:
         ("POST", "/files/{file_id}/give-up"): Case({}, no, {"file_id": held}),
         ("POST", "/messages"): Case(ACCOUNT | {"number": 1, "body": "PGYvPg=="}, no),
         ("POST", "/messages/kept"): Case(ACCOUNT | {"first": 1}, no),
+        ("POST", "/announced-returns"): Case(ACCOUNT | {"booked_within_s": 60, "items": [announced]}, no),
         ("POST", "/registers/wanted"): Case({}, {"days": []}),
         ("POST", "/registers"): Case(day | {"section": "second"}, no),
         ("POST", "/registers/{file_id}/lines"): Case({"lines": [line]}, "not_found", coming),

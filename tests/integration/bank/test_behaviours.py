@@ -110,6 +110,9 @@ async def test_return_later(bank: RunningBank, rail: BankRail) -> None:
     back = await rail.inquire(asked)
     assert (back.verdict, back.amount_minor, back.reason) == (Verdict.RETURNED, 2_500, "account_closed")
     assert back.provider_tx_id == answer.provider_tx_id
+    # The booking and what announced it are both what shows it.
+    assert "RtrInf>" in back.evidence
+    assert "RtrdIntrBkSttlmAmt" in back.evidence
 
 
 async def test_reject_file(bank: RunningBank, rail: BankRail) -> None:

@@ -8,7 +8,12 @@ import asyncpg
 import pytest
 
 from adapters.bank.kept import KeptMessages
+from adapters.bank.mailbox import Mailbox
+from adapters.bank.settings import BankSettings
+from adapters.bank.watcher import Watcher
 from adapters.runtime.core_client import CoreClient, CoreRefusedError
+from adapters.runtime.watching import CoreListener
+from adapters.testkit.files import FilesInMemory
 from core.api.serve import internal_app
 from core.domain.context import Context
 from fleet.stack.processes import free_port
@@ -16,6 +21,9 @@ from fleet.stack.provision import RoleUrls
 from schemas.bank_messages import MessagesAsked, MessagesKept, MessageToKeep
 from tests.integration.permits.conftest import RAIL, NeverThrottled, World, open_world
 from tests.support.live_api import serving
+from tests.unit.bank.test_announced_returns import announcement, pacs004
+from tests.unit.bank.test_unnamed_movements import ACCOUNT
+from wire.client import StreamServers
 
 
 class Bank:
@@ -78,6 +86,24 @@ async def test_what_one_process_read_is_asked_of_the_bank_by_none_that_starts_la
     assert await first.message(122) == b"<newer/>"
     sealed = await world.admin.fetchval("SELECT ciphertext FROM fleet.rail_messages WHERE number = 1")
     assert b"message" not in sealed
+
+
+async def test_an_announced_return_outlives_the_process_that_read_it_and_is_kept_once(
+    world: World, core: CoreClient
+) -> None:
+    bank = Bank(0)
+    bank.messages = {1: pacs004(1, announcement("SOMEBODYELSES"))}
+    for _ in range(2):  # the second is another process, after the first one ended
+        mailbox = Mailbox(started(bank, core), ACCOUNT)
+        settings = BankSettings(base_url="http://bank", account=ACCOUNT)
+        watcher = Watcher("bank", mailbox, FilesInMemory(), settings)
+        await mailbox.read()
+        await watcher.tell(CoreListener(core, StreamServers("redis://127.0.0.1:9", "test")))
+    rows = await world.admin.fetch(
+        "SELECT rail, provider_account, name, reference, amount_minor, provider_reason FROM fleet.announced_returns"
+    )
+    assert [tuple(row) for row in rows] == [(RAIL, "bank-1", "R-1", "SOMEBODYELSES", 4_000, "AC04")]
+    assert await world.admin.fetchval("SELECT count(*) FROM fleet.evidence WHERE kind = 'announced_return'") == 1
 
 
 async def test_a_bank_that_numbers_anew_is_read_and_not_what_was_kept(core: CoreClient) -> None:

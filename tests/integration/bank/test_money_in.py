@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Iterator
-from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import uuid4
@@ -13,44 +12,21 @@ import pytest
 
 from adapters.bank.adapter import BankRail
 from adapters.bank.client import BankClient
-from adapters.runtime.core_client import CoreUnavailableError
 from adapters.runtime.http import provider_client
 from adapters.runtime.port import Order
 from adapters.testkit.files import FilesInMemory
 from schemas.collections import (
     PaymentKind,
     PaymentSource,
-    ProviderPayment,
-    ProviderPaymentAnswers,
-    ProviderPaymentBatch,
 )
 from schemas.operations import OperationType
 from schemas.permits import Payee
 from schemas.rails import Timing
-from schemas.results import Result, Verdict
-from tests.support.bank import RunningBank, running_bank
+from schemas.results import Verdict
+from tests.support.bank import RunningBank, Told, running_bank
 from tests.support.waiting import PATIENCE_S
 
 PAYER = {"name": "Anong P.", "iban": "NL14MOCK0000000002"}
-
-
-@dataclass(slots=True)
-class Told:
-    """Takes what the rail tells, and is away for as many calls as it is told to be."""
-
-    payments: list[ProviderPayment] = field(default_factory=list)
-    results: list[Result] = field(default_factory=list)
-    away: int = 0
-
-    async def post_payments(self, batch: ProviderPaymentBatch) -> ProviderPaymentAnswers:
-        if self.away:
-            self.away -= 1
-            raise CoreUnavailableError("away")
-        self.payments += batch.facts
-        return ProviderPaymentAnswers(fates=[])
-
-    async def tell(self, result: Result) -> None:
-        self.results.append(result)
 
 
 @pytest.fixture(scope="module")

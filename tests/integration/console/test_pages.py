@@ -14,7 +14,9 @@ from schemas.on_call import LetterFields, LetterQuery, LetterSelection
 from tests.integration.console.conftest import ConsoleWorld
 from tests.integration.oncall.conftest import bury
 from tests.integration.permits.conftest import RAIL, World, pay_job
+from tests.integration.permits.test_announced_returns import announce, reference_of
 from tests.integration.permits.test_collections import opened
+from tests.integration.permits.test_returns import paid
 from tests.integration.permits.test_suspense import parked
 from tests.support.browsing import Browser
 
@@ -82,6 +84,16 @@ async def test_the_same_form_sent_twice_is_one_redrive_and_a_cancel_gives_its_le
     assert "Cancelled" in olga.text
     await olga.open("/redrives/new", **asked)
     assert "1 letters" in olga.text
+
+
+async def test_a_payment_that_comes_back_shows_what_was_announced_of_it_and_why(console: ConsoleWorld) -> None:
+    world = console.world
+    intent = await paid(world, await world.wallet(10_000))
+    await announce(world, await reference_of(world, intent))
+    viewer = await looking(console, Role.VIEWER)
+    await viewer.open(f"/intents/{intent}")
+    assert "0.00 THB of 1.00 THB that were announced: account closed (AC04)" in viewer.text
+    assert "its return account_closed AC04: 1.00 THB" in viewer.text
 
 
 async def test_a_payment_tells_its_story_and_hides_its_payee_until_somebody_says_why(console: ConsoleWorld) -> None:

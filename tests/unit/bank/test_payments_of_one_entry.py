@@ -12,28 +12,14 @@ from adapters.bank.settings import BankSettings
 from adapters.runtime.errors import Rejected
 from adapters.runtime.port import Order
 from adapters.testkit.files import FilesInMemory
-from schemas.collections import ProviderPayment, ProviderPaymentAnswers, ProviderPaymentBatch
 from schemas.operations import OperationType
 from schemas.permits import Payee
 from schemas.rails import Timing
-from schemas.results import Result, Verdict
+from schemas.results import Verdict
+from tests.support.bank import Told
 
 ACCOUNT = "TH69MOCK1234567890"
 ANONG, BOON = "NL14MOCK0000000002", "NL41MOCK0000000001"
-
-
-class Told:
-    """Takes what the watcher tells."""
-
-    def __init__(self) -> None:
-        self.payments: list[ProviderPayment] = []
-
-    async def post_payments(self, batch: ProviderPaymentBatch) -> ProviderPaymentAnswers:
-        self.payments += batch.facts
-        return ProviderPaymentAnswers(fates=[])
-
-    async def tell(self, result: Result) -> None:
-        raise AssertionError(f"nobody asked about {result}")
 
 
 class Bank:
@@ -58,6 +44,7 @@ class Bank:
         told = Told()
         await self.rail.mailbox.read()
         await self.rail._watcher.tell(told)
+        assert told.results == [], "nobody asked about it"
         return [(fact.transaction_id, fact.amount_minor) for fact in told.payments]
 
     async def refund(self, transaction: str, amount_minor: int) -> None:

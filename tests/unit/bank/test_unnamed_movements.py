@@ -6,27 +6,13 @@ from adapters.bank.mailbox import Mailbox
 from adapters.bank.settings import BankSettings
 from adapters.bank.watcher import Watcher
 from adapters.testkit.files import FilesInMemory
-from schemas.collections import PaymentKind, ProviderPayment, ProviderPaymentAnswers, ProviderPaymentBatch
+from schemas.collections import PaymentKind
 from schemas.files import FileMember
-from schemas.results import Result, Verdict
+from schemas.results import Verdict
+from tests.support.bank import Told
 
 ACCOUNT, DAY = "TH69MOCK1234567890", "<ValDt><Dt>2026-03-02</Dt></ValDt>"
 RETURNED = "<RtrInf><Rsn><Cd>AC04</Cd></Rsn></RtrInf>"
-
-
-class Told:
-    """Takes what the watcher tells."""
-
-    def __init__(self) -> None:
-        self.payments: list[ProviderPayment] = []
-        self.results: list[Result] = []
-
-    async def post_payments(self, batch: ProviderPaymentBatch) -> ProviderPaymentAnswers:
-        self.payments += batch.facts
-        return ProviderPaymentAnswers(fates=[])
-
-    async def tell(self, result: Result) -> None:
-        self.results.append(result)
 
 
 class Sent:
