@@ -183,7 +183,7 @@ class _Routes(SignedRoutes):
     async def get_intent(self, request: Request) -> Response:
         """Show one intent."""
         caller, _ = await self._signed(request)
-        return json_answer(intent_view(*await self._core.read.get(caller, path_id(request, "intent_id"))))
+        return json_answer(intent_view(*await self._core.read.show(caller, path_id(request, "intent_id"))))
 
     async def confirm_intent(self, request: Request) -> Response:
         """Confirm what the lookup found."""

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import date
+from functools import partial
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -100,7 +101,7 @@ async def test_a_withdrawal_is_paid_and_comes_back_to_its_wallet_when_the_bank_r
         assert (back.operation, back.amount_minor) == (OperationType.REFUND, 2_500)
         # The bank's pacs.004 says why, and both the payment and what booked its return show it.
         for shown in (made.id, back.id):
-            view = await until(lambda shown=shown: client.get_intent(shown), _is_announced)
+            view = await until(partial(client.get_intent, shown), _is_announced)
             assert (view.returned.announced_minor, view.returned.booked_minor) == (2_500, 2_500)
             assert (view.returned.reason, view.returned.provider_reason) == ("account_closed", "AC04")
     finally:
@@ -111,7 +112,9 @@ def _is_announced(view: IntentView) -> bool:
     return view.returned is not None and view.returned.announced_minor > 0
 
 
-async def test_a_direct_debit_is_credited_on_its_day(client: FleetClient, wallet: UUID, bank: RunningBank) -> None:
+async def test_a_direct_debit_is_credited_on_its_day_and_taken_back_with_its_reason(
+    client: FleetClient, wallet: UUID, bank: RunningBank
+) -> None:
     mandate = MandateRequest(
         mandate_id=f"MANDATE-{uuid4().hex[:8].upper()}",
         wallet_id=wallet,
@@ -127,3 +130,9 @@ async def test_a_direct_debit_is_credited_on_its_day(client: FleetClient, wallet
     await asyncio.to_thread(bank.advance, 7)
     await until_settled(client, made.id)
     await until_balance(client, wallet, 11_234)
+    # Its payer has it taken back: the entry takes it out of the wallet, and the pacs.004 beside it says why.
+    await asyncio.to_thread(bank.ask, "POST", f"/_mock/collections/{pulled['end_to_end_id']}/refuse", reason="MD06")
+    await until_balance(client, wallet, 10_000)
+    view = await until(partial(client.get_intent, made.id), _is_announced)
+    assert (view.returned.booked_minor, view.returned.announced_minor) == (1_234, 1_234)
+    assert (view.returned.reason, view.returned.provider_reason) == ("refund_asked", "MD06")

@@ -83,6 +83,10 @@ class RunningBank:
         """Let the bank's clock run."""
         self.ask("POST", f"/_mock/advance?days={days}")
 
+    def close_on(self, *days: str) -> None:
+        """Make days holidays of the bank's, and no others."""
+        httpx.put(f"{self.url}/_mock/holidays", json=days, timeout=10).raise_for_status()
+
     def reset(self) -> None:
         """Make it a new bank, with our account and two that cannot be paid."""
         self.ask("POST", "/_mock/reset")

@@ -56,7 +56,11 @@ class ReadService:
         self._unit_of_work, self._intents = unit_of_work, intents
         self._maybe_old = maybe_old or unit_of_work
 
-    async def get(self, caller: Caller, intent_id: UUID) -> tuple[IntentRow, ReturnedView | None]:
+    async def get(self, caller: Caller, intent_id: UUID) -> IntentRow:
+        """Return one intent. Raises Refusal `not_found`."""
+        return (await self.show(caller, intent_id))[0]
+
+    async def show(self, caller: Caller, intent_id: UUID) -> tuple[IntentRow, ReturnedView | None]:
         """Return one intent, and what came back of it or is announced to. Raises Refusal `not_found`."""
         async with self._unit_of_work(caller.context()) as uow:
             row = visible(await self._intents.load_intents(uow, [intent_id]), intent_id, caller)

@@ -24,6 +24,8 @@ CREATE INDEX announced_returns_by_intent ON fleet.announced_returns (intent_id) 
 CREATE INDEX announced_returns_due ON fleet.announced_returns (due_at) WHERE due_at IS NOT NULL;
 
 SELECT fleet.confine_to_tenant('announced_returns');
+CREATE TRIGGER refuse_loss BEFORE DELETE OR TRUNCATE ON fleet.announced_returns
+    FOR EACH STATEMENT EXECUTE FUNCTION fleet.refuse_loss();
 GRANT SELECT ON fleet.announced_returns TO fleet_app;
 GRANT SELECT, INSERT ON fleet.announced_returns TO fleet_worker;
 GRANT UPDATE (due_at, alerted_at) ON fleet.announced_returns TO fleet_worker;

@@ -428,8 +428,8 @@ OF_ALL = {
 """Tables of which the application sees the system's rows, besides those of its tenant."""
 
 NOT_MADE_HERE = set(OF_ALL) | {
-    "attempts", "collections", "doubted_ends", "facts", "mandate_debits", "provider_payment_sources",
-    "suspense_decisions",
+    "announced_returns", "attempts", "collections", "doubted_ends", "facts", "mandate_debits",
+    "provider_payment_sources", "suspense_decisions",
     "transfer_resolutions", "wallet_events",
 }  # fmt: skip
 """Tables of which the first tenant has no row here, so that none is seen says nothing: the catalogue's test does."""

@@ -41,7 +41,7 @@ async def later(world: World, hours: int = 2) -> int:
 
 async def view(world: World, intent: UUID) -> ReturnedView | None:
     """Return what the API shows of a payment's return."""
-    return (await world.core.read.get(world.caller, intent))[1]
+    return (await world.core.read.show(world.caller, intent))[1]
 
 
 async def unbooked(world: World) -> list[tuple[str, bool]]:

@@ -16,10 +16,10 @@ AT = datetime(2026, 11, 23, tzinfo=UTC)
 
 def view(returned: ReturnedView | None) -> IntentView:
     return IntentView(
-        id=uuid4(), operation=OperationType.WITHDRAWAL, state=IntentState.SETTLED, wallet_id=uuid4(), amount_minor=2_500,
-        currency="THB", fee_minor=0, received_minor=2_500, fees=[], payee_type=None, payee_masked=None, reference="",
-        rail="bank", provider_reference="B-1", lookup=None, failure=None, created_at=AT, updated_at=AT, deadline=None,
-        returned=returned,
+        id=uuid4(), operation=OperationType.WITHDRAWAL, state=IntentState.SETTLED, wallet_id=uuid4(),
+        amount_minor=2_500, currency="THB", fee_minor=0, received_minor=2_500, fees=[], payee_type=None,
+        payee_masked=None, reference="", rail="bank", provider_reference="B-1", lookup=None, failure=None,
+        created_at=AT, updated_at=AT, deadline=None, returned=returned,
     )  # fmt: skip
 
 
