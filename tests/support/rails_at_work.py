@@ -19,6 +19,7 @@ from core.services.settling.resolve import resolve_due
 from core.services.settling.settle import Delivery, settle_batch
 from core.store.settling import attempts, rails
 from core.store.settling.evidence import EvidenceStore
+from schemas.announced_returns import AnnouncedReturns
 from schemas.collections import ProviderPaymentAnswers, ProviderPaymentBatch
 from schemas.permits import PermitRequest
 from schemas.rails import EvidenceItem
@@ -49,6 +50,14 @@ class DirectCore:
         stream = f"{{{self.rail}}}:results"
         delivery = Delivery(self.rail, stream, "1-0", result.model_dump_json(), result=result)
         await settle_batch(self.world.core.worker_ports, self.world.uow, [delivery])
+
+    async def keep_evidence(self, item: EvidenceItem) -> UUID | None:
+        await self.post_evidence([item])
+        return item.id
+
+    async def announce(self, told: AnnouncedReturns) -> None:
+        async with self.world.uow() as uow:
+            await self.world.core.worker_ports.announced.keep(uow, self.rail, told)
 
 
 @dataclass(slots=True)
