@@ -14,6 +14,7 @@ from uuid import UUID, SafeUUID
 _TIME_MASK = ((1 << 48) - 1) << 80
 _VARIANT = 0b10 << 62
 _RAND_B = (1 << 62) - 1
+_DERIVED: Final = 0x8 << 76 | _VARIANT
 _TAIL_BYTES = 10
 _new: Final = object.__new__
 _set: Final = object.__setattr__
@@ -42,9 +43,11 @@ def derive_id(parent: UUID, *parts: str) -> UUID:
     The parent's time prefix is kept: a hold and its resolution rest in the partition of their intent.
     Part boundaries are part of the input: ("a", "bc") and ("ab", "c") differ.
     """
-    digest = int.from_bytes(hashlib.blake2b(parent.bytes + _material(parts), digest_size=10).digest(), "big")
-    custom_b, custom_c = digest >> 68, digest & _RAND_B
-    return _uuid(parent.int & _TIME_MASK | 0x8 << 76 | custom_b << 64 | _VARIANT | custom_c)
+    number = parent.int
+    material = number.to_bytes(16, "big") + _material(parts)
+    digest = int.from_bytes(hashlib.blake2b(material, digest_size=10).digest(), "big")
+    # The upper twelve bits go before the variant, 62 of the others behind it.
+    return _uuid(number & _TIME_MASK | _DERIVED | digest >> 68 << 64 | digest & _RAND_B)
 
 
 def _uuid(value: int) -> UUID:

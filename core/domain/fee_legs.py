@@ -2,7 +2,8 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from functools import lru_cache
+from typing import Any, Final, NamedTuple
 from uuid import UUID
 
 from schemas.fees import FeePhase
@@ -44,17 +45,25 @@ def plain_legs(legs: Sequence[FeeLeg]) -> list[dict[str, Any]]:
     """Return the legs as plain values, in the shape of `schemas.fees.FeeLegView`."""
     return [
         {
-            "name": leg.name,
-            "phase": leg.phase.value,
-            "code": leg.account.code,
-            "qualifier": leg.account.qualifier,
-            "wallet_id": None if leg.account.wallet_id is None else str(leg.account.wallet_id),
-            "amount_minor": leg.amount_minor,
-            "rule_id": str(leg.rule_id),
-            "rule_version": leg.rule_version,
+            "name": name,
+            "phase": _PHASE_TEXTS[phase],
+            "code": account.code,
+            "qualifier": account.qualifier,
+            "wallet_id": None if account.wallet_id is None else str(account.wallet_id),
+            "amount_minor": amount_minor,
+            "rule_id": _text_of(rule_id),
+            "rule_version": rule_version,
         }
-        for leg in legs
+        for name, phase, account, amount_minor, rule_id, rule_version in legs
     ]
+
+
+_PHASE_TEXTS: Final = {phase: phase.value for phase in FeePhase}
+
+
+@lru_cache(maxsize=4096)  # The same few rules in every payment.
+def _text_of(rule_id: UUID) -> str:
+    return str(rule_id)
 
 
 def legs_of_plain(plain: Iterable[Mapping[str, Any]]) -> tuple[FeeLeg, ...]:

@@ -3,9 +3,10 @@
 Rules stand in an index by operation and currency; of a thousand, a payment meets the few of its own.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from uuid import UUID
 from zoneinfo import ZoneInfo
@@ -49,6 +50,19 @@ class FeeInput(NamedTuple):
     """The wallet whose money it is; a share of its own is not taken from it."""
     bought: bool = False
     """Whether it is what an exchange buys: that is priced apart from what is paid, each in its own currency."""
+
+
+_READERS: Final[Mapping[str, Callable[[FeeInput], Any]]] = {
+    "amount_minor": attrgetter("amount_minor"),
+    "currency": attrgetter("currency"),
+    "operation": attrgetter("operation"),
+    "tier": attrgetter("tier"),
+    "channel": attrgetter("channel"),
+    "at": attrgetter("time.at"),
+    "hour": attrgetter("time.hour"),
+    "weekday": attrgetter("time.weekday"),
+}
+"""How each variable of an expression is read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +141,7 @@ class KnownConditions:
     since: datetime
     until: datetime
     in_force: tuple[FeeRule, ...] = ()
-    reads: tuple[str, ...] = ()
+    reads: tuple[Callable[[FeeInput], Any], ...] = ()
     shares_wallets: bool = False
     applying: dict[tuple[Any, ...], tuple[FeeRule, ...]] = field(default_factory=dict)
     priced: dict[tuple[int, UUID | None, tuple[Any, ...]], Pricing] = field(default_factory=dict)
@@ -197,8 +211,7 @@ def price(index: FeeIndex, asked: FeeInput) -> Pricing:
     known, at = shelf.known, asked.time.at
     if not known.since <= at < known.until:
         _look_anew(shelf, at)
-    values = _values(asked)
-    told = tuple([values[name] for name in known.reads])
+    told = tuple([read(asked) for read in known.reads])
     key = asked.amount_minor, asked.wallet_id if known.shares_wallets else None, told
     found = known.priced.get(key)
     if found is None:
@@ -258,7 +271,7 @@ def _look_anew(shelf: FeeShelf, at: datetime) -> None:
     known.in_force = tuple(
         rule for rule in shelf.rules if rule.from_at <= at and (rule.until_at is None or at < rule.until_at)
     )
-    known.reads = tuple(sorted({name for rule in known.in_force for name in rule.variables}))
+    known.reads = tuple(_READERS[name] for name in sorted({n for rule in known.in_force for n in rule.variables}))
     known.shares_wallets = any(account.wallet_id is not None for rule in known.in_force for account in rule.accounts)
     known.applying.clear()
     known.priced.clear()
@@ -298,21 +311,7 @@ def context_of(variables: frozenset[str], asked: FeeInput) -> "cel.Context":
     """Return the variables that are read, and no others: each costs its conversion."""
     import cel
 
-    values = _values(asked)
-    return cel.Context({name: values[name] for name in variables})
-
-
-def _values(asked: FeeInput) -> dict[str, Any]:
-    return {
-        "amount_minor": asked.amount_minor,
-        "currency": asked.currency,
-        "operation": asked.operation,
-        "tier": asked.tier,
-        "channel": asked.channel,
-        "at": asked.time.at,
-        "hour": asked.time.hour,
-        "weekday": asked.time.weekday,
-    }
+    return cel.Context({name: _READERS[name](asked) for name in variables})
 
 
 def applies(rule: FeeRule, context: "cel.Context") -> bool:

@@ -8,6 +8,7 @@ from typing import Any, Final, NamedTuple, Self
 from uuid import UUID
 from zoneinfo import ZoneInfo
 
+from core.domain.ledger import MAX_BALANCE_MINOR
 from core.domain.registry import OPERATIONS, Counted
 from schemas.limits import LimitKind, LimitRequest, LimitSubject
 from schemas.operations import OperationType
@@ -98,6 +99,31 @@ class Claim(NamedTuple):
     key: UsageKey | None
 
 
+class Counting(NamedTuple):
+    """A limit that counts, in the period of one moment; both also as they are kept with an intent."""
+
+    limit: Limit
+    period: date
+    limit_text: str
+    period_text: str
+
+
+class Terms(NamedTuple):
+    """What limits ask of the payments of one tier at one moment, whoever pays: found once for a whole batch."""
+
+    alone: tuple[Claim, ...]
+    """Of limits per transaction, which count nothing."""
+    largest_minor: int
+    """What each payment may be of, by those."""
+    counted: tuple[Counting, ...]
+
+    def claims(self, subjects: Sequence[str]) -> list[Claim]:
+        """Return what each of the payments asks for whose limits count it under these subjects."""
+        counted = zip(self.counted, subjects, strict=True)
+        counting = [Claim(each.limit, UsageKey(each.limit.id, subject, each.period)) for each, subject in counted]
+        return [*self.alone, *counting]
+
+
 @dataclass(frozen=True, slots=True)
 class Exceeded:
     """The limit that a payment does not fit; what is left is None where that is not limited."""
@@ -140,17 +166,35 @@ def counts(limit: Limit, operation: str, currency: str) -> bool:
     return limit.operation == operation
 
 
-def claim(limit: Limit, tenant_id: UUID, payer: Payer, at: datetime) -> Claim | None:
-    """Return what a payment asks of a limit that counts it; None where the payer's tier is another."""
-    if limit.tier is not None and limit.tier != payer.tier:
-        return None
-    if limit.kind is LimitKind.TRANSACTION:
-        return Claim(limit, None)
-    if limit.subject is LimitSubject.WALLET:
-        subject = str(payer.wallet_id)
-    else:
-        subject = payer.owner if limit.subject is LimitSubject.OWNER else str(tenant_id)
-    return Claim(limit, UsageKey(limit.id, subject, period_of(limit.kind, at, limit.zone)))
+def claims_of(limits: Sequence[Limit], tenant_id: UUID, payer: Payer, at: datetime) -> list[Claim]:
+    """Return what a payment asks of the limits that count it, without those of another tier than the payer's."""
+    terms = terms_of(limits, payer.tier, at)
+    return terms.claims(subjects_of(terms, tenant_id, payer))
+
+
+def terms_of(limits: Sequence[Limit], tier: str, at: datetime) -> Terms:
+    """Return what limits ask of the payments of a tier at a moment: those of another tier ask nothing."""
+    asking = [limit for limit in limits if limit.tier is None or limit.tier == tier]
+    alone = tuple(Claim(limit, None) for limit in asking if limit.kind is LimitKind.TRANSACTION)
+    most = [one.limit.max_amount_minor for one in alone if one.limit.max_amount_minor is not None]
+    periods = [
+        (limit, period_of(limit.kind, at, limit.zone)) for limit in asking if limit.kind is not LimitKind.TRANSACTION
+    ]
+    counted = tuple(Counting(limit, period, str(limit.id), str(period)) for limit, period in periods)
+    return Terms(alone, min(most, default=MAX_BALANCE_MINOR), counted)
+
+
+def subjects_of(terms: Terms, tenant_id: UUID, payer: Payer) -> tuple[str, ...]:
+    """Return under which subject each limit that counts counts a payer."""
+    if not terms.counted:
+        return ()
+    wallet = str(payer.wallet_id)
+    return tuple(
+        [
+            wallet if kind is LimitSubject.WALLET else payer.owner if kind is LimitSubject.OWNER else str(tenant_id)
+            for kind in [each.limit.subject for each in terms.counted]
+        ]
+    )
 
 
 @lru_cache(maxsize=64)  # A whole batch asks at one moment.

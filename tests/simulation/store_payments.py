@@ -299,7 +299,7 @@ class Limits:
         """Return none: nobody is limited."""
         return {}
 
-    async def take_usage(self, uow: Transaction, takes: Mapping[UsageKey, Take]) -> bool:
+    async def take_usage(self, uow: Transaction, takes: Sequence[Take]) -> bool:
         """Take nothing: nothing is counted."""
         return True
 

@@ -156,7 +156,7 @@ async def place_holds(
         jobs.append(new_job(intent, kind, deadline, agreed.reference_length, intent.ledger_epoch))
         outcomes[intent.id] = Outcome(intent.id, IntentState.AUTHORIZED, deadline)
     if desk is not None:
-        await desk.write(uow, [(intent, outcomes[intent.id].state) for intent in intents])
+        await desk.write(uow, ((intent, outcomes[intent.id].state) for intent in intents))
     await ports.jobs.insert_jobs(uow, jobs)
     collecting = [job for job in jobs if job.kind is JobKind.COLLECT]
     if collecting:
@@ -201,9 +201,9 @@ async def _admit(
     waiting = list(intents)
     while waiting:
         refused = {intent.id: text for intent in waiting if (text := desk.admit(intent)) is not None}
-        admitted = [intent for intent in waiting if intent.id not in refused]
+        admitted = [intent for intent in waiting if intent.id not in refused] if refused else waiting
         lacking = await _hold(uow, ledger, admitted) if admitted else {}
-        for intent in admitted:
+        for intent in admitted if lacking else ():
             if intent.id in lacking:
                 desk.release(intent)
         failures |= lacking

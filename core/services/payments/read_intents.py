@@ -148,7 +148,7 @@ def intent_view(row: IntentRow, returned: ReturnedView | None = None) -> dict[st
 
 
 def _fees(row: IntentRow) -> list[dict[str, Any]]:
-    return [
-        plain | {"currency": row.currency_of_fee(leg)}
-        for leg, plain in zip(row.fee_legs, plain_legs(row.fee_legs), strict=True)
-    ]
+    shown = plain_legs(row.fee_legs)
+    for leg, plain in zip(row.fee_legs, shown, strict=True):
+        plain["currency"] = row.currency_of_fee(leg)
+    return shown

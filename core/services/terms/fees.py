@@ -126,13 +126,15 @@ class FeeBook:
         return [_priced(kept.index, payment, moment, _tier(tiers, payment)) for payment in payments]
 
     async def _tiers(self, uow: Any, index: FeeIndex, payments: Sequence[Payment]) -> dict[UUID, str]:
+        reading = {key for key, shelf in index.items() if "tier" in shelf.variables}
+        if not reading:
+            return {}
         wanted = {
-            payment.wallet_id
+            payment.wallet_id.int: payment.wallet_id
             for payment in payments
-            if payment.wallet_id is not None
-            and any("tier" in shelf.variables for key in payment.shelves if (shelf := index.get(key)) is not None)
+            if payment.wallet_id is not None and not reading.isdisjoint(payment.shelves)
         }
-        return dict(await self._rules.tiers_of(uow, sorted(wanted))) if wanted else {}
+        return dict(await self._rules.tiers_of(uow, list(wanted.values()))) if wanted else {}
 
     async def _fresh(self, uow: Any, tenant_id: UUID) -> _Kept:
         kept = self._kept.get(tenant_id)

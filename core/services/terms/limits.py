@@ -3,27 +3,29 @@
 import time
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from datetime import datetime
+from dataclasses import dataclass, field
+from datetime import date, datetime
 from typing import Any, NamedTuple, Protocol
 from uuid import UUID
 from zoneinfo import ZoneInfo
 
 from core.domain.intents import IntentRow
 from core.domain.limits import (
-    Claim,
     Exceeded,
     Held,
     Limit,
     Payer,
+    Terms,
     Usage,
     UsageKey,
-    claim,
+    claims_of,
     counts,
     fit,
     given_back,
     release,
+    subjects_of,
     taken_again,
+    terms_of,
 )
 from core.domain.operations import settles_at_once
 from core.domain.registry import OPERATIONS
@@ -69,20 +71,23 @@ class UsageMove:
     held_count: int = 0
     used_count: int = 0
 
-    def add(self, other: "UsageMove") -> None:
-        """Add another move of the same counter."""
-        self.held_minor += other.held_minor
-        self.used_minor += other.used_minor
-        self.held_count += other.held_count
-        self.used_count += other.used_count
+    def plus(self, other: "UsageMove") -> "UsageMove":
+        """Return this and another move of the same counter together."""
+        return UsageMove(
+            self.held_minor + other.held_minor,
+            self.used_minor + other.used_minor,
+            self.held_count + other.held_count,
+            self.used_count + other.used_count,
+        )
 
 
 class Take(NamedTuple):
-    """What a batch asks of one counter, and the limit that it must not exceed."""
+    """What a batch asks of the counters of one limit in one period, by subject."""
 
     tenant_id: UUID
     limit: Limit
-    sum: UsageMove
+    period: date
+    sums: dict[str, UsageMove]
 
 
 class LimitReader(Protocol):
@@ -96,7 +101,7 @@ class LimitReader(Protocol):
 
     async def payers_of(self, uow: Any, wallet_ids: Sequence[UUID]) -> dict[UUID, Payer]: ...
 
-    async def take_usage(self, uow: Any, takes: Mapping[UsageKey, Take]) -> bool:
+    async def take_usage(self, uow: Any, takes: Sequence[Take]) -> bool:
         """Add to all counters, made where they are missing, if all of it fits; else change nothing: False.
 
         They are locked in the one order.
@@ -136,20 +141,33 @@ class Alike:
     """Payments of a batch that ask the same counters for room: those of one wallet and operation."""
 
     tenant_id: UUID
-    alone: tuple[Claim, ...]
-    """Of limits per transaction, which count nothing."""
-    counted: tuple[Claim, ...]
+    terms: Terms
+    subjects: tuple[str, ...]
+    """Under which each of the limits that count counts them."""
     sum: UsageMove = field(default_factory=UsageMove)
     """What they all take together of each counter."""
 
     def add(self, intent: IntentRow) -> None:
         """Count a payment that fits its limits per transaction."""
+        total = self.sum
         if settles_at_once(intent):
-            self.sum.used_minor += intent.amount_minor
-            self.sum.used_count += 1
+            total.used_minor += intent.amount_minor
+            total.used_count += 1
         else:
-            self.sum.held_minor += intent.amount_minor
-            self.sum.held_count += 1
+            total.held_minor += intent.amount_minor
+            total.held_count += 1
+
+    def note(self, amount_minor: int) -> dict[str, Any] | None:
+        """Return what is kept with a payment that took its part of each counter."""
+        if not self.subjects:
+            return None
+        counted = zip(self.terms.counted, self.subjects, strict=True)
+        return {"held": [[limit, subject, period, amount_minor, 1] for (_, _, limit, period), subject in counted]}
+
+    def held(self, amount_minor: int) -> tuple[Held, ...]:
+        """Return the same as what it has there."""
+        keys = [one.key for one in self.terms.claims(self.subjects) if one.key is not None]
+        return tuple([Held(key, amount_minor, 1) for key in keys])
 
 
 class Desk:
@@ -158,9 +176,12 @@ class Desk:
     Where all the batch fits, it was taken before anything was asked, and what fails for another reason is given back.
     """
 
-    def __init__(self, reader: LimitReader, asked: Mapping[UUID, Alike], refunds: Mapping[UUID, Sequence[Held]],
+    def __init__(self, reader: LimitReader, asked: Mapping[int, Alike], refunds: Mapping[UUID, Sequence[Held]],
                  usage: dict[UsageKey, Usage] | None) -> None:  # fmt: skip
-        """`usage` is what the counters say; None where the batch was taken at once."""
+        """`asked` is by the number of an intent's id: it is met once, and its hash is no call of Python's.
+
+        `usage` is what the counters say; None where the batch was taken at once.
+        """
         self._reader, self._asked, self._refunds, self._usage = reader, asked, refunds, usage
         self._taken: dict[UUID, tuple[Held, ...]] = {}
         self._given_back: list[tuple[IntentRow, tuple[Held, ...]]] = []
@@ -170,27 +191,31 @@ class Desk:
 
         Either is noted in the intent's `limits`.
         """
-        held: tuple[Held, ...] = ()
-        if (alike := self._asked.get(intent.id)) is not None:
-            answer = self._fit(intent.amount_minor, alike)
-            if isinstance(answer, Exceeded):
-                intent.limits = {"exceeded": told(answer).model_dump(mode="json")}
-                return _text(answer)
-            held = answer
-        held = self._taken[intent.id] = (*held, *self._refunds.get(intent.id, ()))
+        alike = self._asked[intent.id.int]
+        if self._usage is None and not self._refunds and intent.amount_minor <= alike.terms.largest_minor:
+            intent.limits = alike.note(intent.amount_minor)
+            return None
+        answer = self._fit(intent.amount_minor, alike)
+        if isinstance(answer, Exceeded):
+            intent.limits = {"exceeded": told(answer).model_dump(mode="json")}
+            return _text(answer)
+        held = self._taken[intent.id] = (*answer, *self._refunds.get(intent.id, ()))
         intent.limits = {"held": [each.record() for each in held]} if held else None
         return None
 
     def _fit(self, amount_minor: int, alike: Alike) -> tuple[Held, ...] | Exceeded:
         if self._usage is not None:
-            return fit(amount_minor, (*alike.alone, *alike.counted), self._usage)
-        if alike.alone and isinstance(exceeded := fit(amount_minor, alike.alone, {}), Exceeded):
-            return exceeded
-        return tuple([Held(one.key, amount_minor, 1) for one in alike.counted if one.key is not None])
+            return fit(amount_minor, alike.terms.claims(alike.subjects), self._usage)
+        if amount_minor > alike.terms.largest_minor:
+            return fit(amount_minor, alike.terms.alone, {})
+        return alike.held(amount_minor)
 
     def release(self, intent: IntentRow) -> None:
         """Put back what an intent took that failed for another reason."""
-        held = tuple(each for each in self._taken.pop(intent.id, ()) if each.amount_minor > 0)
+        taken = self._taken.pop(intent.id, None)
+        if taken is None:
+            taken = self._asked[intent.id.int].held(intent.amount_minor)
+        held = tuple(each for each in taken if each.amount_minor > 0)
         if self._usage is None:
             self._given_back.append((intent, held))
         else:
@@ -200,7 +225,7 @@ class Desk:
     async def write(self, uow: Any, states: Iterable[tuple[IntentRow, IntentState]]) -> None:
         """Write what was taken: as used by intents that settled at once, as held by those that go on."""
         moves: defaultdict[UsageKey, UsageMove] = defaultdict(UsageMove)
-        for intent, state in states:
+        for intent, state in states if self._taken else ():
             for each in self._taken.get(intent.id, ()):
                 # What refunds give back is never taken at once.
                 if self._usage is not None or each.amount_minor < 0:
@@ -232,43 +257,51 @@ class LimitBook:
         `originals` has the payments that refunds are about. Costs one statement where all fits and two where not, one
         more where owners or tiers matter, and without limits none but a small one a second.
         """
-        books = {tenant_id: await self.book_of(uow, tenant_id) for tenant_id in {i.tenant_id for i in intents}}
-        matching = {i.id: books[i.tenant_id].matching(i.operation, i.currency) for i in intents}
-        refunds = _refunds(books, intents, originals or {})
-        if not refunds and not any(matching.values()):
+        tenants = {intent.tenant_id.int: intent.tenant_id for intent in intents}
+        books = {number: await self.book_of(uow, tenant_id) for number, tenant_id in tenants.items()}
+        matching = [books[i.tenant_id.int].matching(i.operation, i.currency) for i in intents]
+        refunds = _refunds(books, intents, originals) if originals else {}
+        if not refunds and not any(matching):
             return None
         payers = await self._payers(uow, intents, matching)
-        asked: dict[UUID, Alike] = {}
-        alike: dict[tuple[UUID, int], Alike] = {}
-        for intent in intents:
-            limits = matching[intent.id]
+        asked: dict[int, Alike] = {}
+        alike: dict[tuple[int, int], Alike] = {}
+        terms: dict[tuple[int, str], Terms] = {}
+        for intent, limits in zip(intents, matching, strict=True):
             # Payments of one wallet ask the same limits for room; the limits are those of its tenant.
-            same = intent.wallet_id, id(limits)
+            same = intent.wallet_id.int, id(limits)
             found = alike.get(same)
             if found is None:
                 payer = payers.get(intent.wallet_id) or Payer(intent.wallet_id)
-                claims = [claim(each, intent.tenant_id, payer, at) for each in limits]
-                found = alike[same] = _alike(intent.tenant_id, [one for one in claims if one is not None])
-            asked[intent.id] = found
-            if not found.alone or not isinstance(fit(intent.amount_minor, found.alone, {}), Exceeded):
+                agreed = terms.get((id(limits), payer.tier))
+                if agreed is None:
+                    agreed = terms[id(limits), payer.tier] = terms_of(limits, payer.tier, at)
+                subjects = subjects_of(agreed, intent.tenant_id, payer)
+                found = alike[same] = Alike(intent.tenant_id, agreed, subjects)
+            asked[intent.id.int] = found
+            if intent.amount_minor <= found.terms.largest_minor:
                 found.add(intent)
         return Desk(self._reader, asked, refunds, await self._take_all(uow, alike.values()))
 
     async def _take_all(self, uow: Any, groups: Collection[Alike]) -> dict[UsageKey, Usage] | None:
         """Take what the batch asks for where all of it fits, or return the counters, locked, to decide one by one."""
-        takes: dict[UsageKey, Take] = {}
+        takes: dict[int, Take] = {}
         for group in groups:
-            for one in group.counted:
-                if one.key is None:
-                    continue
-                take = takes.get(one.key)
+            for (limit, period, _, _), subject in zip(group.terms.counted, group.subjects, strict=True):
+                # All is asked at one moment: a limit has one period.
+                take = takes.get(id(limit))
                 if take is None:
-                    takes[one.key] = Take(group.tenant_id, one.limit, replace(group.sum))
-                else:
-                    take.sum.add(group.sum)
-        if not takes or await self._reader.take_usage(uow, takes):
+                    take = takes[id(limit)] = Take(group.tenant_id, limit, period, {})
+                so_far = take.sums.get(subject)
+                take.sums[subject] = group.sum if so_far is None else so_far.plus(group.sum)
+        if not takes or await self._reader.take_usage(uow, list(takes.values())):
             return None
-        return await self._reader.lock_usage(uow, [(take.tenant_id, key) for key, take in takes.items()])
+        keys = [
+            (take.tenant_id, UsageKey(take.limit.id, subject, take.period))
+            for take in takes.values()
+            for subject in take.sums
+        ]
+        return await self._reader.lock_usage(uow, keys)
 
     async def note_refund(self, uow: Any, refund: IntentRow, original: IntentRow, amount_minor: int) -> None:
         """Note with a refund of the core's own what it gives back once `end` is told that it settled.
@@ -289,10 +322,9 @@ class LimitBook:
         One statement where owners or tiers matter, else none.
         """
         limits = (await self.book_of(uow, deposit.tenant_id)).matching(deposit.operation, deposit.currency)
-        payers = await self._payers(uow, [deposit], {deposit.id: limits})
+        payers = await self._payers(uow, [deposit], [limits])
         payer = payers.get(deposit.wallet_id) or Payer(deposit.wallet_id)
-        claims = [claim(each, deposit.tenant_id, payer, at) for each in limits]
-        keys = [one.key for one in claims if one is not None and one.key is not None]
+        keys = [one.key for one in claims_of(limits, deposit.tenant_id, payer, at) if one.key is not None]
         used = [Held(key, amount_minor, 1).record() for key in keys]
         deposit.limits = {"held": used} if used else None
 
@@ -347,9 +379,10 @@ class LimitBook:
         return book
 
     async def _payers(
-        self, uow: Any, intents: Sequence[IntentRow], matching: Mapping[UUID, Sequence[Limit]]
+        self, uow: Any, intents: Sequence[IntentRow], matching: Sequence[Sequence[Limit]]
     ) -> dict[UUID, Payer]:
-        wanted = {i.wallet_id for i in intents if any(needs_payer(limit) for limit in matching[i.id])}
+        needing = {id(limits) for limits in matching if any(map(needs_payer, limits))}
+        wanted = {i.wallet_id for i, limits in zip(intents, matching, strict=True) if id(limits) in needing}
         return await self._reader.payers_of(uow, sorted(wanted, key=lambda each: each.int)) if wanted else {}
 
 
@@ -397,20 +430,15 @@ def _text(exceeded: Exceeded) -> str:
     return text if exceeded.renews_at is None else f"{text} until {exceeded.renews_at.isoformat()}"
 
 
-def _alike(tenant_id: UUID, claims: Sequence[Claim]) -> Alike:
-    alone = tuple([one for one in claims if one.key is None])
-    return Alike(tenant_id, alone, tuple([one for one in claims if one.key is not None]))
-
-
 def _refunds(
-    books: Mapping[UUID, Book], intents: Sequence[IntentRow], originals: Mapping[UUID, IntentRow]
+    books: Mapping[int, Book], intents: Sequence[IntentRow], originals: Mapping[UUID, IntentRow]
 ) -> dict[UUID, tuple[Held, ...]]:
     found: dict[UUID, tuple[Held, ...]] = {}
     for intent in intents:
         original = originals.get(intent.id)
         if original is None or not OPERATIONS[OperationType(intent.operation)].refunds:
             continue
-        limits = {limit.id: limit for limit in books[intent.tenant_id].limits}
+        limits = {limit.id: limit for limit in books[intent.tenant_id.int].limits}
         back = given_back(held_by(original), limits, intent.amount_minor, _whole_minor(original))
         if back:
             found[intent.id] = back

@@ -6,7 +6,7 @@ from typing import Any, Final, Protocol
 from uuid import UUID
 
 from core.domain.ids import derive_id
-from core.domain.limits import Limit, UsageKey, claim, left, renewal_of
+from core.domain.limits import Limit, UsageKey, claims_of, left, renewal_of
 from core.domain.limits import Usage as Counted
 from core.services.problems import Refusal, require_currency
 from core.services.terms.limits import LimitBook, LimitReader, StoredLimit, UsageMove
@@ -110,11 +110,8 @@ async def wallet_limits(uow: Any, limits: Limits, tenant_id: UUID, wallet_id: UU
         raise Refusal("not_found", "there is no such wallet")
     book = await LimitBook(limits).book_of(uow, tenant_id)
     payer = (await limits.payers_of(uow, [wallet_id]))[wallet_id]
-    claims = [
-        one
-        for limit in sorted(book.limits, key=lambda limit: limit.name)
-        if limit.currency == currency and (one := claim(limit, tenant_id, payer, at))
-    ]
+    in_currency = [limit for limit in book.limits if limit.currency == currency]
+    claims = sorted(claims_of(in_currency, tenant_id, payer, at), key=lambda one: one.limit.name)
     usage = await limits.read_usage(uow, [one.key for one in claims if one.key is not None])
     items = [
         _standing(

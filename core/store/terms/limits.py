@@ -2,14 +2,14 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import date, datetime
+from datetime import datetime
 from typing import Final
 from uuid import UUID
 from zoneinfo import ZoneInfo
 
 import asyncpg
 
-from core.domain.limits import Limit, Payer, Usage, UsageKey
+from core.domain.limits import Payer, Usage, UsageKey
 from core.services.terms.limits import BookState, LimitBook, StoredLimit, Take, UsageMove
 from core.services.terms.quotas import Quotas
 from core.store.columns import spare
@@ -150,29 +150,19 @@ class LimitStore:
         )
         return {row["id"]: Payer(*row) for row in rows}
 
-    async def take_usage(self, uow: UnitOfWork, takes: Mapping[UsageKey, Take]) -> bool:
+    async def take_usage(self, uow: UnitOfWork, takes: Sequence[Take]) -> bool:
         """Add to all counters, made where they are missing, if all of it fits; else change nothing: False."""
-        # A batch asks few limits for room in few periods: each is sent once, and a counter names its place among them.
-        terms: dict[tuple[int, date], int] = {}
-        limits: list[tuple[UUID, Limit, date]] = []
-        places: list[int] = []
-        for key, take in takes.items():
-            term = id(take.limit), key.period
-            place = terms.get(term)
-            if place is None:
-                limits.append((take.tenant_id, take.limit, key.period))
-                place = terms[term] = len(limits)
-            places.append(place)
-        sums = [take.sum for take in takes.values()]
+        # A batch asks few limits for room: each is sent once, and a counter names its place among them.
+        sums = [each for take in takes for each in take.sums.values()]
         done: bool = await uow.connection.fetchval(
             _TAKE,
-            [tenant_id for tenant_id, _, _ in limits],
-            [limit.id for _, limit, _ in limits],
-            [period for _, _, period in limits],
-            [limit.max_amount_minor for _, limit, _ in limits],
-            [limit.max_count for _, limit, _ in limits],
-            places,
-            [key.subject for key in takes],
+            [take.tenant_id for take in takes],
+            [take.limit.id for take in takes],
+            [take.period for take in takes],
+            [take.limit.max_amount_minor for take in takes],
+            [take.limit.max_count for take in takes],
+            [place for place, take in enumerate(takes, start=1) for _ in take.sums],
+            [subject for take in takes for subject in take.sums],
             spare([each.held_minor for each in sums]),
             spare([each.used_minor for each in sums]),
             spare([each.held_count for each in sums]),

@@ -36,7 +36,8 @@ ORDER = {
 
 
 async def _take(uow: UnitOfWork) -> None:
-    assert await STORE.take_usage(uow, {key: Take(TENANT, LIMIT, UsageMove(used_minor=1)) for key in (HIGH, LOW)})
+    sums = {key.subject: UsageMove(used_minor=1) for key in (HIGH, LOW)}
+    assert await STORE.take_usage(uow, [Take(TENANT, LIMIT, DAY, sums)])
 
 
 async def _lock(uow: UnitOfWork) -> None:

@@ -20,12 +20,13 @@ from core.domain.limits import (
     Payer,
     Usage,
     UsageKey,
-    claim,
+    claims_of,
     fit,
     given_back,
     period_of,
     renewal_of,
     taken_again,
+    terms_of,
 )
 from core.domain.limits import release as put_back
 from schemas.limits import LimitKind, LimitRequest
@@ -82,7 +83,7 @@ def test_of_several_limits_the_first_in_precedence_is_named_and_none_is_used() -
         limit(1, kind="DAY"), limit(2, kind="MONTH", max_amount_minor=90), limit(3, kind="MONTH", max_amount_minor=80),
         limit(4, kind="TRANSACTION", max_amount_minor=200),
     ]  # fmt: skip
-    claims = [one for each in limits if (one := claim(each, TENANT, Payer(WALLET), NOON))]
+    claims = claims_of(limits, TENANT, Payer(WALLET), NOON)
     usage: dict[UsageKey, Usage] = {}
     named = []
     for amount_minor in (300, 150, 85):
@@ -90,6 +91,19 @@ def test_of_several_limits_the_first_in_precedence_is_named_and_none_is_used() -
         assert isinstance(answer, Exceeded)
         named.append(answer.limit.name)
     assert (named, usage) == (["l4", "l3", "l3"], {})
+
+
+def test_each_limit_counts_under_its_own_subject_and_those_of_another_tier_ask_nothing() -> None:
+    limits = [
+        limit(1), limit(2, subject="OWNER", kind="MONTH"), limit(3, subject="TENANT"), limit(4, tier="gold"),
+        limit(5, kind="TRANSACTION", max_amount_minor=70), limit(6, kind="TRANSACTION", tier="basic"),
+        limit(7, kind="TRANSACTION", max_amount_minor=60, tier="gold"),
+    ]  # fmt: skip
+    payer, day, month = Payer(WALLET, "ann", "basic"), date(2026, 3, 2), date(2026, 3, 1)
+    asked = [(one.limit.name, one.key and one.key[1:]) for one in claims_of(limits, TENANT, payer, NOON)]
+    counted = [("l1", (str(WALLET), day)), ("l2", ("ann", month)), ("l3", (str(TENANT), day))]
+    assert sorted(asked) == [*counted, ("l5", None), ("l6", None)]
+    assert [terms_of(limits, tier, NOON).largest_minor for tier in ("", "basic", "gold")] == [70, 70, 60]
 
 
 def test_a_refund_gives_back_its_amount_by_rule_and_no_count() -> None:
@@ -137,7 +151,7 @@ class Counters(RuleBasedStateMachine):
     def pay(self, amount_minor: int, days: int) -> None:
         at = NOON + timedelta(days=days)
         day = at.date()
-        claims = [one for each in self.limits if (one := claim(each, TENANT, Payer(WALLET), at))]
+        claims = claims_of(self.limits, TENANT, Payer(WALLET), at)
         that_day = [amount for amount, when, _ in self.payments if when == day]
         that_month = [amount for amount, when, _ in self.payments if when.month == day.month]
         fits = sum(that_day) + amount_minor <= 100 and sum(that_month) + amount_minor <= 250 and len(that_day) < 3
