@@ -14,7 +14,7 @@ from adapters.runtime.port import Order, Outcome
 from adapters.runtime.rate import RateSettings
 from schemas.operations import JobKind
 from schemas.results import Verdict
-from schemas.streams import ADAPTERS_GROUP, jobs_dlq_stream, jobs_stream
+from schemas.streams import ADAPTERS_GROUP, jobs_dlq_stream, jobs_stream, rate_bucket
 from tests.integration.runtime.conftest import PAID, RAIL, Bench, ScriptedRail, a_job, pays
 from tests.support.waiting import PATIENCE_S, until
 
@@ -37,6 +37,10 @@ class Provider:
 
 def _breaker_state() -> float | None:
     return REGISTRY.get_sample_value("fleet_breaker_state", {"rail": RAIL, "operation": "PAYOUT", "kind": "pay"})
+
+
+def _waits() -> float:
+    return REGISTRY.get_sample_value("fleet_rate_waits_total", {"rail": RAIL}) or 0.0
 
 
 async def _deliveries(bench: Bench) -> list[int]:
@@ -90,21 +94,46 @@ async def test_two_instances_never_call_more_often_than_the_providers_rate(bench
     assert len(provider.called_at_s) == 60
 
 
+async def _fill(bench: Bench, tokens: int) -> None:
+    """Let the rail's rate hold so many calls now, as if none had been made for a while."""
+    seconds, micros = await bench.admin.time()
+    await bench.admin.hset(rate_bucket(RAIL), "tokens", str(tokens))
+    await bench.admin.hset(rate_bucket(RAIL), "at_ms", str(seconds * 1000 + micros // 1000))
+
+
 async def test_payments_leave_a_part_of_the_rate_to_inquiries(bench: Bench) -> None:
     rail = ScriptedRail(pays)
-    jobs = [a_job() for _ in range(100)]
+    jobs = [a_job() for _ in range(30)]
+    question = a_job(JobKind.INQUIRE)
+    for job in (*jobs, question):
+        bench.core.know(job)
+    # So slow that none comes back while the test lasts: what is there is all there is.
+    await _fill(bench, 20)
+    await bench.work(rail, rate=RateSettings(per_s=0.001, burst=20))
+    await bench.send(*jobs)
+    await until(lambda: len(rail.calls) >= 18)
+    waited = _waits()
+    await until(lambda: _waits() > waited)
+    assert [call for call, _ in rail.calls] == ["pay"] * 18, "a tenth is not theirs, however many wait"
+    await bench.send(question)
+    await until(lambda: len(rail.calls) > 18)
+    assert rail.calls[-1][0] == "inquire"
+
+
+async def test_while_the_rate_cannot_be_read_nothing_is_sent_and_all_of_it_afterwards(bench: Bench) -> None:
+    rail = ScriptedRail(pays)
+    jobs = [a_job() for _ in range(5)]
     for job in jobs:
         bench.core.know(job)
-    question = a_job(JobKind.INQUIRE)
-    bench.core.know(question)
-    await bench.work(rail, rate=RateSettings(per_s=10, burst=10))
+    await bench.admin.set(rate_bucket(RAIL), "this is no bucket")
+    await bench.work(rail, rate=RateSettings(per_s=50, burst=20))
+    waited = _waits()
     await bench.send(*jobs)
-    await until(lambda: len(rail.calls) > 5)
-    before_s = time.monotonic()
-    await bench.send(question)
-    await until(lambda: "inquire" in [call for call, _ in rail.calls])
-    assert time.monotonic() - before_s < 1.0
-    assert len(rail.calls) < 40, "it did not have to wait for all of them"
+    await until(lambda: _waits() >= waited + 2 * len(jobs))
+    assert rail.calls == [], "what cannot be counted is not sent"
+    await bench.admin.delete(rate_bucket(RAIL))
+    assert {each.verdict for each in await bench.results(len(jobs))} == {Verdict.SUCCEEDED}
+    assert max(await _deliveries(bench), default=0) <= 1
 
 
 async def test_a_provider_that_throttles_is_left_alone_for_as_long_as_it_said(bench: Bench) -> None:

@@ -12,7 +12,7 @@ from redis.asyncio import Redis
 from redis.exceptions import OutOfMemoryError, RedisError, ResponseError
 
 from schemas.envelope import Envelope
-from schemas.streams import ADAPTERS_GROUP, jobs_dlq_stream, results_stream
+from schemas.streams import ADAPTERS_GROUP, jobs_dlq_stream, rate_bucket, results_stream
 from tests.integration.wire.test_stream_consumer import JOBS, ONE, RAIL, admin, reader
 from tests.support.cutting_proxy import cutting_proxy
 from tests.support.servers import BOTH_FAMILIES
@@ -357,3 +357,15 @@ async def test_a_drain_ends_in_time_although_the_server_is_away(fresh_redis: str
             await consumer.drain(0.2)
         await client.aclose()
     assert await pending(admin) == [("a", 1)]
+
+
+async def test_a_wiped_server_gives_no_second_burst_of_a_providers_rate(admin: Redis) -> None:
+    async def taken(leave: int = 0) -> int:
+        return (await functions.take_tokens(admin, RAIL, per_s=0.001, burst=20, leave=leave, wanted=50))[0]
+
+    assert await taken() == 0, "a bucket that is new is empty"
+    await admin.hset(rate_bucket(RAIL), "at_ms", "0")  # nobody has called since 1970
+    assert [await taken(leave=2), await taken(leave=2), await taken(), await taken()] == [18, 0, 2, 0]
+    await admin.hset(rate_bucket(RAIL), "at_ms", "0")
+    await admin.flushall()
+    assert await taken() == 0, "what was there is gone, and nothing is in its place"
