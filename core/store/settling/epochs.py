@@ -17,6 +17,9 @@ _RAISE: Final = """
 INSERT INTO fleet.ledger_epochs (epoch, reason) SELECT coalesce(max(epoch), 1) + 1, $1 FROM fleet.ledger_epochs
 RETURNING epoch
 """
+# Positions that were told in the lost time are given out to no other event: followers go on behind them.
+_POSITIONS_SKIPPED: Final = 1_000_000_000
+_SKIP_POSITIONS: Final = "SELECT setval('fleet.event_positions', last_value + $1) FROM fleet.event_positions"
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,8 +38,12 @@ async def epoch_status(uow: UnitOfWork) -> EpochStatus:
 
 
 async def raise_ledger_epoch(uow: UnitOfWork, reason: str) -> int:
-    """Raise the epoch and return it; it is not cleared, so first permits of older jobs stay shut."""
+    """Raise the epoch and return it; it is not cleared, so first permits of older jobs stay shut.
+
+    Events from now on have ids above every one that may have been told and is lost.
+    """
     await uow.connection.execute(_LOCK)
+    await uow.connection.execute(_SKIP_POSITIONS, _POSITIONS_SKIPPED)
     return int(await uow.connection.fetchval(_RAISE, reason))
 
 
