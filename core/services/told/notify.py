@@ -88,7 +88,11 @@ class Deliveries(Protocol):
         ...
 
     async def take(self, without: Sequence[UUID], each: int, endpoints: int, lease_s: float) -> list[Delivery]:
-        """Take due deliveries of endpoints but those in `without`, the head of each intent alone."""
+        """Take due deliveries of endpoints but those in `without`, the head of each intent alone.
+
+        `endpoints` is how many places are free, those of `without` being busy: a tenant has at most as many as are
+        left beside its own.
+        """
         ...
 
     async def keep(self, outcomes: Sequence[Outcome]) -> None:
@@ -134,7 +138,10 @@ class NotifyPace:
 
 
 class Notifier:
-    """Derives deliveries and sends them; each endpoint has a task of its own, so a slow one holds up no other."""
+    """Derives deliveries and sends them; each endpoint has a task of its own, so a slow one holds up no other.
+
+    All of a tenant's that are slow leave places to other tenants.
+    """
 
     def __init__(
         self,

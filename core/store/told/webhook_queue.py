@@ -43,9 +43,21 @@ WITH behind AS (
 SELECT count(*) FROM moved WHERE position < $1
 """
 
-# Of one intent, or of an endpoint that keeps its whole order, only the first that is not ended may go.
+# Of one intent, or of an endpoint that keeps its whole order, only the first that is not ended may go. Of a tenant's
+# endpoints at most as many are served at once as places are free: those of one that are slow leave some to the others.
 _TAKE: Final = """
-WITH due AS (
+WITH busy AS (
+    SELECT tenant_id, count(*) AS endpoints FROM fleet.webhook_endpoints WHERE id = ANY ($1::uuid[]) GROUP BY tenant_id
+), waiting AS (
+    SELECT w.id, coalesce(b.endpoints, 0) + row_number() OVER (PARTITION BY w.tenant_id ORDER BY random()) AS own
+    FROM fleet.webhook_endpoints w LEFT JOIN busy b USING (tenant_id)
+    WHERE w.enabled AND w.deleted_at IS NULL AND w.id <> ALL ($1::uuid[])
+        AND EXISTS (SELECT FROM fleet.webhook_deliveries d
+            WHERE d.endpoint_id = w.id AND d.state = 'PENDING' AND d.due_at <= now())
+), served AS (
+    SELECT id FROM (SELECT id, own + row_number() OVER (ORDER BY own, random()) AS filled FROM waiting) w
+    WHERE filled <= $3 + 1
+), due AS (
     SELECT w.id, d.position FROM fleet.webhook_endpoints w CROSS JOIN LATERAL (
         SELECT d.position FROM fleet.webhook_deliveries d
         WHERE d.endpoint_id = w.id AND d.state = 'PENDING' AND d.due_at <= now()
@@ -55,11 +67,7 @@ WITH due AS (
             AND (w.ordering = 'INTENT' OR NOT EXISTS (SELECT FROM fleet.webhook_deliveries b
                 WHERE b.endpoint_id = w.id AND b.state = 'PENDING' AND b.position < d.position))
         ORDER BY d.position LIMIT $2 FOR NO KEY UPDATE OF d SKIP LOCKED) d
-    WHERE w.enabled AND w.deleted_at IS NULL AND w.id <> ALL ($1::uuid[])
-        AND w.id IN (SELECT w2.id FROM fleet.webhook_endpoints w2 WHERE w2.enabled AND w2.deleted_at IS NULL
-            AND w2.id <> ALL ($1::uuid[]) AND EXISTS (SELECT FROM fleet.webhook_deliveries d
-                WHERE d.endpoint_id = w2.id AND d.state = 'PENDING' AND d.due_at <= now())
-            ORDER BY random() LIMIT $3)
+    WHERE w.id IN (SELECT id FROM served)
 ), taken AS (
     UPDATE fleet.webhook_deliveries d SET attempts = d.attempts + 1, due_at = now() + $4 * interval '1 second'
     FROM due WHERE d.endpoint_id = due.id AND d.position = due.position

@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import pytest
 from standardwebhooks import Webhook, WebhookVerificationError
@@ -19,7 +19,7 @@ from core.services.told.notify import Notifier, NotifyPace
 from schemas.webhooks import WebhookEndpointRequest
 from tests.integration.api.conftest import World, payout
 from tests.support.receiver import Receiver, receiving
-from tests.support.waiting import until
+from tests.support.waiting import PATIENCE_S, until
 
 PACE = NotifyPace(poll_s=0.02)
 
@@ -208,6 +208,34 @@ async def test_a_slow_receiver_holds_up_no_other(developer: World, receiver: Rec
         working = sending(developer, call_s=5)
         await run_until(working, lambda: len(receiver.received) == 7)
     assert 1 <= len(slow.received) <= working._pace.calls_at_once
+
+
+async def test_one_tenants_slow_receivers_leave_places_to_the_others(developer: World, receiver: Receiver) -> None:
+    neighbour = uuid4()
+    await developer.admin.execute("INSERT INTO fleet.tenants (tenant_id, name) VALUES ($1, 'next door')", neighbour)
+
+    async def named(tenant_id: UUID, url: str) -> UUID:
+        """Name an endpoint of a tenant that a test waits for; return its id."""
+        caller = Caller("fk_test", tenant_id, "service", None, frozenset({"WEBHOOKS"}), None)
+        made = await developer.core.webhooks.create(caller, WebhookEndpointRequest.model_validate({"url": url}))
+        await developer.core.webhooks.test(caller, made.endpoint.id)
+        return made.endpoint.id
+
+    async with receiving() as slow:
+        slow.silent = True
+        ours = {await named(developer.tenant_id, slow.url) for _ in range(6)}
+        working = sending(developer, call_s=30, pace=replace(PACE, endpoints_at_once=8))
+        for _ in range(3):
+            await working.step()
+        assert len(ours & working._busy.keys()) == 4, "at most as many as are free beside them, however often it asks"
+        theirs = {await named(neighbour, receiver.url) for _ in range(3)}
+        taken = await working._deliveries.take(list(working._busy), 40, 4, 0)
+        assert len({each.endpoint_id for each in taken} & theirs) == len(taken) == 2
+        async with asyncio.timeout(PATIENCE_S):
+            while len(receiver.received) < 3:
+                await working.step()
+        assert len(ours & working._busy.keys()) == 4
+        await working.finish()
 
 
 async def test_both_secrets_sign_after_a_rotation_and_the_oldest_no_longer_after_the_next(
