@@ -53,7 +53,7 @@ from core.services.on_call.stream_repair import RepairedStreams
 from core.services.payments.accept import Accepted
 from core.services.payments.cancel import cancel
 from core.services.payments.confirm import confirm
-from core.services.payments.read_intents import IntentFilter, intent_view
+from core.services.payments.read_intents import IntentFilter, intent_shown
 from core.services.problems import Refusal
 from schemas.api import (
     BatchItem,
@@ -129,11 +129,12 @@ class _Routes(SignedRoutes):
         """Ask for one payment under an Idempotency-Key."""
         body = await read_body(request)
         if (token := bearer_of(request)) is not None:
-            accepted = await self._accept(request, await person_of(self._core, request, token), body, None)
+            caller = await person_of(self._core, request, token)
+            accepted = await self._accept(request, caller, body, None)
         else:
             async with SignedAndUnspent(request, body, self._core.authenticator, "service") as (caller, nonce):
                 accepted = await self._accept(request, caller, body, nonce)
-        return json_answer(intent_view(accepted.intent), 201, _REPLAYED if accepted.replayed else None)
+        return json_answer(intent_shown(accepted.intent, caller), 201, _REPLAYED if accepted.replayed else None)
 
     async def _accept(self, request: Request, caller: Caller, body: bytes, nonce: HeldNonce | None) -> Accepted:
         key = request.headers.get("Idempotency-Key", "")
@@ -161,7 +162,7 @@ class _Routes(SignedRoutes):
             await self._core.accept.accept_all(caller, list(valid.values()), _traceparent(request)),
             strict=True,
         )
-        return json_answer({"results": [_result(place, answers[place]) for place in range(len(batch.items))]})
+        return json_answer({"results": [_result(place, answers[place], caller) for place in range(len(batch.items))]})
 
     @tells(query=_IntentQuery)
     async def list_intents(self, request: Request) -> Response:
@@ -178,30 +179,33 @@ class _Routes(SignedRoutes):
             accounts=None if caller.accounts is None else list(caller.accounts),
         )
         rows, following = await self._core.read.page(caller, wanted, query.cursor, query.limit)
-        return json_answer({"items": [intent_view(row) for row in rows], "next_cursor": following})
+        return json_answer({"items": [intent_shown(row, caller) for row in rows], "next_cursor": following})
 
     async def get_intent(self, request: Request) -> Response:
         """Show one intent."""
         caller, _ = await self._signed(request)
-        return json_answer(intent_view(*await self._core.read.show(caller, path_id(request, "intent_id"))))
+        row, returned = await self._core.read.show(caller, path_id(request, "intent_id"))
+        return json_answer(intent_shown(row, caller, returned))
 
     async def confirm_intent(self, request: Request) -> Response:
         """Confirm what the lookup found."""
         caller, body = await self._signed(request)
         asked = parse(ConfirmRequest, body, request.headers.get("content-type"))
-        return json_answer(intent_view(await confirm(self._core.ports, caller, path_id(request, "intent_id"), asked)))
+        row = await confirm(self._core.ports, caller, path_id(request, "intent_id"), asked)
+        return json_answer(intent_shown(row, caller))
 
     async def cancel_intent(self, request: Request) -> Response:
         """Cancel what was provably not sent."""
         caller, _ = await self._signed(request)
-        return json_answer(intent_view(await cancel(self._core.ports, caller, path_id(request, "intent_id"))))
+        row = await cancel(self._core.ports, caller, path_id(request, "intent_id"))
+        return json_answer(intent_shown(row, caller))
 
 
-def _result(index: int, answer: Accepted | Exception) -> dict[str, Any]:
+def _result(index: int, answer: Accepted | Exception, caller: Caller) -> dict[str, Any]:
     """Return one result in the shape of BatchItemResult."""
     result: dict[str, Any] = {"index": index, "status": 201, "intent": None, "problem": None, "replayed": False}
     if isinstance(answer, Accepted):
-        return result | {"intent": intent_view(answer.intent), "replayed": answer.replayed}
+        return result | {"intent": intent_shown(answer.intent, caller), "replayed": answer.replayed}
     if isinstance(answer, PASSING_FAULTS):
         answer = fault_refusal(answer)
     if not isinstance(answer, Refusal):

@@ -8,7 +8,7 @@ from core.api.openapi import tells
 from core.api.requests import Page, parse, path_id, query_of
 from core.api.signed_routes import Route, SignedRoutes
 from core.services.access.keys import REVIEW_SCOPE
-from core.services.payments.read_intents import IntentFilter, intent_view
+from core.services.payments.read_intents import IntentFilter, intent_shown
 from core.services.payments.reviews import decide_review
 from schemas.api import IntentPage, IntentView, ReviewRequest
 from schemas.events import IntentState
@@ -32,11 +32,11 @@ class ReviewRoutes(SignedRoutes):
         accounts = None if caller.accounts is None else list(caller.accounts)
         wanted = IntentFilter(state=IntentState.REVIEW, accounts=accounts)
         rows, following = await self._core.read.page(caller, wanted, query.cursor, query.limit)
-        return json_answer({"items": [intent_view(row) for row in rows], "next_cursor": following})
+        return json_answer({"items": [intent_shown(row, caller) for row in rows], "next_cursor": following})
 
     async def decide(self, request: Request) -> Response:
         """Approve or reject; not with the key that asked for the payment."""
         caller, body = await self._operator(request, REVIEW_SCOPE)
         asked = parse(ReviewRequest, body, request.headers.get("content-type"))
         row = await decide_review(self._core.ports, caller, path_id(request, "intent_id"), asked)
-        return json_answer(intent_view(row))
+        return json_answer(intent_shown(row, caller))

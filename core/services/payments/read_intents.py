@@ -4,18 +4,21 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from datetime import datetime
+from enum import Enum, auto
 from typing import Any, Final, Protocol
 from uuid import UUID
 
 from core.domain.context import Context
-from core.domain.fee_legs import plain_legs
+from core.domain.fee_legs import FeeLeg, plain_legs
 from core.domain.intents import IntentRow
 from core.services.access.keys import Caller
 from core.services.cursors import decode_cursor, encode_cursor, id_of
+from core.services.payments.plans import asking_wallet
 from core.services.problems import Refusal
 from schemas.announced_returns import ReturnedView
 from schemas.api import LookupView, QrParts
 from schemas.events import IntentState
+from schemas.fees import FeePhase
 from schemas.operations import Direction
 
 _BACK: Final = frozenset({Direction.RETURN, Direction.SUSPENSE, Direction.REVERSAL, Direction.RECEIVABLE})
@@ -82,12 +85,33 @@ class ReadService:
         return rows[:limit], following
 
 
+class Sight(Enum):
+    """How much of an intent a caller sees."""
+
+    WHOLE = auto()
+    """Who pays, and who sees every wallet."""
+    ASKED = auto()
+    """Whose wallet asked for another's money: all but why that one could not pay."""
+    RECEIVED = auto()
+    """Who got the money: that it came, from which wallet, with which comment."""
+
+
+def sight_of(row: IntentRow, caller: Caller) -> Sight | None:
+    """Return how much of the intent the caller may see; None where it does not exist for that one."""
+    if caller.accounts is None or row.wallet_id in caller.accounts:
+        return Sight.WHOLE
+    if row.counterparty_wallet_id not in caller.accounts:
+        return None
+    if asking_wallet(row) in caller.accounts:
+        return Sight.ASKED
+    # Before, and where nothing ever comes, it is the payer's alone: what failed tells what the payer has left.
+    return Sight.RECEIVED if row.state == IntentState.SETTLED else None
+
+
 def visible(rows: dict[UUID, IntentRow], intent_id: UUID, caller: Caller) -> IntentRow:
     """Return the intent that the caller may see. Raises Refusal `not_found`."""
     row = rows.get(intent_id)
-    if row is None or (
-        caller.accounts is not None and not caller.accounts & {row.wallet_id, row.counterparty_wallet_id}
-    ):
+    if row is None or sight_of(row, caller) is None:
         raise Refusal("not_found", "there is no such intent")
     return row
 
@@ -98,6 +122,31 @@ async def returned_of(uow: Any, intents: IntentReader, row: IntentRow) -> Return
         return None
     about = row.original_intent_id if row.direction in _BACK else None
     return await intents.returned_of(uow, about or row.id)
+
+
+_NOT_RECEIVED: Final[dict[str, Any]] = {
+    "requires_monitoring": False,
+    "on_behalf_of": None,
+    "reference": "",
+    "failure": None,
+    "deadline": None,
+}
+"""What who got the money is shown instead of what the payer's side alone knows."""
+_NOT_TOLD: Final = "the payer cannot pay this: why is the payer's to see"
+
+
+def intent_shown(row: IntentRow, caller: Caller, returned: ReturnedView | None = None) -> dict[str, Any]:
+    """Return as much of the intent as the caller may see, in the shape of `schemas.api.IntentView`."""
+    view = intent_view(row, returned)
+    sight = sight_of(row, caller)
+    if sight is Sight.WHOLE:
+        return view
+    if sight is Sight.ASKED:
+        failure = view["failure"]
+        return view | {"failure": failure and {"code": failure["code"], "message": _NOT_TOLD, "limit": None}}
+    # The fees on top are the payer's; those out of the amount say why less came.
+    taken = [leg for leg in row.fee_legs if leg.phase is FeePhase.POST or row.is_refund]
+    return view | _NOT_RECEIVED | {"fee_minor": 0, "fees": _fees(row, taken)}
 
 
 def intent_view(row: IntentRow, returned: ReturnedView | None = None) -> dict[str, Any]:
@@ -123,7 +172,7 @@ def intent_view(row: IntentRow, returned: ReturnedView | None = None) -> dict[st
         "currency": row.currency,
         "fee_minor": row.fee_minor,
         "received_minor": row.recipient_minor,
-        "fees": _fees(row) if row.fee_legs else [],
+        "fees": _fees(row, row.fee_legs) if row.fee_legs else [],
         "counterparty_wallet_id": row.counterparty_wallet_id,
         "direction": row.direction,
         "original_intent_id": row.original_intent_id,
@@ -147,8 +196,8 @@ def intent_view(row: IntentRow, returned: ReturnedView | None = None) -> dict[st
     }
 
 
-def _fees(row: IntentRow) -> list[dict[str, Any]]:
-    shown = plain_legs(row.fee_legs)
-    for leg, plain in zip(row.fee_legs, shown, strict=True):
+def _fees(row: IntentRow, legs: Sequence[FeeLeg]) -> list[dict[str, Any]]:
+    shown = plain_legs(legs)
+    for leg, plain in zip(legs, shown, strict=True):
         plain["currency"] = row.currency_of_fee(leg)
     return shown

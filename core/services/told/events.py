@@ -47,7 +47,9 @@ class TenantChanges:
 class Events(Protocol):
     """Where events are read, as the tenant."""
 
-    async def events_of_intent(self, uow: Any, intent_id: UUID, after: int, limit: int) -> list[EventView]: ...
+    async def events_of_intent(
+        self, uow: Any, intent_id: UUID, accounts: Sequence[UUID] | None, after: int, limit: int
+    ) -> list[EventView]: ...
 
     async def events_between(
         self, uow: Any, wanted: EventFilter, after: int, upto: int, limit: int
@@ -200,7 +202,7 @@ class EventService:
         after = position_of(cursor)
         async with self._unit_of_work(caller.context()) as uow:
             visible(await self._intents.load_intents(uow, [intent_id]), intent_id, caller)
-            found = await self._events.events_of_intent(uow, intent_id, after, limit + 1)
+            found = await self._events.events_of_intent(uow, intent_id, _covered(caller), after, limit + 1)
         more = len(found) > limit
         return EventPage(items=found[:limit], next_cursor=found[limit - 1].id if more else None)
 
@@ -220,7 +222,7 @@ class EventService:
             intent = visible(await self._intents.load_intents(uow, [intent_id]), intent_id, caller)
             if not IntentState(intent.state).is_terminal:
                 return False
-            return not await self._events.events_of_intent(uow, intent_id, after, 1)
+            return not await self._events.events_of_intent(uow, intent_id, _covered(caller), after, 1)
 
     async def follow_intent(
         self, follower: Follower, caller: Caller, intent_id: UUID, cursor: str | None
@@ -234,7 +236,7 @@ class EventService:
         while True:
             follower.news.clear()
             async with self._unit_of_work(caller.context()) as uow:
-                found = await self._events.events_of_intent(uow, intent_id, after, _PAGE)
+                found = await self._events.events_of_intent(uow, intent_id, _covered(caller), after, _PAGE)
             for event in found:
                 after = int(event.id)
                 yield event
@@ -299,7 +301,11 @@ class EventService:
 
 
 def _wanted(caller: Caller, types: tuple[str, ...]) -> EventFilter:
-    return EventFilter(types, None if caller.accounts is None else sorted(caller.accounts, key=lambda each: each.int))
+    return EventFilter(types, _covered(caller))
+
+
+def _covered(caller: Caller) -> list[UUID] | None:
+    return None if caller.accounts is None else sorted(caller.accounts, key=lambda each: each.int)
 
 
 def position_of(cursor: str | None) -> int:

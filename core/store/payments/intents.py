@@ -15,6 +15,7 @@ from core.domain.intents import ALLOWED, IntentRow, Move
 from core.services.payments.authorize import Moment
 from core.services.payments.read_intents import IntentFilter
 from core.store.columns import spare, spared_rows
+from core.store.payments.sights import sees, sees_all
 from core.store.settling.announced_returns import returned_of
 from core.store.told.event_wakes import WAKE_FOLLOWERS
 from core.store.unit_of_work import UnitOfWork, Write
@@ -276,7 +277,7 @@ class IntentStore:
             ("created_at >= {}", wanted.created_after),
             ("id >= fleet.first_id_at({}::timestamptz - interval '1 minute')", wanted.created_after),
             ("created_at < {}", wanted.created_before),
-            ("(wallet_id = ANY ({0}::uuid[]) OR counterparty_wallet_id = ANY ({0}::uuid[]))", wanted.accounts),
+            (_sees(wanted), wanted.accounts),
             ("id < {}", before),
         ):
             if value is not None:
@@ -286,6 +287,12 @@ class IntentStore:
             conditions.append("review_until IS NOT NULL")  # the index over the few that wait
         statement = f"{_SELECT} WHERE {' AND '.join(conditions)} ORDER BY id DESC LIMIT {int(limit)}"
         return [intent_of(row) for row in await uow.connection.fetch(statement, *values)]
+
+
+def _sees(wanted: IntentFilter) -> str:
+    own = "ANY ({0}::uuid[])"
+    # A reference is the payer's: who gets the money finds nothing by it, and so cannot try which one it is.
+    return sees_all(own) if wanted.reference is not None else sees(own, state="state")
 
 
 def _move_columns(uow: UnitOfWork, moves: Sequence[Move]) -> list[Any]:

@@ -11,6 +11,7 @@ import orjson
 
 from core.services.told.events import EventFilter, TenantChanges
 from core.store.database import Database
+from core.store.payments.sights import sees, sees_all
 from core.store.unit_of_work import UnitOfWork
 from schemas.events import EventView
 
@@ -21,7 +22,7 @@ _NEXT_TRANSACTION: Final = "SELECT pg_current_xact_id()::text::bigint"
 _OLDEST_OPEN: Final = "SELECT pg_snapshot_xmin(pg_current_snapshot())::text::bigint"
 _MARKS_MAX: Final = 1000
 _LOOK_AGAIN_S: Final = 0.005
-_COLUMNS: Final = "e.position, e.intent_id, e.seq, e.type, e.state, e.at, e.actor, e.data"
+_COLUMNS: Final = "e.position, e.intent_id, e.seq, e.type, e.state, e.at"
 # Somebody listens for a little longer than it takes to say so again.
 _WANTED: Final = """
 SELECT setval('fleet.events_wanted_until', greatest(last_value, extract(epoch FROM now())::bigint + $1))
@@ -71,15 +72,12 @@ class EventHorizon:
 class EventStore:
     """Events of the unit of work's tenant, oldest first."""
 
-    async def events_of_intent(self, uow: UnitOfWork, intent_id: UUID, after: int, limit: int) -> list[EventView]:
+    async def events_of_intent(
+        self, uow: UnitOfWork, intent_id: UUID, accounts: Sequence[UUID] | None, after: int, limit: int
+    ) -> list[EventView]:
         """Return an intent's events behind a position. They are written under its lock: none is skipped."""
-        rows = await uow.connection.fetch(
-            f"SELECT {_COLUMNS} FROM fleet.intent_events e WHERE intent_id = $1 AND position > $2"  # noqa: S608
-            f" ORDER BY seq LIMIT {int(limit)}",
-            intent_id,
-            after,
-        )
-        return [_event(row) for row in rows]
+        conditions, values = ["e.intent_id = $1 AND e.position > $2"], [intent_id, after]
+        return await _found(uow, conditions, values, accounts, "e.seq", limit)
 
     async def events_between(
         self, uow: UnitOfWork, wanted: EventFilter, after: int, upto: int, limit: int
@@ -87,21 +85,10 @@ class EventStore:
         """Return the tenant's events behind `after`, up to `upto`, that are wanted."""
         conditions = ["e.tenant_id = $1 AND e.position > $2 AND e.position <= $3"]
         values: list[Any] = [uow.context.tenant_id, after, upto]
-        join = ""
         if wanted.types:
             values.append(list(wanted.types))
             conditions.append(f"e.type = ANY (${len(values)}::text[])")
-        if wanted.accounts is not None:
-            values.append(list(wanted.accounts))
-            join = "JOIN fleet.intents i ON i.id = e.intent_id"
-            own = f"ANY (${len(values)}::uuid[])"
-            conditions.append(f"(i.wallet_id = {own} OR i.counterparty_wallet_id = {own})")
-        rows = await uow.connection.fetch(
-            f"SELECT {_COLUMNS} FROM fleet.intent_events e {join} WHERE {' AND '.join(conditions)}"  # noqa: S608
-            f" ORDER BY e.position LIMIT {int(limit)}",
-            *values,
-        )
-        return [_event(row) for row in rows]
+        return await _found(uow, conditions, values, wanted.accounts, "e.position", limit)
 
     async def position_after(self, uow: UnitOfWork, after: int, upto: int, count: int) -> int:
         """Return the position of the tenant's `count`-th event behind `after`, or `upto` where there are fewer."""
@@ -136,6 +123,37 @@ class EventWatch:
         async with self._database.acquire() as connection:
             rows = await connection.fetch(_CHANGED, tenants, after, upto)
         return [TenantChanges(row["tenant_id"], frozenset(row["intents"])) for row in rows]
+
+
+async def _found(
+    uow: UnitOfWork,
+    conditions: list[str],
+    values: list[Any],
+    accounts: Sequence[UUID] | None,
+    order: str,
+    limit: int,
+) -> list[EventView]:
+    """Return events; to who covers these accounts and gets the money alone, that it came, and not by whose hand.
+
+    What one may see of an event never changes, so a place in the log stays what it was.
+    """
+    columns, join = f"{_COLUMNS}, e.actor, e.data", ""
+    if accounts is not None:
+        values = [*values, list(accounts)]
+        own = f"ANY (${len(values)}::uuid[])"
+        join = "JOIN fleet.intents i ON i.id = e.intent_id"
+        conditions = [*conditions, sees(own, state="e.state", of="i.")]
+        whole = sees_all(own, of="i.")
+        columns = (
+            f"{_COLUMNS}, CASE WHEN {whole} THEN e.actor ELSE '' END AS actor,"
+            f" CASE WHEN {whole} THEN e.data ELSE '{{}}' END AS data"
+        )
+    rows = await uow.connection.fetch(
+        f"SELECT {columns} FROM fleet.intent_events e {join} WHERE {' AND '.join(conditions)}"  # noqa: S608
+        f" ORDER BY {order} LIMIT {int(limit)}",
+        *values,
+    )
+    return [_event(row) for row in rows]
 
 
 def _event(row: Any) -> EventView:

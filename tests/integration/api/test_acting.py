@@ -122,14 +122,16 @@ async def test_who_gets_the_money_can_neither_cancel_nor_confirm_the_payment(wor
     body = {"operation": "INTERNAL_P2P", "wallet_id": wallet, "counterparty_wallet_id": bens, "amount_minor": 5}
     asked = body | {"currency": "THB", "requires_monitoring": True}
     held = (await world.api.post("/v1/intents", asked, key="held")).json()
+    came = (await world.api.post("/v1/intents", body | {"currency": "THB"}, key="came")).json()
     for key in (await bound(world, "ben"), await world.other(accounts=[UUID(bens)])):
-        # The payment is seen on both sides, and decided about on one.
-        assert (await key.get(f"/v1/intents/{held['id']}")).status_code == 200
-        refused = await key.post(f"/v1/intents/{held['id']}/cancel", {})
-        assert (refused.status_code, refused.json()["code"]) == (403, "account_not_permitted")
-        confirm = {"amount_minor": 5, "fee_minor": 0}
-        refused = await key.post(f"/v1/intents/{held['id']}/confirm", confirm)
-        assert (refused.status_code, refused.json()["code"]) == (403, "account_not_permitted")
+        # What came is seen on both sides, and what is to come on one; it is decided about there alone.
+        for intent, status, code in ((held, 404, "not_found"), (came, 403, "account_not_permitted")):
+            assert (await key.get(f"/v1/intents/{intent['id']}")).status_code == (200 if status == 403 else 404)
+            refused = await key.post(f"/v1/intents/{intent['id']}/cancel", {})
+            assert (refused.status_code, refused.json()["code"]) == (status, code)
+            confirm = {"amount_minor": 5, "fee_minor": 0}
+            refused = await key.post(f"/v1/intents/{intent['id']}/confirm", confirm)
+            assert (refused.status_code, refused.json()["code"]) == (status, code)
     assert (await world.api.get(f"/v1/intents/{held['id']}")).json()["state"] == "REVIEW"
 
 
