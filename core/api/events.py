@@ -3,6 +3,7 @@
 import re
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import aclosing
+from functools import partial
 from typing import Annotated, Final
 
 import orjson
@@ -50,8 +51,9 @@ class EventRoutes(SignedRoutes):
         if not _wants_stream(request):
             return json_answer(await service.page(caller, types, query.cursor, query.limit))
         cursor = _last_seen(request, query.cursor)
+        renew = partial(self._renewed, request, caller)
         follower = service.hub.follow(caller.tenant_id, None)
-        return self._stream(follower, service.follow_all(follower, caller, types, cursor))
+        return self._stream(follower, service.follow_all(follower, renew, types, cursor))
 
     @tells(query=Page, streams=True, ends=True)
     async def list_of_intent(self, request: Request) -> Response:
@@ -64,8 +66,9 @@ class EventRoutes(SignedRoutes):
         cursor = _last_seen(request, query.cursor)
         if await service.has_ended(caller, intent_id, cursor):
             return Response(status_code=204)  # tells a browser's EventSource to come no more
+        renew = partial(self._renewed, request, caller)
         follower = service.hub.follow(caller.tenant_id, intent_id)
-        return self._stream(follower, service.follow_intent(follower, caller, intent_id, cursor))
+        return self._stream(follower, service.follow_intent(follower, renew, intent_id, cursor))
 
     def _stream(self, follower: Follower, events: AsyncIterator[EventView | str]) -> Response:
         hub = self._core.events.hub

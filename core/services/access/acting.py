@@ -40,11 +40,24 @@ async def confined(ports: ActingPorts, caller: Caller, method: str, path: str) -
             raise _missing("Fleet-On-Behalf-Of")
         return caller
     user = caller.acting.user
+    data = {"agent": caller.acting.agent, "method": method, "path": path}
+    act = Act(caller.tenant_id, caller.context().actor, "acted_for_user", f"user:{user}", data)
     async with ports.unit_of_work(caller.context()) as uow:
-        owned = await ports.wallets.owned_by(uow, user)
-        data = {"agent": caller.acting.agent, "method": method, "path": path}
-        act = Act(caller.tenant_id, caller.context().actor, "acted_for_user", f"user:{user}", data)
+        reached = await _within(uow, ports, caller, user)
         await ports.journal.append(uow, [act])
+    return reached
+
+
+async def reaching(ports: ActingPorts, caller: Caller) -> Caller:
+    """Return the caller as far as the user's wallets reach now, in the course of what was journalled when it began."""
+    if caller.acting is None:
+        return caller
+    async with ports.unit_of_work(caller.context()) as uow:
+        return await _within(uow, ports, caller, caller.acting.user)
+
+
+async def _within(uow: Any, ports: ActingPorts, caller: Caller, user: str) -> Caller:
+    owned = await ports.wallets.owned_by(uow, user)
     return replace(caller, accounts=owned if caller.accounts is None else owned & caller.accounts)
 
 

@@ -261,6 +261,13 @@ class Authenticator:
         await self.spend(nonce)
         return acting_of(caller, request)
 
+    async def living(self, key_id: str) -> Caller:
+        """Return whose key it is, as it was within `fresh_s`. Raises Refusal `unauthenticated` where it was revoked."""
+        live = await self._key(key_id, time.monotonic() - self._fresh_s)
+        if live is None:
+            raise _unauthenticated("the key was revoked")
+        return live.caller
+
     async def examine(self, request: SignedRequest) -> tuple[Caller, HeldNonce]:
         """Return whose key signed, whomever it acts for, and the nonce, which nobody has looked at yet.
 

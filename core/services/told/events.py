@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
@@ -97,6 +98,10 @@ class Follower:
     news: asyncio.Event = field(default_factory=asyncio.Event)
 
 
+Renew = Callable[[], Awaitable[Caller | None]]
+"""Says who asks as it is now; None where that one may ask no longer."""
+
+
 class EventHub:
     """Wakes the streams of this process: one listening connection and one look at the log for all of them.
 
@@ -108,6 +113,7 @@ class EventHub:
     ) -> None:
         self._watch, self._listen, self.pace = watch, listen, pace or Pace()
         self._followers: set[Follower] = set()
+        self._own: Counter[UUID] = Counter()
         self._tasks: list[asyncio.Task[None]] = []
         self._wake = asyncio.Event()
         self._seen = 0
@@ -118,19 +124,26 @@ class EventHub:
         return await self._watch.settled()
 
     def follow(self, tenant_id: UUID, intent_id: UUID | None) -> Follower:
-        """Take a place; give it back with `leave`. Raises Refusal `too_many_streams`."""
-        if self.closed or len(self._followers) >= self.pace.open_max:
-            text = f"this process has its {self.pace.open_max} streams open: come again, or ask for pages of events"
+        """Take a place; give it back with `leave`. Raises Refusal `too_many_streams`.
+
+        A tenant has at most as many as are free: however many it asks for, the others find places.
+        """
+        own, free = self._own[tenant_id], self.pace.open_max - len(self._followers)
+        if self.closed or own >= free:
+            text = f"this tenant has {own} of the process's streams and {free} are free: come again, or ask for pages"
             raise Refusal("too_many_streams", text)
         follower = Follower(tenant_id, intent_id)
         self._followers.add(follower)
+        self._own[tenant_id] += 1
         if not self._tasks:
             self._tasks = [asyncio.create_task(self._look()), asyncio.create_task(self._hear())]
         return follower
 
     def leave(self, follower: Follower) -> None:
         """Give a place back."""
-        self._followers.discard(follower)
+        if follower in self._followers:
+            self._followers.remove(follower)
+            self._own -= Counter((follower.tenant_id,))
         if not self._followers:
             for task in self._tasks:
                 task.cancel()
@@ -225,16 +238,20 @@ class EventService:
             return not await self._events.events_of_intent(uow, intent_id, _covered(caller), after, 1)
 
     async def follow_intent(
-        self, follower: Follower, caller: Caller, intent_id: UUID, cursor: str | None
+        self, follower: Follower, renew: Renew, intent_id: UUID, cursor: str | None
     ) -> AsyncIterator[EventView | str]:
         """Yield the intent's events behind the cursor as they come; where nothing came for a while, where it stands.
 
-        Ends after the event that ended the intent, or when the stream has been open for long enough.
+        Ends after the event that ended the intent, when the stream has been open for long enough, or when who asked
+        may ask no longer.
         """
         after = position_of(cursor)
         ends_s = time.monotonic() + self.hub.pace.longest_s
         while True:
             follower.news.clear()
+            caller = await renew()
+            if caller is None:
+                return
             async with self._unit_of_work(caller.context()) as uow:
                 found = await self._events.events_of_intent(uow, intent_id, _covered(caller), after, _PAGE)
             for event in found:
@@ -249,23 +266,26 @@ class EventService:
                     yield str(after)
 
     async def follow_all(
-        self, follower: Follower, caller: Caller, types: tuple[str, ...], cursor: str | None
+        self, follower: Follower, renew: Renew, types: tuple[str, ...], cursor: str | None
     ) -> AsyncIterator[EventView | str]:
-        """Yield events of all intents behind the cursor, or from now on.
+        """Yield events of all intents behind the cursor, or from now on, for as long as who asked may ask.
 
         At first, and where nothing came for a while, it yields where it stands: who comes back from there misses
         nothing that happened in between.
         """
-        wanted = _wanted(caller, types)
         after = await self.hub.settled() if cursor is None else position_of(cursor)
         yield str(after)
         ends_s = time.monotonic() + self.hub.pace.longest_s
         while True:
             follower.news.clear()
             upto = await self.hub.settled()
+            # Asked behind the horizon: a wallet that a user got since is known before the events of its payments.
+            caller = await renew()
+            if caller is None:
+                return
             reached = after
             if after < upto:
-                found, reached = await self._read(caller, wanted, after, upto, _PAGE)
+                found, reached = await self._read(caller, _wanted(caller, types), after, upto, _PAGE)
                 for event in found:
                     yield event
                 after = reached

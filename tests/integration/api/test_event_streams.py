@@ -2,19 +2,22 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import aclosing
+from contextlib import aclosing, asynccontextmanager, suppress
 from dataclasses import replace
+from uuid import UUID, uuid4
 
 import httpx
 import pytest
 
-from core.services.told.events import EventHub
+from core.domain.context import Context
+from core.services.problems import Refusal
+from core.services.told.events import EventHub, Follower
 from fleet.client import FleetClient, Refused
 from schemas.events import EventView
 from tests.integration.api.conftest import World, payout
 from tests.support.live_api import serving
 from tests.support.signed import Signed
-from tests.support.waiting import PATIENCE_S
+from tests.support.waiting import PATIENCE_S, until
 
 
 @pytest.fixture
@@ -125,6 +128,93 @@ async def test_one_stream_too_many_is_refused_and_a_place_that_is_given_back_is_
             await asyncio.sleep(0.01)
     async with aclosing(client.events(after="0")) as events:
         assert (await anext(events)).seq == 1
+
+
+async def test_one_tenants_streams_leave_places_to_the_others(world: World) -> None:
+    hub = hub_of(world)
+    hub.pace = replace(hub.pace, open_max=9)
+    first, second, third = (uuid4() for _ in range(3))
+
+    def taken(tenant: UUID) -> list[Follower]:
+        found: list[Follower] = []
+        with suppress(Refusal):
+            while True:
+                found.append(hub.follow(tenant, None))
+        with pytest.raises(Refusal) as refused:
+            hub.follow(tenant, None)
+        assert refused.value.code == "too_many_streams"
+        return found
+
+    places = [taken(tenant) for tenant in (first, second, third)]
+    assert [len(each) for each in places] == [5, 2, 1], "at most as many as are free when one is asked for"
+    for follower in (*places[1], *places[2]):
+        hub.leave(follower)
+        hub.leave(follower)
+    assert len(taken(second)) == 2, "what was given back is there once"
+    hub.close()
+
+
+@asynccontextmanager
+async def listening(url: str, client: Signed, path: str) -> AsyncIterator[tuple[list[str], asyncio.Task[None]]]:
+    """Follow a stream; what is told, as its lines, and who listens, done once the stream has ended."""
+    told: list[str] = []
+    opened = asyncio.Event()
+
+    async def listen() -> None:
+        async with httpx.AsyncClient(base_url=url, timeout=60) as http:
+            headers = client.headers("GET", path, b"") | {"Accept": "text/event-stream"}
+            async with http.stream("GET", path, headers=headers) as answer:
+                assert answer.status_code == 200
+                async for line in answer.aiter_lines():
+                    told.append(line)
+                    if line.startswith("id:"):  # from here on it misses nothing
+                        opened.set()
+
+    listener = asyncio.create_task(listen())
+    await asyncio.wait([listener, asyncio.create_task(opened.wait())], return_when=asyncio.FIRST_COMPLETED)
+    try:
+        yield told, listener
+    finally:
+        listener.cancel()
+        await asyncio.gather(listener, return_exceptions=True)
+
+
+async def test_the_stream_of_a_key_that_was_revoked_tells_nothing_more_and_ends(world: World, url: str) -> None:
+    wallet = await world.funded_wallet(10_000)
+    await world.register()
+    other = await world.other()
+    # Signs of life are far between: what ends it is what it would have told.
+    hub_of(world).pace = replace(hub_of(world).pace, keep_alive_s=600)
+    waiting = (await world.api.post("/v1/intents", payout(wallet), key="before")).json()["id"]
+    paths = ("/v1/events", f"/v1/intents/{waiting}/events")
+    async with listening(url, other, paths[0]) as (all_told, every), listening(url, other, paths[1]) as (told, one):
+        await until(lambda: "event: accepted" in told)
+        await world.core.keys.revoke(Context(None, "test"), other.key_id)
+        await asyncio.sleep(2.1)  # what is known of a key is looked up anew after two seconds
+        await world.api.post("/v1/intents", payout(wallet), key="after")
+        await world.api.post(f"/v1/intents/{waiting}/cancel", {})
+        async with asyncio.timeout(PATIENCE_S):
+            await asyncio.gather(every, one)
+    assert [line for line in all_told + told if line.startswith("event:")] == ["event: accepted"]
+    assert hub_of(world)._followers == set()
+
+
+async def test_a_silent_stream_of_a_revoked_key_ends_with_the_next_sign_of_life(world: World, url: str) -> None:
+    hub_of(world).pace = replace(hub_of(world).pace, keep_alive_s=0.2)
+    other = await world.other()
+    async with listening(url, other, "/v1/events") as (_, listener):
+        await world.core.keys.revoke(Context(None, "test"), other.key_id)
+        async with asyncio.timeout(PATIENCE_S):
+            await listener
+
+
+async def test_a_users_stream_tells_of_a_wallet_that_was_opened_after_it_began(world: World, url: str) -> None:
+    await world.register()
+    acting = await world.other(acts_for_users=True)
+    acting.on_behalf_of = "anna"
+    async with listening(url, acting, "/v1/events") as (told, _):
+        await world.funded_wallet(100)
+        await until(lambda: "event: accepted" in told)
 
 
 async def test_a_silent_stream_shows_signs_of_life_and_ends_when_it_was_open_for_long_enough(

@@ -32,6 +32,7 @@ from tests.support.browsing import Browser
 from tests.support.commands import SETTINGS, fleet_command
 from tests.support.issuer import AUDIENCE, CLIENT_ID, CLIENT_SECRET, LocalIssuer, local_issuer
 from tests.support.live_api import serving
+from tests.support.waiting import PATIENCE_S
 
 _ROLES = "lookers=viewer,oncall=operator,leads=approver,heads=admin"
 
@@ -209,6 +210,26 @@ async def test_one_of_the_systems_people_reads_a_tenants_payments_by_naming_it(p
     there = await provided.call("GET", f"/v1/intents/{intent}", token, **{"Fleet-Tenant": str(world.caller.tenant_id)})
     assert there.json()["id"] == str(intent)
     assert (await provided.call("GET", f"/v1/intents/{intent}", token)).status_code == 404
+
+
+async def test_the_stream_of_a_person_who_is_revoked_ends_with_the_next_sign_of_life(provided: Provided) -> None:
+    world = provided.console.world
+    intent = await world.pay(await world.wallet(1000))
+    hub = provided.core.events.hub
+    hub.pace = replace(hub.pace, keep_alive_s=0.2)
+    token = provided.issuer.token(preferred_username="olaf", groups=["lookers"])
+    headers = {"Authorization": f"Bearer {token}", "Fleet-Tenant": str(world.caller.tenant_id)}
+    headers["Accept"] = "text/event-stream"
+    told: list[str] = []
+    async with serving(provided.core) as url, httpx.AsyncClient(base_url=url, timeout=PATIENCE_S) as http:
+        async with http.stream("GET", f"/v1/intents/{intent}/events", headers=headers) as answer:
+            async for line in answer.aiter_lines():
+                told.append(line)
+                if told.count(": still here") == 3:
+                    await provided.core.people.revoke("person:petra", "olaf")
+        assert "event: accepted" in told
+        again = await http.get(f"/v1/intents/{intent}/events", headers=headers)
+        assert (again.status_code, again.json()["code"]) == (401, "sign_in_refused")
 
 
 async def test_the_command_line_works_with_a_persons_token_instead_of_a_key(
