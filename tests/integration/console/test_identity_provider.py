@@ -1,5 +1,6 @@
 """Signing in by a real provider on loopback, and its bearer tokens at the API; what it may not say is refused."""
 
+import asyncio
 import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -222,13 +223,14 @@ async def test_the_stream_of_a_person_who_is_revoked_ends_with_the_next_sign_of_
     headers["Accept"] = "text/event-stream"
     told: list[str] = []
     async with serving(provided.core) as url, httpx.AsyncClient(base_url=url, timeout=PATIENCE_S) as http:
-        async with http.stream("GET", f"/v1/intents/{intent}/events", headers=headers) as answer:
+        path = f"/v1/intents/{intent}/events"
+        async with asyncio.timeout(PATIENCE_S), http.stream("GET", path, headers=headers) as answer:
             async for line in answer.aiter_lines():
                 told.append(line)
-                if told.count(": still here") == 3:
+                if line == ": still here" and told.count(line) == 3:
                     await provided.core.people.revoke("person:petra", "olaf")
         assert "event: accepted" in told
-        again = await http.get(f"/v1/intents/{intent}/events", headers=headers)
+        again = await http.get(path, headers=headers)
         assert (again.status_code, again.json()["code"]) == (401, "sign_in_refused")
 
 
