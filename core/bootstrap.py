@@ -106,6 +106,8 @@ PASSING_FAULTS: tuple[type[Exception], ...] = (
     asyncpg.LockNotAvailableError,
 )
 """Faults that are nobody's request's: the database is away, restarting, full or busy, or transactions deadlocked."""
+UNSTORABLE: tuple[type[Exception], ...] = (asyncpg.DataError,)
+"""Faults of a value that was sent: no repeat of it is ever stored."""
 
 
 @dataclass(frozen=True, slots=True)

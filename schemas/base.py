@@ -53,4 +53,4 @@ def _on_the_calendar(moment: datetime) -> datetime:
 
 
 AnyMoment = Annotated[AwareDatetime, AfterValidator(_on_the_calendar)]
-"""A moment to look before or behind: any that there is in UTC."""
+"""Any moment that there is in UTC, and so one that can be stored, or looked before and behind."""

@@ -7,7 +7,7 @@ from uuid import UUID
 
 from pydantic import Field
 
-from schemas.base import Contract
+from schemas.base import AnyMoment, Contract
 from schemas.jobs import AmountMinor, CurrencyCode
 
 TRANSACTION_LENGTH_MAX: Final = 64
@@ -99,7 +99,7 @@ class ProviderPayment(Contract):
     confirmed: bool = False
     """Of a callback: whether its signature covers every field above, or the status was read again before. Otherwise
     nothing is credited before the core has asked."""
-    occurred_at: datetime
+    occurred_at: AnyMoment
     evidence_id: UUID | None = None
 
 

@@ -8,9 +8,9 @@ from enum import StrEnum
 from typing import Annotated, Final
 from uuid import UUID
 
-from pydantic import AwareDatetime, Field
+from pydantic import Field
 
-from schemas.base import Contract
+from schemas.base import AnyMoment, Contract
 from schemas.jobs import CurrencyCode, RailName
 from schemas.money import MAX_AMOUNT_MINOR
 
@@ -67,7 +67,7 @@ class RegisterLine(Contract):
     """What the provider took for it; None where the register does not tell."""
     currency: CurrencyCode
     status: RegisterStatus
-    at: AwareDatetime
+    at: AnyMoment
 
 
 class RegisterWanted(Contract):

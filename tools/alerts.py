@@ -87,8 +87,8 @@ _MONEY: Final = (
     Alert(
         "BankMessageRefused", "page",
         'sum(increase(fleet_bank_messages_total{outcome="refused"}[1h]))'
-        " + sum(increase(fleet_bank_entries_refused_total[1h])) > 0",
-        "The bank's adapter cannot read a message of the bank, or an entry of one.", "fleet-ledger",
+        " + sum(increase(fleet_bank_entries_refused_total[1h])) > 0 or sum(fleet_bank_facts_refused) > 0",
+        "A message of the bank, or an entry of one, is not read, or the core refuses what it tells.", "fleet-ledger",
     ),
     Alert(
         "OutboxStuck", "page",

@@ -115,19 +115,27 @@ class Mailbox:
             # A file that comes again is the same file, whatever number it comes under.
             metrics.MESSAGES.labels("duplicate").inc()
             return
-        self._bodies.add(digest)
         try:
             facts = read_report(body, self._names)
-        except XmlRefusedError as error:
-            # One unreadable message must not hide those behind it; what it was about stays open.
+        except Exception as error:  # noqa: BLE001 - one unreadable message must not hide those behind it
+            # What it was about stays open. No text but ours is logged: any other may quote the message.
             metrics.MESSAGES.labels("refused").inc()
-            log.error("message %d of the bank is not read: %s", self._next, error)  # noqa: TRY400 - the text is ours
-            return
-        metrics.MESSAGES.labels("read").inc()
+            why = error if isinstance(error, XmlRefusedError) else type(error).__name__
+            log.error("message %d of the bank is not read: %s", self._next, why)  # noqa: TRY400
+            facts = []
+        else:
+            metrics.MESSAGES.labels("read").inc()
         for fact in facts:
-            self._learn(fact)
-            for listener in self.listeners:
-                listener(fact)
+            for take in (self._learn, *self.listeners):
+                self._give(take, fact)
+        self._bodies.add(digest)
+
+    def _give(self, take: Callable[[Fact], None], fact: Fact) -> None:
+        try:
+            take(fact)
+        except Exception as error:  # noqa: BLE001 - money that stands beside what is odd is told
+            metrics.ENTRIES_REFUSED.inc()
+            log.error("a fact in message %d of the bank is not taken: %s", self._next, type(error).__name__)  # noqa: TRY400
 
     def _learn(self, fact: Fact) -> None:
         match fact:

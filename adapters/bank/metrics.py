@@ -3,7 +3,7 @@
 from enum import StrEnum
 from typing import Final
 
-from prometheus_client import Counter
+from prometheus_client import Counter, Gauge
 
 
 class GapKind(StrEnum):
@@ -20,6 +20,9 @@ STATEMENT_GAPS: Final = Counter(
 MESSAGES: Final = Counter("fleet_bank_messages_total", "Messages of the bank by what was made of them.", ["outcome"])
 ENTRIES_REFUSED: Final = Counter(
     "fleet_bank_entries_refused_total", "Entries of the bank's messages that are not read; those beside them are."
+)
+FACTS_REFUSED: Final = Gauge(
+    "fleet_bank_facts_refused", "Money in that the core refuses to take note of, told again every minute."
 )
 
 # An increase is seen only from a figure that was there before.

@@ -16,6 +16,11 @@ from schemas.money import MAX_AMOUNT_MINOR, AmountError, currency_of, to_minor
 NOT_PROVIDED: Final = "NOTPROVIDED"
 """An EndToEndId that names nothing, and so matches nothing."""
 _OWN_NAME: Final = "Refs/AcctSvcrRef"
+_SEQUENCE_DIGITS: Final = 18
+"""The longest number of a statement that is one, as the standard has it."""
+_PART_SIGNS: Final = 20
+_YEARS: Final = range(1990, 2200)
+"""A value date outside of them is a placeholder, such as 0001-01-01: it tells no day."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,7 +180,7 @@ def _accounts(message: etree._Element, kind: str, name: str, names: Names) -> It
             try:
                 movements = list(_movements(entry, account, name, names))
                 signed_minor, is_credit = _amount(entry, "Amt")[0], text_at(entry, "CdtDbtInd") == "CRDT"
-            except (XmlRefusedError, AmountError) as error:
+            except Exception as error:  # noqa: BLE001 - whatever is odd about one movement takes no other along
                 yield RefusedEntry(account, _why(error), source_of(entry))
                 continue
             total_minor += signed_minor if is_credit else -signed_minor
@@ -187,19 +192,21 @@ def _accounts(message: etree._Element, kind: str, name: str, names: Names) -> It
 def _balanced(statement: etree._Element, account: str, entries_minor: int) -> Balanced | RefusedEntry:
     try:
         opening_minor, closing_minor = _balance(statement, "OPBD"), _balance(statement, "CLBD")
-    except (XmlRefusedError, AmountError) as error:
+    except Exception as error:  # noqa: BLE001 - as of a movement
         return RefusedEntry(account, _why(error), text_at(statement, "Id"))
     sequence = text_at(statement, "ElctrncSeqNb")
-    number = int(sequence) if sequence.isascii() and sequence.isdigit() else None
+    is_number = sequence.isascii() and sequence.isdigit() and len(sequence) <= _SEQUENCE_DIGITS
+    number = int(sequence) if is_number else None
     return Balanced(account, text_at(statement, "Id"), number, opening_minor, closing_minor, entries_minor)
 
 
 def _day(entry: etree._Element) -> str:
     told = (text_at(entry, "ValDt/Dt") or text_at(entry, "ValDt/DtTm"))[:10]
     try:
-        return date.fromisoformat(told).isoformat() if told else ""
+        day = date.fromisoformat(told) if told else None
     except ValueError as error:
         raise XmlRefusedError("a value date that is none") from error
+    return day.isoformat() if day is not None and day.year in _YEARS else ""
 
 
 def _page(part: etree._Element) -> str:
@@ -283,7 +290,10 @@ def _part_name(whole: str, part: str) -> str:
     name = f"{whole}/{part}"
     if len(name) <= TRANSACTION_LENGTH_MAX and all("!" <= each <= "~" for each in part):
         return name
-    return f"{whole}/{hashlib.sha256(part.encode()).hexdigest()[:20]}"
+    longest = TRANSACTION_LENGTH_MAX - _PART_SIGNS - 1
+    # What is cut off still counts: of two long names that begin alike, two parts stay two.
+    told = part if len(whole) <= longest else name
+    return f"{whole[:longest]}/{hashlib.sha256(told.encode()).hexdigest()[:_PART_SIGNS]}"
 
 
 def _balance(statement: etree._Element, code: str) -> int | None:
@@ -299,7 +309,7 @@ def _returns(message: etree._Element) -> Iterator[Fact]:
         source = source_of(each)
         try:
             amount_minor, currency = _returned_amount(each)
-        except (XmlRefusedError, AmountError) as error:
+        except Exception as error:  # noqa: BLE001 - as of a movement
             yield RefusedEntry("", _why(error), source)
             continue
         reason = text_at(each, "RtrRsnInf/Rsn/Cd") or text_at(each, "RtrRsnInf/Rsn/Prtry")
@@ -322,8 +332,10 @@ def _returned_amount(each: etree._Element) -> tuple[int, str]:
     return amount_minor, currency
 
 
-def _why(error: XmlRefusedError | AmountError) -> str:
-    return str(error) if isinstance(error, XmlRefusedError) else "an amount that is none"
+def _why(error: Exception) -> str:
+    # Any other text may quote the message.
+    known = str(error) if isinstance(error, XmlRefusedError) else type(error).__name__
+    return "an amount that is none" if isinstance(error, AmountError) else known
 
 
 def _amount(element: etree._Element, path: str) -> tuple[int, str]:

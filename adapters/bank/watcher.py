@@ -2,12 +2,15 @@
 
 import asyncio
 import logging
+import time as clock
 from collections import deque
 from datetime import UTC, datetime, time
+from itertools import islice
 from zoneinfo import ZoneInfo
 
 from redis.exceptions import RedisError
 
+from adapters.bank import metrics
 from adapters.bank.answers import RETURN_REASONS, outcome_of
 from adapters.bank.files import Files
 from adapters.bank.mailbox import Mailbox
@@ -18,8 +21,9 @@ from adapters.bank.settings import BankSettings
 from adapters.runtime import errors
 from adapters.runtime.core_client import CoreRefusedError, CoreUnavailableError
 from adapters.runtime.port import Listener
+from adapters.runtime.telling import tell_facts
 from schemas.announced_returns import MOST_ANNOUNCED, REASON_LENGTH_MAX, AnnouncedReturn, AnnouncedReturns
-from schemas.collections import PaymentKind, PaymentSource, PaymentStatus, ProviderPayment, ProviderPaymentBatch
+from schemas.collections import PaymentKind, PaymentSource, PaymentStatus, ProviderPayment
 from schemas.ids import derive_id
 from schemas.operations import JobKind
 from schemas.rails import EvidenceItem
@@ -28,6 +32,8 @@ from schemas.results import Basis, Result, Verdict
 log = logging.getLogger(__name__)
 
 _PAGE = 200
+_AGAIN_S = 60
+"""How long a fact that the core refused waits, in seconds, until it is told again."""
 _REFERENCE_MAX = 40
 """The longest reference, in characters, that a file of ours can name."""
 _EVIDENCE_MAX = 64_000
@@ -41,6 +47,8 @@ class Watcher:
         self._seen: set[tuple[str, bool, str, int]] = set()
         self._facts: deque[ProviderPayment] = deque()
         self._came_back: deque[Entry] = deque()
+        self._refused: deque[ProviderPayment] = deque()
+        self._again_at_s = 0.0
         self._early: dict[str, list[Entry]] = {}
         self._announced: deque[AnnouncedReturn] = deque()
         mailbox.listeners.append(self._note)
@@ -61,21 +69,48 @@ class Watcher:
             await asyncio.sleep(self._settings.watch_every_s)
 
     async def tell(self, listener: Listener) -> None:
-        """Tell what waits. Raises the core client's errors and RedisError; what was not told goes on waiting."""
-        while self._came_back:
-            await self._tell_return(listener, self._came_back[0])
+        """Tell what waits. Raises the core client's errors and RedisError; what was not told goes on waiting.
+
+        What the core refuses by itself is set aside and told again every minute, a page of it, behind all others.
+        """
+        for _ in range(len(self._came_back)):
+            later = await self._try_return(listener, self._came_back[0])
             self._came_back.popleft()
+            self._came_back += later
         while self._facts:
-            page = [self._facts[at] for at in range(min(_PAGE, len(self._facts)))]
-            await listener.post_payments(ProviderPaymentBatch(facts=page))
-            for _ in page:
-                self._facts.popleft()
+            await self._tell_page(listener, self._facts)
+        if self._refused and clock.monotonic() >= self._again_at_s:
+            await self._tell_page(listener, self._refused)
         # Last: they move nothing, and hold nothing up that does.
         while self._announced:
             items = [self._announced[at] for at in range(min(MOST_ANNOUNCED, len(self._announced)))]
             await listener.announce(self._batch(items))
             for _ in items:
                 self._announced.popleft()
+
+    async def _tell_page(self, listener: Listener, waiting: deque[ProviderPayment]) -> None:
+        page = list(islice(waiting, _PAGE))
+        refused = await tell_facts(listener, page)
+        for _ in page:
+            waiting.popleft()
+        if refused:
+            self._refused += refused
+            self._again_at_s = clock.monotonic() + _AGAIN_S
+        metrics.FACTS_REFUSED.set(len(self._refused))
+
+    async def _try_return(self, listener: Listener, entry: Entry) -> list[Entry]:
+        """Tell of money that came back; return it where the core refuses it, to be told in the next round."""
+        try:
+            await self._tell_return(listener, entry)
+        except CoreRefusedError as error:
+            log.warning("money that came back is told later: %s", error)
+            return [entry]
+        except (CoreUnavailableError, RedisError):
+            raise
+        except Exception as error:  # noqa: BLE001 - no other return and no payment in waits behind an odd one
+            metrics.ENTRIES_REFUSED.inc()
+            log.error("money that came back is not told: %s", type(error).__name__)  # noqa: TRY400 - may quote the bank
+        return []
 
     async def _tell_return(self, listener: Listener, entry: Entry) -> None:
         reference = entry.end_to_end_id
@@ -142,7 +177,6 @@ class Watcher:
         movement = (fact.bank_reference, fact.is_credit, fact.end_to_end_id, fact.amount_minor)
         if not fact.amount_minor or movement in self._seen or self._mailbox.is_total(fact):
             return  # told before, told in parts, or nothing that moved
-        self._seen.add(movement)
         if fact.is_credit and fact.is_return:
             self._came_back.append(fact)
         elif fact.is_credit:
@@ -154,6 +188,8 @@ class Watcher:
             self._facts.append(self._fact(fact, PaymentKind.RETURN, paid_in or fact.bank_reference))
         else:
             self._came_back += self._early.pop(fact.end_to_end_id, ())
+        # Only now: where it could not be taken, another message that shows it may be read better.
+        self._seen.add(movement)
 
     def _fact(
         self, entry: Entry, kind: PaymentKind, transaction_id: str, reference: str | None = None

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable
 from typing import Final
+from zoneinfo import ZoneInfo
 
 from pydantic import ValidationError
 
@@ -21,6 +22,7 @@ from adapters.promptpay.models import (
 from adapters.promptpay.settings import PromptPaySettings
 from adapters.runtime import errors
 from adapters.runtime.callbacks import CallbackRefused, check_hmac
+from adapters.runtime.moments import storable
 from adapters.runtime.port import Callback, Order, Outcome, Verified
 from adapters.runtime.references import ReferenceTaken, ReferenceUnknown, status_of_existing
 from schemas.collections import (
@@ -37,6 +39,7 @@ from schemas.operations import OperationType
 from schemas.results import Basis, Verdict
 
 _THB: Final = currency_of("THB")
+_BANGKOK: Final = ZoneInfo("Asia/Bangkok")
 
 # Nobody paid, says the code: where payments are listed all the same, they are what counts.
 _UNPAID: Final = frozenset({Verdict.AWAITING_PAYMENT, Verdict.EXPIRED, Verdict.CANCELLED})
@@ -137,7 +140,7 @@ class PromptPayCollections:
             reference=told.client_ref,
             source=PaymentSource.CALLBACK,
             confirmed=True,
-            occurred_at=told.occurred_at,
+            occurred_at=storable(told.occurred_at, _BANGKOK),
         )
 
     def _standing(self, answer: QrAnswer, order: Order, evidence: str) -> Outcome:

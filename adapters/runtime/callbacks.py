@@ -8,6 +8,7 @@ import hashlib
 import hmac
 import ipaddress
 import logging
+import re
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
@@ -29,7 +30,9 @@ CALLBACKS: Final = Counter("fleet_adapter_callbacks_total", "Callbacks of a prov
 _SEEN: Final = 10_000
 """Events remembered in this process; the core remembers all of them."""
 
+Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+_WITH_PORT: Final = re.compile(r"\[([0-9A-Fa-f:.]+)\](?::[0-9]{1,5})?|([0-9.]+):[0-9]{1,5}", re.ASCII)
 
 
 class CallbackRefused(Exception):  # noqa: N818 - named by outcome
@@ -83,7 +86,7 @@ class CallbackReceiver:
         """Listen on every path: the provider was given one, and the signature says whether it is the provider."""
         app = web.Application(client_max_size=self._own.max_body_bytes)
         app.router.add_route("POST", "/{path:.*}", self._receive)
-        self._runner = web.AppRunner(app, access_log=None)
+        self._runner = web.AppRunner(app, access_log=None, auto_decompress=False)
         await self._runner.setup()
         await web.TCPSite(self._runner, host, port).start()
 
@@ -110,6 +113,9 @@ class CallbackReceiver:
         sender = self._sender(request)
         if self._own.allowed and (sender is None or not _within(sender, self._own.allowed)):
             raise CallbackRefused("sender_not_allowed", 403)
+        if request.headers.get("Content-Encoding", "identity").strip().lower() not in ("identity", ""):
+            # What is signed is the bytes on the wire: unpacked, they are others.
+            raise CallbackRefused("unsupported_encoding", 415)
         body = await self._body(request)
         headers = {name.lower(): value for name, value in request.headers.items()}
         verified = await self._rail.verify(Callback(body, headers, request.path))
@@ -148,22 +154,35 @@ class CallbackReceiver:
         if len(self._seen) > _SEEN:
             self._seen.popitem(last=False)
 
-    def _sender(self, request: web.Request) -> str | None:
+    def _sender(self, request: web.Request) -> Address | None:
         """Return whose request it is: the peer's, unless that is a proxy of ours, which tells whom it speaks for."""
-        peer = request.remote
+        peer = address_of(request.remote or "")
         if peer is None or not _within(peer, self._own.trusted_proxies):
             return peer
         told = [each.strip() for each in ",".join(request.headers.getall("X-Forwarded-For", [])).split(",")]
-        return next((each for each in reversed(told) if each and not _within(each, self._own.trusted_proxies)), None)
+        for each in reversed([each for each in told if each]):
+            address = address_of(each)
+            if address is None or not _within(address, self._own.trusted_proxies):
+                return address  # what is no address ends the search: whoever stands before it is only said to be there
+        return None
 
 
 def _with_evidence(fact: ProviderPayment, item: EvidenceItem) -> ProviderPayment:
     return fact.model_copy(update={"evidence_id": item.id})
 
 
-def _within(address: str, networks: Sequence[Network]) -> bool:
+def address_of(told: str) -> Address | None:
+    """Return the address that a front tells, with its port or without; None for what is none.
+
+    An IPv4 address within IPv6 (`::ffff:203.0.113.7`), as sockets of both kinds tell it, is the IPv4 address.
+    """
+    found = _WITH_PORT.fullmatch(told.strip('"'))
     try:
-        parsed = ipaddress.ip_address(address)
+        address = ipaddress.ip_address(found[1] or found[2] if found else told.strip('"'))
     except ValueError:
-        return False
-    return any(parsed.version == network.version and parsed in network for network in networks)
+        return None
+    return getattr(address, "ipv4_mapped", None) or address
+
+
+def _within(address: Address, networks: Sequence[Network]) -> bool:
+    return any(address.version == network.version and address in network for network in networks)

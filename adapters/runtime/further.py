@@ -9,13 +9,13 @@ from pydantic import ValidationError
 from adapters.runtime.core_client import CoreRefusedError, CoreUnavailableError, PaymentsPort
 from adapters.runtime.execution import Executed
 from adapters.runtime.port import Outcome
+from adapters.runtime.telling import tell_facts
 from schemas.collections import (
     MOST_FURTHER,
     PaymentKind,
     PaymentSource,
     PaymentStatus,
     ProviderPayment,
-    ProviderPaymentBatch,
 )
 from schemas.permits import Granted
 from schemas.results import Verdict
@@ -36,14 +36,24 @@ async def told_apart(core: PaymentsPort, granted: Granted, executed: Executed) -
         return executed
     try:
         facts = _facts(granted, outcome)
-        for at in range(0, len(facts), _PAGE):
-            await core.post_payments(ProviderPaymentBatch(facts=facts[at : at + _PAGE]))
+        # No other may take the place of the first one.
+        refused = await tell_facts(core, facts[:1])
+        for at in range(1, len(facts) if not refused else 1, _PAGE):
+            refused += await tell_facts(core, facts[at : at + _PAGE])
     except (CoreUnavailableError, CoreRefusedError, ValidationError) as error:
         log.warning("%d payments for one collection are not taken: %s", len(outcome.further), type(error).__name__)
-        doubt = Outcome(Verdict.UNKNOWN, reason="payments_not_taken", evidence=outcome.evidence, basis=outcome.basis)
-        return executed._replace(outcome=doubt)
+        return _doubted(executed)
+    if refused:
+        log.error("%d of %d payments for one collection are refused by the core", len(refused), len(facts))
+        return _doubted(executed)
     log.warning("%d payments came for one collection, told apart from its verdict", len(facts))
     return executed._replace(outcome=outcome._replace(further=()))
+
+
+def _doubted(executed: Executed) -> Executed:
+    was = executed.outcome
+    doubt = Outcome(Verdict.UNKNOWN, reason="payments_not_taken", evidence=was.evidence, basis=was.basis)
+    return executed._replace(outcome=doubt)
 
 
 def _facts(granted: Granted, outcome: Outcome) -> list[ProviderPayment]:

@@ -1,14 +1,16 @@
 """Money in over SBP: QR codes, their payments, refunds, and callbacks whose status is read again before it counts."""
 
 import hashlib
+import logging
 import re
 from collections.abc import Mapping, Sequence
-from datetime import UTC
+from datetime import UTC, datetime
 from typing import Any, Final
 from zoneinfo import ZoneInfo
 
 from adapters.runtime import errors
 from adapters.runtime.callbacks import CallbackRefused
+from adapters.runtime.moments import storable
 from adapters.runtime.port import Callback, Order, Outcome, Verified
 from adapters.runtime.references import ReferenceTaken, ReferenceUnknown, status_of_existing
 from adapters.sbp import signing, verdicts
@@ -29,6 +31,8 @@ from schemas.collections import (
 from schemas.money import to_major_text, to_minor
 from schemas.operations import OperationType
 from schemas.results import Basis, Verdict
+
+log = logging.getLogger(__name__)
 
 _MOSCOW: Final = ZoneInfo("Europe/Moscow")
 _LINK_TYPES: Final[Mapping[str, str]] = {QrType.STATIC: "01", QrType.DYNAMIC: "02"}
@@ -130,7 +134,7 @@ class CollectsByQr:
             if not _shows(listed, told):
                 # Told of before the order shows it: acknowledged now, nobody would tell of it again.
                 raise CallbackRefused("status_lags", 503)
-            facts = [self._fact(each, reference, evidence) for each in listed]
+            facts = self._readable(listed, reference, evidence)
             return Verified(facts, _as_read(event_id, facts))
         except ReferenceUnknown as error:
             if verdicts.PAYMENT_STATUSES.get(str(told["paymentStatus"])) is Verdict.PAID:
@@ -138,6 +142,18 @@ class CollectsByQr:
             return Verified([], event_id)
         except errors.AdapterError as error:
             raise CallbackRefused("status_not_told", 503) from error
+
+    def _readable(self, listed: Sequence[PaymentAnswer], reference: str, evidence: str) -> list[ProviderPayment]:
+        """Return the order's payments; one without sense is left to whoever asks for the order, and hides no other."""
+        facts = []
+        for each in listed:
+            try:
+                facts.append(self._fact(each, reference, evidence))
+            except (ValueError, errors.ProtocolViolation):
+                log.error("a payment of an order has no sense, and is not told by its callback")  # noqa: TRY400
+        if listed and not facts:
+            raise CallbackRefused("status_not_told", 503)
+        return facts
 
     def _fact(self, payment: PaymentAnswer, reference: str, evidence: str) -> ProviderPayment:
         return ProviderPayment(
@@ -150,7 +166,7 @@ class CollectsByQr:
             reference=reference,
             source=PaymentSource.CALLBACK,
             confirmed=True,
-            occurred_at=payment.transaction_date.astimezone(UTC),
+            occurred_at=storable(payment.transaction_date, _MOSCOW).astimezone(UTC),
         )
 
     def _out(self, payout: dict[str, Any]) -> ProviderPayment:
@@ -166,11 +182,18 @@ class CollectsByQr:
                     "currency": RUB.code,
                     "reference": payout["id"],
                     "source": PaymentSource.CALLBACK,
-                    "occurred_at": payout["status"]["date"],
+                    "occurred_at": _told_at(payout["status"]["date"]),
                 }
             )
         except (KeyError, TypeError, ValueError) as error:
             raise CallbackRefused("malformed", 400) from error
+
+
+def _told_at(told: object) -> datetime:
+    """Raises ValueError and TypeError for what is no moment."""
+    if not isinstance(told, str):
+        raise TypeError("a moment is text")
+    return storable(datetime.fromisoformat(told), _MOSCOW)
 
 
 def _shows(listed: Sequence[PaymentAnswer], told: Mapping[str, Any]) -> bool:

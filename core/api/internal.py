@@ -2,7 +2,8 @@
 
 import logging
 from collections import Counter
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 
 from fastapi import FastAPI, Request, Response
@@ -18,7 +19,7 @@ from core.api.rail_routes import rail_routes
 from core.api.registers import register_routes
 from core.api.requests import BATCH_BODY_MAX_BYTES, SignedAndUnspent, parse, read_body, signed_by
 from core.api.signed_routes import Route
-from core.bootstrap import PASSING_FAULTS, Core
+from core.bootstrap import PASSING_FAULTS, UNSTORABLE, Core
 from core.domain.context import Context
 from core.services.access.keys import Caller, HeldNonce
 from core.services.problems import Refusal
@@ -57,6 +58,8 @@ def install_internal(app: FastAPI, core: Core, throttle: Throttle) -> HotPaths:
 
     def unit_of_work(rail: str, behind: str | None = None) -> AbstractAsyncContextManager[UnitOfWork]:
         return core.worker_database.unit_of_work(Context(None, f"rail:{rail}"), behind=behind)
+
+    storing = _storing(unit_of_work)
 
     async def ask_permits(request: Request) -> Response:
         """Ask whether jobs may be sent; each has its answer."""
@@ -104,17 +107,34 @@ def install_internal(app: FastAPI, core: Core, throttle: Throttle) -> HotPaths:
         ("POST", "/internal/v1/permits", ask_permits, PermitResponse, 200, PermitRequest),
         ("POST", "/internal/v1/evidence", keep_evidence, EvidenceKept, 200, EvidenceBatch),
         *rail_routes(ports.rails, unit_of_work, _caller_of),
-        *file_routes(FileStore(vault), unit_of_work, _caller_of),
-        *message_routes(MessageStore(vault), unit_of_work, _caller_of),
-        *announced_routes(AnnouncedStore(ports.evidence), unit_of_work, _caller_of),
-        *register_routes(core.worker_ports, unit_of_work, _caller_of),
-        *payment_routes(core.worker_ports, unit_of_work, _caller_of),
+        *file_routes(FileStore(vault), storing, _caller_of),
+        *message_routes(MessageStore(vault), storing, _caller_of),
+        *announced_routes(AnnouncedStore(ports.evidence), storing, _caller_of),
+        *register_routes(core.worker_ports, storing, _caller_of),
+        *payment_routes(core.worker_ports, storing, _caller_of),
     ]
     for method, path, handler, _, _, _ in table:
         app.add_api_route(path, handler, methods=[method], include_in_schema=False)
     install_document(app, [Described(*route) for route in table])
     hot = {("POST", "/internal/v1/permits"): ask_permits, ("POST", "/internal/v1/evidence"): keep_evidence}
     return HotPaths(app, hot, PASSING_FAULTS)
+
+
+def _storing(
+    unit_of_work: Callable[[str], AbstractAsyncContextManager[UnitOfWork]],
+) -> Callable[[str], AbstractAsyncContextManager[UnitOfWork]]:
+    """Return units of work in which a value that cannot be stored is refused: a 500 would have it told for ever."""
+
+    @asynccontextmanager
+    async def storing(rail: str) -> AsyncIterator[UnitOfWork]:
+        try:
+            async with unit_of_work(rail) as uow:
+                yield uow
+        except UNSTORABLE as fault:
+            _log.warning("rail %s told a value that cannot be stored: %s", rail, type(fault).__name__)
+            raise Refusal("invalid_request", "a value of the body cannot be stored: leave it out") from fault
+
+    return storing
 
 
 def _of_a_rail(caller: Caller) -> Caller:

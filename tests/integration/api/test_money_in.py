@@ -8,7 +8,9 @@ from uuid import uuid4
 import httpx
 import pytest
 
+from core.api.requests import parse
 from core.api.serve import internal_app
+from schemas.collections import ProviderPaymentBatch
 from tests.integration.api.conftest import World
 from tests.integration.api.test_internal import NeverThrottled, adapter, announce
 
@@ -36,6 +38,32 @@ def facts(event: str | None = None, **changed: Any) -> dict[str, Any]:
         "occurred_at": datetime(2026, 5, 1, tzinfo=UTC).isoformat(),
     }
     return {"event_id": event, "facts": [fact | changed]}
+
+
+@pytest.mark.parametrize("told", ["0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59-14:00", "2026-05-01T00:00:00"])
+async def test_a_moment_that_cannot_be_stored_is_refused_by_name_and_never_a_failure_of_ours(
+    world: World, http: httpx.AsyncClient, told: str
+) -> None:
+    rail = await adapter(world, http, "noop")
+    refused = await rail.post(PAYMENTS, facts(occurred_at=told))
+    assert (refused.status_code, refused.json()["code"]) == (422, "invalid_request")
+    assert "occurred_at" in refused.json()["detail"]
+
+
+async def test_what_the_database_cannot_store_is_the_tellers_fault_and_leaves_nothing(
+    world: World, http: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rail = await adapter(world, http, "noop")
+    # As from a field whose bounds somebody forgot: U+0000, which PostgreSQL has in no text.
+    monkeypatch.setattr("core.api.provider_payments.parse", lambda model, body: _with_nul(parse(model, body)))
+    refused = await rail.post(PAYMENTS, facts(reference="NOBODYS"))
+    assert (refused.status_code, refused.json()["code"]) == (422, "invalid_request")
+    monkeypatch.undo()
+    assert (await rail.post(PAYMENTS, facts())).json()["fates"] == ["SUSPENDED"]
+
+
+def _with_nul(batch: ProviderPaymentBatch) -> ProviderPaymentBatch:
+    return batch.model_copy(update={"facts": [each.model_copy(update={"reference": "\0"}) for each in batch.facts]})
 
 
 async def test_a_rails_key_tells_of_payments_and_a_person_decides_about_what_matches_nothing(

@@ -1,5 +1,6 @@
 """The receiver of callbacks over real sockets: what is forged, stale, replayed or a stranger's has no effect."""
 
+import gzip
 import hashlib
 import hmac
 import ipaddress
@@ -14,7 +15,14 @@ import orjson
 import pytest
 from pydantic import ValidationError
 
-from adapters.runtime.callbacks import CallbackReceiver, CallbackRefused, CallbackSettings, Network, check_hmac
+from adapters.runtime.callbacks import (
+    CallbackReceiver,
+    CallbackRefused,
+    CallbackSettings,
+    Network,
+    address_of,
+    check_hmac,
+)
 from adapters.runtime.core_client import CoreRefusedError, CoreUnavailableError
 from adapters.runtime.port import Callback, Verified
 from adapters.runtime.settings import RuntimeSettings
@@ -179,6 +187,48 @@ async def test_behind_a_trusted_proxy_the_last_address_that_is_none_counts() -> 
     assert await door.post(a_callback(), x_forwarded_for="198.51.100.1, 203.0.113.7, 127.0.0.9") == 200
     assert len(door.core.batches) == 1
     await door.receiver.stop()
+
+
+@pytest.mark.parametrize(
+    "told",
+    ["::ffff:203.0.113.7", "203.0.113.7:4711", "[::ffff:203.0.113.7]:443", '"203.0.113.7"', "[::ffff:203.0.113.7]"],
+)
+async def test_a_fronts_way_of_writing_an_address_decides_nothing(told: str) -> None:
+    door = await opened(allowed=PARTNER, trusted_proxies=LOOPBACK)
+    assert await door.post(a_callback(), x_forwarded_for=f"198.51.100.1, {told}, ::ffff:127.0.0.9") == 200
+    spoofed = f"{told}, 198.51.100.1:80", f"{told}, nonsense", f"{told}, [198.51.100.1", f"{told}, 1.2.3.4:x"
+    for each in spoofed:
+        assert await door.post(a_callback(event="E2"), x_forwarded_for=each) == 403
+    assert len(door.core.batches) == 1
+    await door.receiver.stop()
+
+
+@pytest.mark.parametrize(
+    ("told", "address"),
+    [
+        ("203.0.113.7", "203.0.113.7"),
+        ("203.0.113.7:65535", "203.0.113.7"),
+        ("2001:db8::1", "2001:db8::1"),
+        ("[2001:db8::1]:443", "2001:db8::1"),
+        ("::ffff:203.0.113.7", "203.0.113.7"),
+        ("203.0.113.7:", None),
+        ("203.0.113.7:port", None),
+        ("[2001:db8::1]443", None),
+        ("host.example:80", None),
+        ("", None),
+    ],
+)
+def test_an_address_is_read_with_its_port_or_without(told: str, address: str | None) -> None:
+    found = address_of(told)
+    assert (str(found) if found is not None else None) == address
+
+
+@pytest.mark.parametrize("encoding", ["gzip", "GZIP", "deflate", "br", "identity, gzip"])
+async def test_a_body_that_is_packed_is_refused_by_name_and_not_as_forged(door: Door, encoding: str) -> None:
+    packed = gzip.compress(a_callback())
+    assert await door.post(packed, content_encoding=encoding) == 415
+    assert door.core.order == []
+    assert await door.post(a_callback(), content_encoding="identity") == 200
 
 
 def test_networks_that_are_none_are_refused_at_start() -> None:
