@@ -18,7 +18,15 @@ from core.domain.registry import OPERATIONS
 from core.services.access.acting import made_for
 from core.services.access.keys import Caller, HeldNonce, replayed
 from core.services.ledger_port import TrustMisplacedError
-from core.services.payments.authorize import AuthorizePorts, Intents, Moment, Outcome, new_job, place_holds
+from core.services.payments.authorize import (
+    LEDGER_CODES,
+    AuthorizePorts,
+    Intents,
+    Moment,
+    Outcome,
+    new_job,
+    place_holds,
+)
 from core.services.payments.mandates import Mandates, Signed, lock_mandates
 from core.services.payments.micro_batch import MicroBatcher
 from core.services.payments.plans import (
@@ -174,6 +182,8 @@ class AcceptService:
         self._doors: dict[str, MicroBatcher[Asked, Accepted | Refusal]] = {}
         self._busy: dict[tuple[str, str], HeldNonce | None] = {}
         self._wallets: dict[UUID, Wallet] = {}
+        self._doubted: set[str] = set()
+        """The keys of whose last payments the ledger did not take all."""
 
     async def accept(
         self,
@@ -261,9 +271,16 @@ class AcceptService:
     async def _committed(self, batch: Sequence[Asked]) -> list[Accepted | Refusal]:
         # As if the ledger took every payment: its word comes with the last statement, so that hot accounts are locked
         # for the commit alone. Where it does not, all is asked again, and each payment that it refuses is told why.
-        with suppress(TrustMisplacedError):
-            return await self._raced(batch, trusting=True)
-        return await self._raced(batch, trusting=False)
+        key_id = batch[0].caller.key_id
+        if key_id not in self._doubted:
+            with suppress(TrustMisplacedError):
+                return await self._raced(batch, trusting=True)
+        # Who has one refused mostly has the next refused too: each such batch would be written twice.
+        self._doubted.add(key_id)
+        answers = await self._raced(batch, trusting=False)
+        if not any(isinstance(each, Accepted) and each.intent.failure_code in LEDGER_CODES for each in answers):
+            self._doubted.discard(key_id)
+        return answers
 
     async def _raced(self, batch: Sequence[Asked], *, trusting: bool) -> list[Accepted | Refusal]:
         for _ in range(_RACES - 1):

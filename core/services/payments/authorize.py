@@ -20,6 +20,8 @@ from schemas.operations import JobKind, OperationType
 
 _DONE = frozenset({TransferResult.OK, TransferResult.EXISTS})
 _SECONDARY = frozenset({TransferResult.LINKED_EVENT_FAILED})
+LEDGER_CODES = frozenset({"insufficient_funds", "insufficient_liquidity", "account_closed", "account_frozen"})
+"""Why the ledger does not take a payment; what else makes one fail, the ledger was never asked about."""
 _ACCOUNT_MISSING = frozenset({TransferResult.DEBIT_ACCOUNT_NOT_FOUND, TransferResult.CREDIT_ACCOUNT_NOT_FOUND})
 
 

@@ -56,6 +56,20 @@ async def test_a_fee_whose_receiver_is_closed_stops_its_payment_and_one_that_is_
     await world.prove()
 
 
+async def test_who_lacks_the_principal_hears_that_and_a_refund_that_cannot_bring_its_fee_is_none(world: World) -> None:
+    payer, payee, partner = await world.wallet(110), await world.wallet(1), await empty(world)
+    await share(world, partner, on_refund="RETURNED")
+    paid = await paid_over(world, payer, payee)
+    assert (await world.money(payer), await world.money(partner)) == ((0, 0), (9, 0))
+    assert (await move(world, "MINIAPP_CREDIT", partner, payee, 9)).state == "SETTLED"
+    assert await change(world, partner, "close") == "CLOSED"
+    assert (await paid_over(world, payer, payee)).failure_code == "insufficient_funds"
+    failed = await refund(world, paid, 50)
+    assert (failed.state, failed.failure_code) == ("FAILED", "account_closed")
+    assert (await world.money(payer), await world.money(payee)) == ((0, 0), (110, 0))
+    await world.prove()
+
+
 @pytest.mark.parametrize("end", ["SUCCEEDED", "DECLINED"])
 async def test_no_wallet_of_a_held_payment_closes_and_one_that_freezes_lets_it_end(world: World, end: str) -> None:
     await world.register()
