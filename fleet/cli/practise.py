@@ -10,11 +10,13 @@ import typer
 
 from adapters.runtime.messages import dead_letter_completion
 from core.store.database import Database
+from core.store.settling.dispatch import PostgresDispatch
 from fleet.cli.connection import Connection, provider_url
 from fleet.cli.operator import open_redis, with_database
 from fleet.cli.output import CommandError, ExitCode, JsonFlag, print_json
-from schemas.envelope import decode_envelope
-from schemas.streams import ADAPTERS_GROUP, shard_of
+from schemas.envelope import Envelope, decode_envelope
+from schemas.jobs import JOB_TYPE
+from schemas.streams import ADAPTERS_GROUP, jobs_stream, shard_of
 from wire import functions
 from wire.client import StreamServers
 from wire.consumer import Delivery
@@ -23,11 +25,12 @@ _CONSUMER: Final = "practice"
 _CLASS: Final = "practice"
 _WITHIN_S: Final = 15.0
 _PAUSED: Final = "SELECT count(*) FROM fleet.rail_pauses WHERE rail = $1 AND operation = '*'"
-_QUEUED: Final = """
+_AT_ONCE: Final = 1000
+_QUEUED: Final = f"""
 SELECT id, stream, entry_id FROM fleet.jobs
 WHERE rail = $1 AND kind IN ('lookup', 'pay') AND state = 'QUEUED' AND fence = 0 AND entry_id IS NOT NULL
-ORDER BY id LIMIT 1000
-"""
+ORDER BY id LIMIT {_AT_ONCE}
+"""  # noqa: S608 - a constant
 _KEPT: Final = "SELECT count(*) FROM fleet.dead_letters WHERE job_id = ANY ($1::uuid[])"
 
 
@@ -44,8 +47,14 @@ def give_up(
             if not await reader.fetchval(_PAUSED, rail):
                 text = f"pause it first, so that nothing is sent meanwhile: fleet rails pause {rail} --reason practice"
                 raise CommandError("rail_not_paused", text, ExitCode.REFUSED)
-            rows = await _in_time(lambda: reader.fetch(_QUEUED, rail), "no payment of this rail waits to be sent")
             async with open_redis(connection) as servers:
+
+                async def queued() -> Sequence[Any]:
+                    await _send_paused(database, servers, rail)
+                    found: Sequence[Any] = await reader.fetch(_QUEUED, rail)
+                    return found
+
+                rows = await _in_time(queued, "no payment of this rail waits to be sent")
                 for row in rows:
                     await _bury(servers, rail, row, message)
             jobs = [row["id"] for row in rows]
@@ -62,6 +71,15 @@ def give_up(
     else:
         are = "payment of {} is a dead letter" if len(jobs) == 1 else "payments of {} are dead letters"
         typer.echo(f"{len(jobs)} {are.format(rail)} of the class {_CLASS}")
+
+
+async def _send_paused(database: Database, servers: StreamServers, rail: str) -> None:
+    """Relay what the pause holds back: a job dies in its stream. Whoever reads it meanwhile gets no permit."""
+    stream = jobs_stream(rail)
+    async with PostgresDispatch(database).take_due(rail, stream, _AT_ONCE, paused=True) as batch:
+        if batch.rows:
+            sent = [Envelope(str(row.job_id), JOB_TYPE, row.body, row.traceparent) for row in batch.rows]
+            await batch.mark(await functions.dispatch(servers.of(rail), stream, sent))
 
 
 async def _bury(servers: StreamServers, rail: str, row: Any, message: str) -> None:

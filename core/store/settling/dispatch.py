@@ -31,7 +31,7 @@ WITH RECURSIVE tenants AS (
     SELECT waiting.job_id, waiting.round, waiting.turn, waiting.not_before FROM tenants t, LATERAL (
         SELECT o.job_id, o.round, o.not_before, row_number() OVER (ORDER BY o.not_before) AS turn
         FROM fleet.outbox o WHERE o.stream = $1 AND o.tenant_id = t.tenant_id AND o.not_before <= now(){part}
-            AND NOT {paused}
+            AND {paused}
         ORDER BY o.not_before LIMIT 2 * $3) waiting
     ORDER BY waiting.turn, waiting.not_before LIMIT 2 * $3
 )
@@ -111,10 +111,10 @@ WHERE e.token IS NOT DISTINCT FROM $2
 """
 
 
-def _of(statement: str, id_column: str, part: Part) -> str:
+def _of(statement: str, id_column: str, part: Part, paused: str = "") -> str:
     """Return the statement for a part; where that is everything, without a condition."""
     condition = " AND " + _PART.format(id=id_column, of=part.of, number=part.number) if part.of > 1 else ""
-    return statement.format(part=condition, paused=PAUSED_ROW)
+    return statement.format(part=condition, paused=paused)
 
 
 class TakenBatch:
@@ -153,10 +153,14 @@ class PostgresDispatch:
         self._database = database
 
     @asynccontextmanager
-    async def take_due(self, rail: str, stream: str, limit: int, part: Part = WHOLE) -> AsyncIterator[TakenBatch]:
-        """Lock due rows. The commit need not reach the disk: a row that comes back is the same job again."""
+    async def take_due(
+        self, rail: str, stream: str, limit: int, part: Part = WHOLE, *, paused: bool = False
+    ) -> AsyncIterator[TakenBatch]:
+        """Lock due rows, or those that a pause holds. The commit need not reach the disk: a row that comes back is
+        the same job again."""
+        take = _of(_TAKE, "o.job_id", part, PAUSED_ROW if paused else f"NOT {PAUSED_ROW}")
         async with self._database.unit_of_work(_CONTEXT, durable=False) as uow:
-            found = await uow.connection.fetch(_of(_TAKE, "o.job_id", part), stream, part.shard(rail), limit)
+            found = await uow.connection.fetch(take, stream, part.shard(rail), limit)
             rows = [Due(row["job_id"], row["round"], row["body"], row["traceparent"]) for row in found]
             places = [row["place"] for row in found]
             yield TakenBatch(uow, rows, places, found[0]["epoch"] if found else 0)
