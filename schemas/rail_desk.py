@@ -89,6 +89,8 @@ class RailChanged(Contract):
     changed: bool
     """False where it was so already."""
     deadlines_moved: int
+    still_paused: tuple[str, ...] = ()
+    """What of the rail stays paused after a `resume`: each operation by itself, `*` for every one of them."""
 
 
 class StreamConsumerView(Contract):

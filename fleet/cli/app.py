@@ -125,6 +125,6 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _usage(error: TyperException) -> str:
-    message = " ".join(error.format_message().split())
+    message = " ".join(error.format_message().split()).replace(": Value error, ", ": ")
     # A group without a command has printed its help, and says nothing more.
     return f"fleet: usage: {message} (fleet --help shows how)\n" if message else ""

@@ -11,7 +11,7 @@ import orjson
 import typer
 
 from fleet.cli.connection import with_operator
-from fleet.cli.output import CommandError, ExitCode, JsonFlag, print_fields, print_json, print_table
+from fleet.cli.output import CommandError, ExitCode, JsonFlag, print_fields, print_json, print_table, why
 from fleet.client import FleetClient
 from schemas.on_call import AuditPage, AuditProof
 
@@ -92,7 +92,7 @@ def _target(out: str) -> Iterator[BinaryIO]:
         if partial != path:
             partial.replace(path)
     except OSError as error:
-        raise CommandError("file_unwritable", f"{out}: {error}") from error
+        raise CommandError("file_unwritable", f"{out}: {why(error)}") from error
     finally:
         if partial != path:
             partial.unlink(missing_ok=True)

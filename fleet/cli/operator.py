@@ -17,7 +17,7 @@ from core.domain.context import Context
 from core.services.problems import Refusal
 from core.store.database import AWAY, Database, UnitOfWork
 from fleet.cli.connection import Connection, find_connection, require
-from fleet.cli.output import CommandError, ExitCode, invalid_field
+from fleet.cli.output import CommandError, ExitCode, invalid_field, why
 from wire.client import StreamServers
 
 T = TypeVar("T")
@@ -120,7 +120,7 @@ def text_of(file: str) -> str:
     try:
         return sys.stdin.read() if file == "-" else Path(file).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise CommandError("file_unreadable", f"{file}: {error}") from error
+        raise CommandError("file_unreadable", f"{file}: {why(error)}") from error
 
 
 async def require_tenant(uow: UnitOfWork, tenant: UUID) -> None:

@@ -54,6 +54,11 @@ def invalid_field(error: ValidationError) -> CommandError:
     return CommandError("invalid_field", f"{fault.field}: {fault.words}".removeprefix(": "))
 
 
+def why(error: OSError | ValueError) -> str:
+    """Return what is wrong with a file, without its name, which the line has already."""
+    return (error.strerror if isinstance(error, OSError) else None) or str(error)
+
+
 def require_rail(rail: str) -> None:
     """Raise CommandError `rail_malformed` unless this can be a rail's name, or that of a part of one."""
     if RAIL_PATTERN.fullmatch(rail) is None:

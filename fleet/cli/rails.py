@@ -98,7 +98,10 @@ def pause(
 
 @app.command()
 def resume(rail: Rail, operation: Operation = None, as_json: JsonFlag = False) -> None:
-    """Give first permits again; what waited unsent gets the pause added to its deadline."""
+    """Give first permits again; what waited unsent gets the pause added to its deadline.
+
+    What was paused by an operation's name is resumed by that name.
+    """
     require_rail(rail)
     asked = RailResume(operation=operation)
     changed = at_desk(
@@ -162,5 +165,9 @@ def _states(rail: RailView) -> list[str]:
 def _show(changed: RailChanged, as_json: bool) -> None:
     if as_json:
         print_json(changed.model_dump(mode="json"))
-    else:
-        print_fields("rail", changed.model_dump())
+        return
+    print_fields("rail", changed.model_dump(exclude={"still_paused"}))
+    for each in changed.still_paused:
+        how = "" if each == "*" else f" --operation {each}"
+        what = "the whole rail is" if each == "*" else f"{each} is"
+        typer.echo(f"{what} still paused: fleet rails resume {changed.rail}{how}")

@@ -10,7 +10,7 @@ from typing import Any, Final
 import orjson
 from pydantic import ValidationError
 
-from fleet.cli.output import CommandError, invalid_field
+from fleet.cli.output import CommandError, invalid_field, why
 from schemas.exchange import RateRequest
 
 _COLUMNS: Final = ("base", "counter", "rate", "source", "observed_at")
@@ -43,7 +43,7 @@ def read_rates(file: str, source: str) -> RateFile:
     try:
         text = sys.stdin.read() if file == "-" else Path(file).read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
-        raise CommandError("file_unreadable", f"{file}: {error}") from error
+        raise CommandError("file_unreadable", f"{file}: {why(error)}") from error
     found = RateFile([], [], [])
     rows = _json_rows(text) if Path(file).suffix in (".ndjson", ".jsonl") else _csv_rows(file, text)
     for number, row in rows:

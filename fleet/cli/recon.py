@@ -15,7 +15,7 @@ from core.services.recon.recon_report import WRITERS, week_days
 from fleet.cli import recon_registers
 from fleet.cli.connection import with_operator
 from fleet.cli.dry_run import Yes, show_dry_run
-from fleet.cli.output import CommandError, ExitCode, JsonFlag, invalid_field, print_fields, print_json, print_table
+from fleet.cli.output import CommandError, ExitCode, JsonFlag, invalid_field, print_fields, print_json, print_table, why
 from fleet.cli.recon_registers import COMPARING_S, DESK, ReconCommandPorts, either
 from fleet.cli.redrives import utc
 from fleet.client import FleetClient
@@ -111,7 +111,7 @@ def report(
     try:
         Path(out).write_text(text, encoding="utf-8")
     except OSError as error:
-        raise CommandError("file_unwritable", f"{out}: {error}") from error
+        raise CommandError("file_unwritable", f"{out}: {why(error)}") from error
 
 
 @app.command()

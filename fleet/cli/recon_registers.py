@@ -31,7 +31,7 @@ from core.store.vault import PostgresVault
 from fleet.cli.connection import Connection, by_api, with_operator
 from fleet.cli.keys import master_key
 from fleet.cli.operator import ACTOR, with_database
-from fleet.cli.output import CommandError, ExitCode, JsonFlag, invalid_field, print_fields, print_json, print_table
+from fleet.cli.output import CommandError, ExitCode, JsonFlag, invalid_field, print_fields, print_json, print_table, why
 from fleet.client import FleetClient
 from schemas.register_mapping import RegisterMapping
 from schemas.registers import (
@@ -207,7 +207,7 @@ def original(
         with out.open("xb") as written:
             written.write(content)
     except OSError as error:
-        raise CommandError("file_unwritable", f"{out}: {error}") from error
+        raise CommandError("file_unwritable", f"{out}: {why(error)}") from error
     typer.echo(f"{len(content)} bytes written to {out}")
 
 

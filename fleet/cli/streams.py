@@ -11,7 +11,7 @@ from core.store.settling.rails import known_rails, known_shards
 from fleet.cli import stream_repair
 from fleet.cli.connection import Connection, core_is_known, with_operator
 from fleet.cli.operator import with_database, with_redis
-from fleet.cli.output import JsonFlag, print_json, print_table, require_rail
+from fleet.cli.output import CommandError, ExitCode, JsonFlag, print_json, print_table, require_rail
 from schemas.rail_desk import StreamStatusList, StreamStatusView
 from wire.client import StreamServers
 
@@ -62,6 +62,10 @@ def _over_the_api(rails: list[str] | None) -> list[dict[str, Any]]:
     found = with_operator(lambda client: client.call("GET", "/v1/streams", StreamStatusList)).items
     # Named is a rail with all its shards, or one shard.
     wanted = set(rails or ())
+    served = {name for each in found for name in (each.rail, each.rail.partition(".")[0])}
+    if unknown := sorted(wanted - served):
+        text = f"the core serves no rail {', '.join(unknown)}: fleet rails list shows those that have registered"
+        raise CommandError("not_found", text, ExitCode.REFUSED)
     return [each.model_dump() for each in found if not wanted or {each.rail, each.rail.partition(".")[0]} & wanted]
 
 

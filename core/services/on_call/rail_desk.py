@@ -87,7 +87,7 @@ async def pause_rail(ports: RailPorts, caller: Caller, rail: str, operation: str
 
 
 async def resume_rail(ports: RailPorts, caller: Caller, rail: str, operation: str) -> RailChanged:
-    """Give first permits again; what waited unsent gets the time back.
+    """Give first permits again; what waited unsent gets the time back. What was paused by another name stays so.
 
     Raises Refusal: operation_not_permitted, not_found.
     """
@@ -95,9 +95,16 @@ async def resume_rail(ports: RailPorts, caller: Caller, rail: str, operation: st
     async with ports.unit_of_work(_acting(caller)) as uow:
         await _require_known(uow, ports.rails, rail)
         shown = next(row for row in await ports.rails.overview(uow) if row["rail"] == rail)
-        held = any(each.operation == operation for each in rail_view(shown).pauses)
+        held = [each.operation for each in rail_view(shown).pauses]
         moved = await resume(uow, ports.rails, rail, operation)
-    return RailChanged(rail=rail, operation=operation, paused=False, changed=held, deadlines_moved=moved)
+    return RailChanged(
+        rail=rail,
+        operation=operation,
+        paused=False,
+        changed=operation in held,
+        deadlines_moved=moved,
+        still_paused=tuple(sorted(each for each in held if each != operation)),
+    )
 
 
 async def owner_of(ports: RailPorts, uow: Any, caller: Caller, intent_id: UUID) -> UUID:

@@ -81,6 +81,7 @@ async def test_a_rail_is_paused_and_streams_are_repaired_through_the_api(
     rows = {each["stream"]: each for each in (await fleet("streams", "status", "--json")).document}
     assert (rows[JOBS]["pending"], rows[JOBS]["consumers"][0]["name"]) == (2, "host-1")
     assert "host-1=2" in (await fleet("streams", "status", "--rail", "noop")).out
+    (await fleet("streams", "status", "--rail", "noop", "--rail", "nowhere")).must_fail(3, "not_found")
     release = ("streams", "release", "noop", "--consumer", "host-1", "--idle-s", "0", "--json")
     assert (await fleet(*release)).document["held"] == 2
     assert (await fleet(*release, *WHY, "--yes")).document["released"] == 2

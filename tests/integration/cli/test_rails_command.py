@@ -22,6 +22,7 @@ async def test_a_rail_is_paused_and_resumed_with_a_reason_and_its_events_tell_wh
     paused = await fleet("rails", "pause", "sbp", "--operation", "PAYOUT", "--reason", "maintenance", "--json")
     assert paused.document == {
         "rail": "sbp", "operation": "PAYOUT", "paused": True, "changed": True, "deadlines_moved": 0,
+        "still_paused": [],
     }  # fmt: skip
     [rail] = (await fleet("rails", "list", "--json")).document
     assert (rail["rail"], rail["provider"], rail["waits"]) == ("sbp", "qp", [])
@@ -32,12 +33,24 @@ async def test_a_rail_is_paused_and_resumed_with_a_reason_and_its_events_tell_wh
     resumed = await fleet("rails", "resume", "sbp", "--operation", "PAYOUT", "--json")
     assert resumed.document == {
         "rail": "sbp", "operation": "PAYOUT", "paused": False, "changed": True, "deadlines_moved": 0,
+        "still_paused": [],
     }  # fmt: skip
     told = (await fleet("rails", "events", "sbp", "--json")).document
     assert [(each["type"], each["operation"], each["reason"]) for each in told] == [
         ("resumed", "PAYOUT", ""),
         ("paused", "PAYOUT", "maintenance"),
     ]
+
+
+async def test_the_end_of_one_pause_names_those_that_go_on(fleet: Fleet) -> None:
+    await fleet("rails", "pause", "sbp", "--operation", "PAYOUT", "--reason", "maintenance")
+    await fleet("rails", "pause", "sbp", "--reason", "maintenance")
+    resumed = await fleet("rails", "resume", "sbp")
+    assert "PAYOUT is still paused: fleet rails resume sbp --operation PAYOUT" in resumed.out
+    assert (await fleet("rails", "resume", "sbp", "--json")).document["still_paused"] == ["PAYOUT"]
+    await fleet("rails", "pause", "sbp", "--reason", "maintenance")
+    resumed = await fleet("rails", "resume", "sbp", "--operation", "PAYOUT")
+    assert "the whole rail is still paused: fleet rails resume sbp\n" in resumed.out
 
 
 async def test_what_waits_without_a_person_is_listed_with_its_cause(fleet: Fleet, fresh_database: RoleUrls) -> None:

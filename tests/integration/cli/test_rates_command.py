@@ -89,7 +89,8 @@ async def test_every_bad_line_is_named_with_its_number_and_nothing_is_recorded(
 
 async def test_a_file_that_holds_no_rates_is_refused(fleet: Fleet, tenant: str, tmp_path: Path) -> None:
     file = tmp_path / "rates.csv"
-    (await fleet("rates", "import", str(file))).must_fail(2, "file_unreadable")
+    absent = await fleet("rates", "import", str(file))
+    assert absent.must_fail(2, "file_unreadable").endswith(f"{file}: No such file or directory\n")
     file.write_text("currency,price\nUSD,35\n")
     (await fleet("rates", "import", str(file))).must_fail(2, "file_unreadable")
     file.write_text("base,counter,rate\n")

@@ -42,6 +42,7 @@ def test_what_encode_prints_decode_reads(capsys: pytest.CaptureFixture[str]) -> 
         (["--fly"], "usage"),
         (["intents", "list", "--reference", "\udcff"], "usage"),
         (["intents", "show", "not-an-id"], "usage"),
+        (["intents", "list", "--state", "PAID"], "usage: Invalid value for '--state': 'PAID' is not one of"),
         (["qr", "encode", "pigeon:1"], "payee_malformed"),
         (["qr", "encode", "mobile:0812345678", "--amount", "1.005"], "qr_amount_malformed"),
         (["intents", "create", "--wallet", "0" * 32, "--amount", "1.005"], "amount_over_precise"),
@@ -55,7 +56,7 @@ def test_wrong_input_is_one_line_with_a_code_and_exit_2(
     assert main(arguments) == 2
     printed = capsys.readouterr()
     assert printed.out == ""
-    assert printed.err.startswith(f"fleet: {code}: ")
+    assert printed.err.startswith((f"fleet: {code}: ", f"fleet: {code} "))
     assert printed.err.count("\n") == 1
 
 
