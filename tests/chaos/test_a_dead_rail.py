@@ -21,8 +21,8 @@ DEAD_S = 12.0
 """Many times T_psp of the scaled profile, as minutes are of the usual one."""
 PER_S = 4
 """Offered all the time, whether or not what came before has ended; far below what two adapters can do."""
-BOUND = 3 * PER_S
-"""What three seconds offer: a neighbour that stood still through the dead rail's time would hold DEAD_S * PER_S."""
+MORE = 2 * PER_S
+"""What two seconds offer, beside what a slow machine holds anyway; one that stood still would hold DEAD_S * PER_S."""
 
 
 async def backlog(client: object, rail: str) -> int:
@@ -78,10 +78,10 @@ async def test_while_one_provider_stands_still_the_others_backlog_stays_bounded_
         beside = await offered(fleet, client, DEAD_S)
         assert not held.done()
         assert await fleet.unfinished("sbp") == DEAD, "the dead provider's payments ended: nothing was shown"
-        assert beside.most <= BOUND, (before, beside)
+        assert beside.most <= before.most + MORE, (before, beside)
         # Counted, not timed: what waits in PostgreSQL for a closed gate is in no stream, and ends late all the same.
         assert beside.usually <= before.usually + 2, (before, beside)
-        assert beside.most_unfinished <= BOUND, (before, beside)
+        assert beside.most_unfinished <= before.most_unfinished + MORE, (before, beside)
         assert beside.median_s <= 2 * before.median_s + 1, (before, beside)
     finally:
         os.kill(dead, signal.SIGCONT)
