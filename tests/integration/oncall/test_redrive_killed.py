@@ -28,6 +28,7 @@ NINE = (
 THREE = ("redrive.put_back=kill", "redrive.before_commit=kill@2", "redrive.after_commit=kill")
 
 
+@pytest.mark.timeout(400)  # ten processes one after another: on a busy machine the start of each takes many seconds
 @pytest.mark.parametrize("points", [THREE, pytest.param(NINE, marks=pytest.mark.long)], ids=["three", "nine"])
 async def test_killed_at_any_point_each_letter_goes_once(
     world: World, fresh_database: RoleUrls, points: tuple[str, ...]
@@ -99,7 +100,7 @@ async def _ended(settings: Mapping[str, str]) -> int:
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "tests.integration.oncall.redrive_process", cwd=ROOT, env=os.environ | dict(settings)
     )
-    return await asyncio.wait_for(process.wait(), 60)
+    return await asyncio.wait_for(process.wait(), 120)
 
 
 async def _answer(admin: asyncpg.Connection, enough: asyncio.Event) -> None:
