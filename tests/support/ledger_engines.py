@@ -104,12 +104,16 @@ class PostgresUnderTest:
             return await self._ledger.verify(uow)
 
     async def let_expire(self, hold_ids: Iterable[UUID]) -> None:
-        """Move the holds' time-outs into the past: the guards of history are off for this connection alone."""
+        """Move the holds' time-outs into the past: the guards of history are off for this connection alone.
+
+        What is past already stays: a hold that expired would else seem to have done so before its time-out.
+        """
         connection = await asyncpg.connect(self._admin_url)
         try:
             await connection.execute("SET session_replication_role = replica")
             await connection.execute(
-                "UPDATE fleet.transfers SET expires_at = now() - interval '1 second' WHERE id = ANY ($1::uuid[])",
+                "UPDATE fleet.transfers SET expires_at = now() - interval '1 second'"
+                " WHERE id = ANY ($1::uuid[]) AND expires_at > now()",
                 list(hold_ids),
             )
         finally:
