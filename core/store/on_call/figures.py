@@ -3,12 +3,14 @@
 from typing import Final
 
 from core.store.database import Database
-from core.store.settling.outbox import PAUSED_ROW
+from core.store.settling.outbox import paused_row
 
 _FIGURES: Final = f"""
 WITH waiting AS (
     SELECT o.stream, count(*)::float8 AS depth,
-        greatest(0, extract(epoch FROM now() - min(o.not_before) FILTER (WHERE NOT {PAUSED_ROW})))::float8 AS age
+        greatest(0, extract(epoch FROM now() - min(o.not_before) FILTER (WHERE o.not_before <= now()
+            AND NOT ((SELECT EXISTS (SELECT FROM fleet.rail_pauses)) AND {paused_row("fleet.rail_pauses")})
+        )))::float8 AS age
     FROM fleet.outbox o GROUP BY o.stream
 ), held AS (
     SELECT rail, count(*)::float8 AS holds, extract(epoch FROM now() - min(created_at))::float8 AS age

@@ -9,19 +9,33 @@ from core.domain.context import Context
 from core.domain.ids import ids_of_that_time
 from core.services.settling.bus_ports import Due, QueuedJob
 from core.store.database import Database, UnitOfWork
-from core.store.settling.outbox import BODY_OF_ROW, NOTIFY_OUTBOX, PAUSED_ROW
+from core.store.settling.outbox import BODY_OF_ROW, NOTIFY_OUTBOX, paused_row
 from core.store.settling.rails import end_waits, note_waits
 from core.store.told.event_wakes import WAKE_FOLLOWERS
 from schemas.streams import WHOLE, Part, whole_stream
 
 _CONTEXT: Final = Context(None, "relay")
 
+_PUT_OFF: Final = "interval '5 minutes'"
+"""After so long, or up to twice that, what is paused is looked at again, a part at a time."""
+
 # Each tenant's first due job, then each one's second: whoever has ten thousand delays the others by a share alone.
 # The tenants are found by skipping through the index. Twice the limit is looked at, so that a second relay, which finds
 # the first half locked, takes the other. The rows are locked one by one, as `due` orders them, until there are enough.
-# What is paused stays here, and leaves its place in the stream to the rail's other operations; what was sent goes on.
+# What is paused stays here, and leaves its place in the stream to the rail's other operations; what was sent goes on. Who
+# meets it puts it off, so that the others are not looked for behind all of it each time: `resume` puts it back where it
+# was. The pause is locked meanwhile: one that has just ended puts nothing off, and one that ends waits for this commit.
 _TAKE: Final = """
-WITH RECURSIVE tenants AS (
+WITH RECURSIVE pauses AS (
+    SELECT rail, operation FROM fleet.rail_pauses FOR KEY SHARE
+), held AS (
+    SELECT o.ctid AS place FROM fleet.outbox o
+    WHERE {puts_off} AND o.stream = $1 AND o.not_before <= now(){part} AND {paused}
+    FOR UPDATE OF o SKIP LOCKED
+), put_off AS (
+    UPDATE fleet.outbox SET not_before = now() + (1 + random()) * {put_off}
+    WHERE ctid = ANY (ARRAY(SELECT place FROM held))
+), tenants AS (
     (SELECT tenant_id FROM fleet.outbox WHERE stream = $1 ORDER BY tenant_id LIMIT 1)
     UNION ALL
     SELECT (SELECT o.tenant_id FROM fleet.outbox o WHERE o.stream = $1 AND o.tenant_id > t.tenant_id
@@ -30,8 +44,7 @@ WITH RECURSIVE tenants AS (
 ), due AS (
     SELECT waiting.job_id, waiting.round, waiting.turn, waiting.not_before FROM tenants t, LATERAL (
         SELECT o.job_id, o.round, o.not_before, row_number() OVER (ORDER BY o.not_before) AS turn
-        FROM fleet.outbox o WHERE o.stream = $1 AND o.tenant_id = t.tenant_id AND o.not_before <= now(){part}
-            AND {paused}
+        FROM fleet.outbox o WHERE o.stream = $1 AND o.tenant_id = t.tenant_id AND {wanted}{part}
         ORDER BY o.not_before LIMIT 2 * $3) waiting
     ORDER BY waiting.turn, waiting.not_before LIMIT 2 * $3
 )
@@ -111,10 +124,18 @@ WHERE e.token IS NOT DISTINCT FROM $2
 """
 
 
-def _of(statement: str, id_column: str, part: Part, paused: str = "") -> str:
+def _of(statement: str, id_column: str, part: Part, **parts: str) -> str:
     """Return the statement for a part; where that is everything, without a condition."""
     condition = " AND " + _PART.format(id=id_column, of=part.of, number=part.number) if part.of > 1 else ""
-    return statement.format(part=condition, paused=paused)
+    return statement.format(part=condition, **parts)
+
+
+def _take(part: Part, *, paused: bool) -> str:
+    """Return what takes due rows, and puts off what a pause holds; or what takes just that, whenever it is due."""
+    any_pause, held = "(SELECT EXISTS (SELECT FROM pauses))", paused_row("pauses")
+    due = f"o.not_before <= now() AND NOT ({any_pause} AND {held})"
+    puts_off, wanted = ("false", held) if paused else (any_pause, due)
+    return _of(_TAKE, "o.job_id", part, put_off=_PUT_OFF, puts_off=puts_off, paused=held, wanted=wanted)
 
 
 class TakenBatch:
@@ -158,7 +179,7 @@ class PostgresDispatch:
     ) -> AsyncIterator[TakenBatch]:
         """Lock due rows, or those that a pause holds. The commit need not reach the disk: a row that comes back is
         the same job again."""
-        take = _of(_TAKE, "o.job_id", part, PAUSED_ROW if paused else f"NOT {PAUSED_ROW}")
+        take = _take(part, paused=paused)
         async with self._database.unit_of_work(_CONTEXT, durable=False) as uow:
             found = await uow.connection.fetch(take, stream, part.shard(rail), limit)
             rows = [Due(row["job_id"], row["round"], row["body"], row["traceparent"]) for row in found]

@@ -16,11 +16,20 @@ BODY_OF_ROW: Final = """jsonb_build_object('job_id', r.id, 'tenant_id', r.tenant
         'deadline', to_char(r.deadline AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"+00:00"'))::text"""
 """What `job_body` writes, of a row `r` of jobs, for statements that queue what they have just made ready."""
 
-PAUSED_ROW: Final = """((SELECT EXISTS (SELECT FROM fleet.rail_pauses)) AND EXISTS (
-        SELECT FROM fleet.jobs j, fleet.rail_pauses p
+PUT_BACK: Final = """
+UPDATE fleet.outbox o SET not_before = coalesce(j.not_before, o.created_at) FROM fleet.jobs j
+WHERE o.rail = $1 AND j.id = o.job_id AND j.fence = 0 AND ($2 = '*' OR j.operation = $2)
+    AND o.not_before > coalesce(j.not_before, o.created_at)
+"""
+"""Lets what a pause of an operation put off be due when it was."""
+
+
+def paused_row(pauses: str) -> str:
+    """Return whether one of `pauses` holds the row `o` of the outbox: nothing was sent for it, and nothing is to be."""
+    # No EXISTS, which the planner may turn round: it would look at every job there is.
+    return f"""coalesce((SELECT true FROM fleet.jobs j, {pauses} p
         WHERE j.id = o.job_id AND j.fence = 0 AND j.kind NOT IN ('inquire', 'cancel')
-            AND p.rail = j.rail AND p.operation IN ('*', j.operation)))"""
-"""Whether a pause holds the row `o` of the outbox: nothing was ever sent for it, and nothing is to be."""
+            AND p.rail = j.rail AND p.operation IN ('*', j.operation) LIMIT 1), false)"""  # noqa: S608 - a table's name
 
 
 def job_body(job: JobRow) -> str:

@@ -7,6 +7,7 @@ import asyncpg
 
 from core.services.settling.rails import RailState
 from core.store.database import UnitOfWork
+from core.store.settling.outbox import PUT_BACK
 from schemas.rails import RailRegistration
 
 
@@ -192,6 +193,7 @@ async def resume_rail(uow: UnitOfWork, rail: str, operation: str) -> int:
     done: str = await uow.connection.execute(_RESUME, rail, operation)
     moved = int(done.rsplit(" ", 1)[1])
     await uow.connection.execute(_EVENT, rail, operation, "resumed", uow.context.actor, "", moved)
+    await uow.connection.execute(PUT_BACK, rail, operation)
     await uow.connection.execute(_WAKE_RELAYS, rail)
     return moved
 

@@ -1,6 +1,7 @@
 """The relay, the healer, the sweeper and the janitor on real servers."""
 
 import asyncio
+from datetime import UTC, datetime
 from uuid import UUID
 
 import pytest
@@ -16,6 +17,7 @@ from core.store.settling.jobs import lock_jobs, requeue_jobs
 from schemas.operations import OperationType
 from schemas.streams import ADAPTERS_GROUP, CORE_GROUP, results_stream
 from tests.integration.bus.conftest import JOBS, RAIL, World
+from tests.support.lock_waits import somebody_waits
 from tests.support.servers import BOTH_FAMILIES
 from tests.support.waiting import PATIENCE_S
 from wire.client import connect_redis
@@ -83,6 +85,63 @@ async def test_what_is_paused_leaves_its_room_in_the_stream_to_the_rails_other_o
     async with world.database.unit_of_work(Context(None, "test")) as uow:
         await rails.resume_rail(uow, RAIL, "PAYOUT")
     assert await relay.relay_once() == bounds.high - 6
+
+
+async def outbox_times(world: World) -> dict[UUID, datetime]:
+    async with world.database.acquire() as connection:
+        return {row["job_id"]: row["not_before"] for row in await connection.fetch("SELECT * FROM fleet.outbox")}
+
+
+async def test_who_meets_what_is_paused_puts_it_off_and_a_resume_puts_it_back_where_it_was(world: World) -> None:
+    relay, other = world.relay(), OperationType.BILL_PAYMENT
+    paused = [*await world.queue(40), *await world.queue(3, operation=other, rail="otherrail")]
+    for operation, rail in [("PAYOUT", RAIL), ("*", "otherrail")]:
+        async with world.database.unit_of_work(Context(None, "test")) as uow:
+            await rails.pause_rail(uow, rail, operation, "test", "maintenance")
+    before = await outbox_times(world)
+    started = datetime.now(UTC)
+    assert await relay.relay_once() == 0
+    after = await outbox_times(world)
+    away = [(after[job] - started).total_seconds() for job in paused[:40]]
+    assert 299 < min(away) < max(away) < 700, "not looked at by every relay at every turn"
+    assert max(away) - min(away) > 60, "and not all at one moment again"
+    assert [after[job] for job in paused[40:]] == [before[job] for job in paused[40:]], "each relay its own rail's"
+    async with world.store.take_due(RAIL, JOBS, 100, paused=True) as batch:
+        assert {row.job_id for row in batch.rows} == set(paused[:40]), "who asks for what is paused gets it"
+    late = await world.queue(1, operation=other)
+    assert await relay.relay_once() == len(late)
+    async with world.database.unit_of_work(Context(None, "test")) as uow:
+        await rails.resume_rail(uow, RAIL, "PAYOUT")
+    assert await outbox_times(world) == before
+    assert await relay.relay_once() == 40
+
+
+async def test_a_pause_that_ends_at_this_moment_puts_nothing_off(world: World) -> None:
+    jobs = await world.queue(5)
+    async with world.database.unit_of_work(Context(None, "test")) as uow:
+        await rails.pause_rail(uow, RAIL, "PAYOUT", "test", "maintenance")
+    async with world.database.unit_of_work(Context(None, "test")) as uow:
+        await rails.resume_rail(uow, RAIL, "PAYOUT")
+        relaying = asyncio.create_task(world.relay().relay_once())
+        await somebody_waits(world.database)
+    assert await relaying == len(jobs)
+
+
+async def test_a_resume_waits_for_a_relay_that_puts_off_and_puts_back_what_it_did(world: World) -> None:
+    jobs = await world.queue(5)
+    async with world.database.unit_of_work(Context(None, "test")) as uow:
+        await rails.pause_rail(uow, RAIL, "PAYOUT", "test", "maintenance")
+
+    async def resume() -> None:
+        async with world.database.unit_of_work(Context(None, "test")) as uow:
+            await rails.resume_rail(uow, RAIL, "PAYOUT")
+
+    async with world.store.take_due(RAIL, JOBS, 10) as batch:
+        assert batch.rows == []
+        resuming = asyncio.create_task(resume())
+        await somebody_waits(world.database)
+    await resuming
+    assert await world.relay().relay_once() == len(jobs)
 
 
 async def test_near_the_high_water_the_relay_waits_for_room_that_is_worth_a_transaction(world: World) -> None:

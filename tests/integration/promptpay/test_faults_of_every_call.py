@@ -2,6 +2,7 @@
 
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
@@ -16,7 +17,7 @@ from schemas.operations import OperationType
 from schemas.permits import Payee
 from schemas.results import Verdict
 from tests.integration.promptpay.test_simulator_and_rail import looked_up
-from tests.support.ipps import RunningIpps
+from tests.support.ipps import RunningIpps, rail_at, running_ipps
 
 WORDS = ["timeout", "error", "garbage"]
 
@@ -97,3 +98,18 @@ async def test_an_inquiry_and_a_cancel_of_a_transfer_lose_their_answers_once(
     assert (await rail.inquire(paid)).verdict is Verdict.SUCCEEDED
     assert await is_lost(rail.cancel, unpaid)
     assert (await rail.inquire(unpaid)).verdict is Verdict.CANCELLED, "it was buried"
+
+
+async def test_the_seed_that_a_simulator_is_started_with_draws_whom_its_scripts_strike(tmp_path: Path) -> None:
+    async def struck(seed: int, run: int) -> list[bool]:
+        with running_ipps(tmp_path / f"{seed}-{run}.sqlite", "--seed", str(seed)) as simulator:
+            await control(simulator, "faults", fault="error_before", probability=0.4)
+            rail = rail_at(simulator.url)
+            try:
+                return [await is_lost(rail.collect, top_up(8_000 + number)) for number in range(30)]
+            finally:
+                await rail.close()
+
+    first = await struck(7, 1)
+    assert first == await struck(7, 2) != await struck(8, 1)
+    assert 3 < sum(first) < 27

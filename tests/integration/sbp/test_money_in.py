@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from uuid import uuid4
 
 import httpx
@@ -330,3 +331,26 @@ async def test_an_inquiry_and_a_cancel_of_an_order_lose_their_answers_once(world
     with pytest.raises(errors.AdapterError):
         await world.rail.cancel_collection(asked)
     assert (await world.rail.check_collection(asked)).verdict is Verdict.CANCELLED, "it was done"
+
+
+async def test_the_seed_that_a_simulator_is_started_with_draws_whom_its_scripts_strike(tmp_path: Path) -> None:
+    async def struck(seed: int, run: int) -> list[bool]:
+        with running_qp(tmp_path / f"{seed}-{run}.sqlite", "--seed", str(seed)) as qp:
+            await qp.script("error_before", probability=0.4)
+            rail = rail_at(qp.url)
+            try:
+                return [await _is_lost(rail, order(8_000 + number)) for number in range(30)]
+            finally:
+                await rail.close()
+
+    first = await struck(7, 1)
+    assert first == await struck(7, 2) != await struck(8, 1)
+    assert 3 < sum(first) < 27
+
+
+async def _is_lost(rail: SbpRail, asked: Order) -> bool:
+    try:
+        await rail.collect(asked)
+    except errors.AdapterError:
+        return True
+    return False
