@@ -33,11 +33,11 @@ class BusinessDays:
 
     def day_of(self, moment: datetime) -> date:
         """Return the business day that a moment belongs to."""
-        local = moment.astimezone(ZoneInfo(self.timezone))
-        day = local.date()
+        day = moment.astimezone(ZoneInfo(self.timezone)).date()
         if self.cut_off is None:
             return day
-        return self.following(day) if local.time() >= self.cut_off else self._open(day)
+        # By the moment of the cut-off, as the window is: where clocks are put, its hour may come twice, or never.
+        return self.following(day) if moment >= self._moment(day) else self._open(day)
 
     def following(self, day: date) -> date:
         """Return the next business day."""

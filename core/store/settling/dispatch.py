@@ -22,9 +22,9 @@ _PUT_OFF: Final = "interval '5 minutes'"
 # Each tenant's first due job, then each one's second: whoever has ten thousand delays the others by a share alone.
 # The tenants are found by skipping through the index. Twice the limit is looked at, so that a second relay, which finds
 # the first half locked, takes the other. The rows are locked one by one, as `due` orders them, until there are enough.
-# What is paused stays here, and leaves its place in the stream to the rail's other operations; what was sent goes on. Who
-# meets it puts it off, so that the others are not looked for behind all of it each time: `resume` puts it back where it
-# was. The pause is locked meanwhile: one that has just ended puts nothing off, and one that ends waits for this commit.
+# What is paused stays here, and leaves its place in the stream to the rail's other operations; what was sent goes on.
+# Who meets it puts it off, so that the others are not looked for behind all of it each time: `resume` puts it back
+# where it was. The pause is locked meanwhile: one that just ended puts nothing off, one that ends waits for the commit.
 _TAKE: Final = """
 WITH RECURSIVE pauses AS (
     SELECT rail, operation FROM fleet.rail_pauses FOR KEY SHARE

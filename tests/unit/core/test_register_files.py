@@ -1,12 +1,12 @@
 """Registers read out of files: each column by the mapping, nothing guessed, wrong lines refused by their number."""
 
 import tomllib
-from datetime import date, timedelta
+from datetime import UTC, date, datetime, time, timedelta
 from importlib.resources import files
 from random import Random
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
@@ -127,6 +127,21 @@ def test_days_follow_each_other_without_a_gap(day: date, zone: str) -> None:
     assert cut.day_of(opened) == cut.day_of(closed - timedelta(seconds=1)) == following
     assert cut.is_open(following)
     assert cut.day_of(closed) == cut.following(following)
+
+
+@given(
+    st.sampled_from(["Europe/London", "America/Havana", "Africa/Cairo", "Asia/Beirut", "Australia/Lord_Howe"]),
+    st.one_of(st.none(), st.times()),
+    st.integers(0, 365 * 86_400).map(lambda second: datetime(2026, 1, 1, tzinfo=UTC) + timedelta(seconds=second)),
+)
+@example("Africa/Cairo", time(0, 30), datetime(2026, 4, 23, 22, 10, tzinfo=UTC))  # 00:30 of a Friday never comes
+@example("Africa/Cairo", time(23, 30), datetime(2026, 10, 29, 21, 10, tzinfo=UTC))  # 23:30 of a Thursday comes again
+def test_each_moment_is_in_the_window_of_its_day_where_clocks_are_put(
+    zone: str, cut_off: time | None, moment: datetime
+) -> None:
+    days = BusinessDays(zone, cut_off)
+    begin, end = days.window(days.day_of(moment))
+    assert begin <= moment < end
 
 
 CELLS = {
