@@ -323,15 +323,19 @@ class Authenticator:
                 # One look-up for all the requests that wait for it.
                 wait_s = 0.0 if known is None else known.at_s + _PAUSE_S - time.monotonic()
                 task = self._looking[key_id] = asyncio.create_task(self._look_up(key_id, wait_s))
-                task.add_done_callback(lambda _: self._looking.pop(key_id, None))
             await asyncio.shield(task)
         return known.found
 
     async def _look_up(self, key_id: str, wait_s: float) -> None:
-        if wait_s > 0:
-            await asyncio.sleep(wait_s)
-        at_s = time.monotonic()
-        stored = await self._finder.find_key(key_id)
+        try:
+            if wait_s > 0:
+                await asyncio.sleep(wait_s)
+            at_s = time.monotonic()
+            stored = await self._finder.find_key(key_id)
+        finally:
+            # In its last step, not in a callback after it: to await a look-up that is done lets nothing else run, so
+            # whoever found it here in between, and came after it began, would go round for ever.
+            del self._looking[key_id]
         found = None if stored is None or stored.revoked else self._live(stored)
         if found is None and len(self._known) >= _REMEMBERED:
             # Only strangers name keys without end: what is forgotten of them is looked up again.

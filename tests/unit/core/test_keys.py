@@ -163,3 +163,23 @@ def test_of_the_nonces_of_reads_the_oldest_are_forgotten() -> None:
     assert claims == [True, True, False, True, True]
     assert not recent.claim(KEY.tenant_id, KEY.id, "third")
     assert recent.claim(KEY.tenant_id, "fk_2", "third")
+
+
+async def test_who_comes_as_a_look_up_ends_lets_one_of_its_own_begin() -> None:
+    finder = Finder(KEY)
+    finder.answers.clear()
+    asked = authenticator(finder)
+    first = asyncio.create_task(asked.authenticate(signed("old")))
+    await finder.was_asked.wait()
+
+    async def comes_after_its_last_step() -> str:
+        await finder.answers.wait()
+        return await refused(asked, signed("forged"))
+
+    second = asyncio.create_task(comes_after_its_last_step())
+    await asyncio.sleep(0)
+    finder.answers.set()
+    # Were the look-up that is done awaited again and again, nothing else would ever run here.
+    assert await second == "unauthenticated"
+    assert (await first).key_id == KEY.id
+    assert len(finder.asked) == 2
