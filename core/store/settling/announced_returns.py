@@ -47,7 +47,8 @@ SELECT a.rail, a.provider_account, a.environment, a.name, a.reference, a.amount_
         FROM fleet.announced_returns b WHERE b.intent_id = a.intent_id AND b.currency = a.currency) END AS announced,
     coalesce(greatest((SELECT max(coalesce((f.body->>'amount_minor')::bigint, q.amount_minor))
         FROM fleet.jobs q JOIN fleet.facts f ON f.job_id = q.id
-        WHERE q.intent_id = a.intent_id AND q.currency = a.currency AND f.verdict = 'RETURNED'),
+        WHERE q.intent_id = a.intent_id AND q.currency = a.currency AND f.verdict = 'RETURNED'
+            AND f.applied_at IS NOT NULL),
         (SELECT sum(p.amount_minor)::bigint FROM fleet.provider_payments p
         WHERE p.intent_id = a.intent_id AND p.kind = 'RETURN' AND p.currency = a.currency)), 0) AS booked
 FROM fleet.announced_returns a WHERE a.due_at <= now() ORDER BY a.due_at LIMIT $1 FOR UPDATE OF a SKIP LOCKED

@@ -111,6 +111,17 @@ async def test_what_no_booking_follows_is_a_ticket_once_and_closes_when_the_book
     await world.prove()
 
 
+async def test_a_return_of_other_money_that_waits_for_a_person_is_no_booking(world: World) -> None:
+    await world.register(returns_in_all=True)
+    intent = await paid(world, await world.wallet(1_000))
+    await announce(world, await reference_of(world, intent))
+    await returned(world, intent, amount_minor=150, currency="THB")
+    quarantined = "SELECT count(*) FROM fleet.facts WHERE verdict = 'RETURNED' AND quarantine IS NOT NULL"
+    assert await world.admin.fetchval(quarantined) == 1
+    await later(world)
+    assert [closed for _, closed in await unbooked(world)] == [False]
+
+
 async def test_a_ticket_that_a_person_closed_stays_closed_and_is_no_more_looked_at_after_two_months(
     world: World,
 ) -> None:
