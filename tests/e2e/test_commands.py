@@ -202,7 +202,7 @@ async def test_streams_of_every_registered_rail_are_shown(fleet: Fleet) -> None:
     table = (await fleet("streams", "status")).out
     assert all(f"{{{rail}}}:{name}" in table for rail in ("noop", "promptpay", "sbp") for name in ("jobs", "control"))
     assert "noop-1=0" in table
-    assert (await fleet("streams", "status", "--rail", "absent", "--json")).document == []
+    (await fleet("streams", "status", "--rail", "absent", "--json")).must_fail(3, "not_found")
 
 
 async def test_a_route_is_set_and_the_payment_goes_its_way(fleet: Fleet) -> None:

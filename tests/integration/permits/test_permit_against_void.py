@@ -24,7 +24,7 @@ from core.services.terms.limits import LimitBook
 from core.store.database import Database
 from core.store.on_call.dead_letters import DeadLetterStore
 from core.store.payments.intents import IntentStore
-from core.store.settling import attempts, facts, jobs, rails
+from core.store.settling import attempts, claims, facts, jobs, rails
 from core.store.terms.limits import LimitStore
 from fleet.stack.provision import RoleUrls
 from schemas.events import IntentState
@@ -65,6 +65,7 @@ class _Ports:
     vault: Any = None
     throttle: Any = None
     letters: Any = None
+    claims: Any = claims
     pace: Any = _PACE
     shared_faults: tuple[type[Exception], ...] = (OSError,)
 
