@@ -8,7 +8,8 @@ from itertools import islice
 from typing import Final
 
 from adapters.runtime import metrics
-from adapters.runtime.core_client import CoreRefusedError, CoreUnavailableError, EvidencePort
+from adapters.runtime.core_client import CoreUnavailableError, EvidencePort
+from adapters.runtime.telling import in_halves
 from schemas.rails import EvidenceItem
 
 log = logging.getLogger(__name__)
@@ -92,16 +93,9 @@ class EvidenceKeeper:
         return batch
 
     async def _posted(self, items: Sequence[EvidenceItem]) -> list[bool]:
-        """Return which of these the core took. What it refuses whole is tried in halves: one piece harms no other.
-
-        Raises CoreUnavailableError; all of them may be posted again.
-        """
-        try:
-            await self._port.post_evidence(items)
-        except CoreRefusedError as error:
-            if len(items) > 1:
-                half = len(items) // 2
-                return [*await self._posted(items[:half]), *await self._posted(items[half:])]
-            log.error("the core refused evidence: %s", error.status)  # noqa: TRY400 - the text may hold payees
-            return [False]
-        return [True] * len(items)
+        """Return which of these the core took. Raises CoreUnavailableError; all of them may be posted again."""
+        refused = await in_halves(self._port.post_evidence, items)
+        for _, error in refused:
+            log.error("the core refused evidence: %s", error.status)  # the text may hold payees
+        gone = {item.id for item, _ in refused}
+        return [item.id not in gone for item in items]

@@ -1,8 +1,8 @@
-"""Facts about money that came in are told a page at a time, and one that the core refuses holds up no other."""
+"""What is told to the core goes a page at a time, and one piece that it refuses holds up no other."""
 
 import logging
-from collections.abc import Sequence
-from typing import Final
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Final, TypeVar
 
 from adapters.runtime.core_client import CoreRefusedError, PaymentsPort
 from schemas.collections import ProviderPayment, ProviderPaymentBatch
@@ -13,20 +13,43 @@ _OF_FACTS: Final = frozenset({400, 403, 413, 422})
 """Refusals that one fact may be the cause of; any other is of the teller, whatever it tells."""
 
 
+Item = TypeVar("Item")
+Refused = list[tuple[Item, CoreRefusedError]]
+
+
+async def in_halves(
+    post: Callable[[Sequence[Item]], Awaitable[object]],
+    items: Sequence[Item],
+    by_one: Callable[[CoreRefusedError], bool] = lambda _: True,
+) -> Refused[Item]:
+    """Post items in their order; return those that the core refuses one by one, where all others are taken.
+
+    What is refused together is halved until it is one item. Raises CoreUnavailableError, and CoreRefusedError where no
+    one item can be the cause (`by_one`); all of them may be posted again after that.
+    """
+    try:
+        await post(items)
+    except CoreRefusedError as error:
+        if not by_one(error):
+            raise
+        if len(items) == 1:
+            return [(items[0], error)]
+        half = len(items) // 2
+        return await in_halves(post, items[:half], by_one) + await in_halves(post, items[half:], by_one)
+    return []
+
+
 async def tell_facts(core: PaymentsPort, facts: Sequence[ProviderPayment]) -> list[ProviderPayment]:
     """Tell facts in their order; return those that the core refuses one by one, where all others are taken.
 
-    A page that is refused is halved until it is one fact. Raises CoreUnavailableError, and CoreRefusedError where no
-    fact is the cause; told again after that, what was taken has no further effect.
+    Raises CoreUnavailableError, and CoreRefusedError where no fact is the cause; told again after that, what was taken
+    has no further effect.
     """
-    try:
-        await core.post_payments(ProviderPaymentBatch(facts=list(facts)))
-    except CoreRefusedError as error:
-        if error.status not in _OF_FACTS:
-            raise
-        if len(facts) == 1:
-            log.error("the core refuses a fact about transaction %s: %s", facts[0].transaction_id, error)  # noqa: TRY400
-            return list(facts)
-        half = len(facts) // 2
-        return await tell_facts(core, facts[:half]) + await tell_facts(core, facts[half:])
-    return []
+
+    async def post(page: Sequence[ProviderPayment]) -> None:
+        await core.post_payments(ProviderPaymentBatch(facts=list(page)))
+
+    refused = await in_halves(post, facts, lambda error: error.status in _OF_FACTS)
+    for fact, error in refused:
+        log.error("the core refuses a fact about transaction %s: %s", fact.transaction_id, error)
+    return [fact for fact, _ in refused]
