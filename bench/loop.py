@@ -32,7 +32,14 @@ async def bench_stack(adapters: int = 1) -> AsyncIterator[tuple[Stack, Load, Dat
     with tempfile.TemporaryDirectory(prefix="fleet-bench-") as home:
         # As many payments in flight as the provider, which answers at once, lets pass.
         wide = {"FLEET_BATCH": "1000", "FLEET_CONCURRENCY": "1000"}
-        plan = StackPlan(Path(home), profile=STANDARD, rails={"noop": adapters}, adapter_env=wide)
+        plan = StackPlan(
+            Path(home),
+            profile=STANDARD,
+            rails={"noop": adapters},
+            adapter_env=wide,
+            # Latency counts to the commit that settles.
+            postgres={"track_commit_timestamp": "on"},
+        )
         async with running(plan) as stack:
             database = await Database.connect(stack.info.database_url, max_size=1, application_name="bench")
             connector = aiohttp.TCPConnector(limit=200)

@@ -7,7 +7,8 @@ the status and the length.
 import asyncio
 import secrets
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
 from typing import Final, cast
 from urllib.parse import urlsplit
 
@@ -54,33 +55,94 @@ async def post_all(url: str, requests: Sequence[bytes], connections: int, second
 
     Raises RefusedError at the first answer that is no 2xx.
     """
-    loop, at, waiting = asyncio.get_running_loop(), urlsplit(url), iter(requests)
+    waiting, answered, started = iter(requests), 0, time.monotonic()
+
+    def send_next(each: _Connection) -> bool:
+        request = next(waiting, None) if time.monotonic() < started + seconds else None
+        if request is not None:
+            each.send(request)
+        return request is not None
+
+    def heard(each: _Connection, _: bytes) -> None:
+        nonlocal answered
+        answered += 1
+        if not send_next(each):
+            each.end()
+
+    async with _connected(url, connections, heard) as open_ones:
+        started = time.monotonic()
+        for each in open_ones:
+            if not send_next(each):
+                each.end()
+        await asyncio.gather(*(each.done for each in open_ones))
+    return answered / (time.monotonic() - started)
+
+
+async def post_paced(url: str, requests: Sequence[bytes], rate: int, connections: int) -> list[tuple[float, bytes]]:
+    """Send `rate` requests a second, whatever the answers take; return when each was sent (epoch), and its answer.
+
+    Each goes over the connection that is free the longest (a server ends idle ones); where none is, the time runs
+    from when it should have been sent.
+    Raises RefusedError at the first answer that is no 2xx.
+    """
+    sent_at: dict[_Connection, float] = {}
+    answers: list[tuple[float, bytes]] = []
+    all_heard: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    free: asyncio.Queue[_Connection] = asyncio.Queue()
+
+    def heard(each: _Connection, body: bytes) -> None:
+        answers.append((sent_at[each], body))
+        free.put_nowait(each)
+        if len(answers) == len(requests):
+            all_heard.set_result(None)
+
+    async with _connected(url, connections, heard) as open_ones:
+        for each in open_ones:
+            free.put_nowait(each)
+        began, clock = time.monotonic(), time.time()
+        for number, request in enumerate(requests):
+            await asyncio.sleep(began + number / rate - time.monotonic())
+            each = await free.get()
+            sent_at[each] = clock + number / rate
+            each.send(request)
+        await asyncio.wait([all_heard, *(each.done for each in open_ones)], return_when=asyncio.FIRST_COMPLETED)
+        for each in open_ones:
+            each.end()
+            each.done.result()
+    return answers
+
+
+@asynccontextmanager
+async def _connected(
+    url: str, connections: int, heard: Callable[["_Connection", bytes], None]
+) -> AsyncIterator[list["_Connection"]]:
+    loop, at = asyncio.get_running_loop(), urlsplit(url)
     open_ones = [
-        (await loop.create_connection(lambda: _Connection(waiting), at.hostname or "", at.port or 80))[1]
+        (await loop.create_connection(lambda: _Connection(heard), at.hostname or "", at.port or 80))[1]
         for _ in range(connections)
     ]
-    started = time.monotonic()
-    for each in open_ones:
-        each.begin(started + seconds)
     try:
-        await asyncio.gather(*(each.done for each in open_ones))
+        yield open_ones
     finally:
         for each in open_ones:
             each.close()
-    return sum(each.answered for each in open_ones) / (time.monotonic() - started)
 
 
 class _Connection(asyncio.Protocol):
-    """One connection; `done` is when the answer to its last request was read, or the exception that ended it."""
+    """One connection; `done` is when nothing more is sent over it, or the exception that ended it."""
 
-    def __init__(self, waiting: Iterator[bytes]) -> None:
-        self._waiting, self._read, self._stop_at = waiting, b"", 0.0
-        self.answered, self.done = 0, asyncio.get_running_loop().create_future()
+    def __init__(self, heard: Callable[["_Connection", bytes], None]) -> None:
+        self._heard, self._read = heard, b""
+        self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
-    def begin(self, stop_at: float) -> None:
-        """Send the first request; none is sent after `stop_at` of the monotonic clock."""
-        self._stop_at = stop_at
-        self._send_next()
+    def send(self, request: bytes) -> None:
+        """Send a request; its answer is heard before the next is sent."""
+        self._transport.write(request)
+
+    def end(self, error: Exception | None = None) -> None:
+        """Say that nothing more is sent."""
+        if not self.done.done():
+            self.done.set_result(None) if error is None else self.done.set_exception(error)
 
     def close(self) -> None:
         """End the connection, whether or not an answer is on its way."""
@@ -94,26 +156,14 @@ class _Connection(asyncio.Protocol):
         head, ends, body = self._read.partition(_HEAD_ENDS)
         if not ends or len(body) < _length_of(head):
             return
-        if not head.startswith(b"HTTP/1.1 2"):
-            self._end(RefusedError(f"a payment was answered {head[9:12]!r}: {body[:300]!r}"))
-            return
         self._read = b""
-        self.answered += 1
-        self._send_next()
+        if head.startswith(b"HTTP/1.1 2"):
+            self._heard(self, body)
+        else:
+            self.end(RefusedError(f"a payment was answered {head[9:12]!r}: {body[:300]!r}"))
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._end(RefusedError(f"a connection ended before its answer: {exc}"))
-
-    def _send_next(self) -> None:
-        request = next(self._waiting, None) if time.monotonic() < self._stop_at else None
-        if request is None:
-            self._end(None)
-        else:
-            self._transport.write(request)
-
-    def _end(self, error: Exception | None) -> None:
-        if not self.done.done():
-            self.done.set_result(None) if error is None else self.done.set_exception(error)
+        self.end(RefusedError(f"a connection ended before its answer: {exc}"))
 
 
 def _length_of(head: bytes) -> int:

@@ -34,6 +34,15 @@ SETTINGS = {
 }
 # The account under which the server runs when we are root: PostgreSQL refuses to run as root.
 UNPRIVILEGED_USER = "pgserver"
+_ROOMY_BYTES = 8 << 30
+
+
+def room_for_pages() -> str:
+    """Return the `shared_buffers` of a server that works for long: it holds what 100,000 payments write.
+
+    Where pages do not fit, whoever needs a page writes another one out first.
+    """
+    return "1GB" if os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") >= _ROOMY_BYTES else "256MB"
 
 
 class EmbeddedPostgres:

@@ -22,7 +22,7 @@ from fleet.proof import BookPayment
 from fleet.stack.cluster import EmbeddedCluster, EmbeddedSentinels
 from fleet.stack.console import console_process, first_admin
 from fleet.stack.installation import Installation, install
-from fleet.stack.postgres import EmbeddedPostgres
+from fleet.stack.postgres import EmbeddedPostgres, room_for_pages
 from fleet.stack.processes import free_port
 from fleet.stack.profile import SCALED, Profile
 from fleet.stack.provision import RoleUrls, Secrets, create_database, provision
@@ -61,6 +61,8 @@ class StackPlan:
     database_name: str = "fleet"
     shards: Mapping[str, int] = field(default_factory=dict)
     """Rails whose jobs are spread over more than one stream."""
+    postgres: Mapping[str, str] = field(default_factory=dict)
+    """Settings of the embedded server, beside or instead of its usual ones."""
     redis: RedisKind = "single"
     """What carries the streams: one server, a cluster of six, or a pair that Sentinels watch."""
 
@@ -96,7 +98,9 @@ class Stack:
         # Children change directory and users may pass a relative path.
         self.home = plan.data_dir.resolve()
         self.supervisor = Supervisor(self.home / "logs")
-        self.postgres = None if os.environ.get("DATABASE_URL") else EmbeddedPostgres(self.home / "postgres")
+        settings = {"shared_buffers": room_for_pages(), **plan.postgres}
+        theirs = os.environ.get("DATABASE_URL")
+        self.postgres = None if theirs else EmbeddedPostgres(self.home / "postgres", **settings)
         own = not os.environ.get("REDIS_URL")
         self.valkey = EmbeddedValkey(self.home / "valkey") if own and plan.redis == "single" else None
         self.cluster = EmbeddedCluster(self.home / "cluster") if own and plan.redis == "cluster" else None
