@@ -14,7 +14,7 @@ import uvloop
 
 from bench import adapter, dlq, latency, ledger, loop, memory, neighbours, permits, recon, stream, transfers
 from bench.databases import bench_database
-from bench.measurement import BusyElsewhere, Measurement
+from bench.measurement import Measurement, Surroundings
 from fleet.stack.installation import install
 
 REPORT = Path(__file__).parent / "REPORT.md"
@@ -51,22 +51,20 @@ def main() -> int:
     chosen = parser.parse_args()
     if unknown := sorted(set(chosen.sections) - set(SECTIONS)):
         parser.error(f"unknown section {', '.join(unknown)}: choose from {', '.join(SECTIONS)}")
-    found: dict[str, tuple[list[Measurement], float]] = {}
+    found: dict[str, tuple[list[Measurement], Surroundings]] = {}
     for name in chosen.sections or SECTIONS:
         print(f"{name} …", file=sys.stderr)
-        with BusyElsewhere() as busy:
+        with Surroundings() as around:
             measured = uvloop.run(_await(SECTIONS[name]))
-        found[name] = (measured, busy.share)
+        found[name] = (measured, around)
         for each in measured:
             print(f"  {_line(each)}", file=sys.stderr)
-        print(f"  other work kept {busy.share:.0%} of the machine busy meanwhile", file=sys.stderr)
+        print(f"  {around}", file=sys.stderr)
     if chosen.json:
-        figures = [each.as_object() for measured, _ in found.values() for each in measured]
-        busy_figures = [
-            Measurement(f"{name}: machine busy with other work", round(share * 100, 1), "%", "", None).as_object()
-            for name, (_, share) in found.items()
-        ]
-        sys.stdout.write(orjson.dumps(figures + busy_figures, option=orjson.OPT_INDENT_2).decode() + "\n")
+        figures = [each for measured, _ in found.values() for each in measured]
+        figures += [each for name, (_, around) in found.items() for each in around.figures(name)]
+        printed = orjson.dumps([each.as_object() for each in figures], option=orjson.OPT_INDENT_2)
+        sys.stdout.write(printed.decode() + "\n")
     if chosen.report:
         REPORT.write_text(_report(found))
     return 0
@@ -81,7 +79,7 @@ def _line(each: Measurement) -> str:
     return f"{each.name}: {each.value:,g} {each.unit}{verdict}"
 
 
-def _report(found: Mapping[str, tuple[list[Measurement], float]]) -> str:
+def _report(found: Mapping[str, tuple[list[Measurement], Surroundings]]) -> str:
     memory_gib = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / (1 << 30)
     packages = ", ".join(f"{name} {version(name)}" for name in ("asyncpg", "redis", "faststream", "fastapi", "uvloop"))
     lines = [
@@ -95,8 +93,8 @@ def _report(found: Mapping[str, tuple[list[Measurement], float]]) -> str:
         "",
         "Written by `./dev bench --report`. Read figures of one machine as ratios.",
     ]
-    for name, (measured, share) in found.items():
-        lines += ["", f"## {name}", "", f"Other work kept {share:.0%} of the machine busy meanwhile.", ""]
+    for name, (measured, around) in found.items():
+        lines += ["", f"## {name}", "", f"{around}.".capitalize(), ""]
         lines += ["| what | value | unit | goal | met |", "|---|---:|---|---|---|"]
         for each in measured:
             met = {None: "", True: "yes", False: "no"}[each.met]
