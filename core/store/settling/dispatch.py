@@ -2,7 +2,8 @@
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from typing import Final
+from functools import lru_cache
+from typing import Any, Final
 from uuid import UUID
 
 from core.domain.context import Context
@@ -22,20 +23,8 @@ _PUT_OFF: Final = "interval '5 minutes'"
 # Each tenant's first due job, then each one's second: whoever has ten thousand delays the others by a share alone.
 # The tenants are found by skipping through the index. Twice the limit is looked at, so that a second relay, which finds
 # the first half locked, takes the other. The rows are locked one by one, as `due` orders them, until there are enough.
-# What is paused stays here, and leaves its place in the stream to the rail's other operations; what was sent goes on.
-# Who meets it puts it off, so that the others are not looked for behind all of it each time: `resume` puts it back
-# where it was. The pause is locked meanwhile: one that just ended puts nothing off, one that ends waits for the commit.
 _TAKE: Final = """
-WITH RECURSIVE pauses AS (
-    SELECT rail, operation FROM fleet.rail_pauses FOR KEY SHARE
-), held AS (
-    SELECT o.ctid AS place FROM fleet.outbox o
-    WHERE {puts_off} AND o.stream = $1 AND o.not_before <= now(){part} AND {paused}
-    FOR UPDATE OF o SKIP LOCKED
-), put_off AS (
-    UPDATE fleet.outbox SET not_before = now() + (1 + random()) * {put_off}
-    WHERE ctid = ANY (ARRAY(SELECT place FROM held))
-), tenants AS (
+WITH RECURSIVE {first}, tenants AS (
     (SELECT tenant_id FROM fleet.outbox WHERE stream = $1 ORDER BY tenant_id LIMIT 1)
     UNION ALL
     SELECT (SELECT o.tenant_id FROM fleet.outbox o WHERE o.stream = $1 AND o.tenant_id > t.tenant_id
@@ -48,13 +37,31 @@ WITH RECURSIVE pauses AS (
         ORDER BY o.not_before LIMIT 2 * $3) waiting
     ORDER BY waiting.turn, waiting.not_before LIMIT 2 * $3
 )
-SELECT o.job_id, o.place, o.round, o.body, coalesce(o.traceparent, '') AS traceparent,
-    coalesce((SELECT epoch FROM fleet.stream_epochs WHERE rail = $2), 0) AS epoch
-FROM due, LATERAL (
-    SELECT o.*, o.ctid AS place FROM fleet.outbox o WHERE o.job_id = due.job_id AND o.round = due.round
-    FOR UPDATE SKIP LOCKED) o
-LIMIT $3
+SELECT pauses.met, taken.* FROM (SELECT {met} AS met) pauses LEFT JOIN (
+    SELECT o.job_id, o.place, o.round, o.body, coalesce(o.traceparent, '') AS traceparent,
+        coalesce((SELECT epoch FROM fleet.stream_epochs WHERE rail = $2), 0) AS epoch
+    FROM due, LATERAL (
+        SELECT o.*, o.ctid AS place FROM fleet.outbox o WHERE o.job_id = due.job_id AND o.round = due.round
+        FOR UPDATE SKIP LOCKED) o
+    LIMIT $3) taken ON true
 """
+
+# What is paused stays here, and leaves its place in the stream to the rail's other operations; what was sent goes on.
+# Who meets it puts it off, so that the others are not looked for behind all of it each time: `resume` puts it back
+# where it was. The pause is locked meanwhile: one that just ended puts nothing off, one that ends waits for the commit.
+_PUTTING_OFF: Final = """pauses AS (
+    SELECT rail, operation FROM fleet.rail_pauses FOR KEY SHARE
+), held AS (
+    SELECT o.ctid AS place FROM fleet.outbox o
+    WHERE {puts_off} AND o.stream = $1 AND o.not_before <= now(){part} AND {paused}
+    FOR UPDATE OF o SKIP LOCKED
+), put_off AS (
+    UPDATE fleet.outbox SET not_before = now() + (1 + random()) * {put_off}
+    WHERE ctid = ANY (ARRAY(SELECT place FROM held))
+)"""
+# Nearly always nothing is paused. Then all of the above has nothing to do, and yet costs a lone payment more than the
+# rest of the statement: each part of a plan is set up each time. So it is left out until a pause is met.
+_ANY_PAUSE: Final = "pauses AS (SELECT EXISTS (SELECT FROM fleet.rail_pauses) AS met)"
 
 # The last two bytes of an id are drawn by chance; see `schemas.streams.Part.has`.
 _PART: Final = "(('x' || right({id}::text, 4))::bit(16)::int % {of} = {number})"
@@ -130,12 +137,28 @@ def _of(statement: str, id_column: str, part: Part, **parts: str) -> str:
     return statement.format(part=condition, **parts)
 
 
+@lru_cache(maxsize=256)
+def _take_unpaused(part: Part) -> str:
+    """Return what takes due rows where nothing at all is paused; where something is, it takes none and says so."""
+    wanted = "o.not_before <= now() AND NOT (SELECT met FROM pauses)"
+    return _of(_TAKE, "o.job_id", part, first=_ANY_PAUSE, wanted=wanted, met="(SELECT met FROM pauses)")
+
+
+@lru_cache(maxsize=256)
 def _take(part: Part, *, paused: bool) -> str:
     """Return what takes due rows, and puts off what a pause holds; or what takes just that, whenever it is due."""
     any_pause, held = "(SELECT EXISTS (SELECT FROM pauses))", paused_row("pauses")
     due = f"o.not_before <= now() AND NOT ({any_pause} AND {held})"
     puts_off, wanted = ("false", held) if paused else (any_pause, due)
-    return _of(_TAKE, "o.job_id", part, put_off=_PUT_OFF, puts_off=puts_off, paused=held, wanted=wanted)
+    first = _of(_PUTTING_OFF, "o.job_id", part, put_off=_PUT_OFF, puts_off=puts_off, paused=held)
+    return _of(_TAKE, "o.job_id", part, first=first, wanted=wanted, met="true")
+
+
+async def _taken(uow: UnitOfWork, part: Part, asked: Sequence[Any], *, paused: bool) -> Sequence[Any]:
+    found: Sequence[Any] = () if paused else await uow.connection.fetch(_take_unpaused(part), *asked)
+    if not found or found[0]["met"]:
+        found = await uow.connection.fetch(_take(part, paused=paused), *asked)
+    return [row for row in found if row["job_id"] is not None]
 
 
 class TakenBatch:
@@ -179,9 +202,8 @@ class PostgresDispatch:
     ) -> AsyncIterator[TakenBatch]:
         """Lock due rows, or those that a pause holds. The commit need not reach the disk: a row that comes back is
         the same job again."""
-        take = _take(part, paused=paused)
         async with self._database.unit_of_work(_CONTEXT, durable=False) as uow:
-            found = await uow.connection.fetch(take, stream, part.shard(rail), limit)
+            found = await _taken(uow, part, (stream, part.shard(rail), limit), paused=paused)
             rows = [Due(row["job_id"], row["round"], row["body"], row["traceparent"]) for row in found]
             places = [row["place"] for row in found]
             yield TakenBatch(uow, rows, places, found[0]["epoch"] if found else 0)

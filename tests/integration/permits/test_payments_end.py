@@ -60,6 +60,44 @@ async def test_a_refusal_of_one_of_two_permits_waits_for_the_other(world: World)
     await world.prove()
 
 
+@pytest.mark.parametrize("mixed", [True, False])
+async def test_what_ends_in_one_batch_keeps_each_its_own_transaction_and_its_own_reason(
+    world: World, mixed: bool
+) -> None:
+    await world.register()
+    wallet = await world.wallet(1000)
+    intents = [await world.pay(wallet) for _ in range(4)]
+    for intent in intents:
+        await world.sent(intent)
+    told = [world.fact(pay_job(intent), "SUCCEEDED", **(PAID | {"provider_tx_id": transaction}))
+            for intent, transaction in zip(intents, ("T2", None, "T1"), strict=False)]  # fmt: skip
+    refused = world.fact(pay_job(intents[3]), "DECLINED", reason="account_closed")
+    for batch in [[*reversed(told), refused]] if mixed else [[*reversed(told)], [refused]]:
+        assert (await world.settle(*batch)).unusable == []
+    rows = await world.admin.fetch(
+        "SELECT i.state, i.decision, i.provider_reference, i.failure_code, e.type, e.state AS told, e.data::text,"
+        " j.outcome FROM fleet.intents i JOIN fleet.intent_events e ON e.intent_id = i.id AND e.seq = i.version"
+        " JOIN fleet.jobs j ON j.intent_id = i.id ORDER BY i.id"
+    )
+    assert [tuple(row) for row in rows] == [
+        *(
+            ("SETTLED", "POST", transaction, None, "settled", "SETTLED", "{}", "SUCCEEDED")
+            for transaction in ("T2", None, "T1")
+        ),
+        (
+            "FAILED",
+            "VOID",
+            None,
+            "account_closed",
+            "failed",
+            "FAILED",
+            '{"reason": "account_closed"}',
+            "account_closed",
+        ),
+    ]
+    await world.prove()
+
+
 @pytest.mark.parametrize("final", [True, False])
 async def test_a_status_of_the_reference_releases_only_where_the_provider_means_it(world: World, final: bool) -> None:
     await world.register(inquiry=True, negative_is_final_for_reference=final)
