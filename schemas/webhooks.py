@@ -33,7 +33,7 @@ class WebhookEndpointRequest(Contract):
 
     url: Annotated[str, Field(min_length=1, max_length=2000)]
     event_types: Annotated[list[EventType], Field(max_length=32, default_factory=list)]
-    """Which events; left out: all."""
+    """Which events; left out: all. `settled`, `failed`, `cancelled` and `expired` name all that end a payment so."""
     ordering: WebhookOrdering = WebhookOrdering.INTENT
 
 

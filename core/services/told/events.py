@@ -15,7 +15,7 @@ from core.domain.intents import IntentRow
 from core.services.access.keys import Caller
 from core.services.payments.read_intents import visible
 from core.services.problems import Refusal
-from schemas.events import EventPage, EventView, IntentState
+from schemas.events import TERMINAL_STATES, EventPage, EventView, IntentState
 
 _log = logging.getLogger(__name__)
 _SCANNED: Final = 5_000
@@ -26,10 +26,18 @@ _POSITION_LONGEST: Final = 18
 
 @dataclass(frozen=True, slots=True)
 class EventFilter:
-    """Which events are asked for; an empty `types` narrows nothing, `accounts` is what the key may see."""
+    """Which events are asked for; an empty `types` narrows nothing, `accounts` is what the key may see.
+
+    Among `types` a state in which payments end, in small letters, means every event that brought one there.
+    """
 
     types: tuple[str, ...] = ()
     accounts: Sequence[UUID] | None = None
+
+    @property
+    def ends(self) -> tuple[str, ...]:
+        """The states that `types` names: of payments that end at once there is no event of that name."""
+        return tuple(state for state in TERMINAL_STATES if state.lower() in self.types)
 
     @property
     def narrows(self) -> bool:

@@ -86,8 +86,9 @@ class EventStore:
         conditions = ["e.tenant_id = $1 AND e.position > $2 AND e.position <= $3"]
         values: list[Any] = [uow.context.tenant_id, after, upto]
         if wanted.types:
-            values.append(list(wanted.types))
-            conditions.append(f"e.type = ANY (${len(values)}::text[])")
+            values += [list(wanted.types), list(wanted.ends)]
+            types, ends = len(values) - 1, len(values)
+            conditions.append(f"(e.type = ANY (${types}::text[]) OR e.state = ANY (${ends}::text[]))")
         return await _found(uow, conditions, values, wanted.accounts, "e.position", limit)
 
     async def position_after(self, uow: UnitOfWork, after: int, upto: int, count: int) -> int:

@@ -22,9 +22,9 @@ WITH behind AS (
             WHERE d.endpoint_id = w.id AND d.state = 'PENDING' LIMIT $3) queued) < $3
     ORDER BY w.position LIMIT 100 FOR NO KEY UPDATE OF w SKIP LOCKED
 ), read AS (
-    SELECT b.id AS endpoint_id, b.tenant_id, b.event_types, e.position, e.intent_id, e.seq, e.type
+    SELECT b.id AS endpoint_id, b.tenant_id, b.event_types, e.position, e.intent_id, e.seq, e.type, e.state
     FROM behind b CROSS JOIN LATERAL (
-        SELECT e.position, e.intent_id, e.seq, e.type FROM fleet.intent_events e
+        SELECT e.position, e.intent_id, e.seq, e.type, e.state FROM fleet.intent_events e
         WHERE e.tenant_id = b.tenant_id AND e.position > b.position AND e.position <= $1
         ORDER BY e.position LIMIT $2) e
 ), reached AS (
@@ -34,6 +34,7 @@ WITH behind AS (
     INSERT INTO fleet.webhook_deliveries AS d (endpoint_id, position, tenant_id, intent_id, seq, type)
     SELECT endpoint_id, position, tenant_id, intent_id, seq, type FROM read
     WHERE event_types = '{}' OR type = ANY (event_types)
+        OR state IN ('SETTLED', 'FAILED', 'CANCELLED', 'EXPIRED') AND lower(state) = ANY (event_types)
     ON CONFLICT (endpoint_id, position) DO UPDATE SET state = 'PENDING', attempts = 0, due_at = now(), ended_at = NULL
         WHERE d.state <> 'PENDING'
 ), moved AS (

@@ -57,6 +57,23 @@ async def test_the_tenants_events_are_those_of_its_intents_in_one_order(world: W
     assert await items(world, "/v1/events", cursor=whole[-1]["id"]) == []
 
 
+async def test_an_end_is_found_by_its_state_whatever_its_event_is_called(world: World) -> None:
+    wallet, other = await world.funded_wallet(1000), await world.funded_wallet(1)
+    await world.register()
+    ends: dict[str, list[str]] = {"SETTLED": [], "FAILED": [], "CANCELLED": []}
+    for amount_minor, state in ((100, "SETTLED"), (5000, "FAILED")):
+        transfer = {"operation": "INTERNAL_P2P", "wallet_id": wallet, "counterparty_wallet_id": other}
+        asked = transfer | {"amount_minor": amount_minor, "currency": "THB"}
+        ends[state].append((await world.api.post("/v1/intents", asked, key=state)).json()["id"])
+    ends["CANCELLED"].append((await world.api.post("/v1/intents", payout(wallet), key="payout")).json()["id"])
+    await world.api.post(f"/v1/intents/{ends['CANCELLED'][0]}/cancel", {})
+    for state, ids in ends.items():
+        found = await items(world, "/v1/events", type=state.lower())
+        assert {each["state"] for each in found} == {state}
+        assert set(ids) <= {each["intent_id"] for each in found}
+        assert len({each["intent_id"] for each in found}) == len(found)
+
+
 async def test_who_goes_on_behind_an_event_that_a_restore_lost_misses_none_that_came_since(world: World) -> None:
     wallet = await world.funded_wallet(1000)
     await world.register()

@@ -1,6 +1,7 @@
 """Webhooks out: signed, once or more, in order, retried and given up, and never to an address of the house."""
 
 import asyncio
+from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -114,6 +115,22 @@ async def test_every_event_arrives_once_signed_in_order_and_without_a_name(
     shown = await deliveries(developer, made)
     assert [(each["state"], each["attempts"], each["status"]) for each in shown] == [("DELIVERED", 1, 204)] * 3
     assert len({each.headers["webhook-id"] for each in receiver.received}) == len(receiver.received) == 3
+
+
+async def test_who_wants_to_hear_of_an_end_hears_of_those_that_come_at_once_too(
+    developer: World, receiver: Receiver
+) -> None:
+    wallet, other = await developer.funded_wallet(100), await developer.funded_wallet(1)
+    await endpoint(developer, receiver.url, event_types=["settled", "cancelled"])
+    transfer = {"operation": "INTERNAL_P2P", "wallet_id": wallet, "counterparty_wallet_id": other}
+    for key, amount_minor in (("paid", 40), ("too much", 500)):
+        await developer.api.post("/v1/intents", transfer | {"amount_minor": amount_minor, "currency": "THB"}, key=key)
+    (cancelled,) = await pay(developer)
+    told = receiver.received
+    await run_until(sending(developer), lambda: any(each.message["data"]["intent_id"] == cancelled for each in told))
+    states = Counter((each.message["data"]["operation"], each.message["data"]["state"]) for each in told)
+    assert states["INTERNAL_P2P", "SETTLED"] == states["PAYOUT", "CANCELLED"] == 1
+    assert {state for _, state in states} == {"SETTLED", "CANCELLED"}
 
 
 async def test_what_was_taken_and_not_kept_is_sent_again_under_the_same_id(
