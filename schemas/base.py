@@ -1,10 +1,10 @@
 """The base of every contract model: frozen, closed to unknown fields where we write, strict about types."""
 
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from typing import Annotated, Any, Self
 
-from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, GetJsonSchemaHandler
-from pydantic_core import CoreSchema
+from pydantic import AfterValidator, AwareDatetime, BaseModel, BeforeValidator, ConfigDict, GetJsonSchemaHandler
+from pydantic_core import CoreSchema, PydanticCustomError
 
 from schemas.docstrings import attribute_docstrings
 
@@ -44,6 +44,22 @@ class Contract(BaseModel):
         return schema
 
 
+def _is_written_out(told: Any) -> bool:
+    return isinstance(told, date) or (isinstance(told, str) and told[4:5] == "-")
+
+
+def _written_moment(told: Any) -> Any:
+    if not _is_written_out(told):
+        raise PydanticCustomError("datetime_parsing", "is no time")
+    return told
+
+
+def _written_day(told: Any) -> Any:
+    if not _is_written_out(told):
+        raise PydanticCustomError("date_parsing", "is no day")
+    return told
+
+
 def _on_the_calendar(moment: datetime) -> datetime:
     try:
         moment.astimezone(UTC)
@@ -52,5 +68,10 @@ def _on_the_calendar(moment: datetime) -> datetime:
     return moment
 
 
-AnyMoment = Annotated[AwareDatetime, AfterValidator(_on_the_calendar)]
+MOMENT_AS_WRITTEN = BeforeValidator(_written_moment)
+"""Refuses what ISO 8601 does not write: a bare number, such as 20260301, would count as seconds since 1970."""
+DAY_AS_WRITTEN = BeforeValidator(_written_day)
+"""The same for a day, which needs its dashes."""
+Day = Annotated[date, DAY_AS_WRITTEN]
+AnyMoment = Annotated[AwareDatetime, MOMENT_AS_WRITTEN, AfterValidator(_on_the_calendar)]
 """Any moment that there is in UTC, and so one that can be stored, or looked before and behind."""

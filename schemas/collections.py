@@ -1,13 +1,13 @@
 """Money in: what a payer is shown, and what a provider says that it received. One fact is about one payment."""
 
-from datetime import date, datetime
+from datetime import datetime
 from enum import StrEnum
 from typing import Annotated, Final
 from uuid import UUID
 
 from pydantic import Field
 
-from schemas.base import AnyMoment, Contract
+from schemas.base import AnyMoment, Contract, Day
 from schemas.jobs import AmountMinor, CurrencyCode
 
 TRANSACTION_LENGTH_MAX: Final = 64
@@ -86,7 +86,7 @@ class ProviderPayment(Contract):
     """The provider's name of the transaction, unique in the provider account (and `recycled_on`)."""
     also_known_as: Annotated[tuple[TransactionId, ...], Field(max_length=5)] = ()
     """Other names of the same transaction, such as the bank's, which may be all that a statement names."""
-    recycled_on: date | None = None
+    recycled_on: Day | None = None
     """The business day that the transaction's id is unique in, where the provider uses ids again."""
     kind: PaymentKind = PaymentKind.PAYMENT
     status: PaymentStatus

@@ -7,7 +7,7 @@ from uuid import UUID
 
 from pydantic import AwareDatetime, Field, model_validator
 
-from schemas.base import Contract
+from schemas.base import MOMENT_AS_WRITTEN, Contract
 from schemas.jobs import AmountMinor, CurrencyCode
 from schemas.money import MAX_AMOUNT_MINOR
 from schemas.operations import OperationType
@@ -18,7 +18,11 @@ RuleName = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[a-z0-9]
 Expression = Annotated[
     str, Field(min_length=1, max_length=EXPRESSION_MAX_SIGNS, pattern=r"^[^\x00-\x08\x0b-\x1f\x7f]+$")
 ]
-Moment = Annotated[AwareDatetime, Field(ge=datetime(2000, 1, 1, tzinfo=UTC), lt=datetime(2200, 1, 1, tzinfo=UTC))]
+Moment = Annotated[
+    AwareDatetime,
+    Field(ge=datetime(2000, 1, 1, tzinfo=UTC), lt=datetime(2200, 1, 1, tzinfo=UTC)),
+    MOMENT_AS_WRITTEN,
+]
 """A moment that every timezone has a date for."""
 Label = Annotated[str, Field(max_length=32, pattern=r"^[A-Za-z0-9._-]*$")]
 """A tier or a channel; empty where none is known."""

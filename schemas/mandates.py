@@ -7,7 +7,7 @@ from uuid import UUID
 
 from pydantic import Field, model_validator
 
-from schemas.base import Contract
+from schemas.base import Contract, Day
 from schemas.events import IntentState
 from schemas.jobs import AmountMinor
 from schemas.suspense import Reason
@@ -48,15 +48,15 @@ class MandateRequest(Contract):
     wallet_id: UUID
     """Where what is pulled is credited."""
     kind: MandateKind = MandateKind.RECURRING
-    signed_on: date
+    signed_on: Day
     debtor_account: Annotated[str, Field(pattern=r"^[0-9]{3}-[0-9]{10,15}$")]
     """The bank's code and the account's number."""
     debtor_name: Annotated[str, Field(pattern=r"^[^;\s]([^;\x00-\x1f]*[^;\s])?$", max_length=66)]
     max_amount_minor: AmountMinor | None = None
     """The most that one debit takes; None takes any."""
-    valid_from: date | None = None
+    valid_from: Day | None = None
     """The first day on which a debit may be asked for; None is the day of signature."""
-    valid_until: date | None = None
+    valid_until: Day | None = None
     """The last such day; None has no end."""
 
     @model_validator(mode="after")

@@ -1,11 +1,10 @@
 """How a provider writes its register: which column of its file is what, and how it is written."""
 
-from datetime import date
 from typing import Annotated, Self
 
 from pydantic import Field, model_validator
 
-from schemas.base import Contract
+from schemas.base import Contract, Day
 from schemas.limits import known_timezone
 from schemas.registers import Section
 
@@ -95,7 +94,7 @@ class RegisterImport(Contract):
     content: Annotated[str, Field(pattern=r"^[A-Za-z0-9+/]*={0,2}$")]
     """The file's bytes, as base64."""
     name: Annotated[str, Field(max_length=200)] = ""
-    business_day: date | None = None
+    business_day: Day | None = None
     """Needed where the lines speak of several days."""
     apply: bool = False
     """Keep it; without this it is only read."""

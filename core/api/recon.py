@@ -1,6 +1,5 @@
 """Reconciliation breaks over HTTP, under a key that names RECONCILIATION."""
 
-from datetime import date
 from typing import Annotated, Literal
 
 from pydantic import Field
@@ -14,6 +13,7 @@ from core.api.signed_routes import Route, SignedRoutes
 from core.services.access.keys import RECONCILIATION_SCOPE
 from core.services.recon.break_desk import preview_break, show_break
 from core.services.recon.recon import approve_break, assign_break, list_breaks, resolve_break
+from schemas.base import Day
 from schemas.jobs import RailName
 from schemas.recon import BreakList, BreakOwner, BreakPreview, BreakResolution, BreakShown, BreakState, BreakView
 
@@ -23,7 +23,7 @@ class _BreakQuery(Page):
     kind: Annotated[str, Field(pattern=r"^[a-z_]{1,64}$")] | None = None
     rail: RailName | None = None
     """Only of this rail's registers."""
-    day: date | None = None
+    day: Day | None = None
     """Only of this business day."""
 
 

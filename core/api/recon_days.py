@@ -1,7 +1,6 @@
 """Registers, comparisons and reports over HTTP, under a key of the system's own that names RECONCILIATION."""
 
 import asyncio
-from datetime import date
 from typing import Annotated, Final
 
 from pydantic import BaseModel, ConfigDict, Field, Json
@@ -19,6 +18,7 @@ from core.services.problems import Refusal
 from core.services.recon import register_desk as desk
 from core.services.recon.mappings import shipped_mapping
 from core.services.recon.recon_report import WRITERS
+from schemas.base import Day
 from schemas.jobs import RailName
 from schemas.recon import BooksAsked, ReconReport
 from schemas.recon_report import ReconPeriod, ReportFormat
@@ -47,7 +47,7 @@ _HTML_HEADERS: Final = {"Content-Security-Policy": "default-src 'none'; style-sr
 
 class _RegisterQuery(Page):
     rail: RailName | None = None
-    day: date | None = None
+    day: Day | None = None
 
 
 class _UploadQuery(BaseModel):
@@ -57,7 +57,7 @@ class _UploadQuery(BaseModel):
     mapping: Json[RegisterMapping] | None = None
     """A mapping of your own, as JSON."""
     name: Annotated[str, Field(max_length=200)] = ""
-    business_day: date | None = None
+    business_day: Day | None = None
     """Needed where the lines speak of several days."""
     apply: bool = False
     """Keep it; without this it is only read."""
@@ -65,14 +65,14 @@ class _UploadQuery(BaseModel):
 
 class _RunQuery(BaseModel):
     model_config = ConfigDict(extra="forbid")
-    first_day: date | None = None
-    last_day: date | None = None
+    first_day: Day | None = None
+    last_day: Day | None = None
     rail: RailName | None = None
 
 
 class _ReportQuery(BaseModel):
     model_config = ConfigDict(extra="forbid")
-    day: date | None = None
+    day: Day | None = None
     week: Annotated[str, Field(max_length=8)] = ""
     format: ReportFormat | None = None
     """Left out, what `Accept` names first of them; else JSON."""

@@ -17,6 +17,7 @@ from core.api.requests import path_id, query_of
 from core.api.signed_routes import Route, SignedRoutes
 from core.services.wallets.statements import Statement, open_statement
 from schemas.api import WalletEntry
+from schemas.base import DAY_AS_WRITTEN
 from schemas.limits import known_timezone
 from schemas.money import Currency, currency_of, to_major_text
 from schemas.statements import StatementFormat, WalletStatement
@@ -26,13 +27,13 @@ COLUMNS: Final = (
     "intent_id", "transfer_id",
 )  # fmt: skip
 _FORMULA: Final = ("=", "+", "-", "@", "\t", "\r", "\n")
-_DAYS: Final = {"ge": date(1970, 1, 1), "le": date(9000, 1, 1)}
+_DayThere = Annotated[date, Field(ge=date(1970, 1, 1), le=date(9000, 1, 1)), DAY_AS_WRITTEN]
 
 
 class _StatementQuery(BaseModel):
     model_config = ConfigDict(extra="forbid")
-    first_day: Annotated[date | None, Field(alias="from", **_DAYS)] = None
-    last_day: Annotated[date | None, Field(alias="to", **_DAYS)] = None
+    first_day: Annotated[_DayThere | None, Field(alias="from")] = None
+    last_day: Annotated[_DayThere | None, Field(alias="to")] = None
     timezone: Annotated[str, Field(alias="tz", max_length=64), AfterValidator(known_timezone)] = "UTC"
     format: StatementFormat = StatementFormat.JSON
 

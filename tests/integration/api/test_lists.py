@@ -75,6 +75,7 @@ async def test_filters_narrow_by_state_wallet_reference_and_time(world: World) -
         ({"state": "NONSENSE"}, "invalid_request"),
         ({"wallet_id": "x"}, "invalid_request"),
         ({"created_after": "2026-01-01T00:00:00"}, "invalid_request"),
+        ({"created_after": "20260301"}, "invalid_request"),
         ({"created_after": "yesterday"}, "invalid_request"),
         ({"surprise": "1"}, "invalid_request"),
     ],

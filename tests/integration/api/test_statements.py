@@ -114,6 +114,8 @@ async def test_days_are_those_of_the_timezone(world: World) -> None:
     [
         ({"from": "2026-02-02", "to": "2026-02-01"}, "invalid_request"),
         ({"tz": "Mars/Olympus"}, "invalid_request"),
+        ({"tz": "localtime"}, "invalid_request"),
+        ({"from": "20304000"}, "invalid_request"),
         ({"format": "pdf"}, "invalid_request"),
         ({"from": "2999-01-01", "to": "2999-01-02"}, "moment_not_past"),
     ],

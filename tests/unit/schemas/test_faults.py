@@ -4,8 +4,9 @@ from typing import Annotated, Any
 from uuid import UUID
 
 import pytest
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from schemas.base import AnyMoment, Day
 from schemas.faults import first_fault
 from schemas.money import MAX_AMOUNT_MINOR
 
@@ -16,7 +17,8 @@ class Asked(BaseModel):
     amount_minor: Annotated[int, Field(strict=True, gt=0, le=MAX_AMOUNT_MINOR)] = 1
     currency: Annotated[str, Field(pattern=r"^[A-Z]{3}$")] = "THB"
     shape: Annotated[str, Field(pattern=r"^q$")] = "q"
-    at: AwareDatetime | None = None
+    at: AnyMoment | None = None
+    day: Day | None = None
     tags: Annotated[list[str], Field(min_length=1, max_length=2)] = ["a"]
     note: Annotated[str, Field(min_length=1, max_length=3)] = "n"
     sure: bool = False
@@ -32,6 +34,11 @@ class Asked(BaseModel):
         ({"amount_minor": -1}, "amount_minor: has to be more than 0"),
         ({"amount_minor": 10**16}, f"amount_minor: may be at most {MAX_AMOUNT_MINOR}"),
         ({"at": "2026-03-01T09:30:00"}, "at: is no time: write it with its zone"),
+        ({"at": "20260301"}, "at: is no time: write it with its zone"),
+        ({"at": 1_772_357_400}, "at: is no time: write it with its zone"),
+        ({"at": "1772357400"}, "at: is no time: write it with its zone"),
+        ({"day": "20304000"}, "day: is no day: write it as 2026-03-01"),
+        ({"day": "20260301"}, "day: is no day: write it as 2026-03-01"),
         ({"tags": []}, "tags: has to have at least 1 item"),
         ({"tags": ["a", "b", "c"]}, "tags: may have at most 2 items"),
         ({"note": ""}, "note: has to have at least 1 character"),
