@@ -1,5 +1,6 @@
 """Dead letters over HTTP: search, groups, one letter, the story of a payment; under a key that names DEAD_LETTERS."""
 
+from typing import Any
 from uuid import UUID
 
 from starlette.requests import Request
@@ -13,6 +14,7 @@ from core.services.access.keys import DEAD_LETTERS_SCOPE
 from core.services.cursors import decode_cursor, encode_cursor, id_of
 from core.services.on_call.dead_letters import cursor_behind, group_before, letter_detail, letter_document
 from core.services.on_call.explain import explain
+from core.services.on_call.rail_desk import require_known
 from core.services.on_call.redrives import background_context, filter_of, reach
 from core.services.problems import Refusal
 from schemas.on_call import LetterDetail, LetterGroups, LetterGroupView, LetterPage, LetterQuery, Story
@@ -37,6 +39,7 @@ class DeadLetterRoutes(SignedRoutes):
         query, ports = query_of(LetterQuery, request), self._core.worker_ports
         after = None if query.cursor is None else id_in(query.cursor)
         async with ports.unit_of_work(background_context(caller)) as uow:
+            await self._require_rail(uow, query)
             found = await ports.letters.list_letters(uow, filter_of(query, caller), query.limit + 1, after)
         following = encode_cursor(str(found[query.limit - 1].id)) if len(found) > query.limit else None
         return json_answer({"items": [letter_document(x) for x in found[: query.limit]], "next_cursor": following})
@@ -48,11 +51,17 @@ class DeadLetterRoutes(SignedRoutes):
         query, ports = query_of(LetterQuery, request), self._core.worker_ports
         after = None if query.cursor is None else group_before(query.cursor)
         async with ports.unit_of_work(background_context(caller)) as uow:
+            await self._require_rail(uow, query)
             found = await ports.letters.group_letters(uow, filter_of(query, caller), query.limit + 1, after)
         names, items = LetterGroupView.model_fields, found[: query.limit]
         following = cursor_behind(items[-1]) if len(found) > query.limit else None
         shown = [{name: getattr(group, name) for name in names} for group in items]
         return json_answer({"items": shown, "next_cursor": following})
+
+    async def _require_rail(self, uow: Any, query: LetterQuery) -> None:
+        # Of a misspelt rail there are no letters: that would read as if all were well.
+        if query.rail is not None:
+            await require_known(uow, self._core.worker_ports.rails, query.rail)
 
     async def show_letter(self, request: Request) -> Response:
         """Show one letter with every attempt at it, the evidence, and where more is told."""

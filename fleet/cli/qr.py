@@ -35,7 +35,13 @@ def decode(
     if as_json:
         print_json(fields)
     else:
-        print_fields(kind, fields)
+        print_fields(kind, {name: _cell(value) for name, value in fields.items()})
+
+
+def _cell(value: object) -> object:
+    if isinstance(value, dict):
+        return "  ".join(f"{tag}={text}" for tag, text in value.items())
+    return " ".join(value) if isinstance(value, list) else value
 
 
 @app.command()

@@ -68,7 +68,7 @@ async def rail_events(ports: RailPorts, caller: Caller, rail: str, limit: int) -
     require_everywhere(caller)
     desk: RailDesk = ports.rails
     async with ports.unit_of_work(background_context(caller)) as uow:
-        await _require_known(uow, desk, rail)
+        await require_known(uow, desk, rail)
         rows = await desk.events_of(uow, rail, limit)
     return tuple(RailEventView.model_validate({**row}) for row in rows)
 
@@ -81,7 +81,7 @@ async def pause_rail(ports: RailPorts, caller: Caller, rail: str, operation: str
     require_everywhere(caller)
     require_reason(reason)
     async with ports.unit_of_work(_acting(caller)) as uow:
-        await _require_known(uow, ports.rails, rail)
+        await require_known(uow, ports.rails, rail)
         changed = await pause(uow, ports.rails, rail, operation, reason=reason)
     return RailChanged(rail=rail, operation=operation, paused=True, changed=changed, deadlines_moved=0)
 
@@ -93,7 +93,7 @@ async def resume_rail(ports: RailPorts, caller: Caller, rail: str, operation: st
     """
     require_everywhere(caller)
     async with ports.unit_of_work(_acting(caller)) as uow:
-        await _require_known(uow, ports.rails, rail)
+        await require_known(uow, ports.rails, rail)
         shown = next(row for row in await ports.rails.overview(uow) if row["rail"] == rail)
         held = [each.operation for each in rail_view(shown).pauses]
         moved = await resume(uow, ports.rails, rail, operation)
@@ -134,6 +134,8 @@ def _acting(caller: Caller) -> Context:
     return Context(SYSTEM_TENANT, caller.context().actor)
 
 
-async def _require_known(uow: Any, rails: Rails, rail: str) -> None:
+async def require_known(uow: Any, rails: Rails, rail: str) -> None:
+    """Raise Refusal `not_found` unless the rail has registered, now or ever."""
     if rail not in await rails.known_rails(uow):
-        raise Refusal("not_found", "no such rail has registered")
+        text = "no such rail has registered: fleet rails list shows those that have"
+        raise Refusal("not_found", text, field="rail")

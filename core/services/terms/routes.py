@@ -194,7 +194,8 @@ def _known_types(routes: Iterable[Route], operation: str) -> set[str]:
 
 def _unknown_payee_type(request: IntentRequest, known: Iterable[str]) -> Refusal:
     wanted = None if request.named_payee is None else request.named_payee.type
-    text = f"payee type {wanted!r} is not one of {', '.join(sorted(known))}"
+    asked = f"{request.operation} {request.currency}"
+    text = f"{asked} takes no payee of type {wanted!r}: use one of {', '.join(sorted(known))}"
     return Refusal("payee_type_unknown", text, field="payee.type")
 
 

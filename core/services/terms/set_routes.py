@@ -144,7 +144,10 @@ def _check_terms(request: RouteRequest, capabilities: Capabilities, known: Colle
     if request.valid_until is not None and request.valid_until <= (request.valid_from or datetime.now(UTC)):
         raise Refusal("route_terms_empty", "the route would end before it begins: mend until", field="until")
     if unknown := sorted((terms.payee_types or frozenset()) - set(known)):
-        text = f"rail {request.rail} knows no payee type {', '.join(unknown)}: use one of {', '.join(sorted(known))}"
+        text = (
+            f"rail {request.rail} takes no payee of {request.operation} of type {', '.join(unknown)}: "
+            f"use one of {', '.join(sorted(known))}"
+        )
         raise Refusal("payee_type_unknown", text, field="payee_type")
 
 

@@ -127,3 +127,14 @@ async def test_a_payment_is_revealed_and_its_provider_asked_and_the_journal_tell
     assert await acts(world, key) == [("revealed", f"intent:{intent}"), ("asked", f"intent:{intent}")]
     await take_key(world, monkeypatch, world.tenant_id, "DEAD_LETTERS")
     (await fleet("intents", "reveal", intent, "--reason", "curious")).must_fail(3, "operation_not_permitted")
+
+
+async def test_letters_of_a_rail_that_there_is_not_are_refused_by_its_name_and_not_told_as_none(
+    world: World, redis: Redis, fleet: Fleet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await take_key(world, monkeypatch, SYSTEM_TENANT, "DEAD_LETTERS")
+    for listing in ("list", "groups"):
+        assert (await fleet("dlq", listing, "--rail", "noop", "--json")).document["items"] == []
+        refused = await fleet("dlq", listing, "--rail", "nope")
+        refused.must_fail(3, "not_found")
+        assert "fleet rails list" in refused.err

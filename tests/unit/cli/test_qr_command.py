@@ -31,6 +31,14 @@ def test_what_encode_prints_decode_reads(capsys: pytest.CaptureFixture[str]) -> 
     assert (fields["recipient_local"], fields["amount_text"]) == ("0812345678", "10.50")
 
 
+def test_decode_for_people_shows_tags_as_they_stand_in_a_code(capsys: pytest.CaptureFixture[str]) -> None:
+    bill = next(each for each in CODES if "tag62" in (each["fields"] or {}) and "tag30" in each["fields"])
+    assert main(["qr", "decode", bill["payload"]]) == 0
+    shown = {line.split()[0]: line.split()[1:] for line in capsys.readouterr().out.splitlines() if line.strip()}
+    assert shown["tags"] == bill["fields"]["tags"]
+    assert shown["tag30"] == [f"{tag}={text}" for tag, text in bill["fields"]["tag30"].items()]
+
+
 @pytest.mark.parametrize(
     ("arguments", "code"),
     [

@@ -76,7 +76,7 @@ def test_the_refusal_is_of_the_route_that_came_nearest() -> None:
     assert refused(route("absent", registered=False)).code == "rail_unavailable"
 
 
-def test_an_unknown_type_of_payee_is_told_every_type_of_every_route() -> None:
+def test_an_unknown_type_of_payee_is_told_the_operation_and_every_type_of_every_route() -> None:
     problem = refused(route("a", "mobile"), route("b", "bank_account"), asked=request(kind="pigeon"))
     assert (problem.code, problem.field) == ("payee_type_unknown", "payee.type")
-    assert "bank_account, mobile" in problem.detail
+    assert problem.detail == "PAYOUT THB takes no payee of type 'pigeon': use one of bank_account, mobile"
