@@ -29,6 +29,7 @@ LOOPS: Final = frozenset(
 )
 _WORDS: Final = frozenset({"true", "false", "in"})
 _POSITION: Final = re.compile(r"<input>:(\d+):(\d+): (?:Syntax error: )?([^\n]*)")
+_TOO_DEEP: Final = re.compile(r"Recursion limit|Incomplete `")
 _SIGNS: Final = re.compile(
     r"""(?P<space>\s+|//[^\n]*)
       | (?P<bytes>[rR]?[bB][rR]?(?=["']))
@@ -89,15 +90,22 @@ def compile_expression(text: str, field: str) -> Expression:
     try:
         program = cel.compile(text)
     except ValueError as error:
-        found = _POSITION.search(str(error))
-        where = f"line {found[1]}, column {found[2]}: {found[3][:200]}" if found else str(error)[:200]
-        raise FeeError("fee_syntax", where, field) from error
+        raise FeeError("fee_syntax", _place(str(error)), field) from error
     try:
         names, integers, texts = _read(text)
     except FeeError as error:
         error.field = field
         raise
     return Expression(text, field, program, names, integers, texts, text.strip() == "true")
+
+
+def _place(told: str) -> str:
+    found = _POSITION.search(told)
+    if found is None:
+        return told[:200]
+    # What is nested too deeply is told in words of the parser's own source.
+    says = "nested too deeply: write it flatter" if _TOO_DEEP.search(found[3]) else found[3][:200]
+    return f"line {found[1]}, column {found[2]}: {says}"
 
 
 def _read(text: str) -> tuple[frozenset[str], frozenset[int], frozenset[str]]:
