@@ -9,7 +9,7 @@ from uuid import UUID
 
 from core.domain.intents import IntentRow, lookup_expiry
 from core.domain.jobs import JobRow, JobState
-from schemas.events import IntentState
+from schemas.events import TERMINAL_STATES, IntentState
 from schemas.operations import JobKind
 from schemas.permits import PermitMode
 from schemas.rails import Capabilities
@@ -95,7 +95,7 @@ class Case:
     @property
     def decided(self) -> bool:
         """Whether the hold has its one decision or the intent its end."""
-        return self.intent.decision is not None or IntentState(self.intent.state).is_terminal
+        return self.intent.decision is not None or self.intent.state in TERMINAL_STATES
 
 
 _BACKOFF_FIRST_S = 1.0

@@ -98,7 +98,7 @@ class Ending:
 
 def is_held(intent: IntentRow) -> bool:
     """Whether money of the intent is held and undecided; nothing is held for money that has yet to come in."""
-    return IntentState(intent.state) in _HELD and intent.decision is None and not intent.awaits_money
+    return intent.state in _HELD and intent.decision is None and not intent.awaits_money
 
 
 def _may_credit(intent: IntentRow) -> bool:

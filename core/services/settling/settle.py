@@ -33,7 +33,7 @@ from core.services.settling.close_job import RACES, ResolutionRefusedError, end_
 from core.services.settling.facts import Fact
 from core.services.settling.settle_batch import Batch, Delivery, Ended
 from schemas.events import IntentState
-from schemas.operations import JobKind, OperationType
+from schemas.operations import JobKind
 from schemas.results import Result, Verdict
 
 __all__ = ["Delivery", "Ended", "SettlePorts", "Settled", "UnitOfWorkFactory", "settle_again", "settle_batch"]
@@ -283,7 +283,7 @@ def _unusable(batch: Batch, job: JobRow | None, delivery: Delivery, result: Resu
     told_unasked = job.kind is JobKind.REFUND and result.kind is JobKind.PAY and result.verdict is Verdict.RETURNED
     if job.kind is not result.kind and not told_unasked:
         return "kind_differs"
-    if OperationType(job.operation) not in _operations(batch, job):
+    if job.operation not in _operations(batch, job):
         return "rail_unregistered"
     if job.kind.moves_money and result.fence not in batch.attempts[job.id]:
         return "attempt_missing"
@@ -302,7 +302,7 @@ def _case(batch: Batch, job: JobRow, asked_at: datetime | None) -> Case:
         job=job,
         intent=batch.intents[job.intent_id],
         attempts=batch.attempts.get(job.id, {}),
-        capabilities=_operations(batch, job)[OperationType(job.operation)],
+        capabilities=_operations(batch, job)[job.operation],
         now=state.now,
         epoch_doubted=doubted and not state.epoch_cleared,
         unapplied_positive=job.intent_id in batch.positives,

@@ -127,6 +127,7 @@ FROM seen s WHERE x.redrive_id = s.redrive_id AND x.letter_id = s.letter_id AND 
 _OF_ONE: Final = "x.redrive_id = $1"
 _OF_ENDED: Final = """x.redrive_id IN (SELECT y.redrive_id FROM fleet.redrive_items y JOIN fleet.redrives r
     ON r.id = y.redrive_id AND r.state IN ('CANCELLED', 'STOPPED') WHERE y.state = 'SENT')"""
+_OBSERVE_ENDED: Final = _OBSERVE.format(_OF_ENDED)
 
 # The counts are kept with the redrive, by what changes its letters: 0128_redrives_keep_their_counts.sql.
 _COUNTED: Final = ("waiting", "sent", "succeeded", "failed", "skipped", "released")
@@ -240,7 +241,8 @@ class RedriveStore:
 
     async def observe_ended(self, uow: UnitOfWork) -> None:
         """Note the outcomes of what was sent before a redrive was cancelled or stopped."""
-        await uow.connection.execute(_OBSERVE.format(_OF_ENDED))
+        # Each second, and nearly always of none. Fetched: what is executed without arguments is planned anew each time.
+        await uow.connection.fetch(_OBSERVE_ENDED)
 
     async def mark_doubted(self, uow: UnitOfWork, redrive_id: UUID, standings: Sequence[Standing]) -> None:
         """Note of each letter of a snapshot whether it has one of these standings, which are those in doubt."""
