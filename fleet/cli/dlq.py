@@ -9,8 +9,8 @@ from pydantic import ValidationError
 
 from fleet.cli import redrives
 from fleet.cli.connection import with_operator
+from fleet.cli.moments import moment
 from fleet.cli.output import JsonFlag, invalid_field, print_fields, print_json, print_table
-from fleet.cli.redrives import utc
 from schemas.on_call import LetterDetail, LetterGroups, LetterPage, LetterQuery, LetterState, Story
 
 app = typer.Typer(help="Dead letters.", no_args_is_help=True)
@@ -30,8 +30,8 @@ Permits = Annotated[int | None, typer.Option(help="Only with so many permits whe
 Text = Annotated[
     str | None, typer.Option(help="Words of the message, the class, the provider's reference or the masked payload.")
 ]
-After = Annotated[datetime | None, typer.Option(help="Received at or after this time, UTC.")]
-Before = Annotated[datetime | None, typer.Option(help="Received before this time, UTC.")]
+After = Annotated[datetime | None, typer.Option(parser=moment, help="Received at or after this time, UTC.")]
+Before = Annotated[datetime | None, typer.Option(parser=moment, help="Received before this time, UTC.")]
 Limit = Annotated[int, typer.Option(min=1, max=500, help="How many a page.")]
 Cursor = Annotated[str | None, typer.Option(help="Where the page before ended.")]
 
@@ -61,7 +61,7 @@ def list_(
     query = _query(
         rail=rail, error_class=error_class, fingerprint=fingerprint, state=state, operation=operation,
         provider=provider, tenant_id=tenant, intent_id=intent, job_id=job, trace_id=trace, evidence_id=evidence,
-        permits=permits, text=text, received_after=utc(after), received_before=utc(before), limit=limit, cursor=cursor,
+        permits=permits, text=text, received_after=after, received_before=before, limit=limit, cursor=cursor,
     )  # fmt: skip
     page = with_operator(lambda client: client.call("GET", "/v1/dead-letters", LetterPage, query=query))
     if as_json:
@@ -94,7 +94,7 @@ def groups(
     """Count dead letters by fingerprint, the largest group first, with the last hour against the one before."""
     query = _query(
         rail=rail, error_class=error_class, state=state, operation=operation, provider=provider, tenant_id=tenant,
-        text=text, received_after=utc(after), received_before=utc(before), limit=limit, cursor=cursor,
+        text=text, received_after=after, received_before=before, limit=limit, cursor=cursor,
     )  # fmt: skip
     page = with_operator(lambda client: client.call("GET", "/v1/dead-letters/groups", LetterGroups, query=query))
     if as_json:

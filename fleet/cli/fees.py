@@ -1,6 +1,6 @@
 """`fleet fees`: what payments cost: list, set and disable rules, and try a payment on them."""
 
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Annotated, Any
 
 import typer
@@ -11,6 +11,7 @@ from core.store.database import UnitOfWork
 from core.store.terms.fees import FeeRuleStore
 from core.store.terms.limits import stored_quotas
 from core.store.wallets.wallets import WalletStore
+from fleet.cli.moments import moment
 from fleet.cli.operator import ACTOR, Tenant, in_tenant, read_model
 from fleet.cli.output import JsonFlag, invalid_field, print_fields, print_json, print_table
 from fleet.stack.tenant import TENANT
@@ -82,13 +83,12 @@ def dry_run_(
     currency: Annotated[str, typer.Argument(help="The currency, such as THB.")] = "THB",
     tier: str = "",
     channel: str = "",
-    at: Annotated[datetime | None, typer.Option(help="The moment, UTC; left out, now.")] = None,
+    at: Annotated[datetime | None, typer.Option(parser=moment, help="The moment, UTC; left out, now.")] = None,
     bought: Annotated[bool, typer.Option("--bought", help="The amount is what an EXCHANGE buys.")] = False,
     tenant: Tenant = TENANT,
     as_json: JsonFlag = False,
 ) -> None:
     """Show the fees of a payment that is not made, and why each rule applied or not."""
-    moment = None if at is None else at.replace(tzinfo=UTC)
     try:
         request = FeeDryRunRequest(
             operation=operation,
@@ -96,7 +96,7 @@ def dry_run_(
             currency=currency.upper(),
             tier=tier,
             channel=channel,
-            at=moment,
+            at=at,
             bought=bought,
         )
     except ValidationError as error:

@@ -1,6 +1,6 @@
 """`fleet liquidity` and `fleet exposure`: what exchanges are paid from, and what they leave a tenant exposed to."""
 
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Annotated, cast
 from uuid import UUID
 
@@ -16,6 +16,7 @@ from core.store.terms.liquidity import PostgresLiquidity
 from fleet.cli.connection import Connection, with_client
 from fleet.cli.dry_run import Yes, show_dry_run
 from fleet.cli.intents import create_once
+from fleet.cli.moments import moment
 from fleet.cli.operator import ACTOR, Tenant, in_tenant, require_tenant, with_database
 from fleet.cli.output import CommandError, JsonFlag, invalid_field, print_json, print_table
 from fleet.stack.tenant import TENANT
@@ -64,13 +65,14 @@ def overdraft(
 
 
 def exposure_(
-    since: Annotated[datetime | None, typer.Option(help="Count what was exchanged from here on, UTC.")] = None,
+    since: Annotated[
+        datetime | None, typer.Option(parser=moment, help="Count what was exchanged from here on, UTC.")
+    ] = None,
     tenant: Tenant = TENANT,
     as_json: JsonFlag = False,
 ) -> None:
     """Show what liquidity there is, what was bought, sold and earned, and at which average rate."""
-    moment = None if since is None else since.replace(tzinfo=UTC)
-    _show(in_tenant(tenant, lambda uow: exposure(uow, PostgresLiquidity(), tenant, moment), must_exist=True), as_json)
+    _show(in_tenant(tenant, lambda uow: exposure(uow, PostgresLiquidity(), tenant, since), must_exist=True), as_json)
 
 
 def _move(wallet: UUID, amount: str, direction: Direction, key: str, yes: bool, as_json: bool) -> None:

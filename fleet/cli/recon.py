@@ -15,9 +15,9 @@ from core.services.recon.recon_report import WRITERS, week_days
 from fleet.cli import recon_registers
 from fleet.cli.connection import with_operator
 from fleet.cli.dry_run import Yes, show_dry_run
+from fleet.cli.moments import moment
 from fleet.cli.output import CommandError, ExitCode, JsonFlag, invalid_field, print_fields, print_json, print_table, why
 from fleet.cli.recon_registers import COMPARING_S, DESK, ReconCommandPorts, either
-from fleet.cli.redrives import utc
 from fleet.client import FleetClient
 from schemas.recon import (
     BooksAsked,
@@ -36,7 +36,9 @@ from schemas.recon_report import ReportFormat
 app = typer.Typer(help="Reconciliation and its breaks.", no_args_is_help=True)
 recon_registers.install(app)
 
-Since = Annotated[datetime | None, typer.Option(help="Only what was made since this time, UTC; left out: everything.")]
+Since = Annotated[
+    datetime | None, typer.Option(parser=moment, help="Only what was made since this time, UTC; left out: everything.")
+]
 
 
 @app.command()
@@ -48,7 +50,7 @@ def ledger(as_json: JsonFlag = False) -> int:
 @app.command()
 def intents(since: Since = None, as_json: JsonFlag = False) -> int:
     """Compare intents with books and events and keep what does not fit as breaks; exit code 1 where something does."""
-    return _compare(BooksAsked(what=BooksCompared.INTENTS, since=utc(since)), as_json)
+    return _compare(BooksAsked(what=BooksCompared.INTENTS, since=since), as_json)
 
 
 @app.command()

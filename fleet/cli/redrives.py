@@ -1,7 +1,7 @@
 """`fleet dlq redrive | discard | settle` and `fleet redrives`: act on dead letters, with a second person's consent."""
 
 import asyncio
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Annotated, Any
 from uuid import UUID
 
@@ -10,6 +10,7 @@ from pydantic import BaseModel, ValidationError
 
 from fleet.cli.connection import with_operator
 from fleet.cli.dry_run import Yes, show_dry_run
+from fleet.cli.moments import moment
 from fleet.cli.operator import Model, text_of
 from fleet.cli.output import ExitCode, JsonFlag, invalid_field, print_fields, print_json, print_table
 from fleet.client import FleetClient
@@ -45,8 +46,8 @@ Permits = Annotated[int | None, typer.Option(help="Only with so many permits whe
 Text = Annotated[
     str | None, typer.Option(help="Words of the message, the class, the provider's reference or the masked payload.")
 ]
-After = Annotated[datetime | None, typer.Option(help="Received at or after this time, UTC.")]
-Before = Annotated[datetime | None, typer.Option(help="Received before this time, UTC.")]
+After = Annotated[datetime | None, typer.Option(parser=moment, help="Received at or after this time, UTC.")]
+Before = Annotated[datetime | None, typer.Option(parser=moment, help="Received before this time, UTC.")]
 Reason = Annotated[str, typer.Option(help="Why; kept in the audit journal.")]
 Incident = Annotated[str, typer.Option(help="The incident's name, such as INC-1742.")]
 
@@ -245,13 +246,8 @@ def cancel(redrive_id: UUID, reason: Reason = "", as_json: JsonFlag = False) -> 
 
 
 def _selection(ids: list[UUID] | None, after: datetime | None, before: datetime | None, **given: Any) -> dict[str, Any]:
-    named = given | {"ids": ids or None, "received_after": utc(after), "received_before": utc(before)}
+    named = given | {"ids": ids or None, "received_after": after, "received_before": before}
     return {name: value for name, value in named.items() if value is not None}
-
-
-def utc(moment: datetime | None) -> datetime | None:
-    """Return a time that was typed without a zone as UTC."""
-    return moment if moment is None or moment.tzinfo is not None else moment.replace(tzinfo=UTC)
 
 
 def _checked(model: type[Model], asked: dict[str, Any]) -> Model:

@@ -1,7 +1,7 @@
 """`fleet routes`: which rail carries a payment, by operation and currency."""
 
 from dataclasses import asdict
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Annotated
 from uuid import UUID
 
@@ -13,6 +13,7 @@ from core.store.database import UnitOfWork
 from core.store.settling import rails
 from core.store.terms.limits import stored_quotas
 from core.store.terms.routes import RouteStore
+from fleet.cli.moments import moment
 from fleet.cli.operator import ACTOR, Tenant, in_tenant
 from fleet.cli.output import CommandError, JsonFlag, print_fields, print_json, print_table
 from fleet.stack.tenant import TENANT
@@ -64,8 +65,12 @@ def add(
     min_amount: Annotated[str, typer.Option(help="Take payments from this amount on, in major units.")] = "",
     max_amount: Annotated[str, typer.Option(help="Take payments up to this amount, in major units.")] = "",
     payee_type: Annotated[list[str] | None, typer.Option(help="Take only this type of payee; repeatable.")] = None,
-    from_: Annotated[datetime | None, typer.Option("--from", help="From this moment on, UTC; left out, now.")] = None,
-    until: Annotated[datetime | None, typer.Option(help="Until this moment, UTC; left out, for good.")] = None,
+    from_: Annotated[
+        datetime | None, typer.Option("--from", parser=moment, help="From this moment on, UTC; left out, now.")
+    ] = None,
+    until: Annotated[
+        datetime | None, typer.Option(parser=moment, help="Until this moment, UTC; left out, for good.")
+    ] = None,
     tenant: Tenant = TENANT,
     as_json: JsonFlag = False,
 ) -> None:
@@ -85,8 +90,8 @@ def add(
         known.code,
         rail,
         RouteTerms(priority, least, most, frozenset(payee_type) if payee_type else None),
-        from_ and from_.replace(tzinfo=UTC),
-        until and until.replace(tzinfo=UTC),
+        from_,
+        until,
         alone=False,
         name=name,
     )

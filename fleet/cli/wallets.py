@@ -11,6 +11,7 @@ import typer
 from pydantic import ValidationError
 
 from fleet.cli.connection import with_client
+from fleet.cli.moments import moment
 from fleet.cli.output import CommandError, JsonFlag, invalid_field, print_fields, print_json, print_table
 from fleet.client import FleetClient
 from schemas.api import WalletRequest, WalletView
@@ -66,15 +67,13 @@ def list_wallets(
 @app.command()
 def balance(
     wallet_id: UUID,
-    at: Annotated[str | None, typer.Option(help="A moment with its offset, such as 2026-11-30T17:00:00+07:00.")] = None,
+    at: Annotated[
+        datetime | None, typer.Option(parser=moment, help="A moment, such as 2026-11-30T17:00:00+07:00.")
+    ] = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Show what a wallet owned, and what of it was held, just before a moment, or now."""
-    try:
-        moment = datetime.fromisoformat(at) if at else None
-    except ValueError as error:
-        raise CommandError("invalid_field", "at: it is no moment such as 2026-11-30T17:00:00Z") from error
-    found = with_client(lambda client: client.wallet_balance(wallet_id, at=moment))
+    found = with_client(lambda client: client.wallet_balance(wallet_id, at=at))
     if as_json:
         print_json(found.model_dump(mode="json"))
         return

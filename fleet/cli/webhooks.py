@@ -1,6 +1,6 @@
 """`fleet webhooks`: where events are sent, what came of it, and sending again."""
 
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Annotated
 from uuid import UUID
 
@@ -8,6 +8,7 @@ import typer
 from pydantic import BaseModel, ValidationError
 
 from fleet.cli.connection import with_client
+from fleet.cli.moments import moment
 from fleet.cli.output import CommandError, JsonFlag, invalid_field, print_fields, print_json, print_table
 from schemas.webhooks import DeliveryState, WebhookEndpointRequest, WebhookOrdering, WebhookSecret
 
@@ -101,7 +102,9 @@ def deliveries(
 @app.command()
 def redrive(
     endpoint_id: UUID,
-    since: Annotated[datetime | None, typer.Option(help="Replay everything from this moment on (UTC).")] = None,
+    since: Annotated[
+        datetime | None, typer.Option(parser=moment, help="Replay everything from this moment on (UTC).")
+    ] = None,
     yes: Annotated[bool, typer.Option("--yes", help="Do it; without this only what would happen is shown.")] = False,
     as_json: JsonFlag = False,
 ) -> None:
@@ -121,8 +124,7 @@ def redrive(
         print_fields("redrive", document)
         typer.echo("nothing was changed: add --yes to send")
         return
-    moment = since if since is None or since.tzinfo is not None else since.replace(tzinfo=UTC)
-    _show(with_client(lambda client: client.redrive_webhooks(endpoint_id, since=moment)), as_json)
+    _show(with_client(lambda client: client.redrive_webhooks(endpoint_id, since=since)), as_json)
 
 
 def _secret(made: WebhookSecret, as_json: bool) -> None:
