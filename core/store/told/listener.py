@@ -9,8 +9,10 @@ from collections.abc import Callable
 import asyncpg
 
 from core.services.settling.bus_ports import EVERY_STREAM
+from core.store.database import AWAY
 
 log = logging.getLogger(__name__)
+_LOST: tuple[type[Exception], ...] = (*AWAY, asyncpg.PostgresError)
 
 
 async def listen(url: str, channel: str, wake: Callable[[str], None], check_s: float = 5.0) -> None:
@@ -19,7 +21,7 @@ async def listen(url: str, channel: str, wake: Callable[[str], None], check_s: f
     while True:
         try:
             connection = await asyncpg.connect(url, timeout=5.0, statement_cache_size=0)
-        except (OSError, asyncpg.PostgresError, TimeoutError) as error:
+        except _LOST as error:
             failures += 1
             if failures == 1:
                 log.warning("no connection to listen on: %s; the slow poll goes on", type(error).__name__)
@@ -28,7 +30,7 @@ async def listen(url: str, channel: str, wake: Callable[[str], None], check_s: f
         failures = 0
         try:
             await _hold(connection, channel, wake, check_s)
-        except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, TimeoutError) as error:
+        except _LOST as error:
             log.warning("the listening connection ended: %s", type(error).__name__)
         finally:
             with contextlib.suppress(Exception):

@@ -5,6 +5,8 @@ import os
 import signal
 import subprocess
 import sys
+import threading
+import time
 from typing import Any
 
 import asyncpg
@@ -131,6 +133,37 @@ async def test_a_wake_up_beats_the_poll_and_still_does_after_its_connection_was_
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def _end_listeners_while_nothing_runs(url: str, check_s: float) -> None:
+    """End them, and return once a check is due: the loop meets the server's goodbye and the check in one turn."""
+
+    async def end() -> None:
+        connection = await asyncpg.connect(url)
+        await connection.execute(
+            "SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity"
+            " WHERE query LIKE 'LISTEN%' AND datname = current_database()"
+        )
+        await connection.close()
+
+    ending = threading.Thread(target=lambda: asyncio.run(end()))
+    ending.start()
+    ending.join()
+    time.sleep(2 * check_s)
+
+
+async def test_a_listener_whose_server_goes_in_the_middle_of_a_check_listens_again(fresh_database: RoleUrls) -> None:
+    woken: list[str] = []
+    check_s = 0.2
+    task = asyncio.create_task(listen(fresh_database.worker, OUTBOX_CHANNEL, woken.append, check_s))
+    for times in (1, 2, 3):
+        async with asyncio.timeout(PATIENCE_S):
+            while len(woken) < times:
+                assert not task.done(), task.exception()
+                await asyncio.sleep(0.01)
+        _end_listeners_while_nothing_runs(fresh_database.admin, check_s)
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
 
 
 async def test_a_relay_killed_between_xadd_and_commit_delivers_twice_but_one_job(
