@@ -18,6 +18,7 @@ from xdist.scheduler import LoadFileScheduling
 from fleet.stack.provision import RoleUrls, Secrets, create_database, drop_database, provision
 from tests.support.databases import Databases, open_databases
 from tests.support.servers import postgres_server, redis_7_server, redis_server
+from tests.support.warm_sessions import warm_connection
 from wire.memory import collect_rarely
 
 
@@ -162,6 +163,5 @@ async def fresh_redis(redis_url: str) -> str:
 @pytest.fixture
 async def admin_connection(fresh_database: RoleUrls) -> AsyncIterator[asyncpg.Connection]:
     """A superuser's connection to the test's own database: it sees every tenant, so it can check what was left."""
-    connection = await asyncpg.connect(fresh_database.admin)
-    yield connection
-    await connection.close()
+    async with warm_connection(fresh_database.admin) as connection:
+        yield connection

@@ -3,7 +3,10 @@
 import asyncpg
 import pytest
 
+from fleet.stack.provision import RoleUrls
 from tests.support.databases import SHAPE, Databases
+from tests.support.moved_clock import MovedClock
+from tests.support.warm_sessions import WarmDatabase, warm_connection
 
 TABLES = "SELECT oid::regclass::text FROM pg_class WHERE relnamespace = 'fleet'::regnamespace AND relkind = 'r'"
 
@@ -106,3 +109,65 @@ async def test_a_database_whose_every_session_was_ended_is_emptied_and_lent_agai
     assert again == name
     assert "shop" not in str(await contents(urls.admin))
     await databases.take_back(again)
+
+
+LEFT = """
+SET work_mem = 77; LISTEN left_by_a_test; SELECT pg_advisory_lock(7);
+CREATE TEMP TABLE left_by_a_test (id int)
+"""
+HAS_LEFT = """
+SELECT pg_backend_pid(), current_setting('work_mem'), (SELECT count(*) FROM pg_listening_channels()),
+       (SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'), to_regclass('pg_temp.left_by_a_test')
+"""
+
+
+async def test_a_warm_session_keeps_nothing_that_a_test_has_set(fresh_database: RoleUrls) -> None:
+    async with warm_connection(fresh_database.admin) as connection:
+        before = await connection.fetchrow(HAS_LEFT)
+        await connection.execute(LEFT)
+        assert await connection.fetchrow(HAS_LEFT) != before
+    async with warm_connection(fresh_database.admin) as connection:
+        assert await connection.fetchrow(HAS_LEFT) == before, "the same process, as it was"
+
+
+async def test_a_closed_warm_pool_serves_nobody_but_who_opens_one_alike(fresh_database: RoleUrls) -> None:
+    closed = await WarmDatabase.connect(fresh_database.app, max_size=2)
+    async with closed.acquire() as connection:
+        pid = await connection.fetchval("SELECT pg_backend_pid()")
+    await closed.close()
+    with pytest.raises(asyncpg.InterfaceError):
+        async with closed.acquire():
+            pass
+    other, alike = [await WarmDatabase.connect(fresh_database.app, max_size=size) for size in (3, 2)]
+    for database, warm in ((other, False), (alike, True)):
+        async with database.acquire() as connection:
+            assert (await connection.fetchval("SELECT pg_backend_pid()") == pid) is warm
+        await database.close()
+
+
+async def test_settings_of_a_database_count_though_its_sessions_are_warm(fresh_database: RoleUrls) -> None:
+    await (await WarmDatabase.connect(fresh_database.worker)).close()
+    async with warm_connection(fresh_database.admin) as connection:
+        await MovedClock(connection).install()
+    database = await WarmDatabase.connect(fresh_database.worker)
+    async with database.acquire() as session:
+        assert (await session.fetchval("SHOW search_path")).startswith("moved")
+    await database.close()
+
+
+async def test_a_warm_session_that_a_test_ended_is_followed_by_a_new_one(fresh_database: RoleUrls) -> None:
+    await (await WarmDatabase.connect(fresh_database.worker)).close()
+    async with warm_connection(fresh_database.admin) as kept:
+        assert not kept.is_closed()
+    connection = await asyncpg.connect(fresh_database.admin)
+    await connection.execute(
+        "SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity"
+        " WHERE datname = current_database() AND pid <> pg_backend_pid()"
+    )
+    await connection.close()
+    database = await WarmDatabase.connect(fresh_database.worker)
+    async with database.acquire() as session:
+        assert await session.fetchval("SELECT 1") == 1
+    await database.close()
+    async with warm_connection(fresh_database.admin) as another:
+        assert await another.fetchval("SELECT 1") == 1

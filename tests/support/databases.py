@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 import asyncpg
 
 from fleet.stack.provision import RoleUrls, Secrets, create_database, drop_database, role_urls, with_database
+from tests.support import warm_sessions
 
 # Everything that a statement of DDL touches. What it writes has the newest transaction, what it removes is missing in
 # the count: ten thousand rows need not be named one by one. TRUNCATE writes pg_class as well, so of that table only
@@ -46,7 +47,7 @@ _SEQUENCES = "SELECT seqrelid::regclass::text FROM pg_sequence"
 
 _END_SESSIONS = """
 SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity
-WHERE datname = current_database() AND pid <> pg_backend_pid() AND backend_type = 'client backend'
+WHERE datname = current_database() AND pid <> pg_backend_pid() AND backend_type = 'client backend' AND pid <> ALL ($1)
 """
 
 
@@ -80,6 +81,7 @@ class Databases:
         else:
             name = f"fleet_test_{secrets.token_hex(6)}"
             await create_database(self.server_url, name, template=self.template.name)
+            warm_sessions.lent(name)
         return name, role_urls(with_database(self.server_url, name), self.role_secrets)
 
     async def take_back(self, name: str) -> None:
@@ -93,6 +95,7 @@ class Databases:
             self.free.append(name)
         else:
             await self._keepers.pop(name).close()
+            await warm_sessions.end(name)
             await drop_database(self.server_url, name)
 
     async def close(self) -> None:
@@ -100,6 +103,7 @@ class Databases:
         for keeper in self._keepers.values():
             await keeper.close()
         for name in self.free:
+            await warm_sessions.end(name)
             await drop_database(self.server_url, name)
 
     async def _put_right(self, name: str) -> bool:
@@ -111,7 +115,7 @@ class Databases:
                 with_database(self.server_url, name), server_settings={"session_replication_role": "replica"}
             )
         keeper = self._keepers[name]
-        await keeper.execute(_END_SESSIONS)
+        await keeper.execute(_END_SESSIONS, warm_sessions.idle_pids(name))
         unchanged = bool(await keeper.fetchval(SHAPE) == self.template.shape)
         if unchanged:
             await self._empty(keeper)

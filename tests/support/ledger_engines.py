@@ -8,8 +8,6 @@ from contextlib import asynccontextmanager
 from typing import Protocol, Self
 from uuid import UUID
 
-import asyncpg
-
 from core.domain.context import Context
 from core.domain.ledger import (
     Account,
@@ -24,6 +22,7 @@ from core.services.ledger_port import HistoryCursor, HistoryPage, LedgerReport
 from core.store.database import Database, UnitOfWork
 from core.store.ledger.ledger import PostgresLedger
 from fleet.stack.provision import RoleUrls
+from tests.support.warm_sessions import WarmDatabase, warm_connection
 
 
 class LedgerUnderTest(Protocol):
@@ -57,7 +56,7 @@ class PostgresUnderTest:
     @asynccontextmanager
     async def opened(cls, tenant_id: UUID, urls: RoleUrls, *, joins: bool, connections: int) -> AsyncIterator[Self]:
         """Open the pool for the block."""
-        database = await Database.connect(urls.app, min_size=1, max_size=connections)
+        database = await WarmDatabase.connect(urls.app, min_size=1, max_size=connections)
         try:
             yield cls(tenant_id, urls, database, joins=joins)
         finally:
@@ -108,16 +107,13 @@ class PostgresUnderTest:
 
         What is past already stays: a hold that expired would else seem to have done so before its time-out.
         """
-        connection = await asyncpg.connect(self._admin_url)
-        try:
+        async with warm_connection(self._admin_url) as connection:
             await connection.execute("SET session_replication_role = replica")
             await connection.execute(
                 "UPDATE fleet.transfers SET expires_at = now() - interval '1 second'"
                 " WHERE id = ANY ($1::uuid[]) AND expires_at > now()",
                 list(hold_ids),
             )
-        finally:
-            await connection.close()
 
 
 MODES = {"postgres-commits-by-itself": False, "postgres-joins-the-caller": True}

@@ -15,7 +15,7 @@ import orjson
 import pytest
 
 from core.api.public import public_app
-from core.bootstrap import Core, open_core
+from core.bootstrap import Core
 from core.domain.context import Context
 from core.domain.ids import derive_id
 from core.services.access.keys import NewKey
@@ -25,6 +25,7 @@ from fleet.stack.provision import RoleUrls
 from schemas.operations import JobKind
 from schemas.results import Result
 from tests.support.signed import Signed
+from tests.support.warm_sessions import warm_core
 
 REGISTRATION: dict[str, Any] = {
     "rail": "noop",
@@ -160,7 +161,7 @@ async def world(fresh_database: RoleUrls, admin_connection: asyncpg.Connection) 
 @pytest.fixture
 async def second(world: World) -> AsyncIterator[Signed]:
     """The same key at another core, with pools, caches and batches of its own, as another process would be."""
-    async with open_core(world.settings) as core:
+    async with warm_core(world.settings) as core:
         transport = httpx.ASGITransport(public_app(core), raise_app_exceptions=False)
         async with httpx.AsyncClient(transport=transport, base_url="http://second") as http:
             yield Signed(http, world.key.id, world.key.secret)
@@ -184,7 +185,7 @@ async def open_world(urls: RoleUrls, admin_connection: asyncpg.Connection) -> As
         tenant,
     )
     await register(admin_connection)
-    async with open_core(settings) as core:
+    async with warm_core(settings) as core:
         transport = httpx.ASGITransport(public_app(core), raise_app_exceptions=False)
         key = await core.keys.create(
             _ROOT, tenant_id=tenant, name="shop", operations=["*", "MANUAL_ADJUSTMENT", "ADJUSTMENT_ALONE"]

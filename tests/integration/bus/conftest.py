@@ -21,6 +21,7 @@ from fleet.stack.provision import RoleUrls
 from schemas.ids import mint_id
 from schemas.operations import JobKind, OperationType
 from schemas.streams import ADAPTERS_GROUP, jobs_stream
+from tests.support.warm_sessions import WarmDatabase
 from wire.client import StreamServers
 
 RAIL = "testrail"
@@ -83,7 +84,7 @@ class World:
 
 @pytest.fixture
 async def world(fresh_database: RoleUrls, fresh_redis: str) -> AsyncIterator[World]:
-    database = await Database.connect(fresh_database.worker)
+    database = await WarmDatabase.connect(fresh_database.worker)
     servers = StreamServers(fresh_redis, "test")
     client = servers.of(RAIL)
     made = World(database, PostgresDispatch(database), client, servers)

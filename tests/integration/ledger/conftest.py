@@ -11,6 +11,7 @@ from core.store.ledger.ledger import PostgresLedger
 from fleet.stack.provision import RoleUrls
 from tests.support.ledger_engines import PostgresUnderTest
 from tests.support.ledger_world import LedgerWorld, open_world
+from tests.support.warm_sessions import WarmDatabase
 
 
 @pytest.fixture
@@ -21,7 +22,7 @@ def tenant_id() -> UUID:
 @pytest.fixture
 async def app(fresh_database: RoleUrls) -> AsyncIterator[Database]:
     """Connections as the application."""
-    database = await Database.connect(fresh_database.app, max_size=8)
+    database = await WarmDatabase.connect(fresh_database.app, max_size=8)
     yield database
     await database.close()
 
@@ -29,7 +30,7 @@ async def app(fresh_database: RoleUrls) -> AsyncIterator[Database]:
 @pytest.fixture
 async def worker(fresh_database: RoleUrls) -> AsyncIterator[Database]:
     """Connections as background work."""
-    database = await Database.connect(fresh_database.worker, max_size=4)
+    database = await WarmDatabase.connect(fresh_database.worker, max_size=4)
     yield database
     await database.close()
 

@@ -14,7 +14,7 @@ import asyncpg
 import pytest
 
 from core.api.internal import InternalPorts
-from core.bootstrap import Core, open_core
+from core.bootstrap import Core
 from core.domain.context import Context
 from core.domain.ids import derive_id
 from core.domain.ledger import AccountBalance
@@ -36,6 +36,7 @@ from schemas.permits import PermitRequest
 from schemas.rails import EvidenceItem, RailRegistration
 from schemas.results import Result
 from tests.support.event_log import prove_events
+from tests.support.warm_sessions import warm_core
 
 RAIL = "testrail"
 I_S, H_S = 60, 120
@@ -293,7 +294,7 @@ async def open_world(urls: RoleUrls, admin_connection: asyncpg.Connection) -> As
         RAIL,
     )
     caller = Caller("key", tenant, "service", None, frozenset({"*", "MANUAL_ADJUSTMENT", "ADJUSTMENT_ALONE"}), None)
-    async with open_core(settings) as core:
+    async with warm_core(settings) as core:
         yield World(
             core,
             admin_connection,
