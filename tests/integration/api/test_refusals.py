@@ -158,3 +158,9 @@ async def test_a_name_that_cannot_be_stored_names_nothing(world: World) -> None:
     path = "/v1/owners/%00/wallets"
     nobody = await world.api.http.get(path, headers=world.api.headers("GET", path, b""))
     assert (nobody.status_code, nobody.json()["code"]) == (404, "not_found")
+
+
+async def test_a_value_without_a_name_is_refused_in_words_whatever_it_is(world: World) -> None:
+    for value in ("1", "\0"):
+        refused = (await world.api.get("/v1/intents", **{"": value})).json()
+        assert (refused["code"], refused["detail"].partition(":")[0]) == ("invalid_request", "body"), refused
