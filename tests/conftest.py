@@ -15,6 +15,7 @@ from hypothesis import settings
 from redis.asyncio import Redis
 from xdist.scheduler import LoadFileScheduling
 
+from fleet.stack.processes import allow_open_files
 from fleet.stack.provision import RoleUrls, Secrets, create_database, drop_database, provision
 from tests.support.databases import Databases, open_databases
 from tests.support.servers import postgres_server, redis_7_server, redis_server
@@ -43,6 +44,7 @@ def pytest_configure(config: pytest.Config) -> None:
     Alone where CI decides about a change it draws the same twice: what it refuses is then the change. `./dev fuzz` and
     every run outside draw anew.
     """
+    allow_open_files()
     gc.disable()  # collecting tests makes a million objects that live as long as the run: see pytest_collection_finish
     usual, gate = settings.get_profile("default"), bool(os.environ.get("CI"))
     settings.register_profile("fleet", parent=usual, derandomize=gate, deadline=None, print_blob=True)

@@ -11,6 +11,7 @@ import warnings
 from pathlib import Path
 from urllib.parse import quote
 
+from fleet.stack.account import account_of_servers, open_the_way, open_to_readers
 from fleet.stack.processes import SocketHome, die_with_parent, free_port
 
 with warnings.catch_warnings():
@@ -32,8 +33,6 @@ SETTINGS = {
     "timezone": "UTC",
     "log_min_messages": "warning",
 }
-# The account under which the server runs when we are root: PostgreSQL refuses to run as root.
-UNPRIVILEGED_USER = "pgserver"
 _ROOMY_BYTES = 8 << 30
 
 
@@ -54,7 +53,7 @@ class EmbeddedPostgres:
         self._pgdata = data_dir / "data"
         self._settings = SETTINGS | settings
         self._bin = wheel.POSTGRES_VERSIONS[18]
-        self._run_as = UNPRIVILEGED_USER if os.geteuid() == 0 else None
+        self._run_as = account_of_servers()
         self._process: subprocess.Popen[bytes] | None = None
         self._sockets = SocketHome(data_dir)
         self._password = ""
@@ -145,11 +144,14 @@ class EmbeddedPostgres:
 
     def _open_the_way_for(self, user: str) -> None:
         wheel.ensure_user_exists(user)
-        wheel.ensure_prefix_permissions(self._home)
-        wheel.ensure_prefix_permissions(self._bin)
-        # A private umask or an unpacked wheel may leave the binaries closed to others.
-        wheel.ensure_folder_permissions(self._bin, 0o055)
-        wheel.ensure_folder_permissions(self._bin.parent / "lib", 0o044)
+        installed = self._bin.parent
+        package = installed.parent
+        for path in (self._home, self._sockets.path, installed):
+            open_the_way(path)
+        # What the server is linked with lies in the wheel's own folder, or on Linux beside it.
+        for tree in (installed, package.with_name(f"{package.name}.libs")):
+            if tree.exists():
+                open_to_readers(tree)
         self._pgdata.mkdir(exist_ok=True)
         shutil.chown(self._home, user)
         shutil.chown(self._pgdata, user)

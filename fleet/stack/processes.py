@@ -6,6 +6,7 @@ import ctypes
 import itertools
 import os
 import random
+import resource
 import shutil
 import signal
 import socket
@@ -17,6 +18,7 @@ from pathlib import Path
 _PR_SET_PDEATHSIG = 1
 _SOCKET_PATH_BYTES = 104
 """What every system allows for the path of a socket: macOS 104 with its end, Linux 108."""
+_OPEN_FILES = 4_096
 _SERVER_PORTS = range(15_000, 30_000)
 _FIRST_PORT = random.randrange(len(_SERVER_PORTS))  # noqa: S311  no secret: two processes begin at different places
 _next_port = itertools.cycle((*_SERVER_PORTS[_FIRST_PORT:], *_SERVER_PORTS[:_FIRST_PORT]))
@@ -37,6 +39,17 @@ def die_with_parent(signal_number: int = signal.SIGTERM) -> Callable[[], None] |
         prctl(_PR_SET_PDEATHSIG, int(signal_number), 0, 0, 0)
 
     return arm
+
+
+def allow_open_files() -> None:
+    """Let this process and its children have 4,096 files and sockets open, or as many as the system lets them.
+
+    macOS starts every process with 256: a server of payments with its pools and some hundred connections needs more.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = _OPEN_FILES if hard == resource.RLIM_INFINITY else min(_OPEN_FILES, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def free_port() -> int:

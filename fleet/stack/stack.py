@@ -23,7 +23,7 @@ from fleet.stack.cluster import EmbeddedCluster, EmbeddedSentinels
 from fleet.stack.console import console_process, first_admin
 from fleet.stack.installation import Installation, install
 from fleet.stack.postgres import EmbeddedPostgres, room_for_pages
-from fleet.stack.processes import free_port
+from fleet.stack.processes import allow_open_files, free_port
 from fleet.stack.profile import SCALED, Profile
 from fleet.stack.provision import RoleUrls, Secrets, create_database, provision
 from fleet.stack.rails import Place, Provider, rail_of
@@ -349,6 +349,7 @@ class Stack:
 @asynccontextmanager
 async def running(plan: StackPlan) -> AsyncIterator[Stack]:
     """Run a stack for the length of the block. Raises StackError where it does not come up."""
+    allow_open_files()
     stack = Stack(plan)
     try:
         await stack.start()

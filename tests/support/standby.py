@@ -1,11 +1,11 @@
 """A standby of an embedded server, by PostgreSQL's own base backup: a second server that follows the first."""
 
-import os
 import shutil
 import subprocess
 from pathlib import Path
 
-from fleet.stack.postgres import UNPRIVILEGED_USER, EmbeddedPostgres
+from fleet.stack.account import account_of_servers
+from fleet.stack.postgres import EmbeddedPostgres
 from fleet.stack.processes import free_port
 
 
@@ -16,9 +16,9 @@ def standby_of(primary: EmbeddedPostgres, home: Path) -> EmbeddedPostgres:
     home.mkdir(parents=True)
     copy = [str(wheel.POSTGRES_VERSIONS[18] / "pg_basebackup"), "-D", str(home / "data"), "-d", primary.admin_url]
     subprocess.run([*copy, "-R", "-X", "stream", "--checkpoint=fast"], check=True, capture_output=True)
-    if os.geteuid() == 0:
+    if account := account_of_servers():
         for path in [home, *home.rglob("*")]:
-            shutil.chown(path, UNPRIVILEGED_USER)
+            shutil.chown(path, account)
     shutil.copy(primary._home / "superuser.password", home / "superuser.password")
     (home / "port").write_text(str(free_port()))
     server = EmbeddedPostgres(home, fsync="off")
