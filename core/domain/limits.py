@@ -116,6 +116,8 @@ class Terms(NamedTuple):
     largest_minor: int
     """What each payment may be of, by those."""
     counted: tuple[Counting, ...]
+    by_wallet: bool
+    """Whether all of these count each wallet's payments alone, as most do."""
 
     def claims(self, subjects: Sequence[str]) -> list[Claim]:
         """Return what each of the payments asks for whose limits count it under these subjects."""
@@ -181,7 +183,8 @@ def terms_of(limits: Sequence[Limit], tier: str, at: datetime) -> Terms:
         (limit, period_of(limit.kind, at, limit.zone)) for limit in asking if limit.kind is not LimitKind.TRANSACTION
     ]
     counted = tuple(Counting(limit, period, str(limit.id), str(period)) for limit, period in periods)
-    return Terms(alone, min(most, default=MAX_BALANCE_MINOR), counted)
+    by_wallet = all(limit.subject is LimitSubject.WALLET for limit, _ in periods)
+    return Terms(alone, min(most, default=MAX_BALANCE_MINOR), counted, by_wallet)
 
 
 def subjects_of(terms: Terms, tenant_id: UUID, payer: Payer) -> tuple[str, ...]:
@@ -189,6 +192,8 @@ def subjects_of(terms: Terms, tenant_id: UUID, payer: Payer) -> tuple[str, ...]:
     if not terms.counted:
         return ()
     wallet = str(payer.wallet_id)
+    if terms.by_wallet:
+        return (wallet,) * len(terms.counted)
     return tuple(
         [
             wallet if kind is LimitSubject.WALLET else payer.owner if kind is LimitSubject.OWNER else str(tenant_id)
