@@ -23,7 +23,7 @@ class LedgerUnavailableError(RuntimeError):
 
 
 class TrustMisplacedError(RuntimeError):
-    """A transfer that the unit of work took for accepted was not; nothing was written."""
+    """A transfer, or what limits count of it, was not taken that the unit of work took for it; nothing was written."""
 
 
 class LedgerUnitOfWork(Protocol):

@@ -58,14 +58,15 @@ class _Last(NamedTuple):
 class UnitOfWork:
     """One open transaction. It belongs to one task, and its connection to it until it ends."""
 
-    __slots__ = ("_connection", "_last", "_queue", "context", "trusting")
+    __slots__ = ("_connection", "_lasts", "_queue", "context", "trusting")
 
     def __init__(self, connection: "Connection", context: Context) -> None:
         self._connection, self.context = connection, context
         self._queue: list[_Queued] = []
-        self._last: _Last | None = None
+        self._lasts: list[_Last] = []
         self.trusting = False
-        """Whether the ledger may answer that it takes what it is not asked about before the end; see `at_last`."""
+        """Whether limits and ledger may answer that they take what they are not asked about before the end; see
+        `at_last`."""
 
     @property
     def connection(self) -> "Connection":
@@ -92,19 +93,22 @@ class UnitOfWork:
     async def at_last(self, expression: str, *arguments: Any, refused: type[Exception]) -> None:
         """Let an SQL expression come last, in the statement of what is queued by then, which raises unless it is true.
 
-        For what locks hot rows: it holds them for one statement and the commit, and costs no round trip of its own.
+        Of several the first comes first, all in one statement. For what locks hot rows: it holds them for one statement
+        and the commit, and costs no round trip of its own.
         """
-        if self._last is not None:
-            await self.finish()
-        self._last = _Last(expression, arguments, refused)
+        self._lasts.append(_Last(expression, arguments, refused))
 
     async def finish(self) -> None:
-        """Send what is queued, and what comes last. The commit comes next."""
-        last, self._last = self._last, None
-        if last is None:
+        """Send what is queued, and what comes last. The commit comes next, or what must not come before all that."""
+        lasts, self._lasts = self._lasts, []
+        if not lasts:
             await self.flush()
-        elif not await self.value_after_writes(last.expression, *last.arguments):
-            raise last.refused("what was to come last was refused")
+            return
+        expression = _together(tuple((last.expression, len(last.arguments)) for last in lasts))
+        answers = await self.value_after_writes(expression, *(value for last in lasts for value in last.arguments))
+        for last, is_true in zip(lasts, answers, strict=True):
+            if not is_true:
+                raise last.refused("what was to come last was refused")
 
     async def value_after_writes(self, expression: str, *arguments: Any) -> Any:
         """Return the value of one SQL expression, in the statement that sends what is queued."""
@@ -157,6 +161,16 @@ def _statement(expression: str, arguments: int, writes: tuple[tuple[Write, int],
         arguments += own
     opening = f"WITH {', '.join(parts)} " if parts else ""
     return f"{opening}SELECT {', '.join([*counts, expression])}"
+
+
+@lru_cache(maxsize=64)
+def _together(expressions: tuple[tuple[str, int], ...]) -> str:
+    """Return the array of the expressions' values, evaluated in their order; each has so many parameters of its own."""
+    shift, parts = 0, []
+    for expression, arguments in expressions:
+        parts.append(_shifted(expression, shift))
+        shift += arguments
+    return f"ARRAY[{', '.join(parts)}]"
 
 
 def _shifted(text: str, by: int) -> str:

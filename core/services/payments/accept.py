@@ -19,13 +19,13 @@ from core.services.access.acting import made_for
 from core.services.access.keys import Caller, HeldNonce, replayed
 from core.services.ledger_port import TrustMisplacedError
 from core.services.payments.authorize import (
-    LEDGER_CODES,
     AuthorizePorts,
     Intents,
     Moment,
     Outcome,
     new_job,
     place_holds,
+    refused_at_last,
 )
 from core.services.payments.mandates import Mandates, Signed, lock_mandates
 from core.services.payments.micro_batch import MicroBatcher
@@ -183,7 +183,7 @@ class AcceptService:
         self._busy: dict[tuple[str, str], HeldNonce | None] = {}
         self._wallets: dict[UUID, Wallet] = {}
         self._doubted: set[str] = set()
-        """The keys of whose last payments the ledger did not take all."""
+        """The keys of whose last payments limits or ledger did not take all."""
 
     async def accept(
         self,
@@ -269,8 +269,8 @@ class AcceptService:
         return answers
 
     async def _committed(self, batch: Sequence[Asked]) -> list[Accepted | Refusal]:
-        # As if the ledger took every payment: its word comes with the last statement, so that hot accounts are locked
-        # for the commit alone. Where it does not, all is asked again, and each payment that it refuses is told why.
+        # As if limits and ledger took every payment: their word comes with the last statement, so that what is hot is
+        # locked for the commit alone. Where it is no, all is asked again, and each payment that is refused is told why.
         key_id = batch[0].caller.key_id
         if key_id not in self._doubted:
             with suppress(TrustMisplacedError):
@@ -278,7 +278,7 @@ class AcceptService:
         # Who has one refused mostly has the next refused too: each such batch would be written twice.
         self._doubted.add(key_id)
         answers = await self._raced(batch, trusting=False)
-        if not any(isinstance(each, Accepted) and each.intent.failure_code in LEDGER_CODES for each in answers):
+        if not any(isinstance(each, Accepted) and refused_at_last(each.intent) for each in answers):
             self._doubted.discard(key_id)
         return answers
 

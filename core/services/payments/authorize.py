@@ -20,7 +20,7 @@ from schemas.operations import JobKind, OperationType
 
 _DONE = frozenset({TransferResult.OK, TransferResult.EXISTS})
 _SECONDARY = frozenset({TransferResult.LINKED_EVENT_FAILED})
-LEDGER_CODES = frozenset({"insufficient_funds", "insufficient_liquidity", "account_closed", "account_frozen"})
+_LEDGER_CODES = frozenset({"insufficient_funds", "insufficient_liquidity", "account_closed", "account_frozen"})
 """Why the ledger does not take a payment; what else makes one fail, the ledger was never asked about."""
 _ACCOUNT_MISSING = frozenset({TransferResult.DEBIT_ACCOUNT_NOT_FOUND, TransferResult.CREDIT_ACCOUNT_NOT_FOUND})
 
@@ -100,6 +100,12 @@ class Outcome:
             limits=intent.limits,
             deadline=self.deadline,
         )
+
+
+def refused_at_last(intent: IntentRow) -> bool:
+    """Whether the ledger or a counter refused the payment: a limit per transaction does so without either."""
+    exceeded = (intent.limits or {}).get("exceeded")
+    return intent.failure_code in _LEDGER_CODES or (exceeded is not None and exceeded["renews_at"] is not None)
 
 
 async def authorize(uow: Any, ports: AuthorizePorts, intents: Sequence[IntentRow]) -> dict[UUID, Outcome]:

@@ -112,6 +112,8 @@ class PostgresLedger:
                     return [TransferResult.OK] * len(transfers)
                 if await _call(joined, transfers, exact=False):
                     return [TransferResult.OK] * len(transfers)
+            # What is to come last has counters to lock: those come before accounts, whoever asks.
+            await joined.finish()
             for _ in range(_RACES):
                 results = await _apply_in_order(joined, transfers)
                 if results is not None:

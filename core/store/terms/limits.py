@@ -3,13 +3,14 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Final
+from typing import Any, Final
 from uuid import UUID
 from zoneinfo import ZoneInfo
 
 import asyncpg
 
 from core.domain.limits import Payer, Usage, UsageKey
+from core.services.ledger_port import TrustMisplacedError
 from core.services.terms.limits import BookState, LimitBook, StoredLimit, Take, UsageMove
 from core.services.terms.quotas import Quotas
 from core.store.columns import spare
@@ -56,7 +57,7 @@ WHERE (u.limit_id, u.subject, u.period) IN (
     SELECT k.limit_id, k.subject COLLATE "C", k.period
     FROM unnest($1::uuid[], $2::text[], $3::date[]) AS k(limit_id, subject, period))
 """
-_TAKE: Final = "SELECT fleet.take_limit_usage($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)"
+_TAKE: Final = "fleet.take_limit_usage($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)"
 _MOVE: Final = "SELECT fleet.move_limit_usage($1, $2, $3, $4, $5, $6, $7)"
 _MOVE_LOCKED: Final = "SELECT fleet.move_locked_limit_usage($1, $2, $3, $4, $5, $6, $7)"
 # Taken after the object was made: whoever waits here counts what those before it committed.
@@ -151,24 +152,15 @@ class LimitStore:
         return {row["id"]: Payer(*row) for row in rows}
 
     async def take_usage(self, uow: UnitOfWork, takes: Sequence[Take]) -> bool:
-        """Add to all counters, made where they are missing, if all of it fits; else change nothing: False."""
-        # A batch asks few limits for room: each is sent once, and a counter names its place among them.
-        sums = [each for take in takes for each in take.sums.values()]
-        done: bool = await uow.connection.fetchval(
-            _TAKE,
-            [take.tenant_id for take in takes],
-            [take.limit.id for take in takes],
-            [take.period for take in takes],
-            [take.limit.max_amount_minor for take in takes],
-            [take.limit.max_count for take in takes],
-            [place for place, take in enumerate(takes, start=1) for _ in take.sums],
-            [subject for take in takes for subject in take.sums],
-            spare([each.held_minor for each in sums]),
-            spare([each.used_minor for each in sums]),
-            spare([each.held_count for each in sums]),
-            spare([each.used_count for each in sums]),
-        )
-        return done
+        """Add to all counters, made where they are missing, if all of it fits; else change nothing: False.
+
+        A unit of work that is trusting hears that all of it fits; its end raises TrustMisplacedError if not.
+        """
+        columns = _take_columns(takes)
+        if uow.trusting:
+            await uow.at_last(_TAKE, *columns, refused=TrustMisplacedError)
+            return True
+        return bool(await uow.connection.fetchval(f"SELECT {_TAKE}", *columns))
 
     async def lock_usage(self, uow: UnitOfWork, keys: Sequence[tuple[UUID, UsageKey]]) -> dict[UsageKey, Usage]:
         """Return the counters, locked in the one order; made, under their tenant, where they are missing."""
@@ -225,6 +217,24 @@ class LimitStore:
 def stored_quotas() -> Quotas:
     """Return the quotas as they are stored, for a use case outside a running core."""
     return Quotas(LimitBook(LimitStore()), LimitStore())
+
+
+def _take_columns(takes: Sequence[Take]) -> list[list[Any]]:
+    # A batch asks few limits for room: each is sent once, and a counter names its place among them.
+    sums = [each for take in takes for each in take.sums.values()]
+    return [
+        [take.tenant_id for take in takes],
+        [take.limit.id for take in takes],
+        [take.period for take in takes],
+        [take.limit.max_amount_minor for take in takes],
+        [take.limit.max_count for take in takes],
+        [place for place, take in enumerate(takes, start=1) for _ in take.sums],
+        [subject for take in takes for subject in take.sums],
+        spare([each.held_minor for each in sums]),
+        spare([each.used_minor for each in sums]),
+        spare([each.held_count for each in sums]),
+        spare([each.used_count for each in sums]),
+    ]
 
 
 def _columns(keys: Sequence[UsageKey]) -> tuple[list[UUID], list[str], list[object]]:

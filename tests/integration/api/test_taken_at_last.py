@@ -1,4 +1,4 @@
-"""The ledger's word is acceptance's last statement: what it does not take is undone whole, and accepted anew."""
+"""The word of limits and ledger is acceptance's last statement: what they do not take is undone, and accepted anew."""
 
 import asyncio
 from collections import Counter
@@ -19,7 +19,7 @@ LIMIT = {"name": "daily", "kind": "DAY", "currency": "THB", "max_amount_minor": 
 
 
 class Words:
-    """What acceptance's transactions heard from the ledger at last: how many were taken, and how many were not."""
+    """What acceptance's transactions heard from limits and ledger at last: how many were taken, how many not."""
 
     def __init__(self) -> None:
         self.heard: list[bool] = []
@@ -33,7 +33,7 @@ def words(monkeypatch: pytest.MonkeyPatch) -> Words:
     words, finish = Words(), UnitOfWork.finish
 
     async def heard(uow: UnitOfWork) -> None:
-        if uow._last is None:
+        if not uow._lasts:
             return await finish(uow)
         try:
             await finish(uow)
@@ -119,6 +119,25 @@ async def test_who_is_refused_again_and_again_is_asked_about_first(world: World,
     other = await world.other()
     assert await paid(other, [item(rich, 1)]) == ["AUTHORIZED"]
     assert words.heard == [False, True, True]
+
+
+async def test_who_is_over_a_limit_again_and_again_is_asked_about_first(world: World, words: Words) -> None:
+    operator = await world.other(operations=["LIMITS"])
+    for asked in (LIMIT, LIMIT | {"name": "each", "kind": "TRANSACTION", "max_count": None}):
+        assert (await operator.post("/v1/limits", asked)).status_code == 201
+    rich = await world.funded_wallet(10_000)
+    assert await paid(world.api, [item(rich, 1)]) == ["AUTHORIZED"]  # which makes the accounts of the tenant
+    words.heard = []
+    # What is over the limit of each payment is known before anybody is asked.
+    assert await paid(world.api, [item(rich, 900), item(rich, 1001)]) == ["AUTHORIZED", "limit_exceeded"]
+    assert words.heard == [True]
+    for _ in range(3):
+        assert await paid(world.api, [item(rich, 1), item(rich, 101)]) == ["AUTHORIZED", "limit_exceeded"]
+    assert words.heard == [True, False]
+    for heard in ([True, False], [True, False, True]):
+        assert await paid(world.api, [item(rich, 1), item(rich, 1001)]) == ["AUTHORIZED", "limit_exceeded"]
+        assert words.heard == heard
+    await proven(world)
 
 
 async def test_two_processes_that_are_both_not_taken_pay_each_once(world: World, second: Signed) -> None:

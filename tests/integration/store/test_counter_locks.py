@@ -11,9 +11,12 @@ import asyncpg
 import pytest
 
 from core.domain.context import Context
+from core.domain.ledger import Transfer, TransferResult
 from core.domain.limits import Limit, Usage, UsageKey
+from core.services.ledger_port import TrustMisplacedError
 from core.services.terms.limits import Take, UsageMove
 from core.store.database import Database, UnitOfWork
+from core.store.ledger.ledger import PostgresLedger
 from core.store.terms.limits import LimitStore
 from fleet.stack.provision import RoleUrls
 from schemas.limits import LimitRequest
@@ -103,3 +106,31 @@ async def test_who_decides_by_a_counter_waits_for_who_looked_before_and_sees_wha
         await somebody_waits(pair)
         assert await STORE.move_usage(first, {LOW: UsageMove(used_minor=90, used_count=2)}, locked=True)
     assert await second == {LOW: Usage(90, 2)}
+
+
+async def test_who_trusts_locks_counters_at_its_end_alone_but_before_any_account(pair: Database) -> None:
+    lock = "SELECT subject FROM fleet.limit_usage FOR NO KEY UPDATE SKIP LOCKED"
+    ledger = PostgresLedger(pair, Context(TENANT, "test"))
+    twice = Transfer(uuid4(), TENANT, uuid4(), uuid4(), 1, ledger=764, code=1, user_data=TENANT)
+
+    async def free() -> int:
+        async with pair.unit_of_work(Context(TENANT, "test")) as other:
+            return len(await other.connection.fetch(lock))
+
+    async with pair.unit_of_work(Context(TENANT, "test")) as uow:
+        uow.trusting = True
+        await _take(uow)
+        assert await free() == 2
+        # Transfers that are judged one by one lock their accounts at once.
+        assert await ledger.apply(uow, [twice, twice]) == [TransferResult.DEBIT_ACCOUNT_NOT_FOUND] * 2
+        assert await free() == 0
+
+    async def too_much() -> None:
+        async with pair.unit_of_work(Context(TENANT, "test")) as uow:
+            uow.trusting = True
+            assert await STORE.take_usage(uow, [Take(TENANT, LIMIT, DAY, {"a": UsageMove(used_minor=99)})])
+
+    with pytest.raises(TrustMisplacedError):
+        await too_much()
+    async with pair.unit_of_work(Context(TENANT, "test")) as uow:
+        assert (await STORE.lock_usage(uow, [(TENANT, LOW)]))[LOW].amount_minor == 1

@@ -121,8 +121,21 @@ async def test_what_comes_last_sees_every_write_and_undoes_them_all_where_it_is_
         assert await _noted(uow) == [1, 2], "the first was undone, the second is there once"
 
 
-async def test_of_two_that_come_last_the_first_is_judged_when_the_second_comes(database: Database) -> None:
+async def test_of_two_that_come_last_both_come_in_their_order_and_the_first_that_is_not_true_is_raised(
+    database: Database,
+) -> None:
+    noting = "INSERT INTO public.noted VALUES ($1 + (SELECT 10 * count(*) FROM public.noted)::int)"
     async with database.unit_of_work(_CONTEXT) as uow:
-        await uow.at_last("false", refused=RefusedError)
-        with pytest.raises(RefusedError):
-            await uow.at_last("true", refused=ValueError)
+        await uow.connection.execute(
+            "CREATE FUNCTION pg_temp.note(integer, boolean) RETURNS boolean LANGUAGE plpgsql"
+            f" AS 'BEGIN {noting}; RETURN $2; END'"
+        )
+        for number in (1, 2):
+            await uow.at_last("pg_temp.note($1::int, $2::boolean)", number, True, refused=RefusedError)
+        assert await _noted(uow) == []
+        await uow.finish()
+        assert await _noted(uow) == [1, 12]
+        for refused in (ValueError, RefusedError):
+            await uow.at_last("pg_temp.note($1::int, $2::boolean)", 0, False, refused=refused)
+        with pytest.raises(ValueError, match="come last"):
+            await uow.finish()
