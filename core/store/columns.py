@@ -30,3 +30,11 @@ def spared_rows(types: Sequence[str]) -> str:
     ]
     rows = f"unnest({', '.join(arrays)}) AS v({', '.join(names)})"
     return f"SELECT {', '.join([names[0], *chosen])} FROM {rows}"  # noqa: S608 - names and types are this program's
+
+
+def lone_row(types: Sequence[str]) -> str:
+    """Return a SELECT of the one row whose columns are the parameters from $1 on.
+
+    Most payments come alone: an array and an unnest for each column would cost one more than the writing of its row.
+    """
+    return f"SELECT {', '.join(f'${place}::{kind}' for place, kind in enumerate(types, start=1))}"

@@ -66,6 +66,12 @@ class Jobs:
             row = OutboxRow(job.id, 0, job.stream, job.not_before or uow.now, job_body(job))
             uow.put("outbox", (job.id, 0), row)
 
+    async def insert_first_jobs(self, uow: Transaction, jobs: Sequence[JobRow]) -> None:
+        """Insert the first jobs of intents; nobody can have made them before."""
+        if any(uow.look("jobs", job.id) is not None for job in jobs):
+            raise RuntimeError("the first job of an intent was there before")
+        await self.insert_jobs(uow, jobs)
+
     async def lock_jobs(self, uow: Transaction, ids: Sequence[UUID]) -> dict[UUID, JobRow]:
         """Lock jobs in id order, waiting for their holders."""
         await uow.step()

@@ -460,7 +460,7 @@ class AcceptService:
                 row.deadline = moment.now + self._confirm_within
                 length = terms[row.id].reference_length
                 lookups.append(new_job(row, JobKind.LOOKUP, row.deadline, length, moment.ledger_epoch))
-        await self._ports.jobs.insert_jobs(uow, lookups)
+        await self._ports.jobs.insert_first_jobs(uow, lookups)
         actors = [fresh[intent_id][0].caller.actor for intent_id in rows]
         await self._ports.intents.insert_intents(uow, list(rows.values()), actors)
         return rows

@@ -48,7 +48,7 @@ class Intents(Protocol):
 class Jobs(Protocol):
     """What authorization needs of the jobs' store."""
 
-    async def insert_jobs(self, uow: Any, jobs: Sequence[JobRow]) -> None: ...
+    async def insert_first_jobs(self, uow: Any, jobs: Sequence[JobRow]) -> None: ...
 
 
 class Collections(Protocol):
@@ -165,7 +165,7 @@ async def place_holds(
         outcomes[intent.id] = Outcome(intent.id, IntentState.AUTHORIZED, deadline)
     if desk is not None:
         await desk.write(uow, ((intent, outcomes[intent.id].state) for intent in intents))
-    await ports.jobs.insert_jobs(uow, jobs)
+    await ports.jobs.insert_first_jobs(uow, jobs)
     collecting = [job for job in jobs if job.kind is JobKind.COLLECT]
     if collecting:
         await ports.collections.open(uow, collecting)

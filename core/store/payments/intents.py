@@ -14,7 +14,7 @@ from core.domain.fee_legs import legs_of_plain, plain_legs
 from core.domain.intents import ALLOWED, IntentRow, Move
 from core.services.payments.authorize import Moment
 from core.services.payments.read_intents import IntentFilter
-from core.store.columns import spare, spared_rows
+from core.store.columns import lone_row, spare, spared_rows
 from core.store.payments.sights import sees, sees_all
 from core.store.settling.announced_returns import returned_of
 from core.store.told.event_wakes import WAKE_FOLLOWERS
@@ -74,24 +74,31 @@ _ACTORS: Final = f"${len(_INSERTED) + 1}::text[]"
 _ACTOR: Final = (
     f"CASE cardinality({_ACTORS}) WHEN 1 THEN ({_ACTORS})[1] ELSE ({_ACTORS})[array_position($1::uuid[], id)] END"
 )
-_INSERT: Final = Write(
-    f"""
+
+
+def _insert(rows: str, actor: str) -> Write:
+    return Write(
+        f"""
 made_intents AS (
     INSERT INTO fleet.intents ({", ".join(_INSERTED)})
-    {spared_rows(list(_INSERTED.values()))}
+    {rows}
     RETURNING id, version, tenant_id, state, deadline, traceparent, failure_code, original_intent_id,
         on_behalf_of
 ), told_intents AS (
     INSERT INTO fleet.intent_events (intent_id, seq, tenant_id, type, state, actor, data, traceparent)
-    SELECT id, version, tenant_id, 'accepted', state, {_ACTOR},
+    SELECT id, version, tenant_id, 'accepted', state, {actor},
         jsonb_strip_nulls(jsonb_build_object('deadline', deadline, 'reason', failure_code,
             'original_intent_id', original_intent_id, 'on_behalf_of', on_behalf_of)), traceparent
     FROM made_intents RETURNING intent_id
 )
 """,  # noqa: S608 - the names are this module's own
-    frozenset({"intents", "intent_events"}),
-    f"SELECT count(*) + 0 * {WAKE_FOLLOWERS} FROM told_intents",  # noqa: S608 - a constant
-)
+        frozenset({"intents", "intent_events"}),
+        f"SELECT count(*) + 0 * {WAKE_FOLLOWERS} FROM told_intents",  # noqa: S608 - a constant
+    )
+
+
+_INSERT: Final = _insert(spared_rows(list(_INSERTED.values())), _ACTOR)
+_INSERT_ONE: Final = _insert(lone_row(list(_INSERTED.values())), f"${len(_INSERTED) + 1}::text")
 
 _MOVED: Final = (
     "uuid", "text", "text", "text", "jsonb", "text", "text", "text", "text", "bigint", "jsonb", "jsonb", "timestamptz",
@@ -212,7 +219,10 @@ class IntentStore:
 
     async def insert_intents(self, uow: UnitOfWork, intents: Sequence[IntentRow], actors: Sequence[str] = ()) -> None:
         """Insert intents that are new, each with its first event, by these actors; else by the transaction's."""
-        if intents:
+        if len(intents) == 1:
+            [intent] = intents
+            await uow.later(_INSERT_ONE, *(read(intent) for read in _READERS), (*actors, uow.context.actor)[0])
+        elif intents:
             ids, *others = (list(map(read, intents)) for read in _READERS)
             await uow.later(_INSERT, ids, *map(spare, others), spare(list(actors) or [uow.context.actor]))
 

@@ -47,7 +47,7 @@ WITH {{spent}}state AS ({state_sql("$4")}), locked AS (
         SELECT reference, provider_account, kind FROM fleet.jobs
         WHERE id = j.target_job_id AND id BETWEEN $6 AND $7 OFFSET 0) t ON true
 )
-SELECT whole.*, state.*{{is_new}} FROM state LEFT JOIN whole ON true ORDER BY whole.id
+SELECT whole.*, state.*{{is_new}} FROM state LEFT JOIN whole ON true
 """  # noqa: S608 - a constant list of columns
 _LOCK_AGAIN: Final = _LOCK.format(spent="", is_new="")
 _LOCK_FIRST: Final = _LOCK.format(spent=_SPENT, is_new=", EXISTS (SELECT FROM spent) AS is_new")

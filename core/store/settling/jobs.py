@@ -8,7 +8,7 @@ from uuid import UUID
 from core.domain.ids import ids_of_that_time
 from core.domain.intents import IntentRow
 from core.domain.jobs import JobRow, JobState, Waiting
-from core.store.columns import spare, spared_rows
+from core.store.columns import lone_row, spare, spared_rows
 from core.store.payments.intents import INTENT_COLUMNS, intent_of
 from core.store.settling.outbox import NOTIFY_OUTBOX, job_body
 from core.store.unit_of_work import UnitOfWork, Write
@@ -26,56 +26,86 @@ JOB_COLUMNS: Final = ", ".join(f"j.{name}" for name in _FIELDS)
 _INSERTED: Final = (
     *("uuid",) * 4, *("text",) * 7, "bigint", "text", "text", "timestamptz", "timestamptz", "text", "int", "text"
 )  # fmt: skip
-_INSERT: Final = Write(
-    f"""
+
+
+def _insert(rows: str, bodies: str, repeat: str = "") -> Write:
+    return Write(
+        f"""
 made_jobs AS (
     INSERT INTO fleet.jobs (id, tenant_id, intent_id, target_job_id, kind, operation, rail, provider, provider_account,
         environment, reference, amount_minor, currency, payee_masked, deadline, not_before, stream, ledger_epoch,
         traceparent)
-    {spared_rows(_INSERTED)}
-    ON CONFLICT (id) DO NOTHING
+    {rows}
+    {repeat}
     RETURNING id, tenant_id, rail, stream, not_before, traceparent
 ), queued_jobs AS (
     INSERT INTO fleet.outbox (job_id, tenant_id, rail, stream, not_before, body, traceparent)
     SELECT m.id, m.tenant_id, m.rail, m.stream, coalesce(m.not_before, now()), b.body, m.traceparent
-    FROM made_jobs m JOIN unnest($1::uuid[], $20::text[]) AS b(id, body) ON b.id = m.id
-    ON CONFLICT (job_id, round) DO NOTHING
+    FROM made_jobs m {bodies}
+    {repeat}
 ), woken_relays AS (
     SELECT pg_notify('fleet_outbox', stream) FROM (SELECT DISTINCT stream FROM made_jobs) AS streams
 )
 """,  # noqa: S608 - a constant
-    frozenset({"jobs", "outbox"}),
-    "SELECT count(*) FROM woken_relays",
-)
+        frozenset({"jobs", "outbox"}),
+        "SELECT count(*) FROM woken_relays",
+    )
+
+
+_BODIES: Final = "JOIN unnest($1::uuid[], $20::text[]) AS b(id, body) ON b.id = m.id"
+_INSERT: Final = _insert(spared_rows(_INSERTED), _BODIES)
+_INSERT_ONE: Final = _insert(lone_row(_INSERTED), "CROSS JOIN (SELECT $20::text) AS b(body)")
+# Names no key, for each table has one alone: for a named one, each insertion would look through all of the partition's.
+_INSERT_ONCE: Final = _insert(spared_rows(_INSERTED), _BODIES, "ON CONFLICT DO NOTHING")
 
 
 async def insert_jobs(uow: UnitOfWork, jobs: Sequence[JobRow]) -> None:
     """Insert jobs and their outbox rows and wake the relay at commit. Idempotent by id: a repeat changes nothing."""
-    if not jobs:
-        return
-    rows = sorted(jobs, key=lambda job: job.id.int)
-    await uow.later(
-        _INSERT,
-        [job.id for job in rows],
-        spare([job.tenant_id for job in rows]),
-        spare([job.intent_id for job in rows]),
-        spare([job.target_job_id for job in rows]),
-        spare([job.kind for job in rows]),
-        spare([job.operation for job in rows]),
-        spare([job.rail for job in rows]),
-        spare([job.provider for job in rows]),
-        spare([job.provider_account for job in rows]),
-        spare([job.environment for job in rows]),
-        spare([job.reference for job in rows]),
-        spare([job.amount_minor for job in rows]),
-        spare([job.currency for job in rows]),
-        spare([job.payee_masked for job in rows]),
-        spare([job.deadline for job in rows]),
-        spare([job.not_before for job in rows]),
-        spare([job.stream for job in rows]),
-        spare([job.ledger_epoch for job in rows]),
-        spare([job.traceparent for job in rows]),
-        [job_body(job) for job in rows],
+    await _insert_jobs(uow, jobs, _INSERT_ONCE)
+
+
+async def insert_first_jobs(uow: UnitOfWork, jobs: Sequence[JobRow]) -> None:
+    """Do as `insert_jobs` for the first jobs of intents that this transaction makes, or moves into the state for it.
+
+    Nobody else can have made them: a key that may be there would be walked to twice for every row. Raises
+    asyncpg.UniqueViolationError where one is there.
+    """
+    if len(jobs) == 1:
+        [job] = jobs
+        await uow.later(_INSERT_ONE, *_inserted(job))
+    else:
+        await _insert_jobs(uow, jobs, _INSERT)
+
+
+async def _insert_jobs(uow: UnitOfWork, jobs: Sequence[JobRow], write: Write) -> None:
+    if jobs:
+        rows = map(_inserted, sorted(jobs, key=lambda job: job.id.int))
+        ids, *others, bodies = map(list, zip(*rows, strict=True))
+        await uow.later(write, ids, *map(spare, others), bodies)
+
+
+def _inserted(job: JobRow) -> tuple[Any, ...]:
+    return (
+        job.id,
+        job.tenant_id,
+        job.intent_id,
+        job.target_job_id,
+        job.kind,
+        job.operation,
+        job.rail,
+        job.provider,
+        job.provider_account,
+        job.environment,
+        job.reference,
+        job.amount_minor,
+        job.currency,
+        job.payee_masked,
+        job.deadline,
+        job.not_before,
+        job.stream,
+        job.ledger_epoch,
+        job.traceparent,
+        job_body(job),
     )
 
 

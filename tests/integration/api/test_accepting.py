@@ -5,12 +5,14 @@ from collections import Counter
 from typing import Any
 from uuid import UUID, uuid4
 
+import asyncpg
 import orjson
 import pytest
 
 from core.domain.context import Context
 from core.services.payments import accept
 from core.services.vault_port import Sealed
+from core.store.settling import jobs
 from tests.integration.api.conftest import World, payout
 from tests.support.signed import Signed
 
@@ -243,3 +245,63 @@ async def test_a_memory_of_wallets_that_is_full_refuses_no_payment_of_any(
         body = {"operation": "INTERNAL_P2P", "wallet_id": payer, "counterparty_wallet_id": payee, "amount_minor": 5}
         answer = await world.api.post("/v1/intents", body | {"currency": "THB"}, key=f"full-{number}")
         assert (answer.status_code, answer.json()["state"]) == (201, "SETTLED")
+
+
+_WRITTEN = """
+SELECT to_jsonb(i) AS intent, to_jsonb(e) AS event, to_jsonb(j) AS job, to_jsonb(o) AS queued
+FROM fleet.intents i JOIN fleet.intent_events e ON e.intent_id = i.id
+LEFT JOIN fleet.jobs j ON j.intent_id = i.id LEFT JOIN fleet.outbox o ON o.job_id = j.id
+WHERE i.wallet_id = $1 AND i.operation = 'PAYOUT' ORDER BY i.id
+"""
+# What tells one payment from another: ids, references, times, positions and what is sealed.
+_ITS_OWN = {"id", "intent_id", "job_id", "reference", "position", "at", "deadline", "instruction", "not_before"}
+
+
+def _common(row: Any) -> dict[str, Any]:
+    tables = {name: orjson.loads(text) if text is not None else {} for name, text in row.items()}
+    if tables["queued"]:
+        tables["body"] = orjson.loads(tables["queued"].pop("body"))
+    for table in tables.values():
+        if table.get("data"):
+            table["data"] = sorted(table["data"])
+    return {
+        f"{name}.{column}": value
+        for name, table in tables.items()
+        for column, value in table.items()
+        if column not in _ITS_OWN and not column.endswith("_at")
+    }
+
+
+async def test_a_payment_alone_is_written_as_one_of_many_is(world: World) -> None:
+    for amount_minor in (100, 5000):  # one that the wallet has, and one that fails for want of funds
+        wallet = await world.funded_wallet(1000)
+        body = payout(wallet, amount_minor, message="rent", reference="r-1")
+        await world.api.post("/v1/intents", body, key=f"alone-{wallet}")
+        items = [{"idempotency_key": f"{n}-{wallet}", "intent": body} for n in range(3)]
+        await world.api.post("/v1/intents:batch", {"items": items})
+        alone, *many = [_common(row) for row in await world.admin.fetch(_WRITTEN, UUID(wallet))]
+        assert len(many) == 3
+        assert alone["event.actor"] == f"key:{world.key.id}"
+        assert ("queued.stream" in alone) == (amount_minor == 100)
+        assert [each for each in many if each != alone] == []
+
+
+async def test_a_job_made_again_changes_nothing_but_no_intent_has_a_first_one_twice(world: World) -> None:
+    wallet = await world.funded_wallet(1000)
+    items = [{"idempotency_key": str(n), "intent": payout(wallet)} for n in range(2)]
+    await world.api.post("/v1/intents:batch", {"items": items})
+    ids = [row["id"] for row in await world.admin.fetch("SELECT id FROM fleet.jobs")]
+    async with world.core.worker_database.unit_of_work(Context(None, "test")) as uow:
+        rows = list((await jobs.lock_jobs(uow, ids)).values())
+        await jobs.insert_jobs(uow, rows)
+    assert await world.admin.fetchval("SELECT count(*) FROM fleet.outbox") == 2
+    for again in (rows, rows[:1]):
+        with pytest.raises(asyncpg.UniqueViolationError):
+            async with world.core.worker_database.unit_of_work(Context(None, "test")) as uow:
+                await jobs.insert_first_jobs(uow, again)
+
+
+async def test_no_key_is_claimed_for_another_tenant_than_the_transactions(world: World) -> None:
+    async with world.core.app_database.unit_of_work(Context(world.tenant_id, "test")) as uow:
+        with pytest.raises(asyncpg.InsufficientPrivilegeError, match="another tenant"):
+            await uow.connection.fetch("SELECT fleet.claim_request($1, 'k', 'key', '', $1, true, NULL)", uuid4())
