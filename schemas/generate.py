@@ -99,7 +99,7 @@ def asyncapi() -> dict[str, Any]:
         message: {
             "name": message,
             "contentType": "application/json",
-            "summary": "Fields of an entry: v, id, type, body (this payload as JSON text), traceparent.",
+            "summary": "Fields of an entry: v, id, type, body (this payload as JSON text), traceparent (if traced).",
             "payload": {"$ref": f"./{message}.json"},
         }
         for message in sorted({message for message, _, _ in STREAMS.values()})

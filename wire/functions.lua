@@ -1,6 +1,6 @@
 #!lua name=fleet
 -- Steps that must be one step. Every function names keys of one rail only, so a cluster can run them.
-local VERSION = 5
+local VERSION = 6
 
 -- The pending record {id, consumer, idle, deliveries} if this consumer still owns the entry, else nil.
 local function owned(stream, group, consumer, id)
@@ -9,7 +9,11 @@ local function owned(stream, group, consumer, id)
   return nil
 end
 
+-- Without tracing the fifth field is empty: left out, it costs neither the server nor who reads.
 local function add(stream, argv, at)
+  if argv[at + 4] == '' then
+    return redis.call('XADD', stream, '*', 'v', argv[at], 'id', argv[at + 1], 'type', argv[at + 2], 'body', argv[at + 3])
+  end
   return redis.call('XADD', stream, '*', 'v', argv[at], 'id', argv[at + 1], 'type', argv[at + 2],
     'body', argv[at + 3], 'traceparent', argv[at + 4])
 end
@@ -21,12 +25,14 @@ local function dispatch(keys, argv)
   return ids
 end
 
--- Which of many entries this consumer owns, as a set. What a batch completes mostly lies side by side, so one
--- question is asked for all from the first to the last; who is not in its answer is asked about alone.
+-- Which of many entries this consumer owns, as a set. What a batch names mostly lies side by side, so one question is
+-- asked for all from the first to the last; who is not in its answer is asked about alone.
 local function owned_among(stream, group, consumer, ids)
   local mine = {}
-  for _, each in ipairs(redis.call('XPENDING', stream, group, ids[1], ids[#ids], #ids, consumer)) do
-    mine[each[1]] = true
+  if #ids > 1 then
+    for _, each in ipairs(redis.call('XPENDING', stream, group, ids[1], ids[#ids], #ids, consumer)) do
+      mine[each[1]] = true
+    end
   end
   for _, id in ipairs(ids) do
     if not mine[id] and owned(stream, group, consumer, id) then mine[id] = true end
@@ -34,31 +40,47 @@ local function owned_among(stream, group, consumer, ids)
   return mine
 end
 
--- keys: source, results, dead letters; argv: group, consumer, (entry, target, v, id, type, body, traceparent)*.
--- Facts about money are never fenced: a lost entry's result is published, only not acked.
-local function settle(keys, argv)
-  local group, consumer, answers, ids = argv[1], argv[2], {}, {}
-  for at = 3, #argv, 7 do ids[#ids + 1] = argv[at] end
-  local mine = owned_among(keys[1], group, consumer, ids)
-  for at = 3, #argv, 7 do
-    local id, target = argv[at], argv[at + 1] == 'dead' and keys[3] or keys[2]
-    local published = add(target, argv, at + 2)
-    if mine[id] then redis.call('XACK', keys[1], group, id) end
-    answers[#answers + 1] = { mine[id] and 1 or 0, published }
+-- Hands `act` those of these ids that are in the set `mine`, a thousand at a time: a command costs more than its
+-- arguments. Answers 1 for each that is, the first time that it is named, else 0.
+local function each_of(mine, ids, act)
+  local answers, chosen = {}, {}
+  for at, id in ipairs(ids) do
+    answers[at] = mine[id] and 1 or 0
+    if mine[id] then chosen[#chosen + 1] = id end
     mine[id] = nil
+    if #chosen == 1000 or at == #ids and #chosen > 0 then
+      act(chosen)
+      chosen = {}
+    end
   end
+  return answers
+end
+
+local function every(argv, first, step)
+  local found = {}
+  for at = first, #argv, step do found[#found + 1] = argv[at] end
+  return found
+end
+
+-- keys: source, results, dead letters; argv: group, consumer, (entry, target, v, id, type, body, traceparent)*.
+-- Facts about money are never fenced: a lost entry's result is published, only not acked. Who owns what is asked first:
+-- where the group is missing nothing is published, so that who repeats this until it is there adds everything once.
+local function settle(keys, argv)
+  local ids, published = every(argv, 3, 7), {}
+  local mine = owned_among(keys[1], argv[1], argv[2], ids)
+  for at = 3, #argv, 7 do
+    published[#published + 1] = add(argv[at + 1] == 'dead' and keys[3] or keys[2], argv, at + 2)
+  end
+  local answers = each_of(mine, ids, function(owns) redis.call('XACK', keys[1], argv[1], unpack(owns)) end)
+  for at, acked in ipairs(answers) do answers[at] = { acked, published[at] } end
   return answers
 end
 
 -- keys: stream; argv: group, consumer, id*. Answers 1 for each entry that was ours and is acked.
 local function ack(keys, argv)
-  local answers = {}
-  for at = 3, #argv do
-    local mine = owned(keys[1], argv[1], argv[2], argv[at])
-    if mine then redis.call('XACK', keys[1], argv[1], argv[at]) end
-    answers[#answers + 1] = mine and 1 or 0
-  end
-  return answers
+  local ids = every(argv, 3, 1)
+  local mine = owned_among(keys[1], argv[1], argv[2], ids)
+  return each_of(mine, ids, function(owns) redis.call('XACK', keys[1], argv[1], unpack(owns)) end)
 end
 
 -- keys: stream; argv: group, consumer, idle ms, id*. The delivery that ends here does not count.
@@ -90,13 +112,11 @@ end
 
 -- keys: stream; argv: group, consumer, id*. A bare XCLAIM would steal back what another has claimed.
 local function heartbeat(keys, argv)
-  local answers = {}
-  for at = 3, #argv do
-    local mine = owned(keys[1], argv[1], argv[2], argv[at])
-    if mine then redis.call('XCLAIM', keys[1], argv[1], argv[2], 0, argv[at], 'JUSTID') end
-    answers[#answers + 1] = mine and 1 or 0
-  end
-  return answers
+  local ids = every(argv, 3, 1)
+  return each_of(owned_among(keys[1], argv[1], argv[2], ids), ids, function(owns)
+    owns[#owns + 1] = 'JUSTID'
+    redis.call('XCLAIM', keys[1], argv[1], argv[2], 0, unpack(owns))
+  end)
 end
 
 -- keys: stream; argv: group, id*. Answers how often each was delivered, 0 where it is not pending.

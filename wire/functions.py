@@ -10,7 +10,7 @@ from redis.exceptions import ResponseError
 from schemas.envelope import Envelope
 from schemas.streams import ADAPTERS_GROUP, groups_of, jobs_dlq_stream, rate_bucket, results_stream
 
-LIBRARY_VERSION = 5
+LIBRARY_VERSION = 6
 
 
 class ServerUnpreparedError(Exception):
