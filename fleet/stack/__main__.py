@@ -12,7 +12,7 @@ from typing import NoReturn
 from fleet.stack.interrupt import interruptible
 from fleet.stack.profile import SCALED, STANDARD
 from fleet.stack.rails import EVERY_RAIL, rail_of
-from fleet.stack.stack import REDIS_KINDS, StackError, StackPlan, running
+from fleet.stack.stack import REDIS_KINDS, Stack, StackError, StackPlan, running
 
 _DEFAULT_HOME = Path(".fleet/up")
 
@@ -21,21 +21,27 @@ async def _up(plan: StackPlan) -> None:
     with interruptible():
         _say("starting PostgreSQL, Valkey, the core, the adapters and their providers …")
         async with running(plan) as stack:
-            info = stack.info
-            _say(f"API           {info.public_url}  (OpenAPI: {info.public_url}/openapi.json)")
-            _say(f"console       {info.console_url}  (admin, {info.console_password or 'whose password you changed'})")
-            _say(f"internal API  {info.internal_url}")
-            for name, url in info.metrics.items():
-                _say(f"metrics       {url}  ({name})")
-            for name, pid in stack.supervisor.pids().items():
-                _say(f"process       {pid:<8}({name})")
-            _say(f"credentials   {stack.home / 'stack.json'}  (the fleet command finds it)")
-            _say(f"logs          {stack.home / 'logs'}")
-            _say("Ctrl-C stops everything.")
-            try:
-                await asyncio.Event().wait()
-            finally:
-                _say("draining …")
+            # Not before it runs: one that cannot start takes nothing from another that runs.
+            with _announced(stack.home):
+                _show(stack)
+                try:
+                    await stack.until_a_server_ends()
+                finally:
+                    _say("draining …")
+
+
+def _show(stack: Stack) -> None:
+    info = stack.info
+    _say(f"API           {info.public_url}  (OpenAPI: {info.public_url}/openapi.json)")
+    _say(f"console       {info.console_url}  (admin, {info.console_password or 'whose password you changed'})")
+    _say(f"internal API  {info.internal_url}")
+    for name, url in info.metrics.items():
+        _say(f"metrics       {url}  ({name})")
+    for name, pid in stack.supervisor.pids().items():
+        _say(f"process       {pid:<8}({name})")
+    _say(f"credentials   {stack.home / 'stack.json'}  (the fleet command finds it)")
+    _say(f"logs          {stack.home / 'logs'}")
+    _say("Ctrl-C stops everything.")
 
 
 def _say(line: str) -> None:
@@ -68,7 +74,10 @@ def _written_rail(text: str) -> str:
 
 
 def main() -> int:
-    """Run until told to stop. Exit code 0: told to stop; 2: wrong usage; 3: the stack did not come up."""
+    """Run until told to stop.
+
+    Exit code 0: told to stop; 2: wrong usage; 3: the stack did not come up, or a server of it ended by itself.
+    """
     parser = _OneLineParser(prog="./dev up", description=__doc__)
     parser.add_argument("--data", type=Path, help="keep data in this folder between runs; default: a fresh one")
     parser.add_argument("--port", type=_port, default=8080, help="of the public API; 0 takes a free one")
@@ -86,8 +95,7 @@ def main() -> int:
     try:
         with tempfile.TemporaryDirectory(prefix="psp-fleet-") as fresh:
             home = chosen.data or Path(fresh)
-            with _announced(home):
-                asyncio.run(_up(StackPlan(home, profile, rails, chosen.port, chosen.console_port, redis=chosen.redis)))
+            asyncio.run(_up(StackPlan(home, profile, rails, chosen.port, chosen.console_port, redis=chosen.redis)))
     except (StackError, OSError) as error:
         return _fail(f"stack_failed: {error}", 3)
     except (asyncio.CancelledError, KeyboardInterrupt):

@@ -2,13 +2,14 @@
 
 import asyncio
 import contextlib
+import fcntl
 import json
 import os
 import socket
 import sys
 import time
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Final, Literal
@@ -34,6 +35,7 @@ from wire.acl import apply_acl, apply_core_acl
 from wire.client import StreamServers
 
 _READY_WITHIN_S = 60
+_DRAIN_S, _DRAIN_WITHOUT_A_SERVER_S = 20, 2
 _CORE_USER = "fleet-core"
 API, WORKER = "core-api", "core-worker"
 RedisKind = Literal["single", "cluster", "sentinel"]
@@ -155,10 +157,9 @@ class Stack:
 
     async def _start(self) -> None:
         if self.plan.public_port:
-            _require_free(self.plan.public_port)
+            _require_free(self.plan.public_port, "--port")
         if self.plan.console_port:
-            _require_free(self.plan.console_port)
-        self.home.mkdir(parents=True, exist_ok=True)
+            _require_free(self.plan.console_port, "--console-port")
         kept = Secrets.load_or_create(self.home / "secrets.json")
         admin_url, redis_url = await self._start_servers()
         urls, installation = await self._install(await create_database(admin_url, self.plan.database_name), kept)
@@ -199,10 +200,28 @@ class Stack:
                 await provider.prepare(place.url)
         await self._wait_until_ready()
 
+    async def until_a_server_ends(self) -> None:
+        """Wait while the servers run: each process starts again by itself, a server does not. Raises StackError.
+
+        A cluster and Sentinels do without one of theirs, and servers of others are theirs to watch.
+        """
+        while True:
+            if lost := self._lost_server():
+                raise StackError(lost)
+            await asyncio.sleep(0.5)
+
+    def _lost_server(self) -> str:
+        for name, server in (("PostgreSQL", self.postgres), ("Valkey", self.valkey)):
+            if server is not None and (code := server.exit_code()) is not None:
+                return f"{name} ended by itself (exit code {code}): see its log in {self.home}"
+        return ""
+
     async def stop(self) -> None:
         """Drain every process, then stop the servers."""
+        # Without one of its servers nobody can finish anything.
+        grace_s = _DRAIN_WITHOUT_A_SERVER_S if self._lost_server() else _DRAIN_S
         # An adapter finishes its calls with the provider and the core's help; the workers take what it published.
-        await self.supervisor.stop(self._adapter_names(), [WORKER])
+        await self.supervisor.stop(self._adapter_names(), [WORKER], grace_s=grace_s)
         for server in (self.valkey, self.cluster, self.sentinels, self.postgres):
             if server is not None:
                 await asyncio.to_thread(server.stop)
@@ -348,18 +367,34 @@ class Stack:
 
 @asynccontextmanager
 async def running(plan: StackPlan) -> AsyncIterator[Stack]:
-    """Run a stack for the length of the block. Raises StackError where it does not come up."""
+    """Run a stack for the length of the block.
+
+    Raises StackError where it does not come up, OSError where its folder cannot be written.
+    """
     allow_open_files()
-    stack = Stack(plan)
-    try:
-        await stack.start()
-        yield stack
-    finally:
-        await stack.stop()
+    with _alone_in(plan.data_dir):
+        stack = Stack(plan)
+        try:
+            await stack.start()
+            yield stack
+        finally:
+            await stack.stop()
 
 
-def _require_free(port: int) -> None:
-    """Raise StackError where somebody listens: their answers would pass for ours."""
+@contextmanager
+def _alone_in(home: Path) -> Iterator[None]:
+    """Hold a stack's folder, also against a stack of another process. Raises StackError where another runs there."""
+    home.mkdir(parents=True, exist_ok=True)
+    with (home / "lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise StackError(f"{home} is in use by another stack: stop it, or name another folder by --data") from error
+        yield
+
+
+def _require_free(port: int, option: str) -> None:
+    """Raise StackError where somebody listens: their answers would pass for ours. `option` names another."""
     with socket.socket() as probe:
         # What a stack that just ended left in TIME_WAIT does not count.
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -367,7 +402,7 @@ def _require_free(port: int) -> None:
             probe.bind(("127.0.0.1", port))
         except OSError as error:
             raise StackError(
-                f"port {port} cannot be had ({error.strerror}): choose another by --port, 0 any"
+                f"port {port} cannot be had ({error.strerror}): choose another by {option}, 0 any"
             ) from error
 
 

@@ -83,6 +83,10 @@ class EmbeddedValkey:
             )
         self._wait_until_ready(timeout_s)
 
+    def exit_code(self) -> int | None:
+        """Return what the server ended with, a signal as a negative number; None while it runs or was not started."""
+        return None if self._process is None else self._process.poll()
+
     def stop(self, grace_s: float = 10) -> None:
         """Stop after writing what is unwritten; kill after `grace_s`. Harmless when not running."""
         if self._process is None:

@@ -1,5 +1,6 @@
 """What a newcomer types first, as processes of their own: the demo."""
 
+import fcntl
 import json
 import os
 import signal
@@ -158,13 +159,29 @@ def wait_until(look: Callable[[], bool], running: "subprocess.Popen[bytes]", wit
         ({"REDIS_URL": "redis://127.0.0.1:1/0"}, "fleet.demo", [], "demo: stack_failed: "),
         pytest.param({}, "fleet.demo", ["--data", "/dev/null/x"], "demo: stack_failed: ", marks=pytest.mark.long),
         ({}, "fleet.stack", ["--data", "/dev/null/x"], "up: stack_failed: "),
-        ({}, "fleet.stack", ["--port", "TAKEN"], "up: stack_failed: port "),
+        (
+            {},
+            "fleet.stack",
+            ["--port", "TAKEN"],
+            "up: stack_failed: port TAKEN cannot be had (Address already in use): choose another by --port,",
+        ),
+        (
+            {},
+            "fleet.stack",
+            ["--port", "0", "--console-port", "TAKEN"],
+            "up: stack_failed: port TAKEN cannot be had (Address already in use): choose another by --console-port,",
+        ),
+        ({}, "fleet.stack", ["--data", "."], "up: stack_failed: . is in use by another stack: "),
     ],
 )
 def test_a_stack_that_cannot_start_is_one_line_and_exit_3(
     environment: dict[str, str], program: str, arguments: list[str], remedy: str, tmp_path: Path
 ) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
+    announced = tmp_path / ".fleet" / "up" / "stack.json"
+    announced.parent.mkdir(parents=True)
+    announced.symlink_to(tmp_path / "stack.json")
+    with socket.create_server(("127.0.0.1", 0)) as taken, (tmp_path / "lock").open("w") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
         port = str(taken.getsockname()[1])
         done = subprocess.run(
             [sys.executable, "-m", program, *[port if word == "TAKEN" else word for word in arguments]],
@@ -176,14 +193,39 @@ def test_a_stack_that_cannot_start_is_one_line_and_exit_3(
             check=False,
         )
     assert done.returncode == 3, done.stderr
-    assert done.stderr.startswith(remedy)
+    assert done.stderr.startswith(remedy.replace("TAKEN", port))
     assert done.stderr.count("\n") == 1, done.stderr
+    assert announced.is_symlink(), "one that runs is not found any more"
 
 
-@pytest.mark.timeout(60)
+@pytest.mark.timeout(150)
+def test_up_says_which_server_ended_and_ends_everything(tmp_path: Path) -> None:
+    with subprocess.Popen(
+        [sys.executable, "-m", "fleet.stack", "--port", "0", "--console-port", "0"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as running:
+        try:
+            assert running.stdout is not None
+            list(iter(running.stdout.readline, "Ctrl-C stops everything.\n"))
+            children = psutil.Process(running.pid).children()
+            (postgres,) = [child for child in children if child.cmdline()[0].endswith("bin/postgres")]
+            postgres.kill()
+            _, said = running.communicate(timeout=120)
+        finally:
+            running.kill()
+    assert (running.returncode, said.count("\n")) == (3, 1), said
+    assert said.startswith("up: stack_failed: PostgreSQL ended by itself (exit code -9): see its log in ")
+    assert psutil.wait_procs(children, timeout=5)[1] == []
+
+
+@pytest.mark.timeout(150)
 def test_up_prints_every_address_and_each_of_them_answers(tmp_path: Path) -> None:
     with subprocess.Popen(
-        [sys.executable, "-m", "fleet.stack", "--port", "0"],
+        [sys.executable, "-m", "fleet.stack", "--port", "0", "--console-port", "0"],
         cwd=tmp_path,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         stdout=subprocess.PIPE,

@@ -1,9 +1,11 @@
 """The embedded servers are real ones: they keep what they promised across a restart and a kill."""
 
+import asyncio
 import json
 import os
 import shutil
 import signal
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,6 +16,8 @@ from redis.exceptions import AuthenticationError
 
 from fleet.stack.postgres import EmbeddedPostgres
 from fleet.stack.provision import RoleUrls, Secrets
+from fleet.stack.stack import WORKER, Stack, StackError, StackPlan
+from fleet.stack.supervisor import ChildSpec
 from fleet.stack.valkey import EmbeddedValkey
 from tests.support.servers import scratch_directory
 
@@ -51,6 +55,31 @@ async def test_a_killed_postgres_comes_back_with_what_was_committed() -> None:
             await connection.close()
         finally:
             server.stop()
+
+
+@pytest.mark.parametrize("name", ["PostgreSQL", "Valkey"])
+async def test_a_stack_names_the_server_that_ended_and_waits_briefly_for_whoever_needs_it(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for address in ("DATABASE_URL", "REDIS_URL"):
+        monkeypatch.delenv(address, raising=False)
+    with scratch_directory() as home:
+        stack = Stack(StackPlan(home))
+        server = stack.postgres if name == "PostgreSQL" else stack.valkey
+        assert server is not None
+        try:
+            server.start()
+            # It hears no SIGTERM, as who waits for a server that is gone may not.
+            await stack.supervisor.start(ChildSpec(WORKER, ("sh", "-c", "trap '' TERM; while :; do sleep 1; done")))
+            with pytest.raises(TimeoutError):
+                await asyncio.wait_for(stack.until_a_server_ends(), 1)
+            os.kill(server.pid, signal.SIGKILL)
+            with pytest.raises(StackError, match=rf"{name} ended by itself \(exit code -9\)"):
+                await asyncio.wait_for(stack.until_a_server_ends(), 30)
+        finally:
+            began = time.monotonic()
+            await stack.stop()
+        assert time.monotonic() - began < 15
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root hands the server to another account")
