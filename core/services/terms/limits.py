@@ -230,6 +230,9 @@ class Desk:
                 # What refunds give back is never taken at once.
                 if self._usage is not None or each.amount_minor < 0:
                     _take(moves[each.key], each, used=state is IntentState.SETTLED)
+        if self._given_back:
+            # What was to be taken at last is taken now: nothing can be given back to a counter that is not made yet.
+            await uow.finish()
         for intent, held in self._given_back:
             for each in held:
                 _take(moves[each.key], Held(each.key, -each.amount_minor, -each.count), used=settles_at_once(intent))
