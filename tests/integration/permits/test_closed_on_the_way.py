@@ -9,7 +9,16 @@ import pytest
 from core.services.problems import Refusal
 from schemas.api import WalletRequest
 from tests.integration.permits.conftest import World, pay_job
-from tests.integration.permits.test_collections import opened, payments, reference, shown, suspense, told
+from tests.integration.permits.test_collections import (
+    limited,
+    opened,
+    payments,
+    reference,
+    shown,
+    suspense,
+    told,
+    top_up,
+)
 from tests.integration.permits.test_fees import income, put
 from tests.integration.permits.test_internal_operations import move
 from tests.integration.permits.test_refunds import refund
@@ -218,4 +227,14 @@ async def test_a_refund_paid_out_that_comes_back_to_a_wallet_closed_meanwhile_re
     await world.tell(refund_job(made), "RETURNED", kind="refund", basis="REFERENCE_STATUS", **back)
     assert (await world.money(wallet), await suspense(world)) == ((0, 0), 2_000)
     assert ("page", "return_in_suspense") in await world.alerts()
+    await world.prove()
+
+
+async def test_a_top_up_of_a_closed_wallet_gives_its_limit_back_before_anything_counted_in_it(world: World) -> None:
+    await opened(world)
+    await limited(world)
+    wallet = await empty(world)
+    assert await change(world, wallet, "close") == "CLOSED"
+    assert await world.state(await top_up(world, wallet, 500)) == ("FAILED", "account_closed")
+    assert await world.admin.fetch("SELECT FROM fleet.limit_usage WHERE held_minor <> 0 OR held_count <> 0") == []
     await world.prove()
