@@ -84,6 +84,8 @@ class Settings(EnvironmentSettings):
     relay_batch: Annotated[int, Field(ge=1, le=5000)] = 1000
     relay_poll_s: Seconds = 1
     results_batch: Annotated[int, Field(ge=1, le=5000)] = 500
+    results_claim_idle_s: Seconds = 15
+    """After so long without a sign of life what a settler held is another's: handled by both, it counts once."""
     backlog_high: Annotated[int, Field(ge=1)] = 8000
     backlog_low: Annotated[int, Field(ge=0)] = 6000
     unread_high: Annotated[int, Field(ge=1)] = 1000

@@ -7,6 +7,7 @@ import random
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from functools import partial
 
 from core.bus.gate import BacklogGate, GateBounds
 from core.bus.healer import heal_rail
@@ -95,11 +96,12 @@ async def settler_role(deps: BusDeps) -> None:
     for rail, part in own.rail_parts:
         shard = part.shard(rail)
         client, results, letters = deps.servers.of(shard), results_stream(shard), jobs_dlq_stream(shard)
-        batch, name = own.results_batch, deps.instance
-        relief = Inbox(client, rail, results, f"{name}-relief", deps.settle, batch=batch)
+        name = deps.instance
+        reading = partial(Inbox, client, rail, batch=own.results_batch, claim_idle_s=own.results_claim_idle_s)
+        relief = reading(results, f"{name}-relief", deps.settle)
         inboxes.append(relief)
-        inboxes.append(Inbox(client, rail, results, name, deps.settle, batch=batch, relief=relief))
-        inboxes.append(Inbox(client, rail, letters, name, deps.receive_dead_letters, batch=batch))
+        inboxes.append(reading(results, name, deps.settle, relief=relief))
+        inboxes.append(reading(letters, name, deps.receive_dead_letters))
     await _prepare(deps)
     for inbox in inboxes:
         inbox.start()

@@ -12,6 +12,8 @@ class Profile:
     claim_idle_s: float
     settlement_s: float
     """The contract's latest settlement and skew: H = I + this, which is above S + T_psp + this."""
+    results_claim_idle_s: float
+    """After how long a settler's entries are another's; no money moves by them, so the inequality leaves it out."""
     inquiry_first_s: float
     sweeper_age_s: float
     breaker_window_s: float
@@ -20,6 +22,7 @@ class Profile:
     def core_env(self) -> dict[str, str]:
         """Return the core's variables."""
         return {
+            "FLEET_RESULTS_CLAIM_IDLE_S": str(self.results_claim_idle_s),
             "FLEET_INQUIRY_FIRST_S": str(self.inquiry_first_s),
             "FLEET_SWEEPER_AGE_S": str(self.sweeper_age_s),
             "FLEET_SWEEPER_EVERY_S": str(self.sweeper_age_s / 3),
@@ -41,6 +44,7 @@ STANDARD = Profile(
     call_total_s=10,
     claim_idle_s=60,
     settlement_s=60,
+    results_claim_idle_s=15,
     inquiry_first_s=5,
     sweeper_age_s=30,
     breaker_window_s=10,
@@ -53,6 +57,7 @@ SCALED = Profile(
     call_total_s=1.5,
     claim_idle_s=4,
     settlement_s=3,
+    results_claim_idle_s=2,
     inquiry_first_s=1,
     sweeper_age_s=3,
     breaker_window_s=3,
