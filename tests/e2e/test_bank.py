@@ -72,7 +72,7 @@ async def until_balance(client: FleetClient, wallet: UUID, available_minor: int)
 async def test_each_payment_of_a_deposits_reference_is_credited_with_what_the_account_shows(
     client: FleetClient, wallet: UUID, bank: RunningBank
 ) -> None:
-    # It comes before those that turn the bank's clock on: what is paid after the reference's last day is late.
+    # It comes before those, of any file, that turn the bank's clock on: what is paid after the last day is late.
     made = await ask(client, wallet, OperationType.DEPOSIT, 4_000)
     shown = await until(lambda: client.get_intent(made.id), lambda view: view.next_action is not None)
     reference = orjson.loads(shown.next_action.payload)["reference"]
@@ -112,9 +112,8 @@ def _is_announced(view: IntentView) -> bool:
     return view.returned is not None and view.returned.announced_minor > 0
 
 
-async def test_a_direct_debit_is_credited_on_its_day_and_taken_back_with_its_reason(
-    client: FleetClient, wallet: UUID, bank: RunningBank
-) -> None:
+async def sign_mandate(client: FleetClient, wallet: UUID) -> str:
+    """Keep a mandate to debit Somchai for a wallet; return its id."""
     mandate = MandateRequest(
         mandate_id=f"MANDATE-{uuid4().hex[:8].upper()}",
         wallet_id=wallet,
@@ -123,15 +122,32 @@ async def test_a_direct_debit_is_credited_on_its_day_and_taken_back_with_its_rea
         debtor_name="Somchai Jaidee",
     )
     await client.call("POST", "/v1/mandates", MandateDetail, body=mandate)
-    named = Payee(type=MANDATE_PAYEE, value=mandate.mandate_id)
+    return mandate.mandate_id
+
+
+async def pulled(bank: RunningBank, mandate_id: str) -> str:
+    """Wait until the bank has the collection that names the mandate; return its end-to-end id."""
+
+    async def look() -> list[dict[str, Any]]:
+        known = await asyncio.to_thread(bank.ask, "GET", "/_mock/collections")
+        return [each for each in known if mandate_id in str(each)]
+
+    [collection] = await until(look, bool)
+    return str(collection["end_to_end_id"])
+
+
+async def test_a_direct_debit_is_credited_on_its_day_and_taken_back_with_its_reason(
+    client: FleetClient, wallet: UUID, bank: RunningBank
+) -> None:
+    mandate_id = await sign_mandate(client, wallet)
+    named = Payee(type=MANDATE_PAYEE, value=mandate_id)
     made = await ask(client, wallet, OperationType.DIRECT_DEBIT, 1_234, named)
-    [pulled] = await until(lambda: asyncio.to_thread(bank.ask, "GET", "/_mock/collections"), bool)
-    assert mandate.mandate_id in str(pulled)
+    reference = await pulled(bank, mandate_id)
     await asyncio.to_thread(bank.advance, 7)
     await until_settled(client, made.id)
     await until_balance(client, wallet, 11_234)
     # Its payer has it taken back: the entry takes it out of the wallet, and the pacs.004 beside it says why.
-    await asyncio.to_thread(bank.ask, "POST", f"/_mock/collections/{pulled['end_to_end_id']}/refuse", reason="MD06")
+    await asyncio.to_thread(bank.ask, "POST", f"/_mock/collections/{reference}/refuse", reason="MD06")
     await until_balance(client, wallet, 10_000)
     view = await until(partial(client.get_intent, made.id), _is_announced)
     assert (view.returned.booked_minor, view.returned.announced_minor) == (1_234, 1_234)

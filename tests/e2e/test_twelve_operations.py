@@ -1,7 +1,6 @@
 """Each operation type is asked for on a running stack and settles there, by its rail or by none; the books hold."""
 
 import asyncio
-from datetime import date
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -12,8 +11,9 @@ from fleet.stack.stack import Stack
 from schemas.api import IntentRequest, IntentView, WalletRequest
 from schemas.events import IntentState
 from schemas.exchange import PairRequest, PairView, QuoteRequest, RateList, RateRequest, RatesRequest
-from schemas.mandates import MANDATE_PAYEE, MandateDetail, MandateRequest
+from schemas.mandates import MANDATE_PAYEE
 from schemas.operations import OperationType
+from tests.e2e.test_bank import pulled, sign_mandate
 from tests.e2e.test_sbp_money_in import pay, topup, until
 from tests.support.bank import RunningBank
 from tests.support.commands import Fleet
@@ -74,19 +74,11 @@ async def topped_up(client: FleetClient, stack: Stack, wallet: UUID) -> IntentVi
 
 async def debited(client: FleetClient, stack: Stack, wallet: UUID) -> IntentView:
     """Pull by a mandate, and let the bank's days pass until the account shows it."""
-    mandate = MandateRequest(
-        mandate_id=f"MANDATE-{uuid4().hex[:8].upper()}",
-        wallet_id=wallet,
-        signed_on=date(2026, 1, 5),
-        debtor_account="004-0123456789",
-        debtor_name="Somchai Jaidee",
-    )
-    await client.call("POST", "/v1/mandates", MandateDetail, body=mandate)
-    payee = {"type": MANDATE_PAYEE, "value": mandate.mandate_id}
+    mandate_id = await sign_mandate(client, wallet)
+    payee = {"type": MANDATE_PAYEE, "value": mandate_id}
     made = await ask(client, "DIRECT_DEBIT", wallet, payee=payee)
     bank = RunningBank(stack.info.providers["bank"])
-    while mandate.mandate_id not in str(await asyncio.to_thread(bank.ask, "GET", "/_mock/collections")):  # noqa: ASYNC110
-        await asyncio.sleep(0.1)
+    await pulled(bank, mandate_id)
     await asyncio.to_thread(bank.advance, 7)
     return made
 

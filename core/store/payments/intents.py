@@ -242,7 +242,6 @@ class IntentStore:
         """
         if not moves:
             return
-        moves = sorted(moves, key=lambda move: move.intent_id.int)
         if _end_alike(moves):
             await uow.later(_END_ALIKE, *_end_columns(uow, moves), expected=len(moves))
         else:
@@ -344,6 +343,7 @@ def _end_alike(moves: Sequence[Move]) -> bool:
 
 
 def _end_columns(uow: UnitOfWork, moves: Sequence[Move]) -> list[Any]:
+    moves = sorted(moves, key=lambda move: move.intent_id.int)
     first, ids = moves[0], [move.intent_id for move in moves]
     return [
         ids,

@@ -10,7 +10,7 @@ from core.services.problems import Refusal
 from schemas.api import WalletRequest
 from tests.integration.permits.conftest import World, pay_job
 from tests.integration.permits.test_collections import (
-    limited,
+    limit,
     opened,
     payments,
     reference,
@@ -232,7 +232,7 @@ async def test_a_refund_paid_out_that_comes_back_to_a_wallet_closed_meanwhile_re
 
 async def test_a_top_up_of_a_closed_wallet_gives_its_limit_back_before_anything_counted_in_it(world: World) -> None:
     await opened(world)
-    await limited(world)
+    await limit(world, "daily", operation="TOPUP", max_amount_minor=2_500)
     wallet = await empty(world)
     assert await change(world, wallet, "close") == "CLOSED"
     assert await world.state(await top_up(world, wallet, 500)) == ("FAILED", "account_closed")

@@ -8,12 +8,12 @@ import pytest
 
 from core.domain.operations import AccountCode
 from core.services.money_in.provider_payments import tell_again
-from core.services.terms.set_limits import set_limit, wallet_limits
+from core.services.terms.set_limits import wallet_limits
 from schemas.collections import PaymentFate
-from schemas.limits import LimitRequest
 from tests.integration.permits.conftest import World
 from tests.integration.permits.test_collections import (
     collect_job,
+    limit,
     opened,
     payments,
     reference,
@@ -76,16 +76,6 @@ async def test_further_payments_count_over_a_limit_too_and_what_is_asked_for_nex
     async with world.uow() as uow:
         assert await world.core.worker_ports.limit_store.verify(uow) == []
     await world.prove()
-
-
-async def limit(world: World, name: str, **terms: Any) -> None:
-    """Set a limit of a day, which both roles obey at once."""
-    body = {"name": name, "kind": "DAY", "currency": "THB"} | terms
-    async with world.core.ports.unit_of_work(world.caller.context()) as uow:
-        store, asked = world.core.ports.limit_store, LimitRequest.model_validate(body)
-        await set_limit(uow, store, world.caller.tenant_id, "test", asked)
-    for each in (world.core.ports, world.core.worker_ports):
-        each.limits.forget(world.caller.tenant_id)
 
 
 async def standing(world: World, wallet: UUID) -> dict[str, tuple[int, int, int | None, int]]:

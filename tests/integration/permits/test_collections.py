@@ -108,19 +108,19 @@ async def payments(world: World) -> list[tuple[str, str]]:
     return [(row["state"], row["reason"]) for row in rows]
 
 
-async def limited(world: World) -> None:
-    """Let a wallet top up 25 baht a day."""
-    body = {"name": "daily", "kind": "DAY", "currency": "THB", "operation": "TOPUP", "max_amount_minor": 2_500}
+async def limit(world: World, name: str, **terms: Any) -> None:
+    """Set a limit of a day, which both roles obey at once."""
+    body = {"name": name, "kind": "DAY", "currency": "THB"} | terms
     async with world.core.ports.unit_of_work(world.caller.context()) as uow:
-        limits = world.core.ports.limit_store
-        await set_limit(uow, limits, world.caller.tenant_id, "test", LimitRequest.model_validate(body))
+        store, asked = world.core.ports.limit_store, LimitRequest.model_validate(body)
+        await set_limit(uow, store, world.caller.tenant_id, "test", asked)
     for each in (world.core.ports, world.core.worker_ports):
         each.limits.forget(world.caller.tenant_id)
 
 
 async def test_a_top_up_holds_limits_and_no_money_and_shows_what_to_pay(world: World) -> None:
     wallet = await opened(world)
-    await limited(world)
+    await limit(world, "daily", operation="TOPUP", max_amount_minor=2_500)
     intent = await shown(world, wallet)
     assert await world.money(wallet) == (1, 0)
     assert await world.state(await top_up(world, wallet, 501)) == ("FAILED", "limit_exceeded")

@@ -8,12 +8,10 @@ from prometheus_client import REGISTRY
 
 from core.domain.stranded import StrandedKind
 from core.services.settling.completer import Completer, look
-from core.services.terms.set_limits import set_limit
 from core.store.settling.stranded import StrandedStore
 from core.store.unit_of_work import UnitOfWork
-from schemas.limits import LimitRequest
 from tests.integration.permits.conftest import World, lookup_job, pay_job
-from tests.integration.permits.test_collections import opened, reference, shown, suspense, told
+from tests.integration.permits.test_collections import limit, opened, reference, shown, suspense, told
 from tests.integration.permits.test_completer import completer, forget_jobs, found
 from tests.integration.permits.test_mandates import debit, signed
 from tests.integration.permits.test_refunds_by_rail import REFUNDS, collected, permitted, refund
@@ -143,15 +141,10 @@ async def overheld(world: World, wallet: UUID) -> UUID:
 
 async def _limited(world: World, operation: str = "PAYOUT") -> UUID:
     """Set a limit of a day; return its id."""
-    body = {"name": f"daily-{operation.lower()}", "kind": "DAY", "currency": "THB", "operation": operation,
-            "max_amount_minor": 10**8}  # fmt: skip
-    async with world.core.ports.unit_of_work(world.caller.context()) as uow:
-        limits = world.core.ports.limit_store
-        await set_limit(uow, limits, world.caller.tenant_id, "test", LimitRequest.model_validate(body))
-    for each in (world.core.ports, world.core.worker_ports):
-        each.limits.forget(world.caller.tenant_id)
-    limit: UUID = await world.admin.fetchval("SELECT limit_id FROM fleet.limits WHERE name = $1", body["name"])
-    return limit
+    name = f"daily-{operation.lower()}"
+    await limit(world, name, operation=operation, max_amount_minor=10**8)
+    limit_id: UUID = await world.admin.fetchval("SELECT limit_id FROM fleet.limits WHERE name = $1", name)
+    return limit_id
 
 
 PLANTED: dict[StrandedKind, Plant] = {

@@ -6,8 +6,8 @@ from uuid import UUID
 import pytest
 
 from tests.integration.permits.conftest import World
-from tests.integration.permits.test_codes_paid_often import OFTEN, limit, standing
-from tests.integration.permits.test_collections import opened, reference, shown, suspense, told, top_up
+from tests.integration.permits.test_codes_paid_often import OFTEN, standing
+from tests.integration.permits.test_collections import limit, opened, reference, shown, suspense, told, top_up
 from tests.integration.permits.test_fees import put
 from tests.integration.permits.test_refunds_by_rail import REFUNDS, collected, given_back, refund_job
 from tests.integration.permits.test_returns_of_collections import BACK

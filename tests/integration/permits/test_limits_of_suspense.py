@@ -8,8 +8,8 @@ import pytest
 
 from core.services.problems import Refusal
 from tests.integration.permits.conftest import World
-from tests.integration.permits.test_codes_paid_often import limit, standing
-from tests.integration.permits.test_collections import opened, suspense, told, top_up
+from tests.integration.permits.test_codes_paid_often import standing
+from tests.integration.permits.test_collections import limit, opened, suspense, told, top_up
 from tests.integration.permits.test_limits_of_money_in import used
 from tests.integration.permits.test_refunds_by_rail import REFUNDS, given_back
 from tests.integration.permits.test_reviews import decide

@@ -15,12 +15,10 @@ from core.services.payments.cancel import cancel
 from core.services.payments.read_intents import IntentFilter
 from core.services.payments.reviews import decide_review
 from core.services.problems import Refusal
-from core.services.terms.set_limits import set_limit
 from schemas.api import IntentRequest, ReviewRequest
-from schemas.limits import LimitRequest
 from schemas.operations import JobKind
 from tests.integration.permits.conftest import RAIL, World
-from tests.integration.permits.test_collections import opened, paid, shown, suspense, told
+from tests.integration.permits.test_collections import limit, opened, paid, shown, suspense, told
 from tests.integration.permits.test_fees import income, put
 
 REFUNDS: dict[str, Any] = {"refunds": "parts", "cancel_by_reference": False}
@@ -253,15 +251,7 @@ async def test_what_was_not_sent_is_withdrawn_and_what_was_is_not(world: World) 
 
 async def test_a_limit_gets_back_what_was_refunded_once_it_is_paid(world: World) -> None:
     wallet = await opened(world, **REFUNDS)
-    body = {
-        "name": "daily", "kind": "DAY", "currency": "THB", "operation": "TOPUP", "max_amount_minor": 2_000,
-        "refund_gives_back": True,
-    }  # fmt: skip
-    async with world.core.ports.unit_of_work(world.caller.context()) as uow:
-        limits = world.core.ports.limit_store
-        await set_limit(uow, limits, world.caller.tenant_id, "test", LimitRequest.model_validate(body))
-    for each in (world.core.ports, world.core.worker_ports):
-        each.limits.forget(world.caller.tenant_id)
+    await limit(world, "daily", operation="TOPUP", max_amount_minor=2_000, refund_gives_back=True)
     original = await collected(world, wallet)
     made = await refund(world, original, wallet, 600)
     top_up = {"operation": "TOPUP", "wallet_id": wallet, "amount_minor": 600}

@@ -1,31 +1,19 @@
 """The server's functions over whole batches: few commands for many entries, and none for what another consumer owns."""
 
-from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
 from redis.asyncio import Redis
 
-from schemas.envelope import Envelope, decode_envelope
-from schemas.streams import ADAPTERS_GROUP, jobs_stream, results_stream
+from schemas.envelope import decode_envelope
+from schemas.streams import ADAPTERS_GROUP, results_stream
+from tests.integration.wire.test_stream_consumer import JOBS, ONE, RAIL, admin
 from tests.support.servers import BOTH_FAMILIES
 from wire import functions
-from wire.client import connect_redis
+
+__all__ = ["admin"]
 
 pytestmark = BOTH_FAMILIES
-
-RAIL = "testrail"
-JOBS = jobs_stream(RAIL)
-ONE = Envelope("j1", "pay", "{}")
-
-
-@pytest.fixture
-async def admin(fresh_redis: str) -> AsyncIterator[Redis]:
-    client = connect_redis(fresh_redis, "admin")
-    await functions.load_functions(client)
-    await functions.ensure_groups(client, RAIL)
-    yield client
-    await client.aclose()
 
 
 async def delivered(admin: Redis, ours: int) -> tuple[list[str], str]:
