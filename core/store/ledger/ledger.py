@@ -105,13 +105,9 @@ class PostgresLedger:
         """
         if not transfers:
             return []
+        if _fit_for_one_call(transfers) and await self._take_at_once(uow, transfers):
+            return [TransferResult.OK] * len(transfers)
         async with self._joined(uow) as joined:
-            if _fit_for_one_call(transfers):
-                if joined.trusting:
-                    await joined.at_last(_APPLY, *_columns(transfers, exact=False), refused=TrustMisplacedError)
-                    return [TransferResult.OK] * len(transfers)
-                if await _call(joined, transfers, exact=False):
-                    return [TransferResult.OK] * len(transfers)
             # What is to come last has counters to lock: those come before accounts, whoever asks.
             await joined.finish()
             for _ in range(_RACES):
@@ -119,6 +115,19 @@ class PostgresLedger:
                 if results is not None:
                     return results
         raise LedgerUnavailableError("a transfer id of this batch belongs to another tenant")
+
+    async def _take_at_once(self, uow: UnitOfWork | None, transfers: Sequence[Transfer]) -> bool:
+        """Whether the batch was taken by one call; a trusting unit of work makes it at its end, and hears that it was.
+
+        Without a unit of work the call is its own transaction: hot accounts are held for no round trip.
+        """
+        columns = _columns(transfers, exact=False)
+        if uow is None:
+            return bool(await self._database.value_alone(self._context, _APPLY, *columns))
+        if uow.trusting:
+            await uow.at_last(_APPLY, *columns, refused=TrustMisplacedError)
+            return True
+        return bool(await uow.value_after_writes(_APPLY, *columns))
 
     async def change_account(
         self, uow: UnitOfWork | None, account_id: UUID, change: AccountChange
@@ -194,13 +203,9 @@ async def _apply_in_order(uow: UnitOfWork, transfers: Sequence[Transfer]) -> lis
     """Judge under the accounts' locks and write what is accepted; None when another transaction took an id."""
     results = judge(await _lock_state(uow, transfers), transfers)
     accepted = [t for t, r in zip(transfers, results, strict=True) if r is TransferResult.OK]
-    if not accepted or await _call(uow, accepted, exact=True):
+    if not accepted or await uow.value_after_writes(_APPLY, *_columns(accepted, exact=True)):
         return results
     return None
-
-
-async def _call(uow: UnitOfWork, transfers: Sequence[Transfer], *, exact: bool) -> bool:
-    return bool(await uow.value_after_writes(_APPLY, *_columns(transfers, exact=exact)))
 
 
 def _columns(transfers: Sequence[Transfer], *, exact: bool) -> list[Any]:
