@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import time
+from typing import Final
 
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
@@ -21,6 +22,12 @@ STALL_HOLDS_S = 8.0
 """How long it counts that the streams were away: longer than it takes to notice that they are still."""
 _ROOM_POLL_S = 0.05
 """How soon to look again where the gate left less room than a batch: nobody wakes us when an adapter has read."""
+_SEVERAL: Final = 8
+"""Fewer than so many at once are payments that come alone: whoever comes after them waits for nothing."""
+_REST_EACH_S: Final = 0.002
+_REST_LONGEST_S: Final = 0.1
+_ENOUGH: Final = 200
+"""So many share what a batch costs: with more of them each would save next to nothing."""
 
 
 class StreamRelay:
@@ -90,13 +97,24 @@ class StreamRelay:
 
 
 async def relay_step(relay: StreamRelay, wake: asyncio.Event, poll_s: float) -> float:
-    """Relay until nothing is due, then wait for a wake-up or the poll; for `forever`."""
+    """Relay until nothing is due, then wait for a wake-up or the poll; return how long to gather, for `forever`."""
     wake.clear()
     # What becomes due while a batch is relayed wakes this stream again: only a full batch asks for another look.
-    while await relay.relay_once() >= relay.batch:
+    while (relayed := await relay.relay_once()) >= relay.batch:
         pass
+    rested_at_s = time.monotonic() + _rest_s(relayed)
     with contextlib.suppress(TimeoutError):
         # Not `wait_for`: before Python 3.12 it loses a cancellation that comes together with the wake-up.
         async with asyncio.timeout(_ROOM_POLL_S if relay.short_of_room else poll_s):
             await wake.wait()
-    return 0.0
+    return max(0.0, rested_at_s - time.monotonic())
+
+
+def _rest_s(relayed: int) -> float:
+    """Return how long after a batch of so many the next one may begin.
+
+    Relay, permits, verdicts and settlement take this batch as it is, and each batch costs them as much as some forty
+    payments do. What comes faster than one in `_REST_EACH_S` so grows into larger ones; what comes slower is soon
+    relayed as it comes again.
+    """
+    return min(relayed * _REST_EACH_S, _REST_LONGEST_S) if _SEVERAL <= relayed < _ENOUGH else 0.0

@@ -12,8 +12,8 @@ _PATIENCE_S: Final = 0.1
 """How long a few wait at most for a run under way; one that takes longer waits for something itself."""
 _SEVERAL: Final = 8
 """Of so many who were answered at once, most are likely to be back at once with their next."""
-_RETURN_S: Final = 0.005
-"""How long a run waits for them: about what a small run of their own would cost."""
+_RETURN_S: Final = 0.01
+"""How long a run waits for them: to read fifty requests takes about as long."""
 
 Item = TypeVar("Item")
 Answer = TypeVar("Answer")

@@ -135,6 +135,21 @@ async def test_a_wake_up_beats_the_poll_and_still_does_after_its_connection_was_
     await asyncio.gather(*tasks, return_exceptions=True)
 
 
+async def test_what_comes_fast_gathers_before_it_is_relayed_and_a_few_wait_for_nothing(world: World) -> None:
+    wake, relay = asyncio.Event(), world.relay()
+
+    async def rest_after(count: int) -> float:
+        await world.queue(count)
+        asyncio.get_running_loop().call_soon(wake.set)  # more of them come while these are relayed
+        return await relay_step(relay, wake, poll_s=PATIENCE_S)
+
+    assert await rest_after(7) == 0.0
+    assert 0.0 < await rest_after(30) <= 0.06
+    assert 0.06 < await rest_after(199) <= 0.1
+    assert await rest_after(200) == 0.0, "a batch that is large enough gains nothing"
+    assert await world.redis.xlen(JOBS) == 436
+
+
 def _end_listeners_while_nothing_runs(url: str, check_s: float) -> None:
     """End them, and return once a check is due: the loop meets the server's goodbye and the check in one turn."""
 
