@@ -145,6 +145,8 @@ class KnownConditions:
     shares_wallets: bool = False
     applying: dict[tuple[Any, ...], tuple[FeeRule, ...]] = field(default_factory=dict)
     priced: dict[tuple[int, UUID | None, tuple[Any, ...]], Pricing] = field(default_factory=dict)
+    alike: dict[tuple[Any, ...], Pricing] = field(default_factory=dict)
+    """By what the rules take: most fees are few amounts, over and over."""
 
 
 ShelfKey = tuple[str, str, bool]
@@ -231,7 +233,16 @@ def _priced(shelf: FeeShelf, asked: FeeInput, told: tuple[Any, ...]) -> Pricing:
         fee_minor = fee_of(rule, asked.amount_minor, context)
         if fee_minor:
             fired.append(Judged(rule, FeeRuleOutcome.APPLIED, fee_minor))
-    return pricing_of(fired, asked) if fired else FREE
+    return _alike(shelf.known, pricing_of(fired, asked), asked) if fired else FREE
+
+
+def _alike(known: KnownConditions, pricing: Pricing, asked: FeeInput) -> Pricing:
+    """Return the first pricing that was found of the same fees: who meets the same object writes it once."""
+    if len(known.alike) >= _KNOWN_MOST:
+        known.alike.clear()
+    payer = asked.wallet_id if known.shares_wallets else None
+    key = payer, *[(id(each.rule), each.fee_minor) for each in pricing.fired]
+    return known.alike.setdefault(key, pricing)
 
 
 def both(paid: Pricing, bought: Pricing) -> Pricing:
@@ -275,6 +286,7 @@ def _look_anew(shelf: FeeShelf, at: datetime) -> None:
     known.shares_wallets = any(account.wallet_id is not None for rule in known.in_force for account in rule.accounts)
     known.applying.clear()
     known.priced.clear()
+    known.alike.clear()
 
 
 def judge(shelf: FeeShelf, asked: FeeInput) -> Iterator[Judged]:

@@ -14,7 +14,7 @@ from core.services.problems import Refusal
 from core.services.terms.fees import FeeBook, Payment
 from core.store.terms.fees import FeeRuleStore
 from schemas.fees import FeePhase
-from tests.integration.api.conftest import World
+from tests.integration.api.conftest import World, payout
 from tests.support.signed import Signed
 
 ONE_PERCENT: dict[str, Any] = {
@@ -228,3 +228,20 @@ async def test_one_payment_without_a_price_does_not_hold_up_its_neighbours(world
     assert [isinstance(answer, Pricing) for answer in answers] == [True, False, True]
     assert isinstance(answers[1], Refusal)
     assert answers[1].code == "fee_exceeds_amount"
+
+
+async def test_each_payment_of_a_batch_keeps_its_own_fees_also_where_others_have_the_same(
+    world: World, operator: Signed
+) -> None:
+    await put(operator, when="amount_minor >= 500")
+    world.forget_fees()
+    wallet = await world.funded_wallet(100_000)
+    amounts = [499, 500, 1_000, 599, 500, 100, 1_000]  # one percent of 599 is rounded to that of 600
+    items = [
+        {"idempotency_key": f"b{number}", "intent": payout(wallet, amount)} for number, amount in enumerate(amounts)
+    ]
+    told = [each["intent"] for each in (await world.api.post("/v1/intents:batch", {"items": items})).json()["results"]]
+    shown = [(await world.api.get(f"/v1/intents/{each['id']}")).json() for each in told]
+    assert [[leg["amount_minor"] for leg in each["fees"]] for each in shown] == [[], [10], [15], [11], [10], [], [15]]
+    assert [each["fees"] for each in shown] == [each["fees"] for each in told]
+    assert [each["fee_minor"] for each in shown] == [0, 10, 15, 11, 10, 0, 15]

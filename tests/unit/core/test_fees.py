@@ -395,3 +395,16 @@ def test_what_is_remembered_of_conditions_and_fees_is_what_judging_each_payment_
         judged = () if shelf is None else fees.judge(shelf, asked)
         applied = [each for each in judged if each.outcome is FeeRuleOutcome.APPLIED]
         assert price(index, asked) == fees.pricing_of(applied, asked)
+
+
+def test_payments_that_pay_the_same_have_one_pricing_and_others_their_own() -> None:
+    shares = [{"parts": 1}, {"wallet_id": str(PARTNER), "parts": 1}]
+    index = index_rules([rule(name="sold", shares=shares, fee={"fixed_minor": 4, "basis_points": 100})])
+
+    def priced(amount_minor: int, payer: UUID | None = None) -> fees.Pricing:
+        return price(index, FeeInput(amount_minor, "THB", "PAYOUT", business_time(NOW, BANGKOK), wallet_id=payer))
+
+    assert priced(100) is priced(120)
+    assert [leg.amount_minor for leg in priced(100).legs] == [3, 2]
+    assert [leg.amount_minor for leg in priced(300).legs] == [4, 3]
+    assert len(priced(100, PARTNER).legs) == 1
