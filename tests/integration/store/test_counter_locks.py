@@ -134,3 +134,25 @@ async def test_who_trusts_locks_counters_at_its_end_alone_but_before_any_account
         await too_much()
     async with pair.unit_of_work(Context(TENANT, "test")) as uow:
         assert (await STORE.lock_usage(uow, [(TENANT, LOW)]))[LOW].amount_minor == 1
+
+
+async def test_who_takes_a_counter_that_another_is_making_waits_and_takes_what_that_one_leaves(pair: Database) -> None:
+    tomorrow = date(2026, 3, 2)
+
+    async def take(uow: UnitOfWork, minor: int) -> bool:
+        sums = {subject: UsageMove(used_minor=minor, used_count=1) for subject in ("c", "d")}
+        return await STORE.take_usage(uow, [Take(TENANT, LIMIT, tomorrow, sums)])
+
+    async def taken(minor: int) -> bool:
+        async with pair.unit_of_work(Context(TENANT, "test")) as uow:
+            return await take(uow, minor)
+
+    async with pair.unit_of_work(Context(TENANT, "test")) as first:
+        assert await take(first, 60)
+        second = asyncio.create_task(taken(39))
+        await somebody_waits(pair)
+    assert await second
+    assert not await taken(1)
+    keys = [(TENANT, UsageKey(LIMIT.id, subject, tomorrow)) for subject in ("c", "d")]
+    async with pair.unit_of_work(Context(TENANT, "test")) as uow:
+        assert list((await STORE.lock_usage(uow, keys)).values()) == [Usage(99, 2)] * 2
