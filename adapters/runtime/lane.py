@@ -50,6 +50,9 @@ log = logging.getLogger(__name__)
 MAX_DELIVERIES: Final = 3
 SLOWEST_S: Final = 5.0
 """The longest that reading pauses before the core is asked again."""
+_FEW: Final = 4
+_ASKS_OF_FEW: Final = 3
+"""So few jobs do not wait for the answers to those asked before them; where more come, one request asks for all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +93,7 @@ class Lane:
         guard.join(self._changed)
         self._tasks: set[asyncio.Task[None]] = set()
         self._asking: asyncio.Task[None] | None = None
+        self._asks: set[asyncio.Task[None]] = set()
         self._wakes_at_s = 0.0
         self._quiet_until_s = 0.0
         self._core_failures = 0
@@ -177,10 +181,18 @@ class Lane:
             chosen = await self._choose()
             taken, wait_s = await self.guard.tokens(len(chosen))
             await self._put_off(chosen[taken:])
-            if taken:
+            if 0 < taken <= _FEW and len(self._asks) < _ASKS_OF_FEW:
+                self._asks.add(task := self._spawn(self._ask(chosen[:taken])))
+                task.add_done_callback(self._asked)
+            elif taken:
                 await self._ask(chosen[:taken])
             else:
                 await rest(self._changed, wait_s)
+
+    def _asked(self, task: asyncio.Task[None]) -> None:
+        self._asks.discard(task)
+        # What it put off waits in the queue again, and nothing else may come to wake us.
+        self._changed.set()
 
     async def _choose(self) -> list[Held]:
         """Take what may start now. A second delivery runs alone, before anything new starts."""
@@ -301,9 +313,8 @@ class Lane:
                 await self._core_is_away(error)
                 break
             await self._unstart(chosen)
-            self._changed.clear()
             if not self.stopping:
-                await rest(self._changed, wait_s)
+                await asyncio.sleep(wait_s)
             chosen = await self._restart(chosen)
             if self.stopping:
                 break
@@ -379,10 +390,11 @@ class Lane:
             self._solo_runs = False
             self.guard.open_again(self._changed)
 
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        return task
 
     async def _work(self, held: Held, granted: Granted, sent_at_s: float) -> None:
         traced = trace_of(held, granted, sent_at_s)

@@ -2,6 +2,7 @@
 
 # ruff: noqa: S101 - it asserts
 
+import asyncio
 import uuid
 from collections import Counter
 from typing import Any
@@ -39,6 +40,8 @@ class PermitServer:
         self.away = False
         self.asked_times = 0
         """Requests for permits that came, answered or not."""
+        self.holds: dict[UUID, asyncio.Event] = {}
+        """Jobs whose permits are answered once their event is set."""
         self.lose_replies = 0
         self.refuse_evidence = False
         self.refuse_payments = False
@@ -81,6 +84,8 @@ class PermitServer:
         asked = PermitRequest.model_validate_json(await request.read())
         self.request_ids.append(asked.request_id)
         self.asked_at_s.append(clock_s())
+        for held in [self.holds[each] for each in asked.job_ids if each in self.holds]:
+            await held.wait()
         asking = Sending.of(asked.request_id).asking
         answer = self._answers.get(asking)
         if answer is None:

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import random
+from typing import Final
 
 from redis.asyncio import Redis
 
@@ -14,12 +15,16 @@ from wire.failpoints import failpoint
 
 log = logging.getLogger(__name__)
 
+_FEW: Final = 4
+"""Of so few results, the next ones gain more by not waiting than they would save by being settled together."""
+
 
 class Inbox:
     """Consumes one stream of one rail into `receive`. Started by `start`, ended by `stop`.
 
     Its `relief`, another consumer of the same stream, reads along while whole batches wait: one parses what it read
-    while the database is busy with what the other did. Where less waits, one alone makes the larger batches.
+    while the database is busy with what the other did. It does while few come, too, which then wait for none before
+    them. In between, one alone makes the larger batches.
     """
 
     def __init__(
@@ -54,7 +59,7 @@ class Inbox:
 
     async def _handle(self, batch: list[Delivery]) -> None:
         if self._relief is not None:
-            self._relief.read_along(wanted=len(batch) >= self._batch)
+            self._relief.read_along(wanted=not _FEW < len(batch) < self._batch)
         newer = [each.entry_id for each in batch if each.waits_for_newer(self._claim_idle_s)]
         known = [each for each in batch if not each.waits_for_newer(self._claim_idle_s)]
         if newer:

@@ -18,17 +18,11 @@ from schemas.dead_letters import DEAD_LETTER_TYPE, DeadLetter
 from schemas.envelope import Envelope
 from schemas.streams import CORE_GROUP, jobs_dlq_stream, jobs_stream
 from tests.integration.bus.conftest import JOBS, RAIL, World
-from tests.support.waiting import PATIENCE_S
+from tests.support.waiting import PATIENCE_S, until, until_async
 from wire.consumer import Delivery
 
 DLQ = jobs_dlq_stream(RAIL)
 GARBAGE = {"v": "1", "id": "x", "type": "no-letter", "body": "the raw text"}
-
-
-async def until(true: Callable[[], Any]) -> None:
-    async with asyncio.timeout(PATIENCE_S):
-        while not await true():  # noqa: ASYNC110 - bounded above
-            await asyncio.sleep(0.01)
 
 
 @asynccontextmanager
@@ -94,7 +88,7 @@ async def test_an_entry_is_acked_only_after_the_commit(world: World, admin_conne
 
     await world.redis.xadd(DLQ, GARBAGE)
     async with running(Inbox(world.redis, RAIL, DLQ, "c", receive)):
-        await until(lambda: _nothing_left(world))
+        await until_async(lambda: _nothing_left(world))
     assert seen == [(1, 1)], "committed while still pending"
 
 
@@ -105,7 +99,7 @@ async def test_a_settler_that_dies_between_commit_and_ack_repeats_without_effect
     await world.redis.xreadgroup(CORE_GROUP, "dead", {DLQ: ">"})
     await receiver(world)(RAIL, [Delivery(DLQ, entry, None, None, 1, raw="the raw text")])
     async with running(Inbox(world.redis, RAIL, DLQ, "c", receiver(world), claim_idle_s=0.05)):
-        await until(lambda: _nothing_left(world))
+        await until_async(lambda: _nothing_left(world))
     assert await kept(admin_connection) == [entry]
 
 
@@ -123,7 +117,7 @@ async def test_a_database_that_is_away_costs_time_and_never_an_entry(
 
     entry = (await world.redis.xadd(DLQ, GARBAGE)).decode()
     async with running(Inbox(world.redis, RAIL, DLQ, "c", receive)):
-        await until(lambda: _nothing_left(world))
+        await until_async(lambda: _nothing_left(world))
     assert left == [0]
     assert await kept(admin_connection) == [entry]
 
@@ -148,13 +142,16 @@ async def test_while_whole_batches_wait_a_second_one_is_received_beside_the_firs
     relief = Inbox(world.redis, RAIL, DLQ, "c-relief", receive, batch=4)
     relief.read_along(wanted=False)
     async with running(relief), running(Inbox(world.redis, RAIL, DLQ, "c", receive, batch=4, relief=relief)):
-        await until(lambda: _nothing_left(world))
+        await until_async(lambda: _nothing_left(world))
         consumers = await world.redis.xinfo_consumers(DLQ, CORE_GROUP)
     assert sorted(seen) == sorted(entries)
     assert {each["name"] for each in consumers} == {b"c", b"c-relief"}
 
 
-async def test_where_less_than_a_batch_waits_the_relief_reads_no_more(world: World) -> None:
+@pytest.mark.parametrize(("at_a_time", "readers"), [(1, {"own", "relief"}), (6, {"own"})])
+async def test_the_relief_reads_along_where_few_wait_and_no_more_where_less_than_a_batch_does(
+    world: World, at_a_time: int, readers: set[str]
+) -> None:
     names: list[str] = []
 
     def receiving(name: str) -> Callable[[str, Sequence[Delivery]], Any]:
@@ -164,13 +161,37 @@ async def test_where_less_than_a_batch_waits_the_relief_reads_no_more(world: Wor
 
         return receive
 
-    relief = Inbox(world.redis, RAIL, DLQ, "c-relief", receiving("relief"), batch=4)
+    relief = Inbox(world.redis, RAIL, DLQ, "c-relief", receiving("relief"), batch=8)
     relief.read_along(wanted=False)
-    async with running(relief), running(Inbox(world.redis, RAIL, DLQ, "c", receiving("own"), batch=4, relief=relief)):
+    async with running(relief), running(Inbox(world.redis, RAIL, DLQ, "c", receiving("own"), batch=8, relief=relief)):
         for _ in range(10):
+            # At once: were they to come one by one, less than all might be read together.
+            async with world.redis.pipeline(transaction=True) as together:
+                for _ in range(at_a_time):
+                    together.xadd(DLQ, GARBAGE)
+                await together.execute()
+            await until_async(lambda: _nothing_left(world))
+    assert set(names) == readers
+
+
+async def test_one_result_does_not_wait_for_the_one_before_it(world: World) -> None:
+    both, at_work = asyncio.Event(), 0
+
+    async def receive(rail: str, batch: Sequence[Delivery]) -> Sequence[str]:
+        nonlocal at_work
+        at_work += 1
+        if at_work > 1:
+            both.set()
+        async with asyncio.timeout(PATIENCE_S):
+            await both.wait()
+        return [each.entry_id for each in batch]
+
+    relief = Inbox(world.redis, RAIL, DLQ, "c-relief", receive)
+    async with running(relief), running(Inbox(world.redis, RAIL, DLQ, "c", receive, relief=relief)):
+        for number in range(2):
             await world.redis.xadd(DLQ, GARBAGE)
-            await until(lambda: _nothing_left(world))
-    assert names == ["own"] * 10
+            await until(lambda: at_work > number)  # noqa: B023 - called before the next turn
+        await until_async(lambda: _nothing_left(world))
 
 
 async def _nothing_left(world: World) -> bool:

@@ -28,7 +28,8 @@ from schemas.operations import OperationType
 from schemas.rails import Capabilities, PayeeType, RailRegistration, Timing
 from schemas.streams import ADAPTERS_GROUP, CORE_GROUP, jobs_dlq_stream, jobs_stream
 from tests.integration.bus.conftest import JOBS, RAIL, World
-from tests.integration.bus.test_inbox import GARBAGE, kept, running, until
+from tests.integration.bus.test_inbox import GARBAGE, kept, running
+from tests.support.waiting import until_async
 from wire import functions
 from wire.consumer import Delivery
 
@@ -81,7 +82,7 @@ async def given_up_by_adapter(world: World) -> None:
     [settled] = await functions.settle(world.redis, RAIL, JOBS, "old", [letter])
     assert settled.acked
     async with running(Inbox(world.redis, RAIL, DLQ, "c", receiver(world))):
-        await until(lambda: _drained(world, DLQ))
+        await until_async(lambda: _drained(world, DLQ))
 
 
 async def _drained(world: World, stream: str) -> bool:
@@ -172,7 +173,7 @@ async def test_an_entry_for_a_newer_core_stays_pending_is_parked_and_added_again
         return [each["message_id"].decode() for each in waiting] == [young]
 
     async with running(Inbox(world.redis, RAIL, DLQ, "c", receive)):
-        await until(only_the_young_is_pending)
+        await until_async(only_the_young_is_pending)
         await asyncio.sleep(0.1)
         assert await only_the_young_is_pending()
     [waiting] = await world.redis.xpending_range(DLQ, CORE_GROUP, "-", "+", 10)

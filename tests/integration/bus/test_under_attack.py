@@ -35,9 +35,10 @@ from schemas.streams import (
     results_stream,
 )
 from tests.integration.bus.conftest import JOBS, RAIL, World
-from tests.integration.bus.test_inbox import running, until
+from tests.integration.bus.test_inbox import running
 from tests.support.cutting_proxy import cutting_proxy
 from tests.support.servers import BOTH_FAMILIES
+from tests.support.waiting import until_async
 from wire import functions
 from wire.acl import apply_core_acl
 from wire.client import connect_redis
@@ -208,7 +209,7 @@ async def test_an_unusable_result_is_kept_raw_in_postgresql_and_mirrored_for_wat
 
     async with open_core(settings_of(fresh_database, fresh_redis)) as core:
         async with running(Inbox(world.redis, RAIL, RESULTS, "c", background(core, world.servers).settle)):
-            await until(all_acked)
+            await until_async(all_acked)
         rows = await admin_connection.fetch(
             "SELECT stream, entry_id, error_class, body FROM fleet.dead_letters ORDER BY entry_id"
         )
@@ -256,7 +257,7 @@ async def test_the_cores_own_user_can_heal_relay_receive_sweep_and_clean(world: 
 
         await world.redis.xadd(RESULTS, {"v": "1", "id": "x", "type": "result", "body": "{}"})
         async with running(Inbox(core, RAIL, RESULTS, "c", receive, claim_idle_s=0.1)):
-            await until(lambda: _is_read(received))
+            await until_async(lambda: _is_read(received))
         entries = (await world.redis.xreadgroup(ADAPTERS_GROUP, "a", {JOBS: ">"}))[0][1]
         await world.redis.xack(JOBS, ADAPTERS_GROUP, entries[1][0])
         await world.redis.xgroup_createconsumer(JOBS, ADAPTERS_GROUP, "idle")

@@ -22,7 +22,7 @@ from schemas.results import Basis, Verdict
 from schemas.streams import ADAPTERS_GROUP, control_stream, jobs_dlq_stream, jobs_stream, results_stream
 from tests.integration.runtime.conftest import PAID, RAIL, Bench, ScriptedRail, a_job, pays
 from tests.support.servers import BOTH_FAMILIES
-from tests.support.waiting import PATIENCE_S, until_async
+from tests.support.waiting import PATIENCE_S, until, until_async
 from wire.acl import apply_acl
 
 
@@ -36,6 +36,20 @@ async def test_a_permitted_payment_is_made_once_and_its_verdict_published(bench:
     assert result.amount_minor == 12_500
     assert [call for call, _ in rail.calls] == ["pay"]
     assert await bench.pending() == 0
+
+
+async def test_a_few_payments_do_not_wait_for_the_permits_of_those_before_them(bench: Bench) -> None:
+    first, second = a_job(), a_job()
+    for job in (first, second):
+        bench.core.know(job)
+    bench.core.holds[first.job_id] = asyncio.Event()
+    await bench.work(ScriptedRail(pays))
+    await bench.send(first)
+    await until(lambda: bench.core.asked_times >= 1)
+    await bench.send(second)
+    assert [result.job_id for result in await bench.results(1)] == [second.job_id]
+    bench.core.holds[first.job_id].set()
+    assert {result.job_id for result in await bench.results(2)} == {first.job_id, second.job_id}
 
 
 @pytest.mark.parametrize(
