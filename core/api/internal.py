@@ -23,7 +23,7 @@ from core.bootstrap import PASSING_FAULTS, UNSTORABLE, Core
 from core.domain.context import Context
 from core.services.access.keys import Caller, HeldNonce
 from core.services.problems import Refusal
-from core.services.settling.permits import Attempts, Throttle, grant_permits
+from core.services.settling.permits import Attempts, Throttle, grant_patiently
 from core.services.settling.rails import Rails, RailUnknownError
 from core.services.vault_port import Vault
 from core.store.database import UnitOfWork
@@ -65,24 +65,10 @@ def install_internal(app: FastAPI, core: Core, throttle: Throttle) -> HotPaths:
         """Ask whether jobs may be sent; each has its answer."""
         body = await read_body(request, BATCH_BODY_MAX_BYTES)
         async with SignedAndUnspent(request, body, core.worker_authenticator, "rail") as (caller, nonce):
-            answers = await _permits(_of_a_rail(caller), parse(PermitRequest, body), nonce)
+            answers = await _permits(unit_of_work, ports, _of_a_rail(caller), parse(PermitRequest, body), nonce)
         for answer, count in Counter(answer.answer for answer in answers).items():
             PERMITS.labels(caller.rail or "", answer).inc(count)
         return contracts_answer({"answers": answers})
-
-    async def _permits(caller: Caller, asked: PermitRequest, nonce: HeldNonce) -> list[PermitAnswer]:
-        rail = caller.rail or ""
-        try:
-            # An adapter that waited too long for the answer repeats the request while the first is still at work: it is
-            # told the same. BUSY would cost its payments as long as a permit counts.
-            async with unit_of_work(rail, behind=f"permits:{rail}:{Sending.of(asked.request_id).asking}") as uow:
-                answers = await grant_permits(uow, ports, rail, caller.key_id, asked, caller.serves, nonce)
-                failpoint("permits.before_commit")
-        except RailUnknownError as error:
-            raise Refusal("rail_unavailable", "register the rail before asking for permits") from error
-        nonce.is_spent = True
-        failpoint("permits.after_commit")
-        return answers
 
     async def keep_evidence(request: Request) -> Response:
         """Keep raw answers, encrypted; a repeat changes nothing."""
@@ -118,6 +104,31 @@ def install_internal(app: FastAPI, core: Core, throttle: Throttle) -> HotPaths:
     install_document(app, [Described(*route) for route in table])
     hot = {("POST", "/internal/v1/permits"): ask_permits, ("POST", "/internal/v1/evidence"): keep_evidence}
     return HotPaths(app, hot, PASSING_FAULTS)
+
+
+async def _permits(
+    unit_of_work: Callable[[str, str | None], AbstractAsyncContextManager[UnitOfWork]],
+    ports: InternalPorts,
+    caller: Caller,
+    asked: PermitRequest,
+    nonce: HeldNonce,
+) -> list[PermitAnswer]:
+    rail = caller.rail or ""
+
+    @asynccontextmanager
+    async def deciding() -> AsyncIterator[UnitOfWork]:
+        # An adapter that waited too long for the answer repeats the request while the first is still at work: it is
+        # told the same. BUSY would cost its payments as long as a permit counts.
+        async with unit_of_work(rail, f"permits:{rail}:{Sending.of(asked.request_id).asking}") as uow:
+            yield uow
+            failpoint("permits.before_commit")
+
+    try:
+        answers = await grant_patiently(deciding, ports, rail, caller.key_id, asked, caller.serves, nonce)
+    except RailUnknownError as error:
+        raise Refusal("rail_unavailable", "register the rail before asking for permits") from error
+    failpoint("permits.after_commit")
+    return answers
 
 
 def _storing(

@@ -2,7 +2,8 @@
 
 import asyncio
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any, Final, Protocol
@@ -33,8 +34,11 @@ from schemas.permits import (
 from schemas.rails import RailRegistration
 
 _log = logging.getLogger(__name__)
-_PAUSES_S: Final = (0.002, 0.005, 0.01, 0.02)
-"""How long a request waits for jobs that another transaction holds, before each new look."""
+_PAUSES_S: Final = (0.002, 0.005, 0.01, 0.02, 0.04, 0.08, 0.1)
+"""How long a request waits for jobs that another transaction holds, before each new look.
+
+In all about what a relay takes to note a whole batch on a busy machine.
+"""
 
 
 @dataclass(slots=True)
@@ -114,8 +118,8 @@ class PermitPorts(Protocol):
     def throttle(self) -> Throttle: ...
 
 
-async def grant_permits(
-    uow: Any,
+async def grant_patiently(
+    begin: Callable[[], AbstractAsyncContextManager[Any]],
     ports: PermitPorts,
     rail: str,
     service_key_id: str,
@@ -123,19 +127,69 @@ async def grant_permits(
     tenants: frozenset[UUID] | None = None,
     nonce: HeldNonce | None = None,
 ) -> list[PermitAnswer]:
+    """Answer as `grant_permits` does, in transactions of its own: jobs that another one holds are asked for again.
+
+    Who holds them is nearly always the relay, which notes that it dispatched them while the adapter, woken by those
+    very entries, asks. Soon it has committed; BUSY would cost the payments the seconds until they are claimed again.
+    Nothing is held while waiting: a relay in the middle of its batch may want what this request has locked.
+    """
+    answers: dict[UUID, PermitAnswer] = {}
+    asked = list(dict.fromkeys(request.job_ids))
+    for pause_s in (*_PAUSES_S, None):
+        async with begin() as uow:
+            found, held = await _grant(uow, ports, rail, service_key_id, request, asked, tenants, nonce)
+        answers |= found
+        if nonce is not None:
+            nonce.is_spent, nonce = True, None
+        if not held or pause_s is None:
+            break
+        await asyncio.sleep(pause_s)
+        asked = sorted(held)
+    return _each_once(request.job_ids, answers)
+
+
+async def grant_permits(
+    uow: Any,
+    ports: PermitPorts,
+    rail: str,
+    service_key_id: str,
+    request: PermitRequest,
+    tenants: frozenset[UUID] | None = None,
+) -> list[PermitAnswer]:
     """Answer each job of the request, in its order; the caller commits before the answers leave.
 
-    Jobs of another rail, or of a tenant that is not among the key's `tenants`, answer NOT_FOUND and are audited.
+    Jobs of another rail, or of a tenant that is not among the key's `tenants`, answer NOT_FOUND and are audited; what
+    another transaction holds answers BUSY.
     Idempotent per (job, incarnation, asking): what an earlier sending was given is given again, and where that may not
-    be used any longer, another in its place (ADR 19). The nonce of the request, if any, is spent with the permits.
-    Raises RailUnknownError for a rail without registration, Refusal `replayed_nonce`.
+    be used any longer, another in its place (ADR 19).
+    Raises RailUnknownError for a rail without registration.
     """
-    ids = list(dict.fromkeys(request.job_ids))
-    state, locked, held = await _lock(uow, ports, rail, ids, tenants, nonce)
+    asked = list(dict.fromkeys(request.job_ids))
+    answers, _ = await _grant(uow, ports, rail, service_key_id, request, asked, tenants, None)
+    return _each_once(request.job_ids, answers)
+
+
+async def _grant(
+    uow: Any,
+    ports: PermitPorts,
+    rail: str,
+    service_key_id: str,
+    request: PermitRequest,
+    ids: Sequence[UUID],
+    tenants: frozenset[UUID] | None,
+    nonce: HeldNonce | None,
+) -> tuple[dict[UUID, PermitAnswer], set[UUID]]:
+    """Answer some of the request's jobs; return which of them another transaction holds, too.
+
+    The nonce of the request, if any, is spent with the permits. Raises Refusal `replayed_nonce`.
+    """
+    state, locked = await ports.attempts.lock_jobs(uow, rail, ids, tenants, nonce)
+    missing = [job_id for job_id in ids if job_id not in locked]
+    held = await ports.attempts.existing_jobs(uow, rail, missing, tenants) if missing else set()
     gates = state.gates(throttled=ports.throttle.throttled(rail))
     if state.registration is None:
         raise RailUnknownError(rail)
-    answers = _missing(rail, service_key_id, [job_id for job_id in ids if job_id not in locked], held)
+    answers = _missing(rail, service_key_id, missing, held)
     repeated, late = await _repeated(uow, ports, request, locked, gates)
     grants: dict[UUID, tuple[LockedJob, Grant]] = {}
     unsent = await _unsent(uow, ports, locked)
@@ -162,7 +216,7 @@ async def grant_permits(
     for job_id, (item, attempt) in repeated.items():
         if job_id in opened:
             answers[job_id] = _again(item, attempt, gates, opened[job_id])
-    return _each_once(request.job_ids, answers)
+    return answers, held
 
 
 def _each_once(asked: Sequence[UUID], answers: dict[UUID, PermitAnswer]) -> list[PermitAnswer]:
@@ -195,32 +249,6 @@ def _decide(item: LockedJob, registration: RailRegistration, gates: Gates, *, un
         # Whoever cancelled the mandate died before this debit was; the completer cancels it. Nothing was sent.
         return Refused(Refusal.CLOSED, reason="mandate_cancelled")
     return decision
-
-
-async def _lock(
-    uow: Any,
-    ports: PermitPorts,
-    rail: str,
-    ids: Sequence[UUID],
-    tenants: frozenset[UUID] | None,
-    nonce: HeldNonce | None,
-) -> tuple[RailState, dict[UUID, LockedJob], set[UUID]]:
-    """Lock the jobs; return those of the rail, too, that another transaction held on to.
-
-    Who holds one is nearly always the relay, which notes that it dispatched the job while the adapter, woken by that
-    very entry, asks for it. A few milliseconds later it has committed; BUSY would cost the payment seconds. Nothing is
-    waited for in the database, so the order of the locks does not matter.
-    """
-    state, locked = await ports.attempts.lock_jobs(uow, rail, ids, tenants, nonce)
-    held: set[UUID] = set()
-    for pause_s in _PAUSES_S:
-        missing = [job_id for job_id in ids if job_id not in locked]
-        held = await ports.attempts.existing_jobs(uow, rail, missing, tenants) if missing else set()
-        if not held:
-            break
-        await asyncio.sleep(pause_s)
-        locked |= (await ports.attempts.lock_jobs(uow, rail, sorted(held), tenants))[1]
-    return state, locked, held - locked.keys()
 
 
 def _missing(rail: str, service_key_id: str, missing: Sequence[UUID], held: set[UUID]) -> dict[UUID, PermitAnswer]:

@@ -449,6 +449,25 @@ async def test_resolvers_settlers_permits_and_cancels_at_once_have_one_effect(wo
     await world.prove()
 
 
+async def test_a_request_that_waits_for_a_job_keeps_none_from_who_holds_that_one(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await world.register()
+    wallet = await world.wallet(1000)
+    jobs = sorted([pay_job(await world.pay(wallet)) for _ in range(2)])
+    monkeypatch.setattr(permits, "_PAUSES_S", (0.01,) * 5000)
+    lock = "SELECT FROM fleet.jobs WHERE id = $1 FOR UPDATE"
+    # A relay in the middle of its batch: one is noted, the other it comes to while the adapter asks for both.
+    async with world.uow() as marking:
+        await marking.connection.fetch(lock, jobs[0])
+        asking = asyncio.create_task(world.ask(jobs))
+        await asyncio.sleep(0.1)
+        async with asyncio.timeout(20):
+            await marking.connection.fetch(lock, jobs[1])
+        assert not asking.done()
+    assert [answer.answer for answer in await asking] == ["GRANTED"] * 2
+
+
 async def test_a_job_that_another_transaction_holds_for_a_moment_is_granted_after_it(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
