@@ -94,6 +94,7 @@ class Lane:
         self._tasks: set[asyncio.Task[None]] = set()
         self._asking: asyncio.Task[None] | None = None
         self._asks: set[asyncio.Task[None]] = set()
+        self._failed: BaseException | None = None
         self._wakes_at_s = 0.0
         self._quiet_until_s = 0.0
         self._core_failures = 0
@@ -178,6 +179,9 @@ class Lane:
             # A read that is under way still brings what came meanwhile: it waits here.
             await asyncio.sleep(max(0.0, self._quiet_until_s - loop.time()))
             self._changed.clear()
+            if self._failed is not None:
+                # What nobody foresaw ends the lane, as if it had been asked for here, and with it the process.
+                raise self._failed
             chosen = await self._choose()
             taken, wait_s = await self.guard.tokens(len(chosen))
             await self._put_off(chosen[taken:])
@@ -191,6 +195,8 @@ class Lane:
 
     def _asked(self, task: asyncio.Task[None]) -> None:
         self._asks.discard(task)
+        if not task.cancelled():
+            self._failed = self._failed or task.exception()
         # What it put off waits in the queue again, and nothing else may come to wake us.
         self._changed.set()
 

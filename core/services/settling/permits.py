@@ -34,10 +34,10 @@ from schemas.permits import (
 from schemas.rails import RailRegistration
 
 _log = logging.getLogger(__name__)
-_PAUSES_S: Final = (0.002, 0.005, 0.01, 0.02, 0.04, 0.08, 0.1)
+_PAUSES_S: Final = (0.002, 0.005, 0.01, 0.02, 0.04, 0.05)
 """How long a request waits for jobs that another transaction holds, before each new look.
 
-In all about what a relay takes to note a whole batch on a busy machine.
+In all about what a relay takes to note a whole batch, and little of S, which runs for what was granted meanwhile.
 """
 
 

@@ -52,6 +52,22 @@ async def test_a_few_payments_do_not_wait_for_the_permits_of_those_before_them(b
     assert {result.job_id for result in await bench.results(2)} == {first.job_id, second.job_id}
 
 
+async def test_what_nobody_foresaw_while_permits_are_asked_for_ends_the_lane(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def breaks(*_: object) -> None:
+        raise KeyError("nobody foresaw this")
+
+    job = a_job()
+    bench.core.know(job)
+    worker = await bench.work(ScriptedRail(pays))
+    monkeypatch.setattr(worker.jobs, "_permits_of", breaks)
+    await bench.send(job)
+    assert worker.jobs._asking is not None
+    with pytest.raises(KeyError):
+        await asyncio.wait_for(worker.jobs._asking, PATIENCE_S)
+
+
 @pytest.mark.parametrize(
     ("raised", "verdict"),
     [
