@@ -12,6 +12,7 @@ import signal
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
+from functools import partial
 from statistics import median
 from typing import NamedTuple, Self
 from uuid import UUID, uuid4
@@ -159,7 +160,7 @@ async def _granted(stack: Stack, database: Database) -> dict[UUID, PermitAnswer]
     ids = [row["id"] for row in rows]
     for at in range(0, len(ids), _PAGE):
         asked = PermitRequest(request_id=uuid4(), incarnation=uuid4(), job_ids=ids[at : at + _PAGE])
-        async with database.unit_of_work(Context(None, "bench")) as uow:
-            answers = await grant_permits(uow, ports, _RAIL, "bench", asked)
+        begin = partial(database.unit_of_work, Context(None, "bench"))
+        answers = await grant_permits(begin, ports, _RAIL, "bench", asked)
         granted |= {answer.job_id: answer for answer in answers}
     return granted

@@ -23,7 +23,7 @@ from core.bootstrap import PASSING_FAULTS, UNSTORABLE, Core
 from core.domain.context import Context
 from core.services.access.keys import Caller, HeldNonce
 from core.services.problems import Refusal
-from core.services.settling.permits import Attempts, Throttle, grant_patiently
+from core.services.settling.permits import Attempts, Throttle, grant_permits
 from core.services.settling.rails import Rails, RailUnknownError
 from core.services.vault_port import Vault
 from core.store.database import UnitOfWork
@@ -124,7 +124,7 @@ async def _permits(
             failpoint("permits.before_commit")
 
     try:
-        answers = await grant_patiently(deciding, ports, rail, caller.key_id, asked, caller.serves, nonce)
+        answers = await grant_permits(deciding, ports, rail, caller.key_id, asked, caller.serves, nonce)
     except RailUnknownError as error:
         raise Refusal("rail_unavailable", "register the rail before asking for permits") from error
     failpoint("permits.after_commit")

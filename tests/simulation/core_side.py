@@ -19,7 +19,7 @@ from core.services.payments.authorize import authorize, new_job
 from core.services.payments.cancel import cancel
 from core.services.payments.confirm import confirm
 from core.services.problems import Refusal
-from core.services.settling.permits import grant_patiently
+from core.services.settling.permits import grant_permits
 from core.services.settling.resolve import ResolverMemory, resolve_due
 from core.services.settling.settle import Delivery, settle_batch
 from core.services.terms.limits import LimitBook
@@ -119,7 +119,7 @@ class Api:
     async def permits(self, asked: PermitRequest) -> list[PermitAnswer]:
         """Grant permits. Raises DatabaseError."""
         await self._reach()
-        return await grant_patiently(
+        return await grant_permits(
             lambda: self._ports.unit_of_work(Context(None, "rail")), self._ports, RAIL, "key", asked
         )
 

@@ -91,8 +91,7 @@ class AtWork:
         vault = world.core.worker_ports.vault
         ports = InternalPorts(attempts, rails, vault, NeverThrottled(), EvidenceStore(vault))
         asked = PermitRequest(request_id=uuid4(), incarnation=uuid4(), job_ids=[job_id])
-        async with world.uow() as uow:
-            (granted,) = await grant_permits(uow, ports, rail, "key", asked)
+        (granted,) = await grant_permits(world.uow, ports, rail, "key", asked)
         assert granted.answer == "GRANTED", granted
         call_total_s = self.adapter.registration().timing.call_total_s
         executed = await Executor(self.adapter, rail, call_total_s).execute(granted, clock_s())

@@ -118,7 +118,7 @@ class PermitPorts(Protocol):
     def throttle(self) -> Throttle: ...
 
 
-async def grant_patiently(
+async def grant_permits(
     begin: Callable[[], AbstractAsyncContextManager[Any]],
     ports: PermitPorts,
     rail: str,
@@ -127,11 +127,17 @@ async def grant_patiently(
     tenants: frozenset[UUID] | None = None,
     nonce: HeldNonce | None = None,
 ) -> list[PermitAnswer]:
-    """Answer as `grant_permits` does, in transactions of its own: jobs that another one holds are asked for again.
+    """Answer each job of the request, in its order, in transactions of its own; all is committed when this returns.
 
-    Who holds them is nearly always the relay, which notes that it dispatched them while the adapter, woken by those
-    very entries, asks. Soon it has committed; BUSY would cost the payments the seconds until they are claimed again.
-    Nothing is held while waiting: a relay in the middle of its batch may want what this request has locked.
+    Jobs of another rail, or of a tenant that is not among the key's `tenants`, answer NOT_FOUND and are audited.
+    Idempotent per (job, incarnation, asking): what an earlier sending was given is given again, and where that may not
+    be used any longer, another in its place (ADR 19). The nonce of the request, if any, is spent with the permits.
+    Raises RailUnknownError for a rail without registration, Refusal `replayed_nonce`.
+
+    Jobs that another transaction holds are asked for again, and answer BUSY in the end. Who holds them is nearly always
+    the relay, which notes that it dispatched them while the adapter, woken by those very entries, asks. Soon it has
+    committed; BUSY would cost the payments the seconds until they are claimed again. Nothing is held while waiting: a
+    relay in the middle of its batch may want what this request has locked.
     """
     answers: dict[UUID, PermitAnswer] = {}
     asked = list(dict.fromkeys(request.job_ids))
@@ -148,27 +154,6 @@ async def grant_patiently(
     return _each_once(request.job_ids, answers)
 
 
-async def grant_permits(
-    uow: Any,
-    ports: PermitPorts,
-    rail: str,
-    service_key_id: str,
-    request: PermitRequest,
-    tenants: frozenset[UUID] | None = None,
-) -> list[PermitAnswer]:
-    """Answer each job of the request, in its order; the caller commits before the answers leave.
-
-    Jobs of another rail, or of a tenant that is not among the key's `tenants`, answer NOT_FOUND and are audited; what
-    another transaction holds answers BUSY.
-    Idempotent per (job, incarnation, asking): what an earlier sending was given is given again, and where that may not
-    be used any longer, another in its place (ADR 19).
-    Raises RailUnknownError for a rail without registration.
-    """
-    asked = list(dict.fromkeys(request.job_ids))
-    answers, _ = await _grant(uow, ports, rail, service_key_id, request, asked, tenants, None)
-    return _each_once(request.job_ids, answers)
-
-
 async def _grant(
     uow: Any,
     ports: PermitPorts,
@@ -179,10 +164,7 @@ async def _grant(
     tenants: frozenset[UUID] | None,
     nonce: HeldNonce | None,
 ) -> tuple[dict[UUID, PermitAnswer], set[UUID]]:
-    """Answer some of the request's jobs; return which of them another transaction holds, too.
-
-    The nonce of the request, if any, is spent with the permits. Raises Refusal `replayed_nonce`.
-    """
+    """Answer some of the request's jobs, in one transaction; return which of them another one holds, too."""
     state, locked = await ports.attempts.lock_jobs(uow, rail, ids, tenants, nonce)
     missing = [job_id for job_id in ids if job_id not in locked]
     held = await ports.attempts.existing_jobs(uow, rail, missing, tenants) if missing else set()

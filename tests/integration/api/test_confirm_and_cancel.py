@@ -1,6 +1,7 @@
 """Confirm and cancel over the real API: what binds, what is refused, and what a permit decides."""
 
 import asyncio
+from functools import partial
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -33,8 +34,8 @@ async def permit(world: World, intent_id: str) -> str:
     ports = InternalPorts(attempts, rails, vault, _NeverThrottled(), EvidenceStore(vault))
     job = derive_id(UUID(intent_id), "job", JobKind.PAY)
     asked = PermitRequest(request_id=uuid4(), incarnation=uuid4(), job_ids=[job])
-    async with world.core.worker_database.unit_of_work(Context(None, "test")) as uow:
-        (answer,) = await grant_permits(uow, ports, "noop", "key", asked)
+    begin = partial(world.core.worker_database.unit_of_work, Context(None, "test"))
+    (answer,) = await grant_permits(begin, ports, "noop", "key", asked)
     return answer.answer
 
 

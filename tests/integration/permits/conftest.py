@@ -20,7 +20,7 @@ from core.domain.ids import derive_id
 from core.domain.ledger import AccountBalance
 from core.services.access.keys import Caller
 from core.services.settling.close_job import ResolutionRefusedError
-from core.services.settling.permits import grant_patiently
+from core.services.settling.permits import grant_permits
 from core.services.settling.rails import register
 from core.services.settling.resolve import ResolverMemory, resolve_due
 from core.services.settling.settle import Delivery, Settled, settle_batch
@@ -125,7 +125,7 @@ class World:
         vault = self.core.worker_ports.vault
         ports = InternalPorts(attempts, rails, vault, NeverThrottled(), EvidenceStore(vault))
         asked = PermitRequest(request_id=request or uuid4(), incarnation=incarnation or uuid4(), job_ids=list(ids))
-        return await grant_patiently(self.uow, ports, RAIL, "key", asked, serves)
+        return await grant_permits(self.uow, ports, RAIL, "key", asked, serves)
 
     async def sent(self, intent_id: UUID) -> Any:
         """Give the payment its permit, whatever was given before has run out; return the permit."""

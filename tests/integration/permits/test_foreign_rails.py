@@ -36,8 +36,7 @@ async def test_another_rails_key_gets_no_permit_and_no_payee_and_is_audited(
     ports = InternalPorts(attempts, rails, vault, NeverThrottled(), EvidenceStore(vault))
     asked = PermitRequest(request_id=uuid4(), incarnation=uuid4(), job_ids=[pay_job(intent)])
     with caplog.at_level(logging.WARNING):
-        async with world.uow() as uow:
-            (answer,) = await grant_permits(uow, ports, OTHER, "rk_foreign", asked)
+        (answer,) = await grant_permits(world.uow, ports, OTHER, "rk_foreign", asked)
     assert answer.answer == "NOT_FOUND"
     assert (await world.job(pay_job(intent)))["fence"] == 0
     assert f"rk_foreign of rail {OTHER} asked a permit for foreign job {pay_job(intent)}" in caplog.text

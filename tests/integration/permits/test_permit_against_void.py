@@ -4,6 +4,7 @@ import asyncio
 import time
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -110,8 +111,7 @@ async def test_a_permit_and_a_void_never_both_win(
 
     async def permit(ids: list[UUID]) -> None:
         request = PermitRequest(request_id=uuid4(), incarnation=uuid4(), job_ids=ids)
-        async with database.unit_of_work(context) as uow:
-            answers = await grant_permits(uow, ports, RAIL, "key", request)
+        answers = await grant_permits(partial(database.unit_of_work, context), ports, RAIL, "key", request)
         granted.update(answer.job_id for answer in answers if answer.answer == "GRANTED")
 
     async def void(ids: list[UUID]) -> None:
@@ -187,8 +187,7 @@ async def test_facts_settle_retry_wait_and_become_dead_letters(
         await jobs.insert_jobs(uow, rows)
     request = PermitRequest(request_id=uuid4(), incarnation=uuid4(), job_ids=[row.id for row in rows])
     for _ in range(2):  # the second time is a repeat of a lost reply: the same fences
-        async with database.unit_of_work(context) as uow:
-            answers = await grant_permits(uow, ports, RAIL, "key", request)
+        answers = await grant_permits(partial(database.unit_of_work, context), ports, RAIL, "key", request)
         assert [getattr(answer, "fence", None) for answer in answers] == [1, 1, 1, 1]
 
     def told(row: JobRow, verdict: str, entry: str, **more: Any) -> Delivery:

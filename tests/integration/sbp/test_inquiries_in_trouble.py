@@ -86,8 +86,7 @@ class Desk:
         ports = self.world.core.worker_ports
         granting = InternalPorts(attempts, rails, ports.vault, NeverThrottled(), EvidenceStore(ports.vault))
         asked = PermitRequest(request_id=uuid4(), incarnation=uuid4(), job_ids=[job_id])
-        async with self.world.uow() as uow:
-            (granted,) = await grant_permits(uow, granting, RAIL, "key", asked)
+        (granted,) = await grant_permits(self.world.uow, granting, RAIL, "key", asked)
         assert granted.answer == "GRANTED", granted
         registration = self.rail.registration()
         executed = await Executor(self.rail, RAIL, registration.timing.call_total_s).execute(granted, clock_s())
