@@ -23,6 +23,10 @@ from tests.support.warm_sessions import warm_connection
 from wire.memory import collect_rarely
 
 
+# What a suite that rails share found wrong is shown as values, as in a test of its own.
+pytest.register_assert_rewrite("adapters.testkit")
+
+
 @pytest.fixture(scope="session")
 def postgres_url() -> Iterator[str]:
     """The administrator's URL of a real PostgreSQL server."""

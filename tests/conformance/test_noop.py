@@ -17,7 +17,7 @@ class ScriptedNoop(NoopRail):
     """Loses answers and answers nonsense where it is told to."""
 
     def __init__(self) -> None:
-        super().__init__(Timing(send_by_s=0.1, call_total_s=0.2, claim_idle_s=1), NoopSettings())
+        super().__init__(Timing(send_by_s=0.5, call_total_s=1, claim_idle_s=4), NoopSettings())
         self.lost: set[str] = set()
         self.garbled: set[str] = set()
 

@@ -10,27 +10,19 @@ import orjson
 import pytest
 
 from adapters.promptpay import signing
-from adapters.promptpay.adapter import PromptPayRail
-from adapters.promptpay.client import IppsClient
-from adapters.promptpay.settings import PromptPaySettings
 from adapters.promptpay.simulator.book import read_refunds
-from adapters.runtime.http import provider_client
 from adapters.runtime.port import Callback, Order
 from adapters.testkit.conformance import RailConformance
 from schemas.operations import OperationType
 from schemas.permits import LookupBinding, Payee
-from schemas.rails import Timing
-from tests.support.ipps import SECRET, RunningIpps, running_ipps
+from tests.support.ipps import SECRET, RunningIpps, rail_at, running_ipps
 
 
 class PromptPayHarness:
     """The rail over its own connections, and a provider that is a process of its own."""
 
     def __init__(self, running: RunningIpps) -> None:
-        settings = PromptPaySettings.model_validate({"base_url": running.url, "secret": SECRET})
-        http = provider_client(running.url, call_total_s=0.5, connect_s=0.5, max_connections=5)
-        timing = Timing(send_by_s=1, call_total_s=1, claim_idle_s=4)
-        self.rail = PromptPayRail(IppsClient(http, settings.key_id, SECRET), settings, timing)
+        self.rail = rail_at(running.url)
         self.payee = Payee(type="mobile", value="0812345678")
         self.currency = "THB"
         self.secrets = [SECRET, "0812345678", "0066812345678"]

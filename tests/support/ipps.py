@@ -11,7 +11,7 @@ from adapters.promptpay.settings import PromptPaySettings
 from adapters.promptpay.simulator.book import Executed, read_book
 from adapters.runtime.http import provider_client
 from schemas.rails import Timing
-from tests.support.simulators import running_simulator
+from tests.support.simulators import CALL_S, running_simulator
 
 SECRET = "simulator-test-secret"
 
@@ -28,16 +28,16 @@ class RunningIpps:
         return [entry for entry in read_book(self.book) if entry.reference == reference]
 
 
-def rail_at(url: str, *, call_total_s: float = 0.5, **settings: object) -> PromptPayRail:
+def rail_at(url: str, *, call_total_s: float = CALL_S, **settings: object) -> PromptPayRail:
     """Return the rail over its own connections to a simulator, with a short time-out."""
     chosen = PromptPaySettings.model_validate({"base_url": url, "secret": SECRET, **settings})
-    http = provider_client(url, call_total_s=call_total_s, connect_s=0.5, max_connections=20)
-    timing = Timing(send_by_s=1, call_total_s=2, claim_idle_s=4)
+    http = provider_client(url, call_total_s=call_total_s, connect_s=CALL_S, max_connections=20)
+    timing = Timing(send_by_s=1, call_total_s=2 * CALL_S, claim_idle_s=4 * CALL_S)
     return PromptPayRail(IppsClient(http, chosen.key_id, SECRET), chosen, timing)
 
 
 @contextmanager
 def running_ipps(book: Path, *options: str) -> Iterator[RunningIpps]:
-    """Run a simulator that withholds timed-out answers for 3 s and settles slow ones after 0.3 s."""
+    """Run a simulator that withholds timed-out answers for three times CALL_S and settles slow ones after 0.3 s."""
     with running_simulator("adapters.promptpay.simulator", book, SECRET, *options) as url:
         yield RunningIpps(url, book)

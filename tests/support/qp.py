@@ -13,7 +13,7 @@ from adapters.sbp.client import QpClient
 from adapters.sbp.settings import SbpSettings
 from adapters.sbp.simulator.book import Executed, read_book
 from schemas.rails import Timing
-from tests.support.simulators import running_simulator
+from tests.support.simulators import CALL_S, running_simulator
 
 SECRET = "qp-test-secret"
 PHONE, BANK = "79161234567", "100000000004"
@@ -39,12 +39,13 @@ class RunningQp:
 def rail_at(url: str, **settings: object) -> SbpRail:
     """Return the rail over its own connections to a simulator, with a short time-out."""
     chosen = SbpSettings.model_validate({"base_url": url, "secret": SECRET, **settings})
-    http = provider_client(url, call_total_s=0.5, connect_s=0.5, max_connections=20)
-    return SbpRail(QpClient(http, SECRET), chosen, Timing(send_by_s=1, call_total_s=2, claim_idle_s=4))
+    http = provider_client(url, call_total_s=CALL_S, connect_s=CALL_S, max_connections=20)
+    timing = Timing(send_by_s=1, call_total_s=2 * CALL_S, claim_idle_s=4 * CALL_S)
+    return SbpRail(QpClient(http, SECRET), chosen, timing)
 
 
 @contextmanager
 def running_qp(book: Path, *options: str) -> Iterator[RunningQp]:
-    """Run a simulator that withholds timed-out answers for 3 s and ends slow payouts after 0.3 s."""
+    """Run a simulator that withholds timed-out answers for three times CALL_S and ends slow payouts after 0.3 s."""
     with running_simulator("adapters.sbp.simulator", book, SECRET, *options) as url:
         yield RunningQp(url, book)

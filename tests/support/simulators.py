@@ -7,19 +7,23 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Final
 
 import httpx
 
 from adapters.testkit.serving import SECRET_VARIABLE
 from fleet.stack.processes import free_port
 
+CALL_S: Final = 2.0
+"""How long tests wait for a provider: a simulator that was starved for more than a second has not timed out."""
+
 
 @contextmanager
 def running_simulator(module: str, book: Path, secret: str, *options: str) -> Iterator[str]:
-    """Yield the address of a simulator that withholds timed-out answers for 3 s and ends slow payments after 0.3 s."""
+    """Yield the address of a simulator that withholds timed-out answers for three times CALL_S and ends slow payments after 0.3 s."""
     port = free_port()
     argv = [sys.executable, "-m", module, "--port", str(port), "--db", str(book)]
-    argv += ["--timeout-delay-s", "3", "--settle-after-s", "0.3", *options]
+    argv += ["--timeout-delay-s", str(3 * CALL_S), "--settle-after-s", "0.3", *options]
     process = subprocess.Popen(argv, env={**os.environ, SECRET_VARIABLE: secret})
     try:
         url = f"http://127.0.0.1:{port}"
