@@ -142,6 +142,10 @@ class StreamConsumer:
         for entry_id in entry_ids:
             self.held.pop(entry_id, None)
 
+    def hold_again(self, delivery: Delivery) -> None:
+        """Hold what may have been lost before it began; another delivery of the same entry stays."""
+        self.held.setdefault(delivery.entry_id, delivery)
+
     async def set_aside(self, deliveries: Sequence[Delivery]) -> None:
         """Keep these without counting them until they begin: what waits its turn did not fail when we die."""
         own, waiting = self._settings, [delivery for delivery in deliveries if delivery.counted]

@@ -252,15 +252,13 @@ class Lane:
         except (RedisError, ServerUnpreparedError, OSError) as error:
             log.warning("what waits in %s stays counted: %s", self._own.stream, type(error).__name__)
 
-    async def _restart(self, helds: Sequence[Held]) -> list[Held]:
-        """Begin anew with what is still ours of these; the others have no slot any longer."""
-        kept = [held for held in helds if self._is_ours(held)]
-        self._freed([held for held in helds if not self._is_ours(held)])
-        for held in kept:
+    async def _restart(self, helds: Sequence[Held]) -> None:
+        """Begin anew with these. Work that has begun goes on where its entry is lost: a drain waits for it, too."""
+        for held in helds:
             held.delivery.started = True
+            self.consumer.hold_again(held.delivery)
             if held.delivery.must_run_alone:
                 await self._count(held.delivery)
-        return kept
 
     async def _ask(self, chosen: Sequence[Held]) -> None:
         failpoint("adapter.before_permit")
@@ -306,11 +304,11 @@ class Lane:
         """Ask until the core answers; return its answers with what they are about, or None where all was let go.
 
         Asked anew, the core could not know whether a permit whose answer was lost had been used: it would be asked
-        about at the provider and, unpaid as it is, never paid. So the same request is repeated for as long as its
-        entries are ours.
+        about at the provider and, unpaid as it is, never paid. So the same request is repeated, though its entries may
+        be lost meanwhile: the permit says who may send, and what an entry that comes again asks for is BUSY.
         """
         asking = Asking()
-        while chosen:
+        while True:
             try:
                 return chosen, await self._permits.request([held.job.job_id for held in chosen], asking)
             except CoreUnavailableError as error:
@@ -321,7 +319,7 @@ class Lane:
             await self._unstart(chosen)
             if not self.stopping:
                 await asyncio.sleep(wait_s)
-            chosen = await self._restart(chosen)
+            await self._restart(chosen)
             if self.stopping:
                 break
         await self._release(chosen)

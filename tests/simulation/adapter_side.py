@@ -99,10 +99,7 @@ class Adapter:
                 jobs.append((entry, job))
         if not jobs:
             return
-        reply = await self._permits_of([job.job_id for _, job in jobs], [entry for entry, _ in jobs])
-        if reply is None:
-            await self._release(stream, [entry for entry, _ in jobs])
-            return
+        reply = await self._permits_of([job.job_id for _, job in jobs])
         slow_s = 0.0
         for (entry, job), answer in zip(jobs, reply.answers, strict=True):
             if isinstance(answer, Granted):
@@ -120,10 +117,10 @@ class Adapter:
         if slow_s:
             await asyncio.sleep(min(slow_s, 5.0))
 
-    async def _permits_of(self, job_ids: list[UUID], entries: list[Entry]) -> Reply | None:
-        """Ask for permits, as the lane does: under one request id until the entries are let go of."""
+    async def _permits_of(self, job_ids: list[UUID]) -> Reply:
+        """Ask for permits, as the lane does: as one asking until it is answered, though the entries may be lost."""
         sending = Sending.of(UUID(int=self._ids.getrandbits(128), version=4))._replace(number=0)
-        while all(self.alive_until_s(entry.entry_id) for entry in entries):
+        while True:
             await self._host.step()
             sending, sent_at_s = sending._replace(number=sending.number + 1), self._world.loop.time()
             asked = PermitRequest(request_id=sending.request_id, incarnation=self._incarnation, job_ids=job_ids)
@@ -140,7 +137,6 @@ class Adapter:
             except (DatabaseError, TimeoutError):
                 pass
             await asyncio.sleep(self._world.chance.uniform(0, 2))
-        return None
 
     async def _work(
         self, stream: Stream, slots: asyncio.Semaphore, entry: Entry, job: Job, granted: Granted, sent_at_s: float

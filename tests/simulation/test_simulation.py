@@ -2,6 +2,7 @@
 
 import pytest
 
+from tests.simulation.hosts import Rates
 from tests.simulation.judge import MONEY
 from tests.simulation.planted import PLANTED, Planted
 from tests.simulation.report import fewest_faults, run, told
@@ -46,3 +47,24 @@ def test_a_failure_is_told_with_as_few_faults_as_show_it() -> None:
     before, left = [{fault for fault in FAULTS if each.simulation.scenario.strikes(fault)} for each in (failed, fewest)]
     assert "cancel" in left < before
     assert any("is told CANCELLED" in line for line in told_lines)
+
+
+class _LostWithItsEntry(Scenario):
+    """Half of what the core answers to permits is lost, in the middle of which the streams are wiped and it is away."""
+
+    def strikes(self, fault: str) -> bool:
+        return fault in ("wipe", "tail", "core_outage")
+
+    def rates(self) -> Rates:
+        return Rates(lost_permit_reply=0.5)
+
+
+def test_no_payment_fails_because_the_answer_to_its_permit_and_its_entry_were_lost() -> None:
+    ours = {None, "insufficient_funds", "confirmation_expired"}
+    for seed in range(80, 120):
+        outcome = run(_LostWithItsEntry(seed))
+        assert not outcome.violations
+        intents = outcome.simulation.database.tables["intents"].values()
+        failed = [row.failure_code for row in intents if row.failure_code not in ours]
+        assert not failed, (seed, failed)
+        assert not [row.id for row in intents if row.state == "UNRESOLVED"], seed

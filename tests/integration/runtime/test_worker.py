@@ -198,9 +198,7 @@ async def test_a_lost_reply_is_asked_again_under_the_same_request_id(bench: Benc
     assert result.fence == 1
 
 
-async def test_a_reply_that_stays_lost_is_asked_again_under_the_same_request_id_while_its_entries_are_ours(
-    bench: Bench,
-) -> None:
+async def test_a_reply_that_stays_lost_is_asked_again_under_the_same_request_id_until_it_is_read(bench: Bench) -> None:
     jobs, rail = [a_job() for _ in range(3)], ScriptedRail(pays)
     for job in jobs:
         bench.core.know(job)
