@@ -22,7 +22,6 @@ from tests.support.servers import postgres_server, redis_7_server, redis_server
 from tests.support.warm_sessions import warm_connection
 from wire.memory import collect_rarely
 
-
 # What a suite that rails share found wrong is shown as values, as in a test of its own.
 pytest.register_assert_rewrite("adapters.testkit")
 

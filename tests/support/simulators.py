@@ -20,7 +20,7 @@ CALL_S: Final = 2.0
 
 @contextmanager
 def running_simulator(module: str, book: Path, secret: str, *options: str) -> Iterator[str]:
-    """Yield the address of a simulator that withholds timed-out answers for three times CALL_S and ends slow payments after 0.3 s."""
+    """Yield a simulator's address. It withholds timed-out answers for 3 CALL_S and ends slow payments after 0.3 s."""
     port = free_port()
     argv = [sys.executable, "-m", module, "--port", str(port), "--db", str(book)]
     argv += ["--timeout-delay-s", str(3 * CALL_S), "--settle-after-s", "0.3", *options]
