@@ -42,8 +42,11 @@ async def _cut_off(served: dict[asyncio.Task[None] | None, asyncio.StreamWriter]
     """End what is served, for closing a server closes none of its connections; return what was raised in them."""
     left = dict(served)
     tasks = [task for task in left if task is not None]
-    for task in tasks:
-        task.cancel()
+    for task, writer in left.items():
+        if writer.is_closing():
+            writer.transport.abort()  # it ends by itself; cancelled, its stream would never say that it is closed
+        elif task is not None:
+            task.cancel()
     ends = await asyncio.gather(*tasks, return_exceptions=True)
     for writer in left.values():
         writer.transport.abort()

@@ -187,6 +187,26 @@ async def test_nothing_is_remembered_from_one_call_to_the_next() -> None:
     assert first == second
 
 
+async def test_a_call_goes_on_no_connection_that_its_provider_is_about_to_close() -> None:
+    loop, connections = asyncio.get_running_loop(), 0
+
+    async def keeps_for_two_seconds(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal connections
+        connections += 1
+        ends_s = loop.time() + 2
+        while await reader.readuntil(b"\r\n\r\n") and loop.time() < ends_s:
+            writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+            ends_s = loop.time() + 2
+
+    async with listening(keeps_for_two_seconds) as port:
+        base = f"http://127.0.0.1:{port}"
+        async with provider_client(base, call_total_s=5, connect_s=1, max_connections=1) as client:
+            for wait_s in (0, 0.5, 2):
+                await asyncio.sleep(wait_s)
+                await client.post("/v1/transfers")
+    assert connections == 2
+
+
 _TEXT, _JSON = b"Content-Type: text/plain", b"Content-Type: application/json"
 ANSWERS = {
     "/json": (b"200 OK", (_JSON,), '{"ชื่อ": 1}'.encode()),
