@@ -1,4 +1,4 @@
-"""`./dev bench [ledger|stream|loop|latency|memory|dlq|recon|adapter|neighbours|permits …] [--json] [--report]`."""
+"""`./dev bench [SECTION …] [--json] [--report]`: measure what has a goal."""
 
 import argparse
 import os

