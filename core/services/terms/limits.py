@@ -236,7 +236,7 @@ class Desk:
         for intent, held in self._given_back:
             for each in held:
                 _take(moves[each.key], Held(each.key, -each.amount_minor, -each.count), used=settles_at_once(intent))
-        # What refunds give back was not looked at, so it was not locked.
+        # What refunds give back was locked, but not looked at.
         locked = self._usage is not None and self._usage.keys() >= moves.keys()
         await _write(uow, self._reader, moves, locked=locked)
 
@@ -284,27 +284,19 @@ class LimitBook:
             asked[intent.id.int] = found
             if intent.amount_minor <= found.terms.largest_minor:
                 found.add(intent)
-        return Desk(self._reader, asked, refunds, await self._take_all(uow, alike.values()))
+        takes = _takes(alike.values())
+        back = {each.key: i.tenant_id for i in intents if settles_at_once(i) for each in refunds.get(i.id, ())}
+        if back:
+            # Given back when the ledger was asked, whose accounts come after every counter: locked before, with those
+            # that are taken, in the one order.
+            await self._reader.lock_usage(uow, [(tenant_id, key) for key, tenant_id in (back | _keys(takes)).items()])
+        return Desk(self._reader, asked, refunds, await self._take_all(uow, takes))
 
-    async def _take_all(self, uow: Any, groups: Collection[Alike]) -> dict[UsageKey, Usage] | None:
+    async def _take_all(self, uow: Any, takes: Sequence[Take]) -> dict[UsageKey, Usage] | None:
         """Take what the batch asks for where all of it fits, or return the counters, locked, to decide one by one."""
-        takes: dict[int, Take] = {}
-        for group in groups:
-            for (limit, period, _, _), subject in zip(group.terms.counted, group.subjects, strict=True):
-                # All is asked at one moment: a limit has one period.
-                take = takes.get(id(limit))
-                if take is None:
-                    take = takes[id(limit)] = Take(group.tenant_id, limit, period, {})
-                so_far = take.sums.get(subject)
-                take.sums[subject] = group.sum if so_far is None else so_far.plus(group.sum)
-        if not takes or await self._reader.take_usage(uow, list(takes.values())):
+        if not takes or await self._reader.take_usage(uow, takes):
             return None
-        keys = [
-            (take.tenant_id, UsageKey(take.limit.id, subject, take.period))
-            for take in takes.values()
-            for subject in take.sums
-        ]
-        return await self._reader.lock_usage(uow, keys)
+        return await self._reader.lock_usage(uow, [(tenant_id, key) for key, tenant_id in _keys(takes).items()])
 
     async def note_refund(self, uow: Any, refund: IntentRow, original: IntentRow, amount_minor: int) -> None:
         """Note with a refund of the core's own what it gives back once `end` is told that it settled.
@@ -431,6 +423,25 @@ def _text(exceeded: Exceeded) -> str:
     ]
     text = f"limit {exceeded.limit.name} has {' and '.join(each for each in remaining if each)} left"
     return text if exceeded.renews_at is None else f"{text} until {exceeded.renews_at.isoformat()}"
+
+
+def _takes(groups: Collection[Alike]) -> list[Take]:
+    """Return what a batch asks of its counters, by limit."""
+    takes: dict[int, Take] = {}
+    for group in groups:
+        for (limit, period, _, _), subject in zip(group.terms.counted, group.subjects, strict=True):
+            # All is asked at one moment: a limit has one period.
+            take = takes.get(id(limit))
+            if take is None:
+                take = takes[id(limit)] = Take(group.tenant_id, limit, period, {})
+            so_far = take.sums.get(subject)
+            take.sums[subject] = group.sum if so_far is None else so_far.plus(group.sum)
+    return list(takes.values())
+
+
+def _keys(takes: Sequence[Take]) -> dict[UsageKey, UUID]:
+    """Return the counters, each with its tenant."""
+    return {UsageKey(take.limit.id, subject, take.period): take.tenant_id for take in takes for subject in take.sums}
 
 
 def _refunds(

@@ -10,6 +10,7 @@ import pytest
 
 from core.bootstrap import open_core
 from core.services.access.keys import Caller
+from core.services.payments.accept import Accepted
 from core.services.payments.read_intents import IntentFilter
 from core.services.problems import Refusal
 from core.services.terms.set_limits import set_limit
@@ -18,6 +19,7 @@ from schemas.limits import LimitRequest
 from tests.integration.permits.conftest import World
 from tests.integration.permits.test_fees import income, put
 from tests.integration.permits.test_internal_operations import move
+from tests.support.lock_waits import somebody_waits
 
 
 def request(original: Any, amount_minor: int, **changed: Any) -> IntentRequest:
@@ -120,8 +122,8 @@ async def test_fees_go_back_in_proportion_where_their_rule_says_so_and_stay_wher
     await world.prove()
 
 
-async def test_a_refund_gives_back_what_a_limit_lets_it(world: World) -> None:
-    payer, recipient = await world.wallet(1000), await world.wallet(1)
+async def give_back(world: World) -> None:
+    """Set a limit of the day that refunds give back to."""
     body = {
         "name": "daily", "kind": "DAY", "currency": "THB", "operation": "INTERNAL_P2P", "max_amount_minor": 100,
         "refund_gives_back": True,
@@ -131,6 +133,12 @@ async def test_a_refund_gives_back_what_a_limit_lets_it(world: World) -> None:
         limit = LimitRequest.model_validate(body)
         await set_limit(uow, ports.limit_store, world.caller.tenant_id, "test", limit)
     ports.limits.forget(world.caller.tenant_id)
+
+
+async def test_a_refund_gives_back_what_a_limit_lets_it(world: World) -> None:
+    payer, recipient = await world.wallet(1000), await world.wallet(1)
+    await give_back(world)
+    ports = world.core.ports
     original = await move(world, "INTERNAL_P2P", payer, recipient, 100)
     assert (await move(world, "INTERNAL_P2P", payer, recipient, 1)).failure_code == "limit_exceeded"
     assert (await refund(world, original, 30)).state == "SETTLED"
@@ -138,6 +146,36 @@ async def test_a_refund_gives_back_what_a_limit_lets_it(world: World) -> None:
     assert (await move(world, "INTERNAL_P2P", payer, recipient, 30)).state == "SETTLED"
     async with world.uow() as uow:
         assert await ports.limit_store.verify(uow) == []
+    await world.prove()
+
+
+async def test_what_a_refund_gives_back_is_locked_with_what_others_take_and_before_any_account(world: World) -> None:
+    low, high, recipient = await world.wallet(1000), await world.wallet(1000), await world.wallet(1)
+    await give_back(world)
+    originals = [await move(world, "INTERNAL_P2P", high, recipient, 10) for _ in range(4)]
+    await move(world, "INTERNAL_P2P", low, recipient, 10)
+    counter = "SELECT FROM fleet.limit_usage WHERE subject = $1 FOR NO KEY UPDATE"
+    accounts = "SELECT FROM fleet.accounts WHERE id = ANY ($1::uuid[]) FOR NO KEY UPDATE SKIP LOCKED"
+
+    async def held_up(held: UUID, original: Any, *, doubted: bool) -> int:
+        """Return how many of the accounts, and of counters that come later, are free while a batch waits for one."""
+        # Who was refused a payment last has the ledger asked before the end.
+        world.core.accept._doubted = {world.caller.key_id} if doubted else set()
+        batch = [(f"back-{held}-{original.id}", request(original, 1)), (f"new-{held}-{original.id}", taking)]
+        async with world.uow() as holder:
+            await holder.connection.fetch(counter, str(held))
+            asked = asyncio.create_task(world.core.accept.accept_all(world.caller, batch))
+            await somebody_waits(world.core.worker_database)
+            free = len(await holder.connection.fetch(accounts, [low, high, recipient]))
+            if held == low:
+                free += len(await holder.connection.fetch(f"{counter} SKIP LOCKED", str(high)))
+        assert [each.intent.state for each in await asked if isinstance(each, Accepted)] == ["SETTLED"] * 2
+        return free
+
+    body = {"operation": "INTERNAL_P2P", "wallet_id": low, "counterparty_wallet_id": recipient, "currency": "THB"}
+    taking = IntentRequest.model_validate(body | {"amount_minor": 1})
+    for doubted in (False, True):
+        assert [await held_up(held, originals.pop(), doubted=doubted) for held in (low, high)] == [4, 3], doubted
     await world.prove()
 
 
