@@ -7,6 +7,8 @@ the line that it gives back).
 """
 
 import csv
+import json
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -153,13 +155,19 @@ def _json_rows(
             continue
         try:
             row = orjson.loads(line)
+            json.loads(line, object_pairs_hook=_named_once)
         except orjson.JSONDecodeError as error:
-            yield number, _LineError("malformed_line", f"not JSON: {error}")
-            continue
-        if isinstance(row, dict):
-            yield number, row
+            yield number, _malformed(f"not JSON: {error}")
+        except _LineError as error:
+            yield number, error
         else:
-            yield number, _LineError("malformed_line", "a line must be one JSON object")
+            yield number, row if isinstance(row, dict) else _malformed("a line must be one JSON object")
+
+
+def _named_once(members: list[tuple[str, Any]]) -> None:
+    name, count = next(iter(Counter(name for name, _ in members).most_common(1)), ("", 0))
+    if count > 1:
+        raise _malformed(f"{name[:32]!r} stands {count} times in one object: keep the one that is meant")
 
 
 def _payment(number: int, row: dict[str, Any] | _LineError, seen: dict[str, int]) -> PaymentLine:
@@ -190,8 +198,8 @@ def _payment(number: int, row: dict[str, Any] | _LineError, seen: dict[str, int]
 def _text(row: dict[str, Any], name: str) -> str:
     value = row.get(name, "")
     if not isinstance(value, str):
-        example = "10.50" if name == "amount" else "…"
-        raise _LineError("malformed_line", f'{name} must be text, such as "{example}": a JSON number may lose digits')
+        why = ', such as "10.50": a JSON number may lose digits' if name == "amount" else ""
+        raise _malformed(f"{name} must be text{why}")
     value = value.strip()
     if not value and name in _REQUIRED:
         raise _LineError("field_missing", f"{name} is empty; every line needs {', '.join(_REQUIRED)}")

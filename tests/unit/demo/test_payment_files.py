@@ -55,6 +55,21 @@ def test_ndjson_is_read_and_a_number_as_amount_is_refused(tmp_path: Path) -> Non
     assert [line.code for line in lines[1:] if isinstance(line, RefusedLine)] == ["malformed_line"] * 3
 
 
+def test_of_two_amounts_in_one_object_neither_is_paid(tmp_path: Path) -> None:
+    payee = '"wallet":"w","payee_type":"mobile","payee":"0812345678","currency":"THB"'
+    lines = read(tmp_path, f'{{"reference":"a",{payee},"amount":"1","amount":"100"}}', name="payments.ndjson")
+    told = "'amount' stands 2 times in one object: keep the one that is meant"
+    assert lines == [RefusedLine(1, "malformed_line", told)]
+
+
+@pytest.mark.parametrize(("field", "told"), [("amount", "a JSON number may lose digits"), ("payee", "must be text")])
+def test_what_is_no_text_is_refused_with_its_reason(tmp_path: Path, field: str, told: str) -> None:
+    line = dict(zip(COLUMNS, GOOD.split(","), strict=True)) | {field: None}
+    (refused,) = read(tmp_path, orjson.dumps(line).decode(), name="payments.ndjson")
+    assert isinstance(refused, RefusedLine)
+    assert refused.message.endswith(told)
+
+
 def test_a_spreadsheets_byte_order_mark_and_windows_line_ends_are_taken(tmp_path: Path) -> None:
     path = tmp_path / "payments.csv"
     path.write_bytes(f"\ufeff{HEADER}\r\n{GOOD}\r\n".encode())
