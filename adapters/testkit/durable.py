@@ -69,6 +69,18 @@ class DurableStore:
 
 
 def _commit(connection: sqlite3.Connection, batch: list[_Work]) -> None:
+    try:
+        outcomes = _outcomes(connection, batch)
+    except sqlite3.Error as failure:
+        # The disk is full, or is none any more: nothing of the batch happened, and the next may find room again.
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        outcomes = [(None, failure) for _ in batch]
+    for (_, future, loop), (value, error) in zip(batch, outcomes, strict=True):
+        loop.call_soon_threadsafe(_settle, future, value, error)
+
+
+def _outcomes(connection: sqlite3.Connection, batch: list[_Work]) -> list[tuple[Any, Exception | None]]:
     outcomes: list[tuple[Any, Exception | None]] = []
     connection.execute("BEGIN IMMEDIATE")
     for work, _, _ in batch:
@@ -80,8 +92,7 @@ def _commit(connection: sqlite3.Connection, batch: list[_Work]) -> None:
             outcomes.append((None, failure))
         connection.execute("RELEASE item")
     connection.execute("COMMIT")
-    for (_, future, loop), (value, error) in zip(batch, outcomes, strict=True):
-        loop.call_soon_threadsafe(_settle, future, value, error)
+    return outcomes
 
 
 def _settle(future: "asyncio.Future[Any]", value: object, error: Exception | None) -> None:
