@@ -123,7 +123,7 @@ def check_form(transfer: Transfer) -> TransferResult:
         return TransferResult.PENDING_ID_MUST_NOT_BE_ZERO
     if not resolves and transfer.pending_id is not None:
         return TransferResult.PENDING_ID_MUST_BE_ZERO
-    if transfer.pending_id == transfer.id:
+    if resolves and transfer.pending_id == transfer.id:
         return TransferResult.PENDING_ID_MUST_BE_DIFFERENT
     if transfer.timeout_s is not None and not flags & _PENDING:
         return TransferResult.TIMEOUT_RESERVED_FOR_PENDING_TRANSFER

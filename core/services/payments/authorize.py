@@ -226,13 +226,16 @@ async def _hold(uow: Any, ledger: Ledger, intents: Sequence[IntentRow]) -> dict[
     closed = await _closed(uow, ledger, [intent for intent in intents if intent.is_collected])
     intents = [intent for intent in intents if not intent.is_collected]
     chains = {intent.id: _transfers(intent) for intent in intents}
-    answers = await _apply(uow, ledger, chains) if chains else {}
+    answers = await _apply(uow, ledger, chains) if chains else None
+    if answers is None:
+        return closed
     lacking = [intent for intent in intents if _ACCOUNT_MISSING & set(answers[intent.id])]
     if lacking:
         # A tenant's own accounts are made on first use; what is missing after this is a wallet, and a defect.
         accounts = {account.id: account for intent in lacking for account in accounts_of(intent)}
         await ledger.create_accounts(uow, sorted(accounts.values(), key=lambda account: account.id.int))
-        answers |= await _apply(uow, ledger, {intent.id: chains[intent.id] for intent in lacking})
+        again = {intent.id: chains[intent.id] for intent in lacking}
+        answers |= await _apply(uow, ledger, again) or dict.fromkeys(again, ())
     return closed | {
         intent.id: failure
         for intent in intents
@@ -258,8 +261,12 @@ def _transfers(intent: IntentRow) -> list[Transfer]:
 
 async def _apply(
     uow: Any, ledger: Ledger, chains: Mapping[UUID, Sequence[Transfer]]
-) -> dict[UUID, Sequence[TransferResult]]:
-    results = iter(await ledger.apply(uow, [transfer for chain in chains.values() for transfer in chain]))
+) -> dict[UUID, Sequence[TransferResult]] | None:
+    """Apply the chains; None where all of it was taken, as mostly."""
+    answers = await ledger.apply(uow, [transfer for chain in chains.values() for transfer in chain])
+    if answers.count(TransferResult.OK) == len(answers):
+        return None
+    results = iter(answers)
     return {intent_id: [next(results) for _ in chain] for intent_id, chain in chains.items()}
 
 

@@ -34,7 +34,7 @@ from core.store.columns import spare
 from core.store.database import Database, UnitOfWork
 from core.store.ledger.ledger_proof import prove
 from core.store.ledger.ledger_reads import read_balance_at, read_history, read_on, settle_past
-from core.store.ledger.ledger_rows import balance_of, transfer_columns, transfer_of
+from core.store.ledger.ledger_rows import balance_of, chain_columns, transfer_columns, transfer_of
 
 if TYPE_CHECKING:
     from core.store.unit_of_work import Connection
@@ -42,6 +42,9 @@ if TYPE_CHECKING:
 _APPLY = """fleet.ledger_apply($1, $2::uuid[], $3::uuid[], $4::uuid[], $5::uuid[], $6::bigint[],
     $7::integer[], $8::integer[], $9::smallint[], $10::uuid[], $11::integer[], $12::uuid[], $13::uuid[],
     $14::integer[])"""
+_APPLY_CHAINS = """fleet.ledger_apply_chains($1, $2::uuid[], $3::uuid[], $4::uuid[], $5::uuid[], $6::bigint[],
+    $7::integer[], $8::integer[], $9::smallint[], $10::uuid[], $11::integer[], $12::uuid[])"""
+_MANY = 16  # from here on, what repeats with each chain is dearer to send than to repeat there
 
 _RACES = 5  # a race is another transaction committing our id between two statements; it then exists
 
@@ -121,13 +124,13 @@ class PostgresLedger:
 
         Without a unit of work the call is its own transaction: hot accounts are held for no round trip.
         """
-        columns = _columns(transfers, exact=False)
+        call, columns = _call(transfers, exact=False)
         if uow is None:
-            return bool(await self._database.value_alone(self._context, _APPLY, *columns))
+            return bool(await self._database.value_alone(self._context, call, *columns))
         if uow.trusting:
-            await uow.at_last(_APPLY, *columns, refused=TrustMisplacedError)
+            await uow.at_last(call, *columns, refused=TrustMisplacedError)
             return True
-        return bool(await uow.value_after_writes(_APPLY, *columns))
+        return bool(await uow.value_after_writes(call, *columns))
 
     async def change_account(
         self, uow: UnitOfWork | None, account_id: UUID, change: AccountChange
@@ -203,14 +206,16 @@ async def _apply_in_order(uow: UnitOfWork, transfers: Sequence[Transfer]) -> lis
     """Judge under the accounts' locks and write what is accepted; None when another transaction took an id."""
     results = judge(await _lock_state(uow, transfers), transfers)
     accepted = [t for t, r in zip(transfers, results, strict=True) if r is TransferResult.OK]
-    if not accepted or await uow.value_after_writes(_APPLY, *_columns(accepted, exact=True)):
+    if not accepted:
         return results
-    return None
+    call, columns = _call(accepted, exact=True)
+    return results if await uow.value_after_writes(call, *columns) else None
 
 
-def _columns(transfers: Sequence[Transfer], *, exact: bool) -> list[Any]:
-    ids, *others = transfer_columns(transfers)
-    return [exact, ids, *map(spare, others)]
+def _call(transfers: Sequence[Transfer], *, exact: bool) -> tuple[str, list[Any]]:
+    folded = chain_columns(transfers) if len(transfers) >= _MANY else None
+    ids, *others = folded or transfer_columns(transfers)
+    return _APPLY_CHAINS if folded else _APPLY, [exact, ids, *map(spare, others)]
 
 
 async def _lock_state(uow: UnitOfWork, transfers: Sequence[Transfer]) -> LedgerState:

@@ -1,6 +1,7 @@
 """Transfers and accounts as columns of arrays, and back from rows."""
 
 from collections.abc import Sequence
+from typing import Any, Final
 from uuid import UUID
 
 import asyncpg
@@ -8,8 +9,10 @@ import asyncpg
 from core.domain.ledger import Account, AccountBalance, AccountFlags, Transfer, TransferFlags
 from core.domain.ledger_rules import chains_of
 
+_LINKED: Final = int(TransferFlags.LINKED)
 
-def transfer_columns(transfers: Sequence[Transfer]) -> list[list[object]]:
+
+def transfer_columns(transfers: Sequence[Transfer]) -> list[list[Any]]:
     """Return the array parameters of `fleet.ledger_apply`, in its order: built column by column, for speed."""
     chain_ids: list[UUID | None] = [None] * len(transfers)
     chain_lengths: list[int | None] = [None] * len(transfers)
@@ -17,6 +20,20 @@ def transfer_columns(transfers: Sequence[Transfer]) -> list[list[object]]:
         if end - start > 1:
             chain_ids[start:end] = [transfers[start].id] * (end - start)
             chain_lengths[start:end] = [end - start] * (end - start)
+    return [*_columns(transfers), [*chain_ids], [*chain_lengths]]
+
+
+def chain_columns(transfers: Sequence[Transfer]) -> list[list[Any]] | None:
+    """Return the array parameters of `fleet.ledger_apply_chains`, in its order; None unless all are chains alike."""
+    *columns, codes, flags, pending_ids, timeouts, user_data = _columns(transfers)
+    size = 1 + next((place for place, each in enumerate(flags) if not each & _LINKED), len(flags))
+    number = len(transfers) // size
+    if size == 1 or flags != flags[:size] * number or codes != codes[:size] * number:
+        return None
+    return [*columns, codes[:size], flags[:size], pending_ids, timeouts, user_data]
+
+
+def _columns(transfers: Sequence[Transfer]) -> list[list[Any]]:
     return [
         [t.id for t in transfers],
         [t.tenant_id for t in transfers],
@@ -29,8 +46,6 @@ def transfer_columns(transfers: Sequence[Transfer]) -> list[list[object]]:
         [t.pending_id for t in transfers],
         [t.timeout_s for t in transfers],
         [t.user_data for t in transfers],
-        [*chain_ids],
-        [*chain_lengths],
     ]
 
 

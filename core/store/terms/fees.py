@@ -63,9 +63,9 @@ class FeeRuleStore:
         return BookState(row["revision"], ZoneInfo(row["business_timezone"]), row["now"])
 
     async def tiers_of(self, uow: UnitOfWork, wallet_ids: Sequence[UUID]) -> Mapping[UUID, str]:
-        """Return the tier of each wallet that exists, empty where none was given."""
+        """Return the tier of each of the wallets that has one: most have none."""
         rows = await uow.connection.fetch(
-            "SELECT id, tier FROM fleet.wallets WHERE tenant_id = $1 AND id = ANY ($2::uuid[])",
+            "SELECT id, tier FROM fleet.wallets WHERE tenant_id = $1 AND id = ANY ($2::uuid[]) AND tier <> ''",
             uow.context.tenant_id,
             wallet_ids,
         )

@@ -58,6 +58,8 @@ WHERE (u.limit_id, u.subject, u.period) IN (
     FROM unnest($1::uuid[], $2::text[], $3::date[]) AS k(limit_id, subject, period))
 """
 _TAKE: Final = "fleet.take_limit_usage($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)"
+_TAKE_ALIKE: Final = "fleet.take_limit_usage_alike($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)"
+_MANY: Final = 16  # subjects, from here on dearer to send for each limit than to spread over them there
 _MOVE: Final = "SELECT fleet.move_limit_usage($1, $2, $3, $4, $5, $6, $7)"
 _MOVE_LOCKED: Final = "SELECT fleet.move_locked_limit_usage($1, $2, $3, $4, $5, $6, $7)"
 # Taken after the object was made: whoever waits here counts what those before it committed.
@@ -156,11 +158,11 @@ class LimitStore:
 
         A unit of work that is trusting hears that all of it fits; its end raises TrustMisplacedError if not.
         """
-        columns = _take_columns(takes)
+        call, columns = _take_call(takes)
         if uow.trusting:
-            await uow.at_last(_TAKE, *columns, refused=TrustMisplacedError)
+            await uow.at_last(call, *columns, refused=TrustMisplacedError)
             return True
-        return bool(await uow.connection.fetchval(f"SELECT {_TAKE}", *columns))
+        return bool(await uow.connection.fetchval(f"SELECT {call}", *columns))
 
     async def lock_usage(self, uow: UnitOfWork, keys: Sequence[tuple[UUID, UsageKey]]) -> dict[UsageKey, Usage]:
         """Return the counters, locked in the one order; made, under their tenant, where they are missing."""
@@ -219,17 +221,22 @@ def stored_quotas() -> Quotas:
     return Quotas(LimitBook(LimitStore()), LimitStore())
 
 
-def _take_columns(takes: Sequence[Take]) -> list[list[Any]]:
-    # A batch asks few limits for room: each is sent once, and a counter names its place among them.
-    sums = [each for take in takes for each in take.sums.values()]
-    return [
+def _take_call(takes: Sequence[Take]) -> tuple[str, list[list[Any]]]:
+    # A batch asks few limits for room: each is sent once, and a counter names its place among them; or all have the
+    # same counters.
+    first = takes[0].sums
+    alike = len(first) >= _MANY and len(takes) > 1 and all(take.sums == first for take in takes)
+    sent = takes[:1] if alike else takes
+    places = [place for place, take in enumerate(takes, start=1) for _ in take.sums] if not alike else None
+    sums = [each for take in sent for each in take.sums.values()]
+    return _TAKE_ALIKE if alike else _TAKE, [
         [take.tenant_id for take in takes],
         [take.limit.id for take in takes],
         [take.period for take in takes],
         [take.limit.max_amount_minor for take in takes],
         [take.limit.max_count for take in takes],
-        [place for place, take in enumerate(takes, start=1) for _ in take.sums],
-        [subject for take in takes for subject in take.sums],
+        *([] if places is None else [places]),
+        [subject for take in sent for subject in take.sums],
         spare([each.held_minor for each in sums]),
         spare([each.used_minor for each in sums]),
         spare([each.held_count for each in sums]),

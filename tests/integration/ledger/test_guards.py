@@ -141,8 +141,8 @@ async def test_only_the_fleet_may_call_the_ledger(admin_connection: asyncpg.Conn
     may = await admin_connection.fetch(
         """SELECT proname, has_function_privilege('public', p.oid, 'EXECUTE') AS anyone
         FROM pg_proc p WHERE pronamespace = 'fleet'::regnamespace AND proname IN
-            ('ledger_apply', 'ledger_apply_one', 'ledger_expire', 'ensure_partitions', 'guard_table',
-            'confine_to_tenant')"""
+            ('ledger_apply', 'ledger_apply_one', 'ledger_apply_chains', 'ledger_expire', 'ensure_partitions',
+            'guard_table', 'confine_to_tenant', 'take_limit_usage', 'take_limit_usage_alike')"""
     )
-    assert len(may) == 6
+    assert len(may) == 9
     assert not any(row["anyone"] for row in may), may

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import replace
 from datetime import date
 from typing import Final
 from uuid import UUID, uuid4
@@ -19,7 +20,7 @@ from core.store.database import Database, UnitOfWork
 from core.store.ledger.ledger import PostgresLedger
 from core.store.terms.limits import LimitStore
 from fleet.stack.provision import RoleUrls
-from schemas.limits import LimitRequest
+from schemas.limits import LimitKind, LimitRequest
 from tests.support.lock_waits import somebody_waits, without
 
 TENANT, DAY = uuid4(), date(2026, 3, 1)
@@ -156,3 +157,27 @@ async def test_who_takes_a_counter_that_another_is_making_waits_and_takes_what_t
     keys = [(TENANT, UsageKey(LIMIT.id, subject, tomorrow)) for subject in ("c", "d")]
     async with pair.unit_of_work(Context(TENANT, "test")) as uow:
         assert list((await STORE.lock_usage(uow, keys)).values()) == [Usage(99, 2)] * 2
+
+
+async def test_limits_that_count_the_same_take_it_at_each_of_them_or_at_none(pair: Database) -> None:
+    month = replace(LIMIT, id=UUID(int=2), kind=LimitKind.MONTH, max_amount_minor=200)
+    payments = {f"w{number}": UsageMove(used_minor=30 + number, used_count=1) for number in range(40)}
+    takes = [Take(TENANT, LIMIT, DAY, payments), Take(TENANT, month, DAY.replace(day=1), dict(payments))]
+    keys = [UsageKey(take.limit.id, subject, take.period) for take in takes for subject in payments]
+
+    async def take(tenant_id: UUID = TENANT) -> bool:
+        async with pair.unit_of_work(Context(TENANT, "test")) as uow:
+            return await STORE.take_usage(uow, [each._replace(tenant_id=tenant_id) for each in takes])
+
+    async def said() -> list[UsageMove]:
+        async with pair.unit_of_work(Context(TENANT, "test")) as uow:
+            found = await STORE.read_usage(uow, keys)
+        return [found[key] for key in keys]
+
+    assert await take()
+    assert await said() == [*payments.values()] * 2
+    # Of most wallets the day has no room for the same again, and so takes it of none.
+    assert not await take()
+    assert await said() == [*payments.values()] * 2
+    with pytest.raises(asyncpg.InsufficientPrivilegeError):
+        await take(uuid4())
