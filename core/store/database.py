@@ -114,6 +114,9 @@ class Database:
                 uow = UnitOfWork(connection, context)
                 yield uow
                 await uow.finish()
+                if uow.closing:
+                    await connection.execute(f"{uow.closing}; COMMIT")
+                    return
             except BaseException:
                 if not connection.is_closed():
                     await connection.execute("ROLLBACK")

@@ -58,12 +58,14 @@ class _Last(NamedTuple):
 class UnitOfWork:
     """One open transaction. It belongs to one task, and its connection to it until it ends."""
 
-    __slots__ = ("_connection", "_lasts", "_queue", "context", "trusting")
+    __slots__ = ("_connection", "_lasts", "_queue", "closing", "context", "trusting")
 
     def __init__(self, connection: "Connection", context: Context) -> None:
         self._connection, self.context = connection, context
         self._queue: list[_Queued] = []
         self._lasts: list[_Last] = []
+        self.closing = ""
+        """A statement of values that are written out in it, sent with the COMMIT; see `with_commit`."""
         self.trusting = False
         """Whether limits and ledger may answer that they take what they are not asked about before the end; see
         `at_last`."""
@@ -71,6 +73,8 @@ class UnitOfWork:
     @property
     def connection(self) -> "Connection":
         """The connection; its next statement comes after everything that was queued."""
+        if self.closing:
+            raise RuntimeError("what is sent with the commit is the last of its transaction")
         return cast("Connection", _AfterWrites(self, self._connection)) if self._queue else self._connection
 
     async def later(
@@ -97,6 +101,13 @@ class UnitOfWork:
         and the commit, and costs no round trip of its own.
         """
         self._lasts.append(_Last(expression, arguments, refused))
+
+    def with_commit(self, function: str, *arguments: str) -> None:
+        """Call a function of the database, whose answer nobody needs, in the round trip of the COMMIT.
+
+        The arguments are SQL, as `core.store.literals` writes it. Nothing may be asked of `connection` afterwards.
+        """
+        self.closing = f"SELECT {function}({', '.join(arguments)})"
 
     async def finish(self) -> None:
         """Send what is queued, and what comes last. The commit comes next, or what must not come before all that."""

@@ -268,24 +268,24 @@ class Attempts:
     async def write_attempts(
         self,
         uow: Transaction,
-        modes: Sequence[tuple[UUID, PermitMode]],
+        permits: Mapping[UUID, tuple[PermitMode, int]],
         *,
         request_id: UUID,
         incarnation: UUID,
         service_key_id: str,
         busy: timedelta,
-    ) -> dict[UUID, int]:
+    ) -> None:
         """Raise the fences of locked jobs and write the attempts."""
         await uow.step()
-        for job_id, mode in modes:
+        for job_id, (mode, fence) in permits.items():
             job: JobRow = uow.get("jobs", job_id)
-            job.fence, job.permit_request, job.incarnation = job.fence + 1, request_id, incarnation
+            assert fence == job.fence + 1
+            job.fence, job.permit_request, job.incarnation = fence, request_id, incarnation
             job.first_granted_at = job.first_granted_at or uow.clock
             job.busy_until = uow.clock + busy
             uow.put("jobs", job_id, job)
             row = AttemptRow(job.fence, mode, uow.clock, False, request_id, incarnation)
             uow.put("attempts", (job_id, job.fence), row)
-        return {job_id: uow.look("jobs", job_id).fence for job_id, _ in modes}
 
 
 def _may_be_sent(uow: Transaction, job: JobRow) -> bool:

@@ -92,13 +92,13 @@ class Attempts(Protocol):
     async def write_attempts(
         self,
         uow: Any,
-        modes: Sequence[tuple[UUID, PermitMode]],
+        permits: Mapping[UUID, tuple[PermitMode, int]],
         *,
         request_id: UUID,
         incarnation: UUID,
         service_key_id: str,
         busy: timedelta,
-    ) -> dict[UUID, int]: ...
+    ) -> None: ...
 
 
 class Throttle(Protocol):
@@ -192,12 +192,12 @@ async def _grant(
             # What cannot be read cannot be sent; a dead letter keeps it in sight.
             answers[job_id] = NotFound(job_id=job_id)
     grants = {job_id: found for job_id, found in grants.items() if job_id in opened}
-    fences = await _write(uow, ports, grants, gates, service_key_id, request)
     for job_id, (item, grant) in grants.items():
-        answers[job_id] = _granted(item, grant, fences.get(job_id, 0), gates.timing.send_by_s, opened[job_id])
+        answers[job_id] = _granted(item, grant, _fence(item, grant), gates.timing.send_by_s, opened[job_id])
     for job_id, (item, attempt) in repeated.items():
         if job_id in opened:
             answers[job_id] = _again(item, attempt, gates, opened[job_id])
+    await _write(uow, ports, grants, gates, service_key_id, request)
     return answers, held
 
 
@@ -319,18 +319,27 @@ async def _write(
     gates: Gates,
     service_key_id: str,
     request: PermitRequest,
-) -> dict[UUID, int]:
-    modes = [(job_id, grant.mode) for job_id, (_, grant) in grants.items() if grant.mode is not PermitMode.READ]
-    if not modes:
-        return {}
-    return await ports.attempts.write_attempts(
+) -> None:
+    permits = {
+        job_id: (grant.mode, _fence(item, grant))
+        for job_id, (item, grant) in grants.items()
+        if grant.mode is not PermitMode.READ
+    }
+    if not permits:
+        return
+    await ports.attempts.write_attempts(
         uow,
-        modes,
+        permits,
         request_id=request.request_id,
         incarnation=request.incarnation,
         service_key_id=service_key_id,
         busy=timedelta(seconds=gates.timing.send_by_s + gates.timing.call_total_s),
     )
+
+
+def _fence(item: LockedJob, grant: Grant) -> int:
+    """Return the number of this permit. The job is locked: nobody writes another before it. A reading has none."""
+    return 0 if grant.mode is PermitMode.READ else item.job.fence + 1
 
 
 def _refusal(job_id: UUID, refused: Refused) -> PermitAnswer:

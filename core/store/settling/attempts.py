@@ -11,6 +11,7 @@ from core.services.settling.permits import Attempt, LockedJob
 from core.services.settling.rails import RailState
 from core.services.vault_port import Sealed
 from core.store.database import UnitOfWork
+from core.store.literals import array, text
 from core.store.settling.facts import mark_negative
 from core.store.settling.jobs import JOB_COLUMNS, job_of
 from core.store.settling.rails import state_of, state_sql
@@ -55,23 +56,6 @@ _LOCK_FIRST: Final = _LOCK.format(spent=_SPENT, is_new=", EXISTS (SELECT FROM sp
 _EXISTING: Final = """
 SELECT id FROM fleet.jobs WHERE id = ANY($1::uuid[]) AND id BETWEEN $2 AND $3 AND rail = $4
     AND ($5::uuid[] IS NULL OR tenant_id = ANY ($5::uuid[]))
-"""
-
-# The ids come sorted: a job's mode is found by bisection. Joined, each would be compared with each, because the planner
-# believes an array to be ten rows.
-_GRANT: Final = """
-WITH raised AS (
-    UPDATE fleet.jobs j SET fence = j.fence + 1, permit_request = $3, incarnation = $4,
-        first_granted_at = coalesce(j.first_granted_at, clock_timestamp()),
-        busy_until = clock_timestamp() + $5::interval
-    WHERE j.id = ANY ($1::uuid[]) AND j.id BETWEEN $7 AND $8
-    RETURNING j.id, j.fence, j.tenant_id, ($2::text[])[width_bucket(j.id, $1::uuid[])] AS mode,
-        j.reference, j.provider_account, j.environment
-)
-INSERT INTO fleet.attempts (job_id, fence, tenant_id, mode, reference, provider_account, environment,
-    service_key_id, incarnation, request_id)
-SELECT id, fence, tenant_id, mode, reference, provider_account, environment, $6, $4, $3 FROM raised
-RETURNING job_id, fence
 """
 
 _ATTEMPTS: Final = """
@@ -165,17 +149,25 @@ async def unsent_jobs(uow: UnitOfWork, ids: Sequence[UUID]) -> set[UUID]:
 
 async def write_attempts(
     uow: UnitOfWork,
-    modes: Sequence[tuple[UUID, PermitMode]],
+    permits: Mapping[UUID, tuple[PermitMode, int]],
     *,
     request_id: UUID,
     incarnation: UUID,
     service_key_id: str,
     busy: timedelta,
-) -> dict[UUID, int]:
-    """Raise the fences and write the attempts of locked jobs; return the fence of each."""
-    granted = sorted(modes, key=lambda each: each[0].int)
-    ids = [job_id for job_id, _ in granted]
-    rows = await uow.connection.fetch(
-        _GRANT, ids, [mode for _, mode in granted], request_id, incarnation, busy, service_key_id, ids[0], ids[-1]
+) -> None:
+    """Raise the fences of locked jobs to these, and write the attempts, with the commit.
+
+    The commit fails where a fence is not the next one of its job.
+    """
+    granted = sorted(permits.items(), key=lambda each: each[0].int)
+    uow.with_commit(
+        "fleet.write_permits",
+        array(job_id for job_id, _ in granted),
+        array(fence for _, (_, fence) in granted),
+        array(mode for _, (mode, _) in granted),
+        text(request_id),
+        text(incarnation),
+        text(f"{busy.total_seconds()} s"),
+        text(service_key_id),
     )
-    return {row["job_id"]: row["fence"] for row in rows}

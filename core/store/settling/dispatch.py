@@ -10,9 +10,9 @@ from core.domain.context import Context
 from core.domain.ids import ids_of_that_time
 from core.services.settling.bus_ports import Due, QueuedJob
 from core.store.database import Database, UnitOfWork
+from core.store.literals import array, text
 from core.store.settling.outbox import BODY_OF_ROW, NOTIFY_OUTBOX, paused_row
 from core.store.settling.rails import end_waits, note_waits
-from core.store.told.event_wakes import WAKE_FOLLOWERS
 from schemas.streams import WHOLE, Part, whole_stream
 
 _CONTEXT: Final = Context(None, "relay")
@@ -65,34 +65,6 @@ _ANY_PAUSE: Final = "pauses AS (SELECT EXISTS (SELECT FROM fleet.rail_pauses) AS
 
 # The last two bytes of an id are drawn by chance; see `schemas.streams.Part.has`.
 _PART: Final = "(('x' || right({id}::text, 4))::bit(16)::int % {of} = {number})"
-
-# A result may have settled the job, or put it into its next round, before this runs: only what is still READY in the
-# round that was taken is queued. What an entry of a relay that died has brought to the resolver stays there, but its
-# intent was dispatched.
-# The rows of the outbox are locked by this transaction, so the places where they lie are theirs still.
-# Jobs are met by ANY of the ids within the bounds of their partitions, and joined to nothing: the planner believes an
-# array to be ten rows, and a partition that was just made to be one, and would compare each with each. What belongs to
-# a job is found by bisection: the ids come sorted, which also locks jobs in id order, as settlement does.
-_MARK: Final = f"""
-WITH gone AS (
-    DELETE FROM fleet.outbox WHERE ctid = ANY ($10::tid[])
-), sent AS (
-    UPDATE fleet.jobs j SET state = CASE j.state WHEN 'READY' THEN 'QUEUED' ELSE j.state END,
-        entry_id = ($2::text[])[width_bucket(j.id, $1::uuid[])], stream_epoch = $3, queued_at = now()
-    WHERE j.id = ANY ($1::uuid[]) AND j.id BETWEEN $4 AND $5
-        AND j.rounds = ($7::int[])[width_bucket(j.id, $1::uuid[])] AND j.state <> 'CLOSED'
-    RETURNING j.intent_id, j.kind
-), moved AS (
-    UPDATE fleet.intents i SET state = 'DISPATCHED', version = i.version + 1, updated_at = now()
-    WHERE i.id = ANY (ARRAY(SELECT intent_id FROM sent WHERE kind IN ('pay', 'collect', 'refund')))
-        AND i.id BETWEEN $8 AND $9 AND i.state = 'AUTHORIZED'
-    RETURNING i.id, i.version, i.tenant_id, i.traceparent
-), told AS (
-    INSERT INTO fleet.intent_events (intent_id, seq, tenant_id, type, state, actor, traceparent)
-    SELECT id, version, tenant_id, 'dispatched', 'DISPATCHED', $6, traceparent FROM moved
-)
-SELECT {WAKE_FOLLOWERS}
-"""  # noqa: S608 - a constant
 
 # Each round doubles the wait, so that what is lost again and again does not fill the stream.
 _QUEUED: Final = """
@@ -173,20 +145,25 @@ class TakenBatch:
         return self._rows
 
     async def mark(self, entry_ids: Sequence[str]) -> None:
-        """Delete the rows, queue their jobs and dispatch their intents, in one statement."""
+        """Delete the rows, queue their jobs and dispatch their intents, with the commit.
+
+        So no job is locked while the note waits for this process: its entry has woken an adapter, which asks for a
+        permit.
+        """
         marked = sorted(zip(self._rows, entry_ids, strict=True), key=lambda pair: pair[0].job_id.int)
         ids = [row.job_id for row, _ in marked]
-        await self._uow.connection.execute(
-            _MARK,
-            ids,
-            [entry_id for _, entry_id in marked],
-            self._epoch,
-            ids[0],
-            ids[-1],
-            self._uow.context.actor,
-            [row.round for row, _ in marked],
-            *ids_of_that_time(ids),
-            self._places,
+        first, last = ids_of_that_time(ids)
+        self._uow.with_commit(
+            "fleet.note_dispatched",
+            array(ids),
+            array(entry_id for _, entry_id in marked),
+            array(row.round for row, _ in marked),
+            # The rows are locked by this transaction, so the places where they lie are theirs still.
+            array(self._places),
+            text(self._epoch),
+            text(first),
+            text(last),
+            text(self._uow.context.actor),
         )
 
 

@@ -1,6 +1,7 @@
 """The relay, the healer, the sweeper and the janitor on real servers."""
 
 import asyncio
+from contextlib import AsyncExitStack
 from datetime import UTC, datetime
 from uuid import UUID
 
@@ -219,18 +220,30 @@ async def test_a_retry_that_is_settled_before_the_relay_commits_is_dispatched_ag
     world: World,
 ) -> None:
     (job_id,) = await world.queue(1)
-    async with world.store.take_due(RAIL, JOBS, 10) as batch:
+    async with AsyncExitStack() as relaying:
+        batch = await relaying.enter_async_context(world.store.take_due(RAIL, JOBS, 10))
         async with asyncio.timeout(PATIENCE_S), world.database.unit_of_work(Context(None, "settle")) as uow:
             found = await lock_jobs(uow, [job_id])
             await requeue_jobs(uow, [(found[job_id], 0.0)])
+            await batch.mark(["1-1"])
             # The relay's note now waits for this transaction, and this one for nobody.
-            marking = asyncio.create_task(batch.mark(["1-1"]))
+            committing = asyncio.create_task(relaying.aclose())
             await asyncio.sleep(0.1)
-        await marking
+            assert not committing.done()
+        await committing
     assert (await world.states())[job_id] == "READY"
     assert await world.relay().relay_once() == 1
     assert (await world.states())[job_id] == "QUEUED"
     assert await world.relay().relay_once() == 0
+
+
+async def test_while_a_relays_note_waits_for_its_process_nobody_finds_the_job_locked(world: World) -> None:
+    (job_id,) = await world.queue(1)
+    async with world.store.take_due(RAIL, JOBS, 10) as batch:
+        await batch.mark(["1-1"])
+        async with asyncio.timeout(PATIENCE_S), world.database.unit_of_work(Context(None, "settle")) as uow:
+            assert list(await lock_jobs(uow, [job_id])) == [job_id]
+    assert (await world.states())[job_id] == "QUEUED"
 
 
 async def test_streams_that_cannot_be_reached_are_noted_so_that_nothing_expires_over_them(world: World) -> None:

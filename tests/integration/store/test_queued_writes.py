@@ -3,10 +3,12 @@
 import contextlib
 from collections.abc import AsyncIterator
 
+import asyncpg
 import pytest
 
 from core.domain.context import Context
 from core.store.database import Database
+from core.store.literals import array, text
 from core.store.unit_of_work import UnitOfWork, Write, WriteMissedError
 from fleet.stack.provision import RoleUrls
 
@@ -139,3 +141,47 @@ async def test_of_two_that_come_last_both_come_in_their_order_and_the_first_that
             await uow.at_last("pg_temp.note($1::int, $2::boolean)", 0, False, refused=refused)
         with pytest.raises(ValueError, match="come last"):
             await uow.finish()
+
+
+@pytest.fixture
+async def said(database: Database) -> Database:
+    """A database with a function that keeps what it is told."""
+    async with database.acquire() as connection:
+        await connection.execute(
+            "CREATE TABLE said (what text, parts text[], UNIQUE (what));"
+            "CREATE FUNCTION say(p_what text, p_parts text[]) RETURNS void LANGUAGE plpgsql AS"
+            " $$ BEGIN INSERT INTO said VALUES (p_what, p_parts); END $$"
+        )
+    return database
+
+
+@pytest.mark.parametrize(
+    "what", ["plain", "it's", 'a \\ and a "', "{a,b}", "'); DROP TABLE said; --", "", "NULL", "ราคา"]
+)
+async def test_what_is_sent_with_the_commit_is_kept_whatever_it_holds(said: Database, what: str) -> None:
+    async with said.unit_of_work(_CONTEXT) as uow:
+        await uow.later(_ADD, [1])
+        uow.with_commit("say", text(what), array([what, 7, what]))
+    async with said.unit_of_work(_CONTEXT) as uow:
+        assert await _noted(uow) == [1]
+        kept = await uow.connection.fetch("SELECT * FROM said")
+    assert [tuple(row) for row in kept] == [(what, [what, "7", what])]
+
+
+async def test_nothing_is_asked_behind_what_is_sent_with_the_commit(said: Database) -> None:
+    async with said.unit_of_work(_CONTEXT) as uow:
+        uow.with_commit("say", text("first"), array([]))
+        with pytest.raises(RuntimeError, match="the last of its transaction"):
+            await _noted(uow)
+    async with said.unit_of_work(_CONTEXT) as uow:
+        assert await uow.connection.fetchval("SELECT count(*) FROM said") == 1
+
+
+async def test_what_is_refused_with_the_commit_undoes_the_transaction_and_ends_it(said: Database) -> None:
+    for refused in (False, True):
+        with pytest.raises(asyncpg.UniqueViolationError) if refused else contextlib.nullcontext():
+            async with said.unit_of_work(_CONTEXT) as uow:
+                await uow.later(_ADD, [1])
+                uow.with_commit("say", text("once"), array([]))
+    async with said.unit_of_work(_CONTEXT) as uow:
+        assert await _noted(uow) == [1]
