@@ -12,11 +12,12 @@ from core.api.metrics import Measured, install_metrics
 from core.api.public import public_app
 from core.bootstrap import PASSING_FAULTS, Core
 from core.bus.gate import GateBounds
+from core.bus.roles import sign_permits
 from core.bus.stream_repair import StreamRepair
 from core.bus.throttle import ResultsThrottle
 from core.services.settling.permits import Throttle
 from core.settings import Settings
-from core.store.settling.dispatch import PostgresDispatch
+from core.store.settling.dispatch import PostgresDispatch, PostgresUpkeep
 from wire.client import StreamServers
 from wire.listener import listener, serve_until
 
@@ -36,13 +37,17 @@ async def serve_api(core: Core, stopping: asyncio.Event) -> None:
     servers = StreamServers(settings.redis_url.get_secret_value(), "core-api")
     throttle = ResultsThrottle(servers, settings.rail_parts, _results_bounds(settings))
     await throttle.look()
-    watching = asyncio.create_task(throttle.watch())
+    tasks = [
+        asyncio.create_task(throttle.watch()),
+        asyncio.create_task(sign_permits(PostgresUpkeep(core.worker_database))),
+    ]
     try:
         streams = StreamRepair(servers, settings.rail_parts, PostgresDispatch(core.worker_database))
         await _serve(core, public_app(core, streams), internal_app(core, throttle), stopping)
     finally:
-        watching.cancel()
-        await asyncio.gather(watching, return_exceptions=True)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
         await servers.aclose()
 
 

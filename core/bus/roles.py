@@ -16,7 +16,7 @@ from core.bus.janitor import drop_idle_consumers, trim_stream
 from core.bus.loop import forever
 from core.bus.observer import observe_rail, observe_servers
 from core.bus.parking import Readder
-from core.bus.relay import StreamRelay, relay_step
+from core.bus.relay import STALL_HOLDS_S, StreamRelay, relay_step
 from core.bus.sweeper import Sweeper
 from core.services.settling.bus_ports import EVERY_STREAM, DispatchStore, ParkingStore, Receive, Upkeep
 from core.settings import Settings
@@ -109,6 +109,16 @@ async def settler_role(deps: BusDeps) -> None:
         await asyncio.Event().wait()
     finally:
         await asyncio.gather(*(inbox.stop(own.drain_s) for inbox in inboxes))
+
+
+async def sign_permits(upkeep: Upkeep) -> None:
+    """Say for as long as this runs that adapters are given permits here."""
+
+    async def step() -> float:
+        await upkeep.sign_permits(STALL_HOLDS_S)
+        return STALL_HOLDS_S / 4
+
+    await forever("the sign of permits", step)
 
 
 async def resolver_role(deps: BusDeps) -> None:
@@ -235,7 +245,7 @@ async def _prove_books(deps: BusDeps) -> None:
 
 
 async def _end_waits(deps: BusDeps) -> float:
-    await deps.upkeep.end_waits()
+    await deps.upkeep.end_waits(STALL_HOLDS_S)
     return deps.settings.resolver_every_s
 
 

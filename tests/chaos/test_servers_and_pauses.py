@@ -8,7 +8,8 @@ import signal
 import pytest
 from redis.asyncio import Redis
 
-from fleet.stack.stack import WORKER
+from core.domain.context import Context
+from fleet.stack.stack import API, WORKER
 from tests.chaos.conftest import Fleet, check, kill_adapters, restarts_by_rail
 from tests.support.selection import mostly_long
 from wire.client import connect_redis
@@ -96,3 +97,30 @@ async def test_a_worker_away_for_longer_than_a_claim_lives_voids_nothing_that_wa
     await asyncio.sleep(fleet.stack.plan.profile.claim_idle_s * 1.1)
     os.kill(worker, signal.SIGCONT)
     await check(fleet, await task, 40)
+
+
+@pytest.mark.long
+@pytest.mark.timeout(200)
+async def test_an_api_away_past_the_deadline_voids_nothing_that_waits_for_permits(fleet: Fleet) -> None:
+    """Adapters, relay and resolver work all the while, and nobody can be given a permit."""
+    task, api = asyncio.create_task(fleet.pay(200)), fleet.stack.supervisor.pid(API)
+    async with asyncio.timeout(30):
+        while (await _unsent(fleet))[0] < 20:  # noqa: ASYNC110 - bounded
+            await asyncio.sleep(0.01)
+    os.kill(api, signal.SIGSTOP)
+    unsent, left_s = await _unsent(fleet)
+    assert unsent, "all were sent: the test would prove nothing"
+    await asyncio.sleep(left_s + fleet.stack.plan.profile.claim_idle_s + 2)
+    os.kill(api, signal.SIGCONT)
+    await check(fleet, await task, 200)
+
+
+async def _unsent(fleet: Fleet) -> tuple[int, float]:
+    """Return how many payments have no permit yet, and how long until the last of their deadlines."""
+    async with fleet.database.unit_of_work(Context(None, "chaos")) as uow:
+        row = await uow.connection.fetchrow(
+            "SELECT count(*), coalesce(extract(epoch FROM max(deadline) - now()), 0)::float8 FROM fleet.jobs"
+            " WHERE closed_at IS NULL AND kind = 'pay' AND fence = 0"
+        )
+    assert row is not None
+    return row[0], row[1]

@@ -112,8 +112,14 @@ class ParkingStore(Protocol):
 class Upkeep(Protocol):
     """Chores of the database."""
 
-    async def end_waits(self) -> int:
-        """End what nobody says any more that it makes a rail wait, and give the time back; return how many ended."""
+    async def sign_permits(self, silent_s: float) -> None:
+        """Say that adapters are given permits, and where nobody said so for that long, that every rail waited."""
+
+    async def end_waits(self, silent_s: float) -> int:
+        """End what nobody says any more that it makes a rail wait, and give the time back; return how many ended.
+
+        Where nobody said for `silent_s` that adapters are given permits, every rail waits from then on.
+        """
 
     async def expire_holds(self, limit: int) -> int:
         """Release holds whose time-out has passed."""

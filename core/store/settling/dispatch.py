@@ -12,7 +12,7 @@ from core.services.settling.bus_ports import Due, QueuedJob
 from core.store.database import Database, UnitOfWork
 from core.store.literals import array, text
 from core.store.settling.outbox import BODY_OF_ROW, NOTIFY_OUTBOX, paused_row
-from core.store.settling.rails import end_waits, note_waits
+from core.store.settling.rails import end_waits, note_silence, note_waits, sign_permits
 from schemas.streams import WHOLE, Part, whole_stream
 
 _CONTEXT: Final = Context(None, "relay")
@@ -234,9 +234,15 @@ class PostgresUpkeep:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def end_waits(self) -> int:
-        """End waits that nobody renewed; return how many."""
+    async def sign_permits(self, silent_s: float) -> None:
+        """Say that permits are given, and that they were not where nobody said so for that long."""
         async with self._database.unit_of_work(_CONTEXT) as uow:
+            await sign_permits(uow, silent_s)
+
+    async def end_waits(self, silent_s: float) -> int:
+        """Note that permits are not given where nobody said so for that long; end waits that nobody renewed."""
+        async with self._database.unit_of_work(_CONTEXT) as uow:
+            await note_silence(uow, silent_s)
             return await end_waits(uow)
 
     async def expire_holds(self, limit: int) -> int:

@@ -69,6 +69,24 @@ INSERT INTO fleet.rail_events (rail, operation, type, actor, reason)
 SELECT $1, operation, 'wait_began', $5, $3 FROM seen WHERE began_at = now() RETURNING operation
 """
 
+# No API has given permits since: every rail waits from then on, also where that is noticed only once one does again.
+_SILENCE: Final = """
+WITH silent AS (
+    SELECT seen_at FROM fleet.permit_signs WHERE seen_at < now() - make_interval(secs => $1)
+), waiting AS (
+    INSERT INTO fleet.rail_waits AS w (rail, operation, cause, began_at, holds_until)
+    SELECT r.rail, '*', 'permits', s.seen_at, now() + make_interval(secs => $1)
+    FROM silent s, (SELECT DISTINCT rail FROM fleet.rail_registrations) r ORDER BY r.rail
+    ON CONFLICT (rail, operation, cause) DO UPDATE SET holds_until = greatest(w.holds_until, excluded.holds_until)
+    RETURNING w.rail
+)
+INSERT INTO fleet.rail_events (rail, operation, type, actor, reason)
+SELECT n.rail, '*', 'wait_began', $2, 'permits' FROM waiting n
+WHERE NOT EXISTS (SELECT FROM fleet.rail_waits w WHERE (w.rail, w.operation, w.cause) = (n.rail, '*', 'permits'))
+"""
+
+_SIGN: Final = "INSERT INTO fleet.permit_signs DEFAULT VALUES ON CONFLICT (tenant_id) DO UPDATE SET seen_at = now()"
+
 # As at the end of a pause, but for what was tried and proven unsent, too, and for no longer than it waited itself.
 _END_WAITS: Final = """
 WITH ended AS (
@@ -202,6 +220,17 @@ async def note_waits(uow: UnitOfWork, rail: str, operations: Sequence[str], caus
     """Keep that operations of a rail cannot go on for `holds_s`, unless said again; return which began to wait."""
     rows = await uow.connection.fetch(_WAIT, rail, list(operations), cause, holds_s, uow.context.actor)
     return [row["operation"] for row in rows]
+
+
+async def note_silence(uow: UnitOfWork, silent_s: float) -> None:
+    """Keep that every rail waits where no API has given permits for `silent_s`; the wait holds for as long again."""
+    await uow.connection.execute(_SILENCE, silent_s, uow.context.actor)
+
+
+async def sign_permits(uow: UnitOfWork, silent_s: float) -> None:
+    """Say that permits are given; where nobody said so for `silent_s`, what waited gets that time back."""
+    await note_silence(uow, silent_s)
+    await uow.connection.execute(_SIGN)
 
 
 async def end_waits(uow: UnitOfWork) -> int:

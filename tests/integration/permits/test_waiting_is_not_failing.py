@@ -8,7 +8,7 @@ import pytest
 
 from core.services.settling.rails import pause, resume
 from core.store.settling import rails
-from core.store.settling.dispatch import PostgresDispatch
+from core.store.settling.dispatch import PostgresDispatch, PostgresUpkeep
 from tests.integration.permits.conftest import RAIL, World, pay_job
 
 
@@ -52,6 +52,49 @@ async def test_streams_that_stay_away_past_the_deadline_expire_nothing_and_give_
     await world.resolve()  # just seen open again: adapters have I to catch up
     assert (await world.state(intent))[0] == "AUTHORIZED"
     await world.prove()
+
+
+async def test_payments_that_no_api_gave_permits_for_expire_not_and_get_the_time_back(world: World) -> None:
+    """Whoever notices it: a resolver while it lasts, or the API that comes back after the whole core was away."""
+    await world.register()
+    upkeep = PostgresUpkeep(world.core.worker_database)
+    for came_back_first in (False, True):
+        intent = await world.pay(await world.wallet(1000))
+        await upkeep.sign_permits(8)
+        assert await upkeep.end_waits(8) == 0
+        async with world.uow() as uow:
+            assert not (await rails.rail_state(uow, RAIL)).waits("PAYOUT"), "who just spoke is not silent"
+        await world.pass_time(10_000)
+        await world.admin.execute("UPDATE fleet.permit_signs SET seen_at = seen_at - interval '9000 s'")
+        await (upkeep.sign_permits(8) if came_back_first else upkeep.end_waits(8))
+        await world.check_now()
+        await world.resolve()
+        assert (await world.state(intent))[0] == "AUTHORIZED"
+        await upkeep.sign_permits(8)
+        before = await _deadline(world, intent)
+        await world.admin.execute("UPDATE fleet.rail_waits SET holds_until = now()")
+        assert await upkeep.end_waits(8) == 1
+        gained = await _deadline(world, intent) - before
+        assert timedelta(seconds=9_000) <= gained < timedelta(seconds=9_100)
+        assert await upkeep.end_waits(8) == 0
+    assert await _events(world) == [
+        ("wait_began", "*", 0),
+        ("wait_ended", "*", 1),
+        ("wait_began", "*", 0),
+        ("wait_ended", "*", 2),
+    ]
+    await world.prove()
+
+
+async def test_where_no_api_says_so_yet_a_deadline_counts_as_ever(world: World) -> None:
+    """An older release's APIs say nothing."""
+    await world.register()
+    intent = await world.pay(await world.wallet(1000))
+    await world.pass_time(10_000)
+    assert await PostgresUpkeep(world.core.worker_database).end_waits(8) == 0
+    await world.check_now()
+    await world.resolve()
+    assert (await world.state(intent))[0] == "EXPIRED"
 
 
 async def test_a_breaker_that_is_open_for_long_voids_neither_what_was_never_sent_nor_what_is_proven_unsent(
