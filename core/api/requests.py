@@ -1,8 +1,6 @@
 """How a request is read: bounded body, signature, trace. Nothing of a body is ever logged."""
 
-import json
 import re
-from collections import Counter
 from collections.abc import AsyncIterator
 from types import TracebackType
 from typing import Annotated, Any, Final, TypeVar
@@ -15,6 +13,7 @@ from starlette.requests import ClientDisconnect, Request
 from core.services.access.keys import Authenticator, Caller, HeldNonce, SignedRequest, acting_of
 from core.services.problems import Refusal
 from schemas.faults import first_fault
+from schemas.json_names import named_twice
 from wire.signing import KEY_HEADER, NONCE_HEADER, ON_BEHALF_OF_HEADER, SIGNATURE_HEADER, TIMESTAMP_HEADER
 
 BODY_MAX_BYTES: Final = 64 * 1024
@@ -153,34 +152,17 @@ def parse(
     return made
 
 
-class _NamedTwiceError(Exception):
-    """An object of a body has two members of one name."""
-
-
-def _names_once(members: list[tuple[str, Any]]) -> None:
-    if len(dict(members)) != len(members):
-        counted = Counter(name for name, _ in members)
-        raise _NamedTwiceError(next(name for name, count in counted.items() if count > 1))
-
-
-# Some microseconds a payment: what is built is thrown away as it is read.
-_READ_NAMES: Final = json.JSONDecoder(object_pairs_hook=_names_once, parse_int=len, parse_float=len).decode
-
-
 def _require_each_name_once(body: bytes) -> None:
     """Raise Refusal `duplicate_field`: of two amounts in one body, readers would not agree on which one is meant."""
+    name = named_twice(body)
+    if name is None:
+        return
     try:
-        _READ_NAMES(body.decode())
-    except _NamedTwiceError as twice:
-        try:
-            orjson.loads(body)
-        except orjson.JSONDecodeError:
-            return
-        name = str(twice)[:64]
-        raise Refusal("duplicate_field", f"{name!r} stands twice in one object: send it once", field=name) from twice
-    except (ValueError, RecursionError):
+        orjson.loads(body)
+    except orjson.JSONDecodeError:
         # What is no JSON is refused by whoever reads it next.
         return
+    raise Refusal("duplicate_field", f"{name[:64]!r} stands twice in one object: send it once", field=name[:64])
 
 
 def _place_of_nul(value: Any, at: str = "") -> str | None:

@@ -7,8 +7,6 @@ the line that it gives back).
 """
 
 import csv
-import json
-from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +14,7 @@ from typing import Any, BinaryIO, Final
 
 import orjson
 
+from schemas.json_names import named_twice
 from schemas.money import AmountError, currency_of, to_minor
 
 COLUMNS = ("reference", "wallet", "payee_type", "payee", "amount", "currency", "message")
@@ -155,19 +154,13 @@ def _json_rows(
             continue
         try:
             row = orjson.loads(line)
-            json.loads(line, object_pairs_hook=_named_once)
         except orjson.JSONDecodeError as error:
             yield number, _malformed(f"not JSON: {error}")
-        except _LineError as error:
-            yield number, error
+            continue
+        if (twice := named_twice(line)) is not None:
+            yield number, _malformed(f"{twice[:32]!r} stands twice in one object: keep the one that is meant")
         else:
             yield number, row if isinstance(row, dict) else _malformed("a line must be one JSON object")
-
-
-def _named_once(members: list[tuple[str, Any]]) -> None:
-    name, count = next(iter(Counter(name for name, _ in members).most_common(1)), ("", 0))
-    if count > 1:
-        raise _malformed(f"{name[:32]!r} stands {count} times in one object: keep the one that is meant")
 
 
 def _payment(number: int, row: dict[str, Any] | _LineError, seen: dict[str, int]) -> PaymentLine:

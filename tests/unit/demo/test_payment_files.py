@@ -58,8 +58,16 @@ def test_ndjson_is_read_and_a_number_as_amount_is_refused(tmp_path: Path) -> Non
 def test_of_two_amounts_in_one_object_neither_is_paid(tmp_path: Path) -> None:
     payee = '"wallet":"w","payee_type":"mobile","payee":"0812345678","currency":"THB"'
     lines = read(tmp_path, f'{{"reference":"a",{payee},"amount":"1","amount":"100"}}', name="payments.ndjson")
-    told = "'amount' stands 2 times in one object: keep the one that is meant"
+    told = "'amount' stands twice in one object: keep the one that is meant"
     assert lines == [RefusedLine(1, "malformed_line", told)]
+
+
+def test_a_line_that_is_too_deep_or_has_a_number_without_end_keeps_no_other_from_being_read(tmp_path: Path) -> None:
+    deep, long = f'{{"a":{"[" * 1_005}{"]" * 1_005}}}', f'{{"amount":{"1" * 5_000}}}'
+    good = orjson.dumps(dict(zip(COLUMNS, GOOD.split(","), strict=True))).decode()
+    *refused, paid = read(tmp_path, deep, long, good, name="payments.ndjson")
+    assert [each.code for each in refused if isinstance(each, RefusedLine)] == ["field_missing", "malformed_line"]
+    assert isinstance(paid, PaymentLine)
 
 
 @pytest.mark.parametrize(("field", "told"), [("amount", "a JSON number may lose digits"), ("payee", "must be text")])
