@@ -84,7 +84,7 @@ class _IntentQuery(Page):
 
 def public_app(core: Core, streams: RepairedStreams | None = None) -> ASGIApp:
     """Return the application of the public listener; `streams` lets people on call see and repair them."""
-    app = FastAPI(title="psp-fleet", version="1", docs_url=None, redoc_url=None)
+    app = FastAPI(title="psp-fleet", version="1", docs_url=None, redoc_url=None, redirect_slashes=False)
     install_problems(app, PASSING_FAULTS)
     install_health(app, core)
     routes = _Routes(core)

@@ -1,6 +1,7 @@
 """How a request is read: bounded body, signature, trace. Nothing of a body is ever logged."""
 
 import re
+from collections import Counter
 from collections.abc import AsyncIterator
 from types import TracebackType
 from typing import Annotated, Any, Final, TypeVar
@@ -184,6 +185,10 @@ def refusal_of(error: ValidationError) -> Refusal:
 def query_of(model: type[Model], request: Request) -> Model:
     """Return what the query asks for. Raises Refusal `invalid_request`."""
     asked = dict(request.query_params)
+    for field, times in Counter(name for name, _ in request.query_params.multi_items()).items():
+        if times > 1:
+            name = field[:64]
+            raise Refusal("invalid_request", f"{name}: stands {times} times in the query: send it once", field=name)
     for field, value in asked.items():
         if field and "\0" in value:  # what has no name is no field of the model, which says so
             raise Refusal("invalid_request", f"{field}: the character U+0000 is in nothing that is stored", field=field)

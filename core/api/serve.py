@@ -24,7 +24,7 @@ from wire.listener import listener, serve_until
 
 def internal_app(core: Core, throttle: Throttle) -> ASGIApp:
     """Return the application of the internal listener."""
-    app = FastAPI(title="psp-fleet internal", version="1", docs_url=None, redoc_url=None)
+    app = FastAPI(title="psp-fleet internal", version="1", docs_url=None, redoc_url=None, redirect_slashes=False)
     install_problems(app, PASSING_FAULTS)
     install_health(app, core)
     install_metrics(app)

@@ -148,7 +148,7 @@ async def _demo(
             running(plan) as stack,
         ):
             busy.stop()
-            return await _pay(stack, run, lines, total, balance, console)
+            return await stack.unless_a_server_ends(_pay(stack, run, lines, total, balance, console))
 
 
 def _note(run: Run) -> str:

@@ -8,11 +8,11 @@ import os
 import socket
 import sys
 import time
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Coroutine, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Final, Literal
+from typing import Any, Final, Literal, TypeVar
 from urllib.parse import urlsplit
 
 import asyncpg
@@ -39,6 +39,7 @@ _DRAIN_S, _DRAIN_WITHOUT_A_SERVER_S = 20, 2
 _CORE_USER = "fleet-core"
 API, WORKER = "core-api", "core-worker"
 RedisKind = Literal["single", "cluster", "sentinel"]
+Done = TypeVar("Done")
 REDIS_KINDS: Final[tuple[RedisKind, ...]] = ("single", "cluster", "sentinel")
 
 
@@ -209,6 +210,20 @@ class Stack:
             if lost := self._lost_server():
                 raise StackError(lost)
             await asyncio.sleep(0.5)
+
+    async def unless_a_server_ends(self, work: Coroutine[Any, Any, Done]) -> Done:
+        """Return what the work returns; where a server ends before, it is cancelled. Raises StackError."""
+        tasks = working, _ = asyncio.create_task(work), asyncio.create_task(self.until_a_server_ends())
+        try:
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            # What the work failed of is then the smaller news.
+            if lost := self._lost_server():
+                raise StackError(lost)
+            return await working
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
 
     def _lost_server(self) -> str:
         for name, server in (("PostgreSQL", self.postgres), ("Valkey", self.valkey)):

@@ -137,6 +137,27 @@ def test_ctrl_c_ends_every_child_and_the_same_command_goes_on_without_paying_twi
     assert (book_of_all["paid_twice"], book_of_all["paid_not_settled"], book_of_all["settled_not_paid"]) == (0, 0, 0)
 
 
+@pytest.mark.long
+@pytest.mark.timeout(200)
+def test_the_demo_says_which_server_ended_and_the_same_command_goes_on(tmp_path: Path) -> None:
+    arguments = ("--count", "200", "--json", "--data", str(tmp_path / "data"))
+    with subprocess.Popen(
+        [sys.executable, "-m", "fleet.demo", *arguments], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as running:
+        wait_until(lambda: payments_in(tmp_path / "data" / "promptpay-book.sqlite") > 5, running)
+        (valkey,) = [
+            child for child in psutil.Process(running.pid).children() if "valkey" in Path(child.cmdline()[0]).name
+        ]
+        valkey.kill()
+        _, err = running.communicate(timeout=60)
+    assert (running.returncode, err.splitlines()[-1][:60]) == (
+        3, b"demo: stack_failed: Valkey ended by itself (exit code -9): s"
+    )  # fmt: skip
+    done = demo(*arguments)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["accepted"] == 200
+
+
 def payments_in(book: Path) -> int:
     try:
         return len(list(read_book(book))) if book.exists() else 0

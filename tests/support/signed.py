@@ -3,6 +3,7 @@
 import hashlib
 import secrets
 import time
+from collections.abc import Sequence
 from typing import Any
 from urllib.parse import urlencode
 
@@ -36,9 +37,9 @@ class Signed:
         """DELETE what a path names."""
         return await self.http.delete(path, headers=self.headers("DELETE", path, b""))
 
-    async def get(self, path: str, **query: str) -> httpx.Response:
-        """GET with a query."""
-        text = urlencode(query)
+    async def get(self, path: str, **query: str | Sequence[str]) -> httpx.Response:
+        """GET with a query; a sequence repeats its name."""
+        text = urlencode(query, doseq=True)
         headers = self.headers("GET", path, b"", query=text)
         return await self.http.get(f"{path}?{text}" if text else path, headers=headers)
 

@@ -78,9 +78,10 @@ async def test_filters_narrow_by_state_wallet_reference_and_time(world: World) -
         ({"created_after": "20260301"}, "invalid_request"),
         ({"created_after": "yesterday"}, "invalid_request"),
         ({"surprise": "1"}, "invalid_request"),
+        ({"state": ["SETTLED", "FAILED"]}, "invalid_request"),
     ],
 )
-async def test_a_query_that_cannot_be_read_is_refused(world: World, query: dict[str, str], code: str) -> None:
+async def test_a_query_that_cannot_be_read_is_refused(world: World, query: dict[str, Any], code: str) -> None:
     answer = await world.api.get("/v1/intents", **query)
     assert (answer.status_code, answer.json()["code"]) == (422, code)
 

@@ -103,6 +103,7 @@ async def test_other_media_types_missing_keys_and_wrong_methods_are_problems_too
         ("DELETE", "/v1/intents", 405, "method_not_allowed"),
         ("PUT", f"/v1/wallets/{wallet}", 405, "method_not_allowed"),
         ("GET", "/v2/intents", 404, "not_found"),
+        ("GET", "/v1/intents/", 404, "not_found"),
         ("POST", "/internal/v1/permits", 404, "not_found"),
     ):
         answer = await world.api.http.request(method, path)

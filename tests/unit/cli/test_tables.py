@@ -1,0 +1,13 @@
+"""Tables for people: what a cell shows."""
+
+import orjson
+import pytest
+
+from fleet.cli.output import print_fields
+
+
+def test_a_list_or_an_object_is_shown_as_json_and_never_as_python(capsys: pytest.CaptureFixture[str]) -> None:
+    shares = [{"account": "partner", "basis_points": 5_000, "rest": True}]
+    print_fields("fee rule", {"shares": shares, "samples": ()})
+    shown = {line.split()[0]: line.split(maxsplit=1)[1] for line in capsys.readouterr().out.splitlines()[2:]}
+    assert {name: orjson.loads(text) for name, text in shown.items()} == {"shares": shares, "samples": []}
