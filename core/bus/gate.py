@@ -14,6 +14,8 @@ log = logging.getLogger(__name__)
 
 _PARTS = 8
 """The room that is worth filling, as a part of what may wait."""
+_REMEMBERED_PARTS = 16
+"""What may be added to an answer that is remembered, as a part of high-water: other relays add as much unseen."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +27,7 @@ class GateBounds:
     length_max: int = 200_000
     memory_max_bytes: int = 2_000_000_000
     remembered_s: float = 0.0
-    """How long an answer counts while the backlog is below half of high-water; what was added meanwhile is counted."""
+    """How long an answer counts at most, while the backlog is below half of high-water and little is added to it."""
     unread_high: int | None = None
     """How many entries may wait that no consumer has got; None: as many as the backlog may have."""
 
@@ -42,7 +44,7 @@ class BacklogGate:
         self.open = True
         self.backlog: int | None = None
         self.lag_unknown = False
-        self._unread = 0
+        self._unread = self._added = 0
         self._remembered_until_s = 0.0
         GATE_CLOSED.labels(stream).set(False)
 
@@ -57,7 +59,8 @@ class BacklogGate:
 
     async def _room(self) -> int:
         backlog, high = self.backlog, self._bounds.high
-        if backlog is not None and 2 * backlog < high and time.monotonic() < self._remembered_until_s:
+        few = self._added * _REMEMBERED_PARTS < high
+        if backlog is not None and few and 2 * backlog < high and time.monotonic() < self._remembered_until_s:
             room = self._free(backlog)
             if 2 * room > self._unread_high:
                 return room
@@ -67,7 +70,7 @@ class BacklogGate:
             self.backlog = None
             self._turn(False, type(error).__name__)
             return 0
-        self.backlog, bounds = backlog, self._bounds
+        self.backlog, self._added, bounds = backlog, 0, self._bounds
         limit = bounds.high if self.open else bounds.low
         wide = backlog < limit and length < bounds.length_max and memory_bytes < bounds.memory_max_bytes
         self._turn(wide, f"backlog {backlog}, length {length}, memory {memory_bytes}")
@@ -86,6 +89,7 @@ class BacklogGate:
         """Count what was added since the last look."""
         if self.backlog is not None:
             self.backlog += entries
+            self._added += entries
             self._unread += entries
 
     def _turn(self, now_open: bool, why: str) -> None:

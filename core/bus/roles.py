@@ -38,7 +38,7 @@ _log = logging.getLogger(__name__)
 NONCE_AGE_S = 600
 CONSUMER_IDLE_MS = 3_600_000
 BLOCKING_AFTER_MS = 600_000
-_GATE_REMEMBERED_S = 0.1
+_GATE_REMEMBERED_S = 1.0
 _BOOKS_AFTER_S = 600
 _OBSERVING_PART = 50
 """An observation that takes a second is followed by this many without one, up to a bound."""

@@ -12,7 +12,7 @@ from typing import Any
 import asyncpg
 import pytest
 
-from core.bus.gate import GateBounds
+from core.bus.gate import BacklogGate, GateBounds
 from core.bus.janitor import drop_idle_consumers, trim_stream
 from core.bus.relay import relay_step
 from core.bus.throttle import ResultsThrottle
@@ -73,6 +73,18 @@ async def test_the_gate_counts_for_itself_where_the_server_cannot_tell_the_lag(w
     gate = relay.gate
     assert gate.lag_unknown
     assert gate.backlog == 5
+
+
+async def test_the_server_is_looked_at_again_once_a_part_of_high_water_was_added_to_what_is_remembered(
+    world: World,
+) -> None:
+    gate = BacklogGate(world.redis, JOBS, ADAPTERS_GROUP, GateBounds(high=160, remembered_s=60))
+    assert await gate.room() == 160
+    await fill(world.redis, JOBS, 100)  # by another relay
+    gate.added(9)
+    assert await gate.room() == 151
+    gate.added(1)
+    assert await gate.room() == 60
 
 
 async def test_permits_are_throttled_while_results_pile_up_or_their_number_is_unknown(world: World) -> None:
