@@ -8,6 +8,7 @@ import pytest
 
 from adapters.bank.adapter import BankRail
 from adapters.bank.client import BankClient
+from adapters.runtime.errors import Indeterminate
 from adapters.runtime.http import provider_client
 from adapters.runtime.port import Outcome
 from adapters.testkit.conformance import RailConformance
@@ -21,7 +22,7 @@ class UnreliableLine(BankClient):
     """Loses an answer after the bank took the file, and garbles what the bank reports, where it is told to."""
 
     def __init__(self, bank: RunningBank) -> None:
-        super().__init__(provider_client(bank.url, call_total_s=4, connect_s=2, max_connections=5))
+        super().__init__(provider_client(bank.url, call_total_s=10, connect_s=5, max_connections=5))
         self._bank = bank
         self.lost: set[bytes] = set()
         self.refused: set[bytes] = set()
@@ -36,7 +37,7 @@ class UnreliableLine(BankClient):
         lost = {each for each in self.lost if each in file}
         if lost:
             self.lost -= lost
-            await asyncio.sleep(30)
+            raise Indeterminate("the answer is lost", reason="no_answer")
 
     async def message(self, number: int) -> bytes | None:
         told = await super().message(number)
@@ -50,7 +51,7 @@ class BankHarness:
 
     def __init__(self, bank: RunningBank) -> None:
         self._line, self._bank = UnreliableLine(bank), bank
-        timing = Timing(send_by_s=1, call_total_s=4, claim_idle_s=8)
+        timing = Timing(send_by_s=1, call_total_s=15, claim_idle_s=20)
         self.rail = BankRail(self._line, FilesInMemory(), bank.settings(), timing)
         self.payee = Payee(type="bank_account", value="004-0123456789")
         self.currency = "THB"

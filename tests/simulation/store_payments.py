@@ -177,8 +177,9 @@ class Facts:
             uow.put("alerts", alert.id, alert)
 
     async def close_alerts(self, uow: Transaction, intent_ids: Sequence[UUID], kind: str, because: str) -> None:
-        """No provider of the simulation gives back what it paid after a void."""
-        raise AssertionError(f"a provider gave {intent_ids} back: {kind}, {because}")
+        """Only of what was parked and has ended: no provider of the simulation gives back what it paid after a void."""
+        assert kind == "unresolved", f"a provider gave {intent_ids} back: {kind}, {because}"
+        await uow.step()
 
 
 def _attempts(uow: Transaction, job_id: UUID) -> list[tuple[int, AttemptView]]:

@@ -137,6 +137,8 @@ async def end_intents(
     if endings:
         await ports.intents.move_locked_intents(uow, [ending.move for ending in endings])
         await ports.jobs.close_jobs_of(uow, [(ending.intent.id, ending.outcome) for ending in endings])
+    if parked := [ending.intent.id for ending in endings if ending.state is IntentState.UNRESOLVED]:
+        await ports.facts.close_alerts(uow, parked, "unresolved", "the payment has ended")
     transfers += further
     if transfers:
         # Last, so that hot accounts are locked for the shortest time; a refusal undoes all of the above.

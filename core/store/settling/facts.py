@@ -184,6 +184,6 @@ WHERE intent_id = ANY ($1::uuid[]) AND kind = $2 AND closed_at IS NULL
 
 async def close_alerts(uow: UnitOfWork, intent_ids: Sequence[UUID], kind: str, because: str) -> None:
     """Close the alerts of a kind about payments: what they told of is made good. The database names the kinds that
-    the core may close (0136_alerts_closed_by_name.sql).
+    the core may close (0171_parked_payments_that_ended.sql).
     """
     await uow.connection.execute(_MADE_GOOD, intent_ids, kind, because)

@@ -144,6 +144,11 @@ async def test_what_stays_open_is_parked_at_its_deadline_and_settles_later(world
     question = await world.admin.fetchval("SELECT min(id::text)::uuid FROM fleet.jobs WHERE kind = 'inquire'")
     await world.tell(question, "SUCCEEDED", kind="inquire", fence=0, basis="REFERENCE_STATUS", **PAID)
     assert (await world.state(intent))[0] == "SETTLED"
+    closed = await world.admin.fetchrow(
+        "SELECT closed_by, closed_because FROM fleet.alerts WHERE closed_at IS NOT NULL"
+    )
+    assert closed is not None
+    assert tuple(closed) == ("core", "the payment has ended"), "nobody is left to decide anything about it"
     assert await world.money(wallet) == (900, 0)
     await world.prove()
 
