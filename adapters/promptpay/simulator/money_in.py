@@ -1,6 +1,5 @@
 """Money in over HTTP: the contract's codes and refunds, and a control API that pays, returns and tells."""
 
-import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Annotated
 
@@ -52,17 +51,14 @@ class _MoneyIn:
         if isinstance(asked, Answer):
             return respond(asked)
         fault = self._ipps.faults.due(OWN_BILLER, asked.client_ref, _FAULTS, satang(asked.amount))
-        return await self._struck(fault, lambda: self._codes.make(asked))
+        return await self._struck(fault, request, lambda: self._codes.make(asked))
 
-    async def _struck(self, fault: Fault | None, do: Callable[[], Awaitable[Answer]]) -> Response:
+    async def _struck(self, fault: Fault | None, request: Request, do: Callable[[], Awaitable[Answer]]) -> Response:
         """Do what is asked, as the fault that is due for it lets it be done and answered."""
-        if fault is Fault.ERROR_BEFORE:
-            return respond(refusal(500, "internal_error", "something broke"))
-        answer = None if fault is Fault.TIMEOUT_BEFORE else await do()
-        if fault in (Fault.TIMEOUT_BEFORE, Fault.TIMEOUT_AFTER):
-            await asyncio.sleep(self._webhooks.delay_s)
-        broken = answer is None or fault is Fault.ERROR_AFTER
-        return respond(refusal(500, "internal_error", "") if broken or answer is None else answer)
+        if fault in (Fault.TIMEOUT_BEFORE, Fault.ERROR_BEFORE):
+            return await self._lose(fault, request)
+        answer = await do()
+        return respond(answer) if fault is None else await self._lose(fault, request)
 
     async def find(self, request: Request) -> Response:
         reference = request.path_params["reference"]
@@ -79,7 +75,7 @@ class _MoneyIn:
         if isinstance(asked, Answer):
             return respond(asked)
         fault = self._ipps.faults.due(asked.psp_txid, asked.client_ref, _FAULTS, satang(asked.amount))
-        return await self._struck(fault, lambda: self._codes.refund(asked))
+        return await self._struck(fault, request, lambda: self._codes.refund(asked))
 
     async def find_refund(self, request: Request) -> Response:
         reference = request.path_params["reference"]
