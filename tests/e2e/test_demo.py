@@ -109,13 +109,17 @@ def test_the_demo_pays_a_file_and_proves_it(tmp_path: Path) -> None:
     assert report["money_in"] == {"received": 4, "received_not_credited": 0, "credited_not_received": 0}
 
 
+def begun(*arguments: str) -> "subprocess.Popen[bytes]":
+    """Start the demo and do not wait for it."""
+    argv = [sys.executable, "-m", "fleet.demo", *arguments]
+    return subprocess.Popen(argv, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+
+
 @pytest.mark.long
 @pytest.mark.timeout(200)
 def test_ctrl_c_ends_every_child_and_the_same_command_goes_on_without_paying_twice(tmp_path: Path) -> None:
     arguments = ("--count", "40", "--json", "--data", str(tmp_path / "data"))
-    with subprocess.Popen(
-        [sys.executable, "-m", "fleet.demo", *arguments], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE
-    ) as running:
+    with begun(*arguments) as running:
         book = tmp_path / "data" / "promptpay-book.sqlite"
         wait_until(lambda: payments_in(book) > 5, running)
         children = psutil.Process(running.pid).children(recursive=True)
@@ -141,9 +145,7 @@ def test_ctrl_c_ends_every_child_and_the_same_command_goes_on_without_paying_twi
 @pytest.mark.timeout(200)
 def test_the_demo_says_which_server_ended_and_the_same_command_goes_on(tmp_path: Path) -> None:
     arguments = ("--count", "200", "--json", "--data", str(tmp_path / "data"))
-    with subprocess.Popen(
-        [sys.executable, "-m", "fleet.demo", *arguments], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE
-    ) as running:
+    with begun(*arguments) as running:
         wait_until(lambda: payments_in(tmp_path / "data" / "promptpay-book.sqlite") > 5, running)
         (valkey,) = [
             child for child in psutil.Process(running.pid).children() if "valkey" in Path(child.cmdline()[0]).name
