@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from fleet.cli.connection import with_operator
 from fleet.cli.dry_run import Yes, show_dry_run
-from fleet.cli.output import JsonFlag, invalid_field, print_fields, print_json, print_table
+from fleet.cli.output import JsonFlag, invalid_field, print_fields, print_json, print_page
 from schemas.alerts import AlertClosing, AlertList, AlertState, AlertsWanted, AlertView
 
 app = typer.Typer(help="Alerts about payments: listed, and closed with a reason.", no_args_is_help=True)
@@ -32,17 +32,14 @@ def list_(
     given = {"severity": severity, "kind": kind, "intent_id": intent, "limit": limit, "cursor": cursor}
     query = {name: str(value) for name, value in given.items() if value is not None} | {"state": state.value}
     page = with_operator(lambda client: client.call("GET", "/v1/alerts", AlertList, query=query))
-    if as_json:
-        print_json(page.model_dump(mode="json"))
-        return
-    rows = [
-        (x.id, x.severity, x.kind, x.intent_id, x.detail, timedelta(seconds=x.age_s), x.state, x.proposed_by, x.stands)
-        for x in page.items
-    ]
     columns = ("id", "severity", "kind", "payment", "detail", "age", "state", "proposed by", "stands because")
-    print_table("alerts", columns, rows)
-    if page.next_cursor:
-        typer.echo(f"more: --cursor {page.next_cursor}")
+    print_page(
+        page, as_json, "alerts", columns,
+        lambda x: (
+            x.id, x.severity, x.kind, x.intent_id, x.detail, timedelta(seconds=x.age_s), x.state, x.proposed_by,
+            x.stands,
+        ),
+    )  # fmt: skip
 
 
 @app.command()

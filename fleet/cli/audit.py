@@ -11,7 +11,7 @@ import orjson
 import typer
 
 from fleet.cli.connection import with_operator
-from fleet.cli.output import CommandError, ExitCode, JsonFlag, print_fields, print_json, print_table, why
+from fleet.cli.output import CommandError, ExitCode, JsonFlag, print_fields, print_json, print_page, print_table, why
 from fleet.client import FleetClient
 from schemas.on_call import AuditPage, AuditProof
 
@@ -33,13 +33,11 @@ def list_(
     """List entries, newest first."""
     query = _query(tenant_id=tenant, actor=actor, action=action, subject=subject, limit=limit, cursor=cursor)
     page = with_operator(lambda client: client.call("GET", "/v1/audit", AuditPage, query=query))
-    if as_json:
-        print_json(page.model_dump(mode="json"))
-        return
-    rows = [(x.at, x.actor, x.action, x.subject, orjson.dumps(x.data).decode()[:80], x.seq) for x in page.items]
-    print_table("audit", ("at", "actor", "action", "subject", "data", "number"), rows)
-    if page.next_cursor:
-        typer.echo(f"more: --cursor {page.next_cursor}")
+    columns = ("at", "actor", "action", "subject", "data", "number")
+    print_page(
+        page, as_json, "audit", columns,
+        lambda x: (x.at, x.actor, x.action, x.subject, orjson.dumps(x.data).decode()[:80], x.seq),
+    )  # fmt: skip
 
 
 @app.command()

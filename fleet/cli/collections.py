@@ -7,7 +7,7 @@ from pydantic import ValidationError
 
 from fleet.cli.connection import with_client
 from fleet.cli.intents import money_of
-from fleet.cli.output import CommandError, JsonFlag, invalid_field, print_fields, print_json, print_table
+from fleet.cli.output import CommandError, JsonFlag, invalid_field, print_fields, print_json, print_next, print_table
 from schemas.api import IntentPage
 from schemas.events import IntentState
 from schemas.money import AmountError, currency_of, to_major_text, to_minor
@@ -33,8 +33,7 @@ def list_(cursor: str | None = None, as_json: JsonFlag = False) -> None:
         for each in waiting
     ]
     print_table("collections", ("id", "operation", "amount", "to pay", "until"), rows)
-    if page.next_cursor:
-        typer.echo(f"more: --cursor {page.next_cursor}")
+    print_next(page)
 
 
 @app.command()

@@ -1,6 +1,6 @@
 """`fleet dlq`: dead letters, what each proves, and whether it may be sent again."""
 
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Annotated, Any
 from uuid import UUID
 
@@ -9,29 +9,28 @@ from pydantic import ValidationError
 
 from fleet.cli import redrives
 from fleet.cli.connection import with_operator
-from fleet.cli.moments import moment
-from fleet.cli.output import JsonFlag, invalid_field, print_fields, print_json, print_table
+from fleet.cli.letter_options import (
+    After,
+    Before,
+    Class,
+    Evidence,
+    Fingerprint,
+    Intent,
+    Job,
+    Operation,
+    Permits,
+    Provider,
+    Rail,
+    Tenant,
+    Text,
+    Trace,
+)
+from fleet.cli.output import JsonFlag, invalid_field, print_fields, print_json, print_page, print_table
 from schemas.on_call import LetterDetail, LetterGroups, LetterPage, LetterQuery, LetterState, Story
 
 app = typer.Typer(help="Dead letters.", no_args_is_help=True)
 
-Rail = Annotated[str | None, typer.Option(help="Only this rail.")]
-Class = Annotated[str | None, typer.Option("--class", help="Only this class of error.")]
-Fingerprint = Annotated[str | None, typer.Option(help="Only letters with this fingerprint.")]
 State = Annotated[LetterState, typer.Option(help="OPEN, REDRIVEN or CLOSED.")]
-Operation = Annotated[str | None, typer.Option(help="Only this operation, such as PAYOUT.")]
-Provider = Annotated[str | None, typer.Option(help="Only this provider.")]
-Tenant = Annotated[UUID | None, typer.Option(help="Only this tenant's; for keys of the system's tenant.")]
-Intent = Annotated[UUID | None, typer.Option(help="Only this payment's.")]
-Job = Annotated[UUID | None, typer.Option(help="Only this job's.")]
-Trace = Annotated[str | None, typer.Option(help="Only of this trace: its 32 digits.")]
-Evidence = Annotated[UUID | None, typer.Option(help="Only of the job that this evidence is about.")]
-Permits = Annotated[int | None, typer.Option(help="Only with so many permits when it died; 0: never sent.")]
-Text = Annotated[
-    str | None, typer.Option(help="Words of the message, the class, the provider's reference or the masked payload.")
-]
-After = Annotated[datetime | None, typer.Option(parser=moment, help="Received at or after this time, UTC.")]
-Before = Annotated[datetime | None, typer.Option(parser=moment, help="Received before this time, UTC.")]
 Limit = Annotated[int, typer.Option(min=1, max=500, help="How many a page.")]
 Cursor = Annotated[str | None, typer.Option(help="Where the page before ended.")]
 
@@ -64,16 +63,11 @@ def list_(
         permits=permits, text=text, received_after=after, received_before=before, limit=limit, cursor=cursor,
     )  # fmt: skip
     page = with_operator(lambda client: client.call("GET", "/v1/dead-letters", LetterPage, query=query))
-    if as_json:
-        print_json(page.model_dump(mode="json", by_alias=True))
-        return
     columns = ("id", "rail", "class", "message", "age", "deliveries", "verdict")
-    rows = [
-        (x.id, x.rail, x.error_class, x.message, timedelta(seconds=x.age_s), x.deliveries, x.verdict)
-        for x in page.items
-    ]
-    print_table("dead letters", columns, rows)
-    _tell_more(page.next_cursor)
+    print_page(
+        page, as_json, "dead letters", columns,
+        lambda x: (x.id, x.rail, x.error_class, x.message, timedelta(seconds=x.age_s), x.deliveries, x.verdict),
+    )  # fmt: skip
 
 
 @app.command()
@@ -97,16 +91,13 @@ def groups(
         text=text, received_after=after, received_before=before, limit=limit, cursor=cursor,
     )  # fmt: skip
     page = with_operator(lambda client: client.call("GET", "/v1/dead-letters/groups", LetterGroups, query=query))
-    if as_json:
-        print_json(page.model_dump(mode="json"))
-        return
     columns = ("fingerprint", "class", "rail", "letters", "last hour", "hour before", "trend", "first", "last")
-    rows = [
-        (x.fingerprint, x.error_class, x.rail, x.letters, x.last_hour, x.hour_before, x.trend, x.first_at, x.last_at)
-        for x in page.items
-    ]
-    print_table("dead letters by fingerprint", columns, rows)
-    _tell_more(page.next_cursor)
+    print_page(
+        page, as_json, "dead letters by fingerprint", columns,
+        lambda x: (
+            x.fingerprint, x.error_class, x.rail, x.letters, x.last_hour, x.hour_before, x.trend, x.first_at, x.last_at
+        ),
+    )  # fmt: skip
 
 
 @app.command()
@@ -160,8 +151,3 @@ def _query(**given: Any) -> dict[str, str]:
     except ValidationError as error:
         raise invalid_field(error) from error
     return {name: str(value) for name, value in query.model_dump(mode="json", exclude_none=True).items()}
-
-
-def _tell_more(cursor: str | None) -> None:
-    if cursor:
-        typer.echo(f"more: --cursor {cursor}")

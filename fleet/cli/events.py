@@ -8,7 +8,7 @@ import orjson
 import typer
 
 from fleet.cli.connection import with_client
-from fleet.cli.output import JsonFlag, print_json, print_table
+from fleet.cli.output import JsonFlag, print_page
 from fleet.client import FleetClient
 from schemas.events import EventView
 
@@ -22,16 +22,11 @@ Types = Annotated[list[str] | None, typer.Option("--type", help="Of this type al
 def list_(intent: Intent = None, type_: Types = None, cursor: str | None = None, as_json: JsonFlag = False) -> None:
     """List events, oldest first, a page at a time; --cursor is the id of the last event that was seen."""
     page = with_client(lambda client: client.page_of_events(intent, types=type_ or (), cursor=cursor))
-    if as_json:
-        print_json(page.model_dump(mode="json"))
-        return
-    print_table(
-        "events",
-        ("id", "at", "intent", "seq", "type", "state", "actor"),
-        [(each.id, each.at, each.intent_id, each.seq, each.type, each.state, each.actor) for each in page.items],
-    )
-    if page.next_cursor:
-        typer.echo(f"more: --cursor {page.next_cursor}")
+    columns = ("id", "at", "intent", "seq", "type", "state", "actor")
+    print_page(
+        page, as_json, "events", columns,
+        lambda x: (x.id, x.at, x.intent_id, x.seq, x.type, x.state, x.actor),
+    )  # fmt: skip
 
 
 @app.command()

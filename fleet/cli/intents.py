@@ -9,7 +9,15 @@ from pydantic import TypeAdapter, ValidationError
 from core.services.on_call.rail_desk import ask_provider
 from fleet.cli.connection import with_client, with_operator
 from fleet.cli.dry_run import Yes, show_dry_run
-from fleet.cli.output import CommandError, ExitCode, JsonFlag, invalid_field, print_fields, print_json, print_table
+from fleet.cli.output import (
+    CommandError,
+    ExitCode,
+    JsonFlag,
+    invalid_field,
+    print_fields,
+    print_json,
+    print_page,
+)
 from fleet.cli.rails import DESK, at_desk
 from fleet.client import FleetClient
 from schemas.api import AutoConfirm, ConfirmRequest, IdempotencyKey, IntentRequest, IntentView, OnBehalfOf, ScannedPayee
@@ -92,16 +100,11 @@ def list_(
     filters = {"state": state, "wallet_id": wallet, "reference": reference}
     chosen = {name: str(value) for name, value in filters.items() if value is not None}
     page = with_client(lambda client: client.page_of_intents(cursor=cursor, **chosen))
-    if as_json:
-        print_json(page.model_dump(mode="json"))
-        return
-    rows = [
-        (intent.id, intent.state, money_of(intent), intent.payee_masked, intent.reference, _failure(intent))
-        for intent in page.items
-    ]
-    print_table("intents", ("id", "state", "amount", "payee", "reference", "failure"), rows)
-    if page.next_cursor:
-        typer.echo(f"more: --cursor {page.next_cursor}")
+    columns = ("id", "state", "amount", "payee", "reference", "failure")
+    print_page(
+        page, as_json, "intents", columns,
+        lambda x: (x.id, x.state, money_of(x), x.payee_masked, x.reference, _failure(x)),
+    )  # fmt: skip
 
 
 @app.command()

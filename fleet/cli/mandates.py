@@ -8,7 +8,7 @@ import typer
 from pydantic import ValidationError
 
 from fleet.cli.connection import with_client
-from fleet.cli.output import CommandError, JsonFlag, invalid_field, print_fields, print_json, print_table
+from fleet.cli.output import CommandError, JsonFlag, invalid_field, print_fields, print_json, print_page
 from schemas.mandates import MandateCancelRequest, MandateDetail, MandateKind, MandatePage, MandateRequest
 from schemas.money import AmountError, currency_of, to_minor
 
@@ -60,16 +60,11 @@ def list_(
     asked = {"wallet_id": str(wallet) if wallet else None, "cursor": cursor}
     query = {name: value for name, value in asked.items() if value is not None}
     page = with_client(lambda client: client.call("GET", _PATH, MandatePage, query=query))
-    if as_json:
-        print_json(page.model_dump(mode="json"))
-        return
-    rows = [
-        (each.mandate_id, each.state, each.kind, each.wallet_id, each.account_masked, each.valid_until or "")
-        for each in page.items
-    ]
-    print_table("mandates", ("id", "state", "kind", "wallet", "account", "valid until"), rows)
-    if page.next_cursor:
-        typer.echo(f"more: --cursor {page.next_cursor}")
+    columns = ("id", "state", "kind", "wallet", "account", "valid until")
+    print_page(
+        page, as_json, "mandates", columns,
+        lambda x: (x.mandate_id, x.state, x.kind, x.wallet_id, x.account_masked, x.valid_until or ""),
+    )  # fmt: skip
 
 
 @app.command()

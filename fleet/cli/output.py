@@ -1,10 +1,10 @@
 """How the command speaks: a table or JSON on stdout, one line on stderr when something is wrong."""
 
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
 from enum import IntEnum
-from typing import Annotated, Any
+from typing import Annotated, Any, Protocol, TypeVar
 
 import orjson
 import typer
@@ -20,6 +20,24 @@ JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON instead of a 
 
 _NEVER_BROKEN = frozenset({"id", "key_id", "intent", "stream", "state"})
 _UNBOUNDED = 10_000
+
+
+Item_co = TypeVar("Item_co", covariant=True)
+
+
+class Page(Protocol[Item_co]):
+    """What a list answers: some items, and where the next page begins."""
+
+    @property
+    def items(self) -> Sequence[Item_co]:
+        """The page's items."""
+
+    @property
+    def next_cursor(self) -> str | None:
+        """Where the next page begins; None on the last."""
+
+    def model_dump(self, *, mode: str, by_alias: bool) -> dict[str, Any]:
+        """Return the page as JSON has it."""
 
 
 class ExitCode(IntEnum):
@@ -81,6 +99,23 @@ def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[obje
     if not console.is_terminal:
         console = Console(width=max(console.width, Console(width=_UNBOUNDED).measure(table).maximum))
     console.print(table)
+
+
+def print_page(
+    page: Page[Item_co], as_json: bool, title: str, columns: Sequence[str], row: Callable[[Item_co], Sequence[object]]
+) -> None:
+    """Print a page as JSON, or as a table with a line that names the next page's cursor where there is one."""
+    if as_json:
+        print_json(page.model_dump(mode="json", by_alias=True))
+        return
+    print_table(title, columns, map(row, page.items))
+    print_next(page)
+
+
+def print_next(page: Page[object]) -> None:
+    """Say how to ask for the next page, where there is one."""
+    if page.next_cursor:
+        sys.stdout.write(f"more: --cursor {page.next_cursor}\n")
 
 
 def _cell(value: object) -> str:

@@ -18,7 +18,7 @@ from core.services.terms.rates import (
 from core.store.database import UnitOfWork
 from core.store.terms.rates import RateStore
 from fleet.cli.operator import ACTOR, Tenant, in_tenant
-from fleet.cli.output import CommandError, JsonFlag, invalid_field, print_fields, print_json, print_table
+from fleet.cli.output import CommandError, JsonFlag, invalid_field, print_fields, print_json, print_next, print_table
 from fleet.cli.rate_files import BadLine, RateFile, read_rates
 from fleet.stack.tenant import TENANT
 from schemas.exchange import PairRequest, PairView, RateList, RateView
@@ -50,8 +50,7 @@ def list_(
         print_json(found.model_dump(mode="json"))
         return
     _print_rates("rates", found.items)
-    if found.next_cursor:
-        typer.echo(f"more: --cursor {found.next_cursor}")
+    print_next(found)
 
 
 @app.command("import")

@@ -16,7 +16,17 @@ from fleet.cli import recon_registers
 from fleet.cli.connection import with_operator
 from fleet.cli.dry_run import Yes, show_dry_run
 from fleet.cli.moments import moment
-from fleet.cli.output import CommandError, ExitCode, JsonFlag, invalid_field, print_fields, print_json, print_table, why
+from fleet.cli.output import (
+    CommandError,
+    ExitCode,
+    JsonFlag,
+    invalid_field,
+    print_fields,
+    print_json,
+    print_next,
+    print_table,
+    why,
+)
 from fleet.cli.recon_registers import COMPARING_S, DESK, ReconCommandPorts, either
 from fleet.client import FleetClient
 from schemas.recon import (
@@ -80,8 +90,7 @@ def breaks(
     ]
     columns = ("id", "kind", "subject", "minor units", "currency", "age", "state", "owner", "detail")
     print_table("breaks", columns, rows)
-    if page.next_cursor:
-        typer.echo(f"more: --cursor {page.next_cursor}")
+    print_next(page)
 
 
 @app.command()

@@ -10,9 +10,24 @@ from pydantic import BaseModel, ValidationError
 
 from fleet.cli.connection import with_operator
 from fleet.cli.dry_run import Yes, show_dry_run
-from fleet.cli.moments import moment
+from fleet.cli.letter_options import (
+    After,
+    Before,
+    Class,
+    Evidence,
+    Fingerprint,
+    Intent,
+    Job,
+    Operation,
+    Permits,
+    Provider,
+    Rail,
+    Tenant,
+    Text,
+    Trace,
+)
 from fleet.cli.operator import Model, text_of
-from fleet.cli.output import ExitCode, JsonFlag, invalid_field, print_fields, print_json, print_table
+from fleet.cli.output import ExitCode, JsonFlag, invalid_field, print_fields, print_json, print_page, print_table
 from fleet.client import FleetClient
 from schemas.on_call import (
     HandOutcome,
@@ -32,22 +47,6 @@ app = typer.Typer(help="Redrives, discards and settlements by hand.", no_args_is
 _ENDED = (RedriveState.DONE, RedriveState.STOPPED, RedriveState.CANCELLED, RedriveState.REJECTED)
 
 Ids = Annotated[list[UUID] | None, typer.Argument(help="Letters; or narrow by the options: all that match are meant.")]
-Rail = Annotated[str | None, typer.Option(help="Only this rail.")]
-Class = Annotated[str | None, typer.Option("--class", help="Only this class of error.")]
-Fingerprint = Annotated[str | None, typer.Option(help="Only letters with this fingerprint.")]
-Operation = Annotated[str | None, typer.Option(help="Only this operation.")]
-Provider = Annotated[str | None, typer.Option(help="Only this provider.")]
-Tenant = Annotated[UUID | None, typer.Option(help="Only this tenant's; for keys of the system's tenant.")]
-Intent = Annotated[UUID | None, typer.Option(help="Only this payment's.")]
-Job = Annotated[UUID | None, typer.Option(help="Only this job's.")]
-Trace = Annotated[str | None, typer.Option(help="Only of this trace: its 32 digits.")]
-Evidence = Annotated[UUID | None, typer.Option(help="Only of the job that this evidence is about.")]
-Permits = Annotated[int | None, typer.Option(help="Only with so many permits when it died; 0: never sent.")]
-Text = Annotated[
-    str | None, typer.Option(help="Words of the message, the class, the provider's reference or the masked payload.")
-]
-After = Annotated[datetime | None, typer.Option(parser=moment, help="Received at or after this time, UTC.")]
-Before = Annotated[datetime | None, typer.Option(parser=moment, help="Received before this time, UTC.")]
 Reason = Annotated[str, typer.Option(help="Why; kept in the audit journal.")]
 Incident = Annotated[str, typer.Option(help="The incident's name, such as INC-1742.")]
 
@@ -160,27 +159,11 @@ def list_(
     """List redrives, newest first."""
     query = {name: str(value) for name, value in (("state", state), ("cursor", cursor)) if value is not None}
     page = with_operator(lambda client: client.call("GET", "/v1/redrives", RedrivePage, query=query))
-    if as_json:
-        print_json(page.model_dump(mode="json"))
-        return
-    rows = [
-        (
-            x.id,
-            x.action,
-            x.state,
-            x.incident,
-            x.total,
-            x.progress.succeeded,
-            x.progress.failed,
-            x.asked_by,
-            x.decided_by,
-        )
-        for x in page.items
-    ]
     columns = ("id", "action", "state", "incident", "letters", "succeeded", "failed", "asked by", "decided by")
-    print_table("redrives", columns, rows)
-    if page.next_cursor:
-        typer.echo(f"more: --cursor {page.next_cursor}")
+    print_page(
+        page, as_json, "redrives", columns,
+        lambda x: (x.id, x.action, x.state, x.incident, x.total, *_ended(x), x.asked_by, x.decided_by),
+    )  # fmt: skip
 
 
 @app.command()
@@ -213,13 +196,10 @@ def letters(redrive_id: UUID, cursor: str | None = None, as_json: JsonFlag = Fal
     query = {} if cursor is None else {"cursor": cursor}
     path = f"/v1/redrives/{redrive_id}/letters"
     page = with_operator(lambda client: client.call("GET", path, RedriveItemPage, query=query))
-    if as_json:
-        print_json(page.model_dump(mode="json"))
-        return
-    rows = [(x.letter_id, x.state, x.verdict, x.detail, x.acted_at) for x in page.items]
-    print_table("letters", ("id", "state", "verdict", "detail", "acted at"), rows)
-    if page.next_cursor:
-        typer.echo(f"more: --cursor {page.next_cursor}")
+    columns = ("id", "state", "verdict", "detail", "acted at")
+    print_page(
+        page, as_json, "letters", columns, lambda x: (x.letter_id, x.state, x.verdict, x.detail, x.acted_at)
+    )  # fmt: skip
 
 
 @app.command()

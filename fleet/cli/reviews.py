@@ -9,7 +9,7 @@ from pydantic import ValidationError
 from fleet.cli.connection import with_client
 from fleet.cli.dry_run import Yes, show_dry_run
 from fleet.cli.intents import money_of, show_intent
-from fleet.cli.output import JsonFlag, invalid_field, print_json, print_table
+from fleet.cli.output import JsonFlag, invalid_field, print_page
 from schemas.api import ReviewDecision, ReviewRequest
 
 app = typer.Typer(help="Payments that wait, held, for a decision.", no_args_is_help=True)
@@ -19,16 +19,11 @@ app = typer.Typer(help="Payments that wait, held, for a decision.", no_args_is_h
 def list_(cursor: str | None = None, as_json: JsonFlag = False) -> None:
     """List what waits, newest first, a page at a time."""
     page = with_client(lambda client: client.page_of_reviews(cursor=cursor))
-    if as_json:
-        print_json(page.model_dump(mode="json"))
-        return
-    rows = [
-        (intent.id, intent.operation, money_of(intent), intent.payee_masked, intent.reference, intent.deadline)
-        for intent in page.items
-    ]
-    print_table("reviews", ("id", "operation", "amount", "payee", "reference", "expires"), rows)
-    if page.next_cursor:
-        typer.echo(f"more: --cursor {page.next_cursor}")
+    columns = ("id", "operation", "amount", "payee", "reference", "expires")
+    print_page(
+        page, as_json, "reviews", columns,
+        lambda x: (x.id, x.operation, money_of(x), x.payee_masked, x.reference, x.deadline),
+    )  # fmt: skip
 
 
 @app.command()

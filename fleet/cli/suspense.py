@@ -8,7 +8,7 @@ from pydantic import ValidationError
 
 from fleet.cli.connection import with_client
 from fleet.cli.dry_run import Yes, show_dry_run
-from fleet.cli.output import JsonFlag, invalid_field, print_fields, print_json, print_table
+from fleet.cli.output import JsonFlag, invalid_field, print_fields, print_json, print_page
 from schemas.money import currency_of, to_major_text
 from schemas.suspense import AssignRequest, ReturnRequest, SuspenseDecided, SuspenseDetail, SuspenseItem, SuspenseState
 
@@ -26,16 +26,11 @@ def list_(
 ) -> None:
     """List items, oldest first, a page at a time."""
     page = with_client(lambda client: client.page_of_suspense(state=state, intent_id=intent, cursor=cursor))
-    if as_json:
-        print_json(page.model_dump(mode="json"))
-        return
-    rows = [
-        (item.id, _money(item), item.reason, item.rail, item.transaction_id, item.reference, item.occurred_at)
-        for item in page.items
-    ]
-    print_table("suspense", ("id", "amount", "reason", "rail", "transaction", "reference", "paid"), rows)
-    if page.next_cursor:
-        typer.echo(f"more: --cursor {page.next_cursor}")
+    columns = ("id", "amount", "reason", "rail", "transaction", "reference", "paid")
+    print_page(
+        page, as_json, "suspense", columns,
+        lambda x: (x.id, _money(x), x.reason, x.rail, x.transaction_id, x.reference, x.occurred_at),
+    )  # fmt: skip
 
 
 @app.command()

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from fleet.cli.connection import with_client
 from fleet.cli.moments import moment
-from fleet.cli.output import CommandError, JsonFlag, invalid_field, print_fields, print_json, print_table
+from fleet.cli.output import CommandError, JsonFlag, invalid_field, print_fields, print_json, print_page, print_table
 from fleet.client import FleetClient
 from schemas.api import WalletRequest, WalletView
 from schemas.money import currency_of, to_major_text
@@ -53,15 +53,11 @@ def list_wallets(
     """List wallets, oldest first."""
     query = {name: value for name, value in (("external_id", external_id), ("cursor", cursor)) if value is not None}
     page = with_client(lambda client: client.list_wallets(owner=owner, **query))
-    if as_json:
-        print_json(page.model_dump(mode="json"))
-        return
-    rows = [
-        (w.id, w.owner, w.status, w.external_id, _major(w.available_minor, w.currency), w.currency) for w in page.items
-    ]
-    print_table("wallets", ("id", "owner", "state", "external id", "available", "currency"), rows)
-    if page.next_cursor:
-        typer.echo(f"more: --cursor {page.next_cursor}")
+    columns = ("id", "owner", "state", "external id", "available", "currency")
+    print_page(
+        page, as_json, "wallets", columns,
+        lambda x: (x.id, x.owner, x.status, x.external_id, _major(x.available_minor, x.currency), x.currency),
+    )  # fmt: skip
 
 
 @app.command()
@@ -128,18 +124,13 @@ def history(
              "counterparty_wallet_id": None if counterparty is None else str(counterparty)}  # fmt: skip
     filters = {name: value for name, value in given.items() if value is not None}
     page = with_client(lambda client: client.wallet_history(wallet_id, cursor=cursor, **filters))
-    if as_json:
-        print_json(page.model_dump(mode="json"))
-        return
-    rows = [
-        (e.at, e.amount_minor, e.balance_minor, e.operation or "", e.from_name, e.to_name, e.comment, e.intent_id)
-        for e in page.items
-    ]
-    print_table(
-        "entries (minor units)", ("at", "amount", "balance", "operation", "from", "to", "comment", "intent"), rows
-    )
-    if page.next_cursor:
-        typer.echo(f"more: --cursor {page.next_cursor}")
+    columns = ("at", "amount", "balance", "operation", "from", "to", "comment", "intent")
+    print_page(
+        page, as_json, "entries (minor units)", columns,
+        lambda x: (
+            x.at, x.amount_minor, x.balance_minor, x.operation or "", x.from_name, x.to_name, x.comment, x.intent_id
+        ),
+    )  # fmt: skip
 
 
 _Reason = Annotated[str, typer.Option("--reason", help="Why; kept with the event.")]

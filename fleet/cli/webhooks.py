@@ -9,7 +9,7 @@ from pydantic import BaseModel, ValidationError
 
 from fleet.cli.connection import with_client
 from fleet.cli.moments import moment
-from fleet.cli.output import CommandError, JsonFlag, invalid_field, print_fields, print_json, print_table
+from fleet.cli.output import CommandError, JsonFlag, invalid_field, print_fields, print_json, print_page, print_table
 from schemas.webhooks import DeliveryState, WebhookEndpointRequest, WebhookOrdering, WebhookSecret
 
 app = typer.Typer(help="Webhooks: where events are sent, and what came of it.", no_args_is_help=True)
@@ -87,16 +87,11 @@ def deliveries(
     page = with_client(
         lambda client: client.page_of_webhook_deliveries(endpoint_id, state=state, cursor=cursor),
     )
-    if as_json:
-        print_json(page.model_dump(mode="json"))
-        return
-    print_table(
-        "deliveries",
-        ("id", "type", "state", "attempts", "status", "error", "due"),
-        [(each.id, each.type, each.state, each.attempts, each.status, each.error, each.due_at) for each in page.items],
-    )
-    if page.next_cursor:
-        typer.echo(f"more: --cursor {page.next_cursor}")
+    columns = ("id", "type", "state", "attempts", "status", "error", "due")
+    print_page(
+        page, as_json, "deliveries", columns,
+        lambda x: (x.id, x.type, x.state, x.attempts, x.status, x.error, x.due_at),
+    )  # fmt: skip
 
 
 @app.command()
