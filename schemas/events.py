@@ -32,6 +32,30 @@ class IntentState(StrEnum):
 TERMINAL_STATES = frozenset({IntentState.SETTLED, IntentState.FAILED, IntentState.CANCELLED, IntentState.EXPIRED})
 
 
+class EventType(StrEnum):
+    """What an event tells. Events are narrowed by these; an answer's `type` is a text: a newer core may know more."""
+
+    ACCEPTED = "accepted"
+    AUTHORIZED = "authorized"
+    REVIEW = "review"
+    REVIEW_APPROVED = "review_approved"
+    REVIEW_REJECTED = "review_rejected"
+    PAYEE_FOUND = "payee_found"
+    DISPATCHED = "dispatched"
+    AWAITING_PAYMENT = "awaiting_payment"
+    CANCEL_REQUESTED = "cancel_requested"
+    CANCELLED_BY_CLIENT = "cancelled_by_client"
+    MANDATE_CANCELLED = "mandate_cancelled"
+    SETTLED = "settled"
+    SETTLED_BY_HAND = "settled_by_hand"
+    PAID_AFTER_VOID = "paid_after_void"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+    EXPIRED = "expired"
+    ABANDONED = "abandoned"
+    UNRESOLVED = "unresolved"
+
+
 class IntentEvent(Contract):
     """One change of one intent; `seq` counts from 1 without gaps."""
 

@@ -8,6 +8,7 @@ from uuid import UUID, uuid4
 from pydantic import Field, model_validator
 
 from schemas.base import AnyMoment, Contract
+from schemas.operations import OperationType
 
 Reason = Annotated[str, Field(min_length=3, max_length=500, pattern=r"^[^\x00]*\S[^\x00]*$")]
 Incident = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[!-~]+$")]
@@ -53,7 +54,7 @@ class LetterFields(Contract):
     rail: Word | None = None
     error_class: Word | None = None
     fingerprint: Word | None = None
-    operation: Word | None = None
+    operation: OperationType | None = None
     provider: Word | None = None
     intent_id: UUID | None = None
     job_id: UUID | None = None

@@ -22,6 +22,32 @@ class BreakState(StrEnum):
     """A later full run did not find it any more."""
 
 
+class BreakName(StrEnum):
+    """Every kind of break: between intents and books, of the ledger's own proof, of registers, of quarantined facts."""
+
+    ENDED_BUT_POSTED = "ended_but_posted"
+    HOLD_MISSING = "hold_missing"
+    LEDGER_ACCOUNT_MISSING = "ledger_account_missing"
+    LEDGER_BALANCE_DIFFERS = "ledger_balance_differs"
+    LEDGER_CHAIN_BROKEN = "ledger_chain_broken"
+    LEDGER_FLAG_BROKEN = "ledger_flag_broken"
+    LEDGER_LEDGER_UNBALANCED = "ledger_ledger_unbalanced"
+    LEDGER_RESOLUTION_UNFOUNDED = "ledger_resolution_unfounded"
+    ORPHAN_HOLD = "orphan_hold"
+    PAYMENT_QUARANTINED = "payment_quarantined"
+    PROJECTION_DRIFT = "projection_drift"
+    REGISTER_ABSENT = "register_absent"
+    REGISTER_AMOUNT = "register_amount"
+    REGISTER_DUPLICATE = "register_duplicate"
+    REGISTER_FEE = "register_fee"
+    REGISTER_MISSING_HERE = "register_missing_here"
+    REGISTER_MISSING_THERE = "register_missing_there"
+    REGISTER_STATUS = "register_status"
+    SETTLED_AMOUNT_MISMATCH = "settled_amount_mismatch"
+    SETTLED_AMOUNT_ZERO = "settled_amount_zero"
+    SETTLED_TRANSFERS_MISSING = "settled_transfers_missing"
+
+
 class BreakView(Contract):
     """One thing that did not fit."""
 

@@ -8,9 +8,7 @@ from uuid import UUID
 from pydantic import Field
 
 from schemas.base import AnyMoment, Contract
-from schemas.events import IntentState
-
-EventType = Annotated[str, Field(pattern=r"^[a-z_]{1,64}$")]
+from schemas.events import EventType, IntentState
 
 
 class WebhookOrdering(StrEnum):

@@ -1,7 +1,7 @@
 """Alerts about payments over HTTP, under a key that names DEAD_LETTERS; agreeing takes REDRIVE_APPROVAL."""
 
 from collections.abc import Awaitable, Callable
-from typing import Any, Literal
+from typing import Any
 from uuid import UUID
 
 from starlette.requests import Request
@@ -13,14 +13,14 @@ from core.api.requests import Page, parse, path_id, query_of
 from core.api.signed_routes import Route, SignedRoutes
 from core.services.access.keys import DEAD_LETTERS_SCOPE, REDRIVE_APPROVAL_SCOPE, Caller
 from core.services.on_call.alerts import AlertFilter, approve_alert, close_alert, list_alerts, reopen_alert
-from schemas.alerts import AlertClosing, AlertKind, AlertList, AlertsWanted, AlertView
+from schemas.alerts import AlertClosing, AlertKind, AlertList, AlertSeverity, AlertsWanted, AlertView
 
 _Change = Callable[[Any, Caller, UUID, str], Awaitable[AlertView]]
 
 
 class _AlertQuery(Page):
     state: AlertsWanted = AlertsWanted.WAITING
-    severity: Literal["ticket", "page"] | None = None
+    severity: AlertSeverity | None = None
     kind: AlertKind | None = None
     intent_id: UUID | None = None
 

@@ -194,7 +194,9 @@ def _parameters(route: Described, queries: dict[type[BaseModel], Any]) -> Iterat
     if route.told.query is not None:
         asked = queries[route.told.query]
         for name, schema in asked["properties"].items():
-            yield {"name": name, "in": "query", "required": name in asked.get("required", ()), "schema": schema}
+            divided = {"explode": False} if schema.get("type") == "array" else {}  # by commas: a name stands once
+            needed = name in asked.get("required", ())
+            yield {"name": name, "in": "query", "required": needed, "schema": schema} | divided
     if route.told.idempotency_key:
         yield _KEY
     if route.told.takes:

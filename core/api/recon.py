@@ -1,8 +1,7 @@
 """Reconciliation breaks over HTTP, under a key that names RECONCILIATION."""
 
-from typing import Annotated, Literal
+from typing import Literal
 
-from pydantic import Field
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -15,12 +14,21 @@ from core.services.recon.break_desk import preview_break, show_break
 from core.services.recon.recon import approve_break, assign_break, list_breaks, resolve_break
 from schemas.base import Day
 from schemas.jobs import RailName
-from schemas.recon import BreakList, BreakOwner, BreakPreview, BreakResolution, BreakShown, BreakState, BreakView
+from schemas.recon import (
+    BreakList,
+    BreakName,
+    BreakOwner,
+    BreakPreview,
+    BreakResolution,
+    BreakShown,
+    BreakState,
+    BreakView,
+)
 
 
 class _BreakQuery(Page):
     state: BreakState | Literal["ALL"] = BreakState.OPEN
-    kind: Annotated[str, Field(pattern=r"^[a-z_]{1,64}$")] | None = None
+    kind: BreakName | None = None
     rail: RailName | None = None
     """Only of this rail's registers."""
     day: Day | None = None

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from fleet.cli.connection import with_operator
 from fleet.cli.dry_run import Yes, show_dry_run
 from fleet.cli.output import JsonFlag, invalid_field, print_fields, print_json, print_page
-from schemas.alerts import AlertClosing, AlertList, AlertState, AlertsWanted, AlertView
+from schemas.alerts import AlertClosing, AlertKind, AlertList, AlertSeverity, AlertState, AlertsWanted, AlertView
 
 app = typer.Typer(help="Alerts about payments: listed, and closed with a reason.", no_args_is_help=True)
 
@@ -21,8 +21,8 @@ Reason = Annotated[str, typer.Option(help="Why; kept with the alert and in the a
 @app.command("list")
 def list_(
     state: Annotated[AlertsWanted, typer.Option(help="WAITING are open and proposed ones.")] = AlertsWanted.WAITING,
-    severity: Annotated[str | None, typer.Option(help="page, which is about money, or ticket.")] = None,
-    kind: Annotated[str | None, typer.Option(help="Only this kind, such as success_after_void.")] = None,
+    severity: Annotated[AlertSeverity | None, typer.Option(help="page, which is about money, or ticket.")] = None,
+    kind: Annotated[AlertKind | None, typer.Option(help="Only this kind, such as success_after_void.")] = None,
     intent: Annotated[UUID | None, typer.Option(help="Only this payment's.")] = None,
     limit: Annotated[int, typer.Option(min=1, max=500, help="How many a page.")] = 100,
     cursor: Annotated[str | None, typer.Option(help="Where the page before ended.")] = None,

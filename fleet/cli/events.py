@@ -10,12 +10,14 @@ import typer
 from fleet.cli.connection import with_client
 from fleet.cli.output import JsonFlag, print_page
 from fleet.client import FleetClient
-from schemas.events import EventView
+from schemas.events import EventType, EventView
 
 app = typer.Typer(help="What happened to payments.", no_args_is_help=True)
 
 Intent = Annotated[UUID | None, typer.Option("--intent", help="Of this payment alone.")]
-Types = Annotated[list[str] | None, typer.Option("--type", help="Of this type alone, such as settled; may repeat.")]
+Types = Annotated[
+    list[EventType] | None, typer.Option("--type", help="Of this type alone, such as settled; may repeat.")
+]
 
 
 @app.command("list")

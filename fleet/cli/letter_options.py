@@ -7,11 +7,12 @@ from uuid import UUID
 import typer
 
 from fleet.cli.moments import moment
+from schemas.operations import OperationType
 
 Rail = Annotated[str | None, typer.Option(help="Only this rail.")]
 Class = Annotated[str | None, typer.Option("--class", help="Only this class of error.")]
 Fingerprint = Annotated[str | None, typer.Option(help="Only letters with this fingerprint.")]
-Operation = Annotated[str | None, typer.Option(help="Only this operation, such as PAYOUT.")]
+Operation = Annotated[OperationType | None, typer.Option(help="Only this operation, such as PAYOUT.")]
 Provider = Annotated[str | None, typer.Option(help="Only this provider.")]
 Tenant = Annotated[UUID | None, typer.Option(help="Only this tenant's; for keys of the system's tenant.")]
 Intent = Annotated[UUID | None, typer.Option(help="Only this payment's.")]

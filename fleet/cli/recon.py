@@ -33,6 +33,7 @@ from schemas.recon import (
     BooksAsked,
     BooksCompared,
     BreakList,
+    BreakName,
     BreakOwner,
     BreakPreview,
     BreakResolution,
@@ -66,7 +67,7 @@ def intents(since: Since = None, as_json: JsonFlag = False) -> int:
 @app.command()
 def breaks(
     state: Annotated[BreakState | None, typer.Option(help="Only these; left out: all.")] = None,
-    kind: Annotated[str | None, typer.Option(help="Only this kind, such as orphan_hold.")] = None,
+    kind: Annotated[BreakName | None, typer.Option(help="Only this kind, such as orphan_hold.")] = None,
     rail: Annotated[str | None, typer.Option(help="Only of this rail's registers.")] = None,
     day: Annotated[datetime | None, typer.Option(formats=["%Y-%m-%d"], help="Only of this business day.")] = None,
     limit: Annotated[int, typer.Option(min=1, max=500, help="How many.")] = 100,

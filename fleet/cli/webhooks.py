@@ -10,6 +10,7 @@ from pydantic import BaseModel, ValidationError
 from fleet.cli.connection import with_client
 from fleet.cli.moments import moment
 from fleet.cli.output import CommandError, JsonFlag, invalid_field, print_fields, print_json, print_page, print_table
+from schemas.events import EventType
 from schemas.webhooks import DeliveryState, WebhookEndpointRequest, WebhookOrdering, WebhookSecret
 
 app = typer.Typer(help="Webhooks: where events are sent, and what came of it.", no_args_is_help=True)
@@ -19,7 +20,7 @@ app = typer.Typer(help="Webhooks: where events are sent, and what came of it.", 
 def create(
     url: str,
     type_: Annotated[
-        list[str] | None, typer.Option("--type", help="An event type, such as settled; may repeat.")
+        list[EventType] | None, typer.Option("--type", help="An event type, such as settled; may repeat.")
     ] = None,
     ordering: Annotated[WebhookOrdering, typer.Option(help="What waits behind a failure.")] = WebhookOrdering.INTENT,
     as_json: JsonFlag = False,

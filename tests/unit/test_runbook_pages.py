@@ -14,6 +14,8 @@ from core.domain.collections import FURTHER
 from core.domain.stranded import StrandedKind
 from fleet.cli.app import COMMANDS
 from fleet.cli.later import Later
+from schemas.alerts import AlertKind
+from schemas.recon import BreakName
 from tests.support.break_kinds import break_kinds
 from tools.alerts import ALERTS
 
@@ -111,6 +113,11 @@ def test_every_alert_and_break_has_a_page_and_every_page_is_of_one() -> None:
     wanted = {alert.name for alert in ALERTS} | alert_kinds() | break_kinds()
     assert wanted - PAGES.keys() == set()
     assert PAGES.keys() - wanted == set()
+
+
+def test_alerts_and_breaks_are_narrowed_by_the_kinds_that_there_are() -> None:
+    assert set(AlertKind) == alert_kinds()
+    assert set(BreakName) == break_kinds()
 
 
 @pytest.mark.parametrize("name", sorted(PAGES))

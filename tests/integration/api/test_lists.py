@@ -86,6 +86,38 @@ async def test_a_query_that_cannot_be_read_is_refused(world: World, query: dict[
     assert (answer.status_code, answer.json()["code"]) == (422, code)
 
 
+@pytest.mark.parametrize(
+    ("path", "name", "known"),
+    [
+        ("/v1/events", "type", "settled_by_hand"),
+        ("/v1/alerts", "kind", "success_after_void"),
+        ("/v1/alerts", "severity", "ticket"),
+        ("/v1/alerts", "state", "PROPOSED"),
+        ("/v1/breaks", "kind", "orphan_hold"),
+        ("/v1/breaks", "state", "GONE"),
+        ("/v1/dead-letters", "operation", "BILL_PAYMENT"),
+        ("/v1/dead-letters", "state", "REDRIVEN"),
+        ("/v1/redrives", "state", "STOPPED"),
+        ("/v1/suspense", "state", "OPEN"),
+    ],
+)
+async def test_a_word_that_a_list_is_not_narrowed_by_is_refused_with_those_that_it_is(
+    world: World, path: str, name: str, known: str
+) -> None:
+    desk = await world.other(operations=["*", "DEAD_LETTERS", "RECONCILIATION", "SUSPENSE"])
+    assert (await desk.get(path, **{name: known})).status_code == 200
+    problem = (await desk.get(path, **{name: "nope"})).json()
+    assert (problem["status"], problem["code"], problem["field"].split(".")[0]) == (422, "invalid_request", name)
+    assert f"'{known}'" in problem["detail"]
+
+
+async def test_an_endpoint_that_would_wait_for_an_event_that_never_comes_is_refused(world: World) -> None:
+    asked = {"url": "https://shop.example/hooks", "event_types": ["settled", "setled"]}
+    problem = (await world.api.post("/v1/webhook-endpoints", asked)).json()
+    assert (problem["code"], problem["field"]) == ("invalid_request", "event_types.1")
+    assert "'settled_by_hand'" in problem["detail"]
+
+
 async def test_a_history_runs_its_balance_over_pages_and_shows_what_was_posted_alone(world: World) -> None:
     wallet = await world.funded_wallet(1000)
     for n in range(4):

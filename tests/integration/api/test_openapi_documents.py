@@ -122,6 +122,17 @@ async def _verified(world: World) -> Any:
         return await world.core.worker_ports.ledger.verify(uow)
 
 
+async def test_the_document_lists_what_a_list_is_narrowed_by(world: World) -> None:
+    told = (await world.api.http.get("/openapi.json")).json()
+    lists = told["components"]["schemas"]
+    asked = {each["name"]: each for each in told["paths"]["/v1/events"]["get"]["parameters"] if each["in"] == "query"}
+    assert asked["type"]["explode"] is False
+    assert asked["type"]["schema"]["items"] == {"$ref": "#/components/schemas/EventType"}
+    assert {"settled", "cancelled_by_client"} <= set(lists["EventType"]["enum"])
+    assert {"orphan_hold"} <= set(lists["BreakName"]["enum"])
+    assert {"success_after_void"} <= set(lists["AlertKind"]["enum"])
+
+
 @pytest.mark.timeout(0)
 def test_every_internal_operation_answers_as_its_document_says(opened: Any, chosen: int) -> None:
     world = opened.world
