@@ -34,10 +34,9 @@ class Load:
             secret=self.info.key_secret,
             timestamp=int(time.time()),
             nonce=secrets.token_urlsafe(12),
+            idempotency_key=key or None,
         )
         headers["Content-Type"] = "application/json"
-        if key:
-            headers["Idempotency-Key"] = key
         async with self.http.request(method, self.info.public_url + path, data=raw, headers=headers) as answer:
             content = await answer.read()
             if answer.status >= 300:

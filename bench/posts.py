@@ -35,7 +35,6 @@ def payments(load: Load, numbers: Sequence[int]) -> list[bytes]:
             "Host": host,
             "Content-Type": "application/json",
             "Content-Length": str(len(body)),
-            "Idempotency-Key": f"{load.wallet_id}-one-{number}",
         } | signed_headers(
             method="POST",
             path="/v1/intents",
@@ -44,6 +43,7 @@ def payments(load: Load, numbers: Sequence[int]) -> list[bytes]:
             secret=load.info.key_secret,
             timestamp=timestamp,
             nonce=secrets.token_urlsafe(12),
+            idempotency_key=f"{load.wallet_id}-one-{number}",
         )
         head = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
         made.append(f"POST /v1/intents HTTP/1.1\r\n{head}\r\n".encode() + body)

@@ -23,10 +23,9 @@ import httpx
 import orjson
 from httpx_aiohttp import AiohttpTransport
 from pydantic import BaseModel, ValidationError
-from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, stop_after_attempt, stop_after_delay
-from tenacity.wait import wait_base, wait_exponential, wait_random
 from yarl import URL
 
+from fleet.retries import FleetError, Refused, Unreachable, may_help, retrying
 from fleet.transport import measured, pieces_of, problem_of, retry_after_s_of
 from fleet.webhooks import WebhookCalls
 from schemas.api import (
@@ -38,7 +37,6 @@ from schemas.api import (
     IntentPage,
     IntentRequest,
     IntentView,
-    Problem,
     ReviewRequest,
     WalletHistory,
     WalletPage,
@@ -59,36 +57,13 @@ from schemas.suspense import (
     ToleranceView,
 )
 from schemas.wallets import ExternalIdRequest, WalletBalanceAt, WalletChangeRequest, WalletEventList
-from wire.signing import signed_headers
+from wire.signing import IDEMPOTENCY_HEADER, signed_headers
+
+__all__ = ["BATCH_LIMIT", "FleetClient", "FleetError", "Refused", "Unreachable"]
 
 Model = TypeVar("Model", bound=BaseModel)
 
 BATCH_LIMIT = 1000
-_RETRIED_STATUS = frozenset({429, 500, 502, 503, 504})
-# Each attempt has a fresh nonce: one that was seen before is our own, sent again below us on a connection that broke.
-_RETRIED_CODES = frozenset({"idempotency_in_flight", "replayed_nonce"})
-
-
-class FleetError(Exception):
-    """Base of what this client raises.
-
-    FleetError
-    ├── Refused      the core answered with a problem; nothing will change by repeating the same request
-    └── Unreachable  no answer within the retries; the request may have been taken: repeat it under the same key
-    """
-
-
-class Refused(FleetError):  # noqa: N818 - named by outcome, as the errors of the adapters are
-    """The core's problem details (RFC 9457): `problem.code` is stable, `problem.detail` names the remedy."""
-
-    def __init__(self, problem: Problem, retry_after_s: int | None = None) -> None:
-        super().__init__(f"{problem.code}: {problem.detail}")
-        self.problem = problem
-        self.retry_after_s = retry_after_s
-
-
-class Unreachable(FleetError):  # noqa: N818 - named by outcome
-    """The core gave no usable answer: the request may have been taken."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,12 +88,16 @@ class FleetClient(WebhookCalls):
         connections: int = 50,
         clock: Callable[[], float] = time.time,
         token: str = "",
+        signs_keys: bool = True,
     ) -> None:
         """A person's bearer `token` counts instead of key and secret, which are empty then.
 
-        `clock` gives seconds since 1970; the core takes a signature that is at most 300 s off."""
+        `clock` gives seconds since 1970; the core takes a signature that is at most 300 s off.
+        `signs_keys` is false for a core that is too old to know signed idempotency keys (docs/upgrading.md).
+        """
         self._key_id, self._secret, self._clock, self._token = key_id, secret, clock, token
         self._on_behalf_of: str | None = None
+        self._signs_keys = signs_keys
         self._attempts, self._give_up_after_s = attempts, give_up_after_s
         limits = httpx.Limits(max_connections=connections, max_keepalive_connections=connections)
         self._http = httpx.AsyncClient(
@@ -249,7 +228,7 @@ class FleetClient(WebhookCalls):
                     return
             except (httpx.TransportError, Refused) as error:
                 failures += 1
-                if not _may_help(error):
+                if not may_help(error):
                     raise
                 if failures >= self._attempts:
                     raise Unreachable(f"GET {path}: {type(error).__name__} {error}".strip()) from error
@@ -328,7 +307,7 @@ class FleetClient(WebhookCalls):
         Raises Refused or Unreachable.
         """
         digest, length = await asyncio.to_thread(measured, file)
-        url, headers = self._signed("POST", path, b"", query, digest)
+        url, headers = self._signed("POST", path, b"", query, digest=digest)
         headers |= {"Content-Type": "application/octet-stream", "Content-Length": str(length)}
         try:
             return model.model_validate_json(await self._answer("POST", url, pieces_of(file), headers))
@@ -405,16 +384,8 @@ class FleetClient(WebhookCalls):
         attempts: int | None = None,
     ) -> Model:
         raw = _encode(body)
-        retrying = AsyncRetrying(
-            stop=stop_after_attempt(attempts or self._attempts) | stop_after_delay(self._give_up_after_s),
-            # Eight attempts outlast a core that restarts, and say within a quarter of a minute that there is none.
-            wait=_WaitAsTold(wait_exponential(multiplier=0.2, max=3) + wait_random(0, 0.3)),
-            retry=retry_if_exception(_may_help),
-            reraise=True,
-            sleep=asyncio.sleep,
-        )
         try:
-            async for attempt in retrying:
+            async for attempt in retrying(attempts or self._attempts, self._give_up_after_s):
                 with attempt:
                     content = await self._once(method, path, raw, query or {}, idempotency_key)
         except (httpx.TransportError, httpx.InvalidURL) as error:
@@ -429,11 +400,11 @@ class FleetClient(WebhookCalls):
         self, method: str, path: str, raw: bytes, query: Mapping[str, str], idempotency_key: str | None
     ) -> bytes:
         """One signed request: each repeat has a nonce of its own, since the core refuses a replayed one."""
-        url, headers = self._signed(method, path, raw, query)
+        url, headers = self._signed(method, path, raw, query, idempotency_key=idempotency_key)
         if raw:
             headers["Content-Type"] = "application/json"
         if idempotency_key is not None:
-            headers["Idempotency-Key"] = idempotency_key
+            headers[IDEMPOTENCY_HEADER] = idempotency_key
         return await self._answer(method, url, raw, headers)
 
     async def _answer(
@@ -445,7 +416,14 @@ class FleetClient(WebhookCalls):
         raise Refused(problem_of(answer), retry_after_s_of(answer))
 
     def _signed(
-        self, method: str, path: str, raw: bytes, query: Mapping[str, str], digest: str | None = None
+        self,
+        method: str,
+        path: str,
+        raw: bytes,
+        query: Mapping[str, str],
+        *,
+        digest: str | None = None,
+        idempotency_key: str | None = None,
     ) -> tuple[str, dict[str, str]]:
         # Written as the HTTP library sends it, which undoes needless escapes: what is signed is what is sent.
         query_text = URL.build(query=sorted(query.items())).raw_query_string
@@ -462,6 +440,7 @@ class FleetClient(WebhookCalls):
             timestamp=int(self._clock()),
             nonce=secrets.token_urlsafe(16),
             on_behalf_of=self._on_behalf_of,
+            idempotency_key=idempotency_key if self._signs_keys else None,
             digest=digest,
         )
         return url, headers
@@ -471,25 +450,6 @@ def _events_of(intent_id: UUID | None, types: Sequence[str]) -> tuple[str, dict[
     if intent_id is not None:
         return f"/v1/intents/{intent_id}/events", {}
     return "/v1/events", {"type": ",".join(types)} if types else {}
-
-
-class _WaitAsTold(wait_base):
-    """Wait what Retry-After says, else back off with jitter."""
-
-    def __init__(self, otherwise: wait_base) -> None:
-        self._otherwise = otherwise
-
-    def __call__(self, retry_state: RetryCallState) -> float:
-        error = retry_state.outcome.exception() if retry_state.outcome else None
-        if isinstance(error, Refused) and error.retry_after_s is not None:
-            return error.retry_after_s
-        return self._otherwise(retry_state)
-
-
-def _may_help(error: BaseException) -> bool:
-    if isinstance(error, Refused):
-        return error.problem.status in _RETRIED_STATUS or error.problem.code in _RETRIED_CODES
-    return isinstance(error, httpx.TransportError)
 
 
 def _encode(body: BaseModel | Mapping[str, Any] | None) -> bytes:

@@ -1,7 +1,8 @@
 """How a request is signed with a service key. Pure; docs/signing.md tells it for other languages.
 
 The canonical string is seven lines: method, path, sorted query, key id, timestamp, nonce, SHA-256 of the body.
-A request that is made for a user has an eighth: whom it is made for.
+A request that is made for a user has an eighth: whom it is made for. One whose Idempotency-Key is signed too has nine,
+of which the eighth is empty where it is made for nobody: two texts of different kinds are never the same.
 """
 
 import hashlib
@@ -17,6 +18,8 @@ BODY_DIGEST_HEADER = "Fleet-Body-SHA256"
 ON_BEHALF_OF_HEADER = "Fleet-On-Behalf-Of"
 """A user, and after a space who acts for that user; left out where the key acts for itself."""
 
+IDEMPOTENCY_HEADER = "Idempotency-Key"
+
 TOLERANCE_S = 300
 """A timestamp may differ from the server's clock by this much, either way."""
 
@@ -31,6 +34,7 @@ def canonical(
     timestamp: str,
     nonce: str,
     on_behalf_of: str | None = None,
+    idempotency_key: str | None = None,
     digest: str | None = None,
 ) -> bytes:
     """Return the text that is signed. `path` and `query` are as they stand in the request line, percent-encoded.
@@ -41,6 +45,8 @@ def canonical(
     sorted_query = "&".join(sorted(part for part in query.split("&") if part))
     digest = digest or hashlib.sha256(body).hexdigest()
     told = "" if on_behalf_of is None else f"\n{on_behalf_of}"
+    if idempotency_key is not None:
+        told = f"\n{on_behalf_of or ''}\n{idempotency_key}"
     return f"{method.upper()}\n{path}\n{sorted_query}\n{key_id}\n{timestamp}\n{nonce}\n{digest}{told}".encode()
 
 
@@ -69,9 +75,12 @@ def signed_headers(
     timestamp: int,
     nonce: str,
     on_behalf_of: str | None = None,
+    idempotency_key: str | None = None,
     digest: str | None = None,
 ) -> dict[str, str]:
-    """Return the four headers of a signed request, one more where it is made for a user or its body's `digest` is told.
+    """Return the four headers of a signed request, and those of what else is told and signed.
+
+    That is whom it is made for, its Idempotency-Key, and its body's `digest`.
 
     A repeat needs a new nonce.
     """
@@ -84,17 +93,13 @@ def signed_headers(
         timestamp=str(timestamp),
         nonce=nonce,
         on_behalf_of=on_behalf_of,
+        idempotency_key=idempotency_key,
         digest=digest,
     )
-    told = {} if digest is None else {BODY_DIGEST_HEADER: digest}
-    acting = {} if on_behalf_of is None else {ON_BEHALF_OF_HEADER: on_behalf_of}
-    return (
-        acting
-        | told
-        | {
-            KEY_HEADER: key_id,
-            TIMESTAMP_HEADER: str(timestamp),
-            NONCE_HEADER: nonce,
-            SIGNATURE_HEADER: sign(secret, text),
-        }
-    )
+    told = {ON_BEHALF_OF_HEADER: on_behalf_of, IDEMPOTENCY_HEADER: idempotency_key, BODY_DIGEST_HEADER: digest}
+    return {name: value for name, value in told.items() if value is not None} | {
+        KEY_HEADER: key_id,
+        TIMESTAMP_HEADER: str(timestamp),
+        NONCE_HEADER: nonce,
+        SIGNATURE_HEADER: sign(secret, text),
+    }

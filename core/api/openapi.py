@@ -13,6 +13,7 @@ from pydantic.json_schema import JsonSchemaMode, models_json_schema
 from schemas.api import Problem
 from wire.signing import (
     BODY_DIGEST_HEADER,
+    IDEMPOTENCY_HEADER,
     KEY_HEADER,
     NONCE_HEADER,
     ON_BEHALF_OF_HEADER,
@@ -36,7 +37,7 @@ _REFUSED_BODY: Final = {
     415: "The body is not said to be JSON",
 }
 _KEY: Final = {
-    "name": "Idempotency-Key",
+    "name": IDEMPOTENCY_HEADER,
     "in": "header",
     "required": True,
     "schema": {"type": "string", "pattern": "^[\\x21-\\x7e]{1,128}$"},

@@ -66,6 +66,7 @@ from schemas.api import (
 )
 from schemas.base import AnyMoment
 from schemas.events import IntentState
+from wire.signing import IDEMPOTENCY_HEADER
 
 _KEY_PATTERN: Final = re.compile(r"[\x21-\x7e]{1,128}")
 _TRACEPARENT: Final = re.compile(r"00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
@@ -137,10 +138,10 @@ class _Routes(SignedRoutes):
         return json_answer(intent_shown(accepted.intent, caller), 201, _REPLAYED if accepted.replayed else None)
 
     async def _accept(self, request: Request, caller: Caller, body: bytes, nonce: HeldNonce | None) -> Accepted:
-        key = request.headers.get("Idempotency-Key", "")
+        key = request.headers.get(IDEMPOTENCY_HEADER, "")
         if _KEY_PATTERN.fullmatch(key) is None:
             text = "send Idempotency-Key: 1 to 128 visible ASCII characters, one key for each payment"
-            raise Refusal("idempotency_key_missing", text, field="Idempotency-Key")
+            raise Refusal("idempotency_key_missing", text, field=IDEMPOTENCY_HEADER)
         asked = parse(IntentRequest, body, request.headers.get("content-type"))
         return await self._core.accept.accept(caller, key, asked, _traceparent(request), nonce)
 

@@ -15,7 +15,14 @@ from core.services.access.keys import Authenticator, Caller, HeldNonce, SignedRe
 from core.services.problems import Refusal
 from schemas.faults import first_fault
 from schemas.json_names import named_twice
-from wire.signing import KEY_HEADER, NONCE_HEADER, ON_BEHALF_OF_HEADER, SIGNATURE_HEADER, TIMESTAMP_HEADER
+from wire.signing import (
+    IDEMPOTENCY_HEADER,
+    KEY_HEADER,
+    NONCE_HEADER,
+    ON_BEHALF_OF_HEADER,
+    SIGNATURE_HEADER,
+    TIMESTAMP_HEADER,
+)
 
 BODY_MAX_BYTES: Final = 64 * 1024
 """The largest body of a single request."""
@@ -120,6 +127,7 @@ def _signed(request: Request, body: bytes, digest: str | None = None) -> SignedR
         nonce=headers.get(NONCE_HEADER, ""),
         signature=headers.get(SIGNATURE_HEADER, ""),
         on_behalf_of=headers.get(ON_BEHALF_OF_HEADER),
+        idempotency_key=headers.get(IDEMPOTENCY_HEADER),
         digest=digest,
     )
     if not (signed.key_id and signed.signature):

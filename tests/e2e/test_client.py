@@ -73,6 +73,15 @@ async def test_a_request_whose_connection_is_lost_is_repeated_under_its_key_and_
     assert len(payouts) == 2
 
 
+async def test_a_key_that_is_changed_on_the_way_makes_no_payment(
+    client: FleetClient, front: Front, wallet: UUID
+) -> None:
+    front.changed[b"order-1017"] = b"order-1018"
+    with pytest.raises(Refused, match="unauthenticated"):
+        await client.create_intent(payout(wallet), idempotency_key="order-1017")
+    assert len([intent async for intent in client.list_intents(wallet_id=str(wallet))]) == 1
+
+
 async def test_a_batch_whose_answer_is_lost_is_answered_with_the_first_results(
     client: FleetClient, front: Front, wallet: UUID
 ) -> None:

@@ -24,12 +24,16 @@ def answer(status: str, body: str, **headers: str) -> bytes:
 
 @dataclass
 class Front:
-    """`script` is used up a fault a request; None, or an empty script, passes the request on."""
+    """`script` is used up a fault a request; None, or an empty script, passes the request on.
+
+    What is `changed` is put in place of what stands in the head of a request that is passed on.
+    """
 
     upstream: str
     url: str = ""
     script: deque[bytes | None] = field(default_factory=deque)
     seen: list[dict[str, str]] = field(default_factory=list)
+    changed: dict[bytes, bytes] = field(default_factory=dict)
 
     def headers(self, name: str) -> list[str]:
         """Return one header of each request seen; empty where it was absent."""
@@ -58,6 +62,8 @@ class Front:
     async def _pass_on(self, head: bytes, body: bytes) -> bytes:
         address = urlsplit(self.upstream)
         reader, writer = await asyncio.open_connection(address.hostname, address.port)
+        for sent, instead in self.changed.items():
+            head = head.replace(sent, instead)
         first, _, rest = head.partition(b"\r\n")
         try:
             writer.write(first + b"\r\nConnection: close\r\n" + rest + body)

@@ -22,10 +22,10 @@ class Signed:
     async def post(self, path: str, body: Any, *, key: str | None = None, **changed: Any) -> httpx.Response:
         """POST a body: JSON of it, or its bytes as they are."""
         raw = body if isinstance(body, bytes) else orjson.dumps(body)
-        headers = {"Content-Type": "application/json"} | ({} if key is None else {"Idempotency-Key": key})
         # A body of any length is signed by what the header tells of it; no other route looks at it.
-        headers |= {BODY_DIGEST_HEADER: hashlib.sha256(raw).hexdigest()}
-        return await self.http.post(path, content=raw, headers=headers | self.headers("POST", path, raw, **changed))
+        headers = {"Content-Type": "application/json", BODY_DIGEST_HEADER: hashlib.sha256(raw).hexdigest()}
+        headers |= self.headers("POST", path, raw, key=key, **changed)
+        return await self.http.post(path, content=raw, headers=headers)
 
     async def put(self, path: str, body: Any) -> httpx.Response:
         """PUT a body as JSON."""
@@ -44,9 +44,17 @@ class Signed:
         return await self.http.get(f"{path}?{text}" if text else path, headers=headers)
 
     def headers(
-        self, method: str, path: str, body: bytes, *, query: str = "", age_s: int = 0, nonce: str | None = None
+        self,
+        method: str,
+        path: str,
+        body: bytes,
+        *,
+        query: str = "",
+        age_s: int = 0,
+        nonce: str | None = None,
+        key: str | None = None,
     ) -> dict[str, str]:
-        """Return the four headers; `age_s` shifts the timestamp into the past."""
+        """Return the four headers, and the idempotency key's; `age_s` shifts the timestamp into the past."""
         return signed_headers(
             method=method,
             path=path,
@@ -57,4 +65,5 @@ class Signed:
             timestamp=int(time.time()) - age_s,
             nonce=nonce or secrets.token_urlsafe(12),
             on_behalf_of=self.on_behalf_of,
+            idempotency_key=key,
         )

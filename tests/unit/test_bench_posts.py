@@ -17,7 +17,15 @@ from bench.posts import RefusedError, payments, post_all
 from fleet.stack.processes import free_port
 from fleet.stack.stack import StackInfo
 from wire.listener import listener, serve_until
-from wire.signing import KEY_HEADER, NONCE_HEADER, SIGNATURE_HEADER, TIMESTAMP_HEADER, canonical, verify
+from wire.signing import (
+    IDEMPOTENCY_HEADER,
+    KEY_HEADER,
+    NONCE_HEADER,
+    SIGNATURE_HEADER,
+    TIMESTAMP_HEADER,
+    canonical,
+    verify,
+)
 
 _SECRET = "s" * 43
 
@@ -35,7 +43,7 @@ class _Answers:
         request = Request(scope, receive)
         body = await request.body()
         self.bodies.append(body)
-        self.keys.add(request.headers["Idempotency-Key"])
+        self.keys.add(request.headers[IDEMPOTENCY_HEADER])
         signed = canonical(
             method=request.method,
             path=request.url.path,
@@ -44,6 +52,7 @@ class _Answers:
             key_id=request.headers[KEY_HEADER],
             timestamp=request.headers[TIMESTAMP_HEADER],
             nonce=request.headers[NONCE_HEADER],
+            idempotency_key=request.headers[IDEMPOTENCY_HEADER],
         )
         self.forged += not verify([_SECRET], signed, request.headers[SIGNATURE_HEADER])
         status = 201 if len(self.bodies) < self._refuse_from else 503

@@ -176,6 +176,7 @@ class SignedRequest:
     nonce: str
     signature: str
     on_behalf_of: str | None = None
+    idempotency_key: str | None = None
     digest: str | None = None
     """The SHA-256 of a body that has not been read yet, as the request tells it."""
 
@@ -289,21 +290,13 @@ class Authenticator:
             raise replayed()
 
     async def _signer(self, request: SignedRequest) -> Caller:
-        text = canonical(
-            method=request.method,
-            path=request.path,
-            query=request.query,
-            body=request.body,
-            key_id=request.key_id,
-            timestamp=request.timestamp,
-            nonce=request.nonce,
-            on_behalf_of=request.on_behalf_of,
-            digest=request.digest,
-        )
+        key = request.idempotency_key
+        # A caller that does not sign its Idempotency-Key is heard too; one that does is heard under no other key.
+        texts = [_text(request, None)] if key is None else [_text(request, key), _text(request, None)]
         came_at_s = time.monotonic()
         for since_s in (came_at_s - self._fresh_s, came_at_s):
             live = await self._key(request.key_id, since_s)
-            if live is not None and verify(live.secrets, text, request.signature):
+            if live is not None and any(verify(live.secrets, text, request.signature) for text in texts):
                 return live.caller
         raise _unauthenticated("no live key made this signature: see docs/signing.md")
 
@@ -484,6 +477,21 @@ def _acting(told: str) -> OnBehalfOf:
 
 def _binding(key_id: str) -> str:
     return f"service-key:{key_id}"
+
+
+def _text(request: SignedRequest, idempotency_key: str | None) -> bytes:
+    return canonical(
+        method=request.method,
+        path=request.path,
+        query=request.query,
+        body=request.body,
+        key_id=request.key_id,
+        timestamp=request.timestamp,
+        nonce=request.nonce,
+        on_behalf_of=request.on_behalf_of,
+        idempotency_key=idempotency_key,
+        digest=request.digest,
+    )
 
 
 def _unauthenticated(detail: str) -> Refusal:

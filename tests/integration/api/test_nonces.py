@@ -1,10 +1,12 @@
-"""A signed request for a payment counts once, under whatever Idempotency-Key it is sent again: keys are not signed."""
+"""A signed request for a payment counts once, and under the Idempotency-Key that it was signed with."""
 
 import asyncio
 
+import orjson
 import pytest
 
 from tests.integration.api.conftest import World, payout
+from wire.signing import IDEMPOTENCY_HEADER, ON_BEHALF_OF_HEADER
 
 NONCE = "once-and-never-again"
 
@@ -17,6 +19,24 @@ async def test_a_replay_under_another_key_makes_no_second_payment(world: World) 
     assert same_key.json()["code"] == "replayed_nonce"
     assert await world.admin.fetchval("SELECT count(*) FROM fleet.intents WHERE operation = 'PAYOUT'") == 1
     assert await world.admin.fetchval("SELECT count(*) FROM fleet.idempotency_keys WHERE key = 'other'") == 0
+
+
+async def test_what_was_signed_with_a_key_is_refused_under_another_and_paid_once_under_its_own(world: World) -> None:
+    raw = orjson.dumps(payout(await world.funded_wallet(1000)))
+    sent = world.api.headers("POST", "/v1/intents", raw, key="mine") | {"Content-Type": "application/json"}
+    before = await world.contents()
+    for changed in ({IDEMPOTENCY_HEADER: "anothers"}, {IDEMPOTENCY_HEADER: ""}, {ON_BEHALF_OF_HEADER: "mine"}):
+        refused = await world.api.http.post("/v1/intents", content=raw, headers=sent | changed)
+        assert (refused.status_code, refused.json()["code"]) == (401, "unauthenticated")
+    assert await world.contents() == before
+    assert (await world.api.http.post("/v1/intents", content=raw, headers=sent)).status_code == 201
+
+
+async def test_a_key_that_its_sender_did_not_sign_is_taken(world: World) -> None:
+    raw = orjson.dumps(payout(await world.funded_wallet(1000)))
+    sent = world.api.headers("POST", "/v1/intents", raw) | {"Content-Type": "application/json"}
+    answer = await world.api.http.post("/v1/intents", content=raw, headers=sent | {IDEMPOTENCY_HEADER: "mine"})
+    assert answer.status_code == 201
 
 
 async def test_of_replays_at_once_one_is_the_payment_and_their_neighbours_are_paid(world: World) -> None:

@@ -56,9 +56,9 @@ def authenticator(finder: Finder) -> Authenticator:
     return Authenticator(finder, Nonces(), Vault())  # type: ignore[arg-type]
 
 
-def signed(secret: str, key_id: str = KEY.id, method: str = "GET") -> SignedRequest:
+def signed(secret: str, key_id: str = KEY.id, method: str = "GET", **more: str) -> SignedRequest:
     fields: dict[str, Any] = {"method": method, "path": "/", "query": "", "body": b"", "key_id": key_id,
-                              "timestamp": str(int(time.time())), "nonce": uuid4().hex}  # fmt: skip
+                              "timestamp": str(int(time.time())), "nonce": uuid4().hex} | more  # fmt: skip
     return SignedRequest(**fields, signature=sign(secret, canonical(**fields)))
 
 
@@ -66,6 +66,29 @@ async def refused(asked: Authenticator, request: SignedRequest) -> str:
     with pytest.raises(Refusal) as refusal:
         await asked.authenticate(request)
     return refusal.value.code
+
+
+async def test_what_was_signed_under_an_idempotency_key_counts_under_no_other() -> None:
+    asked = authenticator(Finder(KEY))
+    request = signed("old", method="POST", idempotency_key="order-1")
+    await asked.authenticate(request)
+    for changed in ("order-2", "", None):
+        assert await refused(asked, replace(request, idempotency_key=changed)) == "unauthenticated"
+
+
+async def test_a_signed_idempotency_key_cannot_be_made_into_a_user() -> None:
+    asked = authenticator(Finder(replace(KEY, acts_for_users=True)))
+    request = signed("old", method="POST", idempotency_key="order-1")
+    for user in ("order-1", "", "order-1 order-1"):
+        for key in (None, "", "order-1"):
+            moved = replace(request, on_behalf_of=user, idempotency_key=key)
+            if (user, key) != ("", "order-1"):
+                assert await refused(asked, moved) == "unauthenticated"
+
+
+async def test_a_caller_that_leaves_its_idempotency_key_unsigned_is_heard() -> None:
+    asked = authenticator(Finder(KEY))
+    await asked.authenticate(replace(signed("old", method="POST"), idempotency_key="order-1"))
 
 
 async def test_a_new_secret_counts_at_once_beside_the_old_one() -> None:

@@ -24,6 +24,7 @@ def test_the_published_signatures_are_ours(vector: dict[str, str]) -> None:
         timestamp=vector["timestamp"],
         nonce=vector["nonce"],
         on_behalf_of=vector.get("on_behalf_of"),
+        idempotency_key=vector.get("idempotency_key"),
     )
     assert text.decode() == vector["canonical"]
     assert sign(vector["secret"], text) == vector["signature"]
