@@ -1,14 +1,20 @@
 """A signed request for a payment counts once, and under the Idempotency-Key that it was signed with."""
 
 import asyncio
+from collections.abc import Sequence
+from uuid import UUID, uuid4
 
 import orjson
 import pytest
 
+from core.domain.context import Context
+from core.services.payments.accept import Claim, Claimed
+from core.store.payments.idempotency import IdempotencyStore
 from tests.integration.api.conftest import World, payout
 from wire.signing import IDEMPOTENCY_HEADER, ON_BEHALF_OF_HEADER
 
 NONCE = "once-and-never-again"
+_LOOKS = "SELECT sum(idx_scan) FROM pg_stat_xact_user_tables WHERE relname IN ('idempotency_keys', 'request_nonces')"
 
 
 async def test_a_replay_under_another_key_makes_no_second_payment(world: World) -> None:
@@ -74,3 +80,52 @@ async def test_a_refused_payment_spends_its_nonce(world: World, wrong: dict[str,
     refused = await signer.post("/v1/intents", body | wrong, key=key, nonce=NONCE)
     assert refused.json()["code"] == code
     assert (await signer.post("/v1/intents", body, key="b", nonce=NONCE)).json()["code"] == "replayed_nonce"
+
+
+def _claim(key: str, intent: int, nonce: str | None = None, *, valid: bool = True) -> Claim:
+    return Claim(key, b"hash of " + key.encode(), UUID(int=intent), valid, nonce)
+
+
+async def _claimed(world: World, claims: Sequence[Claim]) -> tuple[Claimed, int]:
+    """What a batch is told, and how often its transaction looked for a key or a nonce."""
+    async with world.core.app_database.unit_of_work(Context(world.tenant_id, "test")) as uow:
+        before = await uow.connection.fetchval(_LOOKS)
+        claimed = await IdempotencyStore().claim(uow, world.key.id, claims, [uuid4()])
+        return claimed, await uow.connection.fetchval(_LOOKS) - before
+
+
+async def test_what_is_new_is_claimed_without_being_looked_for(world: World) -> None:
+    claimed, looks = await _claimed(world, [_claim(f"key-{n}", n, f"nonce-{n}") for n in range(1, 51)])
+    assert {key: known.intent_id.int for key, known in claimed.known.items()} == {f"key-{n}": n for n in range(1, 51)}
+    assert (claimed.replayed, looks) == (frozenset(), 0)
+
+
+async def test_what_was_there_or_comes_twice_is_told_from_its_new_neighbours(world: World) -> None:
+    await _claimed(world, [_claim("known", 1, "seen"), _claim("known too", 2)])
+    for turn in ("first", "again"):
+        batch = [
+            _claim(f"new-{turn}", 10, f"new-{turn}"),
+            _claim("known", 11),
+            _claim(f"replay-{turn}", 12, "seen"),
+            _claim(f"one of two-{turn}", 13, f"twice-{turn}"),
+            _claim(f"other of two-{turn}", 14, f"twice-{turn}"),
+            _claim(f"invalid-{turn}", 15, valid=False),
+        ]
+        for claims in (batch, batch[:-1]):  # all that are valid are first taken for new ones
+            claimed, _ = await _claimed(world, claims)
+            told = {key.removesuffix(f"-{turn}"): known.intent_id.int for key, known in claimed.known.items()}
+            replayed = {key.removesuffix(f"-{turn}") for key in claimed.replayed}
+            if claims is batch:
+                assert (told, replayed) == ({"new": 10, "known": 1, "one of two": 13}, {"replay", "other of two"})
+        # By now every nonce of the batch was seen; what its keys stand for is told nevertheless.
+        assert told == {"new": 10, "known": 1, "one of two": 13}
+        assert replayed == {"new", "replay", "one of two", "other of two"}
+    kept = await world.admin.fetch("SELECT key FROM fleet.idempotency_keys WHERE key LIKE '%-again' ORDER BY key")
+    assert [row["key"] for row in kept] == ["new-again", "one of two-again"]
+
+
+async def test_an_invalid_request_among_new_ones_claims_nothing(world: World) -> None:
+    claimed, _ = await _claimed(world, [_claim("new", 1), _claim("invalid", 2, NONCE, valid=False)])
+    assert (set(claimed.known), claimed.replayed) == ({"new"}, frozenset())
+    again, _ = await _claimed(world, [_claim("newer", 3), _claim("invalid", 4, NONCE)])
+    assert (set(again.known), again.replayed) == ({"newer"}, frozenset({"invalid"}))
