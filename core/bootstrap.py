@@ -27,7 +27,7 @@ from core.services.access.tenants import TenantService
 from core.services.ledger_port import Ledger
 from core.services.money_in.provider_payments import tell_again
 from core.services.on_call.purge import Purger, ages_of
-from core.services.on_call.run_redrives import run_redrives
+from core.services.on_call.run_redrives import run_redrives_if_any
 from core.services.payments.accept import AcceptService
 from core.services.payments.read_intents import ReadService
 from core.services.payments.reviews import expire_reviews
@@ -37,7 +37,9 @@ from core.services.recon.rounds import LATELY, Rounds
 from core.services.settling.announced_returns import tell_unbooked
 from core.services.settling.completer import Completer
 from core.services.settling.doubted_ends import ask_about_ends
+from core.services.settling.due import Act, Look, act_where_due, until_fewer
 from core.services.settling.resolve import ResolverMemory, resolve_due
+from core.services.settling.settle import UnitOfWorkFactory
 from core.services.terms.fees import FeeBook
 from core.services.terms.limits import LimitBook
 from core.services.terms.quotas import Quotas
@@ -345,21 +347,14 @@ def _ports(database: Database, vault: PostgresVault, pace: Pace, settings: Setti
 def background(core: Core, servers: StreamServers) -> BusDeps:
     """Wire the background roles: the bus to PostgreSQL and to the use cases, all under the worker role."""
     settings, database, ports = core.settings, core.worker_database, core.worker_ports
-    memory = ResolverMemory(settings.voids_per_minute)
     parking = PostgresParking(database, ports.vault)
     rounds = Rounds(settings.recon_every_s, settings.recon_round_s)
 
     def unit_of_work() -> AbstractAsyncContextManager[Any]:
         return database.unit_of_work(Context(None, "core"))
 
-    async def resolve() -> None:
-        while await resolve_due(ports, unit_of_work, memory, _RESOLVE_BATCH) == _RESOLVE_BATCH:
-            pass
-        while await expire_reviews(ports, unit_of_work, _RESOLVE_BATCH) == _RESOLVE_BATCH:
-            pass
-        await tell_again(ports, unit_of_work, _RESOLVE_BATCH)
-        await ask_about_ends(ports, unit_of_work, _RESOLVE_BATCH)
-        await tell_unbooked(ports, unit_of_work, _RESOLVE_BATCH)
+    def looking() -> AbstractAsyncContextManager[Any]:
+        return database.looking(Context(None, "core"))
 
     async def observe() -> None:
         show_figures(await read_figures(database))
@@ -388,17 +383,31 @@ def background(core: Core, servers: StreamServers) -> BusDeps:
         listen=partial(listen, settings.direct_url, OUTBOX_CHANNEL),
         settle=ResultsReceiver(ports, parking, unit_of_work, servers),
         receive_dead_letters=DeadLettersReceiver(ports.letters, parking, unit_of_work),
-        resolve=resolve,
+        resolve=partial(act_where_due, looking, _rounds(ports, unit_of_work, settings.voids_per_minute)),
         observe=observe,
         prove=prove,
         reconcile=reconcile,
         prove_books=prove_books,
-        redrive=partial(run_redrives, ports, unit_of_work),
+        redrive=partial(run_redrives_if_any, ports, unit_of_work, looking),
         instance=settings.instance or f"{socket.gethostname()}-{os.getpid()}",
         notify=notifier(core).step,
         complete=completer(core).step,
         purge=partial(_purger(core).run, ages_of(settings.keep.split()), lose=True),
     )
+
+
+def _rounds(ports: Ports, unit_of_work: UnitOfWorkFactory, voids_per_minute: int) -> list[tuple[Look, Act]]:
+    batch, memory = _RESOLVE_BATCH, ResolverMemory(voids_per_minute)
+    return [
+        (ports.jobs.due_jobs, partial(until_fewer, partial(resolve_due, ports, unit_of_work, memory, batch), batch)),
+        (
+            ports.intents.lock_unreviewed,
+            partial(until_fewer, partial(expire_reviews, ports, unit_of_work, batch), batch),
+        ),
+        (ports.collections.notes_to_tell, partial(tell_again, ports, unit_of_work, batch)),
+        (ports.doubts.due, partial(ask_about_ends, ports, unit_of_work, batch)),
+        (ports.announced.due, partial(tell_unbooked, ports, unit_of_work, batch)),
+    ]
 
 
 def _purger(core: Core) -> Purger:

@@ -4,7 +4,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import cache
-from typing import Any
+from typing import Any, Self
 
 from faststream import AckPolicy
 from faststream._internal.endpoint.subscriber import SubscriberUsecase
@@ -25,6 +25,15 @@ Entry = tuple[bytes, Mapping[bytes, bytes]]
 def _metrics() -> RedisPrometheusMiddleware:
     # One for the process: a registry takes each metric once, and a worker has two lanes.
     return RedisPrometheusMiddleware(registry=REGISTRY)
+
+
+class _AsItIs(StreamSub):
+    """A stream under its own name: FastStream copies the description deeply for every batch, to put a broker's prefix
+    before the name, and ours has none. That was a quarter of what it takes for a batch.
+    """
+
+    def add_prefix(self, _: str) -> Self:
+        return self
 
 
 class BatchFeed:
@@ -73,7 +82,7 @@ class BatchFeed:
             await handle(batch)
 
         receive.__name__ = f"handle_{group}"
-        sub = StreamSub(stream, group=group, consumer=consumer, batch=True, max_records=max_records)
+        sub = _AsItIs(stream, group=group, consumer=consumer, batch=True, max_records=max_records)
         self._subscriber = self.broker.subscriber(
             stream=sub, parser=parse_raw, decoder=as_parsed, ack_policy=AckPolicy.MANUAL, no_reply=True
         )

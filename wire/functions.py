@@ -157,13 +157,14 @@ async def load_functions(admin_client: Redis) -> bool:
 
 async def ensure_groups(admin_client: Redis, rail: str) -> list[str]:
     """Create the groups of a rail at 0, with their streams; the streams whose group was missing."""
-    created = []
-    for stream, group in groups_of(rail):
-        try:
-            await admin_client.xgroup_create(stream, group, id="0", mkstream=True)
-        except ResponseError as error:
-            if "BUSYGROUP" not in str(error):
-                raise
-        else:
+    wanted, created = groups_of(rail), []
+    async with admin_client.pipeline(transaction=False) as pipeline:
+        for stream, group in wanted:
+            pipeline.xgroup_create(stream, group, id="0", mkstream=True)
+        answers = await pipeline.execute(raise_on_error=False)
+    for (stream, _), answer in zip(wanted, answers, strict=True):
+        if not isinstance(answer, Exception):
             created.append(stream)
+        elif "BUSYGROUP" not in str(answer):
+            raise answer
     return created

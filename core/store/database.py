@@ -123,6 +123,20 @@ class Database:
                 raise
             await connection.execute("COMMIT")
 
+    @asynccontextmanager
+    async def looking(self, context: Context) -> AsyncIterator[UnitOfWork]:
+        """Lend a unit of work in which each statement is a transaction of its own: a third of the round trips.
+
+        For looks that nearly always find nothing, and for single writes. What a look has found is locked no longer: it
+        is taken in a unit of work. Raises ValueError for a tenant's context, to which nothing would be confined.
+        """
+        if context.tenant_id is not None:
+            raise ValueError("a look is confined to no tenant")
+        async with self._pool.acquire() as connection:
+            uow = UnitOfWork(connection, context)
+            yield uow
+            await uow.finish()
+
     async def value_alone(self, context: Context, expression: str, *arguments: Any) -> Any:
         """Return the value of one SQL expression, a transaction of its own: one round trip where a unit of work has
         three. It is confined to the context's tenant in the same way.

@@ -64,6 +64,18 @@ async def run_redrives(ports: RunPorts, unit_of_work: UnitOfWorkFactory) -> int:
             seen.append(row.id)
 
 
+async def run_redrives_if_any(ports: RunPorts, unit_of_work: UnitOfWorkFactory, looking: UnitOfWorkFactory) -> int:
+    """Do what `run_redrives` does; where none runs that is known without a transaction.
+
+    In `looking` each statement is a transaction of its own.
+    """
+    async with looking() as uow:
+        await ports.redrives.observe_ended(uow)
+        if await ports.redrives.take_running(uow, ()) is None:
+            return 0
+    return await run_redrives(ports, unit_of_work)
+
+
 async def _step(uow: Any, ports: RunPorts, row: RedriveRow) -> tuple[int, Sequence[Item]]:
     """Act on the jobs whose turn it is; return how many, and the results that want a transaction each."""
     await ports.redrives.observe(uow, row.id)

@@ -83,6 +83,10 @@ class Outcome:
 class Deliveries(Protocol):
     """The queue of deliveries, under the worker role."""
 
+    async def wanted(self) -> bool:
+        """Whether anything is sent to anybody at all."""
+        ...
+
     async def derive(self, upto: int, limit: int, pending_max: int) -> int:
         """Write the deliveries of events up to a position; return how many endpoints have more to come."""
         ...
@@ -159,6 +163,8 @@ class Notifier:
     async def step(self) -> float:  # poll_s, or 0
         """Derive what is new and start sending what is due; return how long to wait for the next step."""
         pace = self._pace
+        if not (self._busy or await self._deliveries.wanted()):
+            return pace.poll_s
         more = await self._deliveries.derive(await self._settled(), pace.derive_batch, pace.pending_max)
         room = pace.endpoints_at_once - len(self._busy)
         taken = await self._deliveries.take(list(self._busy), pace.each, room, pace.lease_s) if room > 0 else []

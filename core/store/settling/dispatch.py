@@ -12,7 +12,7 @@ from core.services.settling.bus_ports import Due, QueuedJob
 from core.store.database import Database, UnitOfWork
 from core.store.literals import array, text
 from core.store.settling.outbox import BODY_OF_ROW, NOTIFY_OUTBOX, paused_row
-from core.store.settling.rails import end_waits, note_silence, note_waits, sign_permits
+from core.store.settling.rails import end_waits, note_silence, note_waits, sign_permits, waits_are_over
 from schemas.streams import WHOLE, Part, whole_stream
 
 _CONTEXT: Final = Context(None, "relay")
@@ -241,8 +241,11 @@ class PostgresUpkeep:
 
     async def end_waits(self, silent_s: float) -> int:
         """Note that permits are not given where nobody said so for that long; end waits that nobody renewed."""
-        async with self._database.unit_of_work(_CONTEXT) as uow:
+        async with self._database.looking(_CONTEXT) as uow:
             await note_silence(uow, silent_s)
+            if not await waits_are_over(uow):
+                return 0
+        async with self._database.unit_of_work(_CONTEXT) as uow:
             return await end_waits(uow)
 
     async def expire_holds(self, limit: int) -> int:

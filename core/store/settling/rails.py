@@ -233,10 +233,13 @@ async def sign_permits(uow: UnitOfWork, silent_s: float) -> None:
     await uow.connection.execute(_SIGN)
 
 
+async def waits_are_over(uow: UnitOfWork) -> bool:
+    """Whether there are waits that nobody renewed."""
+    return bool(await uow.connection.fetchval(_OVER))
+
+
 async def end_waits(uow: UnitOfWork) -> int:
     """End waits that nobody renewed, and give their time back to what they kept waiting; return how many ended."""
-    if not await uow.connection.fetchval(_OVER):
-        return 0
     done: str = await uow.connection.execute(_END_WAITS)
     return int(done.rsplit(" ", 1)[1])
 

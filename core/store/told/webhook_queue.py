@@ -12,6 +12,8 @@ from schemas.webhooks import DeliveryState
 
 _CONTEXT: Final = Context(None, "notifier")
 
+_WANTED: Final = "SELECT EXISTS (SELECT FROM fleet.webhook_endpoints WHERE enabled AND deleted_at IS NULL)"
+
 # Where the cursor was set back, what was delivered once is delivered again; else no row is there yet. An endpoint whose
 # queue is long is left: the log keeps its place.
 _DERIVE: Final = """
@@ -115,6 +117,11 @@ class PostgresDeliveries:
 
     def __init__(self, database: Database) -> None:
         self._database = database
+
+    async def wanted(self) -> bool:
+        """Whether any endpoint is enabled."""
+        async with self._database.acquire() as connection:
+            return bool(await connection.fetchval(_WANTED))
 
     async def derive(self, upto: int, limit: int, pending_max: int) -> int:
         """Write the deliveries of events up to a position; return how many endpoints have more to come."""
