@@ -21,7 +21,6 @@ from uuid import UUID
 
 import httpx
 import orjson
-from httpx_aiohttp import AiohttpTransport
 from pydantic import BaseModel, ValidationError
 from yarl import URL
 
@@ -57,6 +56,7 @@ from schemas.suspense import (
     ToleranceView,
 )
 from schemas.wallets import ExternalIdRequest, WalletBalanceAt, WalletChangeRequest, WalletEventList
+from wire.sending import OnceTransport
 from wire.signing import IDEMPOTENCY_HEADER, signed_headers
 
 __all__ = ["BATCH_LIMIT", "FleetClient", "FleetError", "Refused", "Unreachable"]
@@ -101,7 +101,7 @@ class FleetClient(WebhookCalls):
         self._attempts, self._give_up_after_s = attempts, give_up_after_s
         limits = httpx.Limits(max_connections=connections, max_keepalive_connections=connections)
         self._http = httpx.AsyncClient(
-            base_url=base_url, timeout=httpx.Timeout(timeout_s), transport=AiohttpTransport(limits=limits)
+            base_url=base_url, timeout=httpx.Timeout(timeout_s), transport=OnceTransport(limits=limits)
         )
 
     async def __aenter__(self) -> Self:

@@ -18,6 +18,7 @@ from adapters.runtime.timing import clock_s
 from schemas.collections import ProviderPaymentAnswers, ProviderPaymentBatch
 from schemas.permits import LAST_SENDING, PermitAnswer, PermitRequest, PermitResponse, Sending
 from schemas.rails import EvidenceBatch, EvidenceItem, RailRegistration, RailWaits
+from wire.sending import sends_once
 from wire.signing import signed_headers
 
 ATTEMPTS: Final = 3
@@ -175,9 +176,10 @@ class CoreClient:
 
     async def _call(self, method: str, path: str, body: bytes) -> bytes:
         if self._session is None:
-            self._session = aiohttp.ClientSession(
-                timeout=aiohttp.ClientTimeout(total=self._timeout_s),
-                cookie_jar=aiohttp.DummyCookieJar(),
+            self._session = sends_once(
+                aiohttp.ClientSession(
+                    timeout=aiohttp.ClientTimeout(total=self._timeout_s), cookie_jar=aiohttp.DummyCookieJar()
+                )
             )
         headers = signed_headers(
             method=method,

@@ -21,9 +21,10 @@ from typing import Any, Final
 import aiohttp
 import httpx
 import orjson
-from httpx_aiohttp import AiohttpTransport
 from httpx_aiohttp.transport import map_aiohttp_exceptions
 from yarl import URL
+
+from wire.sending import OnceTransport
 
 _NEVER_CONNECTED = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError)
 ANSWER_MAX_BYTES: Final = 4 * 1024 * 1024
@@ -95,7 +96,7 @@ def _require_room(body: bytes, encoding: str, most: int) -> None:
         raise _too_long(most)
 
 
-class HonestTransport(AiohttpTransport):
+class HonestTransport(OnceTransport):
     """aiohttp's connections with errors that never call a sent request unsent, and answers of bounded length."""
 
     def __init__(self, *, answer_max_bytes: int, **options: Any) -> None:

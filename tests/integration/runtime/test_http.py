@@ -14,8 +14,10 @@ from typing import Any
 import httpx
 import pytest
 
+from adapters.runtime.core_client import CoreClient, CoreUnavailableError
 from adapters.runtime.errors import Indeterminate, NotSent, transport_error
 from adapters.runtime.http import provider_client
+from fleet.client import FleetClient
 from tests.support.listening import Serve, listening
 
 
@@ -207,6 +209,33 @@ async def test_a_call_goes_on_no_connection_that_its_provider_is_about_to_close(
     assert connections == 2
 
 
+@pytest.mark.parametrize("method", ["GET", "PUT", "DELETE", "POST"])
+@pytest.mark.parametrize("who", ["a provider", "a provider, the long way", "the core", "the payment service"])
+async def test_a_call_whose_connection_is_lost_is_sent_once(who: str, method: str) -> None:
+    heard = 0
+
+    async def hangs_up(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal heard
+        await reader.readuntil(b"\r\n\r\n")
+        heard += 1
+        writer.close()
+
+    async with listening(hangs_up) as port, AsyncExitStack() as stack:
+        base, asking = f"http://127.0.0.1:{port}", {"timeout": 5} if "long" in who else {}
+        if who == "the core":
+            core = CoreClient(base, key_id="k", secret="s")
+            stack.push_async_callback(core.close)
+            with pytest.raises(CoreUnavailableError):
+                await core._call(method, "/internal/v1/rails/promptpay", b"")
+        else:
+            made = FleetClient(base, "k", "s")._http if "service" in who else None
+            client = made or provider_client(base, call_total_s=5, connect_s=1, max_connections=1)
+            async with client:
+                with pytest.raises(httpx.TransportError):
+                    await client.request(method, "/v1/transfers", **asking)  # type: ignore[arg-type]
+    assert heard == 1
+
+
 _TEXT, _JSON = b"Content-Type: text/plain", b"Content-Type: application/json"
 ANSWERS = {
     "/json": (b"200 OK", (_JSON,), '{"ชื่อ": 1}'.encode()),
@@ -234,7 +263,10 @@ WALKED = ("aiter_bytes", "aiter_text", "aiter_lines", "aiter_raw")
 async def _tell(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
     path = (await reader.readuntil(b"\r\n\r\n")).split(b" ")[1].decode()
     if path == "/chunked":
-        writer.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nhalf\r\n3\r\nabc\r\n0\r\n\r\n")
+        writer.write(
+            b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n\r\n"
+            b"4\r\nhalf\r\n3\r\nabc\r\n0\r\n\r\n"
+        )
     else:
         first, headers, body = ANSWERS[path]
         sized = b"Content-Length: %d" % len(body)
