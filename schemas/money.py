@@ -31,6 +31,7 @@ _TABLE: Final = {
     for known in iso4217.Currency
     if known.exponent is not None
 }
+_NO_MONEY: Final = {known.code for known in iso4217.Currency} - _TABLE.keys()
 _BY_NUMERIC: Final = {currency.numeric: currency for currency in _TABLE.values()}
 
 
@@ -46,7 +47,8 @@ def currency_of(code: str) -> Currency:
     """Return the currency of an alphabetic code. Raises AmountError `unknown_currency`."""
     found = _TABLE.get(code)
     if found is None:
-        raise AmountError("unknown_currency", f"currency {code[:8]!r} is none of ISO 4217: write a code such as THB")
+        why = "is in ISO 4217, but no currency that can be held" if code in _NO_MONEY else "is none of ISO 4217"
+        raise AmountError("unknown_currency", f"currency {code[:8]!r} {why}: write a code such as THB")
     return found
 
 

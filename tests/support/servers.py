@@ -43,7 +43,7 @@ def postgres_server() -> Iterator[str]:
         require_docker("DATABASE_URL")
         from testcontainers.postgres import PostgresContainer
 
-        with PostgresContainer("postgres:18", driver=None) as container:
+        with PostgresContainer("postgres:18.6-bookworm", driver=None) as container:
             yield container.get_connection_url()
 
 

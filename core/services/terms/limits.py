@@ -289,14 +289,18 @@ class LimitBook:
         if back:
             # Given back when the ledger was asked, whose accounts come after every counter: locked before, with those
             # that are taken, in the one order.
-            await self._reader.lock_usage(uow, [(tenant_id, key) for key, tenant_id in (back | _keys(takes)).items()])
+            await self._lock(uow, back | _keys(takes))
         return Desk(self._reader, asked, refunds, await self._take_all(uow, takes))
 
     async def _take_all(self, uow: Any, takes: Sequence[Take]) -> dict[UsageKey, Usage] | None:
         """Take what the batch asks for where all of it fits, or return the counters, locked, to decide one by one."""
         if not takes or await self._reader.take_usage(uow, takes):
             return None
-        return await self._reader.lock_usage(uow, [(tenant_id, key) for key, tenant_id in _keys(takes).items()])
+        return await self._lock(uow, _keys(takes))
+
+    async def _lock(self, uow: Any, tenants: Mapping[UsageKey, UUID]) -> dict[UsageKey, Usage]:
+        """Return these counters, locked in the one order and made where they are missing; each beside its tenant."""
+        return await self._reader.lock_usage(uow, [(tenant_id, key) for key, tenant_id in tenants.items()])
 
     async def note_refund(self, uow: Any, refund: IntentRow, original: IntentRow, amount_minor: int) -> None:
         """Note with a refund of the core's own what it gives back once `end` is told that it settled.
@@ -351,7 +355,7 @@ class LimitBook:
                 takes = takes or each.count > 0  # What a refund gives back is no payment.
         if takes:
             # All of them at once, in the one order: those that are missing are made.
-            await self._reader.lock_usage(uow, [(tenants[key], key) for key in moves])
+            await self._lock(uow, {key: tenants[key] for key in moves})
         await _write(uow, self._reader, moves, locked=takes)
 
     def forget(self, tenant_id: UUID) -> None:

@@ -64,6 +64,13 @@ def test_an_unknown_currency_is_refused_and_the_known_ones_are_named() -> None:
     assert caught.value.code == "unknown_currency"
 
 
+@pytest.mark.parametrize(("code", "why"), [("XAU", "no currency that can be held"), ("ZZZ", "none of ISO 4217")])
+def test_what_is_no_money_is_told_from_what_is_no_code(code: str, why: str) -> None:
+    with pytest.raises(AmountError, match=f"'{code}' is .*{why}: write a code such as THB") as caught:
+        currency_of(code)
+    assert caught.value.code == "unknown_currency"
+
+
 def test_a_ledger_number_finds_its_currency() -> None:
     assert currency_of_ledger(764).code == "THB"
     with pytest.raises(AmountError):
