@@ -10,7 +10,7 @@ from tenacity.wait import wait_base, wait_exponential, wait_random
 from schemas.api import Problem
 
 _RETRIED_STATUS: Final = frozenset({429, 500, 502, 503, 504})
-# Each attempt has a fresh nonce: one that was seen before is our own, sent again below us on a connection that broke.
+# Each attempt has a fresh nonce: one that was seen before is our own, sent again by a proxy between.
 _RETRIED_CODES: Final = frozenset({"idempotency_in_flight", "replayed_nonce"})
 
 

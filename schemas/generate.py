@@ -29,7 +29,7 @@ from schemas.events import EventPage, IntentEvent
 from schemas.exchange import QuoteRequest, QuoteView, RatesRequest
 from schemas.jobs import Job
 from schemas.permits import PermitRequest, PermitResponse
-from schemas.rails import EvidenceBatch, RailRegistration
+from schemas.rails import EvidenceBatch, RailCutOff, RailRegistration
 from schemas.results import Result
 from schemas.wallets import WalletChangeRequest, WalletEventList
 
@@ -54,6 +54,7 @@ MODELS: dict[str, type[BaseModel]] = {
     "provider_payment_batch": ProviderPaymentBatch,
     "quote_request": QuoteRequest,
     "quote_view": QuoteView,
+    "rail_cut_off": RailCutOff,
     "rail_registration": RailRegistration,
     "rates_request": RatesRequest,
     "result": Result,
@@ -64,26 +65,26 @@ MODELS: dict[str, type[BaseModel]] = {
     "wallet_view": WalletView,
 }
 
-# stream suffix -> (message, who writes, who reads)
+# stream suffix -> (messages, who writes, who reads)
 STREAMS = {
-    "jobs": ("job", "core relay", "adapter, group `adapters`"),
-    "control": ("job", "core relay", "adapter, group `adapters`"),
-    "results": ("result", "adapter", "core, group `core`"),
-    "jobs.dlq": ("dead_letter", "adapter runtime", "core, group `core`"),
-    "results.dlq": ("result", "core", "anyone"),
+    "jobs": (("job",), "core relay", "adapter, group `adapters`"),
+    "control": (("job",), "core relay", "adapter, group `adapters`"),
+    "results": (("result", "rail_cut_off"), "adapter", "core, group `core`"),
+    "jobs.dlq": (("dead_letter",), "adapter runtime", "core, group `core`"),
+    "results.dlq": (("result",), "core", "anyone"),
 }
 
 
 def asyncapi() -> dict[str, Any]:
     """Return the AsyncAPI 3.0 document of the streams of one rail."""
     channels, operations = {}, {}
-    for suffix, (message, writer, reader) in STREAMS.items():
+    for suffix, (carried, writer, reader) in STREAMS.items():
         name = suffix.replace(".", "_")
         channels[name] = {
             "address": "{rail}:" + suffix,
             "description": f"Redis key `{{<rail>}}:{suffix}` (the braces are the cluster hash tag). "
             f"Written by {writer}; read by {reader}.",
-            "messages": {message: {"$ref": f"#/components/messages/{message}"}},
+            "messages": {message: {"$ref": f"#/components/messages/{message}"} for message in carried},
         }
         operations[f"write_{name}"] = {
             "action": "send",
@@ -102,7 +103,7 @@ def asyncapi() -> dict[str, Any]:
             "summary": "Fields of an entry: v, id, type, body (this payload as JSON text), traceparent (if traced).",
             "payload": {"$ref": f"./{message}.json"},
         }
-        for message in sorted({message for message, _, _ in STREAMS.values()})
+        for message in sorted({message for carried, _, _ in STREAMS.values() for message in carried})
     }
     return {
         "asyncapi": "3.0.0",

@@ -102,6 +102,15 @@ class RailWaits(Contract):
     """How long it counts, unless it is said again."""
 
 
+RAIL_CUT_OFF_TYPE = "rail_cut_off"
+
+
+class RailCutOff(Contract):
+    """On the results stream: this adapter runs and does not reach the core. Said again every second while it is so."""
+
+    consumer: Annotated[str, Field(min_length=1, max_length=200)]
+
+
 class EvidenceItem(Contract):
     """A raw answer behind a fact. The adapter mints the id, so that a repeat is one row."""
 

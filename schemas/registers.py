@@ -86,6 +86,13 @@ class RegisterAwaited(RegisterWanted):
     """How long ago it was asked for."""
 
 
+class RegisterAsker(Contract):
+    """The body of `POST /internal/v1/registers/wanted`."""
+
+    asker: UUID | None = None
+    """The adapter's process: what it was told to fetch, and has not brought, it is told again."""
+
+
 class RegistersWanted(Contract):
     """What an adapter shall fetch, the oldest day first."""
 

@@ -13,6 +13,7 @@ from pydantic import ValidationError
 
 from adapters.runtime.callbacks import CallbackReceiver, CallbackSettings
 from adapters.runtime.core_client import CoreClient, CoreRefusedError, register_until_answered
+from adapters.runtime.cut_off import tell_cut_off
 from adapters.runtime.port import KeepsRegisters, Rail, ReceivesCallbacks, Watches
 from adapters.runtime.registers import follow_registers
 from adapters.runtime.settings import RuntimeSettings, networks_of
@@ -82,13 +83,15 @@ async def serve(make_rail: Callable[[RuntimeSettings], Rail], settings: RuntimeS
         if settings.health_port:
             await health.start(settings.health_host, settings.health_port)
             stack.push_async_callback(health.stop)
+        name = rail.registration().rail
+        telling = asyncio.create_task(tell_cut_off(core, servers, name, settings.consumer_name), name="cut off")
+        stack.callback(telling.cancel)
         if not await register_until_answered(core, rail.registration(), stop):
             return True
         if settings.callback_port and isinstance(rail, ReceivesCallbacks):
             receiver = CallbackReceiver(rail, core, _callback_settings(settings, rail.registration().rail))
             await receiver.start(settings.callback_host, settings.callback_port)
             stack.push_async_callback(receiver.stop)
-        name = rail.registration().rail
         beside: dict[str, Coroutine[Any, Any, None]] = {
             "waits": tell_waits(core, name, lambda: worker.jobs.guard.open_operations)
         }
@@ -99,7 +102,7 @@ async def serve(make_rail: Callable[[RuntimeSettings], Rail], settings: RuntimeS
         tasks = [asyncio.create_task(work, name=title) for title, work in beside.items()]
         for task in tasks:
             stack.callback(task.cancel)
-        tasks += worker.start()
+        tasks += [telling, *worker.start()]
         working = True
         log.info("%s works as %s", name, settings.consumer_name)
         well = await all_live(tasks, stop)

@@ -22,6 +22,8 @@ from wire.sending import sends_once
 from wire.signing import signed_headers
 
 ATTEMPTS: Final = 3
+UNHEARD_S: Final = 15.0
+"""A failure that is older says nothing: nobody has asked since."""
 
 Answer = TypeVar("Answer", bound=BaseModel)
 
@@ -116,6 +118,12 @@ class CoreClient:
         self._timeout_s, self._budget_s = timeout_s, budget_s
         self.incarnation: Final = uuid.uuid4()
         self._session: aiohttp.ClientSession | None = None
+        self._unanswered_s: float | None = None
+
+    @property
+    def is_cut_off(self) -> bool:
+        """Whether the last that was asked, a moment ago, was not answered; a refusal is an answer."""
+        return self._unanswered_s is not None and clock_s() - self._unanswered_s < UNHEARD_S
 
     async def register(self, registration: RailRegistration) -> None:
         """Announce the rail, once. Raises CoreUnavailableError or CoreRefusedError (with the numbers)."""
@@ -175,6 +183,17 @@ class CoreClient:
         raise AssertionError("unreachable: tenacity returns or raises")
 
     async def _call(self, method: str, path: str, body: bytes) -> bytes:
+        try:
+            status, answer = await self._sent(method, path, body)
+        except CoreUnavailableError:
+            self._unanswered_s = clock_s()
+            raise
+        self._unanswered_s = None
+        if status >= 300:
+            raise CoreRefusedError(status, answer.decode(errors="replace"))
+        return answer
+
+    async def _sent(self, method: str, path: str, body: bytes) -> tuple[int, bytes]:
         if self._session is None:
             self._session = sends_once(
                 aiohttp.ClientSession(
@@ -200,9 +219,7 @@ class CoreClient:
             raise CoreUnavailableError(type(error).__name__) from error
         if response.status >= 500 or response.status == 429:
             raise CoreUnavailableError(f"HTTP {response.status}")
-        if response.status >= 300:
-            raise CoreRefusedError(response.status, answer.decode(errors="replace"))
-        return answer
+        return response.status, answer
 
 
 def _read(model: type[Answer], answer: bytes) -> Answer:

@@ -17,6 +17,7 @@ from adapters.runtime.core_client import CoreClient, CoreRefusedError, CoreUnava
 from adapters.runtime.port import KeepsRegisters
 from schemas.registers import (
     LINES_MAX,
+    RegisterAsker,
     RegisterClosed,
     RegisterFile,
     RegisterFileView,
@@ -72,9 +73,10 @@ async def pages(
 
 async def follow_registers(core: CoreClient, rail: KeepsRegisters, every_s: float) -> None:
     """Fetch what is wanted, again and again, until cancelled; what failed is asked for again."""
+    asked = RegisterAsker(asker=core.incarnation).model_dump_json().encode()
     while True:
         try:
-            for wanted in RegistersWanted.model_validate_json(await core.ask(f"{_PATH}/wanted", b"{}")).days:
+            for wanted in RegistersWanted.model_validate_json(await core.ask(f"{_PATH}/wanted", asked)).days:
                 await _fetch_alone(core, rail, wanted)
         except (CoreUnavailableError, CoreRefusedError) as error:
             log.warning("registers are brought later: %s", error)

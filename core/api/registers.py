@@ -18,6 +18,7 @@ from core.services.problems import Refusal
 from core.services.recon.registers import RegisterPorts, close_register
 from core.store.database import UnitOfWork
 from schemas.registers import (
+    RegisterAsker,
     RegisterClosed,
     RegisterFile,
     RegisterFileView,
@@ -39,11 +40,12 @@ def register_routes(
 
     async def wanted(request: Request) -> Response:
         """Ask which registers the core wants of the accounts whose tenants the key serves."""
-        caller = await caller_of(request, await read_body(request))
-        rail = caller.rail or ""
+        body = await read_body(request)
+        caller = await caller_of(request, body)
+        rail, asked = caller.rail or "", parse(RegisterAsker, body)
         async with unit_of_work(rail) as uow:
             served = None if caller.serves is None else await _served(uow, caller)
-            return json_answer(RegistersWanted(days=await ports.registers.wanted(uow, rail, served)))
+            return json_answer(RegistersWanted(days=await ports.registers.wanted(uow, rail, served, asked.asker)))
 
     async def open_register(request: Request) -> Response:
         """Begin to bring a register, from its first line."""
@@ -88,7 +90,7 @@ def register_routes(
             raise _not_coming()
 
     return [
-        ("POST", f"{_PATH}/wanted", wanted, RegistersWanted, 200, None),
+        ("POST", f"{_PATH}/wanted", wanted, RegistersWanted, 200, RegisterAsker),
         ("POST", _PATH, open_register, RegisterFile, 200, RegisterOpened),
         ("POST", f"{_PATH}/{{file_id}}/lines", take, RegisterTaken, 200, RegisterLines),
         ("POST", f"{_PATH}/{{file_id}}/complete", complete, RegisterFileView, 200, RegisterClosed),

@@ -4,7 +4,7 @@ import logging
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from typing import Any
+from typing import Any, Final
 from uuid import UUID
 
 from pydantic import TypeAdapter, ValidationError
@@ -17,6 +17,7 @@ from core.services.settling.settle import SettlePorts
 from core.telemetry.catalogue import DEAD_LETTERS, PAYMENT_SECONDS, UNUSABLE, VERDICTS
 from schemas.dead_letters import DEAD_LETTER_TYPE, UNKNOWN_VERSION, DeadLetter
 from schemas.envelope import UnknownVersionError, raw_fields, version_of
+from schemas.rails import RAIL_CUT_OFF_TYPE, RailCutOff
 from schemas.results import RESULT_TYPE, Result
 from schemas.streams import control_stream, jobs_stream, results_dlq_stream, whole_stream
 from wire.client import StreamServers
@@ -27,6 +28,9 @@ from wire.tracing import Traced, begin_each, end_each, is_on
 log = logging.getLogger(__name__)
 
 UnitOfWorkFactory = Callable[[], AbstractAsyncContextManager[Any]]
+
+CUT_OFF_HOLDS_S: Final = 10.0
+"""How long an adapter's word counts that it does not reach the core: it says so every second."""
 
 _RESULT: TypeAdapter[Result] = TypeAdapter(Result)
 _DEAD_LETTER: TypeAdapter[DeadLetter] = TypeAdapter(DeadLetter)
@@ -46,12 +50,22 @@ class ResultsReceiver:
         if parked:
             async with self._unit_of_work() as uow:
                 await self._parking.keep_parked(uow, parked)
-        away = {each.entry_id for each in parked}
+        away = {each.entry_id for each in parked} | await self._note_cut_off(rail, deliveries)
         readable = [_result(rail, each) for each in deliveries if each.entry_id not in away]
         traced = _traced(deliveries)
         acked = [*away, *(await self._settle(rail, readable) if readable else ())]
         end_each(traced)
         return acked
+
+    async def _note_cut_off(self, rail: str, deliveries: Sequence[Delivery]) -> set[str]:
+        """Keep that adapters of the rail run and do not reach the core; return the entries that say so."""
+        told = {each.entry_id: said for each in deliveries if (said := _cut_off(each)) is not None}
+        if told:
+            async with self._unit_of_work() as uow:
+                began = await self._ports.rails.note_waits(uow, rail, ["*"], "adapters", CUT_OFF_HOLDS_S)
+            if began:
+                log.error("rail %s waits: its adapter %s does not reach the core", rail, *list(told.values())[-1:])
+        return set(told)
 
     async def _settle(self, rail: str, deliveries: Sequence[settle.Delivery]) -> Sequence[str]:
         settled = await settle.settle_batch(self._ports, self._committing, deliveries)
@@ -132,6 +146,16 @@ def read_result(rail: str, stream: str, entry_id: str, body: str, deliveries: in
     except ValidationError:
         error = "unparseable"
     return settle.Delivery(rail, stream, entry_id, body, deliveries, result, error)
+
+
+def _cut_off(delivery: Delivery) -> str | None:
+    """Return the name of the adapter whose entry says that it does not reach the core; None for any other entry."""
+    if delivery.envelope is None or delivery.envelope.type != RAIL_CUT_OFF_TYPE:
+        return None
+    try:
+        return RailCutOff.model_validate_json(delivery.envelope.body).consumer
+    except ValidationError:
+        return None
 
 
 def _result(rail: str, delivery: Delivery) -> settle.Delivery:

@@ -4,13 +4,15 @@ import asyncio
 import os
 import random
 import signal
+from typing import Any
 
 import pytest
 from redis.asyncio import Redis
 
 from core.domain.context import Context
-from fleet.stack.stack import API, WORKER
-from tests.chaos.conftest import Fleet, check, kill_adapters, restarts_by_rail
+from fleet.stack.stack import API, WORKER, Stack
+from tests.chaos.conftest import Fleet, check, kill_adapters, restarts_by_rail, running_fleet
+from tests.support.partition import link
 from tests.support.selection import mostly_long
 from wire.client import connect_redis
 
@@ -113,6 +115,32 @@ async def test_an_api_away_past_the_deadline_voids_nothing_that_waits_for_permit
     await asyncio.sleep(left_s + fleet.stack.plan.profile.claim_idle_s + 2)
     os.kill(api, signal.SIGCONT)
     await check(fleet, await task, 200)
+
+
+@pytest.mark.long
+@pytest.mark.timeout(240)
+async def test_adapters_that_the_core_cannot_be_reached_from_void_nothing_that_waits_for_permits(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Everything runs, and the way from the adapters to the core is lost alone."""
+    usual = Stack._adapters
+
+    def adapters(stack: Stack, *given: Any) -> Any:
+        way.upstream = stack.info.internal_url
+        return usual(stack, *given)
+
+    monkeypatch.setattr(Stack, "_adapters", adapters)
+    async with link() as way, running_fleet(adapter_env={"CORE_INTERNAL_URL": way.url}) as fleet:
+        task = asyncio.create_task(fleet.pay(200))
+        async with asyncio.timeout(30):
+            while (await _unsent(fleet))[0] < 20:  # noqa: ASYNC110 - bounded
+                await asyncio.sleep(0.01)
+        way.part()
+        unsent, left_s = await _unsent(fleet)
+        assert unsent, "all were sent: the test would prove nothing"
+        await asyncio.sleep(left_s + fleet.stack.plan.profile.claim_idle_s + 2)
+        way.join()
+        await check(fleet, await task, 200)
 
 
 async def _unsent(fleet: Fleet) -> tuple[int, float]:

@@ -92,16 +92,15 @@ async def test_a_batch_whose_answer_is_lost_is_answered_with_the_first_results(
     assert [result.intent.amount_minor for result in results if result.intent] == [1, 2, 10**6]
 
 
-async def test_a_read_that_is_sent_again_below_us_is_signed_anew(
-    client: FleetClient, front: Front, wallet: UUID
+@pytest.mark.parametrize("fault", [CUT_AFTER, problem(401, "replayed_nonce")])
+async def test_a_read_whose_answer_is_lost_or_that_a_proxy_sent_twice_is_signed_anew(
+    client: FleetClient, front: Front, wallet: UUID, fault: bytes
 ) -> None:
     await client.get_wallet(wallet)
-    # The connection is kept: the HTTP library itself repeats a GET on it, with the nonce that the core has seen.
-    front.script.append(CUT_AFTER)
+    front.script.append(fault)
     assert (await client.get_wallet(wallet)).available_minor == 10_000
     nonces = front.headers("Fleet-Nonce")
-    assert nonces[1] == nonces[2]
-    assert nonces[3] not in nonces[:3]
+    assert len(set(nonces)) == len(nonces) == 3
 
 
 async def test_the_client_waits_as_long_as_the_core_says(client: FleetClient, front: Front, wallet: UUID) -> None:

@@ -95,12 +95,13 @@ _LEASE: Final = "now() + interval '2 minutes'"
 _WANTED: Final = f"""
 WITH free AS (
     SELECT provider_account, environment, business_day FROM fleet.register_days
-    WHERE rail = $1 AND (fetched_at IS NULL OR fetched_at < wanted_at) AND coalesce(leased_until <= now(), true)
+    WHERE rail = $1 AND (fetched_at IS NULL OR fetched_at < wanted_at)
+        AND (leased_until IS NULL OR leased_until <= now() OR leased_by = $4)
         AND ($2::text[] IS NULL
             OR (provider_account, environment) IN (SELECT * FROM unnest($2::text[], $3::text[])))
     ORDER BY business_day LIMIT 31 FOR NO KEY UPDATE SKIP LOCKED
 ), leased AS (
-    UPDATE fleet.register_days d SET leased_until = {_LEASE} FROM free f
+    UPDATE fleet.register_days d SET leased_until = {_LEASE}, leased_by = $4 FROM free f
     WHERE d.rail = $1 AND d.provider_account = f.provider_account AND d.environment = f.environment
         AND d.business_day = f.business_day
     RETURNING d.provider_account, d.environment, d.business_day
@@ -161,14 +162,17 @@ class RegisterStore:
         """Ask adapters for the registers of these days; `again` also where one was fetched before."""
         await uow.connection.execute(_WANT, *_named(account), list(days), again)
 
-    async def wanted(self, uow: UnitOfWork, rail: str, only: Sequence[Account] | None = None) -> list[RegisterWanted]:
-        """Return what an adapter shall fetch now, the oldest day first; nobody else is asked for it meanwhile.
+    async def wanted(
+        self, uow: UnitOfWork, rail: str, only: Sequence[Account] | None = None, asker: UUID | None = None
+    ) -> list[RegisterWanted]:
+        """Return what an adapter shall fetch now, the oldest day first; nobody but the asker is told so meanwhile.
 
         `only` are the accounts that the asker may know of, None for all.
         """
         names = None if only is None else [each.provider_account for each in only]
         environments = None if only is None else [each.environment for each in only]
-        return [RegisterWanted(**row) for row in await uow.connection.fetch(_WANTED, rail, names, environments)]
+        rows = await uow.connection.fetch(_WANTED, rail, names, environments, asker)
+        return [RegisterWanted(**row) for row in rows]
 
     async def awaited(self, uow: UnitOfWork, rail: str | None, day: date | None) -> list[RegisterAwaited]:
         """Return what was asked for in the last two weeks and has not come, the oldest day first."""

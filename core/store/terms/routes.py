@@ -17,7 +17,7 @@ SELECT r.*,
     (SELECT g.body FROM fleet.rail_registrations g WHERE g.rail = r.rail ORDER BY g.version DESC LIMIT 1) AS body,
     EXISTS (SELECT FROM fleet.rail_pauses p WHERE p.rail = r.rail AND p.operation IN ('*', r.operation))
         OR EXISTS (SELECT FROM fleet.rail_waits w WHERE w.rail = r.rail AND w.operation IN ('*', r.operation)
-            AND w.holds_until > now()) AS waits
+            AND w.holds_until > now() AND w.cause <> 'adapters') AS waits
 FROM fleet.routes r
 WHERE r.tenant_id = $1 AND r.enabled AND r.valid_from <= now() AND (r.valid_until IS NULL OR r.valid_until > now())
 ORDER BY r.priority, r.valid_from DESC, r.id DESC

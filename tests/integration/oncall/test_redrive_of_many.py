@@ -11,6 +11,7 @@ from typing import Any
 from uuid import UUID
 
 import asyncpg
+import psutil
 import pytest
 from redis.asyncio import Redis
 from redis.exceptions import ResponseError
@@ -114,5 +115,4 @@ async def _read_all(
 
 def _rss_kib(pid: int) -> int:
     """Return the memory that a process holds, as the system counts it."""
-    (line,) = [line for line in Path(f"/proc/{pid}/status").read_text().splitlines() if line.startswith("VmRSS:")]
-    return int(line.split()[1])
+    return psutil.Process(pid).memory_info().rss // 1024

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime, timedelta
 from random import Random
 from typing import Any
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import pytest
 
@@ -365,9 +365,9 @@ async def test_a_day_that_ended_is_asked_for_and_compared_once_its_register_is_t
 async def test_a_day_is_asked_of_one_adapter_at_a_time_and_of_another_once_the_first_is_silent(day: Day) -> None:
     ports = day.world.core.worker_ports
 
-    async def wanted() -> list[date]:
+    async def wanted(asker: UUID | None = None) -> list[date]:
         async with day.world.uow() as uow:
-            return [each.business_day for each in await ports.registers.wanted(uow, RAIL)]
+            return [each.business_day for each in await ports.registers.wanted(uow, RAIL, asker=asker)]
 
     async with day.world.uow() as uow:
         await ports.registers.want(uow, ACCOUNT, [day.day], again=False)
@@ -376,6 +376,12 @@ async def test_a_day_is_asked_of_one_adapter_at_a_time_and_of_another_once_the_f
     async with day.world.uow() as uow:
         await uow.connection.execute("UPDATE fleet.register_days SET leased_until = now() - interval '1 second'")
     assert await wanted() == [day.day]
+    assert await wanted(uuid4()) == [], "nor is it told to an adapter that names itself"
+    async with day.world.uow() as uow:
+        await uow.connection.execute("UPDATE fleet.register_days SET leased_until = now() - interval '1 second'")
+    asker = uuid4()
+    assert await wanted(asker) == await wanted(asker) == [day.day], "the answer may have been lost"
+    assert await wanted(uuid4()) == await wanted() == []
 
 
 async def test_two_adapters_that_open_the_same_register_at_once_are_both_answered(day: Day) -> None:

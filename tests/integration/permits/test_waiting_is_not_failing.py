@@ -1,15 +1,23 @@
 """What waits for streams or for a provider voids nothing, whoever pauses, dies or stays away; whose keys carry whom."""
 
 from datetime import timedelta
-from typing import Any
+from typing import Any, cast
 from uuid import UUID, uuid4
 
 import pytest
 
+from core.bus.receivers import ResultsReceiver
 from core.services.settling.rails import pause, resume
 from core.store.settling import rails
 from core.store.settling.dispatch import PostgresDispatch, PostgresUpkeep
+from core.store.settling.parking import PostgresParking
+from core.store.terms.routes import RouteStore
+from core.store.vault import PostgresVault
+from schemas.envelope import Envelope
+from schemas.rails import RAIL_CUT_OFF_TYPE, RailCutOff
+from schemas.streams import results_stream
 from tests.integration.permits.conftest import RAIL, World, pay_job
+from wire.consumer import Delivery
 
 
 async def _events(world: World) -> list[tuple[str, str, int]]:
@@ -83,6 +91,31 @@ async def test_payments_that_no_api_gave_permits_for_expire_not_and_get_the_time
         ("wait_began", "*", 0),
         ("wait_ended", "*", 2),
     ]
+    await world.prove()
+
+
+async def test_payments_whose_adapters_do_not_reach_the_core_expire_not_and_get_the_time_back(world: World) -> None:
+    await world.register()
+    intent = await world.pay(await world.wallet(1000))
+    vault = PostgresVault(b"k" * 32)
+    parking = PostgresParking(world.core.worker_database, vault)
+    take = ResultsReceiver(world.core.worker_ports, parking, world.uow, cast("Any", None))
+    body = RailCutOff(consumer="promptpay-1").model_dump_json()
+    said = [Delivery(results_stream(RAIL), f"{n}-0", Envelope("x", RAIL_CUT_OFF_TYPE, body), None, 1) for n in (1, 2)]
+    for _ in range(2):
+        assert set(await take(RAIL, said)) == {"1-0", "2-0"}
+    await world.pass_time(10_000)
+    await world.check_now()
+    await world.resolve()
+    assert (await world.state(intent))[0] == "AUTHORIZED"
+    async with world.uow() as uow:
+        routes = (await RouteStore().routes_of(uow, world.caller.tenant_id)).values()
+    assert not any(each.waits for these in routes for each in these), "another adapter of the rail may well reach it"
+    before = await _deadline(world, intent)
+    await _end_waits(world, 9_000)
+    gained = await _deadline(world, intent) - before
+    assert timedelta(seconds=9_000) <= gained < timedelta(seconds=9_100)
+    assert await _events(world) == [("wait_began", "*", 0), ("wait_ended", "*", 1)]
     await world.prove()
 
 

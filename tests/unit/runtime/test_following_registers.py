@@ -35,6 +35,8 @@ class Rail:
 class Core:
     """Wants both days, again and again."""
 
+    incarnation = UUID(int=2)
+
     async def ask(self, path: str, body: bytes) -> bytes:
         await asyncio.sleep(0)
         if path.endswith("/wanted"):
