@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, Self
 import asyncpg
 
 from core.domain.context import Context
+from core.store.codecs import teach
 from core.store.slow_queries import telling_connections
 from core.store.unit_of_work import UnitOfWork
 from core.telemetry.catalogue import POOL
@@ -153,9 +154,9 @@ class Database:
 
 async def _learn_types(connection: "Connection") -> None:
     """Ask for the types of arrays now: at their first use it would be in the middle of somebody's payment."""
+    teach(connection)
     await connection.fetchrow(
-        "SELECT NULL::uuid[], NULL::text[], NULL::bytea[], NULL::boolean[], NULL::smallint[], NULL::integer[],"
-        " NULL::bigint[], NULL::timestamptz[], NULL::interval[], NULL::jsonb[]"
+        "SELECT NULL::boolean[], NULL::smallint[], NULL::timestamptz[], NULL::interval[], NULL::jsonb[]"
     )
 
 
