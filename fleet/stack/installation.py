@@ -15,6 +15,7 @@ from core.services.access.keys import (
     ANY,
     AUDIT_SCOPE,
     DEAD_LETTERS_SCOPE,
+    LIQUIDITY_SCOPE,
     RAILS_SCOPE,
     RECONCILIATION_SCOPE,
     REDRIVE_APPROVAL_SCOPE,
@@ -32,8 +33,8 @@ from fleet.stack.tenant import TENANT
 from schemas.operations import OperationType
 
 # One person runs this stack and funds its wallets: adjustments are named, for `*` does not carry them.
-# It funds wallets for trying things out, and nobody waits for a second person then.
-_CLIENT_OPERATIONS = (ANY, OperationType.MANUAL_ADJUSTMENT, ADJUSTMENT_ALONE_SCOPE)
+# It funds wallets and liquidity for trying things out, and nobody waits for a second person then.
+_CLIENT_OPERATIONS = (ANY, OperationType.MANUAL_ADJUSTMENT, ADJUSTMENT_ALONE_SCOPE, LIQUIDITY_SCOPE)
 # What people on call do. It is a key of the system's tenant: some dead letters are no tenant's.
 _OPERATOR_OPERATIONS = (
     DEAD_LETTERS_SCOPE,

@@ -10,7 +10,6 @@ from typing import Any
 from uuid import UUID
 
 import orjson
-import pytest
 
 from fleet.client import FleetClient
 from fleet.stack.stack import Stack
@@ -24,38 +23,28 @@ def block(language: str) -> str:
     return str(found)
 
 
-@pytest.fixture
-async def names(fleet: Fleet, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> dict[str, str]:
-    """What the page's words in capitals stand for, under a key that may do all of it."""
-    scopes = "*,MANUAL_ADJUSTMENT,ADJUSTMENT_ALONE,LIQUIDITY"
-    key = (await fleet("keys", "create", "--name", "treasury", "--operations", scopes, "--json")).document
-    monkeypatch.setenv("FLEET_KEY_ID", key["key_id"])
-    monkeypatch.setenv("FLEET_KEY_SECRET", key["secret"])
-    made = {}
-    for name, owner, currency in (
-        ("USD_WALLET", "mia", "USD"),
-        ("THB_WALLET", "mia", "THB"),
-        ("HOUSE", "house", "THB"),
-    ):
-        wallet = await fleet("wallets", "create", owner, "--currency", currency, "--json")
-        made[name] = wallet.document["id"]
-        fund = ("--operation", "MANUAL_ADJUSTMENT", "--amount", "200000.00", "--currency", currency)
-        assert (await fleet("intents", "create", "--wallet", made[name], *fund)).code == 0
+async def walked(fleet: Fleet, folder: Path) -> tuple[dict[str, str], Any]:
+    """Type the page's commands under the stack's own key; return what its words in capitals came to stand for."""
     (rows,) = re.findall(r"```csv\n(.*?)```", PAGE, re.DOTALL)
-    file = tmp_path / "rates.csv"
-    file.write_text(rows)
-    return made | {"rates.csv": str(file)}
-
-
-async def test_the_transcript_runs_as_it_is_written(stack: Stack, fleet: Fleet, names: dict[str, str]) -> None:
-    commands = re.findall(r"^\$ \./dev fleet (.*)$", PAGE, re.MULTILINE)
-    assert [command.split()[0] for command in commands] == ["rates"] * 3 + ["liquidity", "quotes", "quotes", "exposure"]
-    told: Any = None
-    for command in commands:
-        meant = names | ({"QUOTE": told["id"]} if told and "side" in told else {})
-        done = await fleet(*(meant.get(word, word) for word in shlex.split(command)), "--json")
+    (folder / "rates.csv").write_text(rows)
+    names, told = {"rates.csv": str(folder / "rates.csv")}, None
+    commands = re.findall(r"^\$ \./dev fleet (.*?)(?: +# (\w+))?$", PAGE, re.MULTILINE)
+    assert [command.split()[0] for command, _ in commands] == [
+        *(["wallets"] * 3), *(["intents"] * 2), *(["rates"] * 3), "liquidity", "quotes", "quotes", "exposure"
+    ]  # fmt: skip
+    for command, name in commands:
+        done = await fleet(*(names.get(word, word) for word in shlex.split(command)), "--json")
         assert (done.code, done.err) == (0, ""), command
         told = done.document
+        if name:
+            names[name] = told["id"]
+        elif command.startswith("quotes create"):
+            names["QUOTE"] = told["id"]
+    return names, told
+
+
+async def test_the_transcript_runs_as_it_is_written(stack: Stack, fleet: Fleet, tmp_path: Path) -> None:
+    names, told = await walked(fleet, tmp_path)
     usd, thb = (next(each for each in told["currencies"] if each["currency"] == code) for code in ("USD", "THB"))
     assert (usd["bought_minor"], thb["sold_minor"], thb["spread_minor"]) == (10_000, 349_518, 1757)
     if shutil.which("curl") and shutil.which("openssl"):
@@ -67,7 +56,7 @@ async def test_the_transcript_runs_as_it_is_written(stack: Stack, fleet: Fleet, 
     quote = await fleet("quotes", "create", *bought)
     assert "3500.00 THB" in quote.out
     assert "UP" in quote.out
-    async with FleetClient(stack.info.public_url, os.environ["FLEET_KEY_ID"], os.environ["FLEET_KEY_SECRET"]) as client:
+    async with FleetClient(stack.info.public_url, stack.info.key_id, stack.info.key_secret) as client:
         shown = await client.get_quote(UUID(re.findall(r"id +(\S+)", quote.out)[0]))
         for _ in range(2):
             intent = await client.exchange(shown, idempotency_key=str(shown.id), max_fee_minor=0)
@@ -82,7 +71,8 @@ async def test_the_transcript_runs_as_it_is_written(stack: Stack, fleet: Fleet, 
 
 def call_with_curl(stack: Stack, names: dict[str, str]) -> None:
     """Ask for a quote as the page does with a shell."""
-    environment = {**os.environ, "FLEET_URL": stack.info.public_url, **names}
+    told = {"FLEET_URL": "public_url", "FLEET_KEY_ID": "key_id", "FLEET_KEY_SECRET": "key_secret"}
+    environment = {**os.environ, **{name: getattr(stack.info, field) for name, field in told.items()}, **names}
     done = subprocess.run(
         ["sh", "-eu", "-c", block("sh")], env=environment, capture_output=True, timeout=30, check=False
     )
