@@ -18,7 +18,10 @@ END_DOUBTED: Final = "end_doubted"
 
 @dataclass(frozen=True, slots=True)
 class Fact:
-    """One fact about a job; `quarantine` says why it was not applied."""
+    """One fact about a job; `quarantine` says why it was not applied.
+
+    `is_new` promises that its inbox key is nowhere: its job is locked, and was seen without it since.
+    """
 
     result: Result
     body: str
@@ -26,6 +29,7 @@ class Fact:
     tenant_id: UUID
     intent_id: UUID
     quarantine: str | None
+    is_new: bool = False
 
 
 @dataclass(frozen=True, slots=True)

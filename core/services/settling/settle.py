@@ -243,7 +243,8 @@ async def _take(uow: Any, ports: SettlePorts, batch: Batch, delivery: Delivery) 
     hashed = money_hash(result, subject.provider_account)
     known = batch.known.setdefault(fact_key(result), set())
     # A lookup has no fence that would tell its rounds apart; asked again, it may be NOT_SENT again.
-    if hashed in known and not (delivery.again or result.further or _asked_again(job, result)):
+    is_new = hashed not in known
+    if not (is_new or delivery.again or result.further or _asked_again(job, result)):
         return
     if known - {hashed} and not grows(case, result):
         decision = Decision(Step.QUARANTINE, "same_fact_other_money")
@@ -258,7 +259,7 @@ async def _take(uow: Any, ports: SettlePorts, batch: Batch, delivery: Delivery) 
         decision = batch.claims.judge(case, decide_payment(case, result), result)
     known.add(hashed)
     why = decision.reason if decision.step is Step.QUARANTINE else None
-    batch.facts.append(Fact(result, delivery.body, hashed, subject.tenant_id, subject.intent_id, why))
+    batch.facts.append(Fact(result, delivery.body, hashed, subject.tenant_id, subject.intent_id, why, is_new))
     if job.id != subject.id:
         batch.closes.append((job.id, result.verdict))
     _note_end(batch, case, decision)

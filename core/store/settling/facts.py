@@ -53,8 +53,11 @@ WHERE j.intent_id = ANY($1::uuid[]) AND j.id BETWEEN $2 AND $3 AND f.job_id BETW
 """
 
 _INSERTED: Final = ("uuid", "int", "text", "bytea", "uuid", "uuid", "text", "jsonb", "uuid", "text")
-_INSERT: Final = Write(
-    f"""
+
+
+def _insert(repeat: str) -> Write:
+    return Write(
+        f"""
 made_facts AS (
     INSERT INTO fleet.facts (job_id, fence, verdict, money_hash, tenant_id, intent_id, rail, body, evidence_id,
         applied_at, quarantine)
@@ -62,12 +65,17 @@ made_facts AS (
         CASE WHEN f.quarantine IS NULL THEN now() END, f.quarantine
     FROM ({spared_rows(_INSERTED)})
         AS f(job_id, fence, verdict, money_hash, tenant_id, intent_id, rail, body, evidence_id, quarantine)
-    ON CONFLICT (job_id, fence, verdict, money_hash) DO NOTHING RETURNING job_id
+    {repeat} RETURNING job_id
 )
 """,  # noqa: S608 - a constant
-    frozenset({"facts"}),
-    "SELECT count(*) FROM made_facts",
-)
+        frozenset({"facts"}),
+        "SELECT count(*) FROM made_facts",
+    )
+
+
+_INSERT_ONCE: Final = _insert("ON CONFLICT (job_id, fence, verdict, money_hash) DO NOTHING")
+# Nearly all. What may be there is looked for before each row, and each row is written as tentative and then as meant.
+_INSERT_NEW: Final = _insert("")
 
 TOLD_AGAIN: Final = """
     ON CONFLICT (id) DO UPDATE SET closed_at = NULL, closed_by = NULL, closed_because = '', proposed_by = NULL,
@@ -130,11 +138,11 @@ async def unapplied_positives(uow: UnitOfWork, intent_ids: Sequence[UUID]) -> se
 
 
 async def insert_facts(uow: UnitOfWork, facts: Sequence[Fact]) -> None:
-    """Keep facts, applied or quarantined; a repeat changes nothing."""
+    """Keep facts, applied or quarantined; a repeat changes nothing, unless all are said to be new."""
     if not facts:
         return
     await uow.later(
-        _INSERT,
+        _INSERT_NEW if all(fact.is_new for fact in facts) else _INSERT_ONCE,
         [fact.result.job_id for fact in facts],
         spare([fact.result.fence for fact in facts]),
         spare([fact.result.verdict for fact in facts]),
