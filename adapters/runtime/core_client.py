@@ -144,7 +144,7 @@ class CoreClient:
             sent_at_s = clock_s()
             return await self._call("POST", "/internal/v1/permits", request.model_dump_json().encode())
 
-        response = _read(PermitResponse, await self._repeated(ask))
+        response = self._read(PermitResponse, await self._repeated(ask))
         if [answer.job_id for answer in response.answers] != ids:
             raise CoreRefusedError(200, "the answers are not those of the jobs that were asked for")
         return PermitReply(response.answers, sent_at_s)
@@ -158,7 +158,7 @@ class CoreClient:
         """Take facts about money that came in; a repeat is harmless."""
         path = "/internal/v1/provider-payments"
         answer = await self.ask(path, batch.model_dump_json().encode())
-        return _read(ProviderPaymentAnswers, answer)
+        return self._read(ProviderPaymentAnswers, answer)
 
     async def ask(self, path: str, body: bytes) -> bytes:
         """POST what may be repeated without harm and return the answer. Raises as `request` does."""
@@ -221,14 +221,15 @@ class CoreClient:
             raise CoreUnavailableError(f"HTTP {response.status}")
         return response.status, answer
 
-
-def _read(model: type[Answer], answer: bytes) -> Answer:
-    """Return the answer. Raises CoreUnavailableError where a front, or a newer core, said what we cannot read."""
-    try:
-        return model.model_validate_json(answer)
-    except ValidationError as error:
-        fault = error.errors(include_input=False, include_url=False, include_context=False)[0]
-        raise CoreUnavailableError(f"no {model.__name__}: {fault['type']} at {fault['loc']}") from None
+    def _read(self, model: type[Answer], answer: bytes) -> Answer:
+        """Return the answer. Raises CoreUnavailableError where a front, or a newer core, said what we cannot read."""
+        try:
+            return model.model_validate_json(answer)
+        except ValidationError as error:
+            # Nobody gets a permit by it: the core is as far away as behind a front that says nothing.
+            self._unanswered_s = clock_s()
+            fault = error.errors(include_input=False, include_url=False, include_context=False)[0]
+            raise CoreUnavailableError(f"no {model.__name__}: {fault['type']} at {fault['loc']}") from None
 
 
 async def register_until_answered(client: CoreClient, registration: RailRegistration, stop: asyncio.Event) -> bool:

@@ -6,8 +6,9 @@ from typing import Any
 import pytest
 
 from adapters.runtime import core_client, cut_off
-from adapters.runtime.core_client import CoreRefusedError, CoreUnavailableError
+from adapters.runtime.core_client import Asking, CoreRefusedError, CoreUnavailableError
 from adapters.runtime.cut_off import tell_cut_off
+from adapters.testkit.permit_server import PermitServer
 from schemas.envelope import decode_envelope
 from schemas.rails import RAIL_CUT_OFF_TYPE, RailCutOff
 from schemas.streams import results_stream
@@ -49,6 +50,20 @@ def _answered(core: core_client.CoreClient) -> Any:
         return not core.is_cut_off
 
     return answered
+
+
+async def test_what_a_front_says_in_the_cores_place_is_no_answer(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    job = a_job()
+    bench.core.know(job)
+    await bench.work(ScriptedRail(pays))
+    core = bench.started[0][2]
+    with monkeypatch.context() as fronted:
+        fronted.setattr(PermitServer, "_answer", lambda *_: "<html>maintenance</html>")
+        with pytest.raises(CoreUnavailableError, match="no PermitResponse"):
+            await core.request([job.job_id], Asking())
+    assert core.is_cut_off
+    await core.request([job.job_id], Asking())
+    assert not core.is_cut_off
 
 
 async def test_a_refusal_is_an_answer_and_an_old_failure_says_nothing(
