@@ -87,20 +87,23 @@ WHERE NOT EXISTS (SELECT FROM fleet.rail_waits w WHERE (w.rail, w.operation, w.c
 
 _SIGN: Final = "INSERT INTO fleet.permit_signs DEFAULT VALUES ON CONFLICT (tenant_id) DO UPDATE SET seen_at = now()"
 
-# As at the end of a pause, but for what was tried and proven unsent, too, and for no longer than it waited itself.
+# As at the end of a pause, but for what was tried and proven unsent, too, and for no longer than it waited itself. What
+# another wait has lasted since, the end of that one gives back: an API that is away makes its adapters say so as well.
 _END_WAITS: Final = """
 WITH ended AS (
     DELETE FROM fleet.rail_waits WHERE holds_until <= now() RETURNING rail, operation, began_at, holds_until
 ), waiting AS (
-    SELECT j.id, (SELECT max(least(e.holds_until - e.began_at, e.holds_until - j.created_at)) FROM ended e
-        WHERE e.rail = j.rail AND e.operation IN ('*', j.operation)) AS lasted
+    SELECT j.id, (SELECT max(least(e.holds_until, o.began_at) - greatest(e.began_at, j.created_at)) FROM ended e, (
+            SELECT min(w.began_at) AS began_at FROM fleet.rail_waits w
+            WHERE w.rail = j.rail AND w.operation IN ('*', j.operation) AND w.holds_until > now()
+        ) o WHERE e.rail = j.rail AND e.operation IN ('*', j.operation)) AS lasted
     FROM fleet.jobs j
     WHERE j.closed_at IS NULL AND j.state IN ('READY', 'QUEUED') AND j.kind NOT IN ('inquire', 'cancel')
         AND EXISTS (SELECT FROM ended e WHERE e.rail = j.rail AND e.operation IN ('*', j.operation)
             AND j.created_at < e.holds_until)
     ORDER BY j.id FOR NO KEY UPDATE OF j
 ), extended AS (
-    UPDATE fleet.jobs j SET deadline = j.deadline + w.lasted FROM waiting w WHERE j.id = w.id
+    UPDATE fleet.jobs j SET deadline = j.deadline + w.lasted FROM waiting w WHERE j.id = w.id AND w.lasted > '0'
     RETURNING j.intent_id, j.deadline, j.rail, j.operation
 ), held AS (
     SELECT i.id, x.deadline FROM fleet.intents i JOIN extended x ON x.intent_id = i.id

@@ -119,6 +119,27 @@ async def test_payments_whose_adapters_do_not_reach_the_core_expire_not_and_get_
     await world.prove()
 
 
+@pytest.mark.parametrize("first", ["permits", "adapters"])
+async def test_of_waits_at_the_same_time_each_moment_is_given_back_once(world: World, first: str) -> None:
+    """An API that is away makes its adapters say so, too, and the two waits end seconds apart."""
+    await world.register()
+    intent = await world.pay(await world.wallet(1000))
+    for cause, ago_s in (("permits", 9_000), ("adapters", 8_990)):
+        async with world.uow() as uow:
+            await rails.note_waits(uow, RAIL, ["*"], cause, 600)
+        began = "UPDATE fleet.rail_waits SET began_at = now() - make_interval(secs => $1) WHERE cause = $2"
+        await world.admin.execute(began, ago_s, cause)
+    await world.admin.execute("UPDATE fleet.jobs SET created_at = created_at - interval '9100 seconds'")
+    before = await _deadline(world, intent)
+    for causes in ([first], ["permits", "adapters"]):
+        over = "UPDATE fleet.rail_waits SET holds_until = now() WHERE cause = ANY ($1)"
+        await world.admin.execute(over, causes)
+        async with world.uow() as uow:
+            assert await rails.end_waits(uow) == 1
+    gained = await _deadline(world, intent) - before
+    assert timedelta(seconds=9_000) <= gained < timedelta(seconds=9_100)
+
+
 async def test_where_no_api_says_so_yet_a_deadline_counts_as_ever(world: World) -> None:
     """An older release's APIs say nothing."""
     await world.register()
