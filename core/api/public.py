@@ -34,11 +34,13 @@ from core.api.requests import (
     BATCH_BODY_MAX_BYTES,
     Page,
     SignedAndUnspent,
+    has_nul,
     parse,
     path_id,
     query_of,
     read_body,
     refusal_of,
+    require_no_nul,
 )
 from core.api.reviews import ReviewRoutes
 from core.api.signed_routes import Route, SignedRoutes
@@ -148,14 +150,20 @@ class _Routes(SignedRoutes):
     async def create_intents(self, request: Request) -> Response:
         """Ask for up to 1,000 payments; each has its own key and its own result."""
         caller, body = await self._signed_alone(request, BATCH_BODY_MAX_BYTES)
-        batch = parse(IntentBatchRequest, body, request.headers.get("content-type"))
+        # What cannot be stored refuses its own item alone, so the batch is not looked through for it as a whole.
+        batch = parse(IntentBatchRequest, body, request.headers.get("content-type"), sealed=True)
+        nul = has_nul(body)
         answers: dict[int, Accepted | Exception] = {}
         valid: dict[int, tuple[str, IntentRequest]] = {}
         for place, item in enumerate(batch.items):
             try:
                 checked = _BATCH_ITEM.validate_python(item)
+                if nul:
+                    require_no_nul(item)
             except ValidationError as error:
                 answers[place] = refusal_of(error)
+            except Refusal as refusal:
+                answers[place] = refusal
             else:
                 valid[place] = checked.idempotency_key, checked.intent
         answers |= zip(

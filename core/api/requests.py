@@ -155,10 +155,24 @@ def parse(
         made = model.model_validate_json(body)
     except ValidationError as error:
         raise refusal_of(error) from error
-    if not sealed and b"\\u0000" in body and _NUL.search(body):
-        field = _place_of_nul(orjson.loads(body))
-        raise Refusal("invalid_request", f"{field or 'body'}: the character U+0000 cannot be stored", field=field)
+    if not sealed and has_nul(body):
+        raise _refusal_of_nul(_place_of_nul(orjson.loads(body)))
     return made
+
+
+def has_nul(body: bytes) -> bool:
+    """Tell whether a text of the JSON may have U+0000."""
+    return b"\\u0000" in body and _NUL.search(body) is not None
+
+
+def require_no_nul(told: Any) -> None:
+    """Raise Refusal `invalid_request` where a text in what was told has U+0000, which PostgreSQL stores in no text."""
+    if (field := _place_of_nul(told)) is not None:
+        raise _refusal_of_nul(field)
+
+
+def _refusal_of_nul(field: str | None) -> Refusal:
+    return Refusal("invalid_request", f"{field or 'body'}: the character U+0000 cannot be stored", field=field)
 
 
 def _require_each_name_once(body: bytes) -> None:

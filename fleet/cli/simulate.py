@@ -146,7 +146,8 @@ def _ask(rail: str, url: str, method: str, path: str, body: Any = None) -> Any:
     try:
         with httpx.Client(base_url=address, timeout=10, trust_env=False) as http:
             answer = http.request(method, f"{_CONTROLS.get(rail, '/_control')}/{path.lstrip('/')}", json=body)
-            told = orjson.loads(answer.content)
+            # A path that is none is refused in plain text.
+            told = orjson.loads(answer.content) if answer.is_success else None
     except (httpx.HTTPError, httpx.InvalidURL, orjson.JSONDecodeError) as error:
         text = f"the simulator of {rail} at {address} gave no usable answer ({type(error).__name__}): does it run?"
         raise CommandError("simulator_unreachable", text, ExitCode.UNREACHABLE) from error

@@ -21,6 +21,7 @@ async def test_a_fault_is_scripted_listed_and_cleared_for_each_provider(fleet: F
 
 async def test_a_wrong_call_is_one_line_with_a_code(fleet: Fleet, stack: Stack) -> None:
     (await fleet("simulate", "sbp", "control", "orders/NEVER/pay")).must_fail(3, "simulator_refused")
+    (await fleet("simulate", "sbp", "control", "no-such-path")).must_fail(3, "simulator_refused")
     (await fleet("simulate", "sbp", "control", "orders/X/pay", "--send", "{")).must_fail(2, "malformed_json")
     (await fleet("simulate", "sbp", "book", "--url", "http://127.0.0.1:9")).must_fail(4, "simulator_unreachable")
     (await fleet("simulate", "sbp", "book", "--url", "nonsense")).must_fail(4, "simulator_unreachable")

@@ -38,6 +38,7 @@ async def test_a_batch_of_bad_items_answers_each_with_its_code_and_changes_nothi
         (payout(wallet, operation="EXCHANGE"), "counterparty_missing"),
         (payout(wallet, message="x" * 141), "invalid_request"),
         (payout(wallet, reference="\n"), "invalid_request"),
+        (payout(wallet, message="U+0000: \0"), "invalid_request"),
         (None, "invalid_request"),
         ("text", "invalid_request"),
     ]
