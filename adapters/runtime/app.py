@@ -21,6 +21,7 @@ from adapters.runtime.timing import TimingRefusedError
 from adapters.runtime.waits import tell_waits
 from adapters.runtime.watching import CoreListener
 from adapters.runtime.worker import Worker, WorkerSettings
+from schemas.faults import fault_of
 from wire.client import StreamServers
 from wire.environment import SettingsError
 from wire.health import Health
@@ -44,7 +45,9 @@ def run(make_rail: Callable[[RuntimeSettings], Rail]) -> None:
         if not uvloop.run(serve(make_rail, settings)):
             raise SystemExit(1)
     except ValidationError as error:
-        wrong = ", ".join(".".join(str(part) for part in each["loc"]) for each in error.errors())
+        # By its name and what it takes; pydantic's own lines would show the value, which may be a secret.
+        faults = (fault_of(each) for each in error.errors(include_url=False, include_input=False))
+        wrong = "; ".join(": ".join(filter(None, (fault.field, fault.words))) for fault in faults)
         _refuse(f"these settings are missing or wrong: {wrong}")
     except (TimingRefusedError, CoreRefusedError, SettingsError) as error:
         _refuse(str(error))

@@ -32,7 +32,7 @@ class RuntimeSettings(EnvironmentSettings):
     """Stable over restarts and unique among the rail's adapters: the host or the pod."""
     shards: int = Field(1, ge=1, le=SHARDS_MAX, alias="FLEET_SHARDS")
     """Into how many parts the core spreads the rail's jobs (its FLEET_RAIL_SHARDS)."""
-    read_shards: str = Field("", alias="FLEET_READ_SHARDS")
+    read_shards: str = Field("", pattern=r"^( *[0-9]* *(,|$))*$", alias="FLEET_READ_SHARDS")
     """Which parts this instance reads, such as `0,2`; empty for all."""
     send_by_s: float = Field(5.0, gt=0, alias="FLEET_SEND_BY_S")
     call_total_s: float = Field(10.0, gt=0, alias="FLEET_CALL_TOTAL_S")
