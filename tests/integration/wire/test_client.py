@@ -26,6 +26,8 @@ async def test_a_cancelled_task_ends_wherever_in_a_command_the_cancellation_find
         for each in left:
             each.cancel()
         assert not left, f"the cancellation was lost {steps} steps of the loop after the start"
+    mine = [each for each in await client.client_list() if each["name"] == "cancelled"]
+    assert len(mine) == 1, "each command gives its connection back, however it ends"
     await client.aclose()
 
 
@@ -52,6 +54,19 @@ async def test_a_command_whose_answer_is_lost_was_sent_once_and_the_next_one_fin
         await client.ping()
         await client.aclose()
     assert told.count(b"INCRBY") == 1
+
+
+async def test_what_follows_a_command_that_was_cancelled_half_written_gets_its_own_answer(fresh_redis: str) -> None:
+    client = connect_redis(fresh_redis, "halved")
+    for steps in range(1, 8):
+        assert await client.echo("before") == b"before"
+        task = asyncio.ensure_future(client.echo("first!" * 2_000_000))
+        for _ in range(steps):
+            await asyncio.sleep(0)
+        task.cancel()
+        await asyncio.wait([task])
+        assert await client.echo("second") == b"second"
+    await client.aclose()
 
 
 async def test_an_answer_that_comes_too_late_is_no_other_commands(fresh_redis: str) -> None:
