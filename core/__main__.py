@@ -9,10 +9,11 @@ import logging
 import signal
 import sys
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from typing import Any, Final
 
+import asyncpg
 import uvloop
 from pydantic import ValidationError
 
@@ -77,7 +78,14 @@ async def _run(settings: Settings, roles: Mapping[str, _Role]) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopping.set)
     end_tracing = start_tracing(_name_of(tuple(roles)))
-    async with open_core(settings) as core, _health(core):
+    async with AsyncExitStack() as stack:
+        try:
+            core = await stack.enter_async_context(open_core(settings))
+        except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as kept_out:
+            why = " ".join(str(kept_out).split())
+            sys.stderr.write(f"core: PostgreSQL does not let us in: {type(kept_out).__name__}: {why}\n")
+            return 1
+        await stack.enter_async_context(_health(core))
         tasks = {asyncio.create_task(run(core, stopping), name=name) for name, run in roles.items()}
         waiting, watching = asyncio.create_task(stopping.wait()), asyncio.create_task(watch_event_loop())
         await asyncio.wait({*tasks, waiting}, return_when=asyncio.FIRST_COMPLETED)

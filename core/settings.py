@@ -2,14 +2,14 @@
 
 import base64
 import binascii
-from typing import Annotated
+from typing import Annotated, Self
 from urllib.parse import urlsplit
 
-from pydantic import AliasChoices, Field, SecretStr, field_validator
+from pydantic import AliasChoices, Field, SecretStr, field_validator, model_validator
 from pydantic_settings import SettingsConfigDict
 
-from schemas.streams import SHARDS_MAX, Part, parts_of
-from wire.environment import EnvironmentSettings
+from schemas.streams import RAIL_PATTERN, SHARDS_MAX, Part, parts_of
+from wire.environment import EnvironmentSettings, PostgresUrl, RedisUrl
 
 Seconds = Annotated[int | float, Field(gt=0)]
 
@@ -19,19 +19,19 @@ class Settings(EnvironmentSettings):
 
     model_config = SettingsConfigDict(env_prefix="FLEET_", extra="ignore", frozen=True)
 
-    database_url: Annotated[SecretStr, Field(validation_alias="DATABASE_URL")]
+    database_url: Annotated[PostgresUrl, Field(validation_alias="DATABASE_URL")]
     """Application role: confined to one tenant per transaction."""
-    database_worker_url: Annotated[SecretStr, Field(validation_alias="DATABASE_WORKER_URL")]
+    database_worker_url: Annotated[PostgresUrl, Field(validation_alias="DATABASE_WORKER_URL")]
     """Worker role: background work and the internal API, for every tenant."""
     database_direct_url: Annotated[
-        SecretStr | None, Field(validation_alias=AliasChoices("DATABASE_DIRECT_URL"), default=None)
+        PostgresUrl | None, Field(validation_alias=AliasChoices("DATABASE_DIRECT_URL"), default=None)
     ]
     """Worker role without a pooler between: LISTEN and session locks. Default: the worker's."""
-    database_read_url: Annotated[SecretStr | None, Field(validation_alias="DATABASE_READ_URL", default=None)]
+    database_read_url: Annotated[PostgresUrl | None, Field(validation_alias="DATABASE_READ_URL", default=None)]
     """Application role on a standby, for lists, histories and statements: a little old. Default: the primary."""
     read_behind_max_s: Annotated[int | float, Field(gt=0, le=30)] = 10
     """A standby whose replay is further behind is not read."""
-    redis_url: Annotated[SecretStr, Field(validation_alias="REDIS_URL")]
+    redis_url: Annotated[RedisUrl, Field(validation_alias="REDIS_URL")]
     """The core's own user (`wire.acl.core_rules`): it alone creates groups and loads functions."""
     master_key: SecretStr
     """Base64 of 32 bytes; wraps the keys of subjects and encrypts secrets."""
@@ -176,10 +176,24 @@ class Settings(EnvironmentSettings):
             raise ValueError("FLEET_MASTER_KEY must be 32 bytes in base64: openssl rand -base64 32")
         return value
 
+    @model_validator(mode="after")
+    def _goes_on_below_where_it_stops(self) -> Self:
+        if self.backlog_low >= self.backlog_high:
+            raise ValueError(f"FLEET_BACKLOG_LOW has to be less than FLEET_BACKLOG_HIGH, which is {self.backlog_high}")
+        return self
+
     @property
     def direct_url(self) -> str:
         """Return the URL for LISTEN, migrations and session locks."""
         return (self.database_direct_url or self.database_worker_url).get_secret_value()
+
+    @field_validator("rails")
+    @classmethod
+    def _are_rails(cls, value: str) -> str:
+        names = [name.strip() for name in value.split(",") if name.strip()]
+        if not names or not all(RAIL_PATTERN.fullmatch(name) for name in names):
+            raise ValueError("names no rail, or one that cannot be: separate them by commas, such as promptpay,sbp")
+        return value
 
     @field_validator("rail_shards")
     @classmethod

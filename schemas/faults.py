@@ -18,6 +18,7 @@ _PATTERNS: Final = {
     r"^[0-9]{1,12}(\.[0-9]{1,12})?$": 'is no rate: write a decimal number in quotes, such as "35.27"',
     r"^[A-Z0-9-]{1,35}$": "is no such id: 1 to 35 capital letters, digits and '-'",
     r"^[0-9]{3}-[0-9]{10,15}$": "is no account: the bank's three digits, '-' and 10 to 15 digits",
+    r"^[^;\s]([^;\x00-\x1f]*[^;\s])?$": "is empty, or has a character that it may not have, such as ;",
     r"^[^\x00]*$": "may not have the character U+0000",
     r"^[^\x00]*\S[^\x00]*$": "is empty: say why, in words",
 }

@@ -4,15 +4,44 @@ Secrets of containers come as files, so that no inspection of a process or of it
 """
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Annotated
 
+from pydantic import AfterValidator, SecretStr
 from pydantic_settings import BaseSettings, EnvSettingsSource, PydanticBaseSettingsSource
 from pydantic_settings.exceptions import SettingsError
 
-__all__ = ["EnvironmentSettings", "SettingsError", "read_variable"]
+__all__ = ["EnvironmentSettings", "PostgresUrl", "RedisUrl", "SettingsError", "read_variable"]
 
 SUFFIX = "_FILE"
+
+
+def _by(words: str, *schemes: str) -> Callable[[SecretStr], SecretStr]:
+    def checked(address: SecretStr) -> SecretStr:
+        scheme, divided, rest = address.get_secret_value().partition("://")
+        if scheme not in schemes or not (divided and rest):
+            raise ValueError(words)
+        return address
+
+    return checked
+
+
+PostgresUrl = Annotated[
+    SecretStr,
+    AfterValidator(
+        _by("is no address of PostgreSQL: write postgresql://USER:PASSWORD@HOST/DATABASE", "postgresql", "postgres")
+    ),
+]
+RedisUrl = Annotated[
+    SecretStr,
+    AfterValidator(
+        _by(
+            "is no address of Redis or Valkey: write redis://USER:PASSWORD@HOST:PORT/0 (docs/redis.md)",
+            *("redis", "rediss", "unix", "redis-sentinel", "rediss-sentinel", "redis-cluster", "rediss-cluster"),
+        )
+    ),
+]
 
 
 def read_variable(name: str, environ: Mapping[str, str] | None = None) -> str:

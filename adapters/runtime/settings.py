@@ -11,7 +11,7 @@ from adapters.runtime.breaker import BreakerSettings
 from adapters.runtime.rate import RateSettings
 from schemas.rails import Timing
 from schemas.streams import SHARDS_MAX, Part, parts_of
-from wire.environment import EnvironmentSettings
+from wire.environment import EnvironmentSettings, RedisUrl
 
 
 def networks_of(text: str) -> tuple[IPv4Network | IPv6Network, ...]:
@@ -24,7 +24,7 @@ class RuntimeSettings(EnvironmentSettings):
 
     model_config = SettingsConfigDict(extra="ignore", populate_by_name=True)
 
-    redis_url: SecretStr = Field(alias="REDIS_URL")
+    redis_url: RedisUrl = Field(alias="REDIS_URL")
     core_internal_url: str = Field(alias="CORE_INTERNAL_URL")
     core_key_id: str = Field(alias="CORE_KEY_ID")
     core_key_secret: SecretStr = Field(alias="CORE_KEY_SECRET")

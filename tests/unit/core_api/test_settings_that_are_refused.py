@@ -17,3 +17,44 @@ def test_settings_that_are_missing_or_wrong_are_named_as_they_are_set_and_no_val
     assert "FLEET_MASTER_KEY: is missing: set it" in told
     assert "FLEET_ACCEPT_BATCH: is no whole number: write digits alone" in told
     assert "many" not in told
+
+
+_GOOD = {
+    "DATABASE_URL": "postgresql://127.0.0.1:1/x",
+    "DATABASE_WORKER_URL": "postgresql://127.0.0.1:1/x",
+    "REDIS_URL": "redis://127.0.0.1:1/0",
+    "FLEET_MASTER_KEY": "a2tra2tra2tra2tra2tra2tra2tra2tra2tra2tra2s=",
+}
+
+
+@pytest.mark.parametrize(
+    ("changed", "told"),
+    [
+        ({"DATABASE_URL": "mysql://root:hidden@x/y"}, "DATABASE_URL: is no address of PostgreSQL"),
+        ({"DATABASE_READ_URL": "hidden"}, "DATABASE_READ_URL: is no address of PostgreSQL"),
+        ({"REDIS_URL": "http://hidden"}, "REDIS_URL: is no address of Redis or Valkey"),
+        ({"FLEET_RAILS": ""}, "FLEET_RAILS: names no rail"),
+        ({"FLEET_RAILS": "promptpay,Hidden"}, "FLEET_RAILS: names no rail, or one that cannot be"),
+        ({"FLEET_BACKLOG_HIGH": "100"}, "FLEET_BACKLOG_LOW has to be less than FLEET_BACKLOG_HIGH, which is 100"),
+    ],
+)
+def test_a_setting_that_cannot_be_is_refused_before_anything_is_opened(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], changed: dict[str, str], told: str
+) -> None:
+    for name, value in (_GOOD | changed).items():
+        monkeypatch.setenv(name, value)
+    assert main(["relay"]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith(f"core: settings are missing or wrong: {told}")
+    assert "idden" not in said
+
+
+def test_a_database_that_is_not_there_is_said_in_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, value in _GOOD.items():
+        monkeypatch.setenv(name, value)
+    assert main(["relay"]) == 1
+    said = capsys.readouterr().err
+    assert said.startswith("core: PostgreSQL does not let us in: ConnectionRefusedError")
+    assert said.count("\n") == 1

@@ -18,6 +18,7 @@ def _never(_: RuntimeSettings) -> Rail:
     [
         ("FLEET_READ_SHARDS", "7", "FLEET_READ_SHARDS names no part below FLEET_SHARDS"),
         ("FLEET_READ_SHARDS", "0,x", "FLEET_READ_SHARDS: is not written as it has to be"),
+        ("REDIS_URL", "http://hidden", "REDIS_URL: is no address of Redis or Valkey"),
         ("FLEET_BATCH", "many", "FLEET_BATCH: is no whole number"),
         ("FLEET_CALLBACK_ALLOWED", "nowhere", "FLEET_CALLBACK_ALLOWED: 'nowhere'"),
     ],
