@@ -190,9 +190,8 @@ class Settings(EnvironmentSettings):
     @field_validator("rails")
     @classmethod
     def _are_rails(cls, value: str) -> str:
-        names = [name.strip() for name in value.split(",") if name.strip()]
-        if not names or not all(RAIL_PATTERN.fullmatch(name) for name in names):
-            raise ValueError("names no rail, or one that cannot be: separate them by commas, such as promptpay,sbp")
+        if not all(RAIL_PATTERN.fullmatch(name.strip()) for name in value.split(",") if name.strip()):
+            raise ValueError("names a rail that cannot be: separate them by commas, such as promptpay,sbp")
         return value
 
     @field_validator("rail_shards")
