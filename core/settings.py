@@ -190,7 +190,7 @@ class Settings(EnvironmentSettings):
     @field_validator("rails")
     @classmethod
     def _are_rails(cls, value: str) -> str:
-        if not all(RAIL_PATTERN.fullmatch(name.strip()) for name in value.split(",") if name.strip()):
+        if not all(map(RAIL_PATTERN.fullmatch, _parts(value))):
             raise ValueError("names a rail that cannot be: separate them by commas, such as promptpay,sbp")
         return value
 
@@ -209,15 +209,20 @@ class Settings(EnvironmentSettings):
     @property
     def rail_names(self) -> tuple[str, ...]:
         """Return the rails as names."""
-        return tuple(name.strip() for name in self.rails.split(",") if name.strip())
+        return tuple(_parts(self.rails))
 
 
 def shard_counts(text: str) -> dict[str, int]:
     """Return over how many streams each named rail is spread. Raises ValueError for what is no such list."""
     counts = {}
-    for each in filter(None, (part.strip() for part in text.split(","))):
+    for each in _parts(text):
         rail, _, count = each.partition("=")
         if not (count.isascii() and count.isdigit() and 1 <= int(count) <= SHARDS_MAX):
             raise ValueError(f"FLEET_RAIL_SHARDS takes rail=count, 1 to {SHARDS_MAX}: promptpay=4")
         counts[rail.strip()] = int(count)
     return counts
+
+
+def _parts(text: str) -> list[str]:
+    """Return what stands between the commas."""
+    return [part.strip() for part in text.split(",") if part.strip()]

@@ -24,6 +24,11 @@ TOLERANCE_S = 300
 """A timestamp may differ from the server's clock by this much, either way."""
 
 
+def digest_of(body: bytes) -> str:
+    """Return the hexadecimal SHA-256 of a body, as the canonical text has it."""
+    return hashlib.sha256(body).hexdigest()
+
+
 def canonical(
     *,
     method: str,
@@ -43,7 +48,7 @@ def canonical(
     `digest` is the SHA-256 of a body whose bytes are not at hand.
     """
     sorted_query = "&".join(sorted(part for part in query.split("&") if part))
-    digest = digest or hashlib.sha256(body).hexdigest()
+    digest = digest or digest_of(body)
     told = "" if on_behalf_of is None else f"\n{on_behalf_of}"
     if idempotency_key is not None:
         told = f"\n{on_behalf_of or ''}\n{idempotency_key}"

@@ -92,7 +92,7 @@ async def serve(make_rail: Callable[[RuntimeSettings], Rail], settings: RuntimeS
         if not await register_until_answered(core, rail.registration(), stop):
             return True
         if settings.callback_port and isinstance(rail, ReceivesCallbacks):
-            receiver = CallbackReceiver(rail, core, _callback_settings(settings, rail.registration().rail))
+            receiver = CallbackReceiver(rail, core, _callback_settings(settings, name))
             await receiver.start(settings.callback_host, settings.callback_port)
             stack.push_async_callback(receiver.stop)
         beside: dict[str, Coroutine[Any, Any, None]] = {

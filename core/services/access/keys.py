@@ -20,7 +20,7 @@ from core.services.vault_port import Vault
 from schemas.api import OnBehalfOf
 from schemas.limits import QuotaObject
 from schemas.operations import OperationType
-from wire.signing import TOLERANCE_S, canonical, verify
+from wire.signing import TOLERANCE_S, canonical, digest_of, verify
 
 _READS: Final = frozenset({"GET", "HEAD"})
 """Methods that change nothing."""
@@ -290,13 +290,15 @@ class Authenticator:
             raise replayed()
 
     async def _signer(self, request: SignedRequest) -> Caller:
-        key = request.idempotency_key
+        digest = request.digest or digest_of(request.body)
         # A caller that does not sign its Idempotency-Key is heard too; one that does is heard under no other key.
-        texts = [_text(request, None)] if key is None else [_text(request, key), _text(request, None)]
+        told = dict.fromkeys((request.idempotency_key, None))
         came_at_s = time.monotonic()
         for since_s in (came_at_s - self._fresh_s, came_at_s):
             live = await self._key(request.key_id, since_s)
-            if live is not None and any(verify(live.secrets, text, request.signature) for text in texts):
+            if live is not None and any(
+                verify(live.secrets, _text(request, digest, key), request.signature) for key in told
+            ):
                 return live.caller
         raise _unauthenticated("no live key made this signature: see docs/signing.md")
 
@@ -479,7 +481,7 @@ def _binding(key_id: str) -> str:
     return f"service-key:{key_id}"
 
 
-def _text(request: SignedRequest, idempotency_key: str | None) -> bytes:
+def _text(request: SignedRequest, digest: str, idempotency_key: str | None) -> bytes:
     return canonical(
         method=request.method,
         path=request.path,
@@ -490,7 +492,7 @@ def _text(request: SignedRequest, idempotency_key: str | None) -> bytes:
         nonce=request.nonce,
         on_behalf_of=request.on_behalf_of,
         idempotency_key=idempotency_key,
-        digest=request.digest,
+        digest=digest,
     )
 
 
