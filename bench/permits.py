@@ -37,7 +37,7 @@ from fleet.stack.stack import WORKER, Stack
 from schemas.permits import PermitAnswer, PermitRequest
 from schemas.rails import Timing
 from wire.client import StreamServers
-from wire.memory import collect_rarely
+from wire.memory import settle_memory
 
 _RAIL = "noop"
 _GOAL = 1.15
@@ -85,7 +85,7 @@ class Unthrottled:
 
 async def run(total: int = 5_000, rounds: int = 3) -> list[Measurement]:
     """Measure `rounds` rounds of either kind over `total` payments each, and what the first costs more."""
-    collect_rarely()
+    settle_memory()
     async with bench_stack() as (stack, load, database), AsyncExitStack() as closing:
         await _stand_aside(stack)
         key = json.loads((stack.home / "keys.json").read_text())[_RAIL]

@@ -30,7 +30,7 @@ from schemas.rails import EvidenceItem, Timing
 from schemas.streams import ADAPTERS_GROUP, jobs_stream, results_stream
 from wire import functions
 from wire.client import StreamServers, connect_redis
-from wire.memory import collect_rarely
+from wire.memory import settle_memory
 
 RAIL = "noop"
 _PEER_JOBS = 3_000
@@ -91,7 +91,7 @@ async def run(jobs: int = 20_000) -> list[Measurement]:
             server.start()
             url = server.admin_url
         # As every adapter's main program does; it serves the raw loop as well.
-        collect_rarely()
+        settle_memory()
         try:
             # In turns, so that what else the machine does meets both alike.
             rounds = [(await _raw(url, jobs), await _ours(url, jobs)) for _ in range(_ROUNDS)]

@@ -25,7 +25,7 @@ from wire.client import StreamServers
 from wire.environment import SettingsError
 from wire.health import Health
 from wire.logs import log_json_lines
-from wire.memory import collect_rarely
+from wire.memory import settle_memory
 from wire.pulse import watch_event_loop
 from wire.tracing import start_tracing
 
@@ -61,7 +61,7 @@ def main(arguments: list[str] | None = None) -> int:
     except SettingsError as error:
         sys.stderr.write(f"core: {error}\n")
         return 2
-    collect_rarely()
+    settle_memory()
     return uvloop.run(_run(settings, {role: _role(role) for role in roles}))
 
 

@@ -20,7 +20,7 @@ from fleet.stack.provision import RoleUrls, Secrets, create_database, drop_datab
 from tests.support.databases import Databases, open_databases
 from tests.support.servers import postgres_server, redis_7_server, redis_server
 from tests.support.warm_sessions import warm_connection
-from wire.memory import collect_rarely
+from wire.memory import settle_memory
 
 # What a suite that rails share found wrong is shown as values, as in a test of its own.
 pytest.register_assert_rewrite("adapters.testkit")
@@ -60,7 +60,7 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_collection_finish() -> None:
     """Look for garbage only among what the tests make: walking all of the tests and modules took half of collecting."""
     gc.enable()
-    collect_rarely()
+    settle_memory()
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

@@ -26,7 +26,7 @@ from wire.client import StreamServers
 from wire.environment import SettingsError
 from wire.health import Health
 from wire.logs import log_json_lines
-from wire.memory import collect_rarely
+from wire.memory import settle_memory
 from wire.pulse import watch_event_loop
 from wire.tracing import start_tracing
 
@@ -41,7 +41,7 @@ def run(make_rail: Callable[[RuntimeSettings], Rail]) -> None:
     try:
         settings = RuntimeSettings()
         log_json_lines(settings.consumer_name)
-        collect_rarely()
+        settle_memory()
         if not uvloop.run(serve(make_rail, settings)):
             raise SystemExit(1)
     except ValidationError as error:
