@@ -9,10 +9,11 @@ import signal
 import tempfile
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import httpx
 import pytest
@@ -26,6 +27,7 @@ from fleet.demo.payments_file import PaymentLine
 from fleet.demo.runner import Run, look, run_payments
 from fleet.proof import Proof, prove
 from fleet.stack.stack import Stack, StackPlan, running
+from schemas.events import IntentState
 from schemas.streams import ADAPTERS_GROUP, jobs_stream
 from wire.client import connect_redis
 
@@ -227,15 +229,21 @@ def restarts_by_rail(fleet: Fleet) -> Counter[str]:
     return found
 
 
-async def check(fleet: Fleet, run: Run, sent: int, *, refused: bool = False) -> None:
-    """Hold a run to the invariants I1 to I7."""
+async def check(
+    fleet: Fleet, run: Run, sent: int, *, refused: bool = False, on_their_way: Collection[UUID] = ()
+) -> None:
+    """Hold a run to the invariants I1 to I7.
+
+    What was `on_their_way` as the core went, and stayed away past their deadlines, may have expired unsent (ADR 19).
+    """
     await fleet.until_decided(run)
     proof = await fleet.proof()
     assert proof.holds, proof
     assert len(run.accepted) == sent, "every payment that was answered 2xx exists"
     assert run.refused == []
     assert run.ends["UNRESOLVED"] == 0
+    given_up = [each for each in on_their_way if (await fleet.client.get_intent(each)).state is IntentState.EXPIRED]
     # What the provider failed before paying is failed; everything else is paid.
-    assert run.ends["SETTLED"] == sent - refused, run
+    assert run.ends["SETTLED"] == sent - refused - len(given_up), run
     for intent_id in run.accepted:
         assert (await fleet.client.get_intent(intent_id)).id == intent_id

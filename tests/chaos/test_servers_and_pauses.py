@@ -5,6 +5,7 @@ import os
 import random
 import signal
 from typing import Any
+from uuid import UUID
 
 import pytest
 from redis.asyncio import Redis
@@ -112,9 +113,10 @@ async def test_an_api_away_past_the_deadline_voids_nothing_that_waits_for_permit
     os.kill(api, signal.SIGSTOP)
     unsent, left_s = await _unsent(fleet)
     assert unsent, "all were sent: the test would prove nothing"
+    on_their_way = await _permitted(fleet)
     await asyncio.sleep(left_s + fleet.stack.plan.profile.claim_idle_s + 2)
     os.kill(api, signal.SIGCONT)
-    await check(fleet, await task, 200)
+    await check(fleet, await task, 200, on_their_way=on_their_way)
 
 
 @pytest.mark.long
@@ -138,9 +140,19 @@ async def test_adapters_that_the_core_cannot_be_reached_from_void_nothing_that_w
         way.part()
         unsent, left_s = await _unsent(fleet)
         assert unsent, "all were sent: the test would prove nothing"
+        on_their_way = await _permitted(fleet)
         await asyncio.sleep(left_s + fleet.stack.plan.profile.claim_idle_s + 2)
         way.join()
-        await check(fleet, await task, 200)
+        await check(fleet, await task, 200, on_their_way=on_their_way)
+
+
+async def _permitted(fleet: Fleet) -> set[UUID]:
+    """Return what has a permit and no end: whether its answer was read is known to the adapter alone."""
+    async with fleet.database.unit_of_work(Context(None, "chaos")) as uow:
+        rows = await uow.connection.fetch(
+            "SELECT intent_id FROM fleet.jobs WHERE closed_at IS NULL AND kind = 'pay' AND fence > 0"
+        )
+    return {row["intent_id"] for row in rows}
 
 
 async def _unsent(fleet: Fleet) -> tuple[int, float]:
