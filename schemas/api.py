@@ -8,7 +8,7 @@ from uuid import UUID
 from pydantic import Discriminator, Field, Tag, model_validator
 
 from schemas.announced_returns import ReturnedView
-from schemas.base import Contract
+from schemas.base import Contract, Flag
 from schemas.codes.payable import MAX_CODE_CHARACTERS, CodeKind
 from schemas.collections import NextAction
 from schemas.events import IntentState
@@ -95,7 +95,7 @@ class IntentRequest(Contract):
     liquidity of its currency, or to suspense."""
     quote_id: UUID | None = None
     """Of EXCHANGE: the quote to use; wallets, amount and currency are those that it says."""
-    requires_monitoring: bool = False
+    requires_monitoring: Flag = False
     """Hold the money and wait for a decision of another key before the payment goes on."""
     on_behalf_of: OnBehalfOf | None = None
 

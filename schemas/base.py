@@ -3,7 +3,15 @@
 from datetime import UTC, date, datetime
 from typing import Annotated, Any, Self
 
-from pydantic import AfterValidator, AwareDatetime, BaseModel, BeforeValidator, ConfigDict, GetJsonSchemaHandler
+from pydantic import (
+    AfterValidator,
+    AwareDatetime,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    GetJsonSchemaHandler,
+)
 from pydantic_core import CoreSchema, PydanticCustomError
 
 from schemas.docstrings import attribute_docstrings
@@ -75,3 +83,5 @@ DAY_AS_WRITTEN = BeforeValidator(_written_day)
 Day = Annotated[date, DAY_AS_WRITTEN]
 AnyMoment = Annotated[AwareDatetime, MOMENT_AS_WRITTEN, AfterValidator(_on_the_calendar)]
 """Any moment that there is in UTC, and so one that can be stored, or looked before and behind."""
+Flag = Annotated[bool, Field(strict=True)]
+"""True or false and nothing like it: of "no", 1 or "off" a reader in another language makes something else."""

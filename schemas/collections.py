@@ -7,7 +7,7 @@ from uuid import UUID
 
 from pydantic import Field
 
-from schemas.base import AnyMoment, Contract, Day
+from schemas.base import AnyMoment, Contract, Day, Flag
 from schemas.jobs import AmountMinor, CurrencyCode
 
 TRANSACTION_LENGTH_MAX: Final = 64
@@ -96,7 +96,7 @@ class ProviderPayment(Contract):
     reference: Annotated[str, Field(max_length=64)] = ""
     """The reference of ours that the payer's payment carried; empty where it carried none."""
     source: PaymentSource
-    confirmed: bool = False
+    confirmed: Flag = False
     """Of a callback: whether its signature covers every field above, or the status was read again before. Otherwise
     nothing is credited before the core has asked."""
     occurred_at: AnyMoment

@@ -7,7 +7,7 @@ from uuid import UUID
 
 from pydantic import Field, model_validator
 
-from schemas.base import Contract
+from schemas.base import Contract, Flag
 from schemas.fees import Label, Moment, Rounding
 from schemas.jobs import AmountMinor, CurrencyCode
 
@@ -30,7 +30,7 @@ class PairRequest(Contract):
     """Older rates are not quoted by."""
     quote_ttl_s: Annotated[int, Field(strict=True, ge=1, le=3_600)] = 30
     """How long a quote can be used."""
-    enabled: bool = True
+    enabled: Flag = True
 
     @model_validator(mode="after")
     def _two_currencies(self) -> Self:
@@ -168,7 +168,7 @@ class LiquidityRequest(Contract):
     """Lets the liquidity of a currency go below zero, or no more."""
 
     currency: CurrencyCode
-    may_overdraw: bool
+    may_overdraw: Flag
 
 
 class CurrencyExposure(Contract):

@@ -7,7 +7,7 @@ from uuid import UUID
 
 from pydantic import AwareDatetime, Field, model_validator
 
-from schemas.base import MOMENT_AS_WRITTEN, Contract
+from schemas.base import MOMENT_AS_WRITTEN, Contract, Flag
 from schemas.jobs import AmountMinor, CurrencyCode
 from schemas.money import MAX_AMOUNT_MINOR
 from schemas.operations import OperationType
@@ -103,7 +103,7 @@ class FeeRuleRequest(Contract):
     phase: FeePhase = FeePhase.PRE
     priority: Annotated[int, Field(strict=True, ge=0, le=1_000_000)] = 100
     """Rules are looked at from the lowest number up; of equals, by name."""
-    last: bool = False
+    last: Flag = False
     """Where this rule applies, no later rule of its phase is looked at."""
     when: Expression = "true"
     fee: FeeRate | FeeFormula
@@ -158,7 +158,7 @@ class FeeDryRunRequest(Contract):
     channel: Label = ""
     at: Moment | None = None
     """Left out: now."""
-    bought: bool = False
+    bought: Flag = False
     """Whether the amount is what an EXCHANGE buys: its POST rules are asked then, otherwise its PRE rules."""
 
     @model_validator(mode="after")

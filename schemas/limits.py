@@ -8,7 +8,7 @@ from zoneinfo import ZoneInfo
 
 from pydantic import Field, field_validator, model_validator
 
-from schemas.base import Contract
+from schemas.base import Contract, Flag
 from schemas.jobs import CurrencyCode
 from schemas.operations import OperationType
 
@@ -86,7 +86,7 @@ class LimitRequest(Contract):
     timezone: Annotated[str, Field(max_length=64)] | None = None
     """Where days and months begin. Left out: where those of the limit's earlier versions did; of a new one, the zone
     of the rails that carry its operation where they agree, else the tenant's."""
-    refund_gives_back: bool = False
+    refund_gives_back: Flag = False
     """Whether what is refunded may be paid again in the same period."""
 
     @field_validator("timezone")

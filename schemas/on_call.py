@@ -7,7 +7,7 @@ from uuid import UUID, uuid4
 
 from pydantic import Field, model_validator
 
-from schemas.base import AnyMoment, Contract
+from schemas.base import AnyMoment, Contract, Flag
 from schemas.operations import OperationType
 
 Reason = Annotated[str, Field(min_length=3, max_length=500, pattern=r"^[^\x00]*\S[^\x00]*$")]
@@ -98,7 +98,7 @@ class RedriveRequest(Contract):
     selection: LetterSelection
     reason: Reason
     incident: Incident
-    dry_run: bool = True
+    dry_run: Flag = True
     canary: Annotated[int, Field(ge=0, le=1000)] = 5
     """So many go first, and the rest waits for their outcomes."""
     rate_per_s: Annotated[int, Field(ge=1, le=5000)] = 20

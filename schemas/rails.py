@@ -6,7 +6,7 @@ from uuid import UUID
 
 from pydantic import Field
 
-from schemas.base import Contract
+from schemas.base import Contract, Flag
 from schemas.envelope import ENVELOPE_VERSION
 from schemas.jobs import AmountMinor, CurrencyCode, RailName
 from schemas.operations import OperationType
@@ -17,26 +17,26 @@ Seconds = Annotated[int | float, Field(gt=0)]
 class Capabilities(Contract):
     """What a provider can do for one operation. The core chooses the strictest rule that this allows."""
 
-    lookup: bool = False
-    inquiry: bool = False
-    deduplicates_reference: bool = False
+    lookup: Flag = False
+    inquiry: Flag = False
+    deduplicates_reference: Flag = False
     dedup_window_s: Seconds | None = None
     """How long the provider remembers a reference; None where it never forgets."""
-    cancel_by_reference: bool = False
+    cancel_by_reference: Flag = False
     """A tombstone: also kills a reference that the provider has never seen."""
-    negative_is_final_for_reference: bool = False
+    negative_is_final_for_reference: Flag = False
     not_found_horizon_s: Seconds
     """H: after this long since the last permit, the provider's "not found" counts."""
-    request_expiry: bool = False
+    request_expiry: Flag = False
     """The request carries an expiry after which the provider refuses to execute it."""
-    returns_in_all: bool = False
+    returns_in_all: Flag = False
     """What is told as returned of a payment is all that came back of it until then, and may grow."""
-    callbacks: bool = False
+    callbacks: Flag = False
     refunds: Literal["none", "full", "parts"] = "none"
     """Of operations that collect: what of a collected payment the provider pays back, by the rail's REFUND."""
     collection_lives_s: Seconds | None = None
     """Of operations that collect: how long the payer may take; the time that `expires_at` of a permit allows."""
-    collection_reusable: bool = False
+    collection_reusable: Flag = False
     """Of operations that collect: what the payer is shown may be paid again and again, each payment for itself."""
     min_amount_minor: AmountMinor = 1
     max_amount_minor: AmountMinor

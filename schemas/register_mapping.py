@@ -4,7 +4,7 @@ from typing import Annotated, Self
 
 from pydantic import Field, model_validator
 
-from schemas.base import Contract, Day
+from schemas.base import Contract, Day, Flag
 from schemas.limits import known_timezone
 from schemas.registers import Section
 
@@ -28,11 +28,11 @@ class MappedAmount(Contract):
     """A column of money, in major units unless it is minor ones."""
 
     column: str
-    minor: bool = False
+    minor: Flag = False
     decimal: Annotated[str, Field(pattern=r"^[.,]$")] = "."
     group: Annotated[str, Field(max_length=2)] = ""
     """What parts thousands, such as a comma, a blank or a no-break space."""
-    negative_is_out: bool = False
+    negative_is_out: Flag = False
     """A sign says the direction: what is below zero left us."""
 
 
@@ -96,5 +96,5 @@ class RegisterImport(Contract):
     name: Annotated[str, Field(max_length=200)] = ""
     business_day: Day | None = None
     """Needed where the lines speak of several days."""
-    apply: bool = False
+    apply: Flag = False
     """Keep it; without this it is only read."""

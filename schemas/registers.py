@@ -10,7 +10,7 @@ from uuid import UUID
 
 from pydantic import Field
 
-from schemas.base import AnyMoment, Contract
+from schemas.base import AnyMoment, Contract, Flag
 from schemas.jobs import CurrencyCode, RailName
 from schemas.money import MAX_AMOUNT_MINOR
 
@@ -129,7 +129,7 @@ class RegisterClosed(Contract):
 
     lines: Annotated[int, Field(ge=0)]
     file_hash: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-    absent: bool = False
+    absent: Flag = False
     """The provider has no register of the day."""
 
 

@@ -7,7 +7,7 @@ from uuid import UUID
 
 from pydantic import Field
 
-from schemas.base import AnyMoment, Contract
+from schemas.base import AnyMoment, Contract, Flag
 from schemas.events import EventType, IntentState
 
 
@@ -66,7 +66,7 @@ class WebhookSecret(Contract):
 class WebhookChangeRequest(Contract):
     """Switch deliveries to an endpoint on or off; what is due waits meanwhile."""
 
-    enabled: bool
+    enabled: Flag
 
 
 class WebhookDeliveryView(Contract):
