@@ -6,17 +6,26 @@ An idle system runs each arrival at once, a busy one batches as deep as it is bu
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Final, Generic, TypeVar
+from typing import Final, Generic, NamedTuple, TypeVar
 
 _PATIENCE_S: Final = 0.1
 """How long a few wait at most for a run under way; one that takes longer waits for something itself."""
 _SEVERAL: Final = 8
-"""Of so many who were answered at once, most are likely to be back at once with their next."""
+"""Of so many who were answered at once most are likely to be back at once; so many wait for no others."""
 _RETURN_S: Final = 0.01
 """How long a run waits for them: to read fifty requests takes about as long."""
+_REST_LONGEST_S: Final = 0.025
+"""How long who came during a run waits at most for others, beyond its end."""
 
 Item = TypeVar("Item")
 Answer = TypeVar("Answer")
+
+
+class _Run(NamedTuple):
+    """A run under way: how many items it has, and when it began."""
+
+    items: int
+    began_s: float
 
 
 class MicroBatcher(Generic[Item, Answer]):
@@ -26,6 +35,8 @@ class MicroBatcher(Generic[Item, Answer]):
     small runs cost twice what one does, and mostly wait for each other's locks. But none waits for one that hangs.
     Of clients who each wait for their answer before they ask again, half would else gather while the other half is run:
     where a run answered several, they have `_RETURN_S` to come back and share the next one with those who wait.
+    A few who came during a run wait as long again as it took, and share the next one with who comes meanwhile: what a
+    transaction costs is mostly that it is one, here and in each stage behind. Who comes while nothing is run goes at once.
     When a shared run raises, its items are run again one by one, so that a neighbour never suffers; a fault named in
     `shared_faults` is everybody's, and is raised to all at once.
     """
@@ -42,8 +53,7 @@ class MicroBatcher(Generic[Item, Answer]):
         self._run, self._limit, self._free, self._shared_faults = run, limit, in_flight, shared_faults
         self._worth = worth
         self._waiting: deque[tuple[Item, asyncio.Future[Answer]]] = deque()
-        self._tasks: dict[asyncio.Task[None], int] = {}
-        """The runs under way, with how many items each has."""
+        self._tasks: dict[asyncio.Task[None], _Run] = {}
         self._scheduled = False
         self._patience: asyncio.TimerHandle | None = None
         self._returning: asyncio.TimerHandle | None = None
@@ -84,7 +94,7 @@ class MicroBatcher(Generic[Item, Answer]):
             batch = [self._waiting.popleft() for _ in range(min(self._limit, len(self._waiting)))]
             self._free -= 1
             task = asyncio.create_task(self._execute(batch))
-            self._tasks[task] = len(batch)
+            self._tasks[task] = _Run(len(batch), task.get_loop().time())
             task.add_done_callback(self._finish)
         if self._waiting and self._free and self._patience is None:
             self._patience = asyncio.get_running_loop().call_later(_PATIENCE_S, self._lose_patience)
@@ -98,13 +108,19 @@ class MicroBatcher(Generic[Item, Answer]):
         self._start(anyway=True)
 
     def _finish(self, task: asyncio.Task[None]) -> None:
-        answered = self._tasks.pop(task)
+        ended, waiting = self._tasks.pop(task), len(self._waiting)
         self._free += 1
-        if not self._tasks and answered >= _SEVERAL:
-            self._end_waits()
-            self._expected = len(self._waiting) + answered
-            self._returning = asyncio.get_running_loop().call_later(_RETURN_S, self._start_without)
+        if not self._tasks and ended.items >= _SEVERAL:
+            self._expect(waiting + ended.items, _RETURN_S)
+        elif not self._tasks and 0 < waiting < _SEVERAL:
+            self._expect(_SEVERAL, min(task.get_loop().time() - ended.began_s, _REST_LONGEST_S))
         self._start()
+
+    def _expect(self, so_many: int, within_s: float) -> None:
+        """Let the next run begin once so many wait, or the time is over."""
+        self._end_waits()
+        self._expected = so_many
+        self._returning = asyncio.get_running_loop().call_later(within_s, self._start_without)
 
     def _start_without(self) -> None:
         self._end_waits()

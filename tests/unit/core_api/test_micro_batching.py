@@ -152,8 +152,61 @@ async def test_nobody_waits_for_a_few_who_were_answered_however_many_wait() -> N
     assert await asyncio.gather(*asked) == list(range(40))
 
 
+async def test_a_few_who_came_during_a_run_wait_as_long_again_and_share_the_next_with_who_comes_meanwhile(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(micro_batch, "_PATIENCE_S", 60)
+    monkeypatch.setattr(micro_batch, "_REST_LONGEST_S", 60)
+    runs = _Runs()
+    batcher = MicroBatcher[int, int](runs.run, limit=100, in_flight=2, worth=50)
+    asked = [asyncio.create_task(batcher.submit(0))]
+    await _turns()
+    asked += [asyncio.create_task(batcher.submit(1))]
+    await asyncio.sleep(0.2)
+    ended_s = asyncio.get_running_loop().time()
+    await runs.end()
+    asked += [asyncio.create_task(batcher.submit(2))]
+    await _turns()
+    assert runs.sizes == [1]
+    async with asyncio.timeout(PATIENCE_S):
+        while len(runs.sizes) < 2:  # noqa: ASYNC110 - bounded above
+            await asyncio.sleep(0.001)
+    assert asyncio.get_running_loop().time() - ended_s >= 0.2
+    await runs.end()
+    assert await asyncio.gather(*asked) == [0, 1, 2]
+    assert runs.sizes == [1, 2]
+
+
+async def test_the_rest_is_over_once_several_wait_and_who_comes_while_nothing_is_run_waits_for_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(micro_batch, "_PATIENCE_S", 60)
+    monkeypatch.setattr(micro_batch, "_REST_LONGEST_S", 60)
+    monkeypatch.setattr(micro_batch, "_RETURN_S", 0)
+    runs = _Runs()
+    batcher = MicroBatcher[int, int](runs.run, limit=100, in_flight=2, worth=50)
+    asked = [asyncio.create_task(batcher.submit(0))]
+    await _turns()
+    asked += [asyncio.create_task(batcher.submit(1))]
+    await asyncio.sleep(2)
+    await runs.end()
+    began_s = asyncio.get_running_loop().time()
+    asked += [asyncio.create_task(batcher.submit(number)) for number in range(2, 9)]
+    await _turns()
+    assert runs.sizes == [1, 8]
+    await runs.end()
+    await asyncio.sleep(0.01)
+    asked += [asyncio.create_task(batcher.submit(9))]
+    await _turns()
+    assert runs.sizes == [1, 8, 1]
+    assert asyncio.get_running_loop().time() - began_s < 2, "too slow to tell"
+    await runs.end()
+    assert await asyncio.gather(*asked) == list(range(10))
+
+
 async def test_the_patience_of_one_who_was_served_starts_no_second_run_later(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(micro_batch, "_PATIENCE_S", 1)
+    monkeypatch.setattr(micro_batch, "_REST_LONGEST_S", 0)
     runs = _Runs()
     batcher = MicroBatcher[int, int](runs.run, limit=100, in_flight=2, worth=50)
     asked = [asyncio.create_task(batcher.submit(0))]
@@ -162,6 +215,7 @@ async def test_the_patience_of_one_who_was_served_starts_no_second_run_later(mon
     await _turns()
     await asyncio.sleep(0.6)
     await runs.end()
+    await asyncio.sleep(0.01)
     asked += [asyncio.create_task(batcher.submit(2))]
     await asyncio.sleep(0.6)
     assert runs.sizes == [1, 1]
