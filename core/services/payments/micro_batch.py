@@ -36,7 +36,7 @@ class MicroBatcher(Generic[Item, Answer]):
     Of clients who each wait for their answer before they ask again, half would else gather while the other half is run:
     where a run answered several, they have `_RETURN_S` to come back and share the next one with those who wait.
     A few who came during a run wait as long again as it took, and share the next one with who comes meanwhile: what a
-    transaction costs is mostly that it is one, here and in each stage behind. Who comes while nothing is run goes at once.
+    transaction costs is mostly that it is one, here and in each stage behind. Who comes while none is run goes at once.
     When a shared run raises, its items are run again one by one, so that a neighbour never suffers; a fault named in
     `shared_faults` is everybody's, and is raised to all at once.
     """
