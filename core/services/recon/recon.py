@@ -20,6 +20,7 @@ from core.services.ledger_port import Ledger, LedgerReport
 from core.services.on_call.audit import Act, Journal
 from core.services.on_call.redrives import SYSTEM_TENANT, background_context, reach
 from core.services.problems import Refusal
+from core.services.recon.registers import Registers, require_known
 from schemas.events import IntentState
 from schemas.recon import BreakList, BreakResolution, BreakState, BreakView, ReconReport
 
@@ -83,6 +84,8 @@ class ReconPorts(Protocol):
     def ledger(self) -> Ledger: ...
     @property
     def intents(self) -> Any: ...
+    @property
+    def registers(self) -> Registers: ...
     @property
     def break_approval_above_minor(self) -> int: ...
 
@@ -171,10 +174,14 @@ async def list_breaks(
     cursor: str | None = None,
     limit: int = 100,
 ) -> BreakList:
-    """Return a page of breaks, the oldest first. Raises Refusal: operation_not_permitted, cursor_malformed."""
+    """Return a page of breaks, the oldest first.
+
+    Raises Refusal: operation_not_permitted, cursor_malformed, not_found (no such rail).
+    """
     caller.require_operation(RECONCILIATION_SCOPE)
     after = None if cursor is None else after_of(cursor)
     async with ports.unit_of_work(background_context(caller)) as uow:
+        await require_known(uow, ports.registers, rail)
         found = await ports.recon.page(uow, reach(caller), state, kind, limit + 1, rail, day, after)
     last = found[limit - 1] if len(found) > limit else None
     following = None if last is None else encode_cursor(last.first_seen_at.isoformat(), str(last.id))

@@ -29,7 +29,7 @@ from core.services.recon.import_register import (
 )
 from core.services.recon.recon import ReconPorts, after_of, reconcile_intents, reconcile_ledger
 from core.services.recon.recon_report import report_of, week_days
-from core.services.recon.registers import DayBusyError, RegisterPorts, account_of, compare_day
+from core.services.recon.registers import DayBusyError, RegisterPorts, account_of, compare_day, require_known
 from schemas.recon import BooksCompared, ReconReport
 from schemas.recon_report import ReconPeriod
 from schemas.register_mapping import RegisterImport, RegisterMapping
@@ -71,6 +71,7 @@ async def list_registers(
     context = require_everywhere(caller)
     before = None if cursor is None else id_of(decode_cursor(cursor, 1)[0])
     async with ports.unit_of_work(context) as uow:
+        await require_known(uow, ports.registers, rail)
         found = await ports.registers.files(uow, rail, day, limit + 1, before)
         awaited = await ports.registers.awaited(uow, rail, day)
     following = encode_cursor(str(found[limit - 1].id)) if len(found) > limit else None
@@ -151,13 +152,17 @@ async def want_again(ports: RegisterPorts, caller: Caller, rail: str, day: date)
 async def list_runs(
     ports: RegisterPorts, caller: Caller, first: date | None, last: date | None, rail: str | None
 ) -> RegisterRunList:
-    """Return the newest comparison of each day and account, of the last week where no days are named."""
+    """Return the newest comparison of each day and account, of the last week where no days are named.
+
+    Raises Refusal: operation_not_permitted, invalid_request, not_found (no such rail).
+    """
     context = require_everywhere(caller)
     last = last or datetime.now(UTC).date()
     first = first or last - timedelta(days=6)
     if not 0 <= (last - first).days < _DAYS_MOST:
         raise Refusal("invalid_request", f"first_day to last_day are 1 to {_DAYS_MOST} days", field="last_day")
     async with ports.unit_of_work(context) as uow:
+        await require_known(uow, ports.registers, rail)
         return RegisterRunList(items=await ports.registers.runs(uow, first, last, rail))
 
 

@@ -222,9 +222,23 @@ async def compare_day(ports: RegisterPorts, context: Context, account: Account, 
 
 async def account_of(uow: Any, ports: RegisterPorts, rail: str) -> list[Account]:
     """Return the provider accounts of a rail. Raises Refusal `not_found` where it has none."""
-    found = [each for each in await ports.registers.accounts(uow) if each.rail == rail]
+    return await _accounts(uow, ports.registers, rail)
+
+
+async def require_known(uow: Any, registers: Registers, rail: str | None) -> None:
+    """Raise Refusal `not_found` unless the rail has a provider account; None is every rail.
+
+    Of a misspelt rail there is nothing to list: that would read as if all were well.
+    """
+    if rail is not None:
+        await _accounts(uow, registers, rail)
+
+
+async def _accounts(uow: Any, registers: Registers, rail: str) -> list[Account]:
+    found = [each for each in await registers.accounts(uow) if each.rail == rail]
     if not found:
-        raise Refusal("not_found", "no adapter of this rail ever registered, and no payment went by it", field="rail")
+        text = "no such rail has registered, and no register of it came: fleet rails list shows those that have"
+        raise Refusal("not_found", text, field="rail")
     return found
 
 

@@ -5,7 +5,10 @@ from typing import Any
 
 import pytest
 
+from core.domain.context import Context
+from core.domain.registers import SYSTEM_TENANT
 from tests.integration.api.conftest import World, payout
+from tests.support.signed import Signed
 
 
 async def everything(world: World, path: str, limit: int, **query: str) -> list[dict[str, Any]]:
@@ -109,6 +112,20 @@ async def test_a_word_that_a_list_is_not_narrowed_by_is_refused_with_those_that_
     problem = (await desk.get(path, **{name: "nope"})).json()
     assert (problem["status"], problem["code"], problem["field"].split(".")[0]) == (422, "invalid_request", name)
     assert f"'{known}'" in problem["detail"]
+
+
+@pytest.mark.parametrize(
+    "path", ["/v1/breaks", "/v1/registers", "/v1/recon/runs", "/v1/dead-letters", "/v1/dead-letters/groups"]
+)
+async def test_a_list_of_a_rail_that_there_is_not_is_refused_and_not_told_as_empty(world: World, path: str) -> None:
+    root = Context(SYSTEM_TENANT, "test")
+    scopes = ["DEAD_LETTERS", "RECONCILIATION"]
+    key = await world.core.keys.create(root, tenant_id=SYSTEM_TENANT, name="desk", operations=scopes)
+    desk = Signed(world.api.http, key.id, key.secret)
+    assert (await desk.get(path, rail="noop")).json()["items"] == []
+    problem = (await desk.get(path, rail="nope")).json()
+    assert (problem["status"], problem["code"], problem["field"]) == (404, "not_found", "rail")
+    assert "fleet rails list" in problem["detail"]
 
 
 async def test_an_endpoint_that_would_wait_for_an_event_that_never_comes_is_refused(world: World) -> None:

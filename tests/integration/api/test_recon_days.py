@@ -94,7 +94,7 @@ async def breaks_come_in_pages(clerk: Signed) -> None:
             break
         cursor = {"cursor": page["next_cursor"]}
     assert sorted(found) == ["register_duplicate", "register_missing_here", "register_missing_here"]
-    assert (await clerk.get("/v1/breaks", rail="sbp", state="ALL")).json()["items"] == []
+    assert (await clerk.get("/v1/breaks", rail="noop", state="ALL")).json()["items"] == []
     assert (await clerk.get("/v1/breaks", cursor="eA")).json()["code"] == "cursor_malformed"
 
 
@@ -247,6 +247,8 @@ async def test_the_commands_go_over_the_api_where_no_database_is_named(
         assert (ran.code, ran.document[0]["breaks"]) == (ExitCode.CHECK_FAILED, 3)
         (view,) = (await fleet("recon", "show", "--day", DAY, "--json")).document
         assert (view["run"]["id"], view["run"]["run_by"]) == (ran.document[0]["id"], f"key:{clerk.key_id}")
+        for listing in (("breaks",), ("registers",), ("show", "--day", DAY)):
+            (await fleet("recon", *listing, "--rail", "nope")).must_fail(ExitCode.REFUSED, "not_found")
         found = (await fleet("recon", "breaks", "--rail", "promptpay", "--json")).document
         assert len(found) == 3
         dry = await fleet("recon", "resolve", found[0]["id"], "--reason", "the provider's mistake", "--json")
