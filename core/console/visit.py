@@ -3,6 +3,7 @@
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
+from enum import StrEnum
 from typing import IO, Any, Final, Literal, TypeVar
 from urllib.parse import urlencode
 from uuid import UUID
@@ -21,6 +22,7 @@ from schemas.faults import first_fault
 from schemas.tenants import TenantView
 
 Model = TypeVar("Model", bound=BaseModel)
+Word = TypeVar("Word", bound=StrEnum)
 PAGE: Final = 50
 """Rows of one page of a list."""
 
@@ -132,6 +134,13 @@ class Visit:
             return model.model_validate({name: text for name, text in self.form.items() if name in names} | more)
         except ValidationError as error:
             raise refusal_of(error) from error
+
+    def word(self, name: str, words: type[Word]) -> Word | None:
+        """Return the word that a list is narrowed by; None takes any. Raises Refusal `invalid_request`."""
+        text = self.form.get(name)
+        if text is not None and text not in list(words):
+            raise Refusal("invalid_request", f"a {name} is one of {', '.join(words)}", field=name)
+        return None if text is None else words(text)
 
     def here(self, **changed: str | None) -> str:
         """Return this page's address with some of its query changed; None takes a field out."""

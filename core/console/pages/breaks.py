@@ -13,7 +13,7 @@ from core.services.recon.recon import (
     reconcile_ledger,
     resolve_break,
 )
-from schemas.recon import BreakOwner, BreakResolution, BreakState
+from schemas.recon import BreakName, BreakOwner, BreakResolution, BreakState
 
 
 async def list_page(visit: Visit) -> Answer:
@@ -21,18 +21,18 @@ async def list_page(visit: Visit) -> Answer:
     text = visit.form.get("state", BreakState.OPEN)
     if text not in BreakState.__members__:
         raise Refusal("invalid_request", f"a state is one of {', '.join(BreakState)}", field="state")
-    kept = {name: visit.form[name] for name in ("kind", "rail") if name in visit.form}
+    kind, rail = visit.word("kind", BreakName), visit.form.get("rail")
     page = await list_breaks(
         visit.core.worker_ports,
         visit.caller,
         state=BreakState(text),
-        kind=kept.get("kind"),
-        rail=kept.get("rail"),
+        kind=kind,
+        rail=rail,
         cursor=visit.form.get("cursor"),
         limit=PAGE,
     )
-    values = {"breaks": page.items, "state": text, "states": list(BreakState), "kept": kept}
-    return Page("breaks.html", values | {"following": page.next_cursor})
+    values = {"breaks": page.items, "state": text, "states": list(BreakState), "rail": rail}
+    return Page("breaks.html", values | {"kind": kind, "kinds": list(BreakName), "following": page.next_cursor})
 
 
 async def show_break(visit: Visit) -> Answer:

@@ -6,6 +6,8 @@ from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 from uuid import UUID, uuid4
 
+import pytest
+
 from core.domain.roles import Role
 from core.services.on_call.run_redrives import run_redrives
 from core.services.settling.facts import Alert
@@ -260,6 +262,24 @@ async def test_money_in_suspense_is_given_to_a_wallet_once_and_other_money_is_pa
         ("person:operator", f"suspense:{second}"),
     ]
     await world.prove()
+
+
+@pytest.mark.parametrize(
+    ("page", "known", "named"),
+    [
+        ("/alerts", {"kind": "success_after_void"}, "success_after_void"),
+        ("/breaks", {"kind": "orphan_hold"}, "orphan_hold"),
+        ("/breaks", {"rail": RAIL}, "fleet rails list"),
+    ],
+)
+async def test_a_word_that_a_page_is_not_narrowed_by_is_refused_and_not_told_as_an_empty_list(
+    console: ConsoleWorld, page: str, known: dict[str, str], named: str
+) -> None:
+    vera = await looking(console, Role.VIEWER)
+    for each in (known, dict.fromkeys(known, "")):
+        assert (await vera.open(page, **each)).status_code == 200
+    refused = await vera.open(page, **dict.fromkeys(known, "nope"))
+    assert (refused.status_code, named in vera.text) == (422 if "kind" in known else 404, True)
 
 
 async def test_an_alert_is_a_row_that_says_what_stands_who_proposes_and_who_closed_it(console: ConsoleWorld) -> None:
