@@ -3,20 +3,16 @@
 from core.console.visit import PAGE, Answer, Page, Redirect, Screen, Visit
 from core.domain.roles import Role
 from core.services.on_call.alerts import AlertFilter, approve_alert, close_alert, list_alerts, reopen_alert
-from core.services.problems import Refusal
 from schemas.alerts import AlertClosing, AlertKind, AlertState, AlertsWanted
 
 
 async def list_page(visit: Visit) -> Answer:
     """List alerts, the oldest first."""
-    text = visit.form.get("state", AlertsWanted.WAITING)
-    if text not in AlertsWanted.__members__:
-        raise Refusal("invalid_request", f"a state is one of {', '.join(AlertsWanted)}", field="state")
-    kind = visit.word("kind", AlertKind)
-    wanted = AlertFilter(AlertsWanted(text), kind=kind)
+    state, kind = visit.word("state", AlertsWanted) or AlertsWanted.WAITING, visit.word("kind", AlertKind)
+    wanted = AlertFilter(state, kind=kind)
     cursor = visit.form.get("cursor")
     page = await list_alerts(visit.core.worker_ports, visit.caller, wanted, cursor=cursor, limit=PAGE)
-    values = {"alerts": page.items, "following": page.next_cursor, "state": text, "states": list(AlertsWanted)}
+    values = {"alerts": page.items, "following": page.next_cursor, "state": state, "states": list(AlertsWanted)}
     return Page("alerts.html", values | {"kind": kind, "kinds": list(AlertKind), "actor": visit.caller.context().actor})
 
 

@@ -18,20 +18,18 @@ from schemas.recon import BreakName, BreakOwner, BreakResolution, BreakState
 
 async def list_page(visit: Visit) -> Answer:
     """List breaks, the oldest first."""
-    text = visit.form.get("state", BreakState.OPEN)
-    if text not in BreakState.__members__:
-        raise Refusal("invalid_request", f"a state is one of {', '.join(BreakState)}", field="state")
-    kind, rail = visit.word("kind", BreakName), visit.form.get("rail")
+    state, kind = visit.word("state", BreakState) or BreakState.OPEN, visit.word("kind", BreakName)
+    rail = visit.form.get("rail")
     page = await list_breaks(
         visit.core.worker_ports,
         visit.caller,
-        state=BreakState(text),
+        state=state,
         kind=kind,
         rail=rail,
         cursor=visit.form.get("cursor"),
         limit=PAGE,
     )
-    values = {"breaks": page.items, "state": text, "states": list(BreakState), "rail": rail}
+    values = {"breaks": page.items, "state": state, "states": list(BreakState), "rail": rail}
     return Page("breaks.html", values | {"kind": kind, "kinds": list(BreakName), "following": page.next_cursor})
 
 

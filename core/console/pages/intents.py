@@ -9,7 +9,6 @@ from core.services.on_call.explain import explain
 from core.services.on_call.redrives import reach
 from core.services.on_call.reveal import reveal
 from core.services.payments.read_intents import IntentFilter, returned_of
-from core.services.problems import Refusal
 from schemas.events import IntentState
 
 
@@ -20,10 +19,8 @@ async def list_intents(visit: Visit) -> Answer:
         found = await _by_id(visit, text)
         if found is not None:
             return await _shown(visit, found)
-    state = visit.form.get("state")
-    if state is not None and state not in IntentState.__members__:
-        raise Refusal("invalid_request", f"a state is one of {', '.join(IntentState)}", field="state")
-    wanted = IntentFilter(state=None if state is None else IntentState(state), reference=text or None)
+    state = visit.word("state", IntentState)
+    wanted = IntentFilter(state=state, reference=text or None)
     rows, following = await visit.core.read.page(visit.in_tenant, wanted, visit.form.get("cursor"), PAGE)
     values = {"intents": rows, "following": following, "find": text, "state": state or "", "states": list(IntentState)}
     return Page("intents.html", values)

@@ -9,7 +9,6 @@ from core.domain.roles import Role
 from core.services.access.keys import DEAD_LETTERS_SCOPE
 from core.services.cursors import decode_cursor, encode_cursor, id_of, number_of
 from core.services.on_call.redrives import ask_redrive, cancel_redrive, reach, reject_redrive, show_redrive, view_of
-from core.services.problems import Refusal
 from core.services.settling.settle_by_hand import approve, ask_settlement
 from schemas.on_call import HandSettlementRequest, RedriveDecision, RedriveRequest, RedriveState
 
@@ -41,17 +40,14 @@ def _request(visit: Visit, **more: Any) -> RedriveRequest:
 
 async def list_redrives(visit: Visit) -> Answer:
     """List redrives, newest first, with their progress."""
-    ports, text = visit.core.worker_ports, visit.form.get("state")
-    if text is not None and text not in RedriveState.__members__:
-        raise Refusal("invalid_request", f"a state is one of {', '.join(RedriveState)}", field="state")
+    ports, state = visit.core.worker_ports, visit.word("state", RedriveState)
     before = id_of(decode_cursor(visit.form["cursor"], 1)[0]) if "cursor" in visit.form else None
     visit.caller.require_operation(DEAD_LETTERS_SCOPE)
     async with visit.background() as uow:
-        state = None if text is None else RedriveState(text)
         rows = await ports.redrives.page(uow, reach(visit.caller), state, before, PAGE + 1)
         views = [view_of(row, await ports.redrives.tally(uow, row.id)) for row in rows[:PAGE]]
     following = encode_cursor(str(rows[PAGE - 1].id)) if len(rows) > PAGE else None
-    values = {"redrives": views, "following": following, "state": text or "", "states": list(RedriveState)}
+    values = {"redrives": views, "following": following, "state": state or "", "states": list(RedriveState)}
     return Page("redrives.html", values)
 
 

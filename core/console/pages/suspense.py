@@ -3,24 +3,21 @@
 from core.console.visit import PAGE, Answer, Page, Redirect, Screen, Visit
 from core.domain.roles import Role
 from core.services.money_in.suspense import assign_item, list_items, return_item, show_item
-from core.services.problems import Refusal
 from schemas.suspense import AssignRequest, ReturnRequest, SuspenseDetail, SuspenseState
 
 
 async def list_suspense(visit: Visit) -> Answer:
     """List the work, oldest first."""
-    text = visit.form.get("state", SuspenseState.OPEN)
-    if text not in SuspenseState.__members__:
-        raise Refusal("invalid_request", f"a state is one of {', '.join(SuspenseState)}", field="state")
+    state = visit.word("state", SuspenseState) or SuspenseState.OPEN
     page = await list_items(
         visit.core.ports,
         visit.in_tenant,
-        state=SuspenseState(text),
+        state=state,
         intent_id=None,
         cursor=visit.form.get("cursor"),
         limit=PAGE,
     )
-    values = {"items": page.items, "following": page.next_cursor, "state": text, "states": list(SuspenseState)}
+    values = {"items": page.items, "following": page.next_cursor, "state": state, "states": list(SuspenseState)}
     return Page("suspense.html", values)
 
 
