@@ -1,7 +1,9 @@
 """`fleet recon` with registers, on a real database: taken out of a file, compared, shown, reported."""
 
+from datetime import datetime
 from pathlib import Path
 
+import asyncpg
 import pytest
 
 from fleet.cli.output import ExitCode
@@ -25,7 +27,9 @@ def register(fleet: Fleet, fresh_database: RoleUrls, monkeypatch: pytest.MonkeyP
     return file
 
 
-async def test_a_file_is_taken_compared_shown_and_reported(fleet: Fleet, register: Path, tmp_path: Path) -> None:
+async def test_a_file_is_taken_compared_shown_and_reported(
+    fleet: Fleet, register: Path, tmp_path: Path, fresh_database: RoleUrls
+) -> None:
     taking = ("recon", "import", str(register), "--provider", "ipps")
     dry = await fleet(*taking, "--json")
     assert (dry.code, dry.document["lines"], dry.document["days"]) == (ExitCode.DONE, 3, [DAY])
@@ -53,7 +57,15 @@ async def test_a_file_is_taken_compared_shown_and_reported(fleet: Fleet, registe
     ]  # fmt: skip
     asked = await fleet("recon", "fetch", "--rail", "promptpay", "--day", DAY)
     assert (asked.code, asked.out.startswith("asked for 1 register(s)")) == (ExitCode.DONE, True)
+    await seen_on_that_day(fresh_database)
     await reports(fleet)
+
+
+async def seen_on_that_day(database: RoleUrls) -> None:
+    """A report has the breaks that stood in its days; these were seen in whatever week the test runs."""
+    connection = await asyncpg.connect(database.admin)
+    await connection.execute("UPDATE fleet.breaks SET first_seen_at = $1", datetime.fromisoformat(f"{DAY}T12:00Z"))
+    await connection.close()
 
 
 async def reports(fleet: Fleet) -> None:
