@@ -320,7 +320,7 @@ async def test_an_agreement_that_another_took_the_place_of_is_of_no_use_to_one_o
     assert (await day.compare()).breaks == 1
     assert await brought_by(day, "cleo", Role.APPROVER, day.lines) == RegisterState.SUPERSEDED, "alone"
     assert (await day.compare()).breaks == 1
-    later = datetime.combine(day.day + timedelta(days=1), datetime.min.time(), UTC) + timedelta(seconds=1)
+    later = datetime.combine(day.day + timedelta(days=1), datetime.min.time(), UTC) + timedelta(hours=1)
 
     async def compared() -> list[int]:
         runs = await compare_lately(day.world.core.worker_ports, CONTEXT, later)
