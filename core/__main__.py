@@ -15,12 +15,10 @@ from typing import Any, Final
 
 import asyncpg
 import uvloop
-from pydantic import ValidationError
 
 from core.bootstrap import PASSING_FAULTS, Core, background, open_core
 from core.bus.roles import BusDeps, relay_role, resolver_role, settler_role
 from core.settings import Settings
-from schemas.faults import fault_of
 from wire.client import StreamServers
 from wire.environment import SettingsError
 from wire.health import Health
@@ -54,10 +52,6 @@ def main(arguments: list[str] | None = None) -> int:
     log_json_lines(_name_of(roles))
     try:
         settings = Settings()
-    except ValidationError as error:
-        faults = "; ".join(_fault(each) for each in error.errors(include_url=False, include_input=False))
-        sys.stderr.write(f"core: settings are missing or wrong: {faults}\n")
-        return 2
     except SettingsError as error:
         sys.stderr.write(f"core: {error}\n")
         return 2
@@ -65,20 +59,13 @@ def main(arguments: list[str] | None = None) -> int:
     return uvloop.run(_run(settings, {role: _role(role) for role in roles}))
 
 
-def _fault(told: Mapping[str, Any]) -> str:
-    """Return what is wrong with a setting, by the name that it is set under; never its value."""
-    _, field, words = fault_of(told)
-    name = field if field.isupper() else f"{Settings.model_config.get('env_prefix')}{field.upper()}"
-    return f"{name}: {'is missing: set it' if told['type'] == 'missing' else words}" if field else words
-
-
 async def _run(settings: Settings, roles: Mapping[str, _Role]) -> int:
     stopping = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopping.set)
-    end_tracing = start_tracing(_name_of(tuple(roles)))
     async with AsyncExitStack() as stack:
+        stack.push_async_callback(asyncio.to_thread, start_tracing(_name_of(tuple(roles))))
         try:
             core = await stack.enter_async_context(open_core(settings))
         except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as kept_out:
@@ -98,7 +85,6 @@ async def _run(settings: Settings, roles: Mapping[str, _Role]) -> int:
         for task in crashed:
             error = task.exception()
             logging.getLogger("core").critical("role %s ended: %s", task.get_name(), error or "it returned")
-    await asyncio.to_thread(end_tracing)
     return 1 if crashed else 0
 
 

@@ -6,11 +6,13 @@ Secrets of containers come as files, so that no inspection of a process or of it
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
-from pydantic import AfterValidator, SecretStr
+from pydantic import AfterValidator, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, EnvSettingsSource, PydanticBaseSettingsSource
 from pydantic_settings.exceptions import SettingsError
+
+from schemas.faults import fault_of
 
 __all__ = ["EnvironmentSettings", "PostgresUrl", "RedisUrl", "SettingsError", "read_variable"]
 
@@ -78,7 +80,28 @@ def _aliases(field: object) -> list[str]:
 
 
 class EnvironmentSettings(BaseSettings):
-    """Base of every settings class: a variable counts before the file of the same name."""
+    """Base of every settings class: a variable counts before the file of the same name.
+
+    Raises SettingsError in one line that names each variable at fault and what it takes.
+    """
+
+    def __init__(self, **given: Any) -> None:
+        try:
+            super().__init__(**given)
+        except ValidationError as error:
+            told = error.errors(include_url=False, include_input=False)
+            # Without its cause, which shows the values: they may be secrets.
+            raise SettingsError(f"settings are missing or wrong: {'; '.join(map(self._fault, told))}") from None
+
+    @classmethod
+    def _fault(cls, told: Mapping[str, Any]) -> str:
+        """Say what is wrong with a setting, by the name that it is set under; of several together, in their words."""
+        _, field, words = fault_of(told)
+        if not field:
+            return words
+        named = str(told["loc"][0]) in cls.model_fields
+        name = f"{cls.model_config.get('env_prefix', '')}{field}".upper() if named else field
+        return f"{name}: {f'is missing: set it, or {name}{SUFFIX}' if told['type'] == 'missing' else words}"
 
     @classmethod
     def settings_customise_sources(

@@ -9,7 +9,6 @@ from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Final
 
 import uvloop
-from pydantic import ValidationError
 
 from adapters.runtime.callbacks import CallbackReceiver, CallbackSettings
 from adapters.runtime.core_client import CoreClient, CoreRefusedError, register_until_answered
@@ -21,7 +20,6 @@ from adapters.runtime.timing import TimingRefusedError
 from adapters.runtime.waits import tell_waits
 from adapters.runtime.watching import CoreListener
 from adapters.runtime.worker import Worker, WorkerSettings
-from schemas.faults import fault_of
 from wire.client import StreamServers
 from wire.environment import SettingsError
 from wire.health import Health
@@ -44,11 +42,6 @@ def run(make_rail: Callable[[RuntimeSettings], Rail]) -> None:
         settle_memory()
         if not uvloop.run(serve(make_rail, settings)):
             raise SystemExit(1)
-    except ValidationError as error:
-        # By its name and what it takes; pydantic's own lines would show the value, which may be a secret.
-        faults = (fault_of(each) for each in error.errors(include_url=False, include_input=False))
-        wrong = "; ".join(": ".join(filter(None, (fault.field, fault.words))) for fault in faults)
-        _refuse(f"these settings are missing or wrong: {wrong}")
     except (TimingRefusedError, CoreRefusedError, SettingsError) as error:
         _refuse(str(error))
 

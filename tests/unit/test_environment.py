@@ -1,5 +1,6 @@
 """Any setting may come as a file."""
 
+import traceback
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,7 @@ class Example(EnvironmentSettings):
     model_config = SettingsConfigDict(env_prefix="EXAMPLE_")
 
     word: str = "default"
+    count: int = 0
 
 
 @pytest.fixture
@@ -46,6 +48,15 @@ def test_a_file_that_cannot_be_read_is_named(monkeypatch: pytest.MonkeyPatch, tm
     monkeypatch.setenv("EXAMPLE_WORD_FILE", str(tmp_path / "absent"))
     with pytest.raises(SettingsError, match=r"EXAMPLE_WORD_FILE names .*absent"):
         Example()
+
+
+def test_what_is_refused_shows_its_value_nowhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EXAMPLE_COUNT", "hidden")
+    with pytest.raises(
+        SettingsError, match=r"^settings are missing or wrong: EXAMPLE_COUNT: is no whole number"
+    ) as caught:
+        Example()
+    assert "hidden" not in "".join(traceback.format_exception(caught.value))
 
 
 def test_files_that_no_setting_asks_for_are_not_read(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -13,8 +13,8 @@ def test_settings_that_are_missing_or_wrong_are_named_as_they_are_set_and_no_val
     monkeypatch.setenv("FLEET_ACCEPT_BATCH", "many")
     assert main(["api"]) == 2
     told = capsys.readouterr().err
-    assert "DATABASE_URL: is missing: set it" in told
-    assert "FLEET_MASTER_KEY: is missing: set it" in told
+    assert "DATABASE_URL: is missing: set it, or DATABASE_URL_FILE" in told
+    assert "FLEET_MASTER_KEY: is missing: set it, or FLEET_MASTER_KEY_FILE" in told
     assert "FLEET_ACCEPT_BATCH: is no whole number: write digits alone" in told
     assert "many" not in told
 
@@ -57,3 +57,12 @@ def test_a_database_that_is_not_there_is_said_in_one_line(
     said = capsys.readouterr().err
     assert said.startswith("core: PostgreSQL does not let us in: ConnectionRefusedError")
     assert said.count("\n") == 1
+
+
+def test_a_core_that_the_database_lets_not_in_ends_its_traces(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in _GOOD.items():
+        monkeypatch.setenv(name, value)
+    ended: list[str] = []
+    monkeypatch.setattr("core.__main__.start_tracing", lambda process: lambda: ended.append(process))
+    assert main(["relay"]) == 1
+    assert ended == ["core-relay"]
