@@ -122,8 +122,7 @@ def test_every_kind_of_the_catalogue_has_a_planting() -> None:
 
 async def test_each_kind_is_planted_found_and_named_and_none_is_found_on_clean_books(world: World) -> None:
     await opened(world)
-    await world.register(inquiry=True)
-    books = Books(Day(world, datetime.now(UTC).date()))
+    books = Books(await Day.opened(world, inquiry=True))
     for kind in sorted(PLANTINGS - OF_NO_PAYMENT):
         await books.pay(kind)
     day, ports = books.day, world.core.worker_ports
@@ -135,7 +134,7 @@ async def test_each_kind_is_planted_found_and_named_and_none_is_found_on_clean_b
     assert (await reconcile_ledger(ports, CONTEXT)).found == {}
 
     await age(day, "register_missing_there")
-    noon = datetime.combine(before, datetime.min.time(), UTC) + timedelta(hours=12)
+    noon = day.start - timedelta(hours=12)
     absent = pay_job(day.intents["register_absent"])
     await world.admin.execute("UPDATE fleet.jobs SET closed_at = $2 WHERE id = $1", absent, noon)
     await day.bring(await books.spoiled())

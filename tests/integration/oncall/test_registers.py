@@ -7,10 +7,11 @@ import hashlib
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, date, datetime, time, timedelta
 from random import Random
 from typing import Any
 from uuid import UUID, uuid4
+from zoneinfo import ZoneInfo
 
 import pytest
 
@@ -24,7 +25,7 @@ from core.services.problems import Refusal
 from core.services.recon.mappings import shipped_mapping
 from core.services.recon.recon import approve_break, resolve_break
 from core.services.recon.register_desk import take_upload
-from core.services.recon.registers import RegisterPace, close_register, compare_day, compare_lately, want_registers
+from core.services.recon.registers import close_register, compare_day, compare_lately, want_registers
 from schemas.recon import BreakResolution, BreakState, BreakView
 from schemas.registers import (
     RegisterClosed,
@@ -48,12 +49,34 @@ def clerk(world: World, name: str = "anna") -> Caller:
 
 @dataclass(slots=True)
 class Day:
-    """A day with payments of each end, and what an honest provider's register says about it."""
+    """A day with payments of each end, and what an honest provider's register says about it.
+
+    It is about noon of it, at whatever hour a test runs: near a day's end a payment may be the next register's.
+    """
 
     world: World
+    zone: ZoneInfo
     day: date
     intents: dict[str, UUID] = field(default_factory=dict)
     lines: list[RegisterLine] = field(default_factory=list)
+
+    @classmethod
+    async def opened(cls, world: World, **capabilities: Any) -> "Day":
+        """Register the rail with days of a zone in which it is noon now; the day is today's there."""
+        now = datetime.now(UTC)
+        zone = ZoneInfo(f"Etc/GMT{now.hour - 12:+d}")  # these names count hours behind UTC
+        await world.register(business_timezone=zone.key, **capabilities)
+        return cls(world, zone, now.astimezone(zone).date())
+
+    @property
+    def start(self) -> datetime:
+        """When the day began."""
+        return datetime.combine(self.day, time(), self.zone)
+
+    @property
+    def end(self) -> datetime:
+        """When the day ends; no clock of its zone is ever put."""
+        return self.start + timedelta(days=1)
 
     async def bring(self, lines: Sequence[RegisterLine] | None = None, day: date | None = None) -> RegisterState:
         """Bring a register as an adapter does, in parts; return what became of it."""
@@ -90,9 +113,8 @@ def classes(run: RegisterRun) -> dict[str, int]:
 @pytest.fixture
 async def day(world: World) -> Day:
     """Three settled payments and one declined, all in the register."""
-    await world.register(inquiry=True)
+    made = await Day.opened(world, inquiry=True)
     wallet = await world.wallet(10_000)
-    made = Day(world, datetime.now(UTC).date())
     for place, name in enumerate(("first", "second", "third", "declined"), start=1):
         intent = made.intents[name] = await world.pay(wallet)
         await world.sent(intent)
@@ -175,9 +197,8 @@ async def test_a_planted_difference_is_found_and_named(day: Day, kind: str) -> N
 
 async def age(day: Day, name: str) -> None:
     """Let a payment be settled at the day's beginning: far from the day's end."""
-    start = datetime.combine(day.day, datetime.min.time(), UTC)
     job = pay_job(day.intents[name])
-    await day.world.admin.execute("UPDATE fleet.jobs SET closed_at = $2 WHERE id = $1", job, start)
+    await day.world.admin.execute("UPDATE fleet.jobs SET closed_at = $2 WHERE id = $1", job, day.start)
 
 
 async def test_what_the_ledger_moved_otherwise_is_found_beside_an_equal_register(day: Day) -> None:
@@ -196,7 +217,7 @@ async def test_what_the_ledger_moved_otherwise_is_found_beside_an_equal_register
 
 async def test_a_payment_near_the_end_of_the_day_is_carried_until_the_next_register_is_there(day: Day) -> None:
     await day.bring(day.lines[1:])
-    last_minute = datetime.combine(day.day + timedelta(days=1), datetime.min.time(), UTC) - timedelta(minutes=1)
+    last_minute = day.end - timedelta(minutes=1)
     job = pay_job(day.intents["first"])
     await day.world.admin.execute("UPDATE fleet.jobs SET closed_at = $2 WHERE id = $1", job, last_minute)
     run = await day.compare()
@@ -320,12 +341,10 @@ async def test_an_agreement_that_another_took_the_place_of_is_of_no_use_to_one_o
     assert (await day.compare()).breaks == 1
     assert await brought_by(day, "cleo", Role.APPROVER, day.lines) == RegisterState.SUPERSEDED, "alone"
     assert (await day.compare()).breaks == 1
-    # The very end of the day is never more than a day away: a comparison that is a day old would be made anew.
-    ports = replace(day.world.core.worker_ports, register_pace=RegisterPace(ready_after_s=0))
-    later = datetime.combine(day.day + timedelta(days=1), datetime.min.time(), UTC)
+    later = day.end + timedelta(hours=1)
 
     async def compared() -> list[int]:
-        runs = await compare_lately(ports, CONTEXT, later)
+        runs = await compare_lately(day.world.core.worker_ports, CONTEXT, later)
         return [run.breaks for run in runs if run.business_day == day.day]
 
     await compared()
@@ -349,7 +368,7 @@ async def test_a_register_counts_only_when_every_line_has_come(day: Day) -> None
 
 async def test_a_day_that_ended_is_asked_for_and_compared_once_its_register_is_there(day: Day) -> None:
     ports = day.world.core.worker_ports
-    later = datetime.combine(day.day + timedelta(days=1), datetime.min.time(), UTC) + timedelta(hours=1)
+    later = day.end + timedelta(hours=1)
     await want_registers(ports, CONTEXT, later)
     async with day.world.uow() as uow:
         wanted = [each.business_day for each in await ports.registers.wanted(uow, RAIL)]

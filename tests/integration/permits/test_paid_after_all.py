@@ -259,7 +259,7 @@ async def test_a_return_that_the_status_never_shows_is_left_to_a_person(world: W
 
 async def test_a_register_that_calls_an_unpaid_payment_settled_makes_the_core_ask(world: World) -> None:
     intent = await ended_unpaid(world)
-    day = Day(world, datetime.now(UTC).date())
+    day = await Day.opened(world, inquiry=True)
     line = RegisterLine(
         line=1,
         provider_ref="T1",
