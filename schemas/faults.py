@@ -44,6 +44,7 @@ _WORDS: Final = {
     "bool_parsing": "has to be true or false",
     "string_type": "has to be text, in quotes",
     "list_type": "has to be a list, in brackets",
+    "frozen_set_type": "has to be a list, in brackets",
     "tuple_type": "has to be a list, in brackets",
     "dict_type": "has to be an object, in braces",
     "model_type": "has to be an object, in braces",

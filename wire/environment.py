@@ -7,14 +7,17 @@ import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any
+from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, SecretStr, ValidationError
+from pydantic import AfterValidator, Field, SecretStr, ValidationError
+from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, EnvSettingsSource, PydanticBaseSettingsSource
 from pydantic_settings.exceptions import SettingsError
 
 from schemas.faults import fault_of
+from schemas.money import MAX_AMOUNT_MINOR
 
-__all__ = ["EnvironmentSettings", "PostgresUrl", "RedisUrl", "SettingsError", "read_variable"]
+__all__ = ["EnvironmentSettings", "HttpUrl", "LimitMinor", "PostgresUrl", "RedisUrl", "SettingsError", "read_variable"]
 
 SUFFIX = "_FILE"
 
@@ -29,6 +32,19 @@ def _by(words: str, *schemes: str) -> Callable[[SecretStr], SecretStr]:
     return checked
 
 
+def _asked_by_http(address: str) -> str:
+    try:
+        parts = urlsplit(address)
+        there = bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        there = False
+    if not there or parts.scheme not in ("http", "https") or set(address) & set("?# \t\r\n"):
+        raise ValueError("is no address: write http://HOST:PORT or https://HOST, and a path where it has one")
+    return address
+
+
+HttpUrl = Annotated[str, AfterValidator(_asked_by_http)]
+LimitMinor = Annotated[int, Field(gt=0, le=MAX_AMOUNT_MINOR)]
 PostgresUrl = Annotated[
     SecretStr,
     AfterValidator(
@@ -61,7 +77,17 @@ def read_variable(name: str, environ: Mapping[str, str] | None = None) -> str:
         raise SettingsError(f"{name}{SUFFIX} names {path}, which cannot be read: {type(error).__name__}") from error
 
 
-class _Files(EnvSettingsSource):
+class _Variables(EnvSettingsSource):
+    """The environment's own source; where a list is no JSON, the field says what it takes."""
+
+    def decode_complex_value(self, field_name: str, field: FieldInfo, value: Any) -> Any:
+        try:
+            return super().decode_complex_value(field_name, field, value)
+        except ValueError:
+            return value
+
+
+class _Files(_Variables):
     """Looks each field up as the environment's source does, among the variables that name files."""
 
     def _load_env_vars(self) -> Mapping[str, str | None]:
@@ -89,28 +115,29 @@ class EnvironmentSettings(BaseSettings):
         try:
             super().__init__(**given)
         except ValidationError as error:
-            told = error.errors(include_url=False, include_input=False)
-            # Without its cause, which shows the values: they may be secrets.
-            raise SettingsError(f"settings are missing or wrong: {'; '.join(map(self._fault, told))}") from None
+            faults = map(self._fault, error.errors(include_url=False, include_input=False))
+            # One of each setting, and without the cause, which shows the values: they may be secrets.
+            wrong = "; ".join(": ".join(filter(None, fault)) for fault in dict(faults).items())
+            raise SettingsError(f"settings are missing or wrong: {wrong}") from None
 
     @classmethod
-    def _fault(cls, told: Mapping[str, Any]) -> str:
-        """Say what is wrong with a setting, by the name that it is set under; of several together, in their words."""
-        _, field, words = fault_of(told)
-        if not field:
-            return words
-        named = str(told["loc"][0]) in cls.model_fields
-        name = f"{cls.model_config.get('env_prefix', '')}{field}".upper() if named else field
-        return f"{name}: {f'is missing: set it, or {name}{SUFFIX}' if told['type'] == 'missing' else words}"
+    def _fault(cls, told: Mapping[str, Any]) -> tuple[str, str]:
+        """Return by which name a setting is set, "" for several together, and what is wrong with it."""
+        if not told["loc"]:
+            return "", fault_of(told).words
+        name = str(told["loc"][0])
+        if name in cls.model_fields:
+            name = f"{cls.model_config.get('env_prefix', '')}{name}".upper()
+        return name, f"is missing: set it, or {name}{SUFFIX}" if told["type"] == "missing" else fault_of(told).words
 
     @classmethod
     def settings_customise_sources(
         cls,
         settings_cls: type[BaseSettings],
         init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,  # noqa: ARG003  ours stands for it
         dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003  the signature is the base class's
         file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003  the signature is the base class's
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Return the sources in the order in which they count."""
-        return init_settings, env_settings, _Files(settings_cls)
+        return init_settings, _Variables(settings_cls), _Files(settings_cls)

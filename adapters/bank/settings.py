@@ -3,12 +3,13 @@
 from datetime import date, time
 from typing import Annotated
 
-from pydantic import Field, SecretStr
+from pydantic import AfterValidator, Field, SecretStr
 from pydantic_settings import SettingsConfigDict
 
 from adapters.bank.calendar import BankCalendar
 from adapters.bank.pain001 import OwnAccount
-from wire.environment import EnvironmentSettings
+from schemas.limits import known_timezone
+from wire.environment import EnvironmentSettings, HttpUrl, LimitMinor
 
 
 class BankSettings(EnvironmentSettings):
@@ -16,7 +17,7 @@ class BankSettings(EnvironmentSettings):
 
     model_config = SettingsConfigDict(env_prefix="BANK_", extra="ignore", frozen=True)
 
-    base_url: str
+    base_url: HttpUrl
     user: str = ""
     password: SecretStr = SecretStr("")
     provider: str = "bank"
@@ -26,7 +27,7 @@ class BankSettings(EnvironmentSettings):
     account: Annotated[str, Field(pattern=r"^([A-Z]{2}[0-9]{2}[A-Z0-9]{1,30}|[0-9]{10,15})$")]
     """Ours, as an IBAN or as the bank's own number."""
     bank_code: Annotated[str, Field(pattern=r"^[0-9]{3}$")] = "014"
-    timezone: str = "Asia/Bangkok"
+    timezone: Annotated[str, AfterValidator(known_timezone)] = "Asia/Bangkok"
     cut_off: time = time(15, 30)
     holidays: frozenset[date] = frozenset()
     """Days without settlement beside weekends, as a JSON list of dates."""
@@ -36,7 +37,7 @@ class BankSettings(EnvironmentSettings):
     """How long a file may stay unanswered before the same bytes are handed in again."""
     dedup_window_s: Annotated[float, Field(gt=0)] = 30 * 86_400
     """How long the bank knows a MsgId again."""
-    max_amount_minor: Annotated[int, Field(gt=0)] = 200_000_000
+    max_amount_minor: LimitMinor = 200_000_000
     first_message: Annotated[int, Field(ge=1)] = 1
     """Where reading the bank's messages begins after a start."""
     watch_every_s: Annotated[float, Field(gt=0)] = 5

@@ -6,7 +6,9 @@ adapter, it does not know what it "paid". Never point real money at it.
 
 import asyncio
 from collections.abc import Sequence
+from typing import Annotated
 
+from pydantic import Field
 from pydantic_settings import SettingsConfigDict
 
 from adapters.runtime.port import Order, Outcome
@@ -24,7 +26,7 @@ class NoopSettings(EnvironmentSettings):
 
     model_config = SettingsConfigDict(env_prefix="NOOP_")
 
-    delay_ms: int = 0
+    delay_ms: Annotated[int, Field(ge=0)] = 0
 
 
 class NoopRail:

@@ -15,7 +15,7 @@ def make_rail(runtime: RuntimeSettings) -> PromptPayRail:
         settings.base_url,
         call_total_s=runtime.call_total_s,
         connect_s=settings.connect_s,
-        max_connections=settings.max_connections,
+        max_connections=runtime.enough_for_calls("PROMPTPAY_MAX_CONNECTIONS", settings.max_connections),
     )
     return PromptPayRail(
         IppsClient(http, settings.key_id, settings.secret.get_secret_value()), settings, runtime.timing()

@@ -11,7 +11,7 @@ from adapters.runtime.breaker import BreakerSettings
 from adapters.runtime.rate import RateSettings
 from schemas.rails import Timing
 from schemas.streams import SHARDS_MAX, Part, parts_of
-from wire.environment import EnvironmentSettings, RedisUrl
+from wire.environment import EnvironmentSettings, HttpUrl, RedisUrl, SettingsError
 
 
 def networks_of(text: str) -> tuple[IPv4Network | IPv6Network, ...]:
@@ -25,7 +25,7 @@ class RuntimeSettings(EnvironmentSettings):
     model_config = SettingsConfigDict(extra="ignore", populate_by_name=True)
 
     redis_url: RedisUrl = Field(alias="REDIS_URL")
-    core_internal_url: str = Field(alias="CORE_INTERNAL_URL")
+    core_internal_url: HttpUrl = Field(alias="CORE_INTERNAL_URL")
     core_key_id: str = Field(alias="CORE_KEY_ID")
     core_key_secret: SecretStr = Field(alias="CORE_KEY_SECRET")
     consumer_name: str = Field(default_factory=socket.gethostname, alias="CONSUMER_NAME")
@@ -85,6 +85,20 @@ class RuntimeSettings(EnvironmentSettings):
         """Return the parts that this instance reads."""
         wanted = {int(each) for each in self.read_shards.split(",") if each.strip()}
         return [part for part in parts_of(self.shards) if not wanted or part.number in wanted]
+
+    def enough_for_calls(self, variable: str, connections: int) -> int:
+        """Return how many connections a rail has whose every call takes one.
+
+        Raises SettingsError where they are fewer than the calls that run at once: one that gets none within the time
+        for a connection counts as a provider that cannot be reached, and the breaker opens.
+        """
+        calls = self.concurrency + self.control_concurrency
+        if connections < calls:
+            raise SettingsError(
+                f"{variable} is {connections}, and {calls} calls run at once (FLEET_CONCURRENCY and"
+                f" FLEET_CONTROL_CONCURRENCY together): raise it to {calls}, or lower those"
+            )
+        return connections
 
     def timing(self) -> Timing:
         """Return the timing that the rail's registration declares."""

@@ -5,7 +5,7 @@ from typing import Annotated
 from pydantic import Field, SecretStr
 from pydantic_settings import SettingsConfigDict
 
-from wire.environment import EnvironmentSettings
+from wire.environment import EnvironmentSettings, HttpUrl, LimitMinor
 
 
 class SbpSettings(EnvironmentSettings):
@@ -13,7 +13,7 @@ class SbpSettings(EnvironmentSettings):
 
     model_config = SettingsConfigDict(env_prefix="SBP_", extra="ignore", frozen=True)
 
-    base_url: str
+    base_url: HttpUrl
     secret: SecretStr
     """The API's key; callbacks are signed with it too."""
     account: str = "40700000000000000000"
@@ -25,7 +25,7 @@ class SbpSettings(EnvironmentSettings):
     settlement_s: Annotated[float, Field(gt=0)] = 60
     """The contract's latest settlement after acceptance, clock skew included: H = I + this."""
     dedup_window_s: Annotated[float, Field(gt=0)] = 86_400
-    max_amount_minor: Annotated[int, Field(gt=0)] = 100_000_000
+    max_amount_minor: LimitMinor = 100_000_000
     """1,000,000 RUB an operation, as cbr.ru says; providers set lower ones."""
     banks_fresh_s: Annotated[float, Field(gt=0)] = 3_600
     """How old the list of banks may get before it is asked for again."""

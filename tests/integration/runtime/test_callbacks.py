@@ -232,7 +232,7 @@ async def test_a_body_that_is_packed_is_refused_by_name_and_not_as_forged(door: 
 
 
 def test_networks_that_are_none_are_refused_at_start() -> None:
-    told = {"REDIS_URL": "redis://r", "CORE_INTERNAL_URL": "u", "CORE_KEY_ID": "k", "CORE_KEY_SECRET": "s"}
+    told = {"REDIS_URL": "redis://r", "CORE_INTERNAL_URL": "http://u", "CORE_KEY_ID": "k", "CORE_KEY_SECRET": "s"}
     RuntimeSettings.model_validate(told | {"FLEET_CALLBACK_ALLOWED": "203.0.113.0/24, 2001:db8::/32"})
     with pytest.raises(ValidationError):
         RuntimeSettings.model_validate(told | {"FLEET_CALLBACK_PROXIES": "our proxy"})

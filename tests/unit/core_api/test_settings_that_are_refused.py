@@ -33,6 +33,7 @@ _GOOD = {
         ({"DATABASE_URL": "mysql://root:hidden@x/y"}, "DATABASE_URL: is no address of PostgreSQL"),
         ({"DATABASE_READ_URL": "hidden"}, "DATABASE_READ_URL: is no address of PostgreSQL"),
         ({"REDIS_URL": "http://hidden"}, "REDIS_URL: is no address of Redis or Valkey"),
+        ({"FLEET_RELAY_POLL_S": "hidden"}, "FLEET_RELAY_POLL_S: is no number: write digits, with a point"),
         ({"FLEET_RAILS": "promptpay,Hidden"}, "FLEET_RAILS: names a rail that cannot be"),
         ({"FLEET_BACKLOG_HIGH": "100"}, "FLEET_BACKLOG_LOW has to be less than FLEET_BACKLOG_HIGH, which is 100"),
     ],
