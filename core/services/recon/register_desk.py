@@ -29,7 +29,7 @@ from core.services.recon.import_register import (
 )
 from core.services.recon.recon import ReconPorts, after_of, reconcile_intents, reconcile_ledger
 from core.services.recon.recon_report import report_of, week_days
-from core.services.recon.registers import DayBusyError, RegisterPorts, account_of, compare_day, require_known
+from core.services.recon.registers import DayBusyError, RegisterPorts, accounts_of_rail, compare_day, require_known
 from schemas.recon import BooksCompared, ReconReport
 from schemas.recon_report import ReconPeriod
 from schemas.register_mapping import RegisterImport, RegisterMapping
@@ -141,7 +141,7 @@ async def want_again(ports: RegisterPorts, caller: Caller, rail: str, day: date)
     """Ask a rail's adapter to fetch a day anew; return for how many accounts. Raises Refusal: not_found."""
     context = require_everywhere(caller)
     async with ports.unit_of_work(context) as uow:
-        accounts = await account_of(uow, ports, rail)
+        accounts = await accounts_of_rail(uow, ports.registers, rail)
         for account in accounts:
             await ports.registers.want(uow, account, [day], again=True)
         act = Act(SYSTEM_TENANT, context.actor, "register_wanted", f"rail:{rail}", {"day": day.isoformat()})
@@ -185,7 +185,7 @@ async def compare_now(ports: RegisterPorts, caller: Caller, rail: str, day: date
     """Compare a day of every account of a rail; it takes as long as it takes. Raises Refusal: not_found, day_busy."""
     context = require_everywhere(caller)
     async with ports.unit_of_work(context) as uow:
-        accounts = await account_of(uow, ports, rail)
+        accounts = await accounts_of_rail(uow, ports.registers, rail)
     try:
         return [await compare_day(ports, context, account, day) for account in accounts]
     except DayBusyError as busy:

@@ -220,9 +220,13 @@ async def compare_day(ports: RegisterPorts, context: Context, account: Account, 
     return run
 
 
-async def account_of(uow: Any, ports: RegisterPorts, rail: str) -> list[Account]:
+async def accounts_of_rail(uow: Any, registers: Registers, rail: str) -> list[Account]:
     """Return the provider accounts of a rail. Raises Refusal `not_found` where it has none."""
-    return await _accounts(uow, ports.registers, rail)
+    found = [each for each in await registers.accounts(uow) if each.rail == rail]
+    if not found:
+        text = "no such rail has registered, and no register of it came: fleet rails list shows those that have"
+        raise Refusal("not_found", text, field="rail")
+    return found
 
 
 async def require_known(uow: Any, registers: Registers, rail: str | None) -> None:
@@ -231,15 +235,7 @@ async def require_known(uow: Any, registers: Registers, rail: str | None) -> Non
     Of a misspelt rail there is nothing to list: that would read as if all were well.
     """
     if rail is not None:
-        await _accounts(uow, registers, rail)
-
-
-async def _accounts(uow: Any, registers: Registers, rail: str) -> list[Account]:
-    found = [each for each in await registers.accounts(uow) if each.rail == rail]
-    if not found:
-        text = "no such rail has registered, and no register of it came: fleet rails list shows those that have"
-        raise Refusal("not_found", text, field="rail")
-    return found
+        await accounts_of_rail(uow, registers, rail)
 
 
 async def _compared(ports: RegisterPorts, context: Context, account: Account, day: date) -> RegisterRun:

@@ -99,6 +99,20 @@ async def _turns() -> None:
         await asyncio.sleep(0)
 
 
+_Asked = list[asyncio.Task[int]]
+
+
+async def _one_run_under_way(running: int, waiting: int) -> tuple[MicroBatcher[int, int], _Runs, _Asked]:
+    """Start a batcher whose first run has the numbers up to `running`; so many more wait for the next one."""
+    runs = _Runs()
+    batcher = MicroBatcher[int, int](runs.run, limit=100, in_flight=2, worth=50)
+    asked = [asyncio.create_task(batcher.submit(number)) for number in range(running)]
+    await _turns()
+    asked += [asyncio.create_task(batcher.submit(number)) for number in range(running, running + waiting)]
+    await _turns()
+    return batcher, runs, asked
+
+
 async def test_those_who_were_just_answered_come_back_into_the_run_of_those_who_waited() -> None:
     runs = _Runs()
     batcher = MicroBatcher[int, int](runs.run, limit=100, in_flight=2, worth=50)
@@ -122,12 +136,7 @@ async def test_those_who_were_just_answered_come_back_into_the_run_of_those_who_
 
 async def test_those_who_are_back_go_without_who_does_not_come(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(micro_batch, "_PATIENCE_S", 60)
-    runs = _Runs()
-    batcher = MicroBatcher[int, int](runs.run, limit=100, in_flight=2, worth=50)
-    asked = [asyncio.create_task(batcher.submit(number)) for number in range(8)]
-    await _turns()
-    asked += [asyncio.create_task(batcher.submit(8))]
-    await _turns()
+    batcher, runs, asked = await _one_run_under_way(8, 1)
     await runs.end()
     assert runs.sizes == [8]
     asked += [asyncio.create_task(batcher.submit(9))]
@@ -140,12 +149,7 @@ async def test_those_who_are_back_go_without_who_does_not_come(monkeypatch: pyte
 
 
 async def test_nobody_waits_for_a_few_who_were_answered_however_many_wait() -> None:
-    runs = _Runs()
-    batcher = MicroBatcher[int, int](runs.run, limit=100, in_flight=2, worth=50)
-    asked = [asyncio.create_task(batcher.submit(number)) for number in range(7)]
-    await _turns()
-    asked += [asyncio.create_task(batcher.submit(number)) for number in range(7, 40)]
-    await _turns()
+    _, runs, asked = await _one_run_under_way(7, 33)
     await runs.end()
     assert runs.sizes == [7, 33]
     await runs.end()
@@ -157,11 +161,7 @@ async def test_a_few_who_came_during_a_run_wait_as_long_again_and_share_the_next
 ) -> None:
     monkeypatch.setattr(micro_batch, "_PATIENCE_S", 60)
     monkeypatch.setattr(micro_batch, "_REST_LONGEST_S", 60)
-    runs = _Runs()
-    batcher = MicroBatcher[int, int](runs.run, limit=100, in_flight=2, worth=50)
-    asked = [asyncio.create_task(batcher.submit(0))]
-    await _turns()
-    asked += [asyncio.create_task(batcher.submit(1))]
+    batcher, runs, asked = await _one_run_under_way(1, 1)
     await asyncio.sleep(0.2)
     ended_s = asyncio.get_running_loop().time()
     await runs.end()
@@ -183,11 +183,7 @@ async def test_the_rest_is_over_once_several_wait_and_who_comes_while_nothing_is
     monkeypatch.setattr(micro_batch, "_PATIENCE_S", 60)
     monkeypatch.setattr(micro_batch, "_REST_LONGEST_S", 60)
     monkeypatch.setattr(micro_batch, "_RETURN_S", 0)
-    runs = _Runs()
-    batcher = MicroBatcher[int, int](runs.run, limit=100, in_flight=2, worth=50)
-    asked = [asyncio.create_task(batcher.submit(0))]
-    await _turns()
-    asked += [asyncio.create_task(batcher.submit(1))]
+    batcher, runs, asked = await _one_run_under_way(1, 1)
     await asyncio.sleep(2)
     await runs.end()
     began_s = asyncio.get_running_loop().time()
@@ -207,12 +203,7 @@ async def test_the_rest_is_over_once_several_wait_and_who_comes_while_nothing_is
 async def test_the_patience_of_one_who_was_served_starts_no_second_run_later(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(micro_batch, "_PATIENCE_S", 1)
     monkeypatch.setattr(micro_batch, "_REST_LONGEST_S", 0)
-    runs = _Runs()
-    batcher = MicroBatcher[int, int](runs.run, limit=100, in_flight=2, worth=50)
-    asked = [asyncio.create_task(batcher.submit(0))]
-    await _turns()
-    asked += [asyncio.create_task(batcher.submit(1))]
-    await _turns()
+    batcher, runs, asked = await _one_run_under_way(1, 1)
     await asyncio.sleep(0.6)
     await runs.end()
     await asyncio.sleep(0.01)
