@@ -180,6 +180,12 @@ _SERVICE: Final = (
         "{{ $labels.rail }} has been paused for an hour: is that still meant?", "fleet-rail", "1h",
     ),
     Alert(
+        "RailWaitsLong", "ticket", "max by (rail, cause) (fleet_rail_waiting_seconds) > 900",
+        "Payments of {{ $labels.rail }} have waited for {{ $value | humanizeDuration }} and do not expire meanwhile:"
+        " {{ $labels.cause }}.",
+        "fleet-rail",
+    ),
+    Alert(
         "EvidenceDropped", "ticket", "sum by (rail) (increase(fleet_evidence_dropped_total[15m])) > 0",
         "Evidence of calls to {{ $labels.rail }} was given up: the core did not take it.", "fleet-rail",
     ),

@@ -172,6 +172,8 @@ _RAIL: Final = Board(
                 Panel("Verdicts", "What the settler committed.",
                       (('sum by (verdict) (rate(fleet_verdicts_received_total{rail="$rail"}[5m]))', "{{verdict}}"),),
                       "reqps"),
+                Panel("Waits", "For how long, and why, nothing goes on or expires.",
+                      ((_or_none('max by (cause) (fleet_rail_waiting_seconds{rail="$rail"})'), "{{cause}}"),), "s"),
             ),
         ),
     ),

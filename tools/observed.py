@@ -227,6 +227,16 @@ SCENARIOS: Final = (
         planted("DELETE FROM fleet.rail_pauses WHERE paused_by = 'observe'"),
     ),
     Scenario(
+        "adapters have not reached the core for long",
+        ("RailWaitsLong",),
+        planted(
+            "INSERT INTO fleet.rail_waits (rail, operation, cause, began_at, holds_until)"
+            " SELECT rail, '*', 'adapters', now() - interval '20 minutes', now() + interval '1 hour'"
+            " FROM unnest(ARRAY['promptpay', 'sbp']) rail"
+        ),
+        planted("DELETE FROM fleet.rail_waits WHERE began_at < now() - interval '20 minutes'"),
+    ),
+    Scenario(
         "every adapter stands still",
         ("JobsStuck", "ProcessDown", "GateClosed"),
         _stop_adapters,

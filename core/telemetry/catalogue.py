@@ -72,6 +72,9 @@ DEAD_LETTERS_OPEN: Final = Gauge("fleet_dead_letters_open", "Dead letters that n
 DEAD_LETTER_AGE: Final = Gauge("fleet_dead_letters_oldest_seconds", "How long the oldest has been open.", ["rail"])
 ENTRIES_PARKED: Final = Gauge("fleet_entries_parked", "Entries that nobody can read yet.", ["stream"])
 RAIL_PAUSED: Final = Gauge("fleet_rail_paused", "1 where a person paused the rail.", ["rail"])
+RAIL_WAITING: Final = Gauge(
+    "fleet_rail_waiting_seconds", "How long the rail, or an operation of it, has waited.", ["rail", "cause"]
+)
 IMBALANCE: Final = Gauge(
     "fleet_ledger_imbalance_minor", "How far debits and credits of a ledger differ, pending and posted: 0.", ["ledger"]
 )

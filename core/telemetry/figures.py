@@ -20,6 +20,7 @@ _LABELS: Final[dict[str, tuple[Gauge, int]]] = {
     "dead_letter_age": (catalogue.DEAD_LETTER_AGE, 1),
     "entries_parked": (catalogue.ENTRIES_PARKED, 1),
     "rail_paused": (catalogue.RAIL_PAUSED, 1),
+    "rail_waiting": (catalogue.RAIL_WAITING, 2),
     "registers_awaited": (catalogue.REGISTERS_AWAITED, 1),
     "registers_awaited_age": (catalogue.REGISTERS_AWAITED_AGE, 1),
     "breaks_open": (catalogue.BREAKS_OPEN, 1),

@@ -6,8 +6,8 @@ from prometheus_client import Counter
 from tools.metrics import PAGE, declared, labels_of, page
 
 CLOSED = {
-    "rail", "provider", "operation", "kind", "action", "outcome", "answer", "verdict", "stream", "group", "error_class",
-    "lane", "loop", "listener", "match", "route", "status", "pool", "state", "severity", "ledger",
+    "rail", "provider", "operation", "kind", "cause", "action", "outcome", "answer", "verdict", "stream", "group",
+    "error_class", "lane", "loop", "listener", "match", "route", "status", "pool", "state", "severity", "ledger",
 }  # fmt: skip
 """Labels whose values stand in the code or in the configuration, or are counted by ISO."""
 

@@ -57,6 +57,9 @@ SELECT 'entries_parked', stream, '', count(*)::float8 FROM fleet.parked_entries 
 UNION ALL
 SELECT 'rail_paused', rail, '', 1 FROM fleet.rail_pauses WHERE operation = '*'
 UNION ALL
+SELECT 'rail_waiting', rail, cause, extract(epoch FROM now() - min(began_at))::float8
+FROM fleet.rail_waits WHERE holds_until > now() GROUP BY rail, cause
+UNION ALL
 SELECT 'registers_awaited', rail, '', days FROM awaited
 UNION ALL
 SELECT 'registers_awaited_age', rail, '', age FROM awaited

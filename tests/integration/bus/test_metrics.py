@@ -11,7 +11,9 @@ import httpx
 from prometheus_client import generate_latest
 
 from core.bus.observer import observe_rail, observe_servers
+from core.domain.context import Context
 from core.store.on_call.figures import read_figures, read_imbalance
+from core.store.settling import rails
 from core.telemetry.figures import show_figures, show_imbalance
 from fleet.stack.processes import free_port
 from fleet.stack.provision import RoleUrls
@@ -59,6 +61,22 @@ async def test_what_a_consumer_holds_is_pending_and_ages(world: World) -> None:
     assert value(lines, f"fleet_stream_oldest_unfinished_seconds{{{GROUP}}}") >= 0.02
     assert value(lines, "fleet_redis_memory_bytes") > 100_000
     assert value(lines, "fleet_database_size_bytes") > 1_000_000
+
+
+async def test_a_rail_that_waits_is_shown_by_its_cause_until_nobody_says_so_any_more(
+    world: World, admin_connection: asyncpg.Connection
+) -> None:
+    async with world.database.unit_of_work(Context(None, "test")) as uow:
+        await rails.note_waits(uow, RAIL, ["PAYOUT"], "breaker", 60)
+        await rails.note_waits(uow, RAIL, ["BILL_PAYMENT", "PAYOUT"], "breaker", 60)
+        await rails.note_waits(uow, RAIL, ["*"], "adapters", 60)
+    an_hour_ago = "UPDATE fleet.rail_waits SET began_at = now() - interval '1 hour' WHERE operation = 'PAYOUT'"
+    await admin_connection.execute(an_hour_ago)
+    lines = await shown(world)
+    assert 3600 <= value(lines, f'fleet_rail_waiting_seconds{{cause="breaker",rail="{RAIL}"}}') < 3900
+    assert 0 <= value(lines, f'fleet_rail_waiting_seconds{{cause="adapters",rail="{RAIL}"}}') < 300
+    await admin_connection.execute("UPDATE fleet.rail_waits SET holds_until = now()")
+    assert not [line for line in await shown(world) if line.startswith("fleet_rail_waiting_seconds{")]
 
 
 async def test_a_lag_that_the_server_lost_is_absent_and_told(world: World) -> None:
