@@ -6,11 +6,15 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any
+from unittest.mock import patch
 from uuid import UUID
+from zoneinfo import ZoneInfo
 
 import httpx
 
+from adapters.bank import sender
 from adapters.bank.settings import BankSettings
 from adapters.runtime.core_client import CoreUnavailableError
 from fleet.stack.processes import free_port
@@ -20,6 +24,7 @@ from schemas.rails import EvidenceItem
 from schemas.results import Result
 
 OWN_ACCOUNT = "TH69MOCK1234567890"
+TIMEZONE = "Asia/Bangkok"
 CLOCK = "2026-11-23T09:00"
 """A Monday, before the cut-off."""
 
@@ -112,12 +117,26 @@ class RunningBank:
         return BankSettings.model_validate({**given, **others})
 
 
+def clock_at(moment: str) -> type[datetime]:
+    """Return a clock that stands at a moment of the bank's day."""
+
+    class Clock(datetime):
+        @classmethod
+        def now(cls, tz: Any = None) -> datetime:  # type: ignore[override]
+            return datetime.fromisoformat(moment).replace(tzinfo=ZoneInfo(TIMEZONE)).astimezone(tz)
+
+    return Clock
+
+
 @contextmanager
-def running_bank(*options: str) -> Iterator[RunningBank]:
-    """Run a bank whose Monday it is."""
+def running_bank(*options: str, clock: str = CLOCK) -> Iterator[RunningBank]:
+    """Run a bank whose Monday it is, or another moment; the files that this process makes meanwhile are made then, too.
+
+    By the real clock they would soon ask for a day that the bank's clock never comes to.
+    """
     port = free_port()
-    argv = [sys.executable, "-m", "fleet.stack.scripted_bank", "--port", str(port), "-q", "--timezone", "Asia/Bangkok"]
-    process = subprocess.Popen([*argv, "--clock", CLOCK, *options])
+    argv = [sys.executable, "-m", "fleet.stack.scripted_bank", "--port", str(port), "-q", "--timezone", TIMEZONE]
+    process = subprocess.Popen([*argv, "--clock", clock, *options])
     try:
         bank = RunningBank(f"http://127.0.0.1:{port}")
         for _ in range(400):
@@ -126,7 +145,8 @@ def running_bank(*options: str) -> Iterator[RunningBank]:
                 break
             except httpx.TransportError:
                 time.sleep(0.05)
-        yield bank
+        with patch.object(sender, "datetime", clock_at(clock)):
+            yield bank
     finally:
         process.terminate()
         process.wait(10)

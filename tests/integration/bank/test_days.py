@@ -1,13 +1,10 @@
 """Cut-off times, value dates and reports within the day, against mock-bank at a time of its day."""
 
 import re
-from datetime import date, datetime
-from typing import Any
-from zoneinfo import ZoneInfo
+from datetime import date
 
 import pytest
 
-from adapters.bank import sender
 from adapters.bank.adapter import BankRail
 from adapters.bank.client import BankClient
 from adapters.runtime.http import provider_client
@@ -17,19 +14,7 @@ from tests.integration.bank.test_behaviours import TIMING, order, paid
 from tests.integration.bank.test_money_in import debit
 from tests.support.bank import RunningBank, running_bank
 
-BANGKOK = ZoneInfo("Asia/Bangkok")
 CUT_OFF = "15:30"
-
-
-def at_bank_time(monkeypatch: pytest.MonkeyPatch, moment: str) -> None:
-    """Let files be made at the moment that the bank's clock shows."""
-
-    class Clock(datetime):
-        @classmethod
-        def now(cls, tz: Any = None) -> datetime:  # type: ignore[override]
-            return datetime.fromisoformat(moment).replace(tzinfo=BANGKOK).astimezone(tz)
-
-    monkeypatch.setattr(sender, "datetime", Clock)
 
 
 def rail_at(bank: RunningBank, files: FilesInMemory, client: type[BankClient] = BankClient) -> BankRail:
@@ -53,10 +38,9 @@ def asked_for(files: FilesInMemory) -> list[str]:
     ids=["before_the_cut_off", "after_it_before_a_holiday", "after_it_before_a_weekend"],
 )
 async def test_a_file_asks_for_the_day_that_the_bank_books_it_on_and_is_paid_no_sooner(
-    monkeypatch: pytest.MonkeyPatch, moment: str, day: str, verdict: Verdict
+    moment: str, day: str, verdict: Verdict
 ) -> None:
-    at_bank_time(monkeypatch, moment)
-    with running_bank("--clock", moment, "--cutoff", CUT_OFF) as bank:
+    with running_bank("--cutoff", CUT_OFF, clock=moment) as bank:
         bank.close_on("2026-11-24")
         files, payment = FilesInMemory(), order()
         rail = rail_at(bank, files)
@@ -70,11 +54,8 @@ async def test_a_file_asks_for_the_day_that_the_bank_books_it_on_and_is_paid_no_
         await rail.close()
 
 
-async def test_a_direct_debit_asks_for_the_day_after_and_is_booked_with_that_value_date(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    at_bank_time(monkeypatch, "2026-11-27T15:31")
-    with running_bank("--clock", "2026-11-27T15:31", "--cutoff", CUT_OFF) as bank:
+async def test_a_direct_debit_asks_for_the_day_after_and_is_booked_with_that_value_date() -> None:
+    with running_bank("--cutoff", CUT_OFF, clock="2026-11-27T15:31") as bank:
         files, asked = FilesInMemory(), debit()
         rail = rail_at(bank, files)
         assert (await rail.collect(asked)).verdict is Verdict.PENDING
