@@ -249,11 +249,16 @@ async def test_the_past_of_an_account_is_read_through_its_own_indexes_alone(worl
         (ledger_reads.ON, [wallet, now - timedelta(days=30), UUID(int=0), 100, now]),
         (ledger_reads.AT, [wallet, now - timedelta(days=1)]),
     ]
-    used = await world.admin.fetch("SELECT DISTINCT tableoid::regclass::text AS name FROM fleet.transfers")
+    used = await world.admin.fetch(
+        "SELECT tableoid::regclass::text AS name, count(*) AS transfers FROM fleet.transfers GROUP BY 1"
+    )
     assert len(used) >= 2, used
+    # What a month has in its first hours is a page or two: nothing is read sooner than those.
+    large = {row["name"].removeprefix("fleet.") for row in used if row["transfers"] > 1000}
+    assert large, used
     async with world.uow() as uow:
         for text, arguments in statements:
             plan = "\n".join(row[0] for row in await uow.connection.fetch(f"EXPLAIN {text}", *arguments))
             scanned = set(re.findall(r"Seq Scan on (\w+)", plan))
-            assert scanned.isdisjoint(row["name"].removeprefix("fleet.") for row in used), plan
+            assert scanned.isdisjoint(large), plan
             assert "created_at_id_idx" in plan, plan
