@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field, SecretStr, ValidationError
 from pydantic.fields import FieldInfo
-from pydantic_settings import BaseSettings, EnvSettingsSource, PydanticBaseSettingsSource
+from pydantic_settings import BaseSettings, EnvSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 from pydantic_settings.exceptions import SettingsError
 
 from schemas.faults import fault_of
@@ -110,6 +110,8 @@ class EnvironmentSettings(BaseSettings):
 
     Raises SettingsError in one line that names each variable at fault and what it takes.
     """
+
+    model_config = SettingsConfigDict(allow_inf_nan=False)
 
     def __init__(self, **given: Any) -> None:
         try:

@@ -44,6 +44,7 @@ def _never(_: object) -> Rail:
         ("CORE_INTERNAL_URL", "http://hidden/?a=b", "CORE_INTERNAL_URL: is no address"),
         ("CORE_INTERNAL_URL", "http://hidden\n", "CORE_INTERNAL_URL: is no address"),
         ("FLEET_BATCH", "many", "FLEET_BATCH: is no whole number"),
+        ("FLEET_SEND_BY_S", "inf", "FLEET_SEND_BY_S: has to be a finite number"),
         ("FLEET_CALLBACK_ALLOWED", "nowhere", "FLEET_CALLBACK_ALLOWED: 'nowhere'"),
     ],
 )
