@@ -171,7 +171,7 @@ async def _voids(uow: Any, ports: ResolvePorts, memory: ResolverMemory, steps: d
     if first_refusal:
         detail = f"more than {memory.voids_per_minute} a minute: the rest waits"
         await ports.facts.raise_alerts(uow, [_alert(held[room], "page", "void_rate_exceeded", detail)])
-    return [*endings, *(_expiry(case) for case in negative)]
+    return [*endings, *(_unsent(case) for case in negative)]
 
 
 async def _wait(uow: Any, ports: ResolvePorts, cases: Sequence[Case]) -> None:
@@ -183,42 +183,31 @@ def _after_s(case: Case, pace: Pace) -> float:
 
 
 def _unconfirmed(case: Case) -> Ending:
-    move = Move(
-        case.intent.id,
-        IntentState.EXPIRED,
-        "expired",
-        data={"reason": "confirmation_expired"},
-        failure_code="confirmation_expired",
-        failure_message="the lookup was not confirmed in time; nothing was held",
-    )
-    return Ending.of(case.intent, move, "confirmation_expired")
+    return _expired(case, "confirmation_expired", "the lookup was not confirmed in time; nothing was held")
 
 
 def _unpaid(case: Case) -> Ending:
+    words = "nobody paid in time; what is paid later rests in suspense"
+    return _expired(case, "payment_not_received", words, parked=False)
+
+
+def _unsent(case: Case) -> Ending:
+    words = "the deadline passed and every permit is proven unsent or refused"
+    decision = "VOID" if is_held(case.intent) else None
+    return _expired(case, "deadline_unsent", words, parked=False, decision=decision)
+
+
+def _expired(case: Case, code: str, words: str, **more: Any) -> Ending:
     move = Move(
         case.intent.id,
         IntentState.EXPIRED,
         "expired",
-        data={"reason": "payment_not_received"},
-        failure_code="payment_not_received",
-        failure_message="nobody paid in time; what is paid later rests in suspense",
-        parked=False,
+        data={"reason": code},
+        failure_code=code,
+        failure_message=words,
+        **more,
     )
-    return Ending.of(case.intent, move, "payment_not_received")
-
-
-def _expiry(case: Case) -> Ending:
-    move = Move(
-        case.intent.id,
-        IntentState.EXPIRED,
-        "expired",
-        data={"reason": "deadline_unsent"},
-        failure_code="deadline_unsent",
-        failure_message="the deadline passed and every permit is proven unsent or refused",
-        decision="VOID" if is_held(case.intent) else None,
-        parked=False,
-    )
-    return Ending.of(case.intent, move, "deadline_unsent")
+    return Ending.of(case.intent, move, code)
 
 
 async def _park(uow: Any, ports: ResolvePorts, cases: Sequence[Case]) -> None:

@@ -1,7 +1,5 @@
 """An open core on a database of its own, with a tenant, keys, a route and a registered rail without lookup."""
 
-import base64
-import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -25,7 +23,7 @@ from fleet.stack.provision import RoleUrls
 from schemas.operations import JobKind
 from schemas.results import Result
 from tests.support.signed import Signed
-from tests.support.warm_sessions import warm_core
+from tests.support.warm_sessions import warm_core, warm_settings
 
 REGISTRATION: dict[str, Any] = {
     "rail": "noop",
@@ -137,8 +135,6 @@ class World:
 
 _ROOT = Context(None, "test")
 ROUTES_FRESH_S = 1.1
-ACCEPT_IN_FLIGHT = 8
-"""Transactions at a time, so that payments at once under keys of their own meet in the locks of the database."""
 
 
 async def register(admin: asyncpg.Connection, **capabilities: Any) -> None:
@@ -170,13 +166,7 @@ async def second(world: World) -> AsyncIterator[Signed]:
 @asynccontextmanager
 async def open_world(urls: RoleUrls, admin_connection: asyncpg.Connection) -> AsyncIterator[World]:
     """Open a world on a database of its own."""
-    settings = Settings(
-        DATABASE_URL=urls.app,
-        DATABASE_WORKER_URL=urls.worker,
-        REDIS_URL="redis://127.0.0.1:1/0",
-        master_key=base64.b64encode(os.urandom(32)).decode(),
-        accept_in_flight=ACCEPT_IN_FLIGHT,
-    )
+    settings = warm_settings(urls)
     tenant = uuid4()
     await admin_connection.execute("INSERT INTO fleet.tenants (tenant_id, name) VALUES ($1, 'shop')", tenant)
     await admin_connection.execute(

@@ -1,7 +1,5 @@
 """A core without its listeners: real PostgreSQL, real ledger, real vault; the tests play adapter and provider."""
 
-import base64
-import os
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field, replace
@@ -25,7 +23,6 @@ from core.services.settling.rails import register
 from core.services.settling.resolve import ResolverMemory, resolve_due
 from core.services.settling.settle import Delivery, Settled, settle_batch
 from core.services.wallets.histories import EntryFilter, read_history
-from core.settings import Settings
 from core.store.database import UnitOfWork
 from core.store.settling import attempts, rails
 from core.store.settling.evidence import EvidenceStore
@@ -36,12 +33,10 @@ from schemas.permits import PermitRequest
 from schemas.rails import EvidenceItem, RailRegistration
 from schemas.results import Result
 from tests.support.event_log import prove_events
-from tests.support.warm_sessions import warm_core
+from tests.support.warm_sessions import warm_core, warm_settings
 
 RAIL = "testrail"
 I_S, H_S = 60, 120
-ACCEPT_IN_FLIGHT = 8
-"""Transactions at a time, so that payments at once under keys of their own meet in the locks of the database."""
 
 
 _DEBITS = ["DIRECT_DEBIT"]
@@ -277,13 +272,6 @@ def long_open(rail: str) -> dict[tuple[str, str], datetime]:
 @asynccontextmanager
 async def open_world(urls: RoleUrls, admin_connection: asyncpg.Connection) -> AsyncIterator[World]:
     """Open a world on a database of its own."""
-    settings = Settings(
-        DATABASE_URL=urls.app,
-        DATABASE_WORKER_URL=urls.worker,
-        REDIS_URL="redis://127.0.0.1:1/0",
-        master_key=base64.b64encode(os.urandom(32)).decode(),
-        accept_in_flight=ACCEPT_IN_FLIGHT,
-    )
     tenant = uuid4()
     await admin_connection.execute("INSERT INTO fleet.tenants (tenant_id, name) VALUES ($1, 'shop')", tenant)
     await admin_connection.execute(
@@ -293,7 +281,7 @@ async def open_world(urls: RoleUrls, admin_connection: asyncpg.Connection) -> As
         RAIL,
     )
     caller = Caller("key", tenant, "service", None, frozenset({"*", "MANUAL_ADJUSTMENT", "ADJUSTMENT_ALONE"}), None)
-    async with warm_core(settings) as core:
+    async with warm_core(warm_settings(urls)) as core:
         yield World(
             core,
             admin_connection,
