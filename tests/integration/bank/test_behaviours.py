@@ -1,8 +1,6 @@
 """Every behaviour of mock-bank, by its own name, against the rail over real sockets."""
 
-from collections.abc import AsyncIterator, Iterator
 from typing import Any
-from uuid import uuid4
 
 import pytest
 
@@ -10,50 +8,11 @@ from adapters.bank.adapter import BankRail
 from adapters.bank.client import BankClient
 from adapters.runtime.core_client import CoreUnavailableError
 from adapters.runtime.errors import Indeterminate, NotSent
-from adapters.runtime.http import provider_client
-from adapters.runtime.port import Order, Outcome
 from adapters.testkit.files import FilesInMemory
 from schemas.permits import Payee
-from schemas.rails import Timing
 from schemas.results import Verdict
-from tests.support.bank import RunningBank, running_bank
-
-TIMING = Timing(send_by_s=1, call_total_s=2, claim_idle_s=4)
-
-
-@pytest.fixture(scope="module")
-def running() -> Iterator[RunningBank]:
-    with running_bank() as bank:
-        yield bank
-
-
-@pytest.fixture
-def bank(running: RunningBank) -> RunningBank:
-    running.reset()
-    return running
-
-
-def rail_at(url: str, bank: RunningBank, files: FilesInMemory, **settings: float) -> BankRail:
-    http = provider_client(url, call_total_s=2, connect_s=1, max_connections=5)
-    return BankRail(BankClient(http), files, bank.settings(**settings), TIMING)
-
-
-@pytest.fixture
-async def rail(bank: RunningBank) -> AsyncIterator[BankRail]:
-    rail = rail_at(bank.url, bank, FilesInMemory())
-    yield rail
-    await rail.close()
-
-
-def order(amount_minor: int = 2_500, account: str = "0123456789") -> Order:
-    payee = Payee(type="bank_account", value=f"004-{account}")
-    return Order(uuid4(), uuid4().hex[:30].upper(), amount_minor, "THB", "bank-1", payee, "rent")
-
-
-async def paid(rail: BankRail, *orders: Order) -> list[Outcome]:
-    answers = await rail.pay_many(orders)
-    assert [each for each in answers if isinstance(each, Exception)] == []
-    return [each for each in answers if isinstance(each, Outcome)]
+from tests.integration.bank.conftest import order, paid, rail_at
+from tests.support.bank import RunningBank
 
 
 async def test_accept(bank: RunningBank, rail: BankRail) -> None:
@@ -128,7 +87,7 @@ async def test_duplicate_file(bank: RunningBank) -> None:
     bank.behave("duplicate-file")
     files, asked = FilesInMemory(), [order(), order()]
     for _ in range(2):  # the second is another process, after the first one died
-        rail = rail_at(bank.url, bank, files)
+        rail = rail_at(bank, files)
         assert [each.verdict for each in await paid(rail, *asked)] == [Verdict.SUCCEEDED] * 2
         await rail.close()
     assert bank.received() == 2
@@ -151,7 +110,7 @@ async def test_a_file_that_stays_unanswered_is_handed_in_again_as_the_same_bytes
     bank.behave("silent")
     bank.ask("POST", "/_mock/advance?to=2026-11-28")
     files = FilesInMemory()
-    rail = rail_at(bank.url, bank, files, resend_after_s=60)
+    rail = rail_at(bank, files, resend_after_s=60)
     asked = order()
     await paid(rail, asked)
     [file] = files.files.values()
@@ -183,8 +142,7 @@ async def test_a_statement_that_never_came_is_a_gap_by_its_number(bank: RunningB
             told = await super().message(number)
             return b"<lost/>" if told is not None and b"MB-C053-FLEET-2<" in told else told
 
-    http = provider_client(bank.url, call_total_s=2, connect_s=1, max_connections=5)
-    rail = BankRail(LosesTheSecondStatement(http), FilesInMemory(), bank.settings(), TIMING)
+    rail = rail_at(bank, FilesInMemory(), LosesTheSecondStatement)
     bank.advance(3)
     await rail.mailbox.read()
     assert [(gap.kind, gap.statement_id) for gap in rail.mailbox.gaps] == [
@@ -197,11 +155,11 @@ async def test_a_bank_that_cannot_be_reached_was_sent_nothing_and_its_members_go
     bank: RunningBank,
 ) -> None:
     files, asked = FilesInMemory(), order()
-    unreachable = rail_at("http://127.0.0.1:9", bank, files)
+    unreachable = rail_at(bank, files, base_url="http://127.0.0.1:9")
     [answer] = await unreachable.pay_many([asked])
     assert isinstance(answer, NotSent)
     await unreachable.close()
-    rail = rail_at(bank.url, bank, files)
+    rail = rail_at(bank, files)
     [paid_now] = await paid(rail, asked)
     assert paid_now.verdict is Verdict.SUCCEEDED
     assert len({file.message_id for file in files.files.values()}) == 2
@@ -211,7 +169,7 @@ async def test_a_bank_that_cannot_be_reached_was_sent_nothing_and_its_members_go
 
 async def test_a_payment_that_is_in_a_file_goes_by_that_file_and_the_others_by_a_new_one(bank: RunningBank) -> None:
     files = FilesInMemory()
-    rail = rail_at(bank.url, bank, files)
+    rail = rail_at(bank, files)
     first, second = order(), order()
     await paid(rail, first)
     answers = await paid(rail, first, second)
@@ -227,14 +185,14 @@ async def test_a_file_that_may_be_stored_was_perhaps_sent_until_its_payment_is_b
             raise CoreUnavailableError("no answer")
 
     asked = order()
-    rail = rail_at(bank.url, bank, LosesItsAnswer())
+    rail = rail_at(bank, LosesItsAnswer())
     [answer] = await rail.pay_many([asked])
     assert isinstance(answer, Indeterminate)
     assert (await rail.inquire(asked)).verdict is Verdict.NOT_FOUND
     await rail.close()
     # Another process, and the same core: nothing can be sent any more once it is buried.
     files = FilesInMemory()
-    rail = rail_at(bank.url, bank, files)
+    rail = rail_at(bank, files)
     assert (await rail.cancel(asked)).verdict is Verdict.CANCELLED
     assert [each.verdict for each in await paid(rail, asked)] == [Verdict.CANCELLED]
     assert bank.booked(asked.reference) == []

@@ -5,21 +5,14 @@ from datetime import date
 
 import pytest
 
-from adapters.bank.adapter import BankRail
 from adapters.bank.client import BankClient
-from adapters.runtime.http import provider_client
 from adapters.testkit.files import FilesInMemory
 from schemas.results import Verdict
-from tests.integration.bank.test_behaviours import TIMING, order, paid
-from tests.integration.bank.test_money_in import debit
-from tests.support.bank import RunningBank, running_bank
+from tests.integration.bank.conftest import debit, order, paid, rail_at
+from tests.support.bank import running_bank
 
 CUT_OFF = "15:30"
-
-
-def rail_at(bank: RunningBank, files: FilesInMemory, client: type[BankClient] = BankClient) -> BankRail:
-    http = provider_client(bank.url, call_total_s=2, connect_s=1, max_connections=5)
-    return BankRail(client(http), files, bank.settings(holidays=[date(2026, 11, 24)]), TIMING)
+HOLIDAYS = [date(2026, 11, 24)]
 
 
 def asked_for(files: FilesInMemory) -> list[str]:
@@ -43,7 +36,7 @@ async def test_a_file_asks_for_the_day_that_the_bank_books_it_on_and_is_paid_no_
     with running_bank("--cutoff", CUT_OFF, clock=moment) as bank:
         bank.close_on("2026-11-24")
         files, payment = FilesInMemory(), order()
-        rail = rail_at(bank, files)
+        rail = rail_at(bank, files, holidays=HOLIDAYS)
         [answer] = await paid(rail, payment)
         assert (answer.verdict, asked_for(files)) == (verdict, [day])
         bank.ask("POST", f"/_mock/advance?to={day}")
@@ -57,7 +50,7 @@ async def test_a_file_asks_for_the_day_that_the_bank_books_it_on_and_is_paid_no_
 async def test_a_direct_debit_asks_for_the_day_after_and_is_booked_with_that_value_date() -> None:
     with running_bank("--cutoff", CUT_OFF, clock="2026-11-27T15:31") as bank:
         files, asked = FilesInMemory(), debit()
-        rail = rail_at(bank, files)
+        rail = rail_at(bank, files, holidays=HOLIDAYS)
         assert (await rail.collect(asked)).verdict is Verdict.PENDING
         # Too late on a Friday: handed in for Monday, drawn on Tuesday.
         assert asked_for(files) == ["2026-12-01"]

@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import uuid4
@@ -11,43 +11,19 @@ import orjson
 import pytest
 
 from adapters.bank.adapter import BankRail
-from adapters.bank.client import BankClient
-from adapters.runtime.http import provider_client
 from adapters.runtime.port import Order
-from adapters.testkit.files import FilesInMemory
 from schemas.collections import (
     PaymentKind,
     PaymentSource,
 )
 from schemas.operations import OperationType
 from schemas.permits import Payee
-from schemas.rails import Timing
 from schemas.results import Verdict
-from tests.support.bank import RunningBank, Told, running_bank
+from tests.integration.bank.conftest import debit
+from tests.support.bank import RunningBank, Told
 from tests.support.waiting import PATIENCE_S
 
 PAYER = {"name": "Anong P.", "iban": "NL14MOCK0000000002"}
-
-
-@pytest.fixture(scope="module")
-def running() -> Iterator[RunningBank]:
-    with running_bank() as bank:
-        yield bank
-
-
-@pytest.fixture
-def bank(running: RunningBank) -> RunningBank:
-    running.reset()
-    return running
-
-
-@pytest.fixture
-async def rail(bank: RunningBank) -> AsyncIterator[BankRail]:
-    http = provider_client(bank.url, call_total_s=2, connect_s=1, max_connections=5)
-    timing = Timing(send_by_s=1, call_total_s=2, claim_idle_s=4)
-    rail = BankRail(BankClient(http), FilesInMemory(), bank.settings(), timing)
-    yield rail
-    await rail.close()
 
 
 @contextlib.asynccontextmanager
@@ -71,12 +47,6 @@ def deposit(amount_minor: int = 50_000, lives_s: float = 600) -> Order:
     reference, until_ = uuid4().hex[:16].upper(), datetime.now(UTC) + timedelta(seconds=lives_s)
     operation = OperationType.DEPOSIT
     return Order(uuid4(), reference, amount_minor, "THB", "bank-1", operation=operation, expires_at=until_)
-
-
-def debit(account: str = "004-0123456789") -> Order:
-    payee = Payee(type="mandate", value=f"MANDATE-17;2026-01-05;RCUR;{account};Somchai Jaidee")
-    operation = OperationType.DIRECT_DEBIT
-    return Order(uuid4(), uuid4().hex[:16].upper(), 12_345, "THB", "bank-1", payee, "June", operation=operation)
 
 
 def credit(bank: RunningBank, amount_minor: int = 50_000, **more: Any) -> None:

@@ -1,7 +1,5 @@
 """What befalls payments by payee, amount, reference or chance at the bank of the stack, over real sockets."""
 
-from collections.abc import AsyncIterator, Iterator
-
 import httpx
 import pytest
 
@@ -9,30 +7,10 @@ from adapters.bank.adapter import BankRail
 from adapters.testkit.files import FilesInMemory
 from schemas.permits import Payee
 from schemas.results import Verdict
-from tests.integration.bank.test_behaviours import order, paid, rail_at
-from tests.integration.bank.test_money_in import debit
+from tests.integration.bank.conftest import debit, order, paid, rail_at
 from tests.support.bank import RunningBank, running_bank
 
 CHANCE = 0.5
-
-
-@pytest.fixture(scope="module")
-def running() -> Iterator[RunningBank]:
-    with running_bank() as bank:
-        yield bank
-
-
-@pytest.fixture
-def bank(running: RunningBank) -> RunningBank:
-    running.reset()
-    return running
-
-
-@pytest.fixture
-async def rail(bank: RunningBank) -> AsyncIterator[BankRail]:
-    rail = rail_at(bank.url, bank, FilesInMemory())
-    yield rail
-    await rail.close()
 
 
 @pytest.mark.parametrize(
@@ -110,7 +88,7 @@ async def test_the_same_seed_draws_the_same_payments_and_another_seed_others() -
     async def declined(seed: str) -> list[bool]:
         with running_bank("--seed", seed) as bank:
             bank.script("closed-account", probability=CHANCE)
-            rail = rail_at(bank.url, bank, FilesInMemory())
+            rail = rail_at(bank, FilesInMemory())
             answers = await paid(rail, *(order(100 + number) for number in range(40)))
             await rail.close()
         return [each.verdict is Verdict.DECLINED for each in answers]
@@ -129,7 +107,7 @@ def test_a_script_that_is_none_is_refused(bank: RunningBank) -> None:
 async def test_a_walk_submit_settle_decline_return_twice_late_and_read_again_from_the_start(bank: RunningBank) -> None:
     """The bank calls nobody back: what is repeated is a file or a message, and nothing forged can come in."""
     files = FilesInMemory()
-    rail = rail_at(bank.url, bank, files)
+    rail = rail_at(bank, files)
     settled, declined, returned = order(100), order(200), order(300)
     bank.script("closed-account", reference=declined.reference)
     bank.script("return-later", reference=returned.reference)
@@ -150,7 +128,7 @@ async def test_a_walk_submit_settle_decline_return_twice_late_and_read_again_fro
     assert (await rail.inquire(late)).verdict is Verdict.SUCCEEDED
     assert bank.booked(late.reference) == [400]
     # Whoever reads the whole mailbox from its start afterwards finds the same ends.
-    fresh = rail_at(bank.url, bank, files)
+    fresh = rail_at(bank, files)
     ends = [(await fresh.inquire(each)).verdict for each in (late, returned, declined, settled)]
     assert ends == [Verdict.SUCCEEDED, Verdict.RETURNED, Verdict.DECLINED, Verdict.SUCCEEDED]
     await fresh.close()
