@@ -87,16 +87,26 @@ WHERE NOT EXISTS (SELECT FROM fleet.rail_waits w WHERE (w.rail, w.operation, w.c
 
 _SIGN: Final = "INSERT INTO fleet.permit_signs DEFAULT VALUES ON CONFLICT (tenant_id) DO UPDATE SET seen_at = now()"
 
-# As at the end of a pause, but for what was tried and proven unsent, too, and for no longer than it waited itself. What
-# another wait has lasted since, the end of that one gives back: an API that is away makes its adapters say so as well.
-_END_WAITS: Final = """
+# Since when something else stops a job that gives the time back when it ends. Two that last at the same time give each
+# moment back once: an API that is away makes its adapters say so as well, and a person may pause what waits.
+_STOPPED_SINCE: Final = """
+SELECT min(began_at) AS began_at FROM (
+    SELECT w.began_at FROM fleet.rail_waits w WHERE j.state IN ('READY', 'QUEUED')
+        AND w.rail = j.rail AND w.operation IN ('*', j.operation) AND w.holds_until > now()
+    UNION ALL
+    SELECT p.paused_at FROM fleet.rail_pauses p WHERE j.fence = 0
+        AND p.rail = j.rail AND p.operation IN ('*', j.operation){but}
+) others
+"""
+
+# As at the end of a pause, but for what was tried and proven unsent, too, and for no longer than it waited itself.
+_END_WAITS: Final = f"""
 WITH ended AS (
     DELETE FROM fleet.rail_waits WHERE holds_until <= now() RETURNING rail, operation, began_at, holds_until
 ), waiting AS (
-    SELECT j.id, (SELECT max(least(e.holds_until, o.began_at) - greatest(e.began_at, j.created_at)) FROM ended e, (
-            SELECT min(w.began_at) AS began_at FROM fleet.rail_waits w
-            WHERE w.rail = j.rail AND w.operation IN ('*', j.operation) AND w.holds_until > now()
-        ) o WHERE e.rail = j.rail AND e.operation IN ('*', j.operation)) AS lasted
+    SELECT j.id, (SELECT max(least(e.holds_until, o.began_at) - greatest(e.began_at, j.created_at))
+        FROM ended e, ({_STOPPED_SINCE.format(but="")}) o
+        WHERE e.rail = j.rail AND e.operation IN ('*', j.operation)) AS lasted
     FROM fleet.jobs j
     WHERE j.closed_at IS NULL AND j.state IN ('READY', 'QUEUED') AND j.kind NOT IN ('inquire', 'cancel')
         AND EXISTS (SELECT FROM ended e WHERE e.rail = j.rail AND e.operation IN ('*', j.operation)
@@ -115,7 +125,7 @@ INSERT INTO fleet.rail_events (rail, operation, type, actor, moved)
 SELECT e.rail, e.operation, 'wait_ended', 'resolver',
     (SELECT count(*) FROM extended x WHERE x.rail = e.rail AND e.operation IN ('*', x.operation))
 FROM ended e
-"""
+"""  # noqa: S608 - a constant
 
 _OVER: Final = "SELECT EXISTS (SELECT FROM fleet.rail_waits WHERE holds_until <= now())"
 
@@ -136,23 +146,25 @@ SELECT at, type, operation, actor, reason, moved FROM fleet.rail_events WHERE ra
 
 # What waited because of the pause gets the time back: a pause never turns payouts into voids. Jobs, then intents, each
 # in the order of their ids, as settlement locks them; questions did not wait.
-_RESUME: Final = """
+_RESUME: Final = f"""
 WITH ended AS (
-    DELETE FROM fleet.rail_pauses WHERE rail = $1 AND operation = $2 RETURNING now() - paused_at AS lasted
+    DELETE FROM fleet.rail_pauses WHERE rail = $1 AND operation = $2 RETURNING paused_at
 ), waiting AS (
-    SELECT j.id, least(e.lasted, now() - j.created_at) AS lasted FROM fleet.jobs j, ended e
+    SELECT j.id, least(now(), ({_STOPPED_SINCE.format(but=" AND p.operation <> $2")}))
+        - greatest(e.paused_at, j.created_at) AS lasted
+    FROM fleet.jobs j, ended e
     WHERE j.closed_at IS NULL AND j.fence = 0 AND j.rail = $1 AND ($2 = '*' OR j.operation = $2)
         AND j.kind NOT IN ('inquire', 'cancel')
     ORDER BY j.id FOR NO KEY UPDATE OF j
 ), extended AS (
-    UPDATE fleet.jobs j SET deadline = j.deadline + w.lasted FROM waiting w WHERE j.id = w.id
+    UPDATE fleet.jobs j SET deadline = j.deadline + w.lasted FROM waiting w WHERE j.id = w.id AND w.lasted > '0'
     RETURNING j.intent_id, j.deadline
 ), held AS (
     SELECT i.id, x.deadline FROM fleet.intents i JOIN extended x ON x.intent_id = i.id
     ORDER BY i.id FOR NO KEY UPDATE OF i
 )
 UPDATE fleet.intents i SET deadline = h.deadline FROM held h WHERE i.id = h.id
-"""
+"""  # noqa: S608 - a constant
 
 # A registration changes once per deploy, so this stays small.
 _PARSED: dict[tuple[str, bytes], RailRegistration] = {}
@@ -208,8 +220,9 @@ async def pause_rail(uow: UnitOfWork, rail: str, operation: str, actor: str, rea
 
 async def resume_rail(uow: UnitOfWork, rail: str, operation: str) -> int:
     """End a pause and move the deadlines of what was not sent by its length; return how many were moved."""
-    paused = "SELECT true FROM fleet.rail_pauses WHERE rail = $1 AND operation = $2"
-    if not await uow.connection.fetchval(paused, rail, operation):
+    # One at a time: of two at once each would leave to the other's pause what both have lasted.
+    paused = "SELECT operation FROM fleet.rail_pauses WHERE rail = $1 ORDER BY operation FOR NO KEY UPDATE"
+    if operation not in {row["operation"] for row in await uow.connection.fetch(paused, rail)}:
         return 0
     done: str = await uow.connection.execute(_RESUME, rail, operation)
     moved = int(done.rsplit(" ", 1)[1])

@@ -1,5 +1,6 @@
 """What waits for streams or for a provider voids nothing, whoever pauses, dies or stays away; whose keys carry whom."""
 
+import asyncio
 from datetime import timedelta
 from typing import Any, cast
 from uuid import UUID, uuid4
@@ -17,6 +18,7 @@ from schemas.envelope import Envelope
 from schemas.rails import RAIL_CUT_OFF_TYPE, RailCutOff
 from schemas.streams import results_stream
 from tests.integration.permits.conftest import RAIL, World, pay_job
+from tests.support.lock_waits import somebody_waits
 from wire.consumer import Delivery
 
 
@@ -136,6 +138,58 @@ async def test_of_waits_at_the_same_time_each_moment_is_given_back_once(world: W
         await world.admin.execute(over, causes)
         async with world.uow() as uow:
             assert await rails.end_waits(uow) == 1
+    gained = await _deadline(world, intent) - before
+    assert timedelta(seconds=9_000) <= gained < timedelta(seconds=9_100)
+
+
+@pytest.mark.parametrize("ends", [("PAYOUT", "breaker"), ("breaker", "PAYOUT"), ("PAYOUT", "*"), ("*", "PAYOUT")])
+@pytest.mark.parametrize("outlasts", [True, False])
+async def test_of_a_pause_and_what_stops_a_rail_besides_each_moment_is_given_back_once(
+    world: World, ends: tuple[str, str], outlasts: bool
+) -> None:
+    await world.register()
+    intent = await world.pay(await world.wallet(1000))
+    for each, ago_s in zip(ends, (9_000, 8_000) if outlasts else (8_000, 9_000), strict=True):
+        async with world.uow() as uow:
+            if each == "breaker":
+                await rails.note_waits(uow, RAIL, ["PAYOUT"], each, 600)
+            else:
+                await pause(uow, rails, RAIL, each, reason="maintenance")
+        await world.admin.execute(
+            f"UPDATE fleet.rail_waits SET began_at = now() - interval '{ago_s} seconds' WHERE cause = '{each}';"
+            f"UPDATE fleet.rail_pauses SET paused_at = now() - interval '{ago_s} seconds' WHERE operation = '{each}'"
+        )
+    await world.admin.execute("UPDATE fleet.jobs SET created_at = created_at - interval '9100 seconds'")
+    before = await _deadline(world, intent)
+    for each in ends:
+        await world.admin.execute("UPDATE fleet.rail_waits SET holds_until = now() WHERE cause = $1", each)
+        async with world.uow() as uow:
+            await (rails.end_waits(uow) if each == "breaker" else resume(uow, rails, RAIL, each))
+    gained = await _deadline(world, intent) - before
+    assert timedelta(seconds=9_000) <= gained < timedelta(seconds=9_100)
+
+
+async def test_of_two_pauses_that_end_at_once_each_moment_is_given_back_once(world: World) -> None:
+    await world.register()
+    intent = await world.pay(await world.wallet(1000))
+    async with world.uow() as uow:
+        for each in ("*", "PAYOUT"):
+            await pause(uow, rails, RAIL, each, reason="maintenance")
+    await world.admin.execute(
+        "UPDATE fleet.rail_pauses SET paused_at = now() - interval '9000 seconds';"
+        "UPDATE fleet.jobs SET created_at = created_at - interval '9100 seconds'"
+    )
+    before = await _deadline(world, intent)
+
+    async def end(operation: str) -> None:
+        async with world.uow() as uow:
+            await resume(uow, rails, RAIL, operation)
+
+    async with world.uow() as uow:
+        await resume(uow, rails, RAIL, "*")
+        other = asyncio.create_task(end("PAYOUT"))
+        await somebody_waits(world.core.worker_database)
+    await other
     gained = await _deadline(world, intent) - before
     assert timedelta(seconds=9_000) <= gained < timedelta(seconds=9_100)
 
