@@ -9,7 +9,7 @@ from pydantic import AliasChoices, Field, SecretStr, field_validator, model_vali
 from pydantic_settings import SettingsConfigDict
 
 from schemas.streams import RAIL_PATTERN, SHARDS_MAX, Part, parts_of
-from wire.environment import EnvironmentSettings, PostgresUrl, RedisUrl
+from wire.environment import EnvironmentSettings, HttpUrlOrNone, PostgresUrl, RedisUrl
 
 Seconds = Annotated[int | float, Field(gt=0)]
 
@@ -42,7 +42,7 @@ class Settings(EnvironmentSettings):
     metrics_port: Annotated[int, Field(ge=0, le=65535)] = 0
     """Where a process without the API shows its counters; 0: nowhere. With the API they are on the internal port."""
     console_port: Annotated[int, Field(ge=0, le=65535)] = 8082
-    console_url: str = ""
+    console_url: HttpUrlOrNone = ""
     """The console's address as browsers write it, such as https://console.example.org: cookies are bound to it, and
     to TLS where it is https. Empty: http on loopback."""
     trace_url: Annotated[str, Field(pattern=r"^(https?://[^\s{}]+\{trace_id\}[^\s{}]*)?$")] = ""
@@ -51,7 +51,7 @@ class Settings(EnvironmentSettings):
     """A session ends when nobody used it for so long."""
     console_session_s: Seconds = 43_200
     """A session ends after this long, whoever uses it."""
-    oidc_issuer: str = ""
+    oidc_issuer: HttpUrlOrNone = ""
     """The identity provider's address; empty: local passwords alone."""
     oidc_client_id: str = ""
     oidc_client_secret: SecretStr = SecretStr("")
@@ -159,10 +159,9 @@ class Settings(EnvironmentSettings):
 
     @field_validator("console_url")
     @classmethod
-    def _is_address(cls, value: str) -> str:
-        address = urlsplit(value)
-        if value and (address.scheme not in ("http", "https") or not address.netloc or address.path not in ("", "/")):
-            raise ValueError("FLEET_CONSOLE_URL must be an address without a path, such as https://console.example.org")
+    def _has_no_path(cls, value: str) -> str:
+        if urlsplit(value).path not in ("", "/"):
+            raise ValueError("has a path: write the address alone, such as https://console.example.org")
         return value
 
     @field_validator("master_key")
@@ -171,9 +170,9 @@ class Settings(EnvironmentSettings):
         try:
             raw = base64.b64decode(value.get_secret_value(), validate=True)
         except binascii.Error as error:
-            raise ValueError("FLEET_MASTER_KEY must be base64: openssl rand -base64 32") from error
+            raise ValueError("is not base64: openssl rand -base64 32") from error
         if len(raw) != 32:
-            raise ValueError("FLEET_MASTER_KEY must be 32 bytes in base64: openssl rand -base64 32")
+            raise ValueError("is not 32 bytes in base64: openssl rand -base64 32")
         return value
 
     @model_validator(mode="after")

@@ -17,7 +17,16 @@ from pydantic_settings.exceptions import SettingsError
 from schemas.faults import fault_of
 from schemas.money import MAX_AMOUNT_MINOR
 
-__all__ = ["EnvironmentSettings", "HttpUrl", "LimitMinor", "PostgresUrl", "RedisUrl", "SettingsError", "read_variable"]
+__all__ = [
+    "EnvironmentSettings",
+    "HttpUrl",
+    "HttpUrlOrNone",
+    "LimitMinor",
+    "PostgresUrl",
+    "RedisUrl",
+    "SettingsError",
+    "read_variable",
+]
 
 SUFFIX = "_FILE"
 
@@ -44,6 +53,7 @@ def _asked_by_http(address: str) -> str:
 
 
 HttpUrl = Annotated[str, AfterValidator(_asked_by_http)]
+HttpUrlOrNone = Annotated[str, AfterValidator(lambda address: address and _asked_by_http(address))]
 LimitMinor = Annotated[int, Field(gt=0, le=MAX_AMOUNT_MINOR)]
 PostgresUrl = Annotated[
     SecretStr,

@@ -35,6 +35,11 @@ _GOOD = {
         ({"REDIS_URL": "http://hidden"}, "REDIS_URL: is no address of Redis or Valkey"),
         ({"FLEET_RELAY_POLL_S": "hidden"}, "FLEET_RELAY_POLL_S: is no number: write digits, with a point"),
         ({"FLEET_RAILS": "promptpay,Hidden"}, "FLEET_RAILS: names a rail that cannot be"),
+        ({"FLEET_CONSOLE_URL": "console.hidden"}, "FLEET_CONSOLE_URL: is no address: write http://HOST:PORT"),
+        ({"FLEET_CONSOLE_URL": "https://x/hidden"}, "FLEET_CONSOLE_URL: has a path: write the address alone"),
+        ({"FLEET_OIDC_ISSUER": "hidden"}, "FLEET_OIDC_ISSUER: is no address: write http://HOST:PORT"),
+        ({"FLEET_MASTER_KEY": "hidden"}, "FLEET_MASTER_KEY: is not base64: openssl rand -base64 32"),
+        ({"FLEET_MASTER_KEY": "aGlkZGVu"}, "FLEET_MASTER_KEY: is not 32 bytes in base64: openssl rand"),
         ({"FLEET_BACKLOG_HIGH": "100"}, "FLEET_BACKLOG_LOW has to be less than FLEET_BACKLOG_HIGH, which is 100"),
     ],
 )
