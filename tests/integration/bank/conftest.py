@@ -1,6 +1,6 @@
 """One mock-bank for a file of tests, as new for each of them; the rail at it, and what it is asked to pay and draw."""
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 from uuid import uuid4
 
@@ -16,6 +16,9 @@ from schemas.permits import Payee
 from schemas.rails import Timing
 from tests.support.bank import RunningBank, running_bank
 
+RailAt = Callable[..., BankRail]
+"""What makes a rail at a bank with its files; another `base_url` among the settings is where it asks."""
+
 
 @pytest.fixture(scope="module")
 def running() -> Iterator[RunningBank]:
@@ -30,19 +33,26 @@ def bank(running: RunningBank) -> RunningBank:
 
 
 @pytest.fixture
-async def rail(bank: RunningBank) -> AsyncIterator[BankRail]:
-    rail = rail_at(bank, FilesInMemory())
-    yield rail
-    await rail.close()
+async def rail_at() -> AsyncIterator[RailAt]:
+    """Makes rails at a bank, and closes them however the test ends: one left open fails a later test."""
+    made: list[BankRail] = []
+
+    def make(
+        bank: RunningBank, files: FilesInMemory, client: type[BankClient] = BankClient, **settings: Any
+    ) -> BankRail:
+        given = bank.settings(**settings)
+        http = provider_client(given.base_url, call_total_s=2, connect_s=1, max_connections=5)
+        made.append(BankRail(client(http), files, given, Timing(send_by_s=1, call_total_s=2, claim_idle_s=4)))
+        return made[-1]
+
+    yield make
+    for each in made:
+        await each.close()
 
 
-def rail_at(
-    bank: RunningBank, files: FilesInMemory, client: type[BankClient] = BankClient, **settings: Any
-) -> BankRail:
-    """Return a rail of its own; another `base_url` among the settings is where it asks."""
-    given = bank.settings(**settings)
-    http = provider_client(given.base_url, call_total_s=2, connect_s=1, max_connections=5)
-    return BankRail(client(http), files, given, Timing(send_by_s=1, call_total_s=2, claim_idle_s=4))
+@pytest.fixture
+def rail(bank: RunningBank, rail_at: RailAt) -> BankRail:
+    return rail_at(bank, FilesInMemory())
 
 
 def order(amount_minor: int = 2_500, account: str = "0123456789") -> Order:

@@ -11,7 +11,7 @@ from adapters.runtime.errors import Indeterminate, NotSent
 from adapters.testkit.files import FilesInMemory
 from schemas.permits import Payee
 from schemas.results import Verdict
-from tests.integration.bank.conftest import order, paid, rail_at
+from tests.integration.bank.conftest import RailAt, order, paid
 from tests.support.bank import RunningBank
 
 
@@ -83,13 +83,12 @@ async def test_reject_file(bank: RunningBank, rail: BankRail) -> None:
     assert (await rail.inquire(orders[0])).verdict is Verdict.DECLINED
 
 
-async def test_duplicate_file(bank: RunningBank) -> None:
+async def test_duplicate_file(bank: RunningBank, rail_at: RailAt) -> None:
     bank.behave("duplicate-file")
     files, asked = FilesInMemory(), [order(), order()]
     for _ in range(2):  # the second is another process, after the first one died
         rail = rail_at(bank, files)
         assert [each.verdict for each in await paid(rail, *asked)] == [Verdict.SUCCEEDED] * 2
-        await rail.close()
     assert bank.received() == 2
     assert [bank.booked(each.reference) for each in asked] == [[2_500], [2_500]]
 
@@ -106,7 +105,9 @@ async def test_silent(bank: RunningBank, rail: BankRail) -> None:
     assert bank.received() == 1
 
 
-async def test_a_file_that_stays_unanswered_is_handed_in_again_as_the_same_bytes(bank: RunningBank) -> None:
+async def test_a_file_that_stays_unanswered_is_handed_in_again_as_the_same_bytes(
+    bank: RunningBank, rail_at: RailAt
+) -> None:
     bank.behave("silent")
     bank.ask("POST", "/_mock/advance?to=2026-11-28")
     files = FilesInMemory()
@@ -122,7 +123,6 @@ async def test_a_file_that_stays_unanswered_is_handed_in_again_as_the_same_bytes
     bank.advance(2)
     assert (await rail.inquire(asked)).verdict is Verdict.SUCCEEDED
     assert bank.booked(asked.reference) == [2_500]
-    await rail.close()
 
 
 async def test_statement_gap(bank: RunningBank, rail: BankRail) -> None:
@@ -136,7 +136,7 @@ async def test_statement_gap(bank: RunningBank, rail: BankRail) -> None:
     assert [(await rail.inquire(each)).verdict for each in orders] == [Verdict.SUCCEEDED] * 2
 
 
-async def test_a_statement_that_never_came_is_a_gap_by_its_number(bank: RunningBank) -> None:
+async def test_a_statement_that_never_came_is_a_gap_by_its_number(bank: RunningBank, rail_at: RailAt) -> None:
     class LosesTheSecondStatement(BankClient):
         async def message(self, number: int) -> bytes | None:
             told = await super().message(number)
@@ -148,26 +148,25 @@ async def test_a_statement_that_never_came_is_a_gap_by_its_number(bank: RunningB
     assert [(gap.kind, gap.statement_id) for gap in rail.mailbox.gaps] == [
         ("a_statement_is_missing", "MB-C053-FLEET-3")
     ]
-    await rail.close()
 
 
 async def test_a_bank_that_cannot_be_reached_was_sent_nothing_and_its_members_go_into_another_file(
-    bank: RunningBank,
+    bank: RunningBank, rail_at: RailAt
 ) -> None:
     files, asked = FilesInMemory(), order()
     unreachable = rail_at(bank, files, base_url="http://127.0.0.1:9")
     [answer] = await unreachable.pay_many([asked])
     assert isinstance(answer, NotSent)
-    await unreachable.close()
     rail = rail_at(bank, files)
     [paid_now] = await paid(rail, asked)
     assert paid_now.verdict is Verdict.SUCCEEDED
     assert len({file.message_id for file in files.files.values()}) == 2
     assert bank.booked(asked.reference) == [2_500]
-    await rail.close()
 
 
-async def test_a_payment_that_is_in_a_file_goes_by_that_file_and_the_others_by_a_new_one(bank: RunningBank) -> None:
+async def test_a_payment_that_is_in_a_file_goes_by_that_file_and_the_others_by_a_new_one(
+    bank: RunningBank, rail_at: RailAt
+) -> None:
     files = FilesInMemory()
     rail = rail_at(bank, files)
     first, second = order(), order()
@@ -176,10 +175,11 @@ async def test_a_payment_that_is_in_a_file_goes_by_that_file_and_the_others_by_a
     assert [each.verdict for each in answers] == [Verdict.SUCCEEDED] * 2
     assert [bank.booked(each.reference) for each in (first, second)] == [[2_500], [2_500]]
     assert len(files.files) == 2
-    await rail.close()
 
 
-async def test_a_file_that_may_be_stored_was_perhaps_sent_until_its_payment_is_buried(bank: RunningBank) -> None:
+async def test_a_file_that_may_be_stored_was_perhaps_sent_until_its_payment_is_buried(
+    bank: RunningBank, rail_at: RailAt
+) -> None:
     class LosesItsAnswer(FilesInMemory):
         async def place(self, *_: Any) -> bool:
             raise CoreUnavailableError("no answer")
@@ -189,11 +189,9 @@ async def test_a_file_that_may_be_stored_was_perhaps_sent_until_its_payment_is_b
     [answer] = await rail.pay_many([asked])
     assert isinstance(answer, Indeterminate)
     assert (await rail.inquire(asked)).verdict is Verdict.NOT_FOUND
-    await rail.close()
     # Another process, and the same core: nothing can be sent any more once it is buried.
     files = FilesInMemory()
     rail = rail_at(bank, files)
     assert (await rail.cancel(asked)).verdict is Verdict.CANCELLED
     assert [each.verdict for each in await paid(rail, asked)] == [Verdict.CANCELLED]
     assert bank.booked(asked.reference) == []
-    await rail.close()

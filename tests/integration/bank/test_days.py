@@ -8,7 +8,7 @@ import pytest
 from adapters.bank.client import BankClient
 from adapters.testkit.files import FilesInMemory
 from schemas.results import Verdict
-from tests.integration.bank.conftest import debit, order, paid, rail_at
+from tests.integration.bank.conftest import RailAt, debit, order, paid
 from tests.support.bank import running_bank
 
 CUT_OFF = "15:30"
@@ -31,7 +31,7 @@ def asked_for(files: FilesInMemory) -> list[str]:
     ids=["before_the_cut_off", "after_it_before_a_holiday", "after_it_before_a_weekend"],
 )
 async def test_a_file_asks_for_the_day_that_the_bank_books_it_on_and_is_paid_no_sooner(
-    moment: str, day: str, verdict: Verdict
+    moment: str, day: str, verdict: Verdict, rail_at: RailAt
 ) -> None:
     with running_bank("--cutoff", CUT_OFF, clock=moment) as bank:
         bank.close_on("2026-11-24")
@@ -44,10 +44,9 @@ async def test_a_file_asks_for_the_day_that_the_bank_books_it_on_and_is_paid_no_
         known = rail.mailbox.known(payment.reference)
         assert known is not None
         assert [(entry.value_date, entry.booked_on) for entry in known.debits.values()] == [(day, day)]
-        await rail.close()
 
 
-async def test_a_direct_debit_asks_for_the_day_after_and_is_booked_with_that_value_date() -> None:
+async def test_a_direct_debit_asks_for_the_day_after_and_is_booked_with_that_value_date(rail_at: RailAt) -> None:
     with running_bank("--cutoff", CUT_OFF, clock="2026-11-27T15:31") as bank:
         files, asked = FilesInMemory(), debit()
         rail = rail_at(bank, files, holidays=HOLIDAYS)
@@ -61,7 +60,6 @@ async def test_a_direct_debit_asks_for_the_day_after_and_is_booked_with_that_val
         known = rail.mailbox.known(asked.reference)
         assert known is not None
         assert [entry.value_date for entry in known.credits.values()] == ["2026-12-01"]
-        await rail.close()
 
 
 class LosesNotices(BankClient):
@@ -72,7 +70,7 @@ class LosesNotices(BankClient):
         return b"<lost/>" if told is not None and b"camt.054" in told else told
 
 
-async def test_a_report_within_the_day_proves_a_payment_and_the_statement_after_it_adds_none() -> None:
+async def test_a_report_within_the_day_proves_a_payment_and_the_statement_after_it_adds_none(rail_at: RailAt) -> None:
     with running_bank() as bank:
         rail = rail_at(bank, FilesInMemory(), LosesNotices)
         payment = order()
@@ -90,4 +88,3 @@ async def test_a_report_within_the_day_proves_a_payment_and_the_statement_after_
         assert (again.verdict, again.provider_tx_id) == (Verdict.SUCCEEDED, shown.provider_tx_id)
         assert len(known.debits) == 1
         assert rail.mailbox.gaps == [], "a report is no statement that one could follow"
-        await rail.close()

@@ -7,7 +7,7 @@ from adapters.bank.adapter import BankRail
 from adapters.testkit.files import FilesInMemory
 from schemas.permits import Payee
 from schemas.results import Verdict
-from tests.integration.bank.conftest import debit, order, paid, rail_at
+from tests.integration.bank.conftest import RailAt, debit, order, paid
 from tests.support.bank import RunningBank, running_bank
 
 CHANCE = 0.5
@@ -84,13 +84,12 @@ async def test_a_scripted_return_takes_one_direct_debit_back(bank: RunningBank, 
     assert (await rail.check_collection(stays)).verdict is Verdict.PAID
 
 
-async def test_the_same_seed_draws_the_same_payments_and_another_seed_others() -> None:
+async def test_the_same_seed_draws_the_same_payments_and_another_seed_others(rail_at: RailAt) -> None:
     async def declined(seed: str) -> list[bool]:
         with running_bank("--seed", seed) as bank:
             bank.script("closed-account", probability=CHANCE)
             rail = rail_at(bank, FilesInMemory())
             answers = await paid(rail, *(order(100 + number) for number in range(40)))
-            await rail.close()
         return [each.verdict is Verdict.DECLINED for each in answers]
 
     first = await declined("7")
@@ -104,7 +103,9 @@ def test_a_script_that_is_none_is_refused(bank: RunningBank) -> None:
     assert bank.ask("GET", "/_mock/faults") == {"scripts": []}
 
 
-async def test_a_walk_submit_settle_decline_return_twice_late_and_read_again_from_the_start(bank: RunningBank) -> None:
+async def test_a_walk_submit_settle_decline_return_twice_late_and_read_again_from_the_start(
+    bank: RunningBank, rail_at: RailAt
+) -> None:
     """The bank calls nobody back: what is repeated is a file or a message, and nothing forged can come in."""
     files = FilesInMemory()
     rail = rail_at(bank, files)
@@ -131,5 +132,3 @@ async def test_a_walk_submit_settle_decline_return_twice_late_and_read_again_fro
     fresh = rail_at(bank, files)
     ends = [(await fresh.inquire(each)).verdict for each in (late, returned, declined, settled)]
     assert ends == [Verdict.SUCCEEDED, Verdict.RETURNED, Verdict.DECLINED, Verdict.SUCCEEDED]
-    await fresh.close()
-    await rail.close()

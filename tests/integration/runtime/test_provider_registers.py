@@ -1,6 +1,6 @@
 """What each provider's register says of a day, read by its adapter over real sockets."""
 
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from datetime import date, datetime
 from uuid import uuid4
 from zoneinfo import ZoneInfo
@@ -13,6 +13,7 @@ from adapters.bank.client import BankClient
 from adapters.runtime.http import provider_client
 from adapters.runtime.port import KeepsRegisters, Order
 from adapters.runtime.registers import RegisterAbsent
+from adapters.sbp.adapter import SbpRail
 from adapters.testkit.files import FilesInMemory
 from schemas.permits import Payee
 from schemas.rails import Timing
@@ -35,16 +36,32 @@ def bank() -> Iterator[RunningBank]:
         yield running
 
 
+@pytest.fixture
+async def qp_rail(qp: RunningQp) -> AsyncIterator[SbpRail]:
+    rail = rail_at(qp.url)
+    yield rail
+    await rail.close()
+
+
+@pytest.fixture
+async def bank_rail(bank: RunningBank) -> AsyncIterator[BankRail]:
+    http = provider_client(bank.url, call_total_s=2, connect_s=1, max_connections=5)
+    timing = Timing(send_by_s=1, call_total_s=2, claim_idle_s=4)
+    rail = BankRail(BankClient(http), FilesInMemory(), bank.settings(), timing)
+    yield rail
+    await rail.close()
+
+
 async def lines_of(rail: KeepsRegisters, day: date) -> list[RegisterLine]:
     return [line async for page in rail.register(day) for line in page]
 
 
-async def test_qp_tells_of_each_payout_once_and_as_scripted(qp: RunningQp) -> None:
-    rail, today = rail_at(qp.url), datetime.now(MOSCOW).date()
+async def test_qp_tells_of_each_payout_once_and_as_scripted(qp: RunningQp, qp_rail: SbpRail) -> None:
+    today = datetime.now(MOSCOW).date()
     asked = Order(uuid4(), uuid4().hex[:20], 12_345, "RUB", "qp-1", Payee(type="phone_bank", value=f"{PHONE}@{BANK}"))
-    found = await rail.lookup(asked)
-    await rail.pay(asked._replace(lookup=found.lookup))
-    (line,) = await lines_of(rail, today)
+    found = await qp_rail.lookup(asked)
+    await qp_rail.pay(asked._replace(lookup=found.lookup))
+    (line,) = await lines_of(qp_rail, today)
     assert (line.our_ref, line.amount_minor, line.fee_minor, line.status, line.direction) == (
         asked.reference, 12_345, 525, "SETTLED", "OUT",
     )  # fmt: skip
@@ -55,36 +72,31 @@ async def test_qp_tells_of_each_payout_once_and_as_scripted(qp: RunningQp) -> No
         }.items():  # fmt: skip
             body = {"change": change, "reference": asked.reference, "by_minor": 7}
             assert (await control.post("/_control/registers", json=body)).is_success
-            told = [(each.amount_minor, each.fee_minor, each.status.value) for each in await lines_of(rail, today)]
+            told = [(each.amount_minor, each.fee_minor, each.status.value) for each in await lines_of(qp_rail, today)]
             assert told == seen, change
             await control.delete("/_control/registers")
         refused = await control.post("/_control/registers", json={"change": "nothing", "reference": "x"})
         assert refused.status_code == 422
     with pytest.raises(RegisterAbsent):
-        await lines_of(rail, date(2999, 1, 1))
-    await rail.close()
+        await lines_of(qp_rail, date(2999, 1, 1))
 
 
 async def test_a_statement_tells_what_the_bank_booked_on_a_day_and_a_day_without_entries_has_none(
-    bank: RunningBank,
+    bank: RunningBank, bank_rail: BankRail
 ) -> None:
-    http = provider_client(bank.url, call_total_s=2, connect_s=1, max_connections=5)
-    timing = Timing(send_by_s=1, call_total_s=2, claim_idle_s=4)
-    rail = BankRail(BankClient(http), FilesInMemory(), bank.settings(), timing)
     payee = Payee(type="bank_account", value="004-0123456789")
     asked = Order(uuid4(), uuid4().hex[:30].upper(), 2_500, "THB", "bank-1", payee, "rent")
-    await rail.pay(asked)
+    await bank_rail.pay(asked)
     bank.advance(2)
     days = [date(2026, 11, 23), date(2026, 11, 24), date(2026, 11, 25)]
     told = []
     for day in days:
         try:
-            told += await lines_of(rail, day)
+            told += await lines_of(bank_rail, day)
         except RegisterAbsent:
             continue
     (line,) = told
     assert (line.our_ref, line.amount_minor, line.fee_minor, line.direction) == (asked.reference, 2_500, None, "OUT")
     assert (line.status, bool(line.provider_ref)) == (RegisterStatus.SETTLED, True)
     with pytest.raises(RegisterAbsent):
-        await lines_of(rail, date(2026, 11, 20))
-    await rail.close()
+        await lines_of(bank_rail, date(2026, 11, 20))
