@@ -123,6 +123,8 @@ def _failures() -> Iterator[str]:
                 )
                 if ends:
                     yield from _texts(node.args[-1], names)
+                if _called(node) == "_expired" and len(node.args) > 1:  # the case, its code and what it means
+                    yield from _texts(node.args[1], names)
             # What acceptance says of a chain that did not hold: code and text.
             if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and "tuple[str, str]" in ast.unparse(
                 node.returns or ast.Constant("")
