@@ -204,6 +204,20 @@ async def test_what_fails_for_long_is_given_up_with_an_alert_and_redriven_by_a_p
     assert [each["state"] for each in await deliveries(developer, made)] == ["DELIVERED"]
 
 
+async def test_what_is_redriven_has_all_of_its_attempts_anew(developer: World, receiver: Receiver) -> None:
+    made, _ = await endpoint(developer, receiver.url)
+    await developer.api.post(f"/v1/webhook-endpoints/{made}/test", {})
+    receiver.answer = lambda _: 503
+    for _ in range(2):
+        await one_step(sending(developer, Schedule(0, 0, 2)))
+    (dead,) = await deliveries(developer, made)
+    assert (dead["state"], dead["attempts"]) == ("DEAD", 2)
+    await developer.api.post(f"/v1/webhook-endpoints/{made}/redrive", {})
+    await one_step(sending(developer, Schedule(0, 0, 2)))
+    (again,) = await deliveries(developer, made)
+    assert (again["state"], again["attempts"]) == ("PENDING", 1)
+
+
 async def test_everything_since_a_moment_is_sent_again_under_the_same_ids(developer: World, receiver: Receiver) -> None:
     made, _ = await endpoint(developer, receiver.url)
     since = datetime.now(UTC).isoformat()
@@ -335,3 +349,18 @@ async def test_a_deleted_endpoint_is_sent_nothing_more(developer: World, receive
     await one_step(sending(developer))
     assert receiver.received == []
     assert (await developer.api.get(f"/v1/webhook-endpoints/{made}")).status_code == 404
+
+
+async def test_what_waits_for_an_endpoint_that_is_deleted_meanwhile_is_never_sent(
+    developer: World, receiver: Receiver
+) -> None:
+    made, _ = await endpoint(developer, receiver.url)
+    receiver.answer = lambda _: 500
+    await pay(developer)
+    await one_step(sending(developer))
+    before = len(receiver.received)
+    assert before, "one delivery was tried and is due again"
+    await endpoint(developer, receiver.url)  # it begins with later events, and keeps the notifier at work
+    assert (await developer.api.delete(f"/v1/webhook-endpoints/{made}")).status_code == 200
+    await one_step(sending(developer))
+    assert len(receiver.received) == before
