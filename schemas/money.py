@@ -73,20 +73,26 @@ def to_minor(text: str, currency: Currency) -> int:
     """
     match = _MAJOR_TEXT.fullmatch(text.strip())
     if match is None:
-        raise AmountError("amount_malformed", f"amount {text[:24]!r} is not a decimal number such as 125.50")
+        raise AmountError("amount_malformed", f"amount {_quoted(text)} is not a decimal number such as 125.50")
     fraction = match["fraction"] or ""
     if len(fraction) > currency.decimals and fraction[currency.decimals :].strip("0"):
         raise AmountError(
             "amount_over_precise",
-            f"{currency.code} has {currency.decimals} decimals; amount {text[:24]!r} has more",
+            f"{currency.code} has {currency.decimals} decimals; amount {_quoted(text)} has more",
         )
     kept = fraction[: currency.decimals].ljust(currency.decimals, "0")
     minor = int(match["whole"] + kept)
     if match["sign"] or minor == 0:
-        raise AmountError("amount_not_positive", f"amount {text[:24]!r} must be greater than zero")
+        raise AmountError("amount_not_positive", f"amount {_quoted(text)} must be greater than zero")
     if minor > MAX_AMOUNT_MINOR:
-        raise AmountError("amount_too_large", f"amount {text[:24]!r} exceeds {MAX_AMOUNT_MINOR} minor units")
+        raise AmountError(
+            "amount_too_large", f"amount {_quoted(text)} is more than {to_major_text(MAX_AMOUNT_MINOR, currency)}"
+        )
     return minor
+
+
+def _quoted(text: str) -> str:
+    return repr(text if len(text) <= 24 else f"{text[:23]}…")
 
 
 def money_text(amount_minor: int, code: str) -> str:

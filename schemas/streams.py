@@ -6,6 +6,7 @@ from uuid import UUID
 
 RAIL_PATTERN = re.compile(r"[a-z][a-z0-9_]{1,31}(\.[0-9]{1,3})?")
 """A rail, or one shard of it (`promptpay.0`)."""
+RAIL_WORDS = "write small letters, digits and underscores, a letter first, such as promptpay"
 
 SHARDS_MAX = 64
 _KEY_PATTERN = re.compile(r"\{([a-z][a-z0-9_]*)(?:\.[0-9]+)?\}(:.+)")

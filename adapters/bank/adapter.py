@@ -31,7 +31,7 @@ PAYEE_TYPES: Final = {
     "bank_account": PayeeType(
         pattern=r"[0-9]{3}-[0-9]{10,15}",
         example="004-0123456789",
-        remedy="write the bank's 3-digit code, a hyphen and the account's 10 to 15 digits",
+        remedy="write the bank's 3-digit code, a hyphen and the account's 10 to 15 digits, without a name",
         operations=(OperationType.PAYOUT, OperationType.WITHDRAWAL),
     ),
     "iban": PayeeType(

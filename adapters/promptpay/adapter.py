@@ -167,7 +167,7 @@ PAYEE_TYPES: Final = {
     "bank_account": PayeeType(
         pattern=r"[0-9]{3}-[0-9]{5,40}",
         example="014-1234567890",
-        remedy="write the bank's 3-digit code, a hyphen and the account's digits",
+        remedy="write the bank's 3-digit code, a hyphen and the account's digits, without a name",
         operations=_PAYOUTS,
     ),
     "bill": PayeeType(

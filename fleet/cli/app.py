@@ -5,11 +5,13 @@ import sys
 from typing import Any, Final
 
 import typer
+from pydantic import ValidationError
 from typer.core import TyperGroup
 from typer.exceptions import TyperException
 
 from fleet.cli.later import Later
 from fleet.cli.output import CommandError, ExitCode
+from schemas.faults import first_fault
 
 # In the order in which they are listed: a name, its place (see Later), and what the help of its own begins with.
 COMMANDS: Final = (
@@ -125,6 +127,8 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _usage(error: TyperException) -> str:
+    if isinstance(error.__cause__, ValidationError):
+        error.message = first_fault(error.__cause__).words
     message = " ".join(error.format_message().split()).replace(": Value error, ", ": ")
     # A group without a command has printed its help, and says nothing more.
     return f"fleet: usage: {message} (fleet --help shows how)\n" if message else ""

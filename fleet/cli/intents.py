@@ -181,8 +181,7 @@ def refund(
         request = IntentRequest(
             operation=OperationType.REFUND,
             original_intent_id=intent_id,
-            # Where there was no other wallet, the core says why such a payment is not refunded.
-            wallet_id=original.counterparty_wallet_id or original.wallet_id,
+            wallet_id=_recipient(original),
             amount_minor=to_minor(amount, currency_of(original.currency)) if amount else paid_minor(original),
             currency=original.currency,
             reference=reference,
@@ -196,6 +195,16 @@ def refund(
         return
     told = {"payment": intent_id, "state": original.state, "amount": money_text(request.amount_minor, request.currency)}
     show_dry_run("give back", told | {"out of wallet": request.wallet_id}, as_json)
+
+
+def _recipient(original: IntentView) -> UUID:
+    """Return the wallet that received a payment. Raises CommandError `original_not_refundable` where none did."""
+    if original.counterparty_wallet_id:
+        return original.counterparty_wallet_id
+    if original.operation in COLLECTED or original.direction == Direction.SUSPENSE:
+        return original.wallet_id
+    text = f"{original.operation} went to no wallet of ours, and only what a wallet received is refunded"
+    raise CommandError("original_not_refundable", text, ExitCode.REFUSED)
 
 
 def paid_minor(original: IntentView) -> int:

@@ -14,7 +14,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from schemas.faults import first_fault
-from schemas.streams import RAIL_PATTERN
+from schemas.streams import RAIL_PATTERN, RAIL_WORDS
 
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 
@@ -80,7 +80,7 @@ def why(error: OSError | ValueError) -> str:
 def require_rail(rail: str) -> None:
     """Raise CommandError `rail_malformed` unless this can be a rail's name, or that of a part of one."""
     if RAIL_PATTERN.fullmatch(rail) is None:
-        raise CommandError("rail_malformed", f"{rail[:40]!r} is no rail's name, such as promptpay")
+        raise CommandError("rail_malformed", f"{rail[:40]!r} is no rail's name: {RAIL_WORDS}")
 
 
 def print_json(value: Any) -> None:
@@ -90,6 +90,10 @@ def print_json(value: Any) -> None:
 
 def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
     """Print a table; None shows as a dash. An id is never broken, and nothing is where the output is no terminal."""
+    rows = list(rows)
+    if not rows:
+        sys.stdout.write(f"{title}: none\n")
+        return
     table = Table(title=title, title_justify="left", header_style="bold", box=None, padding=(0, 2, 0, 0))
     for column in columns:
         table.add_column(column, overflow="fold", no_wrap=column in _NEVER_BROKEN)

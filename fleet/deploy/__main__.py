@@ -19,7 +19,7 @@ from fleet.deploy.secrets import Places, write_secrets
 from fleet.deploy.setup import bring_up_to_date, set_up
 from fleet.stack.bank import open_account
 from fleet.stack.provision import RoleUrls
-from schemas.streams import RAIL_PATTERN
+from schemas.streams import RAIL_PATTERN, RAIL_WORDS
 from wire.environment import SettingsError, read_variable
 
 
@@ -38,7 +38,7 @@ def main(arguments: list[str] | None = None) -> int:
     chosen = parser.parse_args(arguments)
     rails = [name.strip() for name in chosen.rails.split(",") if name.strip()]
     if wrong := [name for name in rails if RAIL_PATTERN.fullmatch(name) is None]:
-        parser.error(f"{wrong[0]!r} is no rail's name, such as promptpay")
+        parser.error(f"{wrong[0]!r} is no rail's name: {RAIL_WORDS}")
     try:
         if chosen.job == "secrets":
             shards = shard_counts(chosen.shards)

@@ -150,6 +150,8 @@ async def test_every_component_restarts_in_turn_and_no_payment_notices() -> None
                     await look(database, run)
                 sent = sum(len(run.accepted) for run in runs)
                 assert [run.refused for run in runs if run.refused] == []
+                failed = [(by.__name__, run.failed) for by, of_rail in sent_by.items() for run in of_rail if run.failed]
+                assert failed == [], "a core that is away for longer than its adapters ask withdraws what is in doubt"
                 assert sum(run.ends["SETTLED"] for run in runs) == sent == 2 * len(runs)
                 assert all(len(of_rail) > 2 for of_rail in sent_by.values()), "each rail was paid over again and again"
                 proof = await fleet.proof()

@@ -1,11 +1,13 @@
-"""`fleet intents show` says what came back of a payment, and why."""
+"""`fleet intents` says what came back of a payment, and why, and of what nothing can."""
 
 from datetime import UTC, datetime
 from uuid import uuid4
 
 import pytest
 
+from fleet.cli.app import main
 from fleet.cli.intents import show_intent
+from fleet.cli.output import ExitCode
 from schemas.announced_returns import ReturnedView
 from schemas.api import IntentView
 from schemas.events import IntentState
@@ -44,6 +46,16 @@ def test_a_payment_that_comes_back_is_shown_with_both_amounts_and_the_reason(
 ) -> None:
     show_intent(view(returned), as_json=False)
     assert line in " ".join(capsys.readouterr().out.split())
+
+
+@pytest.mark.parametrize("more", [[], ["--yes"]])
+def test_what_no_wallet_received_is_not_refunded_and_no_dry_run_says_it_can_be(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, more: list[str]
+) -> None:
+    monkeypatch.setattr("fleet.cli.intents.with_client", lambda _: view(None))
+    assert main(["intents", "refund", str(uuid4()), *more]) == ExitCode.REFUSED
+    said = "original_not_refundable: WITHDRAWAL went to no wallet of ours, and only what a wallet received is refunded"
+    assert capsys.readouterr() == ("", f"fleet: {said}\n")
 
 
 def test_a_payment_of_which_nothing_came_back_says_nothing_of_it(capsys: pytest.CaptureFixture[str]) -> None:

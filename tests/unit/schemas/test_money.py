@@ -58,6 +58,12 @@ def test_an_amount_that_is_not_exact_is_refused_with_a_stable_code(text: str, co
     assert caught.value.code == refusal
 
 
+def test_a_long_text_is_quoted_as_one_that_goes_on_and_the_largest_amount_is_told_as_people_write_it() -> None:
+    with pytest.raises(AmountError) as caught:
+        to_minor("9" * 26, currency_of("THB"))
+    assert str(caught.value) == f"amount '{'9' * 23}…' is more than 10000000000000.00"
+
+
 def test_an_unknown_currency_is_refused_and_the_known_ones_are_named() -> None:
     with pytest.raises(AmountError, match="THB") as caught:
         currency_of("ZZZ")
