@@ -336,6 +336,8 @@ async def test_a_payment_is_settled_by_hand_by_two_people_and_their_evidence(
     assert own.value.code == "redrive_own"
     assert (await approve(ports, person(world, "ben"), view.id, "seen")).state == "DONE"
     assert (await world.state(intent))[0] == state
+    proven = "SELECT negative_at IS NOT NULL FROM fleet.attempts"
+    assert await world.admin.fetchval(proven) is (outcome == "UNPAID"), "as its story and its letter tell people"
     assert await world.money(wallet) == money
     await world.prove()
     sealed = await world.admin.fetchval("SELECT ciphertext FROM fleet.evidence WHERE id = $1", view.evidence_id)

@@ -9,11 +9,14 @@ import pytest
 from core.domain.ids import derive_id
 from core.domain.operations import hold_id
 from core.domain.stranded import StrandedKind
+from core.services.payments.confirm import confirm
 from core.services.settling.completer import Completer, look
 from core.store.settling.jobs import JOB_COLUMNS, job_of
 from core.store.settling.outbox import BODY_OF_ROW, job_body
 from core.store.settling.stranded import StrandedStore
+from schemas.api import ConfirmRequest
 from tests.integration.permits.conftest import World, lookup_job, pay_job
+from tests.integration.permits.test_lookups_and_deadlines import found as looked_up
 from tests.support.unguarded import without_guards
 
 
@@ -169,6 +172,25 @@ async def test_an_open_job_of_an_ended_payment_is_closed(world: World) -> None:
     await world.admin.execute("UPDATE fleet.jobs SET state = 'QUEUED', closed_at = NULL WHERE intent_id = $1", intent)
     await completed(world, StrandedKind.UNCLOSED, intent)
     assert (await world.job(pay_job(intent)))["outcome"] == "intent_settled"
+
+
+async def test_a_lookup_that_is_open_again_voids_nothing_that_was_sent(world: World) -> None:
+    await world.register(lookup=True)
+    wallet = await world.wallet(1000)
+    intent = await world.pay(wallet)
+    await world.settle(looked_up(world, intent))
+    await confirm(world.core.ports, world.caller, intent, ConfirmRequest(amount_minor=100, fee_minor=0))
+    await world.sent(intent)
+    await world.admin.execute(
+        "UPDATE fleet.jobs SET closed_at = NULL, state = 'WAITING', next_check_at = now() WHERE id = $1",
+        lookup_job(intent),
+    )
+    await world.pass_time(10_000)
+    await world.resolve()
+    assert ((await world.state(intent))[0], await world.money(wallet)) == ("UNRESOLVED", (1000, 100))
+    await world.tell(pay_job(intent), "SUCCEEDED")
+    assert ((await world.state(intent))[0], await world.money(wallet)) == ("SETTLED", (900, 0))
+    await world.prove()
 
 
 @pytest.mark.parametrize(("ended", "left"), [("SETTLED", (900, 0)), ("FAILED", (1000, 0))])

@@ -350,6 +350,28 @@ async def test_a_paid_that_is_unusable_blocks_every_void_also_in_its_own_batch(w
     assert await world.admin.fetchval("SELECT error_class FROM fleet.dead_letters") == "attempt_missing"
 
 
+@pytest.mark.parametrize(("kind", "verdict"), [("inquire", "DECLINED"), ("cancel", "CANCELLED")])
+async def test_no_answer_to_a_question_voids_what_an_unusable_fact_calls_paid(
+    world: World, kind: str, verdict: str
+) -> None:
+    await world.register(inquiry=True, cancel_by_reference=True, negative_is_final_for_reference=True)
+    wallet = await world.wallet(1000)
+    intent = await world.pay(wallet)
+    await world.sent(intent)
+    await world.tell(pay_job(intent), "SUCCEEDED", **(PAID | {"amount_minor": 99}))
+    await world.check_now()
+    await world.resolve()
+    if kind == "cancel":
+        await world.pass_time(H_S + 1)
+        await world.answer_question(intent, "NOT_FOUND")
+        await world.check_now()
+        await world.resolve()
+    await world.answer_question(intent, verdict, kind=kind, reason="refused")
+    assert (await world.state(intent))[1] is None
+    assert await world.money(wallet) == (1000, 100)
+    await world.prove()
+
+
 async def test_a_poisoned_item_fails_alone(world: World) -> None:
     await world.register()
     wallet = await world.wallet(1000)
