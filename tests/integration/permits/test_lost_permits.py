@@ -41,6 +41,20 @@ async def test_a_payment_whose_permit_a_restore_lost_settles_by_the_answer_to_ou
     await world.prove()
 
 
+async def test_a_permit_that_is_told_again_after_a_restore_is_no_first_one_any_more(world: World) -> None:
+    """What its adapter takes a first one for is that nothing can have been sent before it."""
+    await world.register(deduplicates_reference=True)
+    intent = await world.pay(await world.wallet(1000))
+    asking: dict[str, Any] = {"request": UUID(int=1), "incarnation": UUID(int=2)}
+    (before,) = await world.ask([pay_job(intent)], **asking)
+    await raise_epoch(world, cleared=True)
+    (after,) = await world.ask([pay_job(intent)], **asking)
+    assert [(each.answer, each.fence, each.first) for each in (before, after)] == [
+        ("GRANTED", 1, True),
+        ("GRANTED", 1, False),
+    ]
+
+
 async def test_another_amount_currency_or_none_is_quarantined_though_a_restore_may_have_lost_the_permit(
     world: World,
 ) -> None:

@@ -149,6 +149,24 @@ async def test_a_return_goes_to_suspense_where_its_wallet_may_not_have_it(world:
     await world.prove()
 
 
+@pytest.mark.parametrize("to", ["WALLET", "SUSPENSE"])
+async def test_a_return_told_by_each_of_two_permits_is_booked_once_wherever_it_went(world: World, to: str) -> None:
+    await world.register(deduplicates_reference=True)
+    await world.admin.execute("UPDATE fleet.tenants SET returns_to = $1", to)
+    wallet = await world.wallet(1000)
+    intent = await world.pay(wallet)
+    for _ in range(2):
+        await world.sent(intent)
+    await world.tell(pay_job(intent), "SUCCEEDED", amount_minor=100, currency="THB", provider_tx_id="T1")
+    for fence in (1, 2):
+        await returned(world, intent, fence=fence, amount_minor=100, currency="THB")
+    (refund,) = await refunds(world, intent)
+    assert refund.amount_minor == 100
+    assert await world.money(wallet) == ((1000, 0) if to == "WALLET" else (900, 0))
+    assert await clearing_and_suspense(world) == (0, 0 if to == "WALLET" else 100)
+    await world.prove()
+
+
 async def test_a_partner_that_spent_its_share_of_the_fee_holds_no_return_up(world: World) -> None:
     await world.register()
     wallet, partner, other = await world.wallet(1000), await world.wallet(1), await world.wallet(1)
