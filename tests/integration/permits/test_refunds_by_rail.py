@@ -276,6 +276,21 @@ async def test_a_refund_that_comes_back_is_in_the_wallet_again_and_may_be_refund
     await world.prove()
 
 
+async def test_a_refund_that_comes_back_into_suspense_may_be_made_anew_and_no_third_time(world: World) -> None:
+    wallet = await opened(world, **REFUNDS)
+    await world.admin.execute("UPDATE fleet.tenants SET returns_to = 'SUSPENSE'")
+    original = await collected(world, wallet)
+    made = await given_back(world, original, wallet, 2_000, "R1")
+    back: dict[str, Any] = {"amount_minor": 2_000, "currency": "THB", "provider_tx_id": "R1"}
+    await world.tell(refund_job(made), "RETURNED", kind="refund", basis="REFERENCE_STATUS", **back)
+    assert (await world.money(wallet), await suspense(world)) == ((1, 0), 2_000)
+    await world._accept({"operation": "MANUAL_ADJUSTMENT", "wallet_id": wallet, "amount_minor": 9_000})
+    await given_back(world, original, wallet, 2_000, "R2")
+    assert await refused(world, original, wallet, 1) == "refund_exceeds_original"
+    assert (await world.money(wallet), await suspense(world)) == ((7_001, 0), 2_000)
+    await world.prove()
+
+
 async def test_a_top_up_that_is_taken_back_after_its_refund_takes_no_more_than_was_left(world: World) -> None:
     wallet = await opened(world, **REFUNDS)
     original = await collected(world, wallet)
